@@ -1,0 +1,50 @@
+/*
+ * net/tls.h: TLS 1.2+ (OpenSSL 3) over loop/ streams, and the X.509 questions
+ * the rest asks. Keys never leave this room but as PEM files (cmd/'s PKI uses OpenSSL itself).
+ */
+#ifndef SKIFF_NET_TLS_H
+#define SKIFF_NET_TLS_H
+
+#include "loop/io.h"
+
+struct tls_peer { /* a verified client certificate, as Kubernetes' x509 authenticator reads it */
+	struct str common_name;          /* user */
+	struct str *organizations;       /* groups */
+	size_t n_organizations;
+	struct str uid;                  /* OID 1.3.6.1.4.1.57683.2, may be empty */
+	struct str credential_id;        /* "X509SHA256=<hex>" */
+};
+
+struct tls_server_opts {
+	const char *cert_file, *key_file; /* PEM, chain in cert_file; reloaded when the files change */
+	const char *client_ca_file;       /* NULL: client certificates are not asked for */
+	const char *requestheader_ca_file;/* second CA accepted for front-proxy certificates, or NULL */
+	bool require_client_cert;
+	bool http2;                       /* offer h2 in ALPN */
+};
+struct tls_server;
+struct error *tls_server_new(const struct tls_server_opts *o, struct tls_server **out);
+void tls_server_free(struct tls_server *s);
+
+struct tls_client_opts {
+	const char *ca_file;              /* NULL: the system's */
+	struct str ca_pem;                /* instead of ca_file */
+	const char *cert_file, *key_file; /* client certificate, or NULL; reloaded when changed */
+	struct str cert_pem, key_pem;     /* instead of the files */
+	const char *server_name;          /* verified against instead of the host, or NULL */
+	bool insecure_skip_verify;
+	bool http2;
+};
+struct tls_client;
+struct error *tls_client_new(const struct tls_client_opts *o, struct tls_client **out);
+void tls_client_free(struct tls_client *c);
+
+/* Handshakes; on success `raw` belongs to *out, on failure it is closed. */
+struct error *tls_accept(struct tls_server *s, struct stream *raw, struct stream **out);
+struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, struct stream **out);
+/* The verified peer of a tls_accept stream, or NULL. Lives as long as the stream. */
+const struct tls_peer *tls_stream_peer(struct stream *s);
+/* "h2", "http/1.1" or "". */
+const char *tls_stream_alpn(struct stream *s);
+
+#endif

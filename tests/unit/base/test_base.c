@@ -1,0 +1,137 @@
+#include "../test.h"
+
+#include <stdlib.h>
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/map.h"
+#include "base/ref.h"
+
+static void str_cuts(void **state)
+{
+	struct str r = STR("a,,b");
+
+	assert_str(str_cut(&r, ','), "a");
+	assert_str(str_cut(&r, ','), "");
+	assert_str(str_cut(&r, ','), "b");
+	assert_null(r.p);
+}
+
+static void str_numbers(void **state)
+{
+	int64_t v = 7;
+
+	assert_true(str_to_i64(STR("-9223372036854775808"), &v));
+	assert_true(v == INT64_MIN);
+	assert_false(str_to_i64(STR("9223372036854775808"), &v));
+	assert_false(str_to_i64(STR(""), &v));
+	assert_false(str_to_i64(STR("-"), &v));
+	assert_false(str_to_i64(STR("1 "), &v));
+	assert_true(v == INT64_MIN);
+}
+
+static void str_search(void **state)
+{
+	assert_true(str_has_prefix(STR("kube-system"), STR("kube-")));
+	assert_false(str_has_suffix(STR("a"), STR("aa")));
+	assert_int_equal(str_find(STR("abcabd"), STR("abd")), 3);
+	assert_true(str_cmp(STR("a"), STR("ab")) < 0);
+	assert_str(str_trim(STR(" \tx\n")), "x");
+	assert_str(str_sub(STR("abc"), 1, 99), "bc");
+}
+
+static void arena_lists(void **state)
+{
+	struct arena a = {0};
+	LIST(int) l = {0};
+
+	for (int i = 0; i < 1000; i++)
+		*arena_push(&a, &l) = i;
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(l.v[i], i);
+	/* A list that was not grown by arena_push is copied, never overrun. */
+	int three[3] = {1, 2, 3};
+	LIST(int) m = {three, 3, 0};
+
+	*arena_push(&a, &m) = 4;
+	assert_ptr_not_equal(m.v, three);
+	assert_int_equal(m.v[2], 3);
+	assert_int_equal(m.v[3], 4);
+	arena_reset(&a);
+	assert_str(arena_printf(&a, "%d-%s", 5, "x"), "5-x");
+	arena_free(&a);
+}
+
+static void buf_limits(void **state)
+{
+	struct buf b = {.limit = 4};
+
+	buf_puts(&b, "abc");
+	buf_puts(&b, "de");
+	buf_puts(&b, "f");
+	assert_true(b.overflow);
+	assert_str(buf_view(&b), "abc");
+	buf_free(&b);
+}
+
+static void map_many(void **state)
+{
+	struct map m = {0};
+	char key[16];
+
+	for (intptr_t i = 1; i <= 5000; i++) {
+		snprintf(key, sizeof key, "k%d", (int)i);
+		assert_null(map_set(&m, str_from(key), (void *)i));
+	}
+	for (intptr_t i = 1; i <= 5000; i += 2) {
+		snprintf(key, sizeof key, "k%d", (int)i);
+		assert_ptr_equal(map_del(&m, str_from(key)), (void *)i);
+	}
+	assert_int_equal(m.n, 2500);
+	for (intptr_t i = 1; i <= 5000; i++) {
+		snprintf(key, sizeof key, "k%d", (int)i);
+		assert_ptr_equal(map_get(&m, str_from(key)), i % 2 ? NULL : (void *)i);
+	}
+	size_t it = 0, n = 0;
+
+	while (map_next(&m, &it, NULL, NULL))
+		n++;
+	assert_int_equal(n, 2500);
+	map_free(&m);
+}
+
+static void errors_wrap(void **state)
+{
+	struct error *e = error_sys(ENOENT, "open %s", "x");
+
+	e = error_wrap(e, "reading config");
+	assert_true(error_is_sys(e, ENOENT));
+	assert_string_equal(error_message(e), "reading config: open x: No such file or directory");
+	error_add_cause(e, "FieldValueInvalid", "spec.x", "no %d", 1);
+	assert_string_equal(e->causes[0].field, "spec.x");
+	error_clear(&e);
+	assert_null(error_wrap(NULL, "x"));
+}
+
+static void blocks_count(void **state)
+{
+	struct block *b = block_new(STR("hello"));
+
+	block_ref(b);
+	block_unref(b);
+	assert_str(block_str(b), "hello");
+	block_unref(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(str_cuts), cmocka_unit_test(str_numbers), cmocka_unit_test(str_search),
+		cmocka_unit_test(arena_lists), cmocka_unit_test(buf_limits), cmocka_unit_test(map_many),
+		cmocka_unit_test(errors_wrap), cmocka_unit_test(blocks_count),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
