@@ -1,0 +1,381 @@
+#!/usr/bin/env python3
+"""Generates C structs and descriptor tables from api/*.api (docs/api-idl.md).
+
+usage: apigen.py OUT.h OUT.c FILE.api...
+"""
+import re
+import shlex
+import sys
+
+SCALARS = {  # IDL type -> (field kind, C type)
+    'string': ('FIELD_STRING', 'struct str'),
+    'bool': ('FIELD_BOOL', 'bool'),
+    'int32': ('FIELD_INT32', 'int32_t'),
+    'int64': ('FIELD_INT64', 'int64_t'),
+    'uint32': ('FIELD_UINT32', 'uint32_t'),
+    'uint64': ('FIELD_UINT64', 'uint64_t'),
+    'double': ('FIELD_DOUBLE', 'double'),
+    'bytes': ('FIELD_BYTES', 'struct str'),
+    'Quantity': ('FIELD_QUANTITY', 'struct str'),
+    'IntOrString': ('FIELD_INTSTR', 'struct int_or_string'),
+    'Time': ('FIELD_TIME', 'struct api_time'),
+    'MicroTime': ('FIELD_MICROTIME', 'struct api_time'),
+    'Duration': ('FIELD_DURATION', 'int64_t'),
+    'RawExtension': ('FIELD_RAW', 'struct str'),
+    'FieldsV1': ('FIELD_FIELDSV1', 'struct str'),
+    'JSON': ('FIELD_JSON', 'struct str'),
+    'Any': ('FIELD_ANY', 'struct str'),
+    'ExtraValue': ('FIELD_STRINGS', 'struct strings'),
+    'Verbs': ('FIELD_STRINGS', 'struct strings'),
+}
+PAIRS = {'struct str': 'struct str_pair', 'struct api_time': 'struct time_pair',
+         'struct strings': 'struct strings_pair'}
+C_WORDS = set('auto break case char const continue default do double else enum extern float for goto if inline int '
+              'long register restrict return short signed sizeof static struct switch typedef union unsigned void '
+              'volatile while bool true false unix linux'.split())
+FLAGS = {'omitempty': 'FIELD_OMITEMPTY', 'omitzero': 'FIELD_OMITZERO', 'required': 'FIELD_REQUIRED',
+         'inline': 'FIELD_INLINE', 'nojson': 'FIELD_NOJSON', 'atomic': 'FIELD_ATOMIC'}
+VALUED = {'patch', 'patchKey', 'list', 'keys', 'default', 'proto', 'maxLength', 'minLength', 'min', 'gate'}
+
+
+def die(where, message):
+    sys.exit(f'{where}: {message}')
+
+
+def snake(name):
+    name = re.sub(r'[$]', '', name).replace('-', '_')
+    # Plural acronyms count as one word: podIPs -> pod_ips.
+    name = re.sub(r'([A-Z]{2,})s(?=$|[A-Z])', lambda m: m.group(1).capitalize() + 's', name)
+    name = re.sub(r'([a-z0-9])([A-Z])', r'\1_\2', name)
+    name = re.sub(r'([A-Z]+)([A-Z][a-z])', r'\1_\2', name)
+    name = name.lower()
+    return name + '_' if name in C_WORDS else name
+
+
+def cstr(s):
+    return '"' + s.replace('\\', '\\\\').replace('"', '\\"') + '"'
+
+
+class Field:
+    def __init__(self, where, number, name, type_text, attrs):
+        self.where, self.number, self.name = where, int(number), name
+        self.flags, self.values = [], {}
+        self.typemeta = False
+        for a in attrs:
+            key, eq, value = a.partition('=')
+            if not eq and a in FLAGS:
+                self.flags.append(FLAGS[a])
+            elif eq and key in VALUED:
+                self.values[key] = value
+            else:
+                die(where, f'unknown attribute {a}')
+        self.card = 'CARD_ONE'
+        if type_text.startswith('?'):
+            self.card, type_text = 'CARD_PTR', type_text[1:]
+        elif type_text.startswith('[]'):
+            self.card, type_text = 'CARD_LIST', type_text[2:]
+        elif type_text.startswith('map:'):
+            self.card, type_text = 'CARD_MAP', type_text[4:]
+        self.type_text = type_text
+        self.cname = snake(name)
+
+
+class Type:
+    def __init__(self, group, name, attrs):
+        self.group, self.name = group, name
+        self.atomic = 'atomic' in attrs
+        self.json = next((a[5:] for a in attrs if a.startswith('json=')), None)
+        self.fields, self.top = [], False
+        self.union = None
+        self.cname = group.prefix + '_' + snake(name)
+        self.struct = 'struct ' + self.cname
+
+
+class Group:
+    def __init__(self, group, version, prefix, openapi):
+        self.group, self.version, self.prefix, self.openapi = group, version, prefix, openapi
+        self.types, self.enums, self.resources = {}, {}, []
+
+
+def parse(path, groups):
+    group = cur = res = None
+    for n, line in enumerate(open(path, encoding='utf-8'), 1):
+        where = f'{path}:{n}'
+        if line.lstrip().startswith('#') or not line.strip():
+            continue
+        indented = line[0] == '\t'
+        # default= values keep their JSON quotes, so no shell splitting on field lines.
+        words = line.split() if indented or line.startswith('type') else shlex.split(line)
+        if not indented:
+            cur = res = None
+            if words[0] == 'group':
+                group = Group(words[1], words[2], words[4], '' if words[6] == '-' else words[6])
+                key = re.sub(r'_(v\d+\w*)$', r'.\1', group.prefix)
+                if key in groups:
+                    die(where, f'group {key} is defined twice')
+                groups[key] = group
+            elif words[0] == 'enum':
+                group.enums[words[1]] = words[2:]
+            elif words[0] == 'type':
+                cur = Type(group, words[1], words[2:])
+                if cur.name in group.types:
+                    die(where, f'type {cur.name} is defined twice')
+                group.types[cur.name] = cur
+            elif words[0] == 'resource':
+                res = {'plural': words[1], 'kind': words[2], 'namespaced': words[3] == 'namespaced', 'short': [],
+                       'categories': [], 'verbs': [], 'singular': '', 'subresources': [], 'where': where}
+                group.resources.append(res)
+            else:
+                die(where, f'unknown statement {words[0]}')
+        elif cur is not None:
+            if words[0] == 'typemeta':
+                cur.top = True
+                for name in ('kind', 'apiVersion'):
+                    f = Field(where, 0, name, 'string', ['omitempty'])
+                    f.flags.append('FIELD_TYPEMETA')
+                    cur.fields.append(f)
+            elif words[0] == 'union':
+                cur.union = (None if words[1] == '-' else words[1], words[2:])
+            else:
+                if words[2] == 'map':
+                    words[2:4] = ['map:' + words[3]]
+                cur.fields.append(Field(where, words[0], words[1], words[2], words[3:]))
+        elif res is not None:
+            if words[0] == 'subresource':
+                i = words.index(':')
+                res['subresources'].append((words[1], words[2:i], words[i + 1:]))
+            elif words[0] == 'singular':
+                res['singular'] = words[1]
+            elif words[0] in ('short', 'categories', 'verbs'):
+                res[words[0]] = words[1:]
+            else:
+                die(where, f'unknown resource line {words[0]}')
+        else:
+            die(where, 'a line that belongs to nothing')
+
+
+def resolve(groups, t, f):
+    """Sets f.kind, f.ctype, f.sub (Type or None), f.enum (name or None)."""
+    f.sub = f.enum = None
+    name = f.type_text
+    if name in SCALARS:
+        f.kind, f.ctype = SCALARS[name]
+        return
+    group = t.group
+    if name.count('.') == 2:
+        g, v, name = name.split('.')
+        group = groups.get(f'{g}.{v}') or die(f.where, f'unknown group {g}.{v}')
+    if name in group.enums:
+        f.kind, f.ctype = SCALARS['string']
+        f.enum = (group, name)
+    elif name in group.types:
+        f.kind, f.sub = 'FIELD_MESSAGE', group.types[name]
+        f.ctype = f.sub.struct
+    else:
+        die(f.where, f'unknown type {f.type_text}')
+
+
+def pair_type(f):
+    if f.kind == 'FIELD_MESSAGE':
+        return f.ctype + '_pair'
+    return PAIRS.get(f.ctype) or die(f.where, f'map of {f.type_text} is not supported')
+
+
+def member(f):
+    if f.card == 'CARD_ONE':
+        return f'{f.ctype} {f.cname};'
+    if f.card == 'CARD_PTR':
+        return f'{f.ctype} *{f.cname};'
+    return f'LIST({f.ctype if f.card == "CARD_LIST" else pair_type(f)}) {f.cname};'
+
+
+def order(types):
+    """By-value members first."""
+    done, out = set(), []
+
+    def visit(t, path):
+        if t.cname in done:
+            return
+        if t in path:
+            sys.exit(f'type {t.name} contains itself by value')
+        for f in t.fields:
+            if f.sub and f.card == 'CARD_ONE':
+                visit(f.sub, path + [t])
+        done.add(t.cname)
+        out.append(t)
+    for t in types:
+        visit(t, [])
+    return out
+
+
+def write_header(path, types, groups):
+    pairs = {}
+    for t in types:
+        for f in t.fields:
+            if f.card == 'CARD_MAP' and f.sub:
+                pairs[f.sub.cname] = f.sub
+    o = ['/* Made by tools/apigen.py from api/; do not edit. */', '#ifndef SKIFF_SCHEMA_API_H',
+         '#define SKIFF_SCHEMA_API_H', '', '#include "schema/schema.h"', '']
+    for t in types:
+        o.append(f'{t.struct};')
+    for p in pairs.values():
+        o.append(f'{p.struct}_pair;')
+    for t in types:
+        o.append('')
+        o.append(f'{t.struct} {{ /* {t.group.group or "core"}/{t.group.version} {t.name} */')
+        for f in t.fields:
+            o.append(f'\t{member(f)}')
+        if not t.fields:
+            o.append('\tchar unused_;')
+        o.append('};')
+        o.append(f'extern const struct schema_type {t.cname}_type;')
+        if t.cname in pairs:
+            o += ['', f'{t.struct}_pair {{', '\tstruct str key;', f'\t{t.struct} value;', '};']
+    o.append('')
+    for g in groups.values():
+        for r in g.resources:
+            o.append(f'extern const struct api_resource {g.prefix}_{r["plural"]}_resource;')
+    o += ['', '#endif', '']
+    open(path, 'w', encoding='utf-8').write('\n'.join(o))
+
+
+class Tables:
+    """The .c file: descriptors, with equal cold parts shared."""
+
+    def __init__(self):
+        self.o = ['/* Made by tools/apigen.py from api/; do not edit. */', '#include "schema/api.h"', '', '#include <stddef.h>', '']
+        self.infos, self.enums, self.strs = {}, {}, {}
+
+    def strs_array(self, values):
+        key = tuple(values)
+        if not key:
+            return 'NULL'
+        if key not in self.strs:
+            self.strs[key] = f'strs_{len(self.strs)}'
+            self.o.append(f'static const struct str {self.strs[key]}[] = {{' +
+                          ', '.join(f'STR_INIT({cstr(v)})' for v in key) + '};')
+        return self.strs[key]
+
+    def enum(self, e):
+        group, name = e
+        cname = f'{group.prefix}_{snake(name)}_enum'
+        if cname not in self.enums:
+            values = group.enums[name]
+            self.enums[cname] = True
+            self.o.append(f'static const struct schema_enum {cname} = {{{cstr(name)}, '
+                          f'{self.strs_array(values)}, {len(values)}}};')
+        return '&' + cname
+
+    def info(self, f):
+        v = f.values
+        keys = v['keys'].split(',') if 'keys' in v else []
+        text = ', '.join([
+            f'STR_INIT({cstr(v.get("patchKey", ""))})', self.strs_array(keys), str(len(keys)),
+            cstr(v['default']) if 'default' in v else 'NULL', self.enum(f.enum) if f.enum else 'NULL',
+            v.get('minLength', '-1'), v.get('maxLength', '-1'), cstr(v['gate']) if 'gate' in v else 'NULL'])
+        if text not in self.infos:
+            self.infos[text] = f'info_{len(self.infos)}'
+            self.o.append(f'static const struct schema_field_info {self.infos[text]} = {{{text}}};')
+        return '&' + self.infos[text]
+
+    def field(self, t, f, path):
+        flags = list(f.flags)
+        flags += {'set': ['FIELD_LIST_SET'], 'map': ['FIELD_LIST_MAP'], 'atomic': ['FIELD_LIST_ATOMIC'],
+                  None: []}[f.values.get('list')]
+        strategy = f.values.get('patch', '').split(',')
+        flags += ['FIELD_PATCH_MERGE'] * ('merge' in strategy) + ['FIELD_PATCH_RETAIN'] * ('retainKeys' in strategy)
+        elem, value_offset = '0', '0'
+        if f.card == 'CARD_LIST':
+            elem = f'sizeof({f.ctype})'
+        elif f.card == 'CARD_MAP':
+            elem, value_offset = f'sizeof({pair_type(f)})', f'offsetof({pair_type(f)}, value)'
+        elif f.card == 'CARD_PTR':
+            elem = f'sizeof({f.ctype})'
+        return (f'\t{{STR_INIT({cstr(f.name)}), {f.number}, {" | ".join(flags) or "0"}, {f.kind}, {f.card}, {elem}, '
+                f'offsetof({t.struct}, {path}), {value_offset}, '
+                f'{"&" + f.sub.cname + "_type" if f.sub else "NULL"}, {self.info(f)}}},')
+
+    def type(self, t):
+        def flat(cur, prefix):
+            for f in cur.fields:
+                if 'FIELD_INLINE' in f.flags:
+                    yield from flat(f.sub, prefix + f.cname + '.')
+                elif 'FIELD_NOJSON' not in f.flags:
+                    yield f, prefix + f.cname
+        rows = [self.field(t, f, path) for f, path in flat(t, '')]
+        prows = [self.field(t, f, f.cname) for f in sorted((f for f in t.fields if f.number), key=lambda f: f.number)]
+        name = t.cname
+        if rows:
+            self.o += [f'static const struct schema_field {name}_fields[] = {{', *rows, '};']
+        if prows:
+            self.o += [f'static const struct schema_field {name}_pfields[] = {{', *prows, '};']
+        members = 'NULL'
+        disc, n_members = 'NULL', 0
+        if t.union:
+            members, n_members = f'{name}_union', len(t.union[1])
+            disc = cstr(t.union[0]) if t.union[0] else 'NULL'
+            go = {snake(f.name): f.name for f in t.fields}
+            self.o.append(f'static const struct schema_union_member {members}[] = {{' + ', '.join(
+                f'{{{cstr(m)}, {cstr(go.get(snake(m), m)[0].upper() + m[1:])}}}' for m in t.union[1]) + '};')
+        meta = next((f for f in t.fields if f.name == 'metadata' and t.top), None)
+        union = {'Array': 'SCHEMA_OR_ARRAY', 'Bool': 'SCHEMA_OR_BOOL', 'StringArray': 'SCHEMA_OR_STRING_ARRAY',
+                 None: 'SCHEMA_OBJECT'}[t.json]
+        g = t.group
+        openapi = f'{g.openapi}.{t.name}' if g.openapi else ''
+        self.o += [f'const struct schema_type {name}_type = {{',
+                   f'\t{cstr(t.name)}, {cstr(openapi)}, STR_INIT({cstr(g.group)}), STR_INIT({cstr(g.version)}),',
+                   f'\t{name + "_fields" if rows else "NULL"}, {len(rows)}, '
+                   f'{name + "_pfields" if prows else "NULL"}, {len(prows)}, sizeof({t.struct}), '
+                   f'{"true" if t.atomic else "false"}, {union},',
+                   f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
+                   f'{disc}, {members}, {n_members},', '};', '']
+
+    def resource(self, groups, g, r):
+        name = f'{g.prefix}_{r["plural"]}'
+        verb = lambda vs: ' | '.join('VERB_' + v.upper() for v in vs) or '0'
+        subs = 'NULL'
+        if r['subresources']:
+            subs = f'{name}_subresources'
+            self.o.append(f'static const struct api_subresource {subs}[] = {{')
+            for sub, kind, verbs in r['subresources']:
+                gv = kind[1].rsplit('/', 1) if len(kind) > 1 else ['', '']
+                self.o.append(f'\t{{STR_INIT({cstr(sub)}), STR_INIT({cstr(kind[0])}), STR_INIT({cstr(gv[0])}), '
+                              f'STR_INIT({cstr(gv[1])}), {verb(verbs)}}},')
+            self.o.append('};')
+        t = g.types.get(r['kind']) or die(r['where'], f'no type {r["kind"]}')
+        lt = g.types.get(r['kind'] + 'List')
+        short, cats = self.strs_array(r['short']), self.strs_array(r['categories'])
+        self.o += [f'const struct api_resource {name}_resource = {{',
+                   f'\tSTR_INIT({cstr(g.group)}), STR_INIT({cstr(g.version)}), STR_INIT({cstr(r["plural"])}), '
+                   f'STR_INIT({cstr(r["singular"])}), STR_INIT({cstr(r["kind"])}), '
+                   f'STR_INIT({cstr(r["kind"] + "List" if lt else "")}),',
+                   f'\t{"true" if r["namespaced"] else "false"}, {verb(r["verbs"])}, {short}, {len(r["short"])}, '
+                   f'{cats}, {len(r["categories"])}, {subs}, {len(r["subresources"])},',
+                   f'\t&{t.cname}_type, {"&" + lt.cname + "_type" if lt else "NULL"},', '};']
+        return name
+
+
+def main():
+    header, source, files = sys.argv[1], sys.argv[2], sys.argv[3:]
+    groups = {}
+    for path in files:
+        parse(path, groups)
+    types = [t for g in groups.values() for t in g.types.values()]
+    for t in types:
+        for f in t.fields:
+            resolve(groups, t, f)
+    types = order(types)
+    write_header(header, types, groups)
+    tables = Tables()
+    for t in types:
+        tables.type(t)
+    names = [tables.resource(groups, g, r) for g in groups.values() for r in g.resources]
+    tables.o += ['', 'const struct api_resource *const api_resources[] = {',
+                 *(f'\t&{n}_resource,' for n in names), '};', f'const size_t n_api_resources = {len(names)};', '',
+                 'const struct schema_type *const api_types[] = {',
+                 *(f'\t&{t.cname}_type,' for t in types if t.top), '};',
+                 f'const size_t n_api_types = {sum(t.top for t in types)};', '']
+    open(source, 'w', encoding='utf-8').write('\n'.join(tables.o))
+
+
+main()
