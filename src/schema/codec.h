@@ -1,0 +1,91 @@
+/*
+ * schema/codec.h: objects to and from JSON, YAML, Kubernetes protobuf and CBOR.
+ *
+ * One decoder and one encoder a format, driven by descriptors. Encoders never
+ * fail on a valid struct (they append to a buf, whose limit may overflow).
+ * Decoders never trust input: nesting is limited to 128 levels here (Go's JSON
+ * allows 10,000; see docs/architecture.md), sizes to the input's.
+ */
+#ifndef SKIFF_SCHEMA_CODEC_H
+#define SKIFF_SCHEMA_CODEC_H
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "schema/api.h"
+
+enum media_type {
+	MEDIA_JSON,
+	MEDIA_YAML,
+	MEDIA_PROTOBUF, /* application/vnd.kubernetes.protobuf */
+	MEDIA_CBOR,
+};
+
+/* What fieldValidation=Strict|Warn reports, in upstream's words and order: `unknown field "spec.x"`, `duplicate field "spec.y"`. */
+struct decode_report {
+	struct arena *arena;
+	LIST(struct str) problems; /* at most 1,000 */
+};
+
+/*
+ * Decodes one object of type t from JSON into out (t->size bytes, zeroed).
+ * Strings without escapes point into `in`, which must outlive the arena's use.
+ * Field names match exactly, then case-insensitively where upstream does.
+ * Errors are 400 BadRequest with line, column or byte offset, and path.
+ */
+struct error *json_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out);
+/* Appends obj as compact JSON in Go's field order. */
+void json_encode(struct buf *b, const struct schema_type *t, const void *obj);
+/* YAML 1.1 as sigs.k8s.io/yaml reads it (converted to JSON first); one document. */
+struct error *yaml_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out);
+/* YAML text of one document to JSON text. */
+struct error *yaml_to_json(struct str in, struct decode_report *report, struct buf *out);
+/* The next document of a multi-document stream ("---"); false at the end. */
+bool yaml_next_document(struct str *rest, struct str *doc);
+/* JSON text to YAML text (keys sorted, as kubectl prints). */
+struct error *json_to_yaml(struct str json, struct buf *out);
+
+/* Bare protobuf message. Unknown fields are dropped, as upstream's generated code does. */
+struct error *pb_decode(struct arena *a, const struct schema_type *t, struct str in, void *out);
+void pb_encode(struct buf *b, const struct schema_type *t, const void *obj);
+size_t pb_size(const struct schema_type *t, const void *obj);
+/* The storage and wire envelope: "k8s\0" + runtime.Unknown{typeMeta, raw, contentEncoding, contentType}. */
+struct pb_envelope {
+	struct str api_version, kind;
+	struct str raw;
+};
+bool pb_is_envelope(struct str in);
+struct error *pb_envelope_decode(struct str in, struct pb_envelope *out);
+/* Envelope around obj; kind and apiVersion from the arguments. */
+void pb_envelope_encode(struct buf *b, struct str api_version, struct str kind, const struct schema_type *t, const void *obj);
+
+/* CBOR (RFC 8949) as upstream's application/cbor: maps with byte/text string keys, self-described tag accepted. */
+struct error *cbor_to_json(struct str in, struct decode_report *report, struct buf *out);
+struct error *json_to_cbor(struct str json, struct buf *out);
+
+/* Any of them by media type; sets kind and apiVersion of top types from the envelope for protobuf. */
+struct error *object_decode(struct arena *a, enum media_type m, const struct schema_type *t, struct str in,
+			    struct decode_report *report, void *out);
+void object_encode(struct buf *b, enum media_type m, const struct schema_type *t, const void *obj);
+/* kind and apiVersion of a top-level object in any format, without decoding the rest. */
+struct error *object_peek(struct arena *a, enum media_type m, struct str in, struct str *api_version, struct str *kind);
+
+/* Deep equality (equality.Semantic.DeepEqual: nil and empty lists are equal, quantities by value). */
+bool object_equal(const struct schema_type *t, const void *a, const void *b);
+/* Deep copy into the arena. */
+void object_copy(struct arena *a, const struct schema_type *t, const void *from, void *to);
+
+/* metadata of a top-level object (t->metadata >= 0). */
+struct meta_v1_object_meta *object_meta(const struct schema_type *t, void *obj);
+struct meta_v1_list_meta *list_meta(const struct schema_type *t, void *list);
+/* items of a list type as (array, count, element type); element i at (char *)*items + i * (*elem)->size. */
+void list_items(const struct schema_type *t, void *list, void **items, size_t *n, const struct schema_type **elem);
+
+/* Text forms of values. */
+bool time_parse(struct str s, struct api_time *out);                     /* RFC 3339, any fraction */
+struct str time_format(struct arena *a, struct api_time t, bool micro);   /* "2006-01-02T15:04:05Z" or with .000000 */
+bool duration_parse(struct str s, int64_t *ns);                           /* Go's ParseDuration */
+struct str duration_format(struct arena *a, int64_t ns);                  /* "1m30s" */
+void base64_encode(struct buf *b, struct str bytes);                      /* standard, padded */
+bool base64_decode(struct arena *a, struct str text, struct str *out);
+
+#endif

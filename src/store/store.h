@@ -1,0 +1,101 @@
+/*
+ * store/store.h: a revisioned key-value store with watches: what the API
+ * server stands on. Two engines: embedded (LMDB) and etcd v3.
+ *
+ * It holds bytes and knows nothing of objects. Semantics are etcd's: one
+ * int64 revision for the whole store, raised by one for each write; a key has
+ * a create revision, a modification revision and a version; watches deliver
+ * every event after a revision in order, each exactly once, or say Compacted.
+ *
+ * Only the API server opens a store. All calls are made on fibers of the loop
+ * that opened it. A write has been made durable (fsync) when its call returns,
+ * unless STORE_NOSYNC was given.
+ */
+#ifndef SKIFF_STORE_STORE_H
+#define SKIFF_STORE_STORE_H
+
+#include "base/ref.h"
+#include "loop/fiber.h"
+
+#define STORE_KEY_MAX 480            /* bytes; LMDB's limit is 511 */
+#define STORE_VALUE_MAX (1536 * 1024) /* etcd's default request limit, 1.5 MiB */
+
+struct store;
+
+struct store_kv {
+	struct str key;
+	struct block *value;  /* one reference, the receiver's; NULL in a delete event without previous value */
+	int64_t create_rev, mod_rev, version;
+	int64_t lease;        /* 0: none */
+};
+void store_kv_free(struct store_kv *kv); /* unrefs value, frees key */
+
+struct store_opts {
+	const char *dir;             /* embedded engine: directory, made when missing */
+	const char *etcd_servers;    /* or comma-separated URLs: the etcd engine */
+	const char *etcd_ca, *etcd_cert, *etcd_key;
+	size_t map_size;             /* embedded: upper limit of the file, default 64 GiB (sparse) */
+	int64_t history_ms;          /* embedded: revisions younger than this are kept for watches and exact reads; default 300,000 */
+};
+/* Errors say what to do: a newer format version, a corrupted file (nothing is changed), no permission, locked by another process. */
+struct error *store_open(const struct store_opts *o, struct store **out);
+void store_close(struct store *s);
+
+/* The last committed revision. For etcd: of the last answer or event seen. */
+int64_t store_revision(const struct store *s);
+/* A revision no older than any write acknowledged before the call (linearizable). */
+struct error *store_current(struct store *s, int64_t *rev);
+
+/* rev 0: newest. *found false: no such key. 410 Expired when rev was compacted. */
+struct error *store_get(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out);
+
+/* [start, end) in key order, at revision rev (0: newest; *rev is set to the one read). At most `limit` (0: all); each is called
+ * in turn, may take kv->value by setting it NULL, and stops the range by returning false. */
+struct error *store_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
+			  bool (*each)(void *ctx, struct store_kv *kv), void *ctx);
+struct error *store_count(struct store *s, struct str start, struct str end, size_t *n);
+
+#define STORE_ANY (-1) /* `expect`: whatever is there */
+enum { STORE_NOSYNC = 1 }; /* durable with the next synced write or within 5 s; for node heartbeats */
+/*
+ * Writes if the key's mod_rev is `expect` (0: must not exist). *ok false: it was not, and *now (if not NULL) holds what is there
+ * (now->mod_rev 0: nothing). *rev: the write's revision. `cookie` (or NULL) is handed to watchers of this process with the event.
+ * A full disk or map: status 507 "InsufficientStorage"; nothing written.
+ */
+struct error *store_put(struct store *s, struct str key, struct str value, int64_t expect, int64_t lease, unsigned flags,
+			struct block *cookie, bool *ok, int64_t *rev, struct store_kv *now);
+struct error *store_delete(struct store *s, struct str key, int64_t expect, bool *ok, int64_t *rev, struct store_kv *now);
+
+struct store_event {
+	bool is_delete;
+	struct store_kv kv;        /* delete: key and mod_rev = the delete's revision */
+	struct block *prev;        /* value before, or NULL; a reference of the receiver's */
+	int64_t prev_rev;
+	struct block *cookie;      /* of the put, or NULL */
+};
+void store_event_free(struct store_event *e);
+struct store_watch;
+/* Events of [start, end) with revision > from. 410 Expired when `from` is compacted away. */
+struct error *store_watch_open(struct store *s, struct str start, struct str end, int64_t from, struct store_watch **out);
+/* The next event; suspends. *progress (when not NULL): set to the revision the watch has seen completely, at least each 10 s: then
+ * e->kv.key is empty. A receiver more than 100,000 events behind gets 410. */
+struct error *store_watch_next(struct store_watch *w, struct store_event *e, int64_t *progress);
+void store_watch_close(struct store_watch *w);
+
+/* Leases: keys put with one vanish (as deletes, in order) when ttl_ms passes without keep-alive. */
+struct error *store_lease_grant(struct store *s, int64_t ttl_ms, int64_t *id);
+struct error *store_lease_keepalive(struct store *s, int64_t id);
+struct error *store_lease_revoke(struct store *s, int64_t id);
+
+/* Forgets history below rev: reads and watches from before answer 410. */
+struct error *store_compact(struct store *s, int64_t rev);
+/* Online consistent copy of the embedded store to a file, and its check; restore is store_restore on a directory that has none. */
+struct error *store_snapshot_save(struct store *s, const char *path);
+struct error *store_restore(const char *snapshot, const char *dir);
+
+struct store_stats {
+	int64_t revision, compacted, keys, bytes_used, bytes_map, commits, syncs, watchers;
+};
+void store_stats(struct store *s, struct store_stats *out);
+
+#endif
