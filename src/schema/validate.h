@@ -1,0 +1,97 @@
+/*
+ * schema/validate.h: field errors in upstream's form, generic validation over
+ * the tables, and the validators of names. Rules of one kind are the API server's.
+ */
+#ifndef SKIFF_SCHEMA_VALIDATE_H
+#define SKIFF_SCHEMA_VALIDATE_H
+
+#include "base/error.h"
+#include "schema/api.h"
+
+/* ---- paths: spec.containers[0].env[key] ---- */
+struct field_path { /* on the stack, a child points to its parent */
+	const struct field_path *parent;
+	struct str name;  /* member, or key of a map when `key` */
+	int32_t index;    /* >= 0: element */
+	bool key;
+};
+#define FIELD_ROOT(lit) (&(struct field_path){NULL, STR_INIT(lit), -1, false})
+#define FIELD_CHILD(parent, lit) (&(struct field_path){(parent), STR_INIT(lit), -1, false})
+#define FIELD_CHILD_S(parent, s) (&(struct field_path){(parent), (s), -1, false})
+#define FIELD_INDEX(parent, i) (&(struct field_path){(parent), {NULL, 0}, (int32_t)(i), false})
+#define FIELD_KEY(parent, s) (&(struct field_path){(parent), (s), -1, true})
+struct str field_path_format(struct arena *a, const struct field_path *p);
+
+/* ---- field.ErrorList ---- */
+enum field_error_type {
+	FIELD_ERROR_REQUIRED,      /* "Required value" */
+	FIELD_ERROR_INVALID,       /* "Invalid value" */
+	FIELD_ERROR_NOT_SUPPORTED, /* "Unsupported value" */
+	FIELD_ERROR_DUPLICATE,     /* "Duplicate value" */
+	FIELD_ERROR_FORBIDDEN,     /* "Forbidden" */
+	FIELD_ERROR_NOT_FOUND,     /* "Not found" */
+	FIELD_ERROR_TOO_LONG,      /* "Too long" */
+	FIELD_ERROR_TOO_MANY,      /* "Too many" */
+	FIELD_ERROR_INTERNAL,      /* "Internal error" */
+	FIELD_ERROR_TYPE_INVALID,  /* "Invalid value", reason FieldValueTypeInvalid */
+};
+struct field_error {
+	enum field_error_type type;
+	struct str field;  /* formatted path */
+	struct str body;   /* as upstream prints it: `Invalid value: "x": must be ...` */
+};
+#define FIELD_ERRORS_MAX 1000
+struct field_errors { /* zero with .arena set */
+	struct arena *arena;
+	LIST(struct field_error) list; /* at most FIELD_ERRORS_MAX */
+};
+void field_required(struct field_errors *e, const struct field_path *p, const char *detail);
+/* value is a string, printed quoted; the _int form prints a number; the _raw form prints text as it is. */
+void field_invalid(struct field_errors *e, const struct field_path *p, struct str value, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+void field_invalid_int(struct field_errors *e, const struct field_path *p, int64_t value, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+void field_invalid_raw(struct field_errors *e, const struct field_path *p, struct str value, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+void field_not_supported(struct field_errors *e, const struct field_path *p, struct str value, const struct str *valid,
+			 size_t n_valid);
+void field_duplicate(struct field_errors *e, const struct field_path *p, struct str value);
+void field_forbidden(struct field_errors *e, const struct field_path *p, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void field_not_found(struct field_errors *e, const struct field_path *p, struct str value);
+void field_too_long(struct field_errors *e, const struct field_path *p, int max_bytes);
+void field_too_many(struct field_errors *e, const struct field_path *p, int64_t actual, int64_t max);
+/* 422 Invalid: `Pod "x" is invalid: spec.containers[0].name: Required value` with details and causes; NULL for an empty list. */
+struct error *field_errors_status(const struct field_errors *e, struct str group, struct str kind, struct str name);
+
+/* ---- generic validation over the tables ---- */
+/* Required members, enum values, lengths, duplicate keys of map and set lists; recursive. Paths start at `at` (NULL: the object). */
+void validate_object(struct field_errors *e, const struct schema_type *t, const void *obj, const struct field_path *at);
+
+/*
+ * ---- names: NULL when valid, else upstream's message (static or in the arena) ----
+ */
+const char *validate_dns1123_label(struct arena *a, struct str s);
+const char *validate_dns1123_subdomain(struct arena *a, struct str s);
+const char *validate_dns1035_label(struct arena *a, struct str s);
+const char *validate_wildcard_dns1123_subdomain(struct arena *a, struct str s);
+const char *validate_qualified_name(struct arena *a, struct str s); /* label keys, resource names */
+const char *validate_label_value(struct arena *a, struct str s);
+const char *validate_c_identifier(struct arena *a, struct str s);
+const char *validate_env_var_name(struct arena *a, struct str s);
+const char *validate_config_map_key(struct arena *a, struct str s);
+const char *validate_port_name(struct arena *a, struct str s);   /* IANA_SVC_NAME */
+const char *validate_port_number(struct arena *a, int64_t port); /* 1..65535 */
+const char *validate_ip(struct arena *a, struct str s);
+const char *validate_ipv4(struct arena *a, struct str s);
+const char *validate_ipv6(struct arena *a, struct str s);
+const char *validate_cidr(struct arena *a, struct str s);
+const char *validate_http_header_name(struct arena *a, struct str s);
+const char *validate_percent(struct arena *a, struct str s); /* "10%" */
+const char *validate_path_segment(struct arena *a, struct str s); /* names of e.g. RBAC objects */
+/* Maps of labels / annotations at a path (annotations: qualified keys, at most 256 KiB in all). */
+void validate_labels(struct field_errors *e, const struct str_map *labels, const struct field_path *at);
+void validate_annotations(struct field_errors *e, const struct str_map *annotations, const struct field_path *at);
+void validate_label_selector(struct field_errors *e, const struct meta_v1_label_selector *s, const struct field_path *at);
+
+#endif
