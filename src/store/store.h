@@ -24,7 +24,7 @@ struct store;
 
 struct store_kv {
 	struct str key;
-	struct block *value;  /* one reference, the receiver's; NULL in a delete event without previous value */
+	struct block *value;  /* one reference, the receiver's; NULL in a delete event */
 	int64_t create_rev, mod_rev, version;
 	int64_t lease;        /* 0: none */
 };
@@ -56,7 +56,12 @@ struct error *store_range(struct store *s, struct str start, struct str end, int
 struct error *store_count(struct store *s, struct str start, struct str end, size_t *n);
 
 #define STORE_ANY (-1) /* `expect`: whatever is there */
-enum { STORE_NOSYNC = 1 }; /* durable with the next synced write or within 5 s; for node heartbeats */
+/*
+ * For renewals of Leases that nobody needs after a crash: the write is visible at once but kept in memory, and reaches the disk with
+ * a synced write once a minute old, else within ten minutes, and at store_close. After a crash the key may hold an older version;
+ * revisions are never given twice. Reads at old revisions may skip versions written so.
+ */
+enum { STORE_NOSYNC = 1 };
 /*
  * Writes if the key's mod_rev is `expect` (0: must not exist). *ok false: it was not, and *now (if not NULL) holds what is there
  * (now->mod_rev 0: nothing). *rev: the write's revision. `cookie` (or NULL) is handed to watchers of this process with the event.
@@ -69,8 +74,7 @@ struct error *store_delete(struct store *s, struct str key, int64_t expect, bool
 struct store_event {
 	bool is_delete;
 	struct store_kv kv;        /* delete: key and mod_rev = the delete's revision */
-	struct block *prev;        /* value before, or NULL; a reference of the receiver's */
-	int64_t prev_rev;
+	int64_t prev_rev;          /* revision of the version before, 0: none (or not known) */
 	struct block *cookie;      /* of the put, or NULL */
 };
 void store_event_free(struct store_event *e);
@@ -80,6 +84,14 @@ struct error *store_watch_open(struct store *s, struct str start, struct str end
 /* The next event; suspends. *progress (when not NULL): set to the revision the watch has seen completely, at least each 10 s: then
  * e->kv.key is empty. A receiver more than 100,000 events behind gets 410. */
 struct error *store_watch_next(struct store_watch *w, struct store_event *e, int64_t *progress);
+/*
+ * The same without suspending: *got false when there is nothing now; then *progress (when not NULL) is the revision seen completely.
+ * `notify` is called on the loop's thread, outside the receiver's fibers, when there is news (an event, progress or an error);
+ * events of this process's own writes are announced before store_put and store_delete return, so a receiver that drains
+ * in `notify` has seen the write when its writer goes on. `notify` must not wait and must not open or close watches.
+ */
+struct error *store_watch_poll(struct store_watch *w, struct store_event *e, bool *got, int64_t *progress);
+void store_watch_notify(struct store_watch *w, void (*notify)(void *ctx), void *ctx);
 void store_watch_close(struct store_watch *w);
 
 /* Leases: keys put with one vanish (as deletes, in order) when ttl_ms passes without keep-alive. */

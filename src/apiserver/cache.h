@@ -1,0 +1,217 @@
+/*
+ * apiserver/cache.h: the watch cache: every read, list and watch of one stored
+ * resource is served from here; lists and watches never touch the store.
+ *
+ * One `struct cache` per stored resource, built-in or custom. It holds for each
+ * object one immutable, reference-counted entry: the JSON bytes that GET, LIST
+ * and WATCH write out unchanged, and a small index of labels and selectable
+ * fields. Entries hang in a persistent (copy-on-write) B+tree, so a snapshot
+ * costs O(1) and holds references only, and in a ring of the latest events,
+ * into which every watcher keeps a cursor: an event costs a watcher nothing.
+ *
+ * It is fed by a watch of its prefix in the store; writes of this process go
+ * through cache_put/cache_delete, which hand over the JSON already encoded.
+ * When they return, the cache holds the write.
+ *
+ * It never validates, authorises, converts versions or frames HTTP.
+ *
+ * Threads: all calls are made on fibers of the loop that made the cache, but
+ * entries and snapshots, once got, may be read and dropped on any thread.
+ */
+#ifndef SKIFF_APISERVER_CACHE_H
+#define SKIFF_APISERVER_CACHE_H
+
+#include "schema/codec.h"
+#include "schema/selector.h"
+#include "store/store.h"
+
+/* ---- what is cached ---- */
+
+#define CACHE_FIELDS_MAX 16
+
+/* A selectable field beyond metadata.name and metadata.namespace, which every resource has. */
+struct cache_field {
+	struct str name;    /* in field selectors: "spec.nodeName" */
+	struct str path;    /* dotted path in the JSON; strings give their text, numbers and booleans their JSON; empty: = name */
+	struct str absent;  /* the value where path is not there, e.g. "false" for spec.unschedulable; may be empty */
+	struct str path2;   /* tried when path is absent or "" (Event's source: source.component, then reportingComponent) */
+};
+
+struct cache_resource { /* copied by cache_new; strings and arrays must outlive the cache */
+	struct str prefix;               /* "/registry/pods/": keys are prefix + [namespace + "/"] + name */
+	struct str group, version, kind; /* of the JSON held: the storage version */
+	const struct schema_type *type;  /* NULL: custom resource, stored and held as JSON */
+	bool namespaced;
+	const struct cache_field *fields;
+	uint8_t n_fields;                /* at most CACHE_FIELDS_MAX */
+	int8_t node_field;               /* index in fields of the one with an index of its own (pods: spec.nodeName), or -1 */
+	/*
+	 * NULL, or: stored bytes (encrypted at rest, or a custom resource in another version) to plain ones, appended to out:
+	 * a protobuf envelope or JSON for built-in types, JSON for custom ones. May be called while the cache loads and on each foreign event.
+	 */
+	struct error *(*plain)(void *ctx, struct str key, struct str stored, struct buf *out);
+	void *ctx;
+};
+
+struct cache;
+/* Loads everything under the prefix (suspends) and follows it from there. */
+struct error *cache_new(struct store *s, const struct cache_resource *r, struct cache **out);
+/* Ends its watchers (their cache_watch_next answers sys == ECANCELED) and frees; entries and snapshots held outside stay valid. */
+void cache_free(struct cache *c);
+const struct cache_resource *cache_resource(const struct cache *c);
+/* The store's revision up to which the cache has seen everything. */
+int64_t cache_rev(const struct cache *c);
+
+/* ---- entries ---- */
+
+struct cache_slice { /* bytes of json, or (top bit of off) of the entry's own tail */
+	uint32_t off, n;
+};
+struct cache_entry { /* immutable */
+	_Atomic uint32_t refs;
+	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
+	uint16_t ns_n, name_n;
+	uint32_t bytes;             /* of memory, without json's */
+	int64_t rev;                /* metadata.resourceVersion */
+	struct block *json;         /* the whole object, compact, kind, apiVersion and metadata.resourceVersion filled in */
+	struct cache_slice uid;
+	struct cache_slice slices[]; /* labels: key, value, ...; fields; then the key's bytes and the tail */
+};
+static inline struct cache_entry *cache_entry_ref(struct cache_entry *e)
+{
+	atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+	return e;
+}
+void cache_entry_unref(struct cache_entry *e); /* NULL is allowed */
+/* All slices live as long as the entry. */
+struct str cache_entry_key(const struct cache_entry *e); /* "ns/name" or "name": order of lists, continue tokens */
+struct str cache_entry_ns(const struct cache_entry *e);  /* empty for cluster-scoped */
+struct str cache_entry_name(const struct cache_entry *e);
+struct str cache_entry_uid(const struct cache_entry *e);
+static inline struct str cache_entry_json(const struct cache_entry *e)
+{
+	return block_str(e->json);
+}
+/* Value of the resource's selectable field i. */
+struct str cache_entry_field(const struct cache *c, const struct cache_entry *e, size_t i);
+/* The labels into pairs[255]; returns their number. For selector_matches: struct str_map m = {pairs, n, 0}. */
+size_t cache_entry_labels(const struct cache_entry *e, struct str_pair *pairs);
+
+struct cache_filter { /* NULL members select everything; borrowed */
+	const struct selector *labels, *fields;
+};
+/* 400 BadRequest `field label not supported: "x"` when a field selector names a field this resource has not. */
+struct error *cache_check_fields(const struct cache *c, const struct selector *fields);
+bool cache_matches(const struct cache *c, const struct cache_entry *e, const struct cache_filter *f);
+
+/* ---- reads ---- */
+
+enum cache_mode {
+	CACHE_ANY,        /* resourceVersion=0: what is here, no wait */
+	CACHE_AT_LEAST,   /* resourceVersion=X, NotOlderThan: waits until X is seen; 504 Timeout with cause ResourceVersionTooLarge after 3 s */
+	CACHE_EXACT,      /* lists: at X exactly; 410 Expired when out of the window */
+	CACHE_CONSISTENT, /* resourceVersion unset: everything acknowledged before the call */
+};
+/* One reference in *out, NULL when there is no such object. ns empty for cluster-scoped. CACHE_EXACT is not for gets (400). */
+struct error *cache_get(struct cache *c, struct str ns, struct str name, enum cache_mode mode, int64_t rev, struct cache_entry **out);
+/* Without waiting or reference: borrowed until the next wait. */
+const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name);
+
+/* All objects at one revision. Taking one is O(1) for the newest, O(changes since * log n) for an older one. */
+struct cache_snap;
+struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out);
+void cache_snap_free(struct cache_snap *s);       /* NULL is allowed */
+int64_t cache_snap_rev(const struct cache_snap *s); /* ListMeta.resourceVersion */
+/* Objects of namespace ns (empty: all) with a key > after (empty: from the start). O(log n): remainingItemCount. */
+size_t cache_snap_count(const struct cache_snap *s, struct str ns, struct str after);
+
+#define CACHE_DEPTH 12
+struct cache_iter { /* on the stack; needs no end; the snapshot must outlive it. May be held across waits */
+	const struct cache_snap *snap;
+	const struct cache *cache;
+	struct str ns;
+	struct cache_filter filter;
+	bool by_node;
+	struct str node;
+	int depth;
+	struct {
+		const void *node;
+		uint32_t i;
+	} path[CACHE_DEPTH];
+};
+/* Objects of ns (empty: all) with a key > after that pass f (NULL: all), in key order. f's selectors, ns and after stay borrowed.
+ * `c` must not have been freed while iterating with a filter. A filter spec.nodeName=x uses the index. */
+void cache_iter_init(struct cache_iter *it, const struct cache *c, const struct cache_snap *s, struct str ns, struct str after,
+		     const struct cache_filter *f);
+/* Borrowed from the snapshot; NULL at the end. */
+const struct cache_entry *cache_iter_next(struct cache_iter *it);
+
+/* ---- writes ---- */
+
+enum {
+	CACHE_NOSYNC = STORE_NOSYNC, /* renewals of Leases whose holder did not change */
+};
+/*
+ * Writes `stored` (protobuf envelope or JSON, as the resource is stored; without resourceVersion) under ns/name if the object's
+ * revision is `expect` (0: must not exist, STORE_ANY). `json` is the same object as JSON with kind and apiVersion, and without
+ * metadata.resourceVersion or with any (the cache puts the right one in); for built-in types in the resource's version.
+ * *ok true: *out is the new entry. *ok false: nothing was written and *out is what is there now (NULL: nothing). One reference.
+ * Errors as store_put's (507 InsufficientStorage).
+ */
+struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t expect, struct str stored, struct str json,
+			int64_t lease, unsigned flags, bool *ok, struct cache_entry **out);
+/* *ok true: *out is the object as deleted (its resourceVersion is the deletion's), as watchers see it. */
+struct error *cache_delete(struct cache *c, struct str ns, struct str name, int64_t expect, bool *ok, struct cache_entry **out);
+
+/* ---- watches ---- */
+
+enum cache_event_type { CACHE_ADDED, CACHE_MODIFIED, CACHE_DELETED, CACHE_BOOKMARK };
+
+#define CACHE_EVENT_FORMS 3
+struct cache_event {
+	enum cache_event_type type; /* after selectors: entering is ADDED, leaving is DELETED (the previous object, this event's revision) */
+	int64_t rev;
+	const struct cache_entry *obj; /* NULL for bookmarks. Borrowed until the next call on this watch */
+	bool initial_end;           /* a bookmark that ends the initial events (annotation k8s.io/initial-events-end) */
+	/*
+	 * Encodings other than JSON (protobuf, Table, PartialObjectMetadata) shared by the watchers of this event: NULL for initial
+	 * events and bookmarks, else CACHE_EVENT_FORMS slots per type; a watcher that finds its slot NULL makes the block and leaves
+	 * its reference there. What a slot means is the API server's own business. Freed with the event.
+	 */
+	struct block **forms;
+};
+/* What stands before and behind the object's JSON in a JSON watch: `{"type":"ADDED","object":` and "}\n": written as vectors, never copied. */
+struct str cache_event_head(enum cache_event_type t);
+#define CACHE_EVENT_TAIL STR("}\n")
+
+struct cache_watch_opts {
+	struct str ns;              /* empty: all; copied */
+	struct cache_filter filter; /* borrowed until close */
+	bool initial;               /* first an ADDED for each object of a snapshot (mode, rev): unset and "0" resourceVersions, sendInitialEvents */
+	enum cache_mode mode;       /* of the snapshot; not initial: ignored */
+	int64_t rev;                /* not initial: events after this revision; 410 Expired when older than the window */
+	bool initial_end;           /* a bookmark with initial_end behind the initial events */
+	bool bookmarks;             /* one about each minute, and 2 s before timeout_ms */
+	int64_t timeout_ms;         /* > 0: cache_watch_next answers sys == ETIMEDOUT then (timeoutSeconds) */
+};
+struct cache_watch;
+struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o, struct cache_watch **out);
+/*
+ * The next event; suspends. Ends with 410 Expired when the watcher fell out of the window (too slow) or the cache had to relist,
+ * ECANCELED, ETIMEDOUT.
+ */
+struct error *cache_watch_next(struct cache_watch *w, struct cache_event *ev);
+/* Whether cache_watch_next would answer without suspending: to gather events into one write. */
+bool cache_watch_ready(struct cache_watch *w);
+void cache_watch_close(struct cache_watch *w); /* NULL is allowed */
+
+struct cache_stats {
+	size_t objects, watchers, events; /* events: in the window */
+	size_t json_bytes;   /* of current objects */
+	size_t index_bytes;  /* entries and trees */
+	size_t event_bytes;  /* objects only the window still holds */
+	int64_t oldest_rev;  /* watches from here on are possible */
+};
+void cache_stats(const struct cache *c, struct cache_stats *out);
+
+#endif
