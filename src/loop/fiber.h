@@ -35,6 +35,8 @@ typedef void fiber_fn(void *arg);
  * at most). One loop a thread at a time.
  */
 struct error *loop_run(fiber_fn *fn, void *arg);
+/* In a child made with fork(2) on a loop's thread, first of all: forgets the parent's loop, so that loop_run may be called. */
+void loop_forked(void);
 
 /* Starts a fiber, to run after the caller next waits. `name` is a literal, for logs and /debug. Detached unless joined:
  * keep the handle only if you will call fiber_join on it exactly once, and then say so with fiber_start. */

@@ -42,7 +42,8 @@ struct error *stream_splice(struct stream *a, struct stream *b);
 /* Raw fds. fd_stream owns the fd (set to non-blocking, close-on-exec). */
 struct stream *fd_stream(int fd);
 int stream_fd(struct stream *s); /* of fd_streams only, -1 for others */
-/* Suspends until fd is readable / writable (edge cases as poll(2)). */
+/* Suspends until fd is readable / writable (edge cases as poll(2)). At most one reader and one writer wait for an fd.
+ * The fd must stay open meanwhile: stop the waiting fiber first, then close. */
 struct error *fd_wait_read(int fd);
 struct error *fd_wait_write(int fd);
 
@@ -54,9 +55,12 @@ struct error *listener_open(const char *addr, int unix_mode, struct listener **o
 struct error *listener_from_fd(int fd, struct listener **out); /* inherited socket */
 struct error *listener_accept(struct listener *l, struct stream **out, struct sockaddr_storage *peer /* or NULL */);
 int listener_port(struct listener *l);
+/* Another handle on the same socket, for a second thread's loop (call it on that thread or hand it over unused). */
+struct error *listener_dup(const struct listener *l, struct listener **out);
 void listener_close(struct listener *l);
-/* UDP: one datagram at a time. */
+/* UDP: one datagram at a time. An fd of udp_open is closed with udp_close, never with close(2). */
 struct error *udp_open(const char *addr, int *fd);
+void udp_close(int fd);
 struct error *udp_recv(int fd, void *p, size_t cap, size_t *n, struct sockaddr_storage *from, socklen_t *fromlen);
 struct error *udp_send(int fd, const void *p, size_t n, const struct sockaddr *to, socklen_t tolen);
 
@@ -89,9 +93,11 @@ struct proc_opts {
 struct proc;
 struct error *proc_spawn(const struct proc_opts *o, struct proc **out); /* exec failure is an error here */
 pid_t proc_pid(const struct proc *p);
-/* Exit status as waitpid(2) gives it. Frees p. */
+/* Exit status as waitpid(2) gives it. Frees p; when it ends early (ECANCELED, ETIMEDOUT) p is still the caller's. */
 struct error *proc_wait(struct proc *p, int *status);
 struct error *proc_kill(struct proc *p, int sig);
+/* SIGKILL, reaps, frees; for the error paths, and waits even when cancelled. NULL is allowed. */
+void proc_destroy(struct proc *p);
 /* Runs to the end, captures stdout and stderr (each at most 16 MiB; either may be NULL), feeds `input`.
  * A non-zero exit is an error whose message holds the command and the last line of stderr; *code gets it (or NULL). */
 struct error *proc_run(const char *const *argv, struct str input, struct buf *out, struct buf *err, int *code);
