@@ -77,10 +77,12 @@ struct error *http_write(struct http_exchange *x, struct str data);
 struct error *http_writev(struct http_exchange *x, struct iovec *iov, int n);
 struct error *http_end(struct http_exchange *x);
 bool http_started(const struct http_exchange *x);
+/* A trailer field, sent behind the body of a streamed answer (http_start..http_end; HTTP/2, or chunked HTTP/1.1). Set before http_end. */
+void http_set_trailer(struct http_exchange *x, const char *name, struct str value);
 /* HTTP/1.1 Upgrade: sends 101 with `protocol` and the headers set, gives the raw stream (caller closes). For HTTP/2: sys == ENOTSUP. */
 struct error *http_upgrade(struct http_exchange *x, const char *protocol, struct stream **out);
-/* Suspends until the peer has gone away (reset, closed) or the fiber is cancelled; for handlers that wait on something else. */
-bool http_peer_gone(struct http_exchange *x); /* does not wait */
+/* The peer has reset the stream or closed the connection. Does not wait. When it happens, the handler's fiber is cancelled. */
+bool http_peer_gone(struct http_exchange *x);
 
 /* ---- client ---- */
 
@@ -88,6 +90,7 @@ struct http_client_opts {
 	const char *base;           /* "https://host:port", "http://host:port" or "http+unix:///path" */
 	struct tls_client *tls;     /* for https */
 	bool http1_only;            /* default: HTTP/2 by ALPN where the server has it */
+	bool http2_prior_knowledge; /* clear text: HTTP/2 at once (gRPC over unix sockets) */
 	int64_t connect_timeout_ms; /* default 10,000 */
 	size_t max_idle;            /* kept HTTP/1.1 connections, default 8 */
 };
@@ -116,6 +119,8 @@ struct error *http_do_stream(struct http_client *c, struct arena *a, const char 
 struct error *http_response_read(struct http_response *r, void *p, size_t n, size_t *got);
 struct error *http_response_all(struct http_response *r, struct arena *a, size_t limit, struct str *out);
 void http_response_close(struct http_response *r);
+/* Trailer fields (HTTP/2 or chunked); complete once http_response_read gave *got == 0. In the arena given to http_do. */
+struct http_headers http_response_trailers(const struct http_response *r);
 /* Upgrade request over HTTP/1.1; on 101 *out is the raw stream, else NULL and the response is readable. */
 struct error *http_do_upgrade(struct http_client *c, struct arena *a, const char *method, struct str target,
 			      const struct http_header *headers, size_t n_headers, struct http_response *resp,
