@@ -42,7 +42,7 @@ enum shape_kind shape_kind(struct shape s);
 bool shape_member(struct shape s, struct str name, struct shape *out);
 /* The shape of an element of a list. */
 struct shape shape_element(struct shape s);
-/* SHAPE_LIST_MAP: key i, false behind the last; *default_json is NULL or the key's default as JSON. */
-bool shape_list_key(struct shape s, size_t i, struct str *name, const char **default_json);
+/* SHAPE_LIST_MAP: key i, false behind the last; *default_json is empty or the key's default as JSON. */
+bool shape_list_key(struct shape s, size_t i, struct str *name, struct str *default_json);
 
 #endif

@@ -1,0 +1,42 @@
+/* Patches of typed objects: tree, patch, decode. */
+#include "schema/patch_internal.h"
+
+/* Upstream's 422 when the patched document is no longer of its type. */
+static struct error *not_of_type(struct error *cause, struct str value)
+{
+	struct error *e = error_status(422, "Invalid", " \"\" is invalid: patch: Invalid value: \"%.*s\": %s",
+				       (int)(value.n > 4096 ? 4096 : value.n), value.p, error_message(cause));
+
+	error_add_cause(e, "FieldValueInvalid", "patch", "Invalid value: \"%.*s\": %s",
+			(int)(value.n > 4096 ? 4096 : value.n), value.p, error_message(cause));
+	error_free(cause);
+	return e;
+}
+
+struct error *object_patch(struct arena *a, enum patch_type type, const struct schema_type *t, const void *obj,
+			   struct str text, struct decode_report *report, void *out)
+{
+	struct jv doc;
+
+	jv_from_object(a, t, obj, &doc);
+	switch (type) {
+	case PATCH_JSON:
+		TRY(json_patch_reporting(a, &doc, text, report));
+		break;
+	case PATCH_MERGE:
+		TRY(json_merge_patch(a, &doc, text, report));
+		break;
+	case PATCH_STRATEGIC:
+		TRY(strategic_merge_patch(a, t, &doc, text, report));
+		break;
+	default:
+		return error_status(415, "UnsupportedMediaType", "apply patches are not applied by object_patch");
+	}
+	buf_cleanup struct buf b = {0};
+
+	jv_encode(&b, &doc);
+	struct str json = arena_str(a, buf_view(&b));
+	struct error *e = json_decode(a, t, json, report, out);
+
+	return e ? not_of_type(e, json) : NULL;
+}
