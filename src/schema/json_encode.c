@@ -1,0 +1,538 @@
+/* Structs to JSON, byte for byte as Go's encoding/json writes upstream's types. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "schema/codec.h"
+#include "schema/codec_internal.h"
+
+/* Room for n more bytes; the encoder has lifted the limit, so this always gives it. */
+static inline char *room(struct buf *b, size_t n)
+{
+	if (unlikely(b->cap - b->n < n))
+		buf_reserve(b, n);
+	return b->p + b->n;
+}
+
+/* Copies [p, end) up to the first byte that needs care (or its last 15 bytes bytewise); returns how far it got. */
+static inline const char *copy_plain(char **to, const char *p, const char *end)
+{
+	char *w = *to;
+#ifdef __SSE2__
+	const __m128i space = _mm_set1_epi8(0x20), back = _mm_set1_epi8('\\'), two = _mm_set1_epi8(2), four = _mm_set1_epi8(4),
+		      angle = _mm_set1_epi8('>'), amp = _mm_set1_epi8('&');
+
+	while (end - p >= 16) {
+		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+		/* '<'|2 and '>'|2 are '>'; '"'|4 and '&'|4 are '&'; negative bytes are below 0x20. */
+		__m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmplt_epi8(v, space), _mm_cmpeq_epi8(v, back)),
+					   _mm_or_si128(_mm_cmpeq_epi8(_mm_or_si128(v, two), angle),
+							_mm_cmpeq_epi8(_mm_or_si128(v, four), amp)));
+		unsigned m = (unsigned)_mm_movemask_epi8(hit);
+
+		_mm_storeu_si128((__m128i *)(void *)w, v);
+		if (m) {
+			unsigned k = (unsigned)__builtin_ctz(m);
+
+			*to = w + k;
+			return p + k;
+		}
+		p += 16;
+		w += 16;
+	}
+#endif
+	while (p < end) {
+		unsigned char c = (unsigned char)*p;
+
+		if (c < 0x20 || c > 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&')
+			break;
+		*w++ = *p++;
+	}
+	*to = w;
+	return p;
+}
+
+static const char hex[] = "0123456789abcdef";
+
+static char *put_u(char *w, unsigned c)
+{
+	memcpy(w, "\\u", 2);
+	w[2] = hex[c >> 12 & 15];
+	w[3] = hex[c >> 8 & 15];
+	w[4] = hex[c >> 4 & 15];
+	w[5] = hex[c & 15];
+	return w + 6;
+}
+
+void json_put_string(struct buf *b, struct str s)
+{
+	const char *p = s.p, *end = s.p + s.n;
+	char *w = room(b, s.n + 2 + 16);
+
+	*w++ = '"';
+	for (;;) {
+		p = copy_plain(&w, p, end);
+		if (likely(p == end))
+			break;
+		/* One special byte grows to at most six; keep room for it and for the plain rest. */
+		b->n = (size_t)(w - b->p);
+		w = room(b, (size_t)(end - p) + 6 + 2 + 16);
+		unsigned char c = (unsigned char)*p;
+
+		if (c < 0x80) {
+			p++;
+			switch (c) {
+			case '"': case '\\':
+				*w++ = '\\';
+				*w++ = (char)c;
+				break;
+			case '\b': case '\f': case '\n': case '\r': case '\t':
+				*w++ = '\\';
+				*w++ = "btn.fr"[c - 8];
+				break;
+			default:
+				w = put_u(w, c);
+			}
+			continue;
+		}
+		unsigned n = utf8_len(p, end);
+
+		if (!n) {
+			w = put_u(w, 0xfffd);
+			p++;
+		} else if (n == 3 && c == 0xe2 && (unsigned char)p[1] == 0x80 && ((unsigned char)p[2] & 0xfe) == 0xa8) {
+			w = put_u(w, 0x2000 | ((unsigned char)p[2] & 0x3f));
+			p += 3;
+		} else {
+			memcpy(w, p, n);
+			w += n;
+			p += n;
+		}
+	}
+	*w++ = '"';
+	b->n = (size_t)(w - b->p);
+}
+
+void json_put_double(struct buf *b, double d)
+{
+	char tmp[40];
+
+	if (!isfinite(d)) {
+		buf_puts(b, "null");
+		return;
+	}
+	double abs = fabs(d);
+	int prec = 0;
+
+	if (abs != 0 && (abs < 1e-6 || abs >= 1e21)) {
+		do
+			snprintf(tmp, sizeof tmp, "%.*e", prec, d);
+		while (strtod(tmp, NULL) != d && ++prec < 17);
+		/* e-09 becomes e-9 */
+		size_t n = strlen(tmp);
+
+		if (n >= 4 && tmp[n - 4] == 'e' && tmp[n - 3] == '-' && tmp[n - 2] == '0') {
+			tmp[n - 2] = tmp[n - 1];
+			tmp[n - 1] = 0;
+		}
+		buf_puts(b, tmp);
+		return;
+	}
+	/* The fewest significant digits that read back as d, then those digits without an exponent. */
+	int sig = 1;
+	char e[40];
+
+	do
+		snprintf(e, sizeof e, "%.*e", sig - 1, d);
+	while (strtod(e, NULL) != d && ++sig <= 17);
+	int exp10 = atoi(strchr(e, 'e') + 1);
+	int frac = sig - 1 - exp10;
+
+	if (frac >= 0) {
+		snprintf(tmp, sizeof tmp, "%.*f", frac, d);
+		buf_puts(b, tmp);
+		return;
+	}
+	/* More integer digits than significant ones: the shortest digits, then zeros. */
+	if (d < 0)
+		buf_putc(b, '-');
+	for (char *p = e + (d < 0); *p && *p != 'e'; p++)
+		if (*p != '.')
+			buf_putc(b, *p);
+	for (int i = 0; i < -frac; i++)
+		buf_putc(b, '0');
+}
+
+void json_put_raw(struct buf *b, struct str raw)
+{
+	const char *end = raw.p + raw.n;
+	const char *p = json_space(raw.p, end), *q = NULL;
+	bool spaces = false;
+	struct json_syntax_error ignored;
+
+	if (p < end)
+		q = json_skip(p, end, CODEC_MAX_DEPTH, &spaces, &ignored);
+	if (!q || json_space(q, end) != end) {
+		buf_puts(b, "null");
+		return;
+	}
+	struct str v = str_of(p, (size_t)(q - p));
+	char *copy = NULL;
+
+	if (spaces) {
+		copy = xmalloc(v.n);
+		v = str_of(copy, json_compact(copy, v));
+	}
+	/* Outside strings no special character but '"' occurs, so one pass escapes HTML and line separators. */
+	char *w = room(b, v.n + 16);
+
+	p = v.p;
+	end = v.p + v.n;
+	while (p < end) {
+		unsigned char c = (unsigned char)*p;
+
+		if (c == '<' || c == '>' || c == '&' ||
+		    (c == 0xe2 && end - p >= 3 && (unsigned char)p[1] == 0x80 && ((unsigned char)p[2] & 0xfe) == 0xa8)) {
+			b->n = (size_t)(w - b->p);
+			w = room(b, (size_t)(end - p) + 6 + 16);
+			w = put_u(w, c == 0xe2 ? 0x2000 | ((unsigned char)p[2] & 0x3f) : c);
+			p += c == 0xe2 ? 3 : 1;
+		} else {
+			*w++ = *p++;
+		}
+	}
+	b->n = (size_t)(w - b->p);
+	free(copy);
+}
+
+static void enc_message(struct buf *b, const struct schema_type *t, const char *obj);
+
+static void put_uint(struct buf *b, uint64_t v, bool neg)
+{
+	static const char two[201] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+				     "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
+				     "9899";
+	char tmp[24];
+	size_t i = sizeof tmp;
+
+	while (v >= 100) {
+		i -= 2;
+		memcpy(tmp + i, two + v % 100 * 2, 2);
+		v /= 100;
+	}
+	if (v >= 10) {
+		i -= 2;
+		memcpy(tmp + i, two + v * 2, 2);
+	} else {
+		tmp[--i] = (char)('0' + v);
+	}
+	if (neg)
+		tmp[--i] = '-';
+	char *w = room(b, sizeof tmp);
+
+	memcpy(w, tmp + i, sizeof tmp - i);
+	b->n += sizeof tmp - i;
+}
+
+static void put_int(struct buf *b, int64_t v)
+{
+	put_uint(b, v < 0 ? 0 - (uint64_t)v : (uint64_t)v, v < 0);
+}
+
+static void put_strings(struct buf *b, const struct raw_list *l)
+{
+	buf_putc(b, '[');
+	for (uint32_t i = 0; i < l->n; i++) {
+		if (i)
+			buf_putc(b, ',');
+		json_put_string(b, ((const struct str *)(const void *)l->v)[i]);
+	}
+	buf_putc(b, ']');
+}
+
+static void enc_one(struct buf *b, uint8_t kind, const struct schema_type *type, const void *v)
+{
+	switch (kind) {
+	case FIELD_STRING:
+		json_put_string(b, *(const struct str *)v);
+		break;
+	case FIELD_BOOL:
+		if (*(const bool *)v)
+			buf_append(b, "true", 4);
+		else
+			buf_append(b, "false", 5);
+		break;
+	case FIELD_INT32:
+		put_int(b, *(const int32_t *)v);
+		break;
+	case FIELD_INT64:
+		put_int(b, *(const int64_t *)v);
+		break;
+	case FIELD_UINT32:
+		put_uint(b, *(const uint32_t *)v, false);
+		break;
+	case FIELD_UINT64:
+		put_uint(b, *(const uint64_t *)v, false);
+		break;
+	case FIELD_DOUBLE:
+		json_put_double(b, *(const double *)v);
+		break;
+	case FIELD_BYTES: {
+		struct str s = *(const struct str *)v;
+
+		if (!s.p) {
+			buf_append(b, "null", 4);
+			break;
+		}
+		buf_putc(b, '"');
+		base64_encode(b, s);
+		buf_putc(b, '"');
+		break;
+	}
+	case FIELD_QUANTITY: {
+		struct str s = *(const struct str *)v;
+
+		json_put_string(b, s.n ? s : STR("0"));
+		break;
+	}
+	case FIELD_INTSTR: {
+		const struct int_or_string *is = v;
+
+		if (is->is_str)
+			json_put_string(b, is->s);
+		else
+			put_int(b, is->i);
+		break;
+	}
+	case FIELD_TIME:
+	case FIELD_MICROTIME: {
+		const struct api_time *t = v;
+
+		if (!t->set) {
+			buf_append(b, "null", 4);
+			break;
+		}
+		buf_putc(b, '"');
+		time_put(b, *t, kind == FIELD_MICROTIME);
+		buf_putc(b, '"');
+		break;
+	}
+	case FIELD_DURATION:
+		buf_putc(b, '"');
+		duration_put(b, *(const int64_t *)v);
+		buf_putc(b, '"');
+		break;
+	case FIELD_RAW:
+	case FIELD_FIELDSV1:
+	case FIELD_JSON:
+	case FIELD_ANY:
+		json_put_raw(b, *(const struct str *)v);
+		break;
+	case FIELD_STRINGS: {
+		const struct raw_list *l = v;
+
+		if (l->v)
+			put_strings(b, l);
+		else
+			buf_append(b, "null", 4);
+		break;
+	}
+	default:
+		enc_message(b, type, v);
+	}
+}
+
+/* Go's rule of omitempty: structs are never empty. */
+static inline bool is_empty(const struct schema_field *f, const void *v)
+{
+	switch (f->card) {
+	case CARD_PTR:
+		return !*(void *const *)v;
+	case CARD_LIST:
+	case CARD_MAP:
+		return ((const struct raw_list *)v)->n == 0;
+	default:
+		break;
+	}
+	switch (f->kind) {
+	case FIELD_STRING:
+	case FIELD_BYTES:
+	case FIELD_ANY:
+		return ((const struct str *)v)->n == 0;
+	case FIELD_BOOL:
+		return !*(const bool *)v;
+	case FIELD_INT32:
+	case FIELD_UINT32:
+		return *(const int32_t *)v == 0;
+	case FIELD_INT64:
+	case FIELD_UINT64:
+		return *(const int64_t *)v == 0;
+	case FIELD_DOUBLE:
+		return *(const double *)v == 0;
+	case FIELD_STRINGS:
+		return ((const struct strings *)v)->n == 0;
+	default:
+		return false;
+	}
+}
+
+static bool all_zero(const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i])
+			return false;
+	return true;
+}
+
+static bool is_zero(const struct schema_field *f, const void *v)
+{
+	if (f->card == CARD_LIST || f->card == CARD_MAP)
+		return !((const struct raw_list *)v)->v;
+	if (f->card == CARD_PTR)
+		return !*(void *const *)v;
+	if (f->kind == FIELD_TIME || f->kind == FIELD_MICROTIME)
+		return !((const struct api_time *)v)->set;
+	return all_zero(v, value_size(f->kind, f->type));
+}
+
+static void enc_list(struct buf *b, const struct schema_field *f, const struct raw_list *l)
+{
+	if (f->kind == FIELD_STRING) {
+		put_strings(b, l);
+		return;
+	}
+	buf_putc(b, '[');
+	for (uint32_t i = 0; i < l->n; i++) {
+		if (i)
+			buf_putc(b, ',');
+		enc_one(b, f->kind, f->type, l->v + (size_t)i * f->elem_size);
+	}
+	buf_putc(b, ']');
+}
+
+static void enc_map(struct buf *b, const struct schema_field *f, const struct raw_list *l)
+{
+	struct raw_list sorted = *l;
+	char *copy = NULL;
+
+	if (unlikely(!map_is_sorted(l, f->elem_size))) {
+		copy = xmalloc(l->n * (size_t)f->elem_size);
+		memcpy(copy, l->v, l->n * (size_t)f->elem_size);
+		sorted.v = copy;
+		map_sort(&sorted, f->elem_size);
+	}
+	buf_putc(b, '{');
+	for (uint32_t i = 0; i < sorted.n; i++) {
+		const char *e = sorted.v + (size_t)i * f->elem_size;
+
+		if (i)
+			buf_putc(b, ',');
+		json_put_string(b, *(const struct str *)(const void *)e);
+		buf_putc(b, ':');
+		enc_one(b, f->kind, f->type, e + f->value_offset);
+	}
+	buf_putc(b, '}');
+	free(copy);
+}
+
+static void enc_union(struct buf *b, const struct schema_type *t, const char *obj)
+{
+	const struct schema_field *schema = NULL, *other = NULL;
+
+	for (unsigned i = 0; i < t->n_fields; i++) {
+		if (t->fields[i].kind == FIELD_MESSAGE && t->fields[i].card == CARD_PTR)
+			schema = &t->fields[i];
+		else
+			other = &t->fields[i];
+	}
+	const void *s = schema ? *(void *const *)(const void *)(obj + schema->offset) : NULL;
+
+	if (t->json == SCHEMA_OR_BOOL) {
+		if (s)
+			enc_message(b, schema->type, s);
+		else
+			enc_one(b, FIELD_BOOL, NULL, obj + other->offset);
+		return;
+	}
+	const struct raw_list *l = (const void *)(obj + other->offset);
+
+	if (l->n)
+		enc_list(b, other, l);
+	else if (s)
+		enc_message(b, schema->type, s);
+	else
+		buf_append(b, "null", 4);
+}
+
+static void enc_message(struct buf *b, const struct schema_type *t, const char *obj)
+{
+	if (unlikely(t->json != SCHEMA_OBJECT)) {
+		enc_union(b, t, obj);
+		return;
+	}
+	char before = '{';
+
+	for (const struct schema_field *f = t->fields, *end = f + t->n_fields; f < end; f++) {
+		const char *v = obj + f->offset;
+
+		if (f->flags & FIELD_OMITEMPTY && is_empty(f, v))
+			continue;
+		if (unlikely(f->flags & FIELD_OMITZERO) && is_zero(f, v))
+			continue;
+		char *w = room(b, f->name.n + 4);
+
+		*w++ = before;
+		before = ',';
+		*w++ = '"';
+		memcpy(w, f->name.p, f->name.n);
+		w += f->name.n;
+		*w++ = '"';
+		*w++ = ':';
+		b->n = (size_t)(w - b->p);
+		switch (f->card) {
+		case CARD_ONE:
+			enc_one(b, f->kind, f->type, v);
+			break;
+		case CARD_PTR: {
+			const void *ptr = *(void *const *)(const void *)v;
+
+			if (ptr)
+				enc_one(b, f->kind, f->type, ptr);
+			else
+				buf_append(b, "null", 4);
+			break;
+		}
+		default: {
+			const struct raw_list *l = (const void *)v;
+
+			if (!l->v && !l->n)
+				buf_append(b, "null", 4);
+			else if (f->card == CARD_LIST)
+				enc_list(b, f, l);
+			else
+				enc_map(b, f, l);
+		}
+		}
+	}
+	if (before == '{')
+		buf_append(b, "{}", 2);
+	else
+		buf_putc(b, '}');
+}
+
+void json_encode(struct buf *b, const struct schema_type *t, const void *obj)
+{
+	/* Straight appends: the limit is looked at once, at the end. */
+	size_t limit = b->limit, before = b->n;
+
+	if (limit && b->overflow)
+		return;
+	b->limit = 0;
+	enc_message(b, t, obj);
+	b->limit = limit;
+	if (limit && b->n > limit) {
+		b->n = before;
+		b->overflow = true;
+	}
+}

@@ -1,0 +1,507 @@
+/* Kubernetes protobuf to structs, driven by descriptors; strings point into the input. */
+#include <stdlib.h>
+
+#include "schema/codec.h"
+#include "schema/codec_internal.h"
+#include "schema/quantity.h"
+
+struct pd {
+	struct arena *a;
+	unsigned depth;
+	struct error *e;
+};
+
+static const char *bad(struct pd *d, const char *what)
+{
+	if (!d->e)
+		d->e = error_status(400, "BadRequest", "%s", what);
+	return NULL;
+}
+
+#define EOF_TEXT "unexpected EOF"
+#define OVERFLOW_TEXT "proto: integer overflow"
+
+static const char *varint_slow(struct pd *d, const char *p, const char *end, uint64_t *out)
+{
+	uint64_t v = 0;
+
+	for (unsigned shift = 0;; shift += 7) {
+		if (shift >= 64)
+			return bad(d, OVERFLOW_TEXT);
+		if (p == end)
+			return bad(d, EOF_TEXT);
+		uint8_t c = (uint8_t)*p++;
+
+		v |= (uint64_t)(c & 0x7f) << shift;
+		if (c < 0x80)
+			break;
+	}
+	*out = v;
+	return p;
+}
+
+static inline const char *varint(struct pd *d, const char *p, const char *end, uint64_t *out)
+{
+	if (likely(p < end && (uint8_t)*p < 0x80)) {
+		*out = (uint8_t)*p;
+		return p + 1;
+	}
+	if (likely(end - p >= 2 && (uint8_t)p[1] < 0x80)) {
+		*out = ((uint64_t)(uint8_t)p[1] << 7) | ((uint8_t)p[0] & 0x7f);
+		return p + 2;
+	}
+	return varint_slow(d, p, end, out);
+}
+
+/* Length-delimited payload at p. */
+static inline const char *payload(struct pd *d, const char *p, const char *end, struct str *out)
+{
+	uint64_t n;
+
+	p = varint(d, p, end, &n);
+	if (unlikely(!p))
+		return NULL;
+	if (unlikely(n > (size_t)(end - p)))
+		return bad(d, EOF_TEXT);
+	*out = str_of(p, n);
+	return p + n;
+}
+
+/* Skips one field's value; groups too, as upstream. */
+static const char *skip(struct pd *d, const char *p, const char *end, unsigned wire, unsigned depth)
+{
+	uint64_t v;
+	struct str s;
+
+	switch (wire) {
+	case 0:
+		return varint(d, p, end, &v);
+	case 1:
+		return end - p < 8 ? bad(d, EOF_TEXT) : p + 8;
+	case 2:
+		return payload(d, p, end, &s);
+	case 3:
+		if (depth >= CODEC_MAX_DEPTH)
+			return bad(d, "proto: groups are nested too deep");
+		for (;;) {
+			p = varint(d, p, end, &v);
+			if (!p)
+				return NULL;
+			if ((v & 7) == 4)
+				return p;
+			p = skip(d, p, end, v & 7, depth + 1);
+			if (!p)
+				return NULL;
+		}
+	case 5:
+		return end - p < 4 ? bad(d, EOF_TEXT) : p + 4;
+	case 4:
+		return bad(d, "proto: unexpected end of group");
+	default:
+		return bad(d, "proto: illegal wireType");
+	}
+}
+
+static const char *wrong_wire(struct pd *d, unsigned wire, struct str name)
+{
+	if (!d->e)
+		d->e = error_status(400, "BadRequest", "proto: wrong wireType = %u for field %.*s", wire, STR_ARG(name));
+	return NULL;
+}
+
+static bool dec_message(struct pd *d, const struct schema_type *t, struct str in, char *out);
+
+/* The small messages of fixed shape: fields 1..3 as varint or bytes. */
+struct small {
+	uint64_t v[4];
+	struct str s[4];
+	bool has_s[4];
+};
+
+static bool dec_small(struct pd *d, struct str in, struct small *m)
+{
+	const char *p = in.p, *end = in.p + in.n;
+
+	*m = (struct small){0};
+	while (p < end) {
+		uint64_t tag, number;
+
+		p = varint(d, p, end, &tag);
+		if (!p)
+			return false;
+		number = tag >> 3;
+		if (number == 0) {
+			bad(d, "proto: illegal tag 0");
+			return false;
+		}
+		if (number < 4 && (tag & 7) == 0) {
+			p = varint(d, p, end, &m->v[number]);
+		} else if (number < 4 && (tag & 7) == 2) {
+			p = payload(d, p, end, &m->s[number]);
+			m->has_s[number] = true;
+		} else {
+			p = skip(d, p, end, tag & 7, 0);
+		}
+		if (!p)
+			return false;
+	}
+	return true;
+}
+
+static bool dec_strings(struct pd *d, struct str in, struct strings *l)
+{
+	const char *p = in.p, *end = in.p + in.n;
+
+	while (p < end) {
+		uint64_t tag;
+		struct str s;
+
+		p = varint(d, p, end, &tag);
+		if (!p)
+			return false;
+		if (tag == (1 << 3 | 2)) {
+			p = payload(d, p, end, &s);
+			if (p)
+				*arena_push(d->a, l) = s;
+		} else {
+			p = skip(d, p, end, tag & 7, 0);
+		}
+		if (!p)
+			return false;
+	}
+	return true;
+}
+
+static bool dec_special(struct pd *d, uint8_t kind, struct str s, void *dst)
+{
+	struct small m;
+
+	if (kind == FIELD_STRINGS)
+		return dec_strings(d, s, dst);
+	if (!dec_small(d, s, &m))
+		return false;
+	switch (kind) {
+	case FIELD_QUANTITY:
+		if (!m.has_s[1]) {
+			*(struct str *)dst = STR_NULL;
+			return true;
+		}
+		if (!quantity_normal(d->a, m.s[1], dst)) {
+			if (!d->e)
+				d->e = quantity_canonical(d->a, m.s[1], dst);
+			return false;
+		}
+		return true;
+	case FIELD_INTSTR:
+		*(struct int_or_string *)dst =
+			m.v[1] ? (struct int_or_string){.is_str = true, .s = m.s[3]} : (struct int_or_string){.i = (int32_t)m.v[2]};
+		return true;
+	case FIELD_TIME:
+	case FIELD_MICROTIME: {
+		struct api_time t = {0};
+
+		if (s.n) {
+			t.set = true;
+			t.s = (int64_t)m.v[1];
+			if (kind == FIELD_MICROTIME) {
+				int64_t ns = (int32_t)m.v[2] / 1000 * 1000;
+
+				t.s += ns / 1000000000;
+				ns %= 1000000000;
+				if (ns < 0) {
+					ns += 1000000000;
+					t.s--;
+				}
+				t.ns = (int32_t)ns;
+			}
+			/* The range RFC 3339 can write. */
+			if (t.s < -62167219200LL || t.s > 253402300799LL) {
+				bad(d, "proto: time is out of range");
+				return false;
+			}
+			if (t.s == -62135596800LL && !t.ns)
+				t = (struct api_time){0};
+		}
+		*(struct api_time *)dst = t;
+		return true;
+	}
+	case FIELD_DURATION:
+		*(int64_t *)dst = (int64_t)m.v[1];
+		return true;
+	default: /* FIELD_RAW, FIELD_FIELDSV1, FIELD_JSON */
+		if (m.has_s[1])
+			*(struct str *)dst = m.s[1];
+		return true;
+	}
+}
+
+static inline unsigned wire_of(uint8_t kind)
+{
+	return kind >= FIELD_BOOL && kind <= FIELD_UINT64 ? 0 : kind == FIELD_DOUBLE ? 1 : 2;
+}
+
+static inline void set_int(uint8_t kind, void *dst, uint64_t v)
+{
+	switch (kind) {
+	case FIELD_BOOL:
+		*(bool *)dst = v != 0;
+		break;
+	case FIELD_INT32:
+	case FIELD_UINT32:
+		*(uint32_t *)dst = (uint32_t)v;
+		break;
+	default:
+		*(uint64_t *)dst = v;
+	}
+}
+
+/* One value of field f at p, behind its tag. */
+static inline const char *dec_value(struct pd *d, const char *p, const char *end, uint8_t kind, const struct schema_type *type,
+				    void *dst)
+{
+	struct str s;
+	uint64_t v;
+
+	if (kind >= FIELD_BOOL && kind <= FIELD_UINT64) {
+		p = varint(d, p, end, &v);
+		if (p)
+			set_int(kind, dst, v);
+		return p;
+	}
+	if (kind == FIELD_DOUBLE) {
+		if (end - p < 8)
+			return bad(d, EOF_TEXT);
+		v = 0;
+		for (int i = 7; i >= 0; i--)
+			v = v << 8 | (uint8_t)p[i];
+		memcpy(dst, &v, 8);
+		return p + 8;
+	}
+	p = payload(d, p, end, &s);
+	if (unlikely(!p))
+		return NULL;
+	if (kind <= FIELD_BYTES)
+		*(struct str *)dst = s;
+	else if (kind == FIELD_MESSAGE)
+		return dec_message(d, type, s, dst) ? p : NULL;
+	else
+		return dec_special(d, kind, s, dst) ? p : NULL;
+	return p;
+}
+
+/* How many more fields with this tag follow one another at p (each length-delimited). */
+static uint32_t run_length(const char *p, const char *end, uint64_t tag)
+{
+	struct pd quiet = {.e = NULL};
+	uint32_t n = 0;
+	uint64_t t;
+	struct str s;
+
+	while (p < end) {
+		/* Only well-formed prefixes are counted; errors are found, and told, by the decoder. */
+		const char *q = p;
+		unsigned shift = 0;
+
+		t = 0;
+		while (q < end && shift < 35) {
+			uint8_t c = (uint8_t)*q++;
+
+			t |= (uint64_t)(c & 0x7f) << shift;
+			shift += 7;
+			if (c < 0x80)
+				break;
+		}
+		if (t != tag || q == end)
+			break;
+		q = payload(&quiet, q, end, &s);
+		if (!q) {
+			error_free(quiet.e);
+			break;
+		}
+		n++;
+		p = q;
+	}
+	return n;
+}
+
+static const char *dec_map_entry(struct pd *d, const struct schema_field *f, struct str in, struct raw_list *l, bool *dirty)
+{
+	char *e = raw_list_push(d->a, l, f->elem_size);
+	struct str *key = (struct str *)(void *)e;
+	const char *p = in.p, *end = in.p + in.n;
+
+	*key = STR("");
+	if (f->kind == FIELD_BYTES)
+		*(struct str *)(void *)(e + f->value_offset) = STR(""); /* Go: an entry without a value is empty, not nil */
+	while (p < end) {
+		uint64_t tag;
+
+		p = varint(d, p, end, &tag);
+		if (unlikely(!p))
+			return NULL;
+		if (tag == (1 << 3 | 2))
+			p = payload(d, p, end, key);
+		else if (tag == (2 << 3 | wire_of(f->kind)))
+			p = dec_value(d, p, end, f->kind, f->type, e + f->value_offset);
+		else
+			p = skip(d, p, end, tag & 7, 0);
+		if (unlikely(!p))
+			return NULL;
+	}
+	if (!*dirty && l->n > 1 && str_cmp(*(struct str *)(void *)(e - f->elem_size), *key) >= 0)
+		*dirty = true;
+	return end;
+}
+
+/* Packed form of a list of numbers. */
+static bool dec_packed(struct pd *d, const struct schema_field *f, struct str in, struct raw_list *l)
+{
+	const char *p = in.p, *end = in.p + in.n;
+
+	while (p < end) {
+		p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size));
+		if (!p)
+			return false;
+	}
+	return true;
+}
+
+static inline const struct schema_field *lookup(const struct schema_type *t, uint64_t number, unsigned *next)
+{
+	unsigned n = t->n_pfields;
+
+	for (unsigned i = *next; i < n && t->pfields[i].number <= number; i++)
+		if (t->pfields[i].number == number) {
+			*next = i;
+			return &t->pfields[i];
+		}
+	for (unsigned i = 0; i < *next && i < n; i++)
+		if (t->pfields[i].number == number) {
+			*next = i;
+			return &t->pfields[i];
+		}
+	return NULL;
+}
+
+static bool dec_message(struct pd *d, const struct schema_type *t, struct str in, char *out)
+{
+	const char *p = in.p, *end = in.p + in.n;
+	unsigned next = 0;
+	bool dirty = false; /* some map's keys came out of order */
+
+	if (++d->depth > CODEC_MAX_DEPTH) {
+		bad(d, "proto: messages are nested too deep");
+		return false;
+	}
+	while (p < end) {
+		uint64_t tag;
+
+		p = varint(d, p, end, &tag);
+		if (unlikely(!p))
+			return false;
+		unsigned wire = tag & 7;
+		const struct schema_field *f = lookup(t, tag >> 3, &next);
+
+		if (unlikely(!f)) {
+			if (tag >> 3 == 0 || tag >> 3 > INT32_MAX) {
+				bad(d, "proto: illegal tag");
+				return false;
+			}
+			p = skip(d, p, end, wire, 0);
+			if (!p)
+				return false;
+			continue;
+		}
+		char *dst = out + f->offset;
+
+		if (unlikely(wire != (f->card == CARD_MAP ? 2 : wire_of(f->kind)))) {
+			struct str s;
+
+			if (f->card == CARD_LIST && wire == 2 && wire_of(f->kind) != 2) {
+				p = payload(d, p, end, &s);
+				if (!p || !dec_packed(d, f, s, (struct raw_list *)(void *)dst))
+					return false;
+				continue;
+			}
+			return wrong_wire(d, wire, f->name) != NULL;
+		}
+		switch (f->card) {
+		case CARD_ONE:
+			p = dec_value(d, p, end, f->kind, f->type, dst);
+			break;
+		case CARD_PTR: {
+			void **ptr = (void **)(void *)dst;
+
+			if (!*ptr)
+				*ptr = arena_alloc(d->a, f->elem_size);
+			p = dec_value(d, p, end, f->kind, f->type, *ptr);
+			break;
+		}
+		case CARD_LIST: {
+			struct raw_list *l = (struct raw_list *)(void *)dst;
+
+			if (wire == 2 && l->n == l->cap) {
+				struct str s;
+				const char *q = payload(d, p, end, &s);
+
+				if (!q)
+					return false;
+				raw_list_reserve(d->a, l, f->elem_size, 1 + run_length(q, end, tag));
+			}
+			p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size));
+			break;
+		}
+		default: {
+			struct raw_list *l = (struct raw_list *)(void *)dst;
+			struct str s;
+
+			p = payload(d, p, end, &s);
+			if (unlikely(!p))
+				return false;
+			if (l->n == l->cap)
+				raw_list_reserve(d->a, l, f->elem_size, 1 + run_length(p, end, tag));
+			if (!dec_map_entry(d, f, s, l, &dirty))
+				return false;
+		}
+		}
+		if (unlikely(!p))
+			return false;
+	}
+	if (unlikely(dirty))
+		for (unsigned i = 0; i < t->n_pfields; i++)
+			if (t->pfields[i].card == CARD_MAP)
+				map_sort((struct raw_list *)(void *)(out + t->pfields[i].offset), t->pfields[i].elem_size);
+	d->depth--;
+	return true;
+}
+
+struct error *pb_decode(struct arena *a, const struct schema_type *t, struct str in, void *out)
+{
+	struct pd d = {.a = a};
+
+	if (!dec_message(&d, t, in, out))
+		return d.e;
+	return NULL;
+}
+
+bool pb_is_envelope(struct str in)
+{
+	return in.n >= 4 && memcmp(in.p, "k8s\0", 4) == 0;
+}
+
+struct error *pb_envelope_decode(struct str in, struct pb_envelope *out)
+{
+	struct pd d = {0};
+	struct small m, meta;
+
+	*out = (struct pb_envelope){0};
+	if (!pb_is_envelope(in))
+		return error_status(400, "BadRequest",
+				    "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]");
+	if (!dec_small(&d, str_sub(in, 4, in.n), &m) || !dec_small(&d, m.s[1], &meta))
+		return d.e;
+	out->api_version = meta.s[1];
+	out->kind = meta.s[2];
+	out->raw = m.s[2];
+	return NULL;
+}
