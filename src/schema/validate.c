@@ -1,0 +1,285 @@
+#include "schema/validate.h"
+
+#include <stdio.h>
+
+#include "base/buf.h"
+
+/* ---- paths ---- */
+
+static void path_put(struct buf *b, const struct field_path *p)
+{
+	if (!p)
+		return;
+	path_put(b, p->parent);
+	if (p->index >= 0) {
+		buf_printf(b, "[%d]", p->index);
+	} else if (p->key) {
+		buf_putc(b, '[');
+		buf_str(b, p->name);
+		buf_putc(b, ']');
+	} else {
+		if (b->n)
+			buf_putc(b, '.');
+		buf_str(b, p->name);
+	}
+}
+
+struct str field_path_format(struct arena *a, const struct field_path *p)
+{
+	buf_cleanup struct buf b = {0};
+
+	path_put(&b, p);
+	return arena_str(a, p ? buf_view(&b) : STR("<nil>"));
+}
+
+/* ---- errors ---- */
+
+static const struct {
+	const char *reason, *text;
+} kinds[] = {
+	[FIELD_ERROR_REQUIRED] = {"FieldValueRequired", "Required value"},
+	[FIELD_ERROR_INVALID] = {"FieldValueInvalid", "Invalid value"},
+	[FIELD_ERROR_NOT_SUPPORTED] = {"FieldValueNotSupported", "Unsupported value"},
+	[FIELD_ERROR_DUPLICATE] = {"FieldValueDuplicate", "Duplicate value"},
+	[FIELD_ERROR_FORBIDDEN] = {"FieldValueForbidden", "Forbidden"},
+	[FIELD_ERROR_NOT_FOUND] = {"FieldValueNotFound", "Not found"},
+	[FIELD_ERROR_TOO_LONG] = {"FieldValueTooLong", "Too long"},
+	[FIELD_ERROR_TOO_MANY] = {"FieldValueTooMany", "Too many"},
+	[FIELD_ERROR_INTERNAL] = {"InternalError", "Internal error"},
+	[FIELD_ERROR_TYPE_INVALID] = {"FieldValueTypeInvalid", "Invalid value"},
+};
+
+/* As Go's %q. */
+static void quote(struct buf *b, struct str s)
+{
+	buf_putc(b, '"');
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (c == '"' || c == '\\')
+			buf_printf(b, "\\%c", c);
+		else if (c == '\n')
+			buf_puts(b, "\\n");
+		else if (c == '\t')
+			buf_puts(b, "\\t");
+		else if (c == '\r')
+			buf_puts(b, "\\r");
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(b, "\\x%02x", c);
+		else
+			buf_putc(b, (char)c);
+	}
+	buf_putc(b, '"');
+}
+
+/* value: text as it is to be printed, NULL p for none. */
+static void add(struct field_errors *e, enum field_error_type type, const struct field_path *p, struct str value,
+		struct str detail)
+{
+	buf_cleanup struct buf b = {0};
+
+	if (e->list.n >= FIELD_ERRORS_MAX)
+		return;
+	buf_puts(&b, kinds[type].text);
+	if (value.p) {
+		buf_puts(&b, ": ");
+		buf_str(&b, value);
+	}
+	if (detail.n) {
+		buf_puts(&b, ": ");
+		buf_str(&b, detail);
+	}
+	struct field_error *f = arena_push(e->arena, &e->list);
+
+	f->type = type;
+	f->field = field_path_format(e->arena, p);
+	f->body = arena_str(e->arena, buf_view(&b));
+}
+
+static struct str quoted(struct arena *a, struct str s)
+{
+	buf_cleanup struct buf b = {0};
+
+	quote(&b, s);
+	return arena_str(a, buf_view(&b));
+}
+
+#define DETAIL(e, fmt)                                                                                                 \
+	({                                                                                                             \
+		va_list ap_;                                                                                           \
+		va_start(ap_, fmt);                                                                                    \
+		struct str detail_ = arena_vprintf((e)->arena, fmt, ap_);                                              \
+		va_end(ap_);                                                                                           \
+		detail_;                                                                                               \
+	})
+
+void field_required(struct field_errors *e, const struct field_path *p, const char *detail)
+{
+	add(e, FIELD_ERROR_REQUIRED, p, STR_NULL, str_from(detail));
+}
+
+void field_invalid(struct field_errors *e, const struct field_path *p, struct str value, const char *fmt, ...)
+{
+	struct str detail = DETAIL(e, fmt);
+
+	add(e, FIELD_ERROR_INVALID, p, quoted(e->arena, value), detail);
+}
+
+void field_invalid_int(struct field_errors *e, const struct field_path *p, int64_t value, const char *fmt, ...)
+{
+	struct str detail = DETAIL(e, fmt);
+
+	add(e, FIELD_ERROR_INVALID, p, arena_printf(e->arena, "%lld", (long long)value), detail);
+}
+
+void field_invalid_raw(struct field_errors *e, const struct field_path *p, struct str value, const char *fmt, ...)
+{
+	struct str detail = DETAIL(e, fmt);
+
+	add(e, FIELD_ERROR_INVALID, p, value.p ? value : STR(""), detail);
+}
+
+void field_not_supported(struct field_errors *e, const struct field_path *p, struct str value, const struct str *valid,
+			 size_t n_valid)
+{
+	buf_cleanup struct buf b = {0};
+
+	for (size_t i = 0; i < n_valid; i++) {
+		buf_puts(&b, i ? ", " : "supported values: ");
+		quote(&b, valid[i]);
+	}
+	add(e, FIELD_ERROR_NOT_SUPPORTED, p, quoted(e->arena, value), arena_str(e->arena, buf_view(&b)));
+}
+
+void field_duplicate(struct field_errors *e, const struct field_path *p, struct str value)
+{
+	add(e, FIELD_ERROR_DUPLICATE, p, quoted(e->arena, value), STR_NULL);
+}
+
+void field_forbidden(struct field_errors *e, const struct field_path *p, const char *fmt, ...)
+{
+	add(e, FIELD_ERROR_FORBIDDEN, p, STR_NULL, DETAIL(e, fmt));
+}
+
+void field_not_found(struct field_errors *e, const struct field_path *p, struct str value)
+{
+	add(e, FIELD_ERROR_NOT_FOUND, p, quoted(e->arena, value), STR_NULL);
+}
+
+void field_too_long(struct field_errors *e, const struct field_path *p, int max_bytes)
+{
+	add(e, FIELD_ERROR_TOO_LONG, p, STR_NULL,
+	    arena_printf(e->arena, "may not be more than %d byte%s", max_bytes, max_bytes == 1 ? "" : "s"));
+}
+
+void field_too_many(struct field_errors *e, const struct field_path *p, int64_t actual, int64_t max)
+{
+	add(e, FIELD_ERROR_TOO_MANY, p, arena_printf(e->arena, "%lld", (long long)actual),
+	    arena_printf(e->arena, "must have at most %lld item%s", (long long)max, max == 1 ? "" : "s"));
+}
+
+struct error *field_errors_status(const struct field_errors *e, struct str group, struct str kind, struct str name)
+{
+	if (!e->list.n)
+		return NULL;
+	buf_cleanup struct buf text = {0};
+	uint32_t shown = 0;
+
+	for (uint32_t i = 0; i < e->list.n; i++) {
+		const struct field_error *f = &e->list.v[i];
+		bool seen = false;
+
+		for (uint32_t k = 0; k < i && !seen; k++)
+			seen = str_eq(e->list.v[k].field, f->field) && str_eq(e->list.v[k].body, f->body);
+		if (seen)
+			continue;
+		if (shown++)
+			buf_puts(&text, ", ");
+		buf_str(&text, f->field);
+		buf_puts(&text, ": ");
+		buf_str(&text, f->body);
+	}
+	buf_cleanup struct buf q = {0};
+
+	quote(&q, name);
+	struct error *s = error_status(422, "Invalid", "%.*s%s%.*s %s is invalid: %s%s%s", STR_ARG(kind), group.n ? "." : "",
+				       STR_ARG(group), buf_z(&q), shown > 1 ? "[" : "", buf_z(&text), shown > 1 ? "]" : "");
+
+	error_set_details(s, group, kind, name);
+	for (uint32_t i = 0; i < e->list.n; i++) {
+		const struct field_error *f = &e->list.v[i];
+
+		error_add_cause(s, kinds[f->type].reason, arena_strz(e->arena, f->field), "%.*s", STR_ARG(f->body));
+	}
+	return s;
+}
+
+/* ---- labels, annotations, selectors ---- */
+
+void validate_labels(struct field_errors *e, const struct str_map *labels, const struct field_path *at)
+{
+	for (uint32_t i = 0; labels && i < labels->n; i++) {
+		const char *problem = validate_qualified_name(e->arena, labels->v[i].key);
+
+		if (problem)
+			field_invalid(e, at, labels->v[i].key, "%s", problem);
+		problem = validate_label_value(e->arena, labels->v[i].value);
+		if (problem)
+			field_invalid(e, at, labels->v[i].value, "%s", problem);
+	}
+}
+
+#define ANNOTATIONS_MAX (256 << 10)
+
+void validate_annotations(struct field_errors *e, const struct str_map *annotations, const struct field_path *at)
+{
+	size_t total = 0;
+
+	for (uint32_t i = 0; annotations && i < annotations->n; i++) {
+		struct str key = annotations->v[i].key;
+		char *folded = arena_strz(e->arena, key);
+
+		/* The rule is that of label keys, but upper case is allowed in the prefix. */
+		for (size_t c = 0; c < key.n; c++)
+			if (folded[c] >= 'A' && folded[c] <= 'Z')
+				folded[c] = (char)(folded[c] + 32);
+		const char *problem = validate_qualified_name(e->arena, str_of(folded, key.n));
+
+		if (problem)
+			field_invalid(e, at, key, "%s", problem);
+		total += key.n + annotations->v[i].value.n;
+	}
+	if (total > ANNOTATIONS_MAX)
+		field_too_long(e, at, ANNOTATIONS_MAX);
+}
+
+void validate_label_selector(struct field_errors *e, const struct meta_v1_label_selector *s, const struct field_path *at)
+{
+	if (!s)
+		return;
+	validate_labels(e, API_MAP(&s->match_labels), FIELD_CHILD(at, "matchLabels"));
+	for (uint32_t i = 0; i < s->match_expressions.n; i++) {
+		const struct meta_v1_label_selector_requirement *r = &s->match_expressions.v[i];
+		const struct field_path *list = FIELD_CHILD(at, "matchExpressions"), *p = FIELD_INDEX(list, i);
+		const struct field_path *values = FIELD_CHILD(p, "values");
+
+		if (str_eqz(r->operator, "In") || str_eqz(r->operator, "NotIn")) {
+			if (!r->values.n)
+				field_required(e, values, "must be specified when `operator` is 'In' or 'NotIn'");
+		} else if (str_eqz(r->operator, "Exists") || str_eqz(r->operator, "DoesNotExist")) {
+			if (r->values.n)
+				field_forbidden(e, values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+		} else {
+			field_invalid(e, FIELD_CHILD(p, "operator"), r->operator, "not a valid selector operator");
+		}
+		const char *problem = validate_qualified_name(e->arena, r->key);
+
+		if (problem)
+			field_invalid(e, FIELD_CHILD(p, "key"), r->key, "%s", problem);
+		for (uint32_t k = 0; k < r->values.n; k++) {
+			problem = validate_label_value(e->arena, r->values.v[k]);
+			if (problem)
+				field_invalid(e, FIELD_INDEX(values, k), r->values.v[k], "%s", problem);
+		}
+	}
+}
