@@ -49,8 +49,9 @@ struct error *store_current(struct store *s, int64_t *rev);
 /* rev 0: newest. *found false: no such key. 410 Expired when rev was compacted. */
 struct error *store_get(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out);
 
-/* [start, end) in key order, at revision rev (0: newest; *rev is set to the one read). At most `limit` (0: all); each is called
- * in turn, may take kv->value by setting it NULL, and stops the range by returning false. */
+/* [start, end) in key order (an empty end: no upper bound), at revision rev (0: newest; *rev is set to the one read). At most
+ * `limit` (0: all); each is called in turn, may take kv->value by setting it NULL, must not wait, and stops the range by
+ * returning false. kv->key is borrowed. 410 Expired when *rev was compacted. */
 struct error *store_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
 			  bool (*each)(void *ctx, struct store_kv *kv), void *ctx);
 struct error *store_count(struct store *s, struct str start, struct str end, size_t *n);
@@ -69,6 +70,7 @@ enum { STORE_NOSYNC = 1 };
  */
 struct error *store_put(struct store *s, struct str key, struct str value, int64_t expect, int64_t lease, unsigned flags,
 			struct block *cookie, bool *ok, int64_t *rev, struct store_kv *now);
+/* As store_put. There is no such key: *ok false and now->mod_rev 0, also with STORE_ANY. */
 struct error *store_delete(struct store *s, struct str key, int64_t expect, bool *ok, int64_t *rev, struct store_kv *now);
 
 struct store_event {
@@ -92,6 +94,8 @@ struct error *store_watch_next(struct store_watch *w, struct store_event *e, int
  */
 struct error *store_watch_poll(struct store_watch *w, struct store_event *e, bool *got, int64_t *progress);
 void store_watch_notify(struct store_watch *w, void (*notify)(void *ctx), void *ctx);
+/* Suspends until every watch of this store has been offered everything up to rev: store_revision(s) >= rev. ETIMEDOUT after ms. */
+struct error *store_wait_seen(struct store *s, int64_t rev, int64_t ms);
 void store_watch_close(struct store_watch *w);
 
 /* Leases: keys put with one vanish (as deletes, in order) when ttl_ms passes without keep-alive. */

@@ -1,0 +1,162 @@
+/*
+ * store/embedded.h: the embedded engine's own state, shared by its files:
+ * embedded.c (queue, publishing, leases, opening), batch.c (the commit
+ * thread's transaction) and read.c (reads on the loop).
+ */
+#ifndef SKIFF_STORE_EMBEDDED_H
+#define SKIFF_STORE_EMBEDDED_H
+
+#include <lmdb.h>
+#include <pthread.h>
+
+#include "base/map.h"
+#include "store/internal.h"
+
+#define BATCH_OPS 4096
+#define BATCH_BYTES (32u << 20)
+#define CEILING_STEP 4096
+#define DIRTY_SYNC_MS 60000    /* dirty heartbeats older than this go with the next synced write */
+#define DIRTY_MAX_MS 600000    /* and are flushed without one after this */
+#define RESERVE_BYTES (1u << 20) /* kept allocated behind the file's last page: deletes need room on a full disk */
+#define GROW_BYTES (4u << 20)
+#define AGE_SAMPLE_MS 10000
+#define COMPACT_IDLE 10000     /* records: so many are cleaned even without writes to go with */
+#define LEASES_MAX 100000
+
+struct key_rec {
+	int64_t mod, create, version, lease; /* version 0: tombstone */
+};
+struct log_rec {
+	uint32_t sum;     /* over all that follows */
+	uint8_t is_delete, pad;
+	uint16_t key_n;
+	int64_t create, version, lease, prev;
+};
+struct state_rec {
+	int64_t compacted; /* log records up to here have been cleaned */
+	int64_t ceiling;   /* revisions up to here may have been given to NOSYNC writes */
+	int64_t clean_rev; /* > 0: closed cleanly at this revision */
+};
+
+struct dirty { /* the newest version of a key that is not on disk yet */
+	struct key_rec k;
+	int64_t disk_prev; /* revision of the version on disk, 0: none */
+	struct block *value;
+	bool gone;         /* in a batch's `fresh` only: disk is newer again */
+};
+
+enum op_kind { OP_PUT, OP_DELETE, OP_GRANT, OP_REVOKE, OP_SYNC };
+struct op { /* on its writer's stack; the writer waits until done */
+	struct op *next;
+	enum op_kind kind;
+	struct str key;
+	struct block *value, *cookie;
+	int64_t expect, lease, lease_ttl, if_lease;
+	unsigned flags;
+	/* results */
+	bool ok, done;
+	int64_t rev;
+	struct key_rec now;       /* what was there before */
+	struct block *now_value;  /* when !ok and there is something */
+	struct key_rec made;      /* put: the new version */
+	struct error *err;
+	struct waitq wait;
+};
+
+struct lease {
+	int64_t id, ttl_ms, deadline;
+	struct map keys;          /* key -> lease (only presence counts) */
+};
+
+struct embedded;
+struct batch {
+	struct embedded *em;
+	struct op *ops;
+	size_t n;
+	bool flush;               /* write all dirty ones */
+	bool clean;               /* and the clean mark: closing */
+	bool sync_dirty;          /* dirty ones are old enough to go with a commit */
+	int64_t rev;              /* in: last revision; out: the same after the batch */
+	int64_t compact_to;
+	/* results */
+	struct error *err;        /* the whole batch failed */
+	struct map fresh;         /* key -> struct dirty: changes of em->dirty */
+	struct state_rec state;
+	bool committed, flushed;
+	uint64_t file_bytes;
+};
+
+struct age {
+	int64_t ms, rev;
+};
+
+struct embedded {
+	struct store s;
+	MDB_env *env;
+	MDB_dbi main, keys, log, lease_t;
+	int lock_fd, data_fd;
+	char *dir;
+	uint64_t cluster;
+	struct state_rec state;   /* as on disk */
+	int64_t compacted;        /* reads below answer 410 */
+	int64_t gap_lo, gap_hi;   /* revisions lost in a crash: nobody may watch from between */
+	int64_t history_ms;
+	struct map dirty;
+	int64_t dirty_since;      /* oldest, ms */
+	struct map leases;        /* 8-byte id -> struct lease */
+	int64_t live_keys, commits;
+	MDB_txn *spare;           /* a reset read transaction */
+	struct age ages[64];      /* ring: revision reached at a time */
+	size_t age_head, age_n;
+	uint64_t allocated;       /* bytes of the file with disk blocks behind them */
+	bool disk_full;
+
+	struct op *head, **tail;
+	bool closing;
+	struct waitq work, lease_wait;
+	struct fiber *committer, *leaser;
+	/* commit thread */
+	pthread_t thread;
+	pthread_mutex_t mu;
+	pthread_cond_t cond;
+	struct batch *handed;
+	bool quit;
+	struct loop *loop;
+	bool batch_done;
+	struct waitq batch_wait;
+};
+
+static inline struct embedded *of(struct store *s)
+{
+	return (struct embedded *)s;
+}
+
+/* ---- records (batch.c) ---- */
+
+void rev_key(int64_t rev, uint8_t out[8]);
+int64_t rev_of(const MDB_val *k);
+static inline MDB_val val(struct str s)
+{
+	return (MDB_val){s.n, (void *)s.p};
+}
+struct error *damaged_record(int64_t rev);
+/* Parses and verifies a log record; key and value point into v. */
+struct error *log_parse(const MDB_val *v, int64_t rev, struct log_rec *r, struct str *key, struct str *value);
+int log_get(MDB_txn *txn, MDB_dbi log, int64_t rev, MDB_val *v);
+/* A key that is not there gives a zeroed record. */
+int key_get(MDB_txn *txn, MDB_dbi keys, struct str key, struct key_rec *out);
+void dirty_free(struct dirty *d);
+/* On the commit thread: evaluates and commits the batch; touches nothing of em but the LMDB environment. */
+void run_batch(struct batch *b);
+
+/* ---- reads (read.c) ---- */
+
+struct error *em_current(struct store *s, int64_t *rev);
+struct error *em_get(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out);
+struct error *em_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
+		       bool (*each)(void *ctx, struct store_kv *kv), void *ctx);
+struct error *em_count(struct store *s, struct str start, struct str end, size_t *n);
+struct error *em_watch_check(struct store *s, int64_t from);
+struct error *em_history(struct store *s, struct store_watch *w, struct store_event *e, bool *got);
+
+#endif

@@ -1,0 +1,396 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "loop/io.h"
+#include "store/internal.h"
+
+struct error *lmdb_error(int rc, const char *what)
+{
+	if (rc == MDB_MAP_FULL)
+		return error_status(507, "InsufficientStorage",
+				    "the store is full: its file has reached the size limit; delete objects or raise the limit");
+	if (rc == ENOSPC || rc == EDQUOT)
+		return error_status(507, "InsufficientStorage",
+				    "no space left on the store's disk: the write was not done; free some space and try again");
+	if (rc > 0)
+		return error_sys(rc, "store: %s", what);
+	return error_status(500, "InternalError", "store: %s: %s", what, mdb_strerror(rc));
+}
+
+/* ---- check ---- */
+
+/* The file format of LMDB 0.9 on a 64-bit machine (lmdb's mdb.c: MDB_page, MDB_node, MDB_meta, MDB_db). */
+struct pg_head {
+	uint64_t pgno;
+	uint16_t pad, flags;
+	union {
+		struct {
+			uint16_t lower, upper;
+		};
+		uint32_t pages;
+	};
+};
+struct pg_node {
+	uint16_t lo, hi, flags, ksize;
+};
+struct pg_db {
+	uint32_t pad;
+	uint16_t flags, depth;
+	uint64_t branch_pages, leaf_pages, overflow_pages, entries, root;
+};
+struct pg_meta {
+	uint32_t magic, version;
+	uint64_t address, mapsize;
+	struct pg_db dbs[2];
+	uint64_t last_pg, txnid;
+};
+enum { PG_BRANCH = 1, PG_LEAF = 2, PG_OVERFLOW = 4, PG_META = 8, PG_LEAF2 = 0x20 };
+enum { NODE_BIG = 1, NODE_SUB = 2, NODE_DUP = 4 };
+#define LMDB_MAGIC 0xBEEFC0DEu
+#define DEPTH_MAX 32
+
+struct check {
+	int fd;
+	size_t psize;
+	uint64_t last;
+	uint8_t *seen;      /* one bit a page */
+	char *pages;        /* one page a level */
+	struct str format;  /* the ~format record, in fmt */
+	struct format_record fmt;
+};
+
+#define DAMAGED "nothing was changed; restore a snapshot, or move the file away to begin with an empty cluster"
+
+static struct error *damaged(uint64_t pgno, const char *what)
+{
+	return error_new("the data file is damaged (page %llu: %s): " DAMAGED, (unsigned long long)pgno, what);
+}
+
+static struct error *read_page(struct check *c, uint64_t pgno, char *to)
+{
+	if (pgno < 2 || pgno > c->last)
+		return damaged(pgno, "page number out of range");
+	ssize_t n = pread(c->fd, to, c->psize, (off_t)(pgno * c->psize));
+	if (n < 0)
+		return error_sys(errno, "reading the data file");
+	if ((size_t)n != c->psize)
+		return error_new("the data file is truncated (page %llu is missing): " DAMAGED, (unsigned long long)pgno);
+	struct pg_head h;
+	memcpy(&h, to, sizeof(h));
+	if (h.pgno != pgno)
+		return damaged(pgno, "wrong page number");
+	return NULL;
+}
+
+static struct error *mark(struct check *c, uint64_t pgno)
+{
+	if (pgno > c->last)
+		return damaged(pgno, "page number out of range");
+	if (c->seen[pgno / 8] & (1 << (pgno % 8)))
+		return damaged(pgno, "used twice");
+	c->seen[pgno / 8] |= (uint8_t)(1 << (pgno % 8));
+	return NULL;
+}
+
+static struct error *check_tree(struct check *c, uint64_t pgno, int level, int depth, bool main_table);
+
+static struct error *check_leaf_node(struct check *c, uint64_t pgno, const char *page, size_t at, bool main_table, int level)
+{
+	struct pg_node n;
+	memcpy(&n, page + at, sizeof(n));
+	size_t size = n.lo | (size_t)n.hi << 16;
+	const char *key = page + at + sizeof(n), *data = key + n.ksize;
+	size_t room = c->psize - at - sizeof(n);
+	if (n.ksize > room)
+		return damaged(pgno, "key out of bounds");
+	if (n.flags & NODE_BIG) {
+		uint64_t ov;
+		if (n.ksize + sizeof(ov) > room)
+			return damaged(pgno, "node out of bounds");
+		memcpy(&ov, data, sizeof(ov));
+		uint64_t pages = (size + sizeof(struct pg_head) + c->psize - 1) / c->psize;
+		if (ov < 2 || ov > c->last || pages > c->last - ov + 1)
+			return damaged(pgno, "overflow page out of range");
+		struct pg_head h;
+		struct stat st;
+		if (pread(c->fd, &h, sizeof(h), (off_t)(ov * c->psize)) != (ssize_t)sizeof(h) || fstat(c->fd, &st) ||
+		    (uint64_t)st.st_size < (ov + pages) * c->psize)
+			return error_new("the data file is truncated (page %llu is missing): " DAMAGED, (unsigned long long)ov);
+		if (h.pgno != ov || !(h.flags & PG_OVERFLOW) || h.pages < pages)
+			return damaged(ov, "not the overflow page it should be");
+		for (uint64_t i = 0; i < h.pages; i++)
+			TRY(mark(c, ov + i));
+		return NULL;
+	}
+	if (n.ksize + size > room)
+		return damaged(pgno, "node out of bounds");
+	if (!main_table)
+		return NULL;
+	if (n.flags & NODE_SUB) {
+		struct pg_db db;
+		if (size != sizeof(db))
+			return damaged(pgno, "table record of a wrong size");
+		memcpy(&db, data, sizeof(db));
+		if (db.root != UINT64_MAX)
+			return check_tree(c, db.root, level + 1, db.depth, false);
+	} else if (n.ksize == 7 && !memcmp(key, "~format", 7) && size == sizeof(c->fmt)) {
+		memcpy(&c->fmt, data, sizeof(c->fmt));
+		c->format = STR("~format");
+	}
+	return NULL;
+}
+
+/* Recursion is bounded by DEPTH_MAX, work by the bitmap: no page is walked twice. */
+static struct error *check_tree(struct check *c, uint64_t pgno, int level, int depth, bool main_table)
+{
+	if (level >= DEPTH_MAX || depth < 1)
+		return damaged(pgno, "tree too deep");
+	char *page = c->pages + (size_t)level * c->psize;
+	TRY(read_page(c, pgno, page));
+	TRY(mark(c, pgno));
+	struct pg_head h;
+	memcpy(&h, page, sizeof(h));
+	bool branch = depth > 1;
+	if (!(h.flags & (branch ? PG_BRANCH : PG_LEAF)) || (h.flags & (PG_OVERFLOW | PG_META | PG_LEAF2)))
+		return damaged(pgno, "not the kind of page it should be");
+	if (h.lower < sizeof(h) || h.lower > h.upper || h.upper > c->psize || h.lower % 2)
+		return damaged(pgno, "bounds");
+	size_t n = (h.lower - sizeof(h)) / 2;
+	if (branch && n < 1)
+		return damaged(pgno, "empty branch");
+	for (size_t i = 0; i < n; i++) {
+		uint16_t at;
+		memcpy(&at, page + sizeof(h) + 2 * i, 2);
+		if (at < h.upper || at + sizeof(struct pg_node) > c->psize)
+			return damaged(pgno, "node offset out of bounds");
+		if (branch) {
+			struct pg_node node;
+			memcpy(&node, page + at, sizeof(node));
+			if (at + sizeof(node) + node.ksize > c->psize)
+				return damaged(pgno, "key out of bounds");
+			uint64_t child = node.lo | (uint64_t)node.hi << 16 | (uint64_t)node.flags << 32;
+			TRY(check_tree(c, child, level + 1, depth - 1, main_table));
+		} else {
+			TRY(check_leaf_node(c, pgno, page, at, main_table, level));
+		}
+	}
+	return NULL;
+}
+
+static struct error *check_file(struct check *c)
+{
+	char head[sizeof(struct pg_head) + sizeof(struct pg_meta)];
+	struct pg_meta best = {0};
+	struct stat st;
+	if (fstat(c->fd, &st))
+		return error_sys(errno, "reading the data file");
+	if (st.st_size < 8192)
+		return error_new("the data file is truncated (%lld bytes): " DAMAGED, (long long)st.st_size);
+	c->psize = 4096;
+	for (int i = 0; i < 2; i++) {
+		ssize_t n = pread(c->fd, head, sizeof(head), (off_t)(i * c->psize));
+		if (n < 0)
+			return error_sys(errno, "reading the data file");
+		if (n != (ssize_t)sizeof(head))
+			return error_new("the data file is truncated: " DAMAGED);
+		struct pg_head h;
+		struct pg_meta m;
+		memcpy(&h, head, sizeof(h));
+		memcpy(&m, head + sizeof(h), sizeof(m));
+		if (!(h.flags & PG_META) || m.magic != LMDB_MAGIC)
+			return error_new("the data file is damaged or no store at all (page %d has no LMDB header): " DAMAGED, i);
+		if (m.version != 1)
+			return error_new("the data file has LMDB format %u, this program knows 1: use the version of Skiff "
+					 "that wrote it", m.version);
+		size_t psize = m.dbs[0].pad;
+		if (psize < 512 || psize > 65536 || (psize & (psize - 1)))
+			return damaged((uint64_t)i, "page size");
+		if (!i)
+			c->psize = psize;
+		else if (c->psize != psize)
+			return damaged(1, "page size");
+		if (!i || m.txnid > best.txnid)
+			best = m;
+	}
+	if (best.last_pg > (uint64_t)1 << 44)
+		return damaged(0, "last page number");
+	c->last = best.last_pg;
+	c->seen = xcalloc(1, c->last / 8 + 1);
+	c->pages = xmalloc(DEPTH_MAX * c->psize);
+	/* The free list may name no page that is in use, but that only LMDB relies on; its tree must be sound. */
+	if (best.dbs[0].root != UINT64_MAX)
+		TRY(check_tree(c, best.dbs[0].root, 0, best.dbs[0].depth, false));
+	if (best.dbs[1].root == UINT64_MAX)
+		return damaged(0, "no tables");
+	TRY(check_tree(c, best.dbs[1].root, 0, best.dbs[1].depth, true));
+	if (!c->format.n)
+		return error_new("the data file is LMDB's but not one of Skiff: nothing was changed; give another directory");
+	if (c->fmt.bom != STORE_BOM)
+		return error_new("the data file was written on a machine of another byte order: nothing was changed");
+	if (c->fmt.format > STORE_FORMAT)
+		return error_new("the data file was written by a newer Skiff (format %u, this one knows up to %d): nothing was "
+				 "changed; use that version, or restore an older snapshot", c->fmt.format, STORE_FORMAT);
+	return NULL;
+}
+
+struct error *lmdbfile_check(const char *path)
+{
+	struct check c = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
+	if (c.fd < 0)
+		return error_sys(errno, "%s", path);
+	struct error *e = check_file(&c);
+	close(c.fd);
+	free(c.seen);
+	free(c.pages);
+	return error_wrap(e, "%s", path);
+}
+
+/* ---- create, save, restore ---- */
+
+static struct error *fsync_dir_of(const char *path)
+{
+	char *dir = xstrdup(path), *slash = strrchr(dir, '/');
+	if (slash)
+		slash[slash == dir] = 0;
+	int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct error *e = NULL;
+	if (fd < 0 || fsync(fd))
+		e = error_sys(errno, "%s", dir);
+	if (fd >= 0)
+		close(fd);
+	free(dir);
+	return e;
+}
+
+static struct error *create(MDB_env *env, const char *tmp, uint64_t cluster)
+{
+	static const char *const names[] = {"keys", "log", "leases"};
+	struct format_record f = {STORE_FORMAT, STORE_BOM, cluster};
+	MDB_val k = {7, (void *)"~format"}, v = {sizeof(f), &f};
+	MDB_txn *txn = NULL;
+	MDB_dbi dbi;
+	int rc;
+	if ((rc = mdb_env_set_maxdbs(env, 8)) || (rc = mdb_env_open(env, tmp, MDB_NOSUBDIR | MDB_NOLOCK, 0600)) ||
+	    (rc = mdb_txn_begin(env, NULL, 0, &txn)))
+		return lmdb_error(rc, "creating the data file");
+	for (size_t i = 0; i < 3 && !rc; i++)
+		rc = mdb_dbi_open(txn, names[i], MDB_CREATE, &dbi);
+	if (!rc && !(rc = mdb_dbi_open(txn, NULL, 0, &dbi)))
+		rc = mdb_put(txn, dbi, &k, &v, 0);
+	if (rc)
+		mdb_txn_abort(txn);
+	else
+		rc = mdb_txn_commit(txn);
+	return rc ? lmdb_error(rc, "creating the data file") : NULL;
+}
+
+struct error *lmdbfile_create(const char *path, uint64_t cluster)
+{
+	char *tmp = xasprintf("%s.new", path);
+	MDB_env *env;
+	unlink(tmp); /* of a first start that was interrupted */
+	int rc = mdb_env_create(&env);
+	struct error *e = rc ? lmdb_error(rc, "creating the data file") : NULL;
+	if (!e) {
+		e = create(env, tmp, cluster);
+		mdb_env_close(env);
+	}
+	if (!e && rename(tmp, path))
+		e = error_sys(errno, "%s", path);
+	if (!e)
+		e = fsync_dir_of(path);
+	if (e)
+		unlink(tmp);
+	free(tmp);
+	return error_wrap(e, "%s", path);
+}
+
+struct restore {
+	const char *from, *dir;
+	struct error *e;
+};
+
+static struct error *copy_to(int in, int out)
+{
+	char *p = xmalloc(1 << 20);
+	struct error *e = NULL;
+	for (;;) {
+		ssize_t n = read(in, p, 1 << 20);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			e = error_sys(errno, "reading the snapshot");
+		if (n <= 0)
+			break;
+		for (ssize_t done = 0; done < n && !e;) {
+			ssize_t w = write(out, p + done, (size_t)(n - done));
+			if (w < 0 && errno != EINTR)
+				e = error_sys(errno, "writing the data file");
+			else if (w > 0)
+				done += w;
+		}
+		if (e)
+			break;
+	}
+	if (!e && fsync(out))
+		e = error_sys(errno, "writing the data file");
+	free(p);
+	return e;
+}
+
+static struct error *restore(const char *from, const char *dir)
+{
+	TRY(lmdbfile_check(from));
+	char *data = xasprintf("%s/data.mdb", dir), *tmp = xasprintf("%s/data.mdb.new", dir), *lock = xasprintf("%s/lock", dir);
+	struct error *e = NULL;
+	int in = -1, out = -1, lk = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (lk < 0)
+		e = error_sys(errno, "%s", lock);
+	else if (flock(lk, LOCK_EX | LOCK_NB))
+		e = error_new("%s is in use by a running API server: stop it first", dir);
+	else if (!access(data, F_OK))
+		e = error_new("%s already holds a store: restore into another directory, or move it away", dir);
+	else if ((in = open(from, O_RDONLY | O_CLOEXEC)) < 0)
+		e = error_sys(errno, "%s", from);
+	else if ((out = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0)
+		e = error_sys(errno, "%s", tmp);
+	else
+		e = copy_to(in, out);
+	if (!e && rename(tmp, data))
+		e = error_sys(errno, "%s", data);
+	if (!e)
+		e = fsync_dir_of(data);
+	if (e && out >= 0)
+		unlink(tmp);
+	if (in >= 0)
+		close(in);
+	if (out >= 0)
+		close(out);
+	if (lk >= 0)
+		close(lk);
+	free(data);
+	free(tmp);
+	free(lock);
+	return e;
+}
+
+static void restore_off_loop(void *arg)
+{
+	struct restore *r = arg;
+	r->e = restore(r->from, r->dir);
+}
+
+struct error *store_restore(const char *snapshot, const char *dir)
+{
+	struct restore r = {.from = snapshot, .dir = dir};
+	TRY(dir_make(dir, 0700));
+	loop_offload(restore_off_loop, &r);
+	return error_wrap(r.e, "restoring %s", snapshot);
+}

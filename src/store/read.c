@@ -1,0 +1,318 @@
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "store/embedded.h"
+
+/* ---- reads ---- */
+
+/* A read transaction; spare ones are reset and renewed, which costs no lock. */
+static struct error *read_begin(struct embedded *em, MDB_txn **txn)
+{
+	int rc;
+	if (em->spare) {
+		*txn = em->spare;
+		em->spare = NULL;
+		rc = mdb_txn_renew(*txn);
+		if (rc)
+			mdb_txn_abort(*txn);
+	} else {
+		rc = mdb_txn_begin(em->env, NULL, MDB_RDONLY, txn);
+	}
+	return rc ? lmdb_error(rc, "reading") : NULL;
+}
+
+static void read_end(struct embedded *em, MDB_txn *txn)
+{
+	if (em->spare) {
+		mdb_txn_abort(txn);
+	} else {
+		mdb_txn_reset(txn);
+		em->spare = txn;
+	}
+}
+
+struct version { /* of a key, at a revision */
+	struct key_rec k;    /* version 0: not there */
+	struct str value;    /* in the transaction's pages or a dirty block */
+};
+
+/*
+ * The version of `key` at rev, from the disk's newest one (disk) and the dirty one. A batch may have been committed but not yet
+ * published: what is newer than rev is skipped, so reads see exactly what watchers have been told.
+ */
+static struct error *version_at(struct embedded *em, MDB_txn *txn, struct str key, struct key_rec disk, int64_t rev, bool want_value,
+				struct version *out)
+{
+	struct dirty *d = em->dirty.n ? map_get(&em->dirty, key) : NULL;
+	int64_t floor = 0; /* a dirty version: anything at or below it on disk does not count */
+	*out = (struct version){0};
+	if (d && d->k.mod <= rev) {
+		out->k = d->k;
+		out->value = block_str(d->value);
+		floor = d->k.mod;
+	}
+	int64_t at = disk.mod;
+	bool first = true;
+	while (at > floor) {
+		if (first && at <= rev && (!want_value || !disk.version)) {
+			out->k = disk;
+			return NULL;
+		}
+		MDB_val v;
+		int rc = log_get(txn, em->log, at, &v);
+		if (rc == MDB_NOTFOUND && !first)
+			return NULL; /* older versions were compacted: they are not what rev asks for */
+		if (rc)
+			return rc == MDB_NOTFOUND ? damaged_record(at) : lmdb_error(rc, "reading");
+		struct log_rec r;
+		struct str k, value;
+		TRY(log_parse(&v, at, &r, &k, &value));
+		if (!str_eq(k, key))
+			return damaged_record(at);
+		if (at <= rev) {
+			out->k = (struct key_rec){.mod = at, .create = r.create, .version = r.is_delete ? 0 : r.version, .lease = r.lease};
+			out->value = value;
+			return NULL;
+		}
+		if (r.prev >= at)
+			return damaged_record(at);
+		at = r.prev;
+		first = false;
+	}
+	return NULL;
+}
+
+static struct error *read_rev(struct embedded *em, int64_t *rev)
+{
+	if (!*rev)
+		*rev = em->s.hub.rev;
+	if (*rev < em->compacted)
+		return store_expired(*rev, em->compacted);
+	if (*rev > em->s.hub.rev)
+		return error_status(504, "Timeout", "store: revision %lld is in the future; the newest is %lld", (long long)*rev,
+				    (long long)em->s.hub.rev);
+	return NULL;
+}
+
+struct error *em_get(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out)
+{
+	struct embedded *em = of(s);
+	TRY(read_rev(em, &rev));
+	MDB_txn *txn;
+	TRY(read_begin(em, &txn));
+	struct key_rec disk;
+	struct version v;
+	int rc = key_get(txn, em->keys, key, &disk);
+	struct error *e = rc ? lmdb_error(rc, "reading") : version_at(em, txn, key, disk, rev, true, &v);
+	if (!e && v.k.version) {
+		*found = true;
+		*out = (struct store_kv){.key = str_of(str_dupz(key), key.n), .value = block_new(v.value), .create_rev = v.k.create,
+					 .mod_rev = v.k.mod, .version = v.k.version, .lease = v.k.lease};
+	}
+	read_end(em, txn);
+	return e;
+}
+
+static int cmp_str(const void *a, const void *b)
+{
+	return str_cmp(*(const struct str *)a, *(const struct str *)b);
+}
+
+/* Dirty keys of the range, sorted; malloc'ed, the keys are the map's. */
+static struct str *dirty_keys(struct embedded *em, struct str start, struct str end, size_t *n)
+{
+	*n = 0;
+	if (!em->dirty.n)
+		return NULL;
+	struct str *v = xmalloc(em->dirty.n * sizeof(*v)), key;
+	size_t it = 0;
+	void *d;
+	while (map_next(&em->dirty, &it, &key, &d))
+		if (in_range(key, start, end))
+			v[(*n)++] = key;
+	qsort(v, *n, sizeof(*v), cmp_str);
+	return v;
+}
+
+/* Walks the keys of [start, end) that exist at rev; want_value false: without values. */
+static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, struct str end, int64_t rev, bool want_value,
+			  struct error *(*each)(void *ctx, struct str key, struct version *v, bool *more), void *ctx)
+{
+	MDB_cursor *cur;
+	int rc = mdb_cursor_open(txn, em->keys, &cur);
+	if (rc)
+		return lmdb_error(rc, "reading");
+	size_t nd, di = 0;
+	struct str *dk = dirty_keys(em, start, end, &nd);
+	struct error *e = NULL;
+	MDB_val k = val(start), v;
+	rc = start.n ? mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE) : mdb_cursor_get(cur, &k, &v, MDB_FIRST);
+	bool more = true;
+	while (more && !e) {
+		struct str key = STR_NULL;
+		bool on_disk = rc == 0 && (!end.n || str_cmp(str_of(k.mv_data, k.mv_size), end) < 0);
+		if (rc && rc != MDB_NOTFOUND) {
+			e = lmdb_error(rc, "reading");
+			break;
+		}
+		if (on_disk)
+			key = str_of(k.mv_data, k.mv_size);
+		struct key_rec disk = {0};
+		int order = di < nd && on_disk ? str_cmp(dk[di], key) : di < nd ? -1 : 1;
+		if (order < 0)
+			key = dk[di];
+		else if (!on_disk)
+			break;
+		if (order >= 0) {
+			if (v.mv_size != sizeof(disk)) {
+				e = lmdb_error(MDB_CORRUPTED, "reading");
+				break;
+			}
+			memcpy(&disk, v.mv_data, sizeof(disk));
+		}
+		struct version ver;
+		e = version_at(em, txn, key, disk, rev, want_value, &ver);
+		if (!e && ver.k.version)
+			e = each(ctx, key, &ver, &more);
+		if (order <= 0)
+			di++;
+		if (order >= 0)
+			rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
+	}
+	free(dk);
+	mdb_cursor_close(cur);
+	return e;
+}
+
+struct range_ctx {
+	bool (*each)(void *ctx, struct store_kv *kv);
+	void *ctx;
+	size_t limit, n;
+};
+
+static struct error *range_each(void *ctx, struct str key, struct version *v, bool *more)
+{
+	struct range_ctx *r = ctx;
+	struct store_kv kv = {.key = key, .value = block_new(v->value), .create_rev = v->k.create, .mod_rev = v->k.mod,
+			      .version = v->k.version, .lease = v->k.lease};
+	*more = r->each(r->ctx, &kv);
+	block_unref(kv.value);
+	if (++r->n == r->limit)
+		*more = false;
+	return NULL;
+}
+
+struct error *em_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
+			      bool (*each)(void *ctx, struct store_kv *kv), void *ctx)
+{
+	struct embedded *em = of(s);
+	struct range_ctx r = {.each = each, .ctx = ctx, .limit = limit};
+	TRY(read_rev(em, rev));
+	MDB_txn *txn;
+	TRY(read_begin(em, &txn));
+	struct error *e = walk(em, txn, start, end, *rev, true, range_each, &r);
+	read_end(em, txn);
+	return e;
+}
+
+static struct error *count_each(void *ctx, struct str key, struct version *v, bool *more)
+{
+	++*(size_t *)ctx;
+	return NULL;
+}
+
+struct error *em_count(struct store *s, struct str start, struct str end, size_t *n)
+{
+	struct embedded *em = of(s);
+	int64_t rev = 0;
+	TRY(read_rev(em, &rev));
+	MDB_txn *txn;
+	TRY(read_begin(em, &txn));
+	struct error *e = walk(em, txn, start, end, rev, false, count_each, n);
+	read_end(em, txn);
+	return e;
+}
+
+struct error *em_current(struct store *s, int64_t *rev)
+{
+	*rev = s->hub.rev; /* one process, one loop: published is acknowledged */
+	return NULL;
+}
+
+struct error *em_watch_check(struct store *s, int64_t from)
+{
+	struct embedded *em = of(s);
+	if (from < em->compacted)
+		return store_expired(from, em->compacted);
+	if (from > em->gap_lo && from < em->gap_hi)
+		return error_status(410, "Expired", "the resourceVersion %lld was lost in a crash; list again", (long long)from);
+	return NULL;
+}
+
+struct error *em_history(struct store *s, struct store_watch *w, struct store_event *e, bool *got)
+{
+	struct embedded *em = of(s);
+	if (w->hist_next - 1 < em->compacted)
+		return store_expired(w->hist_next - 1, em->compacted);
+	MDB_txn *txn;
+	TRY(read_begin(em, &txn));
+	MDB_cursor *cur;
+	int rc = mdb_cursor_open(txn, em->log, &cur);
+	if (rc) {
+		read_end(em, txn);
+		return lmdb_error(rc, "reading");
+	}
+	/* Dirty versions are not in the log yet: the next of them, to be merged in. */
+	struct dirty *d = NULL;
+	struct str dkey = STR_NULL, key;
+	size_t it = 0;
+	void *p;
+	while (map_next(&em->dirty, &it, &key, &p)) {
+		struct dirty *x = p;
+		if (x->k.mod >= w->hist_next && x->k.mod <= w->hist_last && in_range(key, w->start, w->end) &&
+		    (!d || x->k.mod < d->k.mod)) {
+			d = x;
+			dkey = key;
+		}
+	}
+	uint8_t rk[8];
+	rev_key(w->hist_next, rk);
+	MDB_val k = {8, rk}, v;
+	struct error *err = NULL;
+	bool found = false;
+	for (rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE); !rc; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
+		int64_t rev = rev_of(&k);
+		if (rev > w->hist_last || (d && rev > d->k.mod))
+			break;
+		struct log_rec r;
+		struct str value;
+		err = log_parse(&v, rev, &r, &key, &value);
+		if (err)
+			break;
+		if (!in_range(key, w->start, w->end))
+			continue;
+		*e = (struct store_event){.is_delete = r.is_delete, .prev_rev = r.prev};
+		e->kv = (struct store_kv){.key = str_of(str_dupz(key), key.n), .create_rev = r.create, .mod_rev = rev,
+					  .version = r.version, .lease = r.lease};
+		if (!r.is_delete)
+			e->kv.value = block_new(value);
+		found = true;
+		break;
+	}
+	if (!err && rc && rc != MDB_NOTFOUND)
+		err = lmdb_error(rc, "reading");
+	if (!err && !found && d) {
+		*e = (struct store_event){.prev_rev = d->disk_prev};
+		e->kv = (struct store_kv){.key = str_of(str_dupz(dkey), dkey.n), .value = block_ref(d->value),
+					  .create_rev = d->k.create, .mod_rev = d->k.mod, .version = d->k.version, .lease = d->k.lease};
+		found = true;
+	}
+	if (found) {
+		w->hist_next = e->kv.mod_rev + 1;
+		*got = true;
+	}
+	mdb_cursor_close(cur);
+	read_end(em, txn);
+	return err;
+}
