@@ -218,4 +218,16 @@ void decode_problem(struct decode_report *r, struct str problem);
 void time_put(struct buf *b, struct api_time t, bool micro);
 void duration_put(struct buf *b, int64_t ns);
 
+/* What a YAML 1.1 scalar without quotes is, by the rules of sigs.k8s.io/yaml. */
+enum yaml_scalar { YAML_STR, YAML_BOOL, YAML_NULL, YAML_INT, YAML_FLOAT, YAML_TIMESTAMP, YAML_MERGE };
+struct yaml_value {
+	enum yaml_scalar kind;
+	bool b, neg;
+	uint64_t i; /* magnitude of an integer */
+	double d;
+};
+struct yaml_value yaml_resolve(struct str plain);
+/* A double as Go's FormatFloat(d, 'g', -1, 64) prints it. */
+void put_double_g(struct buf *b, double d);
+
 #endif
