@@ -3,6 +3,7 @@
 
 usage: apigen.py OUT.h OUT.c FILE.api...
 """
+import json
 import re
 import shlex
 import sys
@@ -35,7 +36,7 @@ C_WORDS = set('auto break case char const continue default do double else enum e
               'volatile while bool true false unix linux'.split())
 FLAGS = {'omitempty': 'FIELD_OMITEMPTY', 'omitzero': 'FIELD_OMITZERO', 'required': 'FIELD_REQUIRED',
          'inline': 'FIELD_INLINE', 'nojson': 'FIELD_NOJSON', 'atomic': 'FIELD_ATOMIC'}
-VALUED = {'patch', 'patchKey', 'list', 'keys', 'default', 'proto', 'maxLength', 'minLength', 'min', 'gate'}
+VALUED = {'patch', 'patchKey', 'list', 'keys', 'default', 'proto', 'maxLength', 'minLength', 'min', 'gate', 'fill'}
 
 
 def die(where, message):
@@ -84,6 +85,7 @@ class Type:
     def __init__(self, group, name, attrs):
         self.group, self.name = group, name
         self.atomic = 'atomic' in attrs
+        self.defaults = 'defaults' in attrs  # has a function NAME_default in schema/defaults_*.c
         self.json = next((a[5:] for a in attrs if a.startswith('json=')), None)
         self.fields, self.top = [], False
         self.union = None
@@ -189,6 +191,36 @@ def member(f):
     return f'LIST({f.ctype if f.card == "CARD_LIST" else pair_type(f)}) {f.cname};'
 
 
+def fill_of(f):
+    """What defaulting sets when the field is absent: (kind, int, string) or None."""
+    text = f.values.get('fill', f.values.get('default'))
+    if text is None or f.card not in ('CARD_ONE', 'CARD_PTR'):
+        return None
+    value = json.loads(text)
+    if isinstance(value, bool) or isinstance(value, int):
+        fill = ('SCHEMA_FILL_INT', int(value), '')
+    elif isinstance(value, str):
+        fill = ('SCHEMA_FILL_STR', 0, value)
+    elif value == {} and f.sub and f.card == 'CARD_PTR':
+        return ('SCHEMA_FILL_EMPTY', 0, '')
+    else:
+        die(f.where, f'fill={text} is not supported')
+    return None if f.card == 'CARD_ONE' and not fill[1] and not fill[2] else fill
+
+
+def mark_defaults(types):
+    """t.has_defaults: defaulting changes something in it or below it."""
+    for t in types:
+        t.has_defaults = t.defaults or any(
+            fill_of(f) or (f.kind == 'FIELD_QUANTITY' and f.card == 'CARD_MAP') for f in t.fields)
+    changed = True
+    while changed:
+        changed = False
+        for t in types:
+            if not t.has_defaults and any(f.sub and f.sub.has_defaults for f in t.fields):
+                t.has_defaults = changed = True
+
+
 def order(types):
     """By-value members first."""
     done, out = set(), []
@@ -231,6 +263,8 @@ def write_header(path, types, groups):
         o.append(f'extern const struct schema_type {t.cname}_type;')
         if t.cname in pairs:
             o += ['', f'{t.struct}_pair {{', '\tstruct str key;', f'\t{t.struct} value;', '};']
+    o += ['', '/* Conditional defaults: schema/defaults_*.c. */']
+    o += [f'void {t.cname}_default(struct arena *a, void *obj);' for t in types if t.defaults]
     o.append('')
     for g in groups.values():
         for r in g.resources:
@@ -273,6 +307,9 @@ class Tables:
             f'STR_INIT({cstr(v.get("patchKey", ""))})', self.strs_array(keys), str(len(keys)),
             cstr(v['default']) if 'default' in v else 'NULL', self.enum(f.enum) if f.enum else 'NULL',
             v.get('minLength', '-1'), v.get('maxLength', '-1'), cstr(v['gate']) if 'gate' in v else 'NULL'])
+        fill = fill_of(f)
+        if fill:
+            text += f', {fill[0]}, {fill[1]}, STR_INIT({cstr(fill[2])})'
         if text not in self.infos:
             self.infos[text] = f'info_{len(self.infos)}'
             self.o.append(f'static const struct schema_field_info {self.infos[text]} = {{{text}}};')
@@ -328,7 +365,8 @@ class Tables:
                    f'{name + "_pfields" if prows else "NULL"}, {len(prows)}, sizeof({t.struct}), '
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
-                   f'{disc}, {members}, {n_members},', '};', '']
+                   f'{disc}, {members}, {n_members}, {"true" if t.has_defaults else "false"}, '
+                   f'{name + "_default" if t.defaults else "NULL"},', '};', '']
 
     def resource(self, groups, g, r):
         name = f'{g.prefix}_{r["plural"]}'
@@ -364,6 +402,7 @@ def main():
     for t in types:
         for f in t.fields:
             resolve(groups, t, f)
+    mark_defaults(types)
     types = order(types)
     write_header(header, types, groups)
     tables = Tables()

@@ -63,6 +63,13 @@ struct schema_enum {
 	uint32_t n;
 };
 
+enum schema_fill { /* what defaulting sets when the field is absent (Go's zero value) */
+	SCHEMA_FILL_NONE,
+	SCHEMA_FILL_INT, /* numbers, booleans, IntOrString */
+	SCHEMA_FILL_STR, /* strings, IntOrString */
+	SCHEMA_FILL_EMPTY, /* an empty message */
+};
+
 struct schema_field_info { /* the cold part */
 	struct str patch_key;       /* patchMergeKey, may be empty */
 	const struct str *list_keys;/* listMapKeys */
@@ -71,6 +78,9 @@ struct schema_field_info { /* the cold part */
 	const struct schema_enum *enum_; /* or NULL */
 	int32_t min_length, max_length; /* -1: none */
 	const char *gate;           /* feature gate, or NULL */
+	uint8_t fill;               /* enum schema_fill: fill= or default= */
+	int64_t fill_int;
+	struct str fill_str;
 };
 
 struct schema_field {
@@ -115,6 +125,8 @@ struct schema_type {
 	const char *discriminator;  /* union, or NULL */
 	const struct schema_union_member *union_members;
 	uint8_t n_union_members;
+	bool has_defaults;          /* defaulting may change something in it or below it */
+	void (*defaults)(struct arena *a, void *obj); /* its conditional defaults, or NULL */
 };
 
 /* Field by JSON name in the flattened view; NULL when unknown. O(n), length first. */
