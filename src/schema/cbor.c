@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/map.h"
 #include "schema/codec_internal.h"
 #include "schema/jv.h"
 
@@ -95,10 +96,8 @@ static double half(uint16_t h)
 
 static struct error *value(struct cr *c, unsigned depth, unsigned tag);
 
-static struct error *list(struct cr *c, bool is_map, unsigned info, uint64_t n, unsigned depth)
+static struct error *items(struct cr *c, bool is_map, unsigned info, uint64_t n, unsigned depth, struct map *keys)
 {
-	if (depth == CODEC_MAX_DEPTH)
-		return bad(c, "exceeded max nested level");
 	buf_putc(c->out, is_map ? '{' : '[');
 	for (uint64_t i = 0; info == 31 || i < n; i++) {
 		if (info == 31 && c->p < c->end && *c->p == 0xff) {
@@ -116,6 +115,10 @@ static struct error *list(struct cr *c, bool is_map, unsigned info, uint64_t n, 
 			if (m != BYTES && m != TEXT)
 				return bad(c, "map key is not a string");
 			TRY(string(c, m, ki, kn, &key));
+			/* Unlike in JSON, a repeated key makes the input invalid. */
+			if (map_set(keys, key, c))
+				return error_status(400, "BadRequest", "cbor: found duplicate map key %.*s at map element index %llu",
+						    STR_ARG(str_sub(key, 0, 256)), (unsigned long long)i);
 			json_put_string(c->out, key);
 			buf_putc(c->out, ':');
 		}
@@ -125,8 +128,21 @@ static struct error *list(struct cr *c, bool is_map, unsigned info, uint64_t n, 
 	return NULL;
 }
 
-static struct error *number(struct cr *c, double d)
+static struct error *list(struct cr *c, bool is_map, unsigned info, uint64_t n, unsigned depth)
 {
+	if (depth == CODEC_MAX_DEPTH)
+		return bad(c, "exceeded max nested level");
+	struct map keys = {0};
+	struct error *e = items(c, is_map, info, n, depth, &keys);
+
+	map_free(&keys);
+	return e;
+}
+
+static struct error *number(struct cr *c, double d, unsigned tag)
+{
+	if (tag == 1)
+		return bad(c, "times with a fraction are not supported");
 	if (!isfinite(d))
 		return bad(c, "floating-point NaN and infinity are not supported");
 	json_put_double(c->out, d);
@@ -172,25 +188,34 @@ static struct error *value(struct cr *c, unsigned depth, unsigned tag)
 			return bad(c, "big integers are not supported");
 		if (++tags > 8)
 			return bad(c, "too many tags around one value");
-		tag = n >= 21 && n <= 23 ? (unsigned)n : tag; /* others do not change what JSON says */
+		tag = n == 1 || (n >= 21 && n <= 23) ? (unsigned)n : tag; /* others do not change what JSON says */
 	}
 	if (info == 31 && major < BYTES)
 		return bad(c, "invalid additional information");
 	switch (major) {
 	case UINT:
-		buf_u64(c->out, n);
-		return NULL;
-	case NEGINT:
+	case NEGINT: {
+		int64_t v = major == UINT ? (int64_t)n : -1 - (int64_t)n;
+
 		if (n > INT64_MAX)
-			return bad(c, "integer does not fit 64 bits");
-		buf_i64(c->out, -1 - (int64_t)n);
+			return bad(c, "integer does not fit int64");
+		if (tag != 1) {
+			buf_i64(c->out, v);
+			return NULL;
+		}
+		if (v < -62135596800LL || v > 253402300799LL)
+			return bad(c, "time is out of range");
+		buf_putc(c->out, '"');
+		time_put(c->out, (struct api_time){.s = v, .set = true}, false);
+		buf_putc(c->out, '"');
 		return NULL;
+	}
 	case BYTES:
 	case TEXT: {
 		struct str s;
 
 		TRY(string(c, major, info, n, &s));
-		if (major == BYTES && tag)
+		if (major == BYTES && tag > 1)
 			encoded(c, s, tag);
 		else
 			json_put_string(c->out, s);
@@ -211,19 +236,19 @@ static struct error *value(struct cr *c, unsigned depth, unsigned tag)
 		buf_puts(c->out, "null");
 		return NULL;
 	case 25:
-		return number(c, half((uint16_t)n));
+		return number(c, half((uint16_t)n), tag);
 	case 26: {
 		uint32_t bits = (uint32_t)n;
 		float f;
 
 		memcpy(&f, &bits, 4);
-		return number(c, (double)f);
+		return number(c, (double)f, tag);
 	}
 	case 27: {
 		double d;
 
 		memcpy(&d, &n, 8);
-		return number(c, d);
+		return number(c, d, tag);
 	}
 	default:
 		return bad(c, info == 31 ? "unexpected break" : "unsupported simple value");

@@ -202,6 +202,8 @@ const char *json_string(struct arena *a, const char *p, const char *end, struct 
 void json_put_string(struct buf *b, struct str s);
 /* Appends a double as Go's encoding/json does; infinities and NaN as null. */
 void json_put_double(struct buf *b, double d);
+/* The fewest digits (at most 17) that read back as d >= 0: d = digits[0].digits[1].. * 10^exp10. Returns how many. */
+unsigned double_digits(double d, char *digits, int *exp10);
 /* Appends raw JSON, compacted and HTML-escaped; "null" for empty or invalid text. */
 void json_put_raw(struct buf *b, struct str raw);
 

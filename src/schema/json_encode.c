@@ -114,53 +114,66 @@ void json_put_string(struct buf *b, struct str s)
 	b->n = (size_t)(w - b->p);
 }
 
-void json_put_double(struct buf *b, double d)
+unsigned double_digits(double d, char *digits, int *exp10)
 {
 	char tmp[40];
+
+	for (unsigned n = 1;; n++) {
+		snprintf(tmp, sizeof tmp, "%.*e", (int)n - 1, d);
+		char *e = strchr(tmp, 'e');
+
+		*exp10 = atoi(e + 1);
+		digits[0] = tmp[0];
+		if (n > 1)
+			memcpy(digits + 1, tmp + 2, n - 1);
+		if (n == 17 || strtod(tmp, NULL) == d)
+			return n;
+		/* The next number up of as many digits: at ties, and above powers of two, it may be the one. */
+		char *last = e - 1;
+
+		if (*last < '9') {
+			++*last;
+			if (strtod(tmp, NULL) == d) {
+				++digits[n - 1];
+				return n;
+			}
+		}
+	}
+}
+
+void json_put_double(struct buf *b, double d)
+{
+	char digits[20];
+	int e;
 
 	if (!isfinite(d)) {
 		buf_puts(b, "null");
 		return;
 	}
-	double abs = fabs(d);
-	int prec = 0;
-
-	if (abs != 0 && (abs < 1e-6 || abs >= 1e21)) {
-		do
-			snprintf(tmp, sizeof tmp, "%.*e", prec, d);
-		while (strtod(tmp, NULL) != d && ++prec < 17);
-		/* e-09 becomes e-9 */
-		size_t n = strlen(tmp);
-
-		if (n >= 4 && tmp[n - 4] == 'e' && tmp[n - 3] == '-' && tmp[n - 2] == '0') {
-			tmp[n - 2] = tmp[n - 1];
-			tmp[n - 1] = 0;
-		}
-		buf_puts(b, tmp);
-		return;
-	}
-	/* The fewest significant digits that read back as d, then those digits without an exponent. */
-	int sig = 1;
-	char e[40];
-
-	do
-		snprintf(e, sizeof e, "%.*e", sig - 1, d);
-	while (strtod(e, NULL) != d && ++sig <= 17);
-	int exp10 = atoi(strchr(e, 'e') + 1);
-	int frac = sig - 1 - exp10;
-
-	if (frac >= 0) {
-		snprintf(tmp, sizeof tmp, "%.*f", frac, d);
-		buf_puts(b, tmp);
-		return;
-	}
-	/* More integer digits than significant ones: the shortest digits, then zeros. */
-	if (d < 0)
+	if (signbit(d))
 		buf_putc(b, '-');
-	for (char *p = e + (d < 0); *p && *p != 'e'; p++)
-		if (*p != '.')
-			buf_putc(b, *p);
-	for (int i = 0; i < -frac; i++)
+	d = fabs(d);
+	unsigned n = double_digits(d, digits, &e);
+
+	if (d != 0 && (d < 1e-6 || d >= 1e21)) {
+		buf_putc(b, digits[0]);
+		if (n > 1) {
+			buf_putc(b, '.');
+			buf_append(b, digits + 1, n - 1);
+		}
+		buf_printf(b, e < 0 ? "e%d" : "e+%d", e);
+		return;
+	}
+	if (e < 0)
+		buf_puts(b, "0.");
+	for (int i = e + 1; i < 0; i++)
+		buf_putc(b, '0');
+	for (unsigned i = 0; i < n; i++) {
+		buf_putc(b, digits[i]);
+		if ((int)i == e && i + 1 < n)
+			buf_putc(b, '.');
+	}
+	for (int i = (int)n; i <= e; i++)
 		buf_putc(b, '0');
 }
 

@@ -388,8 +388,9 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 	const char *p = in.p, *end = in.p + in.n;
 	unsigned next = 0;
 	bool dirty = false; /* some map's keys came out of order */
+	unsigned depth = d->depth + 1; /* lists and maps count as a level, so that what is decoded can be written as JSON */
 
-	if (++d->depth > CODEC_MAX_DEPTH) {
+	if (depth > CODEC_MAX_DEPTH) {
 		bad(d, "proto: messages are nested too deep");
 		return false;
 	}
@@ -414,6 +415,7 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 		}
 		char *dst = out + f->offset;
 
+		d->depth = depth + (f->card >= CARD_LIST);
 		if (unlikely(wire != (f->card == CARD_MAP ? 2 : wire_of(f->kind)))) {
 			struct str s;
 
@@ -471,7 +473,7 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 		for (unsigned i = 0; i < t->n_pfields; i++)
 			if (t->pfields[i].card == CARD_MAP)
 				map_sort((struct raw_list *)(void *)(out + t->pfields[i].offset), t->pfields[i].elem_size);
-	d->depth--;
+	d->depth = depth - 1;
 	return true;
 }
 

@@ -16,10 +16,11 @@ typedef unsigned __int128 u128;
 
 enum format { DECIMAL_SI, BINARY_SI, DECIMAL_EXPONENT };
 
-struct quantity { /* (neg ? -1 : 1) * m * 10^scale; m < 2^96 */
+struct quantity { /* (neg ? -1 : 1) * m * 10^scale; m < 2^117 */
 	u128 m;
 	int32_t scale;
 	bool neg;
+	bool keep; /* upstream keeps the text as it is written */
 	uint8_t format;
 };
 
@@ -33,7 +34,8 @@ static const struct {
 	{"G", 10, 9}, {"T", 10, 12}, {"P", 10, 15}, {"E", 10, 18},
 };
 
-static const u128 max_nano = (u128)INT64_MAX * 1000000000u;
+static const u128 max_nano = (u128)INT64_MAX * 1000000000u; /* binary ones are capped there */
+static const u128 max_decimal = (u128)1 << 116;              /* 8.3e25 units; upstream has no limit */
 
 /* 0: ok; 1: not a quantity; 2: bad suffix; 3: not representable here. */
 enum parsed { PARSED, BAD_FORMAT, BAD_SUFFIX, BAD_NUMERIC };
@@ -62,8 +64,8 @@ static bool suffix_of(struct str s, int *base, int *exponent, enum format *forma
 	return true;
 }
 
-/* Whole value of the digits as nano units, away from zero; capped at max_nano. point: digits before the decimal point. */
-static u128 to_nano(const uint8_t *digit, int n, int point)
+/* Whole value of the digits as nano units, away from zero; more than max gives max. point: digits before the decimal point. */
+static u128 to_nano(const uint8_t *digit, int n, int point, u128 max)
 {
 	u128 v = 0;
 	int upto = point + 9;
@@ -71,15 +73,15 @@ static u128 to_nano(const uint8_t *digit, int n, int point)
 	for (int i = 0; i < upto; i++) {
 		/* Zeros before the first digit, and after the last. */
 		v = v * 10 + (i < n ? digit[i] : 0);
-		if (v > max_nano)
-			return max_nano;
+		if (v > max)
+			return max;
 	}
 	for (int i = upto < 0 ? 0 : upto; i < n; i++)
 		if (digit[i]) {
 			v++;
 			break;
 		}
-	return v > max_nano ? max_nano : v;
+	return v > max ? max : v;
 }
 
 static enum parsed parse(struct str s, struct quantity *q)
@@ -97,7 +99,6 @@ static enum parsed parse(struct str s, struct quantity *q)
 
 	while (i < s.n && s.p[i] == '0')
 		i++; /* leading zeros do not count as digits */
-	bool zeros = i > num;
 
 	num = i;
 	while (i < s.n && s.p[i] >= '0' && s.p[i] <= '9')
@@ -125,9 +126,6 @@ static enum parsed parse(struct str s, struct quantity *q)
 
 	if (!suffix_of(str_sub(s, suffix, s.n), &base, &exponent, &format))
 		return BAD_SUFFIX;
-	if (!num_n && !zeros && !denom_n)
-		return BAD_NUMERIC;
-
 	uint8_t digit[MAX_TEXT + 32]; /* the whole digits behind PAD zeros; a factor of 2^60 adds 19 digits */
 	uint8_t *d = digit + PAD;
 
@@ -135,11 +133,11 @@ static enum parsed parse(struct str s, struct quantity *q)
 	for (size_t k = 0; k < num_n; k++)
 		d[k] = (uint8_t)(s.p[num + k] - '0');
 	if (!num_n)
-		num_n = 1; /* one zero */
+		num_n = 1; /* one zero; upstream takes no digits at all for it, too */
 	for (size_t k = 0; k < denom_n; k++)
 		d[num_n + k] = (uint8_t)(s.p[denom + k] - '0');
 
-	/* Few digits are kept exactly as written, whatever their scale; others are rounded up to nano and capped. */
+	/* Few digits are kept exactly as written, whatever their scale; others are rounded up to nano. */
 	int precision, scale = 0, n = (int)(num_n + denom_n), point = (int)num_n;
 	uint64_t mantissa = 1;
 
@@ -161,11 +159,17 @@ static enum parsed parse(struct str s, struct quantity *q)
 		if (!__builtin_mul_overflow(v, mantissa, &v) && v <= INT64_MAX) {
 			q->m = v;
 			q->scale = scale - (int)denom_n;
+			if (format == BINARY_SI)
+				q->keep = v / mantissa & 7;
+			else
+				q->keep = q->scale % 3 == 0 && d[0] && !(n >= 3 && !d[n - 1] && !d[n - 2] && !d[n - 3]);
 			return PARSED;
 		}
 	}
 	if (base == 10) {
-		q->m = to_nano(d, n, point + exponent);
+		q->m = to_nano(d, n, point + exponent, max_decimal);
+		if (q->m == max_decimal)
+			return BAD_NUMERIC;
 	} else {
 		n += PAD;
 		point += PAD;
@@ -178,7 +182,7 @@ static enum parsed parse(struct str s, struct quantity *q)
 				carry /= 10;
 			}
 		}
-		q->m = to_nano(digit, n, point);
+		q->m = to_nano(digit, n, point, max_nano);
 	}
 	q->scale = -9;
 	if (format == BINARY_SI && q->m && q->m < 1000000000u)
@@ -284,6 +288,10 @@ bool quantity_normal(struct arena *a, struct str text, struct str *out)
 	}
 	if (parse(text, &q) != PARSED)
 		return false;
+	if (q.keep) {
+		*out = text;
+		return true;
+	}
 	size_t n = print(tmp, q);
 
 	*out = n == text.n && memcmp(tmp, text.p, n) == 0 ? text : arena_str(a, str_of(tmp, n));
@@ -298,7 +306,7 @@ struct error *quantity_canonical(struct arena *a, struct str text, struct str *o
 
 	if (r != PARSED)
 		return error_status(400, "BadRequest", "%s", message_of(r));
-	*out = arena_str(a, str_of(tmp, print(tmp, q)));
+	*out = arena_str(a, q.keep ? text : str_of(tmp, print(tmp, q)));
 	return NULL;
 }
 

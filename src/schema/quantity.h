@@ -8,6 +8,10 @@
 #include "base/arena.h"
 #include "base/error.h"
 
+/*
+ * The text upstream stores: canonical, but as written where ParseQuantity takes it for canonical ("1.500" and
+ * "+5" stay). Decimals beyond 8e25 and exponents beyond 1,000 are refused (upstream has no limit).
+ */
 /* Canonical text of any valid quantity ("1000m" -> "1", "1.5Gi" -> "1536Mi"); error with upstream's message otherwise. */
 struct error *quantity_canonical(struct arena *a, struct str text, struct str *out);
 /* Rounded up to whole units (Quantity.Value()) / thousandths (MilliValue()); saturates at int64. Invalid or empty text gives 0. */

@@ -207,24 +207,25 @@ struct yaml_value yaml_resolve(struct str s)
 
 void put_double_g(struct buf *b, double d)
 {
-	char tmp[40];
-	int prec = 0;
+	char digits[20];
+	int e;
 
 	if (isnan(d) || isinf(d)) {
 		buf_puts(b, isnan(d) ? ".nan" : d < 0 ? "-.inf" : ".inf");
 		return;
 	}
-	do
-		snprintf(tmp, sizeof tmp, "%.*e", prec, d);
-	while (strtod(tmp, NULL) != d && ++prec < 17);
-	int e = atoi(strchr(tmp, 'e') + 1);
+	unsigned n = double_digits(fabs(d), digits, &e);
 
 	if (d == 0 || (e >= -4 && e < 6)) {
-		buf_cleanup struct buf whole = {0};
-
-		json_put_double(&whole, d);
-		buf_str(b, buf_view(&whole));
-	} else {
-		buf_puts(b, tmp);
+		json_put_double(b, d);
+		return;
 	}
+	if (d < 0)
+		buf_putc(b, '-');
+	buf_putc(b, digits[0]);
+	if (n > 1) {
+		buf_putc(b, '.');
+		buf_append(b, digits + 1, n - 1);
+	}
+	buf_printf(b, "e%c%02d", e < 0 ? '-' : '+', e < 0 ? -e : e);
 }
