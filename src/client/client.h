@@ -11,6 +11,7 @@
 
 #include "net/http.h"
 #include "schema/codec.h"
+#include "schema/patch.h" /* enum patch_type */
 
 struct client_config { /* zeroed and filled, or from a kubeconfig; strings live in the arena it was read into */
 	const char *server;       /* "https://127.0.0.1:6443" */
@@ -61,7 +62,6 @@ struct error *client_create_sub(struct client *c, struct arena *a, const struct 
 /* sub: NULL, "status", ... */
 struct error *client_update(struct client *c, struct arena *a, const struct api_resource *r, struct str ns, const char *sub,
 			    const void *obj, void **out);
-enum patch_type { PATCH_JSON, PATCH_MERGE, PATCH_STRATEGIC, PATCH_APPLY };
 /* field_manager and force count for PATCH_APPLY (YAML or JSON body). */
 struct error *client_patch(struct client *c, struct arena *a, const struct api_resource *r, struct str ns, struct str name,
 			   const char *sub, enum patch_type type, struct str body, const char *field_manager, bool force, void **out);
@@ -78,6 +78,21 @@ struct error *client_stream(struct client *c, struct arena *a, const char *metho
 			    struct http_response *out);
 /* REST path of a resource: "/apis/apps/v1/namespaces/NS/deployments/NAME/SUB"; ns, name, sub may be empty. */
 struct str client_path(struct arena *a, const struct api_resource *r, struct str ns, struct str name, const char *sub);
+
+/*
+ * A resource known only at run time (custom, aggregated, or any as the server's discovery tells it), for clients that need
+ * nothing but metadata: type is meta_v1_partial_object_metadata and every request asks for that form.
+ */
+struct api_resource *client_dynamic_resource(struct arena *a, struct str group, struct str version, struct str plural,
+					     struct str kind, bool namespaced, uint16_t verbs);
+/*
+ * What the server serves, by discovery: each resource (no subresources) in its group's preferred version first; copies in the
+ * arena, as client_dynamic_resource. Groups that do not answer (an aggregated server that is down) are left out
+ * and *partial is set (it may be NULL). An error only when nothing was learnt.
+ */
+struct error *client_discover(struct client *c, struct arena *a, const struct api_resource ***out, size_t *n, bool *partial);
+/* The default namespace of the context, "default" when it names none. */
+const char *client_namespace(const struct client *c);
 
 /* Retry helper: true when err is 409 Conflict and the caller should read again (at most 5 times; counts in *tries). Frees the error then. */
 bool client_retry_conflict(struct error **e, int *tries);
