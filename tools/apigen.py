@@ -107,7 +107,7 @@ def parse(path, groups):
             continue
         indented = line[0] == '\t'
         # default= values keep their JSON quotes, so no shell splitting on field lines.
-        words = line.split() if indented or line.startswith('type') else shlex.split(line)
+        words = shlex.split(line) if not line.startswith(('\t', 'type')) or line.startswith('\tcolumn ') else line.split()
         if not indented:
             cur = res = None
             if words[0] == 'group':
@@ -125,7 +125,7 @@ def parse(path, groups):
                 group.types[cur.name] = cur
             elif words[0] == 'resource':
                 res = {'plural': words[1], 'kind': words[2], 'namespaced': words[3] == 'namespaced', 'short': [],
-                       'categories': [], 'verbs': [], 'singular': '', 'subresources': [], 'where': where}
+                       'categories': [], 'verbs': [], 'singular': '', 'columns': [], 'subresources': [], 'where': where}
                 group.resources.append(res)
             else:
                 die(where, f'unknown statement {words[0]}')
@@ -146,6 +146,9 @@ def parse(path, groups):
             if words[0] == 'subresource':
                 i = words.index(':')
                 res['subresources'].append((words[1], words[2:i], words[i + 1:]))
+            elif words[0] == 'column':
+                # column NAME TYPE .path|@function [wide] [what an absent value shows]
+                res['columns'].append(words[1:])
             elif words[0] == 'singular':
                 res['singular'] = words[1]
             elif words[0] in ('short', 'categories', 'verbs'):
@@ -265,6 +268,9 @@ def write_header(path, types, groups):
             o += ['', f'{t.struct}_pair {{', '\tstruct str key;', f'\t{t.struct} value;', '};']
     o += ['', '/* Conditional defaults: schema/defaults_*.c. */']
     o += [f'void {t.cname}_default(struct arena *a, void *obj);' for t in types if t.defaults]
+    o += ['', '/* Computed columns: schema/table_*.c. */']
+    o += [f'void table_cell_{f}(struct buf *b, const struct table_cell *c);' for f in sorted(
+        {c[2][1:] for g in groups.values() for r in g.resources for c in r['columns'] if c[2][0] == '@'})]
     o.append('')
     for g in groups.values():
         for r in g.resources:
@@ -380,6 +386,18 @@ class Tables:
                 self.o.append(f'\t{{STR_INIT({cstr(sub)}), STR_INIT({cstr(kind[0])}), STR_INIT({cstr(gv[0])}), '
                               f'STR_INIT({cstr(gv[1])}), {verb(verbs)}}},')
             self.o.append('};')
+        columns = 'NULL'
+        if r['columns']:
+            columns = f'{name}_columns'
+            absent = {'none': '<none>', 'unset': '<unset>', 'unknown': '<unknown>', 'na': 'N/A'}
+            self.o.append(f'static const struct api_column {columns}[] = {{')
+            for col, kind, source, *more in r['columns']:
+                wide = 'wide' in more
+                shown = next((absent[m] for m in more if m != 'wide'), '')
+                fn = f'table_cell_{source[1:]}' if source[0] == '@' else 'NULL'
+                path = source[1:] if source[0] == '.' else ''
+                self.o.append(f'\t{{{cstr(col)}, {cstr(kind)}, {int(wide)}, STR_INIT({cstr(path)}), {cstr(shown)}, {fn}}},')
+            self.o.append('};')
         t = g.types.get(r['kind']) or die(r['where'], f'no type {r["kind"]}')
         lt = g.types.get(r['kind'] + 'List')
         short, cats = self.strs_array(r['short']), self.strs_array(r['categories'])
@@ -389,7 +407,8 @@ class Tables:
                    f'STR_INIT({cstr(r["kind"] + "List" if lt else "")}),',
                    f'\t{"true" if r["namespaced"] else "false"}, {verb(r["verbs"])}, {short}, {len(r["short"])}, '
                    f'{cats}, {len(r["categories"])}, {subs}, {len(r["subresources"])},',
-                   f'\t&{t.cname}_type, {"&" + lt.cname + "_type" if lt else "NULL"},', '};']
+                   f'\t&{t.cname}_type, {"&" + lt.cname + "_type" if lt else "NULL"}, '
+                   f'{columns}, {len(r["columns"])},', '};']
         return name
 
 

@@ -150,6 +150,17 @@ struct api_subresource {
 	uint16_t verbs;
 };
 
+struct buf;
+struct table_cell;
+struct api_column { /* of server-side printing (schema/table.h) */
+	const char *name;     /* "Ready" */
+	const char *type;     /* "string", "integer", "boolean" */
+	uint8_t priority;     /* 1: only with -o wide */
+	struct str path;      /* "spec.replicas", or empty with .cell */
+	const char *absent;   /* shown when there is no value */
+	void (*cell)(struct buf *b, const struct table_cell *c); /* writes the cell as JSON */
+};
+
 struct api_resource {
 	struct str group, version, plural, singular, kind, list_kind;
 	bool namespaced;
@@ -162,6 +173,8 @@ struct api_resource {
 	uint8_t n_subresources;
 	const struct schema_type *type;      /* of one object */
 	const struct schema_type *list_type; /* NULL where there is none */
+	const struct api_column *columns;    /* NULL: name and creation time */
+	uint8_t n_columns;
 };
 
 /* Every built-in resource, in group order of discovery; made by the generator. */

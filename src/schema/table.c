@@ -1,0 +1,567 @@
+#include "schema/table.h"
+
+#include <stdlib.h>
+
+#include "schema/table_internal.h"
+
+/* ---- ages ---- */
+
+struct str human_duration(struct arena *a, int64_t s)
+{
+	int64_t m = s / 60, h = s / 3600, d = h / 24, y = d / 365;
+
+	if (s < -1)
+		return STR("<invalid>");
+	if (s < 0)
+		return STR("0s");
+	if (s < 120)
+		return arena_printf(a, "%llds", (long long)s);
+	if (m < 10)
+		return s % 60 ? arena_printf(a, "%lldm%llds", (long long)m, (long long)(s % 60)) : arena_printf(a, "%lldm", (long long)m);
+	if (m < 180)
+		return arena_printf(a, "%lldm", (long long)m);
+	if (h < 8)
+		return m % 60 ? arena_printf(a, "%lldh%lldm", (long long)h, (long long)(m % 60)) : arena_printf(a, "%lldh", (long long)h);
+	if (h < 48)
+		return arena_printf(a, "%lldh", (long long)h);
+	if (h < 24 * 8)
+		return h % 24 ? arena_printf(a, "%lldd%lldh", (long long)d, (long long)(h % 24)) : arena_printf(a, "%lldd", (long long)d);
+	if (h < 24 * 365 * 2)
+		return arena_printf(a, "%lldd", (long long)d);
+	if (h < 24 * 365 * 8)
+		return d % 365 ? arena_printf(a, "%lldy%lldd", (long long)y, (long long)(d % 365)) : arena_printf(a, "%lldy", (long long)y);
+	return arena_printf(a, "%lldy", (long long)y);
+}
+
+/* Whole seconds from `from` to `to`, towards zero. */
+static int64_t seconds_between(struct api_time from, struct api_time to)
+{
+	int64_t s = to.s - from.s;
+
+	if (to.ns < from.ns && s > 0)
+		s--;
+	else if (to.ns > from.ns && s < 0)
+		s++;
+	return s;
+}
+
+static struct str since(struct arena *a, struct api_time t, struct api_time now)
+{
+	return t.set ? human_duration(a, seconds_between(t, now)) : STR("<unknown>");
+}
+
+struct str table_since(const struct table_cell *c, struct api_time t)
+{
+	return since(c->a, t, c->now);
+}
+
+/* ---- cells ---- */
+
+void cell_str(struct buf *b, struct str s)
+{
+	jv_encode_string(b, s);
+}
+
+void cell_str_or(struct buf *b, struct str s, const char *other)
+{
+	jv_encode_string(b, s.n ? s : str_from(other));
+}
+
+void cell_printf(struct buf *b, const char *fmt, ...)
+{
+	buf_cleanup struct buf text = {0};
+	va_list ap;
+
+	va_start(ap, fmt);
+	buf_vprintf(&text, fmt, ap);
+	va_end(ap);
+	cell_str(b, buf_view(&text));
+}
+
+void cell_text(struct buf *b, const struct buf *text, const char *other)
+{
+	cell_str_or(b, buf_view(text), other);
+}
+
+void text_add(struct buf *text, struct str s, const char *separator)
+{
+	if (text->n)
+		buf_puts(text, separator);
+	buf_str(text, s);
+}
+
+void cell_labels(struct buf *b, const struct str_map *m)
+{
+	buf_cleanup struct buf text = {0};
+
+	for (uint32_t i = 0; i < m->n; i++) {
+		text_add(&text, m->v[i].key, ",");
+		buf_putc(&text, '=');
+		buf_str(&text, m->v[i].value);
+	}
+	cell_text(b, &text, "<none>");
+}
+
+const void *table_value(const struct schema_type *t, const void *obj, struct str path, const struct schema_field **f)
+{
+	const char *at = obj;
+
+	while (path.p) {
+		const struct schema_field *m = t ? schema_field(t, str_cut(&path, '.')) : NULL;
+
+		if (!m)
+			return NULL;
+		at += m->offset;
+		if (m->card == CARD_PTR)
+			at = *(const char *const *)(const void *)at;
+		*f = m;
+		if (!at)
+			return NULL;
+		t = m->kind == FIELD_MESSAGE && m->card != CARD_LIST && m->card != CARD_MAP ? m->type : NULL;
+	}
+	return at;
+}
+
+static void cell_path(struct buf *b, const struct table_cell *c, const struct api_column *col)
+{
+	const struct schema_field *f = NULL;
+	const void *v = table_value(c->type, c->obj, col->path, &f);
+
+	if (!v) {
+		/* An absent number or boolean shows its zero value where no text stands for it. */
+		if (!*col->absent && f && f->kind == FIELD_BOOL)
+			buf_puts(b, "false");
+		else if (!*col->absent && f && (f->kind == FIELD_INT32 || f->kind == FIELD_INT64))
+			buf_putc(b, '0');
+		else
+			cell_str(b, str_from(col->absent));
+		return;
+	}
+	switch ((enum field_kind)f->kind) {
+	case FIELD_BOOL:
+		buf_puts(b, *(const bool *)v ? "true" : "false");
+		break;
+	case FIELD_INT32:
+		buf_i64(b, *(const int32_t *)v);
+		break;
+	case FIELD_INT64:
+		buf_i64(b, *(const int64_t *)v);
+		break;
+	case FIELD_INTSTR: {
+		const struct int_or_string *is = v;
+
+		if (is->is_str)
+			cell_str(b, is->s);
+		else
+			cell_printf(b, "%d", is->i);
+		break;
+	}
+	case FIELD_STRING:
+	case FIELD_QUANTITY:
+		cell_str_or(b, *(const struct str *)v, col->absent);
+		break;
+	case FIELD_TIME:
+	case FIELD_MICROTIME:
+		cell_str(b, table_since(c, *(const struct api_time *)v));
+		break;
+	default:
+		buf_puts(b, "null");
+	}
+}
+
+/* ---- the table ---- */
+
+static const struct api_column default_columns[] = {
+	{"Name", "string", 0, STR_INIT("metadata.name"), "", NULL},
+	{"Created At", "date", 0, STR_INIT(""), "", NULL},
+};
+
+static void columns_of(const struct api_resource *r, const struct api_column **v, size_t *n)
+{
+	*v = r->columns ? r->columns : default_columns;
+	*n = r->columns ? r->n_columns : 2;
+}
+
+static void definition(struct buf *b, struct str name, struct str type, struct str format, struct str description, int priority)
+{
+	buf_puts(b, "{\"name\":");
+	jv_encode_string(b, name);
+	buf_puts(b, ",\"type\":");
+	jv_encode_string(b, type);
+	buf_puts(b, ",\"format\":");
+	jv_encode_string(b, format);
+	buf_puts(b, ",\"description\":");
+	jv_encode_string(b, description);
+	buf_printf(b, ",\"priority\":%d}", priority);
+}
+
+static const struct table_column crd_age[] = {
+	{STR_INIT("Age"), STR_INIT("date"), STR_INIT(""), STR_INIT("Time since the object was created."),
+	 STR_INIT(".metadata.creationTimestamp"), 0},
+};
+
+static void crd_columns(const struct table_options *o, const struct table_column **v, size_t *n)
+{
+	*v = o->n_columns ? o->columns : crd_age;
+	*n = o->n_columns ? o->n_columns : 1;
+}
+
+void table_begin(struct buf *b, const struct api_resource *r, const struct table_options *o,
+		 const struct meta_v1_list_meta *list)
+{
+	buf_puts(b, "{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+	if (list)
+		json_encode(b, &meta_v1_list_meta_type, list);
+	else
+		buf_puts(b, "{}");
+	buf_puts(b, ",\"columnDefinitions\":[");
+	if (!o->no_headers && r) {
+		const struct api_column *v;
+		size_t n;
+
+		columns_of(r, &v, &n);
+		for (size_t i = 0; i < n; i++) {
+			if (i)
+				buf_putc(b, ',');
+			definition(b, str_from(v[i].name), str_from(v[i].type),
+				   strcmp(v[i].name, "Name") == 0 ? STR("name") : STR(""), STR(""), v[i].priority);
+		}
+	} else if (!o->no_headers) {
+		const struct table_column *v;
+		size_t n;
+
+		crd_columns(o, &v, &n);
+		definition(b, STR("Name"), STR("string"), STR("name"), STR(""), 0);
+		for (size_t i = 0; i < n; i++) {
+			buf_putc(b, ',');
+			definition(b, v[i].name, v[i].type, v[i].format, v[i].description, v[i].priority);
+		}
+	}
+	buf_puts(b, "],\"rows\":[");
+}
+
+void table_end(struct buf *b)
+{
+	buf_puts(b, "]}");
+}
+
+static void row_object(struct buf *b, const struct table_options *o, const struct meta_v1_object_meta *meta,
+		       const struct schema_type *t, const void *obj)
+{
+	if (o->object == TABLE_OBJECT_NONE)
+		return;
+	buf_puts(b, ",\"object\":");
+	if (o->object == TABLE_OBJECT_FULL) {
+		json_encode(b, t, obj);
+		return;
+	}
+	buf_puts(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+	json_encode(b, &meta_v1_object_meta_type, meta);
+	buf_putc(b, '}');
+}
+
+/* A pod that ran to its end says so beside the row. */
+static void row_conditions(struct buf *b, const struct schema_type *t, const void *obj)
+{
+	if (t != &core_v1_pod_type)
+		return;
+	struct str phase = ((const struct core_v1_pod *)obj)->status.phase;
+
+	if (!str_eqz(phase, "Succeeded") && !str_eqz(phase, "Failed"))
+		return;
+	buf_printf(b, ",\"conditions\":[{\"type\":\"Completed\",\"status\":\"True\",\"reason\":\"%.*s\",\"message\":\"%s\"}]",
+		   STR_ARG(phase), str_eqz(phase, "Failed") ? "The pod failed." : "The pod has completed successfully.");
+}
+
+void table_row(struct buf *b, struct arena *scratch, const struct api_resource *r, const struct table_options *o,
+	       const void *obj, bool first)
+{
+	const struct api_column *v;
+	size_t n;
+	struct table_cell c = {
+		.a = scratch,
+		.type = r->type,
+		.obj = obj,
+		.meta = (const void *)((const char *)obj + r->type->metadata),
+		.now = o->now,
+	};
+
+	columns_of(r, &v, &n);
+	buf_puts(b, first ? "{\"cells\":[" : ",{\"cells\":[");
+	for (size_t i = 0; i < n; i++) {
+		if (i)
+			buf_putc(b, ',');
+		if (v[i].cell)
+			v[i].cell(b, &c);
+		else if (v[i].path.n)
+			cell_path(b, &c, &v[i]);
+		else
+			cell_str(b, c.meta->creation_timestamp.set ? time_format(scratch, c.meta->creation_timestamp, false)
+								   : STR("<unknown>"));
+	}
+	buf_putc(b, ']');
+	row_conditions(b, r->type, obj);
+	row_object(b, o, c.meta, r->type, obj);
+	buf_putc(b, '}');
+}
+
+/* ---- custom resources: JSONPath ---- */
+
+struct found {
+	const struct jv *v; /* the first match */
+};
+
+static void skip_spaces(struct str *p)
+{
+	while (p->n && *p->p == ' ')
+		*p = str_sub(*p, 1, p->n);
+}
+
+/* A quoted word 'x' or "x" at the front of *p. */
+static bool take_quoted(struct str *p, struct str *out)
+{
+	if (!p->n || (*p->p != '\'' && *p->p != '"'))
+		return false;
+	struct str rest = str_sub(*p, 1, p->n);
+	ptrdiff_t end = str_index(rest, *p->p);
+
+	if (end < 0)
+		return false;
+	*out = str_sub(rest, 0, (size_t)end);
+	*p = str_sub(rest, (size_t)end + 1, rest.n);
+	return true;
+}
+
+static struct str take_name(struct str *p)
+{
+	size_t n = 0;
+
+	while (n < p->n && !strchr(".[]()=!<>& ", p->p[n]))
+		n += p->p[n] == '\\' && n + 1 < p->n ? 2 : 1;
+	struct str name = str_sub(*p, 0, n);
+
+	*p = str_sub(*p, n, p->n);
+	return name;
+}
+
+/* Names escape dots with a backslash. */
+static struct str unescape(struct arena *a, struct str s)
+{
+	if (str_index(s, '\\') < 0)
+		return s;
+	char *to = arena_bytes(a, s.n);
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] != '\\' || (++i < s.n))
+			to[n++] = s.p[i];
+	return str_of(to, n);
+}
+
+static const struct jv *find(struct arena *a, const struct jv *v, struct str path, int depth);
+
+/* [?(@.type=="Ready")]: compares a member of an element with a literal. */
+static bool filter(struct arena *a, const struct jv *elem, struct str expression, int depth)
+{
+	static const char *const ops[] = {"==", "!=", "<=", ">=", "<", ">"};
+
+	skip_spaces(&expression);
+	if (!expression.n || *expression.p != '@')
+		return false;
+	size_t end = 1;
+
+	while (end < expression.n && !strchr("=!<> ", expression.p[end]))
+		end++;
+	const struct jv *left = find(a, elem, str_sub(expression, 1, end), depth + 1);
+	struct str rest = str_sub(expression, end, expression.n);
+
+	skip_spaces(&rest);
+	if (!rest.n)
+		return left != NULL;
+	for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+		struct str text;
+		struct jv right;
+		int c;
+
+		if (!str_has_prefix(rest, str_from(ops[i])))
+			continue;
+		rest = str_sub(rest, strlen(ops[i]), rest.n);
+		skip_spaces(&rest);
+		if (take_quoted(&rest, &text)) {
+			right = jv_string(text);
+		} else {
+			struct error *e = jv_parse(a, rest, NULL, &right);
+
+			if (e) {
+				error_free(e);
+				return false;
+			}
+		}
+		if (!left)
+			return false;
+		c = jv_cmp(left, &right);
+		switch (i) {
+		case 0:
+			return c == 0;
+		case 1:
+			return c != 0;
+		case 2:
+			return c <= 0;
+		case 3:
+			return c >= 0;
+		case 4:
+			return c < 0;
+		default:
+			return c > 0;
+		}
+	}
+	return false;
+}
+
+/* Behind '[': the step and what stands behind ']'. */
+static const struct jv *find_bracket(struct arena *a, const struct jv *v, struct str path, int depth)
+{
+	struct str name;
+	int64_t i;
+
+	if (take_quoted(&path, &name)) {
+		if (!path.n || *path.p != ']')
+			return NULL;
+		v = jv_get(v, name);
+		return v ? find(a, v, str_sub(path, 1, path.n), depth) : NULL;
+	}
+	if (str_has_prefix(path, STR("?("))) {
+		ptrdiff_t end = str_find(path, STR(")]"));
+
+		if (end < 0 || v->kind != JV_ARRAY)
+			return NULL;
+		for (uint32_t k = 0; k < v->n; k++) {
+			const struct jv *found;
+
+			if (filter(a, &v->items[k], str_sub(path, 2, (size_t)end), depth) &&
+			    (found = find(a, &v->items[k], str_sub(path, (size_t)end + 2, path.n), depth + 1)))
+				return found;
+		}
+		return NULL;
+	}
+	ptrdiff_t end = str_index(path, ']');
+
+	if (end < 0)
+		return NULL;
+	struct str inside = str_sub(path, 0, (size_t)end), rest = str_sub(path, (size_t)end + 1, path.n);
+
+	if (str_eqz(inside, "*")) {
+		for (uint32_t k = 0; k < v->n && (v->kind == JV_ARRAY || v->kind == JV_OBJECT); k++) {
+			const struct jv *e = v->kind == JV_ARRAY ? &v->items[k] : &v->members[k].value;
+
+			if ((e = find(a, e, rest, depth + 1)))
+				return e;
+		}
+		return NULL;
+	}
+	if (!str_to_i64(inside, &i) || v->kind != JV_ARRAY)
+		return NULL;
+	i += i < 0 ? v->n : 0;
+	return i >= 0 && i < v->n ? find(a, &v->items[i], rest, depth) : NULL;
+}
+
+/* The first value at a path of the JSONPath subset that printer columns use. */
+static const struct jv *find(struct arena *a, const struct jv *v, struct str path, int depth)
+{
+	while (path.n && depth < 32) {
+		if (*path.p == '[')
+			return find_bracket(a, v, str_sub(path, 1, path.n), depth);
+		if (*path.p == '.') {
+			path = str_sub(path, 1, path.n);
+			if (path.n && *path.p == '*') {
+				const struct jv *e = NULL;
+
+				for (uint32_t k = 0; k < v->n && !e && (v->kind == JV_ARRAY || v->kind == JV_OBJECT); k++)
+					e = find(a, v->kind == JV_ARRAY ? &v->items[k] : &v->members[k].value,
+						 str_sub(path, 1, path.n), depth + 1);
+				return e;
+			}
+			if (!path.n || *path.p == '[')
+				continue;
+		}
+		struct str name = take_name(&path);
+
+		if (!name.n)
+			return NULL;
+		v = jv_get(v, unescape(a, name));
+		if (!v)
+			return NULL;
+	}
+	return v;
+}
+
+static void cell_tree(struct buf *b, struct arena *a, const struct table_options *o, const struct table_column *col,
+		      const struct jv *v)
+{
+	if (!v) {
+		buf_puts(b, "null");
+	} else if (str_eqz(col->type, "string")) {
+		buf_cleanup struct buf text = {0};
+
+		if (v->kind == JV_STRING)
+			buf_str(&text, jv_str(v));
+		else if (v->kind != JV_NULL)
+			jv_encode_sorted(&text, v);
+		cell_str(b, buf_view(&text));
+	} else if (str_eqz(col->type, "date")) {
+		struct api_time t;
+
+		if (v->kind != JV_STRING)
+			buf_puts(b, "null");
+		else if (!time_parse(jv_str(v), &t))
+			cell_str(b, STR("<invalid>"));
+		else
+			cell_str(b, since(a, t, o->now));
+	} else if (str_eqz(col->type, "integer")) {
+		if (v->kind == JV_DOUBLE && v->d > -9e18 && v->d < 9e18)
+			buf_i64(b, (int64_t)v->d);
+		else if (v->kind == JV_INT)
+			buf_i64(b, v->i);
+		else
+			buf_puts(b, "null");
+	} else if (str_eqz(col->type, "number")) {
+		if (v->kind == JV_DOUBLE || v->kind == JV_INT)
+			jv_encode(b, v);
+		else
+			buf_puts(b, "null");
+	} else if (str_eqz(col->type, "boolean") && v->kind == JV_BOOL) {
+		jv_encode(b, v);
+	} else {
+		buf_puts(b, "null");
+	}
+}
+
+void table_row_tree(struct buf *b, struct arena *scratch, const struct table_options *o, const struct jv *obj, bool first)
+{
+	const struct table_column *v;
+	size_t n;
+	const struct jv *meta = jv_get(obj, STR("metadata"));
+
+	crd_columns(o, &v, &n);
+	buf_puts(b, first ? "{\"cells\":[" : ",{\"cells\":[");
+	cell_str(b, jv_str(jv_get(meta, STR("name"))));
+	for (size_t i = 0; i < n; i++) {
+		buf_putc(b, ',');
+		cell_tree(b, scratch, o, &v[i], find(scratch, obj, v[i].json_path, 0));
+	}
+	buf_putc(b, ']');
+	if (o->object != TABLE_OBJECT_NONE) {
+		buf_puts(b, ",\"object\":");
+		if (o->object == TABLE_OBJECT_FULL) {
+			jv_encode(b, obj);
+		} else {
+			buf_puts(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+			if (meta)
+				jv_encode(b, meta);
+			else
+				buf_puts(b, "{}");
+			buf_putc(b, '}');
+		}
+	}
+	buf_putc(b, '}');
+}
