@@ -35,7 +35,7 @@ static void slot_cb(uv_poll_t *h, int status, int events)
 	if (status < 0) {
 		/* libuv has stopped watching; the next syscall says what is wrong. */
 		s->started = 0;
-		events = UV_READABLE | UV_WRITABLE;
+		events = UV_READABLE | UV_WRITABLE | UV_DISCONNECT;
 	}
 	int keep = s->started;
 
@@ -50,6 +50,14 @@ static void slot_cb(uv_poll_t *h, int status, int events)
 			fiber_wake(s->wr, 0);
 		/* Writability is rarely asked for twice in a row. */
 		keep &= ~UV_WRITABLE;
+	}
+	if (events & UV_DISCONNECT) {
+		void (*hup)(void *arg) = s->hup;
+
+		keep &= ~UV_DISCONNECT;
+		s->hup = NULL;
+		if (hup)
+			hup(s->hup_arg);
 	}
 	if (keep == s->started)
 		return;
@@ -382,6 +390,35 @@ struct stream *fd_stream(int fd)
 	fd_adopt(fd);
 	*f = (struct fd_str){.s.ops = &fd_ops, .fd = fd};
 	return &f->s;
+}
+
+void stream_on_hangup(struct stream *s, void (*fn)(void *arg), void *arg)
+{
+	struct fd_slot *slot;
+	int fd = stream_fd(s);
+
+	if (fd < 0)
+		return;
+	if (!fn) {
+		if ((size_t)fd < loop_cur->fds_cap && loop_cur->fds[fd])
+			loop_cur->fds[fd]->hup = NULL;
+		return;
+	}
+	struct error *e = slot_get(loop_cur, fd, true, &slot);
+
+	if (e) {
+		error_free(e); /* not a descriptor that hangs up */
+		return;
+	}
+	slot->hup = fn;
+	slot->hup_arg = arg;
+	if (!(slot->started & UV_DISCONNECT)) {
+		/* A connection is about to be read in any case. */
+		int want = slot->started | UV_READABLE | UV_DISCONNECT;
+
+		if (uv_poll_start(&slot->poll, want, slot_cb) == 0)
+			slot->started = want;
+	}
 }
 
 int stream_fd(struct stream *s)

@@ -79,9 +79,11 @@ struct fiber {
 struct fd_slot {
 	uv_poll_t poll;
 	int fd;
-	int started;     /* UV_READABLE | UV_WRITABLE that libuv watches */
+	int started;     /* UV_READABLE | UV_WRITABLE | UV_DISCONNECT that libuv watches */
 	bool owned;      /* the fd is closed through this room: the registration may stay */
 	struct fiber *rd, *wr;
+	void (*hup)(void *arg); /* told once that the peer has gone */
+	void *hup_arg;
 };
 
 struct posted {

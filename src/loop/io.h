@@ -42,6 +42,9 @@ struct error *stream_splice(struct stream *a, struct stream *b);
 /* Raw fds. fd_stream owns the fd (set to non-blocking, close-on-exec). */
 struct stream *fd_stream(int fd);
 int stream_fd(struct stream *s); /* of fd_streams only, -1 for others */
+/* Of fd_streams: calls fn once, outside fibers (it must not wait), when the peer has ended its direction or the connection
+ * broke, also while nobody reads. NULL: no more. Other streams: nothing happens. */
+void stream_on_hangup(struct stream *s, void (*fn)(void *arg), void *arg);
 /* Suspends until fd is readable / writable (edge cases as poll(2)). At most one reader and one writer wait for an fd.
  * The fd must stay open meanwhile: stop the waiting fiber first, then close. */
 struct error *fd_wait_read(int fd);

@@ -36,6 +36,8 @@ struct http_exchange { /* one request and its response; owned by the server */
 	struct http_headers headers;
 	int version;                /* 11 or 20 */
 	const struct tls_peer *peer; /* client certificate, or NULL: net/tls.h */
+	const char *peer_error;     /* why the one shown was not accepted, or NULL */
+	bool secure;                /* over TLS */
 	struct sockaddr_storage remote;
 	int64_t content_length;     /* -1: unknown */
 	void *impl;
@@ -66,7 +68,8 @@ struct error *http_body_all(struct http_exchange *x, size_t limit, struct str *o
 
 /* Response. Headers may be set until the first of respond/start. Values are copied. Content-Length, Date, Connection and
  * Transfer-Encoding are the server's own business. */
-void http_set_header(struct http_exchange *x, const char *name, struct str value);
+void http_set_header(struct http_exchange *x, const char *name, struct str value); /* replaces one set before */
+void http_add_header(struct http_exchange *x, const char *name, struct str value); /* one more of that name (Warning) */
 /* A whole answer. */
 struct error *http_respond(struct http_exchange *x, int status, struct str body);
 /* The same from shared blocks: the vectors are written without copying where TLS allows. */

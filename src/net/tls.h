@@ -13,13 +13,15 @@ struct tls_peer { /* a verified client certificate, as Kubernetes' x509 authenti
 	size_t n_organizations;
 	struct str uid;                  /* OID 1.3.6.1.4.1.57683.2, may be empty */
 	struct str credential_id;        /* "X509SHA256=<hex>" */
+	bool by_client_ca;               /* verified by client_ca_file: may be a user */
+	bool by_requestheader_ca;        /* verified by requestheader_ca_file: may only be a front proxy */
 };
 
 struct tls_server_opts {
 	const char *cert_file, *key_file; /* PEM, chain in cert_file; reloaded when the files change */
 	const char *client_ca_file;       /* NULL: client certificates are not asked for */
 	const char *requestheader_ca_file;/* second CA accepted for front-proxy certificates, or NULL */
-	bool require_client_cert;
+	bool require_client_cert;         /* else a missing or unverified one only leaves the peer NULL */
 	bool http2;                       /* offer h2 in ALPN */
 };
 struct tls_server;
@@ -44,6 +46,11 @@ struct error *tls_accept(struct tls_server *s, struct stream *raw, struct stream
 struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, struct stream **out);
 /* The verified peer of a tls_accept stream, or NULL. Lives as long as the stream. */
 const struct tls_peer *tls_stream_peer(struct stream *s);
+/* Why the certificate the client showed was not accepted, or NULL (accepted, or none shown). */
+const char *tls_stream_peer_error(struct stream *s);
+/* The stream below, for stream_fd and stream_on_hangup. */
+struct stream *tls_stream_raw(struct stream *s);
+bool stream_is_tls(const struct stream *s);
 /* "h2", "http/1.1" or "". */
 const char *tls_stream_alpn(struct stream *s);
 

@@ -1,0 +1,447 @@
+/*
+ * HTTP/1.1 messages (RFC 9112), strictly: whatever two parsers could read
+ * differently is refused, so that nothing can be smuggled through a proxy.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "net/internal.h"
+
+#define CHUNK_LINE_MAX 4096u
+#define TRAILER_MAX (64u << 10)
+
+size_t h1_head_end(const char *p, size_t n, size_t seen)
+{
+	size_t i = seen > 3 ? seen - 3 : 0;
+	const char *end = n > i ? memmem(p + i, n - i, "\r\n\r\n", 4) : NULL;
+
+	return end ? (size_t)(end - p) + 4 : 0;
+}
+
+static struct error *bad(const char *what)
+{
+	return error_status(400, "BadRequest", "malformed HTTP message: %s", what);
+}
+
+/* The next line without its CRLF; false when there is none or it has a stray CR, LF or NUL. */
+static bool next_line(struct str *rest, struct str *line)
+{
+	const char *lf = rest->n ? memchr(rest->p, '\n', rest->n) : NULL;
+
+	if (!lf || lf == rest->p || lf[-1] != '\r')
+		return false;
+	*line = str_of(rest->p, (size_t)(lf - rest->p) - 1);
+	*rest = str_sub(*rest, (size_t)(lf - rest->p) + 1, rest->n);
+	return !(line->n && (memchr(line->p, '\r', line->n) || memchr(line->p, 0, line->n)));
+}
+
+struct error *h1_parse_fields(struct arena *a, char *p, size_t n, header_list *out)
+{
+	struct str rest = str_of(p, n), line;
+
+	for (;;) {
+		if (!next_line(&rest, &line))
+			return bad("line end");
+		if (!line.n)
+			return rest.n ? bad("bytes behind the head") : NULL;
+		ptrdiff_t colon = str_index(line, ':');
+		struct str name = str_sub(line, 0, colon > 0 ? (size_t)colon : 0);
+
+		/* Also refuses folded lines and a space before the colon. */
+		if (!http_is_token(name))
+			return bad("field name");
+		struct str value = str_trim(str_sub(line, (size_t)colon + 1, line.n));
+
+		if (!http_value_ok(value))
+			return bad("field value");
+		if (out->n >= HEADERS_MAX)
+			return error_status(431, "RequestHeaderFieldsTooLarge", "more than %u header fields", HEADERS_MAX);
+		for (size_t i = 0; i < name.n; i++) {
+			char *c = (char *)(uintptr_t)&name.p[i];
+
+			if (*c >= 'A' && *c <= 'Z')
+				*c = (char)(*c + 32);
+		}
+		*arena_push(a, out) = (struct http_header){name, value};
+	}
+}
+
+/* Is `word` one of a comma-separated list? */
+static bool list_has(struct str list, const char *word)
+{
+	for (struct str rest = list; rest.p;)
+		if (str_eq_nocase(str_trim(str_cut(&rest, ',')), str_from(word)))
+			return true;
+	return false;
+}
+
+static struct error *read_framing(struct h1_head *h)
+{
+	int te = 0;
+
+	h->content_length = -1;
+	for (uint32_t i = 0; i < h->headers.n; i++) {
+		struct str name = h->headers.v[i].name, v = h->headers.v[i].value;
+
+		if (str_eq(name, STR("content-length"))) {
+			uint64_t len;
+
+			/* str_to_u64 takes digits only; a list, even of equal numbers, is refused. */
+			if (!v.n || v.p[0] == '+' || !str_to_u64(v, &len) || len > INT64_MAX)
+				return bad("Content-Length");
+			if (h->content_length >= 0 && (uint64_t)h->content_length != len)
+				return bad("two different Content-Length fields");
+			h->content_length = (int64_t)len;
+		} else if (str_eq(name, STR("transfer-encoding"))) {
+			if (te++ || !str_eq_nocase(v, STR("chunked")))
+				return error_status(501, "NotImplemented", "Transfer-Encoding other than chunked");
+			h->chunked = true;
+		} else if (str_eq(name, STR("connection"))) {
+			h->close = h->close || list_has(v, "close");
+			h->keep_alive = h->keep_alive || list_has(v, "keep-alive");
+			h->upgrade = h->upgrade || list_has(v, "upgrade");
+		} else if (str_eq(name, STR("host"))) {
+			if (h->has_host)
+				return bad("two Host fields");
+			h->has_host = true;
+			h->host = v;
+		} else if (str_eq(name, STR("expect"))) {
+			if (!str_eq_nocase(v, STR("100-continue")))
+				return error_status(417, "ExpectationFailed", "Expect other than 100-continue");
+			h->expect_continue = true;
+		}
+	}
+	if (h->chunked && h->content_length >= 0)
+		return bad("both Content-Length and Transfer-Encoding");
+	if (h->chunked && h->minor == 0)
+		return bad("Transfer-Encoding in HTTP/1.0");
+	return NULL;
+}
+
+static bool parse_version(struct str s, int *minor)
+{
+	if (s.n != 8 || memcmp(s.p, "HTTP/1.", 7) != 0 || s.p[7] < '0' || s.p[7] > '9')
+		return false;
+	*minor = s.p[7] == '0' ? 0 : 1;
+	return true;
+}
+
+static bool target_ok(struct str t)
+{
+	for (size_t i = 0; i < t.n; i++)
+		if ((unsigned char)t.p[i] <= 32 || t.p[i] == 127)
+			return false;
+	return t.n > 0;
+}
+
+struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_head *h)
+{
+	struct str rest = str_of(p, n), line;
+
+	*h = (struct h1_head){.request = true, .content_length = -1};
+	if (!next_line(&rest, &line))
+		return bad("request line");
+	ptrdiff_t s1 = str_index(line, ' '), s2 = str_rindex(line, ' ');
+
+	if (s1 <= 0 || s2 <= s1)
+		return bad("request line");
+	h->method = str_sub(line, 0, (size_t)s1);
+	h->target = str_sub(line, (size_t)s1 + 1, (size_t)s2);
+	struct str version = str_sub(line, (size_t)s2 + 1, line.n);
+
+	if (!http_is_token(h->method) || !target_ok(h->target))
+		return bad("request line");
+	if (!parse_version(version, &h->minor))
+		return str_has_prefix(version, STR("HTTP/")) && version.n == 8
+			       ? error_status(505, "HTTPVersionNotSupported", "HTTP version")
+			       : bad("request line");
+	TRY(h1_parse_fields(a, (char *)(uintptr_t)rest.p, rest.n, &h->headers));
+	TRY(read_framing(h));
+	if (str_has_prefix(h->target, STR("http://")) || str_has_prefix(h->target, STR("https://"))) {
+		/* Absolute form: its authority counts, not Host. */
+		struct str t = str_sub(h->target, (size_t)str_find(h->target, STR("://")) + 3, h->target.n);
+		ptrdiff_t slash = str_index(t, '/');
+
+		h->host = slash < 0 ? t : str_sub(t, 0, (size_t)slash);
+		h->target = slash < 0 ? STR("/") : str_sub(t, (size_t)slash, t.n);
+	} else if (h->target.p[0] != '/' && !(str_eq(h->method, STR("OPTIONS")) && str_eq(h->target, STR("*")))) {
+		return bad("request target");
+	}
+	if (h->minor >= 1 && !h->has_host)
+		return bad("no Host field");
+	if (h->minor == 0)
+		h->expect_continue = false;
+	return NULL;
+}
+
+struct error *h1_parse_response(struct arena *a, char *p, size_t n, struct h1_head *h)
+{
+	struct str rest = str_of(p, n), line;
+	int64_t status;
+
+	*h = (struct h1_head){.content_length = -1};
+	if (!next_line(&rest, &line) || line.n < 12 || !parse_version(str_sub(line, 0, 8), &h->minor) || line.p[8] != ' ' ||
+	    !str_to_i64(str_sub(line, 9, 12), &status) || status < 100 || status > 999 || (line.n > 12 && line.p[12] != ' '))
+		return error_sys(EPROTO, "malformed HTTP status line");
+	h->status = (int)status;
+	h->reason = str_sub(line, 13, line.n);
+	struct error *e = h1_parse_fields(a, (char *)(uintptr_t)rest.p, rest.n, &h->headers);
+
+	if (!e)
+		e = read_framing(h);
+	if (e) {
+		/* The status of these errors is meant for clients of ours, not for us. */
+		e->status = 0;
+		e->sys = EPROTO;
+	}
+	return e;
+}
+
+/* ---- buffered reading ---- */
+
+struct error *rbuf_fill(struct rbuf *b, size_t limit, bool *eof)
+{
+	size_t got;
+
+	*eof = false;
+	if (b->off == b->n) {
+		/* Nothing buffered: wait with the thread's buffer, so that idle connections hold none. */
+		char *scratch = net_scratch();
+
+		free(b->p);
+		b->p = NULL;
+		b->off = b->n = b->cap = 0;
+		TRY(stream_read(b->s, scratch, 16384, &got));
+		if (!got) {
+			*eof = true;
+			return NULL;
+		}
+		b->cap = got < 1024 ? 1024 : got;
+		b->p = xmalloc(b->cap);
+		memcpy(b->p, scratch, got);
+		b->n = got;
+		return NULL;
+	}
+	if (b->off) {
+		memmove(b->p, b->p + b->off, b->n - b->off);
+		b->n -= b->off;
+		b->off = 0;
+	}
+	if (b->n == b->cap) {
+		if (b->n >= limit)
+			return error_status(431, "RequestHeaderFieldsTooLarge", "HTTP head larger than %zu bytes", limit);
+		b->cap = b->cap * 2 < limit ? b->cap * 2 : limit;
+		b->p = xrealloc(b->p, b->cap);
+	}
+	TRY(stream_read(b->s, b->p + b->n, b->cap - b->n, &got));
+	b->n += got;
+	*eof = got == 0;
+	return NULL;
+}
+
+void rbuf_free(struct rbuf *b)
+{
+	free(b->p);
+	*b = (struct rbuf){.s = b->s};
+}
+
+/* ---- bodies ---- */
+
+static struct error *cut_short(void)
+{
+	return error_sys(EPIPE, "HTTP body ended early");
+}
+
+/* Bytes from the buffer or, when it is empty, from the stream. */
+static struct error *take(struct rbuf *in, void *p, size_t n, size_t *got)
+{
+	size_t have = in->n - in->off;
+
+	if (have) {
+		*got = have < n ? have : n;
+		memcpy(p, in->p + in->off, *got);
+		in->off += *got;
+		return NULL;
+	}
+	return stream_read(in->s, p, n, got);
+}
+
+/* A line with its CRLF at the front of the buffer; *len counts both. */
+static struct error *buffered_line(struct rbuf *in, size_t max, size_t *len)
+{
+	for (;;) {
+		const char *start = in->p + in->off, *lf = in->n > in->off ? memchr(start, '\n', in->n - in->off) : NULL;
+		bool eof;
+
+		if (lf) {
+			*len = (size_t)(lf - start) + 1;
+			return *len >= 2 && lf[-1] == '\r' && *len <= max ? NULL : bad("chunk");
+		}
+		if (in->n - in->off > max)
+			return bad("chunk line too long");
+		TRY(rbuf_fill(in, max + SCRATCH, &eof));
+		if (eof)
+			return cut_short();
+	}
+}
+
+static struct error *chunk_size(struct h1_body *b, struct rbuf *in)
+{
+	size_t len, i = 0;
+	uint64_t size = 0;
+
+	TRY(buffered_line(in, CHUNK_LINE_MAX, &len));
+	const char *p = in->p + in->off;
+
+	for (; i < len; i++) {
+		int d = p[i] >= '0' && p[i] <= '9'   ? p[i] - '0'
+			: p[i] >= 'a' && p[i] <= 'f' ? p[i] - 'a' + 10
+			: p[i] >= 'A' && p[i] <= 'F' ? p[i] - 'A' + 10
+						     : -1;
+
+		if (d < 0)
+			break;
+		if (i >= 15)
+			return bad("chunk size");
+		size = size * 16 + (uint64_t)d;
+	}
+	/* Extensions are allowed and mean nothing; control characters in them are not. */
+	if (i == 0 || (i != len - 2 && p[i] != ';' && p[i] != ' ' && p[i] != '\t') ||
+	    !http_value_ok(str_of(p + i, len - 2 - i)))
+		return bad("chunk size");
+	in->off += len;
+	b->left = size;
+	b->in_chunk = true;
+	return NULL;
+}
+
+static struct error *trailers(struct h1_body *b, struct rbuf *in)
+{
+	/* Lines up to the empty one. */
+	buf_cleanup struct buf all = {0};
+	size_t len;
+
+	do {
+		TRY(buffered_line(in, TRAILER_MAX, &len));
+		buf_append(&all, in->p + in->off, len);
+		in->off += len;
+		if (all.n > TRAILER_MAX)
+			return bad("trailers too long");
+	} while (len > 2);
+	struct arena own = {0}, *a = b->ta ? b->ta : &own;
+	header_list dropped = {0};
+	struct error *e = h1_parse_fields(a, arena_strz(a, buf_view(&all)), all.n, b->ta ? &b->trailers : &dropped);
+
+	arena_free(&own);
+	return e;
+}
+
+struct error *h1_body_read(struct h1_body *b, struct rbuf *in, void *p, size_t n, size_t *got)
+{
+	*got = 0;
+	if (b->done || !n)
+		return NULL;
+	switch (b->kind) {
+	case H1_NONE:
+		b->done = true;
+		return NULL;
+	case H1_UNTIL_CLOSE:
+		TRY(take(in, p, n, got));
+		b->done = *got == 0;
+		return NULL;
+	case H1_LENGTH:
+		if (b->left) {
+			TRY(take(in, p, b->left < n ? (size_t)b->left : n, got));
+			if (!*got)
+				return cut_short();
+			b->left -= *got;
+		}
+		b->done = b->left == 0;
+		return NULL;
+	case H1_CHUNKED:
+		break;
+	}
+	if (!b->in_chunk) {
+		TRY(chunk_size(b, in));
+		if (!b->left) {
+			TRY(trailers(b, in));
+			b->done = true;
+			return NULL;
+		}
+	}
+	TRY(take(in, p, b->left < n ? (size_t)b->left : n, got));
+	if (!*got)
+		return cut_short();
+	b->left -= *got;
+	if (!b->left) {
+		size_t len;
+
+		TRY(buffered_line(in, CHUNK_LINE_MAX, &len));
+		if (len != 2)
+			return bad("chunk end");
+		in->off += 2;
+		b->in_chunk = false;
+	}
+	return NULL;
+}
+
+/* ---- upgraded streams ---- */
+
+struct unbuffered {
+	struct stream s;
+	struct stream *under;
+	char *p;
+	size_t off, n;
+};
+
+static struct error *ub_read(struct stream *s, void *p, size_t n, size_t *got)
+{
+	struct unbuffered *u = (struct unbuffered *)s;
+	size_t have = u->n - u->off;
+
+	if (!have)
+		return stream_read(u->under, p, n, got);
+	*got = have < n ? have : n;
+	memcpy(p, u->p + u->off, *got);
+	u->off += *got;
+	if (u->off == u->n) {
+		free(u->p);
+		u->p = NULL;
+	}
+	return NULL;
+}
+
+static struct error *ub_writev(struct stream *s, struct iovec *iov, int n)
+{
+	return stream_writev(((struct unbuffered *)s)->under, iov, n);
+}
+
+static struct error *ub_shutdown(struct stream *s)
+{
+	return stream_shutdown(((struct unbuffered *)s)->under);
+}
+
+static void ub_close(struct stream *s)
+{
+	struct unbuffered *u = (struct unbuffered *)s;
+
+	stream_close(u->under);
+	free(u->p);
+	free(u);
+}
+
+static const struct stream_ops ub_ops = {ub_read, ub_writev, ub_shutdown, ub_close};
+
+struct stream *h1_unbuffer(struct rbuf *in, struct stream *s)
+{
+	if (in->off == in->n) {
+		rbuf_free(in);
+		return s;
+	}
+	struct unbuffered *u = xmalloc(sizeof *u);
+
+	*u = (struct unbuffered){.s.ops = &ub_ops, .under = s, .p = in->p, .off = in->off, .n = in->n};
+	in->p = NULL;
+	in->off = in->n = in->cap = 0;
+	return &u->s;
+}

@@ -1,0 +1,1248 @@
+/*
+ * HTTP/2 connections on nghttp2, server and client.
+ *
+ * One fiber reads the connection; each request's handler has a fiber of its own. nghttp2 turns what they
+ * submit into frames, which pump() collects in one buffer; a write fiber, queued behind all handlers that
+ * are ready, sends what they have all produced with one write. What does not fit the peer's window or the
+ * buffer stays with the handler, which waits: nothing is queued without bound.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <nghttp2/nghttp2.h>
+
+#include "net/internal.h"
+
+#define FRAME 16384u
+#define FRAME_TLS (FRAME - 9)         /* frame and head fill one TLS record */
+#define OUT_CAP (8 * (FRAME + 9) + 4096)
+#define OUT_IOV 128
+#define OUT_EXT (1u << 20)            /* bytes of handlers' memory in one write */
+#define EXT_MIN 4096u                 /* smaller pieces are copied */
+#define STREAM_WINDOW (256 << 10)     /* of request bodies */
+#define CONN_WINDOW (1 << 20)
+#define CLIENT_STREAM_WINDOW (4 << 20)
+#define CLIENT_CONN_WINDOW (16 << 20)
+#define WRITE_STALL_MS 120000         /* a peer that takes nothing for so long is gone */
+#define CLOSE_FLUSH_MS 1000
+#define RESET_BURST 1000              /* resets and other churn by the peer: this many, */
+#define RESET_PER_SECOND 100          /* refilled so fast */
+#define PING_AFTER_MS 30000           /* client: silence after which the server is asked for a sign of life, */
+#define PING_WAIT_MS 15000            /* and given up */
+#define SPARE_STREAMS 64
+
+struct out {
+	char *p;           /* OUT_CAP bytes, from the thread's pool */
+	size_t n, ext;
+	struct iovec iov[OUT_IOV];
+	int niov;
+	uint64_t gen;
+};
+
+struct h2s;
+struct h2 {
+	struct stream *s;
+	nghttp2_session *ng;
+	struct conn *conn;      /* server */
+	bool server, tls, broken, closing, draining, over;
+	struct out *out;        /* being filled; NULL: empty */
+	struct out *writing;
+	uint64_t gen, written;  /* generation being filled; the last one written */
+	bool flushing;
+	struct fiber *flusher, *reader;
+	struct waitq room;      /* a write ended: the memory it held is released */
+	struct waitq ends;      /* handlers and the flusher that end, at the close */
+	struct h2s *streams;
+	size_t n_streams, n_handlers;
+	int64_t tokens, tokens_at;
+	unsigned refs;          /* client: pool and requests */
+	bool goaway;            /* client: no new requests */
+	bool ping_sent;
+};
+
+struct h2s {
+	struct xchg x;          /* server; first */
+	struct h2 *c;
+	struct h2s *next, *prev;
+	int32_t id;
+	struct fiber *fiber;    /* of the handler, once it runs */
+	bool closed;            /* nghttp2 is done with it */
+	bool in_use;            /* a handler or a caller holds it */
+	bool in_ended, too_large, bad, got_host;
+	uint32_t why;           /* how it closed */
+	struct buf body;
+	size_t body_off;
+	struct waitq wq;
+	/* What its fiber is sending. */
+	struct iovec *src;
+	int nsrc;
+	size_t src_left;
+	bool src_eof, submitted, trailers_sent;
+	uint64_t ext_gen;       /* the last write that holds its memory */
+	size_t head_bytes;
+	/* client */
+	struct resp resp;
+	struct arena *ra;
+	struct http_headers *rh;
+	header_list headers, rtrailers;
+	int status;
+	int64_t content_length;
+	bool head_done;
+};
+
+/* ---- pools of the thread ---- */
+
+static _Thread_local struct out *spare_out[4];
+static _Thread_local int n_spare_out;
+static _Thread_local struct h2s *spare_streams;
+static _Thread_local int n_spare_streams;
+
+static struct out *out_get(void)
+{
+	struct out *o = n_spare_out ? spare_out[--n_spare_out] : NULL;
+
+	if (!o) {
+		o = xmalloc(sizeof *o);
+		o->p = xmalloc(OUT_CAP);
+	}
+	o->n = o->ext = 0;
+	o->niov = 0;
+	return o;
+}
+
+static void out_put(struct out *o)
+{
+	if (!o)
+		return;
+	if (n_spare_out < 4) {
+		spare_out[n_spare_out++] = o;
+	} else {
+		free(o->p);
+		free(o);
+	}
+}
+
+static struct h2s *stream_new(struct h2 *c)
+{
+	struct h2s *s = spare_streams;
+
+	if (s) {
+		spare_streams = s->next;
+		n_spare_streams--;
+		struct arena keep = s->x.arena;
+		struct buf body = s->body;
+
+		memset(s, 0, sizeof *s);
+		s->x.arena = keep;
+		s->body = body;
+	} else {
+		s = xcalloc(1, sizeof *s);
+	}
+	s->c = c;
+	s->content_length = -1;
+	s->next = c->streams;
+	if (s->next)
+		s->next->prev = s;
+	c->streams = s;
+	c->n_streams++;
+	return s;
+}
+
+static void stream_free(struct h2s *s)
+{
+	struct h2 *c = s->c;
+
+	if (s->prev)
+		s->prev->next = s->next;
+	else
+		c->streams = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+	c->n_streams--;
+	/* The reader waits for the last one when the connection is to end. */
+	if (!c->n_streams && c->draining && c->reader)
+		fiber_cancel(c->reader);
+	if (n_spare_streams < SPARE_STREAMS) {
+		if (s->x.arena.total > 16384)
+			arena_free(&s->x.arena);
+		else
+			arena_reset(&s->x.arena);
+		if (s->body.cap > 4096)
+			buf_free(&s->body);
+		s->body.n = 0;
+		s->next = spare_streams;
+		spare_streams = s;
+		n_spare_streams++;
+		return;
+	}
+	arena_free(&s->x.arena);
+	buf_free(&s->body);
+	free(s);
+}
+
+/* ---- output ---- */
+
+static void out_copy(struct h2 *c, const void *p, size_t n)
+{
+	struct out *o = c->out;
+
+	assert(OUT_CAP - o->n >= n);
+	char *at = o->p + o->n;
+
+	memcpy(at, p, n);
+	o->n += n;
+	struct iovec *last = o->niov ? &o->iov[o->niov - 1] : NULL;
+
+	if (last && (char *)last->iov_base + last->iov_len == at)
+		last->iov_len += n;
+	else
+		o->iov[o->niov++] = (struct iovec){at, n};
+}
+
+static bool out_has_room(const struct h2 *c)
+{
+	const struct out *o = c->out;
+
+	/* One frame takes at most three vectors and, copied, its size; odd vectors of a handler may take more: see send_data. */
+	return !o || (OUT_CAP - o->n >= FRAME + 9 && o->niov < OUT_IOV - 4 && o->ext < OUT_EXT);
+}
+
+static void break_conn(struct h2 *c)
+{
+	if (c->broken)
+		return;
+	c->broken = true;
+	if (c->reader)
+		fiber_cancel(c->reader);
+	waitq_wake_all(&c->room);
+	for (struct h2s *s = c->streams; s; s = s->next)
+		waitq_wake_all(&s->wq);
+}
+
+static void flush_fiber(void *arg);
+
+/* Collects frames from nghttp2 while there is room, and has them written soon. */
+static void pump(struct h2 *c)
+{
+	const uint8_t *p;
+	ssize_t n;
+
+	while (!c->broken && out_has_room(c)) {
+		if (!c->out) {
+			if (!nghttp2_session_want_write(c->ng))
+				break;
+			c->out = out_get();
+			c->out->gen = ++c->gen;
+		}
+		n = nghttp2_session_mem_send(c->ng, &p);
+		if (n < 0)
+			break_conn(c);
+		if (n <= 0)
+			break;
+		out_copy(c, p, (size_t)n);
+	}
+	if (c->out && !c->out->niov) {
+		out_put(c->out);
+		c->out = NULL;
+		c->gen--;
+	}
+	if (c->out && !c->flushing) {
+		c->flushing = true;
+		fiber_spawn("http2 write", flush_fiber, c);
+	}
+}
+
+static void flush_fiber(void *arg)
+{
+	struct h2 *c = arg;
+
+	c->flusher = fiber_self();
+	while (c->out && !c->broken) {
+		struct out *o = c->writing = c->out;
+
+		c->out = NULL;
+		int64_t t = deadline_push(WRITE_STALL_MS);
+		struct error *e = stream_writev(c->s, o->iov, o->niov);
+
+		deadline_pop(t);
+		c->writing = NULL;
+		c->written = o->gen;
+		out_put(o);
+		if (e) {
+			log_v(4, "http2: %s", e->message);
+			error_free(e);
+			break_conn(c);
+		} else {
+			pump(c);
+		}
+		waitq_wake_all(&c->room);
+	}
+	c->flusher = NULL;
+	c->flushing = false;
+	waitq_wake_all(&c->room);
+	waitq_wake_all(&c->ends);
+}
+
+static nghttp2_nv nv_of(struct str name, struct str value)
+{
+	return (nghttp2_nv){(uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, NGHTTP2_NV_FLAG_NONE};
+}
+
+static void submit_trailers(struct h2s *s)
+{
+	nghttp2_nv nv[32];
+	size_t n = 0;
+
+	if (s->trailers_sent || !s->x.trailers.n)
+		return;
+	s->trailers_sent = true;
+	for (uint32_t i = 0; i < s->x.trailers.n && n < 32; i++)
+		nv[n++] = nv_of(s->x.trailers.v[i].name, s->x.trailers.v[i].value);
+	nghttp2_submit_trailer(s->c->ng, s->id, nv, n);
+}
+
+static ssize_t read_src(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
+			nghttp2_data_source *source, void *user)
+{
+	struct h2s *s = source->ptr;
+
+	if (!s->src_left && !s->src_eof)
+		return NGHTTP2_ERR_DEFERRED;
+	size_t n = s->src_left < length ? s->src_left : length;
+
+	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+	if (s->src_eof && n == s->src_left) {
+		*flags |= NGHTTP2_DATA_FLAG_EOF;
+		if (s->x.trailers.n) {
+			*flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+			submit_trailers(s);
+		}
+	}
+	return (ssize_t)n;
+}
+
+/* nghttp2 has a DATA frame to send: its head, then `length` bytes of what the stream's fiber is sending. */
+static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t length,
+		     nghttp2_data_source *source, void *user)
+{
+	struct h2 *c = user;
+	struct h2s *s = source->ptr;
+
+	/* nghttp2 goes on to the next frame by itself; told so, it keeps this one for the next mem_send. */
+	if (!out_has_room(c))
+		return NGHTTP2_ERR_WOULDBLOCK;
+	out_copy(c, head, 9);
+	s->src_left -= length;
+	while (length) {
+		struct iovec *v = s->src;
+
+		if (!v->iov_len) {
+			s->src++;
+			s->nsrc--;
+			continue;
+		}
+		size_t k = v->iov_len < length ? v->iov_len : length;
+
+		if (c->tls || k < EXT_MIN || c->out->niov > OUT_IOV - 2) {
+			out_copy(c, v->iov_base, k);
+		} else {
+			c->out->iov[c->out->niov++] = (struct iovec){v->iov_base, k};
+			c->out->ext += k;
+			s->ext_gen = c->out->gen;
+		}
+		v->iov_base = (char *)v->iov_base + k;
+		v->iov_len -= k;
+		length -= k;
+	}
+	if (!s->src_left)
+		waitq_wake_all(&s->wq);
+	return 0;
+}
+
+static ssize_t frame_length(nghttp2_session *ng, uint8_t type, int32_t id, int32_t session_window, int32_t stream_window,
+			    uint32_t max_frame, void *user)
+{
+	const struct h2 *c = user;
+	uint32_t n = c->tls ? FRAME_TLS : FRAME;
+
+	return n < max_frame ? n : max_frame;
+}
+
+static struct error *stream_ended(const struct h2s *s)
+{
+	if (s->c->broken || s->c->over)
+		return error_sys(ECONNRESET, "HTTP/2 connection ended");
+	return error_sys(ECONNRESET, "HTTP/2 stream reset by peer: %s", nghttp2_http2_strerror(s->why));
+}
+
+/* The vectors go back to the caller: nothing may refer to them any more. */
+static void src_release(struct h2s *s)
+{
+	struct h2 *c = s->c;
+
+	s->src = NULL;
+	s->nsrc = 0;
+	s->src_left = 0;
+	/* A write that holds them must end first: it does, or the connection breaks after WRITE_STALL_MS. */
+	fiber_shield_begin();
+	while (s->ext_gen > c->written && (c->flushing || (c->out && !c->broken)))
+		error_free(waitq_wait(&c->room));
+	fiber_shield_end();
+}
+
+/* Hands vectors (or the end) to nghttp2 and waits until all has been taken over or written. */
+static struct error *send_src(struct h2s *s, struct iovec *iov, int n, size_t total, bool eof)
+{
+	struct h2 *c = s->c;
+	struct error *e = NULL;
+
+	s->src = iov;
+	s->nsrc = n;
+	s->src_left = total;
+	s->src_eof = eof;
+	if (s->submitted)
+		nghttp2_session_resume_data(c->ng, s->id);
+	pump(c);
+	/* When the buffer or the peer's window is full: the write fiber or the reader pumps as soon as it is not. */
+	while (!e && s->src_left && !s->closed && !c->broken)
+		e = waitq_wait(&s->wq);
+	bool cut = s->src_left > 0;
+
+	if (s->src_left || s->ext_gen > c->written)
+		src_release(s);
+	if (e) {
+		/* Half a body was promised and will not come. */
+		if (!s->closed && !c->broken) {
+			nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_INTERNAL_ERROR);
+			pump(c);
+		}
+		return e;
+	}
+	if (cut || c->broken)
+		return stream_ended(s);
+	return NULL;
+}
+
+/* ---- input ---- */
+
+static struct error *body_read(struct h2s *s, void *p, size_t n, size_t *got)
+{
+	struct h2 *c = s->c;
+
+	while (s->body_off == s->body.n) {
+		if (s->in_ended)
+			return NULL;
+		if (s->closed || c->broken)
+			return stream_ended(s);
+		TRY(waitq_wait(&s->wq));
+	}
+	*got = s->body.n - s->body_off;
+	if (*got > n)
+		*got = n;
+	memcpy(p, s->body.p + s->body_off, *got);
+	s->body_off += *got;
+	if (s->body_off == s->body.n)
+		s->body_off = s->body.n = 0;
+	/* Now the peer may send as much again. */
+	if (!c->broken) {
+		if (s->closed)
+			nghttp2_session_consume_connection(c->ng, *got);
+		else
+			nghttp2_session_consume(c->ng, s->id, *got);
+		pump(c);
+	}
+	return NULL;
+}
+
+/* Bytes nobody will read do not count against the connection's window. */
+static void body_drop(struct h2s *s)
+{
+	size_t n = s->body.n - s->body_off;
+
+	if (n && !s->c->broken)
+		nghttp2_session_consume_connection(s->c->ng, n);
+	s->body.n = s->body_off = 0;
+}
+
+static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *user)
+{
+	struct h2s *s = nghttp2_session_get_stream_user_data(ng, id);
+
+	if (!s || !s->in_use) {
+		nghttp2_session_consume(ng, id, n);
+		return 0;
+	}
+	/* At most a window of it. The front is moved away once it is the larger part. */
+	if (s->body_off > s->body.n / 2) {
+		memmove(s->body.p, s->body.p + s->body_off, s->body.n - s->body_off);
+		s->body.n -= s->body_off;
+		s->body_off = 0;
+	}
+	buf_append(&s->body, p, n);
+	waitq_wake_all(&s->wq);
+	return 0;
+}
+
+static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
+{
+	struct h2s *s = nghttp2_session_get_stream_user_data(ng, id);
+
+	if (!s)
+		return 0;
+	nghttp2_session_set_stream_user_data(ng, id, NULL);
+	s->closed = true;
+	s->why = code;
+	waitq_wake_all(&s->wq);
+	if (!s->in_use)
+		stream_free(s);
+	else if (s->fiber && code != NGHTTP2_NO_ERROR)
+		fiber_cancel(s->fiber);
+	return 0;
+}
+
+/* ---- server ---- */
+
+static struct h2s *of(struct xchg *x)
+{
+	return (struct h2s *)x;
+}
+
+static struct error *h2x_body_read(struct xchg *x, void *p, size_t n, size_t *got)
+{
+	return body_read(of(x), p, n, got);
+}
+
+static size_t fill_nv(struct h2s *s, nghttp2_nv *nv, char status[3], char length[24], int64_t total)
+{
+	struct xchg *x = &s->x;
+	size_t n = 0;
+
+	status[0] = (char)('0' + x->status / 100 % 10);
+	status[1] = (char)('0' + x->status / 10 % 10);
+	status[2] = (char)('0' + x->status % 10);
+	nv[n++] = nv_of(STR(":status"), str_of(status, 3));
+	for (uint32_t i = 0; i < x->out.n; i++)
+		nv[n++] = nv_of(x->out.v[i].name, x->out.v[i].value);
+	if (total >= 0 && !http_bodyless(x->status)) {
+		char *p = length + 24;
+		uint64_t v = (uint64_t)total;
+
+		do {
+			*--p = (char)('0' + v % 10);
+			v /= 10;
+		} while (v);
+		nv[n++] = nv_of(STR("content-length"), str_of(p, (size_t)(length + 24 - p)));
+	}
+	nv[n++] = nv_of(STR("date"), http_date());
+	return n;
+}
+
+static struct error *submit_head(struct h2s *s, int64_t total, bool body)
+{
+	nghttp2_nv few[24], *nv = few;
+	char status[3], length[24];
+	nghttp2_data_provider dp = {.source.ptr = s, .read_callback = read_src};
+
+	if (s->closed || s->c->broken)
+		return stream_ended(s);
+	if (s->x.out.n + 3 > 24)
+		nv = xmalloc((s->x.out.n + 3) * sizeof *nv);
+	size_t n = fill_nv(s, nv, status, length, total);
+	int r = nghttp2_submit_response(s->c->ng, s->id, nv, n, body ? &dp : NULL);
+
+	if (nv != few)
+		free(nv);
+	if (r < 0)
+		return error_sys(EPROTO, "HTTP/2 response: %s", nghttp2_strerror(r));
+	s->submitted = body;
+	return NULL;
+}
+
+static struct error *h2x_respond(struct xchg *x, struct iovec *iov, int n, size_t total)
+{
+	struct h2s *s = of(x);
+	bool body = total && !x->head && !http_bodyless(x->status);
+
+	if (!body) {
+		TRY(submit_head(s, (int64_t)total, false));
+		pump(s->c);
+		return NULL;
+	}
+	s->src = iov;
+	s->nsrc = n;
+	s->src_left = total;
+	s->src_eof = true;
+	struct error *e = submit_head(s, (int64_t)total, true);
+
+	if (e) {
+		s->src_left = 0;
+		return e;
+	}
+	/* Submitted with its data: send_src has nothing to resume. */
+	s->submitted = false;
+	e = send_src(s, iov, n, total, true);
+	s->submitted = true;
+	return e;
+}
+
+static struct error *h2x_start(struct xchg *x)
+{
+	struct h2s *s = of(x);
+
+	TRY(submit_head(s, -1, !x->head && !http_bodyless(x->status)));
+	pump(s->c);
+	return NULL;
+}
+
+static struct error *h2x_writev(struct xchg *x, struct iovec *iov, int n, size_t total)
+{
+	struct h2s *s = of(x);
+
+	if (s->closed || s->c->broken)
+		return stream_ended(s);
+	return send_src(s, iov, n, total, false);
+}
+
+static struct error *h2x_end(struct xchg *x)
+{
+	struct h2s *s = of(x);
+
+	if (!s->submitted)
+		return NULL;
+	if (s->closed || s->c->broken)
+		return stream_ended(s);
+	/* An empty DATA frame with END_STREAM, or trailers. */
+	return send_src(s, NULL, 0, 0, true);
+}
+
+static bool h2x_gone(struct xchg *x)
+{
+	struct h2s *s = of(x);
+
+	return s->c->broken || (s->closed && s->why != NGHTTP2_NO_ERROR);
+}
+
+static const struct xchg_ops h2_ops = {h2x_body_read, h2x_respond, h2x_start, h2x_writev, h2x_end, NULL, h2x_gone};
+
+static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *user)
+{
+	struct h2 *c = user;
+
+	if (f->hd.type != NGHTTP2_HEADERS || f->headers.cat != NGHTTP2_HCAT_REQUEST)
+		return 0;
+	struct h2s *s = stream_new(c);
+
+	s->id = f->hd.stream_id;
+	xchg_init(&s->x, &h2_ops);
+	nghttp2_session_set_stream_user_data(ng, s->id, s);
+	return 0;
+}
+
+static int on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t nn, const uint8_t *value,
+		     size_t nv, uint8_t flags, void *user)
+{
+	struct h2s *s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
+	struct http_exchange *x;
+
+	/* Trailers of requests are of no use to anyone. */
+	if (!s || f->hd.type != NGHTTP2_HEADERS || f->headers.cat != NGHTTP2_HCAT_REQUEST)
+		return 0;
+	s->head_bytes += nn + nv + 32;
+	if (s->too_large || s->head_bytes > s->c->conn->srv->o.max_header_bytes || s->x.in.n >= HEADERS_MAX) {
+		s->too_large = true;
+		return 0;
+	}
+	x = &s->x.x;
+	struct str v = arena_str(&s->x.arena, str_of((const char *)value, nv));
+
+	if (nn > 0 && name[0] == ':') {
+		struct str n = str_of((const char *)name, nn);
+
+		if (str_eq(n, STR(":method")))
+			x->method = v;
+		else if (str_eq(n, STR(":path")))
+			http_set_target(x, v);
+		else if (str_eq(n, STR(":authority")))
+			x->host = v;
+		return 0;
+	}
+	struct http_header *h = arena_push(&s->x.arena, &s->x.in);
+
+	h->name = arena_str(&s->x.arena, str_of((const char *)name, nn));
+	h->value = v;
+	if (nn == 4 && memcmp(name, "host", 4) == 0 && !x->host.n)
+		x->host = v;
+	else if (nn == 14 && memcmp(name, "content-length", 14) == 0)
+		str_to_i64(v, &x->content_length); /* nghttp2 has checked it, and checks the body against it */
+	return 0;
+}
+
+static void refuse_large(struct h2s *s)
+{
+	nghttp2_nv nv[] = {nv_of(STR(":status"), STR("431"))};
+
+	nghttp2_submit_response(s->c->ng, s->id, nv, 1, NULL);
+}
+
+static void handler_fiber(void *arg)
+{
+	struct h2s *s = arg;
+	struct h2 *c = s->c;
+	struct http_server_opts *o = &c->conn->srv->o;
+
+	s->fiber = fiber_self();
+	if (!s->closed && !c->broken) {
+		o->handler(&s->x.x, o->ctx);
+		if (!s->x.started && !s->closed && !c->broken && !fiber_cancelled()) {
+			log_error("%.*s %.*s: the handler gave no answer", STR_ARG(s->x.x.method), STR_ARG(s->x.x.path));
+			error_free(http_respond(&s->x.x, 500, STR_NULL));
+		}
+	}
+	s->fiber = NULL;
+	s->in_use = false;
+	body_drop(s);
+	if (s->closed) {
+		stream_free(s);
+	} else if (!c->broken) {
+		/* Cut off; or answered before the request's body had ended, of which no more is wanted. */
+		if (!s->x.ended)
+			nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_INTERNAL_ERROR);
+		else if (!s->in_ended)
+			nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
+		pump(c);
+	}
+	c->n_handlers--;
+	waitq_wake_all(&c->ends);
+}
+
+/* The peer's churn costs tokens; an endless supply of it ends the connection. */
+static bool churn(struct h2 *c)
+{
+	int64_t now = now_ms();
+
+	c->tokens += (now - c->tokens_at) * RESET_PER_SECOND / 1000;
+	if (c->tokens > RESET_BURST)
+		c->tokens = RESET_BURST;
+	c->tokens_at = now;
+	return --c->tokens >= 0;
+}
+
+static int on_frame_server(nghttp2_session *ng, const nghttp2_frame *f, void *user)
+{
+	struct h2 *c = user;
+	struct h2s *s;
+
+	switch (f->hd.type) {
+	case NGHTTP2_HEADERS:
+		s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
+		if (!s)
+			break;
+		if (f->headers.cat == NGHTTP2_HCAT_REQUEST) {
+			if (f->hd.flags & NGHTTP2_FLAG_END_STREAM) {
+				s->in_ended = true;
+				s->x.x.content_length = 0;
+			}
+			if (s->too_large) {
+				refuse_large(s);
+				break;
+			}
+			struct http_exchange *x = &s->x.x;
+
+			x->version = 20;
+			x->headers = (struct http_headers){s->x.in.v, s->x.in.n};
+			x->remote = c->conn->remote;
+			x->secure = c->tls;
+			x->peer = tls_stream_peer(c->s);
+			x->peer_error = tls_stream_peer_error(c->s);
+			s->x.head = str_eq(x->method, STR("HEAD"));
+			s->in_use = true;
+			c->n_handlers++;
+			fiber_spawn("http2 request", handler_fiber, s);
+			break;
+		}
+		/* Trailers end the body. */
+		__attribute__((fallthrough));
+	case NGHTTP2_DATA:
+		if (!(f->hd.flags & NGHTTP2_FLAG_END_STREAM))
+			break;
+		s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
+		if (s) {
+			s->in_ended = true;
+			waitq_wake_all(&s->wq);
+		}
+		break;
+	case NGHTTP2_RST_STREAM:
+	case NGHTTP2_PRIORITY:
+	case NGHTTP2_PING:
+	case NGHTTP2_SETTINGS:
+		if (!churn(c))
+			return NGHTTP2_ERR_CALLBACK_FAILURE;
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+/* ---- the connection ---- */
+
+static void set_callbacks(nghttp2_session_callbacks *cb, bool server);
+
+static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int code, void *user)
+{
+	return churn(user) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+static struct h2 *h2_new(struct stream *s, struct conn *conn)
+{
+	static _Thread_local nghttp2_session_callbacks *callbacks[2];
+	struct h2 *c = xcalloc(1, sizeof *c);
+	bool server = conn != NULL;
+	nghttp2_option *opt;
+
+	c->s = s;
+	c->conn = conn;
+	c->server = server;
+	c->tls = stream_is_tls(s);
+	c->tokens = RESET_BURST;
+	c->tokens_at = now_ms();
+	if (!callbacks[server]) {
+		if (nghttp2_session_callbacks_new(&callbacks[server]) != 0)
+			die_oom();
+		set_callbacks(callbacks[server], server);
+	}
+	if (nghttp2_option_new(&opt) != 0)
+		die_oom();
+	nghttp2_option_set_no_auto_window_update(opt, 1);
+	/* Else nghttp2 keeps closed streams for a priority tree nobody uses. */
+	nghttp2_option_set_no_closed_streams(opt, 1);
+	nghttp2_option_set_peer_max_concurrent_streams(opt, 100);
+	int r = server ? nghttp2_session_server_new2(&c->ng, callbacks[server], c, opt)
+		       : nghttp2_session_client_new2(&c->ng, callbacks[server], c, opt);
+
+	nghttp2_option_del(opt);
+	if (r != 0)
+		die_oom();
+	nghttp2_settings_entry iv[4] = {
+		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, server ? (uint32_t)conn->srv->o.max_streams : 0},
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, server ? STREAM_WINDOW : CLIENT_STREAM_WINDOW},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, server ? (uint32_t)conn->srv->o.max_header_bytes : MAX_HEADER_BYTES},
+		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+	};
+
+	nghttp2_submit_settings(c->ng, NGHTTP2_FLAG_NONE, iv, server ? 3 : 4);
+	nghttp2_session_set_local_window_size(c->ng, NGHTTP2_FLAG_NONE, 0, server ? CONN_WINDOW : CLIENT_CONN_WINDOW);
+	return c;
+}
+
+static bool feed(struct h2 *c, const char *p, size_t n)
+{
+	ssize_t r = nghttp2_session_mem_recv(c->ng, (const uint8_t *)p, n);
+
+	if (r >= 0)
+		return true;
+	log_v(3, "http2: %s", nghttp2_strerror((int)r));
+	/* Mostly nghttp2 has queued the GOAWAY that says why; where a callback refused the peer, we do. */
+	if (r == NGHTTP2_ERR_CALLBACK_FAILURE)
+		nghttp2_session_terminate_session(c->ng, NGHTTP2_ENHANCE_YOUR_CALM);
+	return false;
+}
+
+static bool finished(struct h2 *c)
+{
+	return c->broken || (!nghttp2_session_want_read(c->ng) && !nghttp2_session_want_write(c->ng) && !c->n_streams);
+}
+
+/* Reads until the connection is to end. */
+static void read_loop(struct h2 *c, int64_t idle_ms)
+{
+	char *scratch = net_scratch();
+	size_t n;
+
+	while (!finished(c)) {
+		int64_t t = deadline_push(c->server ? idle_ms : c->ping_sent ? PING_WAIT_MS : PING_AFTER_MS);
+		struct error *e = stream_read(c->s, scratch, SCRATCH, &n);
+
+		deadline_pop(t);
+		if (error_is_sys(e, ETIMEDOUT)) {
+			error_clear(&e);
+			if (c->server) {
+				if (c->n_streams)
+					continue;
+				nghttp2_session_terminate_session(c->ng, NGHTTP2_NO_ERROR);
+				pump(c);
+				return;
+			}
+			if (!c->n_streams)
+				continue;
+			if (c->ping_sent)
+				return; /* no sign of life */
+			nghttp2_submit_ping(c->ng, NGHTTP2_FLAG_NONE, NULL);
+			c->ping_sent = true;
+			pump(c);
+			continue;
+		}
+		if (e || !n) {
+			error_free(e);
+			return;
+		}
+		c->ping_sent = false;
+		bool ok = feed(c, scratch, n);
+
+		pump(c);
+		if (!ok)
+			return;
+		/* Handlers of streams long reset still run: no new ones until they have ended. */
+		while (c->server && c->n_handlers > 2 * c->conn->srv->o.max_streams && !c->broken) {
+			e = waitq_wait(&c->ends);
+			if (e) {
+				error_free(e);
+				return;
+			}
+		}
+	}
+}
+
+/* Ends everything and waits until nothing refers to the connection. */
+static void wind_up(struct h2 *c)
+{
+	c->reader = NULL;
+	c->closing = true;
+	fiber_shield_begin();
+	/* What is collected (the last answers, GOAWAY) still goes out, if that is soon. */
+	int64_t end = now_ms() + CLOSE_FLUSH_MS;
+
+	while (!c->broken && c->flushing && now_ms() < end)
+		error_free(waitq_wait_ms(&c->ends, end - now_ms()));
+	c->over = true;
+	break_conn(c);
+	for (struct h2s *s = c->streams; s; s = s->next) {
+		if (!s->closed) {
+			s->closed = true;
+			s->why = NGHTTP2_CANCEL;
+		}
+		if (s->fiber)
+			fiber_cancel(s->fiber);
+		waitq_wake_all(&s->wq);
+	}
+	if (c->flusher)
+		fiber_cancel(c->flusher);
+	while (c->flushing || c->n_handlers)
+		error_free(waitq_wait(&c->ends));
+	out_put(c->out);
+	c->out = NULL;
+	waitq_wake_all(&c->room);
+	nghttp2_session_del(c->ng);
+	c->ng = NULL;
+	fiber_shield_end();
+}
+
+static void free_idle_streams(struct h2 *c)
+{
+	for (struct h2s *s = c->streams, *next; s; s = next) {
+		next = s->next;
+		if (!s->in_use)
+			stream_free(s);
+	}
+}
+
+static void server_drain(struct conn *conn)
+{
+	struct h2 *c = conn->impl;
+
+	if (c->draining || c->closing || c->broken)
+		return;
+	c->draining = true;
+	nghttp2_submit_goaway(c->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->ng), NGHTTP2_NO_ERROR, NULL,
+			      0);
+	pump(c);
+	if (!c->n_streams && c->reader)
+		fiber_cancel(c->reader);
+}
+
+void h2_serve(struct conn *conn, struct rbuf *in)
+{
+	struct h2 *c = h2_new(conn->s, conn);
+	bool ok = true;
+
+	c->reader = fiber_self();
+	conn->impl = c;
+	conn->drain = server_drain;
+	if (in->n > in->off) {
+		ok = feed(c, in->p + in->off, in->n - in->off);
+		rbuf_free(in);
+	}
+	pump(c);
+	if (ok)
+		read_loop(c, conn->srv->o.idle_timeout_ms);
+	conn->drain = NULL;
+	wind_up(c);
+	free_idle_streams(c);
+	assert(!c->n_streams);
+	free(c);
+}
+
+/* ---- client ---- */
+
+static int on_header_client(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t nn,
+			    const uint8_t *value, size_t nv, uint8_t flags, void *user)
+{
+	struct h2s *s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
+
+	if (!s || !s->in_use || f->hd.type != NGHTTP2_HEADERS)
+		return 0;
+	s->head_bytes += nn + nv + 32;
+	if (s->head_bytes > MAX_HEADER_BYTES || s->headers.n + s->rtrailers.n > HEADERS_MAX) {
+		s->too_large = true;
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* resets the stream */
+	}
+	if (nn == 7 && memcmp(name, ":status", 7) == 0) {
+		int64_t st = 0;
+
+		str_to_i64(str_of((const char *)value, nv), &st);
+		s->status = (int)st;
+		return 0;
+	}
+	if (s->status >= 100 && s->status < 200)
+		return 0;
+	struct http_header *h = s->head_done ? arena_push(s->ra, &s->rtrailers) : arena_push(s->ra, &s->headers);
+
+	h->name = arena_str(s->ra, str_of((const char *)name, nn));
+	h->value = arena_str(s->ra, str_of((const char *)value, nv));
+	if (!s->head_done && str_eq(h->name, STR("content-length")))
+		str_to_i64(h->value, &s->content_length);
+	return 0;
+}
+
+static int on_frame_client(nghttp2_session *ng, const nghttp2_frame *f, void *user)
+{
+	struct h2 *c = user;
+	struct h2s *s = f->hd.stream_id ? nghttp2_session_get_stream_user_data(ng, f->hd.stream_id) : NULL;
+
+	switch (f->hd.type) {
+	case NGHTTP2_HEADERS:
+		if (s && s->status >= 200)
+			s->head_done = true;
+		__attribute__((fallthrough));
+	case NGHTTP2_DATA:
+		if (s && (f->hd.flags & NGHTTP2_FLAG_END_STREAM))
+			s->in_ended = true;
+		if (s)
+			waitq_wake_all(&s->wq);
+		break;
+	case NGHTTP2_GOAWAY:
+		c->goaway = true;
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+static void set_callbacks(nghttp2_session_callbacks *cb, bool server)
+{
+	nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
+	nghttp2_session_callbacks_set_data_source_read_length_callback(cb, frame_length);
+	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
+	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+	if (server) {
+		nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
+		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+		nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_server);
+	} else {
+		nghttp2_session_callbacks_set_on_header_callback(cb, on_header_client);
+		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_client);
+	}
+}
+
+static void client_fiber(void *arg)
+{
+	struct h2 *c = arg;
+
+	c->reader = fiber_self();
+	if (!c->broken) {
+		pump(c);
+		read_loop(c, 0);
+	}
+	c->goaway = true;
+	wind_up(c);
+	free_idle_streams(c);
+	stream_close(c->s);
+	c->s = NULL;
+	h2_unref(c);
+}
+
+struct h2 *h2_client_new(struct stream *s)
+{
+	struct h2 *c = h2_new(s, NULL);
+
+	c->refs = 2; /* the caller and the connection's fiber */
+	fiber_spawn("http2 client", client_fiber, c);
+	return c;
+}
+
+bool h2_usable(struct h2 *c)
+{
+	return !c->broken && !c->goaway && !c->closing && nghttp2_session_check_request_allowed(c->ng);
+}
+
+void h2_ref(struct h2 *c)
+{
+	c->refs++;
+}
+
+void h2_unref(struct h2 *c)
+{
+	if (--c->refs == 1 && c->ng) {
+		/* Only its own fiber is left. */
+		h2_shut(c);
+	} else if (c->refs == 0) {
+		free(c);
+	}
+}
+
+void h2_shut(struct h2 *c)
+{
+	if (c->ng && !c->closing)
+		break_conn(c);
+}
+
+/* ---- a request ---- */
+
+static const struct resp_ops resp_ops = {h2_response_read, h2_response_trailers, h2_response_close};
+
+static struct h2s *of_resp(const struct http_response *r)
+{
+	return (struct h2s *)((char *)r->impl - offsetof(struct h2s, resp));
+}
+
+static void request_free(struct h2s *s)
+{
+	struct h2 *c = s->c;
+
+	body_drop(s);
+	s->in_use = false;
+	if (s->closed || !c->ng) {
+		stream_free(s);
+	} else {
+		/* stream_free follows when nghttp2 has closed it. */
+		nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
+		pump(c);
+	}
+	h2_unref(c);
+}
+
+static int32_t submit_request(struct h2s *s, const struct h2_request *rq, bool body)
+{
+	nghttp2_nv few[32], *nv = few;
+	nghttp2_data_provider dp = {.source.ptr = s, .read_callback = read_src};
+	char length[24];
+	size_t n = 0;
+
+	if (rq->n_headers + 6 > 32)
+		nv = xmalloc((rq->n_headers + 6) * sizeof *nv);
+	nv[n++] = nv_of(STR(":method"), str_from(rq->method));
+	nv[n++] = nv_of(STR(":scheme"), str_from(rq->scheme));
+	nv[n++] = nv_of(STR(":authority"), rq->authority);
+	nv[n++] = nv_of(STR(":path"), rq->target);
+	for (size_t i = 0; i < rq->n_headers; i++)
+		nv[n++] = nv_of(rq->headers[i].name, rq->headers[i].value);
+	if (rq->body.n && !rq->next) {
+		int k = snprintf(length, sizeof length, "%zu", rq->body.n);
+
+		nv[n++] = nv_of(STR("content-length"), str_of(length, (size_t)k));
+	}
+	int32_t id = nghttp2_submit_request(s->c->ng, NULL, nv, n, body ? &dp : NULL, s);
+
+	if (nv != few)
+		free(nv);
+	return id;
+}
+
+static struct error *send_body(struct h2s *s, const struct h2_request *rq)
+{
+	if (!rq->next) {
+		struct iovec v = {(void *)(uintptr_t)rq->body.p, rq->body.n};
+
+		return rq->body.n ? send_src(s, &v, 1, rq->body.n, true) : NULL;
+	}
+	char *chunk = xmalloc(FRAME);
+	struct error *e = NULL;
+	size_t n = 1;
+
+	while (!e && n && !s->head_done && !s->closed) {
+		e = rq->next(rq->ctx, chunk, FRAME, &n);
+		struct iovec v = {chunk, n};
+
+		if (!e)
+			e = send_src(s, &v, n ? 1 : 0, n, n == 0);
+	}
+	free(chunk);
+	return e;
+}
+
+struct error *h2_do(struct h2 *c, struct arena *a, const struct h2_request *rq, struct http_response *out, bool *unsent)
+{
+	bool body = rq->body.n || rq->next;
+
+	*unsent = true;
+	if (!h2_usable(c))
+		return error_sys(ECONNRESET, "HTTP/2 connection ended");
+	struct h2s *s = stream_new(c);
+
+	s->in_use = true;
+	s->ra = a;
+	s->resp.ops = &resp_ops;
+	h2_ref(c);
+	s->id = submit_request(s, rq, body);
+	if (s->id < 0) {
+		struct error *e = error_sys(ECONNRESET, "HTTP/2 request: %s", nghttp2_strerror(s->id));
+
+		s->closed = true;
+		request_free(s);
+		return e;
+	}
+	*unsent = false;
+	s->submitted = body;
+	pump(c);
+	struct error *e = body ? send_body(s, rq) : NULL;
+
+	/* An answer may come before the body has gone (413): it counts more than that the body was cut off. */
+	if (e && s->head_done)
+		error_clear(&e);
+	while (!e && !s->head_done) {
+		if (s->closed || c->broken)
+			e = s->too_large ? error_sys(EMSGSIZE, "HTTP/2 response head too large") : stream_ended(s);
+		else
+			e = waitq_wait(&s->wq);
+	}
+	if (e) {
+		*unsent = s->closed && s->why == NGHTTP2_REFUSED_STREAM;
+		request_free(s);
+		return e;
+	}
+	out->status = s->status;
+	out->headers = (struct http_headers){s->headers.v, s->headers.n};
+	out->content_length = s->content_length;
+	out->impl = &s->resp;
+	return NULL;
+}
+
+struct error *h2_response_read(struct http_response *r, void *p, size_t n, size_t *got)
+{
+	return body_read(of_resp(r), p, n, got);
+}
+
+struct http_headers h2_response_trailers(const struct http_response *r)
+{
+	struct h2s *s = of_resp(r);
+
+	return (struct http_headers){s->rtrailers.v, s->rtrailers.n};
+}
+
+void h2_response_close(struct http_response *r)
+{
+	request_free(of_resp(r));
+}

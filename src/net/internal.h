@@ -1,0 +1,152 @@
+/* net/internal.h: what the files of this room share; nobody else includes it. */
+#ifndef SKIFF_NET_INTERNAL_H
+#define SKIFF_NET_INTERNAL_H
+
+#include "base/log.h"
+#include "net/http.h"
+#include "net/tls.h"
+
+#define MAX_HEADER_BYTES (1u << 20)
+#define HEADERS_MAX 1000u        /* fields of one message */
+#define SCRATCH (64u << 10)
+
+/* A thread's receive buffer. Streams fill what they are given only when they no longer wait, so many fibers may wait with it. */
+char *net_scratch(void);
+
+typedef LIST(struct http_header) header_list;
+
+/* ---- server: one request and its answer ---- */
+struct xchg;
+struct xchg_ops {
+	struct error *(*body_read)(struct xchg *x, void *p, size_t n, size_t *got);
+	/* Head and whole body. */
+	struct error *(*respond)(struct xchg *x, struct iovec *iov, int n, size_t total);
+	struct error *(*start)(struct xchg *x);
+	struct error *(*writev)(struct xchg *x, struct iovec *iov, int n, size_t total);
+	struct error *(*end)(struct xchg *x);
+	struct error *(*upgrade)(struct xchg *x, const char *protocol, struct stream **out);
+	bool (*gone)(struct xchg *x);
+};
+struct xchg {
+	struct http_exchange x; /* first: handlers see this */
+	const struct xchg_ops *ops;
+	struct arena arena;
+	header_list in;
+	header_list out, trailers;
+	int status;
+	bool started, ended, upgraded, head; /* head: a HEAD request, whose answers have no body */
+};
+
+struct str http_reason(int status);
+/* "Tue, 24 Nov 2026 20:00:00 GMT", of this second. */
+struct str http_date(void);
+bool http_is_token(struct str s);
+bool http_value_ok(struct str s);
+/* Status without a body (1xx, 204, 304). */
+bool http_bodyless(int status);
+/* Splits "path?query" into x. */
+void http_set_target(struct http_exchange *x, struct str target);
+void xchg_init(struct xchg *x, const struct xchg_ops *ops);
+
+struct http_server {
+	struct http_server_opts o;
+	struct listener *l;
+	struct fiber *acceptor;
+	struct conn *conns;
+	size_t n_conns;
+	bool stopping;
+	struct waitq gone;
+};
+
+/* One connection of a server; lives on its fiber's stack. */
+struct conn {
+	struct conn *next, *prev;
+	struct http_server *srv;
+	struct stream *s;
+	struct stream *raw;            /* below TLS */
+	struct fiber *fiber;
+	struct sockaddr_storage remote;
+	/* Asks the connection to end when it can: in h1 after the request, in h2 by GOAWAY. */
+	void (*drain)(struct conn *c);
+	void *impl;
+};
+
+/* ---- HTTP/1.1 (h1.c, h1_parse.c) ---- */
+struct rbuf { /* buffered reading of a stream */
+	struct stream *s;
+	char *p;
+	size_t off, n, cap;
+};
+struct error *rbuf_fill(struct rbuf *b, size_t limit, bool *eof); /* at least one byte more, or *eof */
+void rbuf_free(struct rbuf *b);
+
+struct h1_head {
+	bool request;
+	struct str method, target, reason;
+	int status;
+	int minor;              /* HTTP/1.x */
+	header_list headers;
+	struct str host;
+	bool has_host;
+	int64_t content_length; /* -1: none given */
+	bool chunked, close, keep_alive, expect_continue, upgrade;
+};
+/* Length of the head in p[0, n) including its empty line, 0: not complete. `seen`: bytes looked at before (or 0). */
+size_t h1_head_end(const char *p, size_t n, size_t seen);
+/* Parses a whole head in place: slices point into p, which must live as long; names become lower case. Errors have status 400/501/505. */
+struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_head *out);
+struct error *h1_parse_response(struct arena *a, char *p, size_t n, struct h1_head *out);
+/* Field lines up to the empty line. */
+struct error *h1_parse_fields(struct arena *a, char *p, size_t n, header_list *out);
+
+enum h1_body_kind { H1_NONE, H1_LENGTH, H1_CHUNKED, H1_UNTIL_CLOSE };
+struct h1_body {
+	enum h1_body_kind kind;
+	uint64_t left;     /* of the body (LENGTH) or the chunk */
+	bool in_chunk, first_seen, done;
+	struct arena *ta;  /* trailers go here, or NULL: dropped */
+	header_list trailers;
+};
+struct error *h1_body_read(struct h1_body *b, struct rbuf *in, void *p, size_t n, size_t *got);
+/* A stream that gives what is buffered first; takes s over. */
+struct stream *h1_unbuffer(struct rbuf *in, struct stream *s);
+
+/* Serves requests until the connection ends. Returns true when it was a HTTP/2 preface: the bytes are in `in`. */
+bool h1_serve(struct conn *c, struct rbuf *in);
+
+/* ---- HTTP/2 (h2.c) ---- */
+void h2_serve(struct conn *c, struct rbuf *in);
+
+struct h2;
+/* Client: takes s over and starts the connection's fiber. */
+struct h2 *h2_client_new(struct stream *s);
+bool h2_usable(struct h2 *c);  /* takes new requests */
+void h2_ref(struct h2 *c);
+void h2_unref(struct h2 *c);   /* the last one closes the connection */
+void h2_shut(struct h2 *c);    /* ends it and all its requests now */
+struct h2_request {
+	const char *method, *scheme;
+	struct str authority, target;
+	const struct http_header *headers;
+	size_t n_headers;
+	struct str body;
+	struct error *(*next)(void *ctx, void *p, size_t cap, size_t *n); /* instead of body, or NULL */
+	void *ctx;
+};
+/* *unsent: the server has certainly not acted on it. */
+struct error *h2_do(struct h2 *c, struct arena *a, const struct h2_request *rq, struct http_response *out, bool *unsent);
+struct error *h2_response_read(struct http_response *r, void *p, size_t n, size_t *got);
+struct http_headers h2_response_trailers(const struct http_response *r);
+void h2_response_close(struct http_response *r);
+
+/* What http_response.impl points to begins with this. */
+struct resp_ops {
+	struct error *(*read)(struct http_response *r, void *p, size_t n, size_t *got);
+	struct http_headers (*trailers)(const struct http_response *r);
+	void (*close)(struct http_response *r);
+};
+struct resp {
+	const struct resp_ops *ops;
+};
+
+#endif
