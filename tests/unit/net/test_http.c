@@ -28,7 +28,7 @@ static void endless(struct http_exchange *x, struct server *s)
 		if (!e)
 			s->written += 65536;
 	}
-	s->cancelled += error_is_sys(e, ECANCELED);
+	s->cancelled += error_is_sys(e, ECANCELED) || error_is_sys(e, ECONNRESET) || error_is_sys(e, EPIPE);
 	error_free(e);
 }
 
