@@ -284,7 +284,7 @@ class Tables:
 
     def __init__(self):
         self.o = ['/* Made by tools/apigen.py from api/; do not edit. */', '#include "schema/api.h"', '', '#include <stddef.h>', '']
-        self.infos, self.enums, self.strs = {}, {}, {}
+        self.infos, self.enums, self.strs, self.bytes = {}, {}, {}, {}
 
     def strs_array(self, values):
         key = tuple(values)
@@ -295,6 +295,13 @@ class Tables:
             self.o.append(f'static const struct str {self.strs[key]}[] = {{' +
                           ', '.join(f'STR_INIT({cstr(v)})' for v in key) + '};')
         return self.strs[key]
+
+    def bytes_array(self, values):
+        key = tuple(values)
+        if key not in self.bytes:
+            self.bytes[key] = f'bytes_{len(self.bytes)}'
+            self.o.append(f'static const uint8_t {self.bytes[key]}[] = {{' + ', '.join(map(str, key)) + '};')
+        return self.bytes[key]
 
     def enum(self, e):
         group, name = e
@@ -352,6 +359,10 @@ class Tables:
             self.o += [f'static const struct schema_field {name}_fields[] = {{', *rows, '};']
         if prows:
             self.o += [f'static const struct schema_field {name}_pfields[] = {{', *prows, '};']
+        index = [0] * (1 + max((f.number for f in t.fields), default=0))
+        for i, f in enumerate(sorted((f for f in t.fields if f.number), key=lambda f: f.number)):
+            index[f.number] = i + 1
+        pindex = self.bytes_array(index)
         members = 'NULL'
         disc, n_members = 'NULL', 0
         if t.union:
@@ -371,7 +382,7 @@ class Tables:
                    f'{name + "_pfields" if prows else "NULL"}, {len(prows)}, sizeof({t.struct}), '
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
-                   f'{disc}, {members}, {n_members}, {"true" if t.has_defaults else "false"}, '
+                   f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {"true" if t.has_defaults else "false"}, '
                    f'{name + "_default" if t.defaults else "NULL"},', '};', '']
 
     def resource(self, groups, g, r):

@@ -7,7 +7,6 @@
 
 struct pd {
 	struct arena *a;
-	unsigned depth;
 	struct error *e;
 };
 
@@ -109,7 +108,7 @@ static const char *wrong_wire(struct pd *d, unsigned wire, struct str name)
 	return NULL;
 }
 
-static bool dec_message(struct pd *d, const struct schema_type *t, struct str in, char *out);
+static bool dec_message(struct pd *d, const struct schema_type *t, struct str in, char *out, unsigned depth);
 
 /* The small messages of fixed shape: fields 1..3 as varint or bytes. */
 struct small {
@@ -256,19 +255,23 @@ static inline void set_int(uint8_t kind, void *dst, uint64_t v)
 }
 
 /* One value of field f at p, behind its tag. */
-static inline const char *dec_value(struct pd *d, const char *p, const char *end, uint8_t kind, const struct schema_type *type,
-				    void *dst)
+static const char *dec_value(struct pd *d, const char *p, const char *end, uint8_t kind, const struct schema_type *type, void *dst,
+			     unsigned depth)
 {
 	struct str s;
 	uint64_t v;
 
-	if (kind >= FIELD_BOOL && kind <= FIELD_UINT64) {
+	switch (kind) {
+	case FIELD_BOOL:
+	case FIELD_INT32:
+	case FIELD_INT64:
+	case FIELD_UINT32:
+	case FIELD_UINT64:
 		p = varint(d, p, end, &v);
-		if (p)
+		if (likely(p != NULL))
 			set_int(kind, dst, v);
 		return p;
-	}
-	if (kind == FIELD_DOUBLE) {
+	case FIELD_DOUBLE:
 		if (end - p < 8)
 			return bad(d, EOF_TEXT);
 		v = 0;
@@ -276,17 +279,16 @@ static inline const char *dec_value(struct pd *d, const char *p, const char *end
 			v = v << 8 | (uint8_t)p[i];
 		memcpy(dst, &v, 8);
 		return p + 8;
+	case FIELD_STRING:
+	case FIELD_BYTES:
+		return payload(d, p, end, dst);
+	case FIELD_MESSAGE:
+		p = payload(d, p, end, &s);
+		return p && dec_message(d, type, s, dst, depth + 1) ? p : NULL;
+	default:
+		p = payload(d, p, end, &s);
+		return p && dec_special(d, kind, s, dst) ? p : NULL;
 	}
-	p = payload(d, p, end, &s);
-	if (unlikely(!p))
-		return NULL;
-	if (kind <= FIELD_BYTES)
-		*(struct str *)dst = s;
-	else if (kind == FIELD_MESSAGE)
-		return dec_message(d, type, s, dst) ? p : NULL;
-	else
-		return dec_special(d, kind, s, dst) ? p : NULL;
-	return p;
 }
 
 /* How many more fields with this tag follow one another at p (each length-delimited). */
@@ -324,7 +326,8 @@ static uint32_t run_length(const char *p, const char *end, uint64_t tag)
 	return n;
 }
 
-static const char *dec_map_entry(struct pd *d, const struct schema_field *f, struct str in, struct raw_list *l, bool *dirty)
+static const char *dec_map_entry(struct pd *d, const struct schema_field *f, struct str in, struct raw_list *l, bool *dirty,
+				 unsigned depth)
 {
 	char *e = raw_list_push(d->a, l, f->elem_size);
 	struct str *key = (struct str *)(void *)e;
@@ -342,7 +345,7 @@ static const char *dec_map_entry(struct pd *d, const struct schema_field *f, str
 		if (tag == (1 << 3 | 2))
 			p = payload(d, p, end, key);
 		else if (tag == (2 << 3 | wire_of(f->kind)))
-			p = dec_value(d, p, end, f->kind, f->type, e + f->value_offset);
+			p = dec_value(d, p, end, f->kind, f->type, e + f->value_offset, depth);
 		else
 			p = skip(d, p, end, tag & 7, 0);
 		if (unlikely(!p))
@@ -359,38 +362,46 @@ static bool dec_packed(struct pd *d, const struct schema_field *f, struct str in
 	const char *p = in.p, *end = in.p + in.n;
 
 	while (p < end) {
-		p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size));
+		p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size), 0);
 		if (!p)
 			return false;
 	}
 	return true;
 }
 
-static inline const struct schema_field *lookup(const struct schema_type *t, uint64_t number, unsigned *next)
+static const struct schema_field *lookup_slow(const struct schema_type *t, uint64_t number)
 {
-	unsigned n = t->n_pfields;
-
-	for (unsigned i = *next; i < n && t->pfields[i].number <= number; i++)
-		if (t->pfields[i].number == number) {
-			*next = i;
-			return &t->pfields[i];
-		}
-	for (unsigned i = 0; i < *next && i < n; i++)
-		if (t->pfields[i].number == number) {
-			*next = i;
-			return &t->pfields[i];
-		}
+	if (!t->pindex)
+		for (unsigned i = 0; i < t->n_pfields; i++)
+			if (t->pfields[i].number == number)
+				return &t->pfields[i];
 	return NULL;
 }
 
-static bool dec_message(struct pd *d, const struct schema_type *t, struct str in, char *out)
+static inline const struct schema_field *lookup(const struct schema_type *t, uint64_t number)
+{
+	if (likely(number < t->n_pindex && t->pindex[number]))
+		return &t->pfields[t->pindex[number] - 1];
+	return lookup_slow(t, number);
+}
+
+/* A field f whose wire type is not its own: packed lists of numbers, or an error. */
+static const char *dec_other_wire(struct pd *d, const char *p, const char *end, unsigned wire, const struct schema_field *f, void *dst)
+{
+	struct str s;
+
+	if (f->card != CARD_LIST || wire != 2 || wire_of(f->kind) == 2)
+		return wrong_wire(d, wire, f->name);
+	p = payload(d, p, end, &s);
+	return p && dec_packed(d, f, s, dst) ? p : NULL;
+}
+
+static bool dec_message(struct pd *d, const struct schema_type *t, struct str in, char *out, unsigned depth)
 {
 	const char *p = in.p, *end = in.p + in.n;
-	unsigned next = 0;
 	bool dirty = false; /* some map's keys came out of order */
-	unsigned depth = d->depth + 1; /* lists and maps count as a level, so that what is decoded can be written as JSON */
 
-	if (depth > CODEC_MAX_DEPTH) {
+	if (unlikely(depth > CODEC_MAX_DEPTH)) {
 		bad(d, "proto: messages are nested too deep");
 		return false;
 	}
@@ -401,47 +412,35 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 		if (unlikely(!p))
 			return false;
 		unsigned wire = tag & 7;
-		const struct schema_field *f = lookup(t, tag >> 3, &next);
+		const struct schema_field *f = lookup(t, tag >> 3);
 
 		if (unlikely(!f)) {
-			if (tag >> 3 == 0 || tag >> 3 > INT32_MAX) {
-				bad(d, "proto: illegal tag");
-				return false;
-			}
-			p = skip(d, p, end, wire, 0);
+			if (tag >> 3 == 0 || tag >> 3 > INT32_MAX)
+				p = bad(d, "proto: illegal tag");
+			else
+				p = skip(d, p, end, wire, 0);
 			if (!p)
 				return false;
 			continue;
 		}
-		char *dst = out + f->offset;
+		void *dst = out + f->offset;
 
-		d->depth = depth + (f->card >= CARD_LIST);
-		if (unlikely(wire != (f->card == CARD_MAP ? 2 : wire_of(f->kind)))) {
-			struct str s;
-
-			if (f->card == CARD_LIST && wire == 2 && wire_of(f->kind) != 2) {
-				p = payload(d, p, end, &s);
-				if (!p || !dec_packed(d, f, s, (struct raw_list *)(void *)dst))
-					return false;
-				continue;
-			}
-			return wrong_wire(d, wire, f->name) != NULL;
-		}
-		switch (f->card) {
-		case CARD_ONE:
-			p = dec_value(d, p, end, f->kind, f->type, dst);
-			break;
-		case CARD_PTR: {
-			void **ptr = (void **)(void *)dst;
+		if (f->card == CARD_ONE && f->kind == FIELD_STRING && likely(wire == 2)) {
+			p = payload(d, p, end, dst);
+		} else if (unlikely(wire != wire_of(f->kind)) && (f->card != CARD_MAP || wire != 2)) {
+			p = dec_other_wire(d, p, end, wire, f, dst);
+		} else if (f->card == CARD_ONE) {
+			p = dec_value(d, p, end, f->kind, f->type, dst, depth);
+		} else if (f->card == CARD_PTR) {
+			void **ptr = dst;
 
 			if (!*ptr)
 				*ptr = arena_alloc(d->a, f->elem_size);
-			p = dec_value(d, p, end, f->kind, f->type, *ptr);
-			break;
-		}
-		case CARD_LIST: {
-			struct raw_list *l = (struct raw_list *)(void *)dst;
+			p = dec_value(d, p, end, f->kind, f->type, *ptr, depth);
+		} else if (f->card == CARD_LIST) {
+			struct raw_list *l = dst;
 
+			/* Lists and maps count as a level, so that what is decoded can be written as JSON. */
 			if (wire == 2 && l->n == l->cap) {
 				struct str s;
 				const char *q = payload(d, p, end, &s);
@@ -450,11 +449,9 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 					return false;
 				raw_list_reserve(d->a, l, f->elem_size, 1 + run_length(q, end, tag));
 			}
-			p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size));
-			break;
-		}
-		default: {
-			struct raw_list *l = (struct raw_list *)(void *)dst;
+			p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size), depth + 1);
+		} else if (likely(wire == 2)) {
+			struct raw_list *l = dst;
 			struct str s;
 
 			p = payload(d, p, end, &s);
@@ -462,9 +459,10 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 				return false;
 			if (l->n == l->cap)
 				raw_list_reserve(d->a, l, f->elem_size, 1 + run_length(p, end, tag));
-			if (!dec_map_entry(d, f, s, l, &dirty))
+			if (!dec_map_entry(d, f, s, l, &dirty, depth + 1))
 				return false;
-		}
+		} else {
+			p = wrong_wire(d, wire, f->name);
 		}
 		if (unlikely(!p))
 			return false;
@@ -473,7 +471,6 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 		for (unsigned i = 0; i < t->n_pfields; i++)
 			if (t->pfields[i].card == CARD_MAP)
 				map_sort((struct raw_list *)(void *)(out + t->pfields[i].offset), t->pfields[i].elem_size);
-	d->depth = depth - 1;
 	return true;
 }
 
@@ -481,7 +478,7 @@ struct error *pb_decode(struct arena *a, const struct schema_type *t, struct str
 {
 	struct pd d = {.a = a};
 
-	if (!dec_message(&d, t, in, out))
+	if (!dec_message(&d, t, in, out, 1))
 		return d.e;
 	return NULL;
 }

@@ -125,6 +125,9 @@ struct schema_type {
 	const char *discriminator;  /* union, or NULL */
 	const struct schema_union_member *union_members;
 	uint8_t n_union_members;
+	/* pindex[number] is 1 + the index in pfields, 0 for unknown; NULL in types made at run time (looked for one by one then). */
+	const uint8_t *pindex;
+	uint16_t n_pindex;
 	bool has_defaults;          /* defaulting may change something in it or below it */
 	void (*defaults)(struct arena *a, void *obj); /* its conditional defaults, or NULL */
 };
