@@ -121,6 +121,8 @@ const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struc
 struct cache_snap;
 struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out);
 void cache_snap_free(struct cache_snap *s);       /* NULL is allowed */
+/* Call when a continue token for s is handed out: CACHE_EXACT then finds it, whatever happens, until 75 s after its last use (the last 8 such). */
+void cache_snap_keep(struct cache *c, struct cache_snap *s);
 int64_t cache_snap_rev(const struct cache_snap *s); /* ListMeta.resourceVersion */
 /* Objects of namespace ns (empty: all) with a key > after (empty: from the start). O(log n): remainingItemCount. */
 size_t cache_snap_count(const struct cache_snap *s, struct str ns, struct str after);

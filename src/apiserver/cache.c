@@ -1,0 +1,642 @@
+/*
+ * The watch cache's feed, reads and writes.
+ */
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "apiserver/cache_internal.h"
+#include "base/log.h"
+
+#define LOAD_CHUNK 512
+#define WAIT_MS 3000          /* upstream's blockTimeout */
+#define OLD_SNAP_MS 75000
+#define TRIM_MS 30000
+
+static struct tkey main_key(struct str key)
+{
+	return (struct tkey){STR_NULL, key};
+}
+
+static struct str make_key(char *to, size_t cap, struct str prefix, struct str ns, struct str name)
+{
+	size_t n = 0;
+	if (prefix.n + ns.n + 1 + name.n > cap)
+		return STR_NULL;
+	memcpy(to, prefix.p, prefix.n);
+	n = prefix.n;
+	if (ns.n) {
+		memcpy(to + n, ns.p, ns.n);
+		n += ns.n;
+		to[n++] = '/';
+	}
+	if (name.n)
+		memcpy(to + n, name.p, name.n);
+	return str_of(to, n + name.n);
+}
+
+static struct error *object_key(const struct cache *c, struct str ns, struct str name, char buf[STORE_KEY_MAX], struct str *key)
+{
+	*key = make_key(buf, STORE_KEY_MAX, c->r.prefix, ns, name);
+	if (!key->p || !name.n || (ns.n != 0) != c->r.namespaced)
+		return error_status(400, "BadRequest", "%.*s: no object can have the namespace \"%.*s\" and the name \"%.*s\"",
+				    STR_ARG(c->r.kind), STR_ARG(ns), STR_ARG(name));
+	return NULL;
+}
+
+/* ---- the trees ---- */
+
+static void snap_unref(struct cache_snap *s)
+{
+	if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	tree_free(&s->main);
+	tree_free(&s->node);
+	free(s);
+}
+
+void cache_snap_free(struct cache_snap *s)
+{
+	snap_unref(s);
+}
+
+static struct cache_snap *snap_ref(struct cache_snap *s)
+{
+	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+	return s;
+}
+
+static struct cache_snap *snap_new(const struct tree *main, const struct tree *node, bool has_node, int64_t rev)
+{
+	struct cache_snap *s = xmalloc(sizeof(*s));
+	*s = (struct cache_snap){.refs = 1, .rev = rev, .main = tree_ref(main), .node = tree_ref(node), .has_node = has_node};
+	return s;
+}
+
+/* Puts e into (or, e NULL, removes key from) both trees; returns the reference of the entry it replaces. */
+static struct cache_entry *trees_set(const struct cache_resource *r, struct tree *main, struct tree *node, struct str key,
+				     struct cache_entry *e)
+{
+	struct cache_entry *old = e ? tree_put(main, e) : tree_del(main, main_key(key));
+	if (r->node_field < 0)
+		return old;
+	struct str was = old ? entry_node(r, old) : STR_NULL, is = e ? entry_node(r, e) : STR_NULL;
+	if (was.n && !str_eq(was, is))
+		cache_entry_unref(tree_del(node, (struct tkey){was, key}));
+	if (is.n)
+		cache_entry_unref(tree_put(node, e));
+	return old;
+}
+
+static void set_current(struct cache *c, struct str key, struct cache_entry *e, struct cache_entry **old)
+{
+	/* The shared snapshot of the newest revision is stale now; without readers it would only make us copy nodes. */
+	snap_unref(c->snap);
+	c->snap = NULL;
+	*old = trees_set(&c->r, &c->main, &c->node, key, e);
+	if (e) {
+		c->json_bytes += e->json->n;
+		c->entry_bytes += e->bytes;
+	}
+	if (*old) {
+		c->json_bytes -= (*old)->json->n;
+		c->entry_bytes -= (*old)->bytes;
+	}
+}
+
+/* ---- feed ---- */
+
+static void apply(struct cache *c, struct store_event *ev)
+{
+	struct str key = str_sub(ev->kv.key, c->r.prefix.n, ev->kv.key.n);
+	int64_t rev = ev->kv.mod_rev;
+	struct cache_entry *e = NULL, *old = tree_get(&c->main, main_key(key));
+	if (rev <= c->load_rev || (old && old->rev >= rev) || (ev->is_delete && !old))
+		return; /* the load has it */
+	if (!ev->is_delete) {
+		struct error *err = ev->cookie ? entry_new(&c->r, key, rev, block_str(ev->cookie), &e) :
+						 entry_decode(&c->r, &c->scratch, &c->buf, key, rev, block_str(ev->kv.value), &e);
+		if (err) {
+			/* Nobody can be shown this object: as upstream, it is an error in the log, and the older one goes. */
+			log_and_free(err, "cache: an object is left out");
+			if (!old)
+				return;
+		}
+	}
+	set_current(c, key, e, &old);
+	ring_push(c, rev, e, old);
+}
+
+static void relist(void *arg);
+
+static void drain(void *arg)
+{
+	struct cache *c = arg;
+	while (!c->broken) {
+		struct store_event ev;
+		bool got;
+		struct error *e = store_watch_poll(c->feed, &ev, &got, NULL);
+		if (e) {
+			c->broken = true;
+			if (!error_is_sys(e, ECANCELED) && !c->closing && !c->relisting) {
+				log_warn("cache: %.*s: %s; listing again", STR_ARG(c->r.prefix), e->message);
+				c->relisting = true;
+				if (c->relister)
+					fiber_join(c->relister); /* it has ended */
+				c->relister = fiber_start("cache-relist", relist, c);
+			}
+			error_free(e);
+			return;
+		}
+		if (!got)
+			return;
+		apply(c, &ev);
+		store_event_free(&ev);
+	}
+}
+
+struct load {
+	struct cache *c;
+	struct tree main, node;
+	size_t json_bytes, entry_bytes, n;
+	char last[STORE_KEY_MAX + 1];
+	size_t last_n;
+};
+
+static bool load_one(void *ctx, struct store_kv *kv)
+{
+	struct load *l = ctx;
+	struct cache *c = l->c;
+	struct str key = str_sub(kv->key, c->r.prefix.n, kv->key.n);
+	struct cache_entry *e;
+	l->n++;
+	memcpy(l->last, kv->key.p, kv->key.n);
+	l->last[kv->key.n] = 0;
+	l->last_n = kv->key.n + 1;
+	struct error *err = entry_decode(&c->r, &c->scratch, &c->buf, key, kv->mod_rev, block_str(kv->value), &e);
+	if (err) {
+		log_and_free(err, "cache: an object is left out");
+		return true;
+	}
+	l->json_bytes += e->json->n;
+	l->entry_bytes += e->bytes;
+	cache_entry_unref(trees_set(&c->r, &l->main, &l->node, key, e));
+	cache_entry_unref(e);
+	return true;
+}
+
+/* Opens the feed, then reads everything at a revision no older: what the feed says up to there is passed over. */
+static struct error *load(struct cache *c)
+{
+	char end[STORE_KEY_MAX];
+	struct str p = c->r.prefix;
+	if (!p.n || p.n >= STORE_KEY_MAX - 1 || p.p[p.n - 1] != '/')
+		return error_new("cache: \"%.*s\" is no key prefix: it has to end with '/'", STR_ARG(p));
+	memcpy(end, p.p, p.n);
+	end[p.n - 1]++;
+	struct store_watch *feed;
+	TRY(store_watch_open(c->s, p, str_of(end, p.n), store_revision(c->s), &feed));
+	struct load l = {.c = c, .main = {.by = -1}, .node = {.by = c->r.node_field}};
+	int64_t rev = 0;
+	struct error *e = NULL;
+	struct str start = p;
+	for (;;) {
+		l.n = 0;
+		e = store_range(c->s, start, str_of(end, p.n), &rev, LOAD_CHUNK, load_one, &l);
+		if (e || l.n < LOAD_CHUNK)
+			break;
+		start = str_of(l.last, l.last_n);
+		fiber_yield();
+	}
+	if (e) {
+		tree_free(&l.main);
+		tree_free(&l.node);
+		store_watch_close(feed);
+		return e;
+	}
+	store_watch_close(c->feed);
+	tree_free(&c->main);
+	tree_free(&c->node);
+	snap_unref(c->snap);
+	c->snap = NULL;
+	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {
+		snap_unref(c->old[i].snap);
+		c->old[i].snap = NULL;
+	}
+	c->feed = feed;
+	c->main = l.main;
+	c->node = l.node;
+	c->json_bytes = l.json_bytes;
+	c->entry_bytes = l.entry_bytes;
+	c->load_rev = rev;
+	c->broken = false;
+	ring_clear(c, rev);
+	store_watch_notify(feed, drain, c);
+	drain(c);
+	return NULL;
+}
+
+static void relist(void *arg)
+{
+	struct cache *c = arg;
+	/* Watchers learn at once; lists wait for nothing and get what there is. */
+	ring_clear(c, INT64_MAX);
+	for (int64_t ms = 100; !c->closing; ms = ms < 5000 ? ms * 2 : 10000) {
+		struct error *e = load(c);
+		if (!e && !c->broken)
+			break;
+		bool end = error_is_sys(e, ECANCELED);
+		log_and_free(e, "cache: %.*s: listing again", STR_ARG(c->r.prefix));
+		if (!end && (e = fiber_sleep(ms))) {
+			error_free(e);
+			end = true;
+		}
+		if (end)
+			break;
+	}
+	c->relisting = false;
+}
+
+/* ---- one trimmer for all caches of a loop ---- */
+
+static __thread struct cache *caches;
+static __thread struct fiber *trimmer;
+static __thread struct waitq trim_wait;
+
+static void trim_loop(void *arg)
+{
+	for (;;) {
+		struct error *e = waitq_wait_ms(&trim_wait, TRIM_MS);
+		bool end = !caches || (e && !error_is_sys(e, ETIMEDOUT));
+		error_free(e);
+		if (end)
+			return;
+		int64_t now = now_ms();
+		size_t before = 0, after = 0;
+		for (struct cache *c = caches; c; c = c->next_cache) {
+			before += c->event_bytes;
+			ring_trim(c, now);
+			after += c->event_bytes;
+			for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {
+				if (c->old[i].snap && now - c->old[i].used_ms > OLD_SNAP_MS) {
+					snap_unref(c->old[i].snap);
+					c->old[i].snap = NULL;
+				}
+			}
+		}
+		if (before - after > 1u << 20)
+			malloc_trim(0);
+	}
+}
+
+/* ---- life ---- */
+
+struct error *cache_new(struct store *s, const struct cache_resource *r, struct cache **out)
+{
+	*out = NULL;
+	if (r->n_fields > CACHE_FIELDS_MAX || r->node_field >= (int)r->n_fields)
+		return error_new("cache: %.*s: more than %d selectable fields", STR_ARG(r->prefix), CACHE_FIELDS_MAX);
+	struct cache *c = xcalloc(1, sizeof(*c));
+	c->r = *r;
+	c->s = s;
+	c->main.by = -1;
+	c->node.by = r->node_field;
+	struct error *e = load(c);
+	buf_free(&c->buf);
+	arena_free(&c->scratch);
+	if (e) {
+		free(c);
+		return error_wrap(e, "cache: %.*s", STR_ARG(r->prefix));
+	}
+	c->next_cache = caches;
+	caches = c;
+	if (!trimmer)
+		trimmer = fiber_start("cache-trim", trim_loop, NULL);
+	*out = c;
+	return NULL;
+}
+
+void cache_free(struct cache *c)
+{
+	if (!c)
+		return;
+	c->closing = true;
+	if (c->relister)
+		fiber_stop(c->relister);
+	struct cache **p = &caches;
+	while (*p != c)
+		p = &(*p)->next_cache;
+	*p = c->next_cache;
+	if (!caches) {
+		waitq_wake_all(&trim_wait);
+		fiber_stop(trimmer);
+		trimmer = NULL;
+	}
+	watchers_end(c);
+	store_watch_close(c->feed);
+	snap_unref(c->snap);
+	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++)
+		snap_unref(c->old[i].snap);
+	ring_free(c);
+	tree_free(&c->main);
+	tree_free(&c->node);
+	buf_free(&c->buf);
+	arena_free(&c->scratch);
+	free(c);
+}
+
+const struct cache_resource *cache_resource(const struct cache *c)
+{
+	return &c->r;
+}
+
+int64_t cache_rev(const struct cache *c)
+{
+	/* drain() runs whenever there is something, so all the store has shown is here. */
+	int64_t seen = c->broken ? 0 : store_revision(c->s);
+	return seen > c->load_rev ? seen : c->load_rev;
+}
+
+void cache_stats(const struct cache *c, struct cache_stats *out)
+{
+	*out = (struct cache_stats){.objects = tree_count(&c->main), .watchers = c->n_watchers,
+				    .events = (size_t)(c->next_seq - c->first_seq), .json_bytes = c->json_bytes,
+				    .index_bytes = c->entry_bytes + tree_bytes(&c->main) + tree_bytes(&c->node),
+				    .event_bytes = c->event_bytes, .oldest_rev = c->oldest_rev};
+}
+
+/* ---- reads ---- */
+
+static struct error *wait_for(struct cache *c, int64_t rev)
+{
+	if (cache_rev(c) >= rev)
+		return NULL;
+	struct error *e = store_wait_seen(c->s, rev, WAIT_MS);
+	if (e && !error_is_sys(e, ETIMEDOUT))
+		return e;
+	error_free(e);
+	if (cache_rev(c) >= rev)
+		return NULL;
+	e = error_status(504, "Timeout", "Too large resource version: %lld, current: %lld", (long long)rev, (long long)cache_rev(c));
+	error_add_cause(e, "ResourceVersionTooLarge", "", "Too large resource version");
+	e->retry_after_seconds = 1;
+	return e;
+}
+
+static struct error *wait_mode(struct cache *c, enum cache_mode mode, int64_t rev)
+{
+	if (mode == CACHE_CONSISTENT)
+		TRY(store_current(c->s, &rev));
+	return mode == CACHE_ANY ? NULL : wait_for(c, rev);
+}
+
+struct error *cache_get(struct cache *c, struct str ns, struct str name, enum cache_mode mode, int64_t rev, struct cache_entry **out)
+{
+	*out = NULL;
+	if (mode == CACHE_EXACT)
+		return error_status(400, "BadRequest", "an exact resourceVersion is only for lists");
+	TRY(wait_mode(c, mode, rev));
+	struct cache_entry *e = (struct cache_entry *)cache_peek(c, ns, name);
+	if (e)
+		*out = cache_entry_ref(e);
+	return NULL;
+}
+
+const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name)
+{
+	char buf[STORE_KEY_MAX];
+	struct str key = make_key(buf, sizeof(buf), STR(""), ns, name);
+	return key.p ? tree_get(&c->main, main_key(key)) : NULL;
+}
+
+static struct cache_snap *current_snap(struct cache *c)
+{
+	int64_t rev = cache_rev(c);
+	if (c->snap && c->snap->rev == rev)
+		return snap_ref(c->snap);
+	snap_unref(c->snap);
+	c->snap = snap_new(&c->main, &c->node, c->r.node_field >= 0, rev);
+	return snap_ref(c->snap);
+}
+
+/* The newest state with the events after rev undone, from the nearest known snapshot. */
+static struct error *exact_snap(struct cache *c, int64_t rev, struct cache_snap **out)
+{
+	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {
+		if (c->old[i].snap && c->old[i].snap->rev == rev) {
+			c->old[i].used_ms = now_ms();
+			*out = snap_ref(c->old[i].snap);
+			return NULL;
+		}
+	}
+	if (rev < c->oldest_rev)
+		return error_status(410, "Expired", "The provided resourceVersion %lld is too old; the oldest one here is %lld",
+				    (long long)rev, (long long)c->oldest_rev);
+	const struct tree *main = &c->main, *node = &c->node;
+	uint64_t from = c->next_seq, to = ring_after(c, rev);
+	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {
+		struct cache_snap *s = c->old[i].snap;
+		if (!s || s->rev < rev)
+			continue;
+		uint64_t after = ring_after(c, s->rev);
+		if (after < from) {
+			from = after;
+			main = &s->main;
+			node = &s->node;
+		}
+	}
+	struct cache_snap *s = snap_new(main, node, c->r.node_field >= 0, rev);
+	for (uint64_t seq = from; seq-- > to;) {
+		struct ev *ev = ring_at(c, seq);
+		struct str key = cache_entry_key(ev->cur ? ev->cur : ev->prev);
+		cache_entry_unref(trees_set(&c->r, &s->main, &s->node, key, ev->prev));
+	}
+	cache_snap_keep(c, s);
+	*out = s;
+	return NULL;
+}
+
+void cache_snap_keep(struct cache *c, struct cache_snap *s)
+{
+	size_t slot = 0;
+	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {
+		if (c->old[i].snap && c->old[i].snap->rev == s->rev) {
+			c->old[i].used_ms = now_ms();
+			return;
+		}
+		if (c->old[slot].snap && (!c->old[i].snap || c->old[i].used_ms < c->old[slot].used_ms))
+			slot = i; /* a free or the least used one */
+	}
+	snap_unref(c->old[slot].snap);
+	c->old[slot].snap = snap_ref(s);
+	c->old[slot].used_ms = now_ms();
+}
+
+struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out)
+{
+	*out = NULL;
+	TRY(wait_mode(c, mode, rev));
+	if (mode == CACHE_EXACT && rev != cache_rev(c))
+		return exact_snap(c, rev, out);
+	*out = current_snap(c);
+	return NULL;
+}
+
+int64_t cache_snap_rev(const struct cache_snap *s)
+{
+	return s->rev;
+}
+
+/* [lo, hi) of a namespace's keys; buf holds "ns/" and is changed to "ns0" for hi. */
+static struct str ns_bound(char buf[STORE_KEY_MAX], struct str ns, bool end)
+{
+	struct str k = make_key(buf, STORE_KEY_MAX, STR(""), ns, STR(""));
+	if (end && k.n)
+		buf[k.n - 1] = '/' + 1;
+	return k;
+}
+
+size_t cache_snap_count(const struct cache_snap *s, struct str ns, struct str after)
+{
+	char lo_buf[STORE_KEY_MAX], hi_buf[STORE_KEY_MAX];
+	struct str lo = ns_bound(lo_buf, ns, false), hi = ns_bound(hi_buf, ns, true);
+	size_t from = tree_rank(&s->main, main_key(lo)), to = ns.n ? tree_rank(&s->main, main_key(hi)) : tree_count(&s->main);
+	if (after.n) {
+		size_t a = tree_rank(&s->main, main_key(after)) + (tree_get(&s->main, main_key(after)) != NULL);
+		from = a > from ? a : from;
+	}
+	return to > from ? to - from : 0;
+}
+
+void cache_iter_init(struct cache_iter *it, const struct cache *c, const struct cache_snap *s, struct str ns, struct str after,
+		     const struct cache_filter *f)
+{
+	char buf[STORE_KEY_MAX];
+	*it = (struct cache_iter){.snap = s, .cache = c, .ns = ns};
+	if (f)
+		it->filter = *f;
+	it->node = s->has_node && c ? filter_node(&c->r, f) : STR_NULL;
+	it->by_node = it->node.n != 0;
+	struct str from = ns_bound(buf, ns, false);
+	bool skip = after.n && str_cmp(after, from) >= 0;
+	if (skip)
+		from = after;
+	struct tkey k = {it->node, from};
+	tree_seek(it->by_node ? &s->node : &s->main, k, it);
+	if (skip) {
+		const struct tree *t = it->by_node ? &s->node : &s->main;
+		if (tree_get(t, k))
+			tree_next(it);
+	}
+}
+
+const struct cache_entry *cache_iter_next(struct cache_iter *it)
+{
+	const struct cache_entry *e;
+	while ((e = tree_next(it))) {
+		if (it->by_node && !str_eq(entry_node(&it->cache->r, e), it->node))
+			break;
+		if (it->ns.n && !str_eq(cache_entry_ns(e), it->ns))
+			break;
+		if ((!it->filter.labels && !it->filter.fields) || entry_matches(&it->cache->r, e, &it->filter))
+			return e;
+	}
+	it->depth = 0;
+	return NULL;
+}
+
+/* ---- writes ---- */
+
+/* The entry our write of rev made: from the ring, where the feed has put it by now. */
+static struct ev *written(struct cache *c, int64_t rev)
+{
+	uint64_t seq = ring_after(c, rev - 1);
+	struct ev *ev = seq < c->next_seq ? ring_at(c, seq) : NULL;
+	return ev && ev->rev == rev ? ev : NULL;
+}
+
+static struct error *what_is_there(struct cache *c, struct str key, struct store_kv *now, struct cache_entry **out)
+{
+	if (!now->mod_rev)
+		return NULL;
+	struct cache_entry *e = tree_get(&c->main, main_key(key));
+	if (e && e->rev == now->mod_rev) {
+		*out = cache_entry_ref(e);
+		return NULL;
+	}
+	return entry_decode(&c->r, &c->scratch, &c->buf, key, now->mod_rev, block_str(now->value), out);
+}
+
+/* With a store elsewhere the event may come after the answer. */
+static void wait_written(struct cache *c, int64_t rev)
+{
+	if (store_revision(c->s) >= rev)
+		return;
+	fiber_shield_begin();
+	struct error *e = store_wait_seen(c->s, rev, WAIT_MS);
+	fiber_shield_end();
+	if (e)
+		log_v(2, "cache: %.*s: %s", STR_ARG(c->r.prefix), e->message);
+	error_free(e);
+}
+
+struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t expect, struct str stored, struct str json,
+			int64_t lease, unsigned flags, bool *ok, struct cache_entry **out)
+{
+	char buf[STORE_KEY_MAX];
+	struct str key;
+	int64_t rev;
+	struct store_kv now;
+	*ok = false;
+	*out = NULL;
+	TRY(object_key(c, ns, name, buf, &key));
+	struct block *cookie = block_new(json);
+	struct error *e = store_put(c->s, key, stored, expect, lease, flags, cookie, ok, &rev, &now);
+	key = str_sub(key, c->r.prefix.n, key.n);
+	if (!e && *ok) {
+		wait_written(c, rev);
+		struct ev *ev = written(c, rev);
+		if (ev && ev->cur)
+			*out = cache_entry_ref(ev->cur);
+		else
+			e = entry_new(&c->r, key, rev, json, out);
+	} else if (!e) {
+		e = what_is_there(c, key, &now, out);
+	}
+	store_kv_free(&now);
+	block_unref(cookie);
+	return e;
+}
+
+struct error *cache_delete(struct cache *c, struct str ns, struct str name, int64_t expect, bool *ok, struct cache_entry **out)
+{
+	char buf[STORE_KEY_MAX];
+	struct str key;
+	int64_t rev;
+	struct store_kv now;
+	*ok = false;
+	*out = NULL;
+	TRY(object_key(c, ns, name, buf, &key));
+	struct cache_entry *was = (struct cache_entry *)cache_peek(c, ns, name);
+	if (was)
+		cache_entry_ref(was);
+	struct error *e = store_delete(c->s, key, expect, ok, &rev, &now);
+	key = str_sub(key, c->r.prefix.n, key.n);
+	if (!e && *ok) {
+		wait_written(c, rev);
+		struct ev *ev = written(c, rev);
+		if (ev && ev->prev)
+			*out = cache_entry_ref(ev_gone(c, ev));
+		else if (was)
+			*out = entry_at_rev(&c->r, was, rev);
+		else
+			e = error_status(500, "InternalError", "%.*s%.*s was deleted, but could not be read before", STR_ARG(c->r.prefix),
+					 STR_ARG(key));
+	} else if (!e) {
+		e = what_is_there(c, key, &now, out);
+	}
+	store_kv_free(&now);
+	cache_entry_unref(was);
+	return e;
+}

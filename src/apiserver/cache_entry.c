@@ -1,0 +1,573 @@
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "apiserver/cache_internal.h"
+#include "base/log.h"
+
+/* ---- finding things in JSON ---- */
+
+/*
+ * A scanner over JSON that a codec made or accepted: it finds a few members and passes over the rest. It stays inside the text
+ * whatever that is, and fails on what it cannot follow.
+ */
+#define SCAN_DEPTH 600
+struct scan {
+	const char *start, *p, *end;
+	bool bad;
+};
+
+static void ws(struct scan *s)
+{
+	while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r'))
+		s->p++;
+}
+
+static bool eat(struct scan *s, char c)
+{
+	ws(s);
+	if (s->p < s->end && *s->p == c) {
+		s->p++;
+		return true;
+	}
+	return false;
+}
+
+/* At the opening quote; *text is what stands between the quotes, still escaped when *escaped. */
+static bool string(struct scan *s, struct str *text, bool *escaped)
+{
+	*escaped = false;
+	if (!eat(s, '"')) {
+		s->bad = true;
+		return false;
+	}
+	const char *from = s->p;
+	for (;;) {
+		const char *q = memchr(s->p, '"', (size_t)(s->end - s->p));
+		if (!q) {
+			s->bad = true;
+			return false;
+		}
+		const char *b = q;
+		while (b > from && b[-1] == '\\')
+			b--;
+		s->p = q + 1;
+		if (!((q - b) & 1)) {
+			*text = str_of(from, (size_t)(q - from));
+			*escaped = memchr(from, '\\', text->n) != NULL;
+			return true;
+		}
+	}
+}
+
+/* Passes one value. Inside it only strings and brackets count: the JSON was valid when it was stored. */
+static void skip(struct scan *s)
+{
+	struct str t;
+	bool esc;
+	int depth = 0;
+	ws(s);
+	do {
+		if (s->p >= s->end) {
+			s->bad = true;
+			return;
+		}
+		switch (*s->p) {
+		case '"':
+			if (!string(s, &t, &esc))
+				return;
+			break;
+		case '{':
+		case '[':
+			depth++;
+			s->p++;
+			break;
+		case '}':
+		case ']':
+			if (!depth) {
+				s->bad = true;
+				return;
+			}
+			depth--;
+			s->p++;
+			break;
+		case ',':
+		case ':':
+		case ' ':
+		case '\n':
+		case '\t':
+		case '\r':
+			s->p++;
+			break;
+		default:
+			while (s->p < s->end && !strchr(",:{}[]\" \n\t\r", *s->p))
+				s->p++;
+			if (s->p < s->end && !*s->p) {
+				s->bad = true;
+				return;
+			}
+		}
+		if (depth > SCAN_DEPTH) {
+			s->bad = true;
+			return;
+		}
+	} while (depth);
+}
+
+static void utf8(struct buf *b, uint32_t c)
+{
+	if (c < 0x80) {
+		buf_putc(b, (char)c);
+	} else if (c < 0x800) {
+		buf_putc(b, (char)(0xc0 | c >> 6));
+		buf_putc(b, (char)(0x80 | (c & 63)));
+	} else if (c < 0x10000) {
+		buf_putc(b, (char)(0xe0 | c >> 12));
+		buf_putc(b, (char)(0x80 | (c >> 6 & 63)));
+		buf_putc(b, (char)(0x80 | (c & 63)));
+	} else {
+		buf_putc(b, (char)(0xf0 | c >> 18));
+		buf_putc(b, (char)(0x80 | (c >> 12 & 63)));
+		buf_putc(b, (char)(0x80 | (c >> 6 & 63)));
+		buf_putc(b, (char)(0x80 | (c & 63)));
+	}
+}
+
+static uint32_t hex4(const char *p)
+{
+	uint32_t v = 0;
+	for (int i = 0; i < 4; i++) {
+		char c = p[i];
+		v = v << 4 | (uint32_t)(c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : 0);
+	}
+	return v;
+}
+
+static void unescape(struct buf *b, struct str s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] != '\\' || i + 1 == s.n) {
+			buf_putc(b, s.p[i]);
+			continue;
+		}
+		char c = s.p[++i];
+		static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
+		const char *at = strchr(from, c);
+		if (c == 'u' && s.n - i > 4) {
+			uint32_t v = hex4(s.p + i + 1);
+			i += 4;
+			if (v >= 0xd800 && v < 0xdc00 && s.n - i > 6 && s.p[i + 1] == '\\' && s.p[i + 2] == 'u') {
+				uint32_t lo = hex4(s.p + i + 3);
+				if (lo >= 0xdc00 && lo < 0xe000) {
+					v = 0x10000 + ((v - 0xd800) << 10) + (lo - 0xdc00);
+					i += 6;
+				}
+			}
+			utf8(b, v);
+		} else {
+			buf_putc(b, at && c ? to[at - from] : c);
+		}
+	}
+}
+
+/* ---- index ---- */
+
+struct index {
+	const struct cache_resource *r;
+	struct buf tail;                 /* key bytes and unescaped values */
+	struct cache_slice labels[2 * 255];
+	int n_labels;
+	struct cache_slice fields[CACHE_FIELDS_MAX], alt[CACHE_FIELDS_MAX];
+	struct cache_slice uid;
+	struct str rv;                   /* the value's text with its quotes, or NULL */
+	const char *insert;              /* where to put resourceVersion when there is none */
+	bool first;                      /* ... and that is the start of metadata */
+	bool has_metadata;
+};
+
+static struct cache_slice slice(struct index *x, struct scan *s, struct str text, bool escaped)
+{
+	if (!escaped)
+		return (struct cache_slice){(uint32_t)(text.p - s->start), (uint32_t)text.n};
+	size_t at = x->tail.n;
+	unescape(&x->tail, text);
+	return (struct cache_slice){(uint32_t)at | SLICE_TAIL, (uint32_t)(x->tail.n - at)};
+}
+
+/* A value as a selectable field shows it: a string's text, anything else as it stands. */
+static struct cache_slice value(struct index *x, struct scan *s)
+{
+	struct str t;
+	bool esc;
+	ws(s);
+	if (s->p < s->end && *s->p == '"') {
+		if (!string(s, &t, &esc))
+			return (struct cache_slice){0};
+		return slice(x, s, t, esc);
+	}
+	const char *from = s->p;
+	skip(s);
+	if (s->bad || str_eq(str_of(from, (size_t)(s->p - from)), STR("null")))
+		return (struct cache_slice){0};
+	return slice(x, s, str_of(from, (size_t)(s->p - from)), false);
+}
+
+static void labels(struct index *x, struct scan *s)
+{
+	struct str k;
+	bool esc;
+	ws(s);
+	if (s->p < s->end && *s->p != '{') {
+		skip(s);
+		return;
+	}
+	if (!eat(s, '{') || eat(s, '}'))
+		return;
+	do {
+		if (!string(s, &k, &esc) || !eat(s, ':')) {
+			s->bad = true;
+			return;
+		}
+		if (x->n_labels < 255) {
+			x->labels[2 * x->n_labels] = slice(x, s, k, esc);
+			x->labels[2 * x->n_labels + 1] = value(x, s);
+			x->n_labels++;
+		} else {
+			skip(s);
+		}
+	} while (!s->bad && eat(s, ','));
+	if (!eat(s, '}'))
+		s->bad = true;
+}
+
+/* Members that stand before resourceVersion in Go's order. */
+static bool before_rv(struct str k)
+{
+	return str_eqz(k, "name") || str_eqz(k, "generateName") || str_eqz(k, "namespace") || str_eqz(k, "selfLink") ||
+	       str_eqz(k, "uid");
+}
+
+/* The part of path behind its first `depth` segments; *last: it is one segment. */
+static struct str segment(struct str path, int depth, bool *last)
+{
+	struct str seg = str_cut(&path, '.');
+	while (depth-- && path.p)
+		seg = str_cut(&path, '.');
+	*last = !path.p;
+	return seg;
+}
+
+/*
+ * An object at `depth`. want/want2: the fields whose path (path2) leads through here. metadata: we are in it.
+ */
+static void object(struct index *x, struct scan *s, int depth, uint32_t want, uint32_t want2, bool metadata)
+{
+	struct str k;
+	bool esc;
+	if (!eat(s, '{')) {
+		skip(s);
+		return;
+	}
+	if (metadata) {
+		x->insert = s->p;
+		x->first = true;
+	}
+	if (eat(s, '}'))
+		return;
+	do {
+		if (!string(s, &k, &esc) || !eat(s, ':')) {
+			s->bad = true;
+			return;
+		}
+		uint32_t down = 0, down2 = 0;
+		int here = -1, here2 = -1;
+		for (int i = 0; i < x->r->n_fields; i++) {
+			bool last;
+			const struct cache_field *f = &x->r->fields[i];
+			if (want & 1u << i && str_eq(segment(f->path.n ? f->path : f->name, depth, &last), k)) {
+				if (last)
+					here = i;
+				else
+					down |= 1u << i;
+			}
+			if (want2 & 1u << i && str_eq(segment(f->path2, depth, &last), k)) {
+				if (last)
+					here2 = i;
+				else
+					down2 |= 1u << i;
+			}
+		}
+		if (here >= 0 || here2 >= 0) {
+			struct cache_slice v = value(x, s);
+			if (here >= 0)
+				x->fields[here] = v;
+			if (here2 >= 0)
+				x->alt[here2] = v;
+		} else if (!depth && str_eqz(k, "metadata")) {
+			x->has_metadata = true;
+			object(x, s, 1, down, down2, true);
+		} else if (metadata && str_eqz(k, "labels")) {
+			labels(x, s);
+		} else if (metadata && str_eqz(k, "uid")) {
+			x->uid = value(x, s);
+		} else if (metadata && str_eqz(k, "resourceVersion")) {
+			ws(s);
+			const char *from = s->p;
+			skip(s);
+			x->rv = str_of(from, (size_t)(s->p - from));
+		} else if (down || down2) {
+			object(x, s, depth + 1, down, down2, false);
+		} else {
+			skip(s);
+		}
+		if (metadata && !s->bad && before_rv(k)) {
+			x->insert = s->p;
+			x->first = false;
+		}
+	} while (!s->bad && eat(s, ','));
+	if (!eat(s, '}'))
+		s->bad = true;
+}
+
+static bool scan_object(struct index *x, struct str json)
+{
+	struct scan s = {json.p, json.p, json.p + json.n, false};
+	uint32_t all = x->r->n_fields ? (uint32_t)((1ull << x->r->n_fields) - 1) : 0, two = 0;
+	for (int i = 0; i < x->r->n_fields; i++)
+		if (x->r->fields[i].path2.n)
+			two |= 1u << i;
+	ws(&s);
+	if (s.p >= s.end || *s.p != '{')
+		return false;
+	object(x, &s, 0, all, two, false);
+	return !s.bad && x->has_metadata && x->insert;
+}
+
+/* ---- entries ---- */
+
+static struct cache_slice shifted(struct cache_slice s, uint32_t from, int32_t by)
+{
+	if (!(s.off & SLICE_TAIL) && s.off >= from)
+		s.off = (uint32_t)((int32_t)s.off + by);
+	return s;
+}
+
+static struct cache_entry *build(struct index *x, struct str key, int64_t rev, struct str json)
+{
+	/* The block: json with resourceVersion put in or replaced. */
+	char rv[64];
+	struct str head, tail;
+	int n;
+	if (x->rv.p) {
+		n = snprintf(rv, sizeof(rv), "\"%lld\"", (long long)rev);
+		head = str_of(json.p, (size_t)(x->rv.p - json.p));
+		tail = str_of(x->rv.p + x->rv.n, json.n - head.n - x->rv.n);
+	} else {
+		const char *p = x->insert;
+		while (p < json.p + json.n && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r'))
+			p++;
+		bool empty = x->first && p < json.p + json.n && *p == '}';
+		n = snprintf(rv, sizeof(rv), "%s\"resourceVersion\":\"%lld\"%s", x->first ? "" : ",", (long long)rev,
+			     x->first && !empty ? "," : "");
+		head = str_of(json.p, (size_t)(x->insert - json.p));
+		tail = str_of(x->insert, json.n - head.n);
+	}
+	struct block *b = block_new(str_of(NULL, head.n + (size_t)n + tail.n));
+	memcpy(b->bytes, head.p, head.n);
+	memcpy(b->bytes + head.n, rv, (size_t)n);
+	memcpy(b->bytes + head.n + (size_t)n, tail.p, tail.n);
+	uint32_t from = (uint32_t)(tail.p - json.p);
+	int32_t by = (int32_t)((ptrdiff_t)(head.n + (size_t)n) - (tail.p - json.p));
+
+	size_t slices = (size_t)(2 * x->n_labels) + x->r->n_fields;
+	size_t size = sizeof(struct cache_entry) + slices * sizeof(struct cache_slice) + x->tail.n;
+	struct cache_entry *e = xmalloc(size);
+	e->refs = 1;
+	e->n_labels = (uint8_t)x->n_labels;
+	e->n_fields = x->r->n_fields;
+	ptrdiff_t slash = x->r->namespaced ? str_index(key, '/') : -1;
+	e->ns_n = (uint16_t)(slash < 0 ? 0 : slash);
+	e->name_n = (uint16_t)(key.n - (size_t)(slash + 1));
+	e->bytes = (uint32_t)size;
+	e->rev = rev;
+	e->json = b;
+	e->uid = shifted(x->uid, from, by);
+	for (int i = 0; i < 2 * x->n_labels; i++)
+		e->slices[i] = shifted(x->labels[i], from, by);
+	for (int i = 0; i < x->r->n_fields; i++)
+		e->slices[2 * x->n_labels + i] = shifted(x->fields[i].n ? x->fields[i] : x->alt[i], from, by);
+	memcpy(&e->slices[slices], x->tail.p, x->tail.n);
+	return e;
+}
+
+struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str json, struct cache_entry **out)
+{
+	*out = NULL;
+	if (json.n >= BLOCK_MAX - 64)
+		return error_status(500, "InternalError", "an object of %zu bytes is too large to cache", json.n);
+	struct index *x = xcalloc(1, sizeof(*x));
+	x->r = r;
+	buf_str(&x->tail, key);
+	struct error *e = NULL;
+	if (scan_object(x, json))
+		*out = build(x, key, rev, json);
+	else
+		e = error_status(500, "InternalError", "%.*s%.*s: the stored object is not a JSON object with metadata", STR_ARG(r->prefix),
+				 STR_ARG(key));
+	buf_free(&x->tail);
+	free(x);
+	return e;
+}
+
+struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct cache_entry *e, int64_t rev)
+{
+	struct cache_entry *out;
+	struct error *err = entry_new(r, cache_entry_key(e), rev, cache_entry_json(e), &out);
+	if (err) { /* it was parsed once already */
+		log_error("%s", err->message);
+		abort();
+	}
+	return out;
+}
+
+struct error *entry_decode(const struct cache_resource *r, struct arena *a, struct buf *b, struct str key, int64_t rev,
+			   struct str stored, struct cache_entry **out)
+{
+	struct error *e = NULL;
+	struct buf plain = {0};
+	*out = NULL;
+	if (r->plain) {
+		e = r->plain(r->ctx, key, stored, &plain);
+		stored = buf_view(&plain);
+	}
+	if (!e && r->type && pb_is_envelope(stored)) {
+		void *obj = arena_alloc(a, r->type->size);
+		e = object_decode(a, MEDIA_PROTOBUF, r->type, stored, NULL, obj);
+		if (!e) {
+			char rv[32];
+			int n = snprintf(rv, sizeof(rv), "%lld", (long long)rev);
+			object_meta(r->type, obj)->resource_version = str_of(rv, (size_t)n);
+			b->n = 0;
+			object_encode(b, MEDIA_JSON, r->type, obj);
+			e = entry_new(r, key, rev, buf_view(b), out);
+		}
+	} else if (!e) {
+		e = entry_new(r, key, rev, stored, out);
+	}
+	buf_free(&plain);
+	arena_reset(a);
+	return error_wrap(e, "%.*s%.*s", STR_ARG(r->prefix), STR_ARG(key));
+}
+
+void cache_entry_unref(struct cache_entry *e)
+{
+	if (!e || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	block_unref(e->json);
+	free(e);
+}
+
+static const char *tail(const struct cache_entry *e)
+{
+	return (const char *)&e->slices[2 * e->n_labels + e->n_fields];
+}
+
+struct str cache_entry_key(const struct cache_entry *e)
+{
+	return str_of(tail(e), (size_t)e->name_n + e->ns_n + (e->ns_n ? 1 : 0));
+}
+
+struct str cache_entry_ns(const struct cache_entry *e)
+{
+	return str_of(tail(e), e->ns_n);
+}
+
+struct str cache_entry_name(const struct cache_entry *e)
+{
+	return str_of(tail(e) + e->ns_n + (e->ns_n ? 1 : 0), e->name_n);
+}
+
+struct str cache_entry_uid(const struct cache_entry *e)
+{
+	return entry_slice(e, e->uid);
+}
+
+struct str cache_entry_field(const struct cache *c, const struct cache_entry *e, size_t i)
+{
+	struct str v = entry_slice(e, e->slices[2 * e->n_labels + i]);
+	return v.n ? v : c->r.fields[i].absent;
+}
+
+size_t cache_entry_labels(const struct cache_entry *e, struct str_pair *pairs)
+{
+	for (size_t i = 0; i < e->n_labels; i++)
+		pairs[i] = (struct str_pair){entry_slice(e, e->slices[2 * i]), entry_slice(e, e->slices[2 * i + 1])};
+	return e->n_labels;
+}
+
+struct str entry_node(const struct cache_resource *r, const struct cache_entry *e)
+{
+	return r->node_field < 0 ? STR_NULL : entry_slice(e, e->slices[2 * e->n_labels + r->node_field]);
+}
+
+/* ---- filters ---- */
+
+static int field_index(const struct cache_resource *r, struct str key)
+{
+	for (int i = 0; i < r->n_fields; i++)
+		if (str_eq(r->fields[i].name, key))
+			return i;
+	return -1;
+}
+
+struct error *cache_check_fields(const struct cache *c, const struct selector *fields)
+{
+	struct str key, value;
+	bool neg;
+	for (size_t i = 0; field_selector_get(fields, i, &key, &value, &neg); i++)
+		if (!str_eqz(key, "metadata.name") && !(str_eqz(key, "metadata.namespace")) && field_index(&c->r, key) < 0)
+			return error_status(400, "BadRequest", "field label not supported: \"%.*s\"", STR_ARG(key));
+	return NULL;
+}
+
+bool entry_matches(const struct cache_resource *r, const struct cache_entry *e, const struct cache_filter *f)
+{
+	struct str key, want;
+	bool neg;
+	for (size_t i = 0; field_selector_get(f->fields, i, &key, &want, &neg); i++) {
+		struct str have = STR_NULL;
+		int at;
+		if (str_eqz(key, "metadata.name")) {
+			have = cache_entry_name(e);
+		} else if (str_eqz(key, "metadata.namespace")) {
+			have = cache_entry_ns(e);
+		} else if ((at = field_index(r, key)) >= 0) {
+			have = entry_slice(e, e->slices[2 * e->n_labels + at]);
+			if (!have.n)
+				have = r->fields[at].absent;
+		}
+		if (str_eq(have, want) == neg)
+			return false;
+	}
+	if (!f->labels)
+		return true;
+	struct str_pair pairs[255];
+	struct str_map m = {pairs, (uint32_t)cache_entry_labels(e, pairs), 0};
+	return selector_matches(f->labels, &m);
+}
+
+bool cache_matches(const struct cache *c, const struct cache_entry *e, const struct cache_filter *f)
+{
+	return entry_matches(&c->r, e, f);
+}
+
+struct str filter_node(const struct cache_resource *r, const struct cache_filter *f)
+{
+	struct str key, want;
+	bool neg;
+	if (!f || r->node_field < 0)
+		return STR_NULL;
+	for (size_t i = 0; field_selector_get(f->fields, i, &key, &want, &neg); i++)
+		if (!neg && want.n && str_eq(key, r->fields[r->node_field].name))
+			return want;
+	return STR_NULL;
+}

@@ -1,0 +1,157 @@
+/*
+ * apiserver/cache_internal.h: the parts of the watch cache:
+ * cache_entry.c (JSON in, entry out), cache_tree.c (persistent B+tree of
+ * entries), cache.c (feed, reads, writes), cache_watch.c (the ring and its watchers).
+ */
+#ifndef SKIFF_APISERVER_CACHE_INTERNAL_H
+#define SKIFF_APISERVER_CACHE_INTERNAL_H
+
+#include "apiserver/cache.h"
+#include "base/map.h"
+
+/* ---- entries ---- */
+
+#define SLICE_TAIL 0x80000000u
+
+/* From any JSON of the object; puts metadata.resourceVersion = rev in. One reference. 500 when the JSON is not an object with metadata. */
+struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str json, struct cache_entry **out);
+/* The same object with another resourceVersion. */
+struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct cache_entry *e, int64_t rev);
+/* From stored bytes (runs r->plain, decodes protobuf). `a` and `b` are scratch. */
+struct error *entry_decode(const struct cache_resource *r, struct arena *a, struct buf *b, struct str key, int64_t rev,
+			   struct str stored, struct cache_entry **out);
+static inline struct str entry_slice(const struct cache_entry *e, struct cache_slice s)
+{
+	if (!s.n)
+		return STR_NULL;
+	if (s.off & SLICE_TAIL)
+		return str_of((const char *)&e->slices[2 * e->n_labels + e->n_fields] + (s.off & ~SLICE_TAIL), s.n);
+	return str_of(e->json->bytes + s.off, s.n);
+}
+
+/* ---- trees ---- */
+
+/*
+ * Ordered by key, or (by >= 0) by the value of selectable field `by`, then key. Nodes are shared between copies: a writer copies
+ * the path it changes when anyone else holds it, and changes it in place otherwise.
+ */
+struct tnode;
+struct tree {
+	struct tnode *root; /* NULL: empty */
+	int by;
+};
+struct tkey {
+	struct str by, key;
+};
+struct tree tree_ref(const struct tree *t);
+void tree_free(struct tree *t);
+/* Takes a reference of its own; returns the reference it held on the entry of the same key, or NULL. */
+struct cache_entry *tree_put(struct tree *t, struct cache_entry *e);
+/* Removes the entry with this key; returns the tree's reference, or NULL. */
+struct cache_entry *tree_del(struct tree *t, struct tkey key);
+struct cache_entry *tree_get(const struct tree *t, struct tkey key); /* borrowed */
+size_t tree_rank(const struct tree *t, struct tkey key);             /* entries below key */
+size_t tree_bytes(const struct tree *t);                             /* of nodes; walks them */
+/* Lower bound into path; entry at it, or NULL; step. */
+int tree_seek(const struct tree *t, struct tkey key, struct cache_iter *it);
+const struct cache_entry *tree_next(struct cache_iter *it); /* the entry at the path, then moves on; NULL at the end */
+
+#define TREE_FAN 64
+struct ckey { /* separator: a key that outlives the entry it came from */
+	_Atomic uint32_t refs;
+	uint32_t by_n, key_n;
+	char bytes[];
+};
+struct tnode {
+	_Atomic uint32_t refs;
+	uint16_t n;
+	bool leaf;
+	size_t count; /* entries below */
+	union {
+		struct cache_entry *e[TREE_FAN];
+		struct {
+			struct tnode *c[TREE_FAN];
+			struct ckey *sep[TREE_FAN]; /* sep[i], i > 0: no key below c[i] is less */
+		};
+	};
+};
+static inline size_t tree_count(const struct tree *t)
+{
+	return t->root ? t->root->count : 0;
+}
+
+struct cache_snap {
+	_Atomic uint32_t refs;
+	int64_t rev;
+	struct tree main, node; /* node: empty when the resource has no node field */
+	bool has_node;
+};
+
+/* ---- ring ---- */
+
+struct forms {
+	unsigned refs;
+	struct block *slots[3][CACHE_EVENT_FORMS];
+};
+struct ev {
+	int64_t rev, ms;
+	struct cache_entry *cur, *prev; /* cur NULL: deleted; prev NULL: created */
+	struct cache_entry *gone;       /* prev at rev: what DELETED shows; made when first asked for */
+	struct forms *forms;
+};
+
+struct chan { /* the events and watchers of one node */
+	uint64_t *seqs;  /* ring of cap, a power of two */
+	uint64_t first, next; /* positions */
+	size_t cap;
+	struct cache_watch *watchers;
+};
+
+struct cache {
+	struct cache_resource r;
+	struct store *s;
+	struct store_watch *feed;
+	int64_t load_rev;       /* everything up to here came with the load */
+	struct tree main, node;
+	struct cache_snap *snap; /* of the newest revision, while nothing has changed since */
+	struct {
+		struct cache_snap *snap;
+		int64_t used_ms;
+	} old[8];               /* exact revisions read lately: pages of lists */
+	struct ev *ring;        /* cap, a power of two; sequence numbers first_seq .. next_seq */
+	uint64_t first_seq, next_seq;
+	size_t ring_cap;
+	size_t event_bytes, json_bytes, entry_bytes;
+	int64_t oldest_rev;     /* the ring holds all that happened after it */
+	struct cache_watch *watchers; /* those of no node */
+	size_t n_watchers;
+	struct map nodes;       /* node -> struct chan */
+	struct arena scratch;
+	struct buf buf;
+	bool broken;            /* the feed was lost: list again */
+	bool closing, relisting;
+	struct fiber *relister;
+	struct cache *next_cache; /* of this thread, for trimming */
+};
+
+static inline struct ev *ring_at(const struct cache *c, uint64_t seq)
+{
+	return &c->ring[seq & (c->ring_cap - 1)];
+}
+/* Takes the references. */
+void ring_push(struct cache *c, int64_t rev, struct cache_entry *cur, struct cache_entry *prev);
+void ring_trim(struct cache *c, int64_t now);
+/* Forgets all events; watchers still reading them answer 410. */
+void ring_clear(struct cache *c, int64_t rev);
+void ring_free(struct cache *c);
+/* First event with a revision > rev. */
+uint64_t ring_after(const struct cache *c, int64_t rev);
+struct cache_entry *ev_gone(struct cache *c, struct ev *e); /* borrowed */
+void watchers_end(struct cache *c); /* they answer ECANCELED */
+
+/* The value x of a requirement `<node field>=x` in f, STR_NULL when there is none. */
+struct str filter_node(const struct cache_resource *r, const struct cache_filter *f);
+bool entry_matches(const struct cache_resource *r, const struct cache_entry *e, const struct cache_filter *f);
+struct str entry_node(const struct cache_resource *r, const struct cache_entry *e);
+
+#endif

@@ -1,0 +1,551 @@
+/*
+ * The ring of events and its watchers. A watcher is a cursor: it holds no
+ * queue. When it has read everything it waits; an event that does not concern
+ * it moves its cursor on without waking its fiber.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "apiserver/cache_internal.h"
+#include "base/log.h"
+
+#define RING_MIN 100
+#define RING_MAX 102400
+#define FRESH_MS 75000             /* upstream's eventFreshDuration */
+#define STALE_MS 300000
+#define BYTES_HARD (256u << 20)    /* of objects only the ring still holds */
+#define BYTES_STALE (1u << 20)
+#define BOOKMARK_MS 60000
+#define BOOKMARK_END_MS 2000       /* before the watch's own end */
+
+struct cache_watch {
+	struct cache *c;            /* NULL: the cache is gone */
+	struct cache_watch *prev, *next; /* in the cache's or the channel's list */
+	struct chan *chan;          /* events of one node; NULL: all */
+	uint64_t pos;               /* next event: a position in chan, or a sequence number in the ring */
+	char *ns_p;
+	struct str ns, node;
+	struct cache_filter filter;
+	/* initial events */
+	struct cache_snap *snap;
+	struct cache_iter it;
+	bool initial_end, started;
+	/* times, monotonic ms; 0: none */
+	int64_t end_ms, bookmark_ms;
+	bool last_bookmark;
+	int64_t rev;                /* of the last event or bookmark given, or where it began */
+	bool expired, waiting;
+	struct waitq q;
+	struct cache_entry *held;   /* lent to the reader until its next call */
+	struct forms *forms;
+};
+
+/* ---- ring ---- */
+
+static void forms_unref(struct forms *f)
+{
+	if (!f || --f->refs)
+		return;
+	for (int i = 0; i < 3; i++)
+		for (int j = 0; j < CACHE_EVENT_FORMS; j++)
+			block_unref(f->slots[i][j]);
+	free(f);
+}
+
+static size_t entry_size(const struct cache_entry *e)
+{
+	return e ? e->bytes + e->json->n : 0;
+}
+
+/* Bytes that live only because the ring holds them. */
+static size_t ev_bytes(const struct ev *e)
+{
+	return sizeof(*e) + entry_size(e->prev) + entry_size(e->gone);
+}
+
+static void ring_pop(struct cache *c)
+{
+	struct ev *e = ring_at(c, c->first_seq++);
+	c->event_bytes -= ev_bytes(e);
+	c->oldest_rev = e->rev;
+	cache_entry_unref(e->cur);
+	cache_entry_unref(e->prev);
+	cache_entry_unref(e->gone);
+	forms_unref(e->forms);
+}
+
+void ring_trim(struct cache *c, int64_t now)
+{
+	for (uint64_t n; (n = c->next_seq - c->first_seq) > 0;) {
+		int64_t age = now - ring_at(c, c->first_seq)->ms;
+		bool drop = n > RING_MAX || c->event_bytes > BYTES_HARD ||
+			    (age > FRESH_MS && c->event_bytes > BYTES_STALE + c->json_bytes / 16) ||
+			    (age > STALE_MS && (n > RING_MIN || c->event_bytes > BYTES_STALE));
+		if (!drop)
+			break;
+		ring_pop(c);
+	}
+	size_t n = (size_t)(c->next_seq - c->first_seq);
+	if (c->ring_cap > 256 && n < c->ring_cap / 8) {
+		size_t cap = c->ring_cap / 4;
+		struct ev *ring = xmalloc(cap * sizeof(*ring));
+		for (uint64_t s = c->first_seq; s < c->next_seq; s++)
+			ring[s & (cap - 1)] = *ring_at(c, s);
+		free(c->ring);
+		c->ring = ring;
+		c->ring_cap = cap;
+	}
+}
+
+static void watch_wake(struct cache_watch *w)
+{
+	w->waiting = false;
+	waitq_wake_all(&w->q);
+}
+
+static bool concerns(struct cache_watch *w, const struct ev *e)
+{
+	const struct cache_entry *any = e->cur ? e->cur : e->prev;
+	if (w->ns.n && !str_eq(cache_entry_ns(any), w->ns))
+		return false;
+	if (!w->filter.labels && !w->filter.fields)
+		return true;
+	return (e->cur && entry_matches(&w->c->r, e->cur, &w->filter)) || (e->prev && entry_matches(&w->c->r, e->prev, &w->filter));
+}
+
+static void chan_push(struct chan *ch, uint64_t seq)
+{
+	if (ch->next - ch->first == ch->cap) {
+		size_t cap = ch->cap ? ch->cap * 2 : 16;
+		uint64_t *seqs = xmalloc(cap * sizeof(*seqs));
+		for (uint64_t i = ch->first; i < ch->next; i++)
+			seqs[i & (cap - 1)] = ch->seqs[i & (ch->cap - 1)];
+		free(ch->seqs);
+		ch->seqs = seqs;
+		ch->cap = cap;
+	}
+	ch->seqs[ch->next++ & (ch->cap - 1)] = seq;
+}
+
+static void offer(struct cache_watch *list, const struct ev *e, uint64_t pos)
+{
+	for (struct cache_watch *w = list; w; w = w->next) {
+		if (!w->waiting)
+			continue;
+		if (concerns(w, e))
+			watch_wake(w);
+		else
+			w->pos = pos + 1;
+	}
+}
+
+static void chan_offer(struct cache *c, struct str node, const struct ev *e, uint64_t seq)
+{
+	struct chan *ch = node.n ? map_get(&c->nodes, node) : NULL;
+	if (!ch)
+		return;
+	/* What the ring has dropped is of no use here either. */
+	while (ch->first < ch->next && ch->seqs[ch->first & (ch->cap - 1)] < c->first_seq)
+		ch->first++;
+	chan_push(ch, seq);
+	offer(ch->watchers, e, ch->next - 1);
+}
+
+void ring_push(struct cache *c, int64_t rev, struct cache_entry *cur, struct cache_entry *prev)
+{
+	int64_t now = now_ms();
+	if (c->next_seq - c->first_seq == c->ring_cap) {
+		size_t cap = c->ring_cap ? c->ring_cap * 2 : 64;
+		struct ev *ring = xmalloc(cap * sizeof(*ring));
+		for (uint64_t s = c->first_seq; s < c->next_seq; s++)
+			ring[s & (cap - 1)] = *ring_at(c, s);
+		free(c->ring);
+		c->ring = ring;
+		c->ring_cap = cap;
+	}
+	uint64_t seq = c->next_seq++;
+	struct ev *e = ring_at(c, seq);
+	*e = (struct ev){.rev = rev, .ms = now, .cur = cur, .prev = prev};
+	c->event_bytes += ev_bytes(e);
+	offer(c->watchers, e, seq);
+	if (c->nodes.n) {
+		struct str a = cur ? entry_node(&c->r, cur) : STR_NULL, b = prev ? entry_node(&c->r, prev) : STR_NULL;
+		chan_offer(c, a, e, seq);
+		if (!str_eq(a, b))
+			chan_offer(c, b, e, seq);
+	}
+	ring_trim(c, now);
+}
+
+static void list_each(struct cache *c, void (*fn)(struct cache_watch *w))
+{
+	struct cache_watch *next;
+	for (struct cache_watch *w = c->watchers; w; w = next) {
+		next = w->next;
+		fn(w);
+	}
+	size_t it = 0;
+	struct str node;
+	void *v;
+	while (map_next(&c->nodes, &it, &node, &v)) {
+		for (struct cache_watch *w = ((struct chan *)v)->watchers; w; w = next) {
+			next = w->next;
+			fn(w);
+		}
+	}
+}
+
+static void expire(struct cache_watch *w)
+{
+	w->expired = true;
+	watch_wake(w);
+}
+
+void ring_clear(struct cache *c, int64_t rev)
+{
+	while (c->first_seq < c->next_seq)
+		ring_pop(c);
+	c->oldest_rev = rev;
+	list_each(c, expire);
+}
+
+static void orphan(struct cache_watch *w)
+{
+	w->c = NULL;
+	w->chan = NULL;
+	w->prev = w->next = NULL;
+	watch_wake(w);
+}
+
+void watchers_end(struct cache *c)
+{
+	list_each(c, orphan);
+	c->watchers = NULL;
+	size_t it = 0;
+	struct str node;
+	void *v;
+	while (map_next(&c->nodes, &it, &node, &v)) {
+		free(((struct chan *)v)->seqs);
+		free(v);
+	}
+	map_free(&c->nodes);
+}
+
+void ring_free(struct cache *c)
+{
+	while (c->first_seq < c->next_seq)
+		ring_pop(c);
+	free(c->ring);
+}
+
+uint64_t ring_after(const struct cache *c, int64_t rev)
+{
+	uint64_t lo = c->first_seq, hi = c->next_seq;
+	while (lo < hi) {
+		uint64_t mid = (lo + hi) / 2;
+		if (ring_at(c, mid)->rev <= rev)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+struct cache_entry *ev_gone(struct cache *c, struct ev *e)
+{
+	if (!e->gone) {
+		e->gone = entry_at_rev(&c->r, e->prev, e->rev);
+		c->event_bytes += entry_size(e->gone);
+	}
+	return e->gone;
+}
+
+/* ---- watches ---- */
+
+struct str cache_event_head(enum cache_event_type t)
+{
+	switch (t) {
+	case CACHE_ADDED:
+		return STR("{\"type\":\"ADDED\",\"object\":");
+	case CACHE_MODIFIED:
+		return STR("{\"type\":\"MODIFIED\",\"object\":");
+	case CACHE_DELETED:
+		return STR("{\"type\":\"DELETED\",\"object\":");
+	case CACHE_BOOKMARK:
+		break;
+	}
+	return STR("{\"type\":\"BOOKMARK\",\"object\":");
+}
+
+/* The channel of a node, made (with the ring's events of it) for its first watcher. */
+static struct chan *chan_of(struct cache *c, struct str node)
+{
+	struct chan *ch = map_get(&c->nodes, node);
+	if (ch)
+		return ch;
+	ch = xcalloc(1, sizeof(*ch));
+	map_set(&c->nodes, node, ch);
+	for (uint64_t s = c->first_seq; s < c->next_seq; s++) {
+		struct ev *e = ring_at(c, s);
+		if ((e->cur && str_eq(entry_node(&c->r, e->cur), node)) || (e->prev && str_eq(entry_node(&c->r, e->prev), node)))
+			chan_push(ch, s);
+	}
+	return ch;
+}
+
+/* Sets the cursor to the first event after rev. */
+static struct error *seek(struct cache_watch *w, int64_t rev)
+{
+	struct cache *c = w->c;
+	if (rev < c->oldest_rev)
+		return error_status(410, "Expired", "too old resource version: %lld (%lld)", (long long)rev, (long long)c->oldest_rev);
+	uint64_t seq = ring_after(c, rev);
+	w->rev = rev;
+	w->pos = seq;
+	if (w->chan) {
+		uint64_t lo = w->chan->first, hi = w->chan->next;
+		while (lo < hi) {
+			uint64_t mid = (lo + hi) / 2;
+			if (w->chan->seqs[mid & (w->chan->cap - 1)] < seq)
+				lo = mid + 1;
+			else
+				hi = mid;
+		}
+		w->pos = lo;
+	}
+	return NULL;
+}
+
+static void unlink_watch(struct cache_watch *w)
+{
+	struct cache *c = w->c;
+	if (!c)
+		return;
+	if (w->prev)
+		w->prev->next = w->next;
+	else if (w->chan)
+		w->chan->watchers = w->next;
+	else
+		c->watchers = w->next;
+	if (w->next)
+		w->next->prev = w->prev;
+	c->n_watchers--;
+	if (w->chan && !w->chan->watchers) {
+		map_del(&c->nodes, w->node);
+		free(w->chan->seqs);
+		free(w->chan);
+	}
+	w->c = NULL;
+}
+
+struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o, struct cache_watch **out)
+{
+	*out = NULL;
+	struct cache_snap *snap = NULL;
+	if (o->initial)
+		TRY(cache_snapshot(c, o->mode, o->rev, &snap));
+	struct cache_watch *w = xcalloc(1, sizeof(*w));
+	w->c = c;
+	/* One allocation for both copies. */
+	struct str node = filter_node(&c->r, &o->filter);
+	w->ns_p = xmalloc(o->ns.n + node.n + 1);
+	if (o->ns.n)
+		memcpy(w->ns_p, o->ns.p, o->ns.n);
+	if (node.n)
+		memcpy(w->ns_p + o->ns.n, node.p, node.n);
+	w->ns = str_of(w->ns_p, o->ns.n);
+	w->node = str_of(w->ns_p + o->ns.n, node.n);
+	w->filter = o->filter;
+	w->chan = node.n ? chan_of(c, w->node) : NULL;
+	struct cache_watch **head = w->chan ? &w->chan->watchers : &c->watchers;
+	w->next = *head;
+	if (w->next)
+		w->next->prev = w;
+	*head = w;
+	c->n_watchers++;
+	struct error *e = seek(w, snap ? snap->rev : o->rev);
+	if (e) {
+		cache_snap_free(snap);
+		cache_watch_close(w);
+		return e;
+	}
+	if (snap) {
+		w->snap = snap;
+		cache_iter_init(&w->it, c, snap, w->ns, STR(""), &w->filter);
+		w->initial_end = o->initial_end;
+	}
+	int64_t now = now_ms();
+	w->end_ms = o->timeout_ms > 0 ? now + o->timeout_ms : 0;
+	/* Spread: watchers that came together shall not all be due together. */
+	w->bookmark_ms = o->bookmarks ? now + BOOKMARK_MS - (int64_t)(random_u64() % (BOOKMARK_MS / 8)) : 0;
+	*out = w;
+	return NULL;
+}
+
+static struct ev *peek_event(struct cache_watch *w, uint64_t *seq)
+{
+	struct cache *c = w->c;
+	if (w->chan) {
+		if (w->pos == w->chan->next)
+			return NULL;
+		*seq = w->pos < w->chan->first ? 0 : w->chan->seqs[w->pos & (w->chan->cap - 1)];
+	} else {
+		if (w->pos == c->next_seq)
+			return NULL;
+		*seq = w->pos;
+	}
+	return *seq < c->first_seq ? NULL : ring_at(c, *seq);
+}
+
+/* Whether the watcher missed events: its next one has left the ring. */
+static bool fell_behind(const struct cache_watch *w)
+{
+	if (w->expired)
+		return true;
+	if (!w->chan)
+		return w->pos < w->c->first_seq;
+	return w->pos < w->chan->first ||
+	       (w->pos < w->chan->next && w->chan->seqs[w->pos & (w->chan->cap - 1)] < w->c->first_seq);
+}
+
+static void let_go(struct cache_watch *w)
+{
+	cache_entry_unref(w->held);
+	w->held = NULL;
+	forms_unref(w->forms);
+	w->forms = NULL;
+}
+
+/* Gives ev to the reader as its selectors see it; false when it is nothing to them. */
+static bool give(struct cache_watch *w, struct ev *e, struct cache_event *out)
+{
+	struct cache *c = w->c;
+	const struct cache_entry *any = e->cur ? e->cur : e->prev;
+	if (w->ns.n && !str_eq(cache_entry_ns(any), w->ns))
+		return false;
+	bool all = !w->filter.labels && !w->filter.fields;
+	bool was = e->prev && (all || entry_matches(&c->r, e->prev, &w->filter));
+	bool is = e->cur && (all || entry_matches(&c->r, e->cur, &w->filter));
+	if (!was && !is)
+		return false;
+	enum cache_event_type t = !was ? CACHE_ADDED : is ? CACHE_MODIFIED : CACHE_DELETED;
+	w->held = cache_entry_ref(is ? e->cur : ev_gone(c, e));
+	if (!e->forms) {
+		e->forms = xcalloc(1, sizeof(*e->forms));
+		e->forms->refs = 1;
+	}
+	w->forms = e->forms;
+	w->forms->refs++;
+	w->rev = e->rev;
+	*out = (struct cache_event){.type = t, .rev = e->rev, .obj = w->held, .forms = w->forms->slots[t]};
+	return true;
+}
+
+static bool next_initial(struct cache_watch *w, struct cache_event *out)
+{
+	const struct cache_entry *e = cache_iter_next(&w->it);
+	if (e) {
+		w->held = cache_entry_ref((struct cache_entry *)e);
+		*out = (struct cache_event){.type = CACHE_ADDED, .rev = e->rev, .obj = e};
+		return true;
+	}
+	w->rev = w->snap->rev;
+	cache_snap_free(w->snap);
+	w->snap = NULL;
+	if (!w->initial_end)
+		return false;
+	*out = (struct cache_event){.type = CACHE_BOOKMARK, .rev = w->rev, .initial_end = true};
+	return true;
+}
+
+/* What is there to give without waiting. */
+static bool next_now(struct cache_watch *w, struct cache_event *out)
+{
+	if (w->snap && next_initial(w, out))
+		return true;
+	uint64_t seq;
+	struct ev *e;
+	while (!fell_behind(w) && (e = peek_event(w, &seq))) {
+		w->pos++;
+		if (e->rev > w->rev && give(w, e, out))
+			return true;
+	}
+	return false;
+}
+
+struct error *cache_watch_next(struct cache_watch *w, struct cache_event *out)
+{
+	let_go(w);
+	*out = (struct cache_event){0};
+	for (;;) {
+		if (!w->c)
+			return error_sys(ECANCELED, "the resource is served no more");
+		TRY(fiber_check());
+		int64_t now = now_ms();
+		if (w->end_ms && now >= w->end_ms)
+			return error_sys(ETIMEDOUT, "the watch has reached its timeout");
+		if (next_now(w, out))
+			return NULL;
+		if (fell_behind(w))
+			return error_status(410, "Expired", "too old resource version: %lld (%lld)", (long long)w->rev,
+					    (long long)w->c->oldest_rev);
+		bool ending = w->bookmark_ms && w->end_ms && !w->last_bookmark && now >= w->end_ms - BOOKMARK_END_MS;
+		if (w->bookmark_ms && (ending || now >= w->bookmark_ms)) {
+			w->last_bookmark |= ending;
+			w->bookmark_ms = now + BOOKMARK_MS;
+			int64_t rev = cache_rev(w->c);
+			if (rev > w->rev) {
+				w->rev = rev;
+				*out = (struct cache_event){.type = CACHE_BOOKMARK, .rev = rev};
+				return NULL;
+			}
+			continue;
+		}
+		int64_t until = w->end_ms ? w->end_ms : INT64_MAX;
+		if (w->bookmark_ms && w->bookmark_ms < until)
+			until = w->bookmark_ms;
+		if (w->bookmark_ms && w->end_ms && !w->last_bookmark && w->end_ms - BOOKMARK_END_MS < until)
+			until = w->end_ms - BOOKMARK_END_MS;
+		w->waiting = true;
+		struct error *e = until == INT64_MAX ? waitq_wait(&w->q) : waitq_wait_ms(&w->q, until > now ? until - now : 1);
+		w->waiting = false;
+		if (e && error_is_sys(e, ETIMEDOUT) && now_ms() >= until) {
+			error_free(e);
+			continue;
+		}
+		TRY(e);
+	}
+}
+
+bool cache_watch_ready(struct cache_watch *w)
+{
+	if (!w->c || w->expired)
+		return true;
+	if (w->snap) {
+		struct cache_iter ahead = w->it;
+		if (w->initial_end || cache_iter_next(&ahead))
+			return true;
+	}
+	uint64_t seq;
+	struct ev *e;
+	/* Passes over what does not concern it, as next would. */
+	while (!fell_behind(w) && (e = peek_event(w, &seq))) {
+		if (e->rev > w->rev && concerns(w, e))
+			return true;
+		if (w->snap)
+			break; /* next has to come first */
+		w->pos++;
+	}
+	return fell_behind(w);
+}
+
+void cache_watch_close(struct cache_watch *w)
+{
+	if (!w)
+		return;
+	let_go(w);
+	unlink_watch(w);
+	cache_snap_free(w->snap);
+	free(w->ns_p);
+	free(w);
+}

@@ -1,0 +1,609 @@
+/* The watch cache over a real store in a temporary directory. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "../test.h"
+#include "apiserver/cache_internal.h"
+#include "base/log.h"
+#include "loop/io.h"
+
+static char dir[] = "/tmp/skiff-cache-XXXXXX";
+static struct store *store;
+
+static const struct cache_field pod_fields[] = {
+	{STR_INIT("spec.nodeName"), STR_INIT(""), STR_INIT(""), STR_INIT("")},
+	{STR_INIT("status.phase"), STR_INIT(""), STR_INIT(""), STR_INIT("")},
+	{STR_INIT("spec.hostNetwork"), STR_INIT(""), STR_INIT("false"), STR_INIT("")},
+};
+static const struct cache_resource pods = {
+	.prefix = STR_INIT("/registry/pods/"), .group = STR_INIT(""), .version = STR_INIT("v1"), .kind = STR_INIT("Pod"),
+	.type = &core_v1_pod_type, .namespaced = true, .fields = pod_fields, .n_fields = 3, .node_field = 0,
+};
+static const struct cache_field widget_fields[] = {
+	{STR_INIT("spec.color"), STR_INIT(""), STR_INIT("none"), STR_INIT("spec.paint.name")},
+};
+static const struct cache_resource widgets = {
+	.prefix = STR_INIT("/registry/example.com/widgets/"), .group = STR_INIT("example.com"), .version = STR_INIT("v1"),
+	.kind = STR_INIT("Widget"), .namespaced = false, .fields = widget_fields, .n_fields = 1, .node_field = -1,
+};
+
+static void open_store(void)
+{
+	struct store_opts o = {.dir = dir, .map_size = (size_t)1 << 30};
+	assert_ok(store_open(&o, &store));
+}
+
+#define CACHE_TEST(name)                                                                           \
+	static void name##_body(void *arg);                                                        \
+	static void name(void **state)                                                             \
+	{                                                                                          \
+		snprintf(dir, sizeof(dir), "/tmp/skiff-cache-XXXXXX");                             \
+		assert_non_null(mkdtemp(dir));                                                     \
+		assert_ok(loop_run(name##_body, NULL));                                            \
+	}                                                                                          \
+	static void name##_body(void *arg)
+
+static void done(void)
+{
+	store_close(store);
+	store = NULL;
+	assert_ok(dir_remove(dir));
+}
+
+/* Writes a pod (protobuf in the store, JSON by hand-over); returns its revision, 0: the comparison failed. */
+static int64_t put_pod(struct cache *c, const char *ns, const char *name, const char *node, const char *app, int64_t expect)
+{
+	struct arena a = {0};
+	struct core_v1_pod *p = arena_new(&a, struct core_v1_pod);
+	p->kind = STR("Pod");
+	p->api_version = STR("v1");
+	p->metadata.name = str_from(name);
+	p->metadata.namespace = str_from(ns);
+	p->metadata.uid = str_from("0b5e2f6e-0000-4000-8000-000000000001");
+	if (app)
+		str_map_set(&a, API_MAP(&p->metadata.labels), STR("app"), str_from(app));
+	p->spec.node_name = str_from(node);
+	p->status.phase = STR("Running");
+	struct buf pb = {0}, json = {0};
+	object_encode(&pb, MEDIA_PROTOBUF, &core_v1_pod_type, p);
+	object_encode(&json, MEDIA_JSON, &core_v1_pod_type, p);
+	bool ok;
+	struct cache_entry *e;
+	assert_ok(cache_put(c, str_from(ns), str_from(name), expect, buf_view(&pb), buf_view(&json), 0, 0, &ok, &e));
+	int64_t rev = ok ? e->rev : 0;
+	cache_entry_unref(e);
+	buf_free(&pb);
+	buf_free(&json);
+	arena_free(&a);
+	return rev;
+}
+
+static int64_t del(struct cache *c, const char *ns, const char *name)
+{
+	bool ok;
+	struct cache_entry *e;
+	assert_ok(cache_delete(c, str_from(ns), str_from(name), STORE_ANY, &ok, &e));
+	int64_t rev = ok ? e->rev : 0;
+	cache_entry_unref(e);
+	return rev;
+}
+
+static void list_is(struct cache *c, struct cache_snap *s, const char *ns, const char *after, const struct cache_filter *f, const char *want)
+{
+	struct buf b = {0};
+	struct cache_iter it;
+	const struct cache_entry *e;
+	cache_iter_init(&it, c, s, str_from(ns), str_from(after), f);
+	while ((e = cache_iter_next(&it)))
+		buf_printf(&b, "%.*s@%lld ", STR_ARG(cache_entry_key(e)), (long long)e->rev);
+	assert_string_equal(buf_z(&b), want);
+	buf_free(&b);
+}
+
+static void now_is(struct cache *c, const char *ns, const struct cache_filter *f, const char *want)
+{
+	struct cache_snap *s;
+	assert_ok(cache_snapshot(c, CACHE_CONSISTENT, 0, &s));
+	list_is(c, s, ns, "", f, want);
+	cache_snap_free(s);
+}
+
+CACHE_TEST(reads_and_writes)
+{
+	open_store();
+	struct cache *c;
+	assert_ok(cache_new(store, &pods, &c));
+	assert_int_equal(put_pod(c, "a", "one", "n1", "web", 0), 2);
+	assert_int_equal(put_pod(c, "b", "two", "n2", "web", 0), 3);
+	assert_int_equal(put_pod(c, "a", "three", "", NULL, 0), 4);
+	assert_int_equal(put_pod(c, "a", "one", "n1", "db", 0), 0);
+	assert_int_equal(put_pod(c, "a", "one", "n1", "db", 2), 5);
+	struct cache_entry *e;
+	assert_ok(cache_get(c, STR("a"), STR("one"), CACHE_CONSISTENT, 0, &e));
+	assert_str(cache_entry_json(e),
+		   "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"one\",\"namespace\":\"a\","
+		   "\"uid\":\"0b5e2f6e-0000-4000-8000-000000000001\",\"resourceVersion\":\"5\",\"labels\":{\"app\":\"db\"}},"
+		   "\"spec\":{\"containers\":null,\"nodeName\":\"n1\"},\"status\":{\"phase\":\"Running\"}}");
+	assert_str(cache_entry_uid(e), "0b5e2f6e-0000-4000-8000-000000000001");
+	assert_str(cache_entry_field(c, e, 0), "n1");
+	assert_str(cache_entry_field(c, e, 1), "Running");
+	assert_str(cache_entry_field(c, e, 2), "false");
+	struct str_pair labels[255];
+	assert_int_equal(cache_entry_labels(e, labels), 1);
+	assert_str(labels[0].value, "db");
+	cache_entry_unref(e);
+	assert_ok(cache_get(c, STR("a"), STR("nobody"), CACHE_ANY, 0, &e));
+	assert_null(e);
+	assert_null(cache_peek(c, STR(""), STR("one")));
+	struct error *err = cache_get(c, STR("a"), STR("one"), CACHE_AT_LEAST, 99, &e);
+	assert_true(error_is(err, 504, "Timeout") && err->n_causes == 1);
+	error_free(err);
+
+	now_is(c, "", NULL, "a/one@5 a/three@4 b/two@3 ");
+	now_is(c, "a", NULL, "a/one@5 a/three@4 ");
+	now_is(c, "x", NULL, "");
+	struct arena a = {0};
+	struct cache_filter f = {0};
+	assert_ok(field_selector_parse(&a, STR("spec.nodeName=n2"), &f.fields));
+	now_is(c, "", &f, "b/two@3 ");
+	now_is(c, "a", &f, "");
+	assert_ok(field_selector_parse(&a, STR("spec.nodeName!=n2,metadata.namespace=a,spec.hostNetwork=false"), &f.fields));
+	now_is(c, "", &f, "a/one@5 a/three@4 ");
+	assert_ok(cache_check_fields(c, f.fields));
+	assert_ok(field_selector_parse(&a, STR("spec.unknown=1"), &f.fields));
+	err = cache_check_fields(c, f.fields);
+	assert_true(error_is(err, 400, "BadRequest"));
+	error_free(err);
+	f.fields = NULL;
+	assert_ok(label_selector_parse(&a, STR("app in (web,db)"), &f.labels));
+	now_is(c, "", &f, "a/one@5 b/two@3 ");
+	arena_free(&a);
+
+	/* Exact revisions, pages, counts. */
+	struct cache_snap *s, *s4;
+	assert_ok(cache_snapshot(c, CACHE_EXACT, 4, &s4));
+	list_is(c, s4, "", "", NULL, "a/one@2 a/three@4 b/two@3 ");
+	assert_int_equal(cache_snap_rev(s4), 4);
+	assert_ok(cache_snapshot(c, CACHE_EXACT, 2, &s));
+	list_is(c, s, "", "", NULL, "a/one@2 ");
+	cache_snap_free(s);
+	assert_int_equal(del(c, "a", "three"), 6);
+	assert_ok(cache_snapshot(c, CACHE_EXACT, 4, &s));
+	list_is(c, s, "", "a/one", NULL, "a/three@4 b/two@3 ");
+	list_is(c, s, "a", "a/one", NULL, "a/three@4 ");
+	assert_int_equal(cache_snap_count(s, STR(""), STR("a/one")), 2);
+	assert_int_equal(cache_snap_count(s, STR("a"), STR("a/one")), 1);
+	assert_int_equal(cache_snap_count(s, STR("a"), STR("")), 2);
+	assert_int_equal(cache_snap_count(s, STR("a"), STR("a/onf")), 1);
+	cache_snap_free(s);
+	cache_snap_free(s4);
+	assert_ok(cache_snapshot(c, CACHE_EXACT, 5, &s));
+	list_is(c, s, "", "", NULL, "a/one@5 a/three@4 b/two@3 ");
+	cache_snap_free(s);
+	now_is(c, "", NULL, "a/one@5 b/two@3 ");
+	err = cache_snapshot(c, CACHE_EXACT, 0, &s);
+	assert_true(error_is(err, 410, "Expired"));
+	error_free(err);
+
+	/* A delete that fails shows what is there; one that works shows the object at its last revision. */
+	bool ok;
+	assert_ok(cache_delete(c, STR("a"), STR("one"), 4, &ok, &e));
+	assert_true(!ok && e->rev == 5);
+	cache_entry_unref(e);
+	assert_ok(cache_delete(c, STR("a"), STR("one"), 5, &ok, &e));
+	assert_true(ok && e->rev == 7 && str_contains(cache_entry_json(e), STR("\"resourceVersion\":\"7\"")));
+	cache_entry_unref(e);
+	assert_ok(cache_delete(c, STR("a"), STR("one"), STORE_ANY, &ok, &e));
+	assert_true(!ok && !e);
+	err = cache_delete(c, STR(""), STR("one"), STORE_ANY, &ok, &e);
+	assert_true(error_is(err, 400, "BadRequest"));
+	error_free(err);
+
+	/* A cache made later decodes what is stored and holds the same bytes. */
+	put_pod(c, "a", "one", "n1", "web", 0);
+	struct cache *c2;
+	assert_ok(cache_new(store, &pods, &c2));
+	const struct cache_entry *e1 = cache_peek(c, STR("a"), STR("one")), *e2 = cache_peek(c2, STR("a"), STR("one"));
+	assert_true(e1 && e2 && e1 != e2 && str_eq(cache_entry_json(e1), cache_entry_json(e2)));
+	/* And follows foreign writes. */
+	put_pod(c, "a", "four", "n1", "web", 0);
+	assert_non_null(cache_peek(c2, STR("a"), STR("four")));
+	now_is(c2, "", NULL, "a/four@9 a/one@8 b/two@3 ");
+	cache_free(c2);
+	cache_free(c);
+	done();
+}
+
+static void put_json(struct cache *c, const char *name, const char *json)
+{
+	bool ok;
+	struct cache_entry *e;
+	assert_ok(cache_put(c, STR(""), str_from(name), STORE_ANY, str_from(json), str_from(json), 0, 0, &ok, &e));
+	assert_true(ok);
+	cache_entry_unref(e);
+}
+
+static void json_is(struct cache *c, const char *name, const char *want, const char *color)
+{
+	const struct cache_entry *e = cache_peek(c, STR(""), str_from(name));
+	assert_non_null(e);
+	assert_str(cache_entry_json(e), want);
+	assert_str(cache_entry_field(c, e, 0), color);
+}
+
+CACHE_TEST(custom_json)
+{
+	open_store();
+	struct cache *c;
+	assert_ok(cache_new(store, &widgets, &c));
+	put_json(c, "w", "{\"kind\":\"Widget\",\"metadata\":{\"labels\":{\"a\":\"\\u00e9\\\"x\"},\"name\":\"w\",\"uid\":\"u1\"},\"spec\":{\"color\":\"red\"}}");
+	json_is(c, "w", "{\"kind\":\"Widget\",\"metadata\":{\"labels\":{\"a\":\"\\u00e9\\\"x\"},\"name\":\"w\",\"uid\":\"u1\",\"resourceVersion\":\"2\"},\"spec\":{\"color\":\"red\"}}", "red");
+	const struct cache_entry *e = cache_peek(c, STR(""), STR("w"));
+	struct str_pair l[255];
+	assert_int_equal(cache_entry_labels(e, l), 1);
+	assert_str(l[0].value, "\xc3\xa9\"x");
+	assert_str(cache_entry_uid(e), "u1");
+	/* A revision that is there is replaced, whatever its width; white space; other paths; values of other kinds. */
+	put_json(c, "v", "{\"spec\":{\"paint\":{\"name\":\"bl\\u0075e\"}},\n \"metadata\" : {\"resourceVersion\":\"123456789\",\"uid\":\"u2\"} }");
+	json_is(c, "v", "{\"spec\":{\"paint\":{\"name\":\"bl\\u0075e\"}},\n \"metadata\" : {\"resourceVersion\":\"3\",\"uid\":\"u2\"} }", "blue");
+	assert_str(cache_entry_uid(cache_peek(c, STR(""), STR("v"))), "u2");
+	put_json(c, "u", "{\"metadata\":{},\"spec\":{\"color\":5,\"metadata\":{\"name\":\"no\"}}}");
+	json_is(c, "u", "{\"metadata\":{\"resourceVersion\":\"4\"},\"spec\":{\"color\":5,\"metadata\":{\"name\":\"no\"}}}", "5");
+	put_json(c, "t", "{\"metadata\":{\"labels\":null},\"spec\":{\"color\":null,\"x\":[1,{\"color\":\"no\"},\"}\"]}}");
+	json_is(c, "t", "{\"metadata\":{\"resourceVersion\":\"5\",\"labels\":null},\"spec\":{\"color\":null,\"x\":[1,{\"color\":\"no\"},\"}\"]}}", "none");
+	/* Not an object with metadata: said to the writer who could not be shown it; others go on. */
+	static const char *const bad[] = {"", "[]", "null", "{}", "{\"metadata\":3", "{\"metadata\":{\"name\":\"x", "{\"metadata\":{\"a\":1}",
+					  "{\"metadata\":{\"a\" 1}}"};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		struct cache_entry *none;
+		struct error *err = entry_new(&widgets, STR("x"), 1, str_from(bad[i]), &none);
+		assert_true(error_is(err, 500, "InternalError"));
+		assert_null(none);
+		error_free(err);
+	}
+	cache_free(c);
+	done();
+}
+
+static void event(struct cache_watch *w, enum cache_event_type t, const char *key, int64_t rev)
+{
+	struct cache_event ev;
+	int64_t d = deadline_push(3000);
+	struct error *e = cache_watch_next(w, &ev);
+	deadline_pop(d);
+	if (e)
+		fail_msg("waiting for %s@%lld: %s", key, (long long)rev, e->message);
+	assert_int_equal(ev.type, t);
+	assert_int_equal(ev.rev, rev);
+	if (t == CACHE_BOOKMARK) {
+		assert_null(ev.obj);
+		return;
+	}
+	assert_str(cache_entry_key(ev.obj), key);
+	char rv[64];
+	snprintf(rv, sizeof(rv), "\"resourceVersion\":\"%lld\"", (long long)rev);
+	if (!str_contains(cache_entry_json(ev.obj), str_from(rv)))
+		fail_msg("%.*s lacks %s", STR_ARG(cache_entry_json(ev.obj)), rv);
+}
+
+static void quiet(struct cache_watch *w)
+{
+	assert_false(cache_watch_ready(w));
+	struct cache_event ev;
+	int64_t d = deadline_push(20);
+	struct error *e = cache_watch_next(w, &ev);
+	deadline_pop(d);
+	assert_true(error_is_sys(e, ETIMEDOUT));
+	error_free(e);
+}
+
+CACHE_TEST(watches)
+{
+	open_store();
+	struct cache *c;
+	struct arena a = {0};
+	assert_ok(cache_new(store, &pods, &c));
+	put_pod(c, "a", "one", "n1", "web", 0); /* 2 */
+	put_pod(c, "b", "two", "", "web", 0);   /* 3 */
+	struct cache_watch *all, *ns, *web, *node, *init, *late;
+	struct cache_watch_opts o = {.rev = 2};
+	assert_ok(cache_watch_open(c, &o, &all));
+	o = (struct cache_watch_opts){.ns = STR("b"), .rev = 3};
+	assert_ok(cache_watch_open(c, &o, &ns));
+	o = (struct cache_watch_opts){.rev = 3};
+	assert_ok(label_selector_parse(&a, STR("app=web"), &o.filter.labels));
+	assert_ok(cache_watch_open(c, &o, &web));
+	o = (struct cache_watch_opts){.rev = 1};
+	assert_ok(field_selector_parse(&a, STR("spec.nodeName=n1"), &o.filter.fields));
+	assert_ok(cache_watch_open(c, &o, &node));
+	o = (struct cache_watch_opts){.initial = true, .mode = CACHE_CONSISTENT, .initial_end = true};
+	assert_ok(cache_watch_open(c, &o, &init));
+	put_pod(c, "b", "two", "n1", "web", 3); /* 4: bound */
+	put_pod(c, "a", "one", "n1", "db", 2);  /* 5: leaves web */
+	put_pod(c, "a", "one", "n1", "web", 5); /* 6: comes back */
+	del(c, "a", "one");                     /* 7 */
+	put_pod(c, "a", "six", "n2", "db", 0);  /* 8 */
+
+	event(all, CACHE_ADDED, "b/two", 3);
+	event(all, CACHE_MODIFIED, "b/two", 4);
+	event(all, CACHE_MODIFIED, "a/one", 5);
+	event(all, CACHE_MODIFIED, "a/one", 6);
+	event(all, CACHE_DELETED, "a/one", 7);
+	event(all, CACHE_ADDED, "a/six", 8);
+	quiet(all);
+	event(ns, CACHE_MODIFIED, "b/two", 4);
+	quiet(ns);
+	event(web, CACHE_MODIFIED, "b/two", 4);
+	event(web, CACHE_DELETED, "a/one", 5);
+	event(web, CACHE_ADDED, "a/one", 6);
+	event(web, CACHE_DELETED, "a/one", 7);
+	quiet(web);
+	event(node, CACHE_ADDED, "a/one", 2);
+	event(node, CACHE_ADDED, "b/two", 4);
+	event(node, CACHE_MODIFIED, "a/one", 5);
+	event(node, CACHE_MODIFIED, "a/one", 6);
+	event(node, CACHE_DELETED, "a/one", 7);
+	quiet(node);
+	event(init, CACHE_ADDED, "a/one", 2);
+	event(init, CACHE_ADDED, "b/two", 3);
+	assert_true(cache_watch_ready(init));
+	struct cache_event ev;
+	assert_ok(cache_watch_next(init, &ev));
+	assert_true(ev.type == CACHE_BOOKMARK && ev.initial_end && ev.rev == 3);
+	event(init, CACHE_MODIFIED, "b/two", 4);
+	/* The shared forms: one event, two readers, one slot a type. */
+	o = (struct cache_watch_opts){.rev = 4};
+	assert_ok(cache_watch_open(c, &o, &late));
+	assert_ok(cache_watch_next(late, &ev));
+	assert_true(ev.rev == 5 && ev.forms && !ev.forms[1]);
+	ev.forms[1] = block_new(STR("table row"));
+	assert_ok(cache_watch_next(init, &ev));
+	assert_true(ev.rev == 5 && ev.forms[1]);
+	assert_str(block_str(ev.forms[1]), "table row");
+	/* A waiting watcher is woken by what concerns it and only by that. */
+	put_pod(c, "a", "seven", "n3", "db", 0); /* 9 */
+	quiet(node);
+	put_pod(c, "a", "eight", "n1", "db", 0); /* 10 */
+	event(node, CACHE_ADDED, "a/eight", 10);
+	/* Timeout with a last bookmark. */
+	cache_watch_close(late);
+	o = (struct cache_watch_opts){.rev = 9, .bookmarks = true, .timeout_ms = 2050};
+	assert_ok(cache_watch_open(c, &o, &late));
+	event(late, CACHE_ADDED, "a/eight", 10);
+	put_pod(c, "a", "nine", "n1", "db", 0); /* 11 */
+	del(c, "a", "nine"); /* 12 */
+	event(late, CACHE_ADDED, "a/nine", 11);
+	event(late, CACHE_DELETED, "a/nine", 12);
+	bool ok;
+	int64_t rev;
+	assert_ok(store_put(store, STR("/elsewhere"), STR("x"), 0, 0, 0, NULL, &ok, &rev, NULL)); /* 13 */
+	assert_int_equal(cache_rev(c), 13);
+	event(late, CACHE_BOOKMARK, NULL, 13);
+	struct error *e = cache_watch_next(late, &ev);
+	assert_true(error_is_sys(e, ETIMEDOUT));
+	error_free(e);
+	/* Too old; and from the future: waits for what comes after. */
+	cache_watch_close(late);
+	o = (struct cache_watch_opts){.rev = 0};
+	e = cache_watch_open(c, &o, &late);
+	assert_true(error_is(e, 410, "Expired"));
+	error_free(e);
+	o.rev = 14;
+	assert_ok(cache_watch_open(c, &o, &late));
+	put_pod(c, "a", "x", "n1", "db", 0); /* 14: not after 14 */
+	put_pod(c, "a", "y", "n1", "db", 0); /* 15 */
+	event(late, CACHE_ADDED, "a/y", 15);
+	cache_watch_close(all);
+	cache_watch_close(ns);
+	cache_watch_close(web);
+	cache_watch_close(node);
+	cache_watch_close(init);
+	assert_int_equal(c->nodes.n, 0);
+	cache_free(c);
+	e = cache_watch_next(late, &ev);
+	assert_true(error_is_sys(e, ECANCELED));
+	error_free(e);
+	cache_watch_close(late);
+	arena_free(&a);
+	done();
+}
+
+CACHE_TEST(slow_watcher)
+{
+	open_store();
+	struct cache *c;
+	struct arena a = {0};
+	assert_ok(cache_new(store, &pods, &c));
+	struct cache_watch *w, *node;
+	struct cache_watch_opts o = {.rev = cache_rev(c)};
+	assert_ok(cache_watch_open(c, &o, &w));
+	assert_ok(field_selector_parse(&a, STR("spec.nodeName=n1"), &o.filter.fields));
+	assert_ok(cache_watch_open(c, &o, &node));
+	int64_t rev = put_pod(c, "a", "p", "n1", "x", 0);
+	for (int i = 0; i < 300; i++)
+		rev = put_pod(c, "a", "p", "n1", "x", rev);
+	struct cache_event ev;
+	assert_ok(cache_watch_next(w, &ev));
+	/* Time passes: events older than the window go, all but a few. */
+	ring_trim(c, now_ms() + 400000);
+	struct cache_stats st;
+	cache_stats(c, &st);
+	assert_int_equal(st.events, 100);
+	struct error *e = cache_watch_next(w, &ev);
+	assert_true(error_is(e, 410, "Expired"));
+	error_free(e);
+	assert_true(cache_watch_ready(node));
+	e = cache_watch_next(node, &ev);
+	assert_true(error_is(e, 410, "Expired"));
+	error_free(e);
+	cache_watch_close(w);
+	cache_watch_close(node);
+	struct cache_snap *s;
+	e = cache_snapshot(c, CACHE_EXACT, st.oldest_rev - 1, &s);
+	assert_true(error_is(e, 410, "Expired"));
+	error_free(e);
+	assert_ok(cache_snapshot(c, CACHE_EXACT, st.oldest_rev, &s));
+	char want[40];
+	snprintf(want, sizeof(want), "a/p@%lld ", (long long)st.oldest_rev);
+	list_is(c, s, "", "", NULL, want);
+	cache_snap_free(s);
+	arena_free(&a);
+	cache_free(c);
+	done();
+}
+
+/* Random writes, snapshots kept all along, exact reads, watchers with filters: all must agree with a plain array. */
+#define MODEL_KEYS 400
+#define MODEL_STEPS 6000
+struct model {
+	int64_t rev[MODEL_KEYS];
+	char node[MODEL_KEYS];
+};
+static uint64_t seed;
+static uint32_t rnd(uint32_t n)
+{
+	seed = seed * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t)(seed >> 33) % n;
+}
+
+static void check_snap(struct cache *c, struct cache_snap *s, const struct model *m)
+{
+	struct cache_iter it;
+	const struct cache_entry *e;
+	size_t n = 0;
+	cache_iter_init(&it, c, s, STR_NULL, STR_NULL, NULL);
+	for (int i = 0; i < MODEL_KEYS; i++) {
+		if (!m->rev[i])
+			continue;
+		n++;
+		char key[32];
+		snprintf(key, sizeof(key), "ns%d/p%03d", i / 100, i);
+		e = cache_iter_next(&it);
+		assert_non_null(e);
+		assert_str(cache_entry_key(e), key);
+		assert_int_equal(e->rev, m->rev[i]);
+	}
+	assert_null(cache_iter_next(&it));
+	assert_int_equal(cache_snap_count(s, STR_NULL, STR_NULL), n);
+	struct arena a = {0};
+	struct cache_filter f = {0};
+	char sel[32] = "spec.nodeName=nX";
+	int node = (int)rnd(5);
+	sel[15] = (char)('0' + node);
+	assert_ok(field_selector_parse(&a, str_from(sel), &f.fields));
+	cache_iter_init(&it, c, s, STR_NULL, STR_NULL, &f);
+	for (int i = 0; i < MODEL_KEYS; i++)
+		if (m->rev[i] && m->node[i] == '0' + node) {
+			e = cache_iter_next(&it);
+			assert_non_null(e);
+			assert_int_equal(e->rev, m->rev[i]);
+		}
+	assert_null(cache_iter_next(&it));
+	arena_free(&a);
+}
+
+CACHE_TEST(model)
+{
+	open_store();
+	struct cache *c;
+	assert_ok(cache_new(store, &pods, &c));
+	seed = random_u64();
+	print_message("# seed %llu\n", (unsigned long long)seed);
+	struct model m = {0};
+	struct {
+		struct cache_snap *s;
+		struct model m;
+	} kept[8] = {0};
+	struct model *past = calloc(MODEL_STEPS + 2, sizeof(*past));
+	int64_t base = cache_rev(c);
+	past[0] = m;
+	struct cache_watch *w;
+	struct arena a = {0};
+	struct cache_watch_opts o = {.rev = base};
+	assert_ok(field_selector_parse(&a, STR("spec.nodeName=n3"), &o.filter.fields));
+	assert_ok(cache_watch_open(c, &o, &w));
+	int64_t seen[MODEL_KEYS] = {0};
+	for (int i = 0; i < MODEL_STEPS; i++) {
+		int k = (int)rnd(i < MODEL_STEPS / 2 ? MODEL_KEYS : 40);
+		char ns[8], name[8], node[4] = "n0";
+		snprintf(ns, sizeof(ns), "ns%d", k / 100);
+		snprintf(name, sizeof(name), "p%03d", k);
+		if (m.rev[k] && rnd(i < MODEL_STEPS / 3 ? 8 : 2) == 0) {
+			m.rev[k] = 0;
+			assert_int_equal(del(c, ns, name), base + i + 1);
+		} else {
+			m.node[k] = node[1] = (char)('0' + rnd(5));
+			m.rev[k] = put_pod(c, ns, name, node, NULL, STORE_ANY);
+			assert_int_equal(m.rev[k], base + i + 1);
+		}
+		past[i + 1] = m;
+		if (rnd(50) == 0) {
+			int slot = (int)rnd(8);
+			if (kept[slot].s) {
+				check_snap(c, kept[slot].s, &kept[slot].m);
+				cache_snap_free(kept[slot].s);
+			}
+			assert_ok(cache_snapshot(c, CACHE_ANY, 0, &kept[slot].s));
+			kept[slot].m = m;
+		}
+		if (rnd(50) == 0) {
+			int back = (int)rnd((uint32_t)(i < 300 ? i : 300) + 1);
+			struct cache_snap *s;
+			assert_ok(cache_snapshot(c, CACHE_EXACT, base + i + 1 - back, &s));
+			check_snap(c, s, &past[i + 1 - back]);
+			cache_snap_free(s);
+		}
+		while (rnd(3) == 0 && cache_watch_ready(w)) {
+			struct cache_event ev;
+			assert_ok(cache_watch_next(w, &ev));
+			int64_t n;
+			assert_true(str_to_i64(str_sub(cache_entry_name(ev.obj), 1, 4), &n));
+			assert_int_equal(ev.type, ev.type == CACHE_DELETED ? CACHE_DELETED : seen[n] ? CACHE_MODIFIED : CACHE_ADDED);
+			seen[n] = ev.type == CACHE_DELETED ? 0 : ev.rev;
+		}
+	}
+	while (cache_watch_ready(w)) {
+		struct cache_event ev;
+		assert_ok(cache_watch_next(w, &ev));
+		int64_t n;
+		assert_true(str_to_i64(str_sub(cache_entry_name(ev.obj), 1, 4), &n));
+		seen[n] = ev.type == CACHE_DELETED ? 0 : ev.rev;
+	}
+	for (int i = 0; i < MODEL_KEYS; i++)
+		assert_int_equal(seen[i], m.rev[i] && m.node[i] == '3' ? m.rev[i] : 0);
+	for (int i = 0; i < 8; i++) {
+		if (kept[i].s)
+			check_snap(c, kept[i].s, &kept[i].m);
+		cache_snap_free(kept[i].s);
+	}
+	now_is(c, "nothing", NULL, "");
+	for (int i = 0; i < MODEL_KEYS; i++) {
+		char ns[8], name[8];
+		snprintf(ns, sizeof(ns), "ns%d", i / 100);
+		snprintf(name, sizeof(name), "p%03d", i);
+		assert_int_equal(del(c, ns, name) != 0, m.rev[i] != 0);
+	}
+	assert_null(c->main.root);
+	assert_null(c->node.root);
+	struct cache_stats st;
+	cache_stats(c, &st);
+	assert_int_equal(st.json_bytes, 0);
+	assert_int_equal(st.index_bytes, 0);
+	cache_watch_close(w);
+	arena_free(&a);
+	free(past);
+	cache_free(c);
+	done();
+}
+
+int main(void)
+{
+	log_init("test", 0);
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reads_and_writes), cmocka_unit_test(custom_json), cmocka_unit_test(watches),
+		cmocka_unit_test(slow_watcher), cmocka_unit_test(model),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
