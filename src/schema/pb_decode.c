@@ -49,7 +49,11 @@ static inline const char *varint(struct pd *d, const char *p, const char *end, u
 		*out = ((uint64_t)(uint8_t)p[1] << 7) | ((uint8_t)p[0] & 0x7f);
 		return p + 2;
 	}
-	return varint_slow(d, p, end, out);
+	uint64_t v = 0; /* so that *out may live in a register */
+
+	p = varint_slow(d, p, end, &v);
+	*out = v;
+	return p;
 }
 
 /* Length-delimited payload at p. */

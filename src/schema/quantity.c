@@ -16,7 +16,7 @@ typedef unsigned __int128 u128;
 
 enum format { DECIMAL_SI, BINARY_SI, DECIMAL_EXPONENT };
 
-struct quantity { /* (neg ? -1 : 1) * m * 10^scale; m < 2^117 */
+struct quantity { /* (neg ? -1 : 1) * m * 10^scale; m < 2^117 as parsed */
 	u128 m;
 	int32_t scale;
 	bool neg;
@@ -167,6 +167,15 @@ static enum parsed parse(struct str s, struct quantity *q)
 		}
 	}
 	if (base == 10) {
+		/* Without trailing zeros; as written when no rounding is asked for. */
+		while (n > 1 && !d[n - 1])
+			n--;
+		if (n <= 34 && n - point <= 9 + scale) {
+			for (int k = 0; k < n; k++)
+				q->m = q->m * 10 + d[k];
+			q->scale = scale - (n - point);
+			return PARSED;
+		}
 		q->m = to_nano(d, n, point + exponent, max_decimal);
 		if (q->m == max_decimal)
 			return BAD_NUMERIC;

@@ -10,7 +10,8 @@
 
 /*
  * The text upstream stores: canonical, but as written where ParseQuantity takes it for canonical ("1.500" and
- * "+5" stay). Decimals beyond 8e25 and exponents beyond 1,000 are refused (upstream has no limit).
+ * "+5" stay). Texts over 1,000 characters, exponents beyond 1,000 and over 34
+ * digits are refused (upstream has no limits).
  */
 /* Canonical text of any valid quantity ("1000m" -> "1", "1.5Gi" -> "1536Mi"); error with upstream's message otherwise. */
 struct error *quantity_canonical(struct arena *a, struct str text, struct str *out);
