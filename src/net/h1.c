@@ -18,7 +18,7 @@ struct h1 {
 	struct rbuf *in;
 	struct h1_body body;
 	struct h1_head head;
-	bool in_handler, hung_up, close, must_continue, broken;
+	bool in_handler, hung_up, close, must_continue, broken, bad_body;
 	bool idle; /* between requests */
 };
 
@@ -110,8 +110,10 @@ static struct error *h1x_body_read(struct xchg *x, void *p, size_t n, size_t *go
 	}
 	struct error *e = h1_body_read(&h->body, h->in, p, n, got);
 
-	if (e)
+	if (e) {
 		h->close = true;
+		h->bad_body = true;
+	}
 	return e;
 }
 
@@ -298,11 +300,11 @@ static struct error *read_head(struct h1 *h, bool first, size_t *len, bool *h2)
 			}
 		} else if (n) {
 			*len = h1_head_end(p, n, seen);
-			if (*len)
+			if (*len && *len <= o->max_header_bytes)
 				break;
 			seen = n;
 		}
-		if (n >= o->max_header_bytes)
+		if (n >= o->max_header_bytes || *len > o->max_header_bytes)
 			e = error_status(431, "RequestHeaderFieldsTooLarge", "HTTP head larger than %zu bytes", o->max_header_bytes);
 		else
 			e = rbuf_fill(in, o->max_header_bytes, &eof);
@@ -383,6 +385,10 @@ static void handle(struct h1 *h)
 		/* Cancelled handlers have nobody to answer to; others must answer. */
 		if (fiber_cancelled() || h->hung_up) {
 			h->close = h->broken = true;
+			return;
+		}
+		if (h->bad_body) {
+			error_free(http_respond(&h->x.x, 400, STR("malformed request body\n")));
 			return;
 		}
 		log_error("%.*s %.*s: the handler gave no answer", STR_ARG(h->x.x.method), STR_ARG(h->x.x.path));
@@ -473,6 +479,7 @@ bool h1_serve(struct conn *c, struct rbuf *in)
 		h->x.x.peer = tls_stream_peer(c->s);
 		h->x.x.peer_error = tls_stream_peer_error(c->s);
 		h->head = (struct h1_head){0};
+		h->bad_body = false;
 		more = one_request(h, first, &h2);
 		arena_free(&h->x.arena);
 	}

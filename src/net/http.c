@@ -304,7 +304,12 @@ struct error *http_upgrade(struct http_exchange *x, const char *protocol, struct
 	assert(!g->started);
 	g->started = g->ended = true;
 	g->status = 101;
-	return g->ops->upgrade(g, protocol, out);
+	struct error *e = g->ops->upgrade(g, protocol, out);
+
+	/* Refused before anything was sent: the handler may still answer. */
+	if (e && e->status)
+		g->started = g->ended = false;
+	return e;
 }
 
 bool http_peer_gone(struct http_exchange *x)
