@@ -341,6 +341,13 @@ void deadline_pop(int64_t token)
 	loop_cur->cur->deadline = token;
 }
 
+int64_t deadline_left(void)
+{
+	int64_t at = loop_cur->cur->deadline, now = now_ms();
+
+	return at == NEVER ? -1 : at > now ? at - now : 0;
+}
+
 void fiber_shield_begin(void)
 {
 	struct fiber *f = loop_cur->cur;

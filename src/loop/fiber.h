@@ -58,6 +58,7 @@ void fiber_yield(void);
 /* Deadlines nest; the earliest counts. `ms` from now; < 0: none. Pop with the value push returned. */
 int64_t deadline_push(int64_t ms);
 void deadline_pop(int64_t token);
+int64_t deadline_left(void); /* ms until the deadline of this fiber, 0 when it has passed; -1: there is none */
 void fiber_shield_begin(void); /* waits ignore cancellation and outer deadlines */
 void fiber_shield_end(void);
 
