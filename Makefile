@@ -1,0 +1,46 @@
+# A thin front door; Meson and Ninja do the work.
+.PHONY: all build deps run down demo test check bench asan fuzz install clean
+
+BUILD ?= build
+
+all: build
+
+# Debian packages that are missing; nothing when all are there.
+deps:
+	@tools/install-deps
+
+$(BUILD)/build.ninja:
+	meson setup $(BUILD)
+
+build: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+# Installs what is missing, builds, starts a one-node cluster, runs the demo workload on it.
+run: deps build
+	tools/demo $(BUILD)/skiff
+
+down:
+	$(BUILD)/skiff down
+
+# The same, then every test. Ends with one line: N passed, N failed.
+test: deps build
+	tools/run-tests
+
+# What needs neither root nor a cluster.
+check: build
+	tools/run-tests --unit
+
+bench: build
+	tools/run-bench $(BUILD)
+
+asan: build-asan/build.ninja
+	ninja -C build-asan
+
+build-asan/build.ninja:
+	meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false
+
+install: build
+	meson install -C $(BUILD)
+
+clean:
+	rm -rf $(BUILD) build-asan

@@ -1,0 +1,91 @@
+#include "cmd/node_net.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "loop/io.h"
+
+#define BRIDGE "skiff-nodes"
+
+static const char *netns_name(const struct cluster *c, int i)
+{
+	return arena_printf(c->a, "skiff-node-%d", i + 1).p;
+}
+
+const char *node_netns_path(const struct cluster *c, int i)
+{
+	return arena_printf(c->a, "/run/netns/%s", netns_name(c, i)).p;
+}
+
+/* iproute2 is setup-time only (a few calls a node), so the program serves better than netlink code of our own. */
+static struct error *ip(const char *const *args)
+{
+	const char *argv[24] = {"ip"};
+
+	for (size_t i = 0; args[i] && i < 22; i++)
+		argv[i + 1] = args[i];
+	return proc_run(argv, STR_NULL, NULL, NULL, NULL);
+}
+#define IP(...) ip((const char *const[]){__VA_ARGS__, NULL})
+
+static bool link_exists(struct arena *a, const char *name)
+{
+	return access(arena_printf(a, "/sys/class/net/%s", name).p, F_OK) == 0;
+}
+
+static struct error *node_up(struct cluster *c, int i)
+{
+	const char *ns = netns_name(c, i), *veth = arena_printf(c->a, "skiffn%d", i + 1).p;
+	const char *addr = arena_printf(c->a, "%s/24", cluster_node_ip(c, i)).p;
+
+	if (access(node_netns_path(c, i), F_OK) == 0)
+		return NULL;
+	TRY(IP("netns", "add", ns));
+	TRY(IP("link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", ns));
+	TRY(IP("link", "set", veth, "master", BRIDGE, "up"));
+	TRY(IP("-n", ns, "link", "set", "lo", "up"));
+	TRY(IP("-n", ns, "addr", "add", addr, "dev", "eth0"));
+	TRY(IP("-n", ns, "link", "set", "eth0", "up"));
+	TRY(IP("-n", ns, "route", "add", "default", "via", c->node_ip));
+	return IP("netns", "exec", ns, "sysctl", "-qw", "net.ipv4.ip_forward=1");
+}
+
+struct error *node_net_up(struct cluster *c)
+{
+	if (c->nodes < 2)
+		return NULL;
+	if (!link_exists(c->a, BRIDGE)) {
+		TRY(IP("link", "add", BRIDGE, "type", "bridge"));
+		TRY(IP("addr", "add", arena_printf(c->a, "%s/24", c->node_ip).p, "dev", BRIDGE));
+		TRY(IP("link", "set", BRIDGE, "up"));
+	}
+	for (int i = 1; i < c->nodes; i++)
+		TRY(error_wrap(node_up(c, i), "network of node %s", cluster_node_name(c, i)));
+	return NULL;
+}
+
+struct error *node_net_down(struct cluster *c)
+{
+	struct error *first = NULL;
+
+	for (int i = 1; i < SKIFF_NODES_MAX; i++) {
+		if (access(node_netns_path(c, i), F_OK) != 0)
+			continue;
+		struct error *e = IP("netns", "del", netns_name(c, i));
+
+		if (!first)
+			first = e;
+		else
+			error_free(e);
+	}
+	if (link_exists(c->a, BRIDGE)) {
+		struct error *e = IP("link", "del", BRIDGE);
+
+		if (!first)
+			first = e;
+		else
+			error_free(e);
+	}
+	return first;
+}

@@ -1,0 +1,257 @@
+#include "cmd/teardown.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cmd/node_net.h"
+#include "loop/io.h"
+#include "net/grpc.h"
+#include "schema/codec.h"
+#include "schema/cri.h"
+
+#define STOP_TIMEOUT_MS 60000
+#define CGROUP_DEPTH_MAX 32
+
+struct pods {
+	struct cluster *c;
+	int pending;
+	struct waitq done;
+	bool ok;
+};
+
+struct pod {
+	struct pods *all;
+	struct grpc_client *client;
+	struct str id;
+};
+
+static struct error *call(struct grpc_client *k, struct arena *a, const char *method, const struct schema_type *in_type,
+			  const void *in, const struct schema_type *out_type, void *out)
+{
+	buf_cleanup struct buf b = {0};
+	struct str answer;
+
+	pb_encode(&b, in_type, in);
+	TRY(error_wrap(grpc_call(k, a, method, buf_view(&b), &answer), "%s", method));
+	return out ? pb_decode(a, out_type, answer, out) : NULL;
+}
+
+static void stop_pod(void *arg)
+{
+	struct pod *p = arg;
+	arena_cleanup struct arena a = {0};
+	int64_t deadline = deadline_push(STOP_TIMEOUT_MS);
+	struct cri_v1_stop_pod_sandbox_request stop = {.pod_sandbox_id = p->id};
+	struct cri_v1_remove_pod_sandbox_request remove_ = {.pod_sandbox_id = p->id};
+	struct error *e = call(p->client, &a, "/runtime.v1.RuntimeService/StopPodSandbox", &cri_v1_stop_pod_sandbox_request_type,
+			       &stop, NULL, NULL);
+
+	if (!e)
+		e = call(p->client, &a, "/runtime.v1.RuntimeService/RemovePodSandbox",
+			 &cri_v1_remove_pod_sandbox_request_type, &remove_, NULL, NULL);
+	deadline_pop(deadline);
+	if (e)
+		p->all->ok = false;
+	log_and_free(e, "stopping pod %.*s", STR_ARG(p->id));
+	p->all->pending--;
+	waitq_wake_all(&p->all->done);
+}
+
+static struct error *stop_node(struct pods *all, int i)
+{
+	struct cluster *c = all->c;
+	struct grpc_client *k;
+	struct cri_v1_list_pod_sandbox_request req = {0};
+	struct cri_v1_list_pod_sandbox_response resp = {0};
+
+	TRY(grpc_client_new(run_path(c, "runtime%s/runtime.sock", i ? arena_printf(c->a, "-%d", i + 1).p : ""), &k));
+	struct error *e = call(k, c->a, "/runtime.v1.RuntimeService/ListPodSandbox", &cri_v1_list_pod_sandbox_request_type, &req,
+			       &cri_v1_list_pod_sandbox_response_type, &resp);
+
+	for (uint32_t j = 0; !e && j < resp.items.n; j++) {
+		struct pod *p = arena_new(c->a, struct pod);
+
+		*p = (struct pod){all, k, arena_str(c->a, resp.items.v[j].id)};
+		all->pending++;
+		fiber_spawn("stop-pod", stop_pod, p);
+	}
+	while (!e && all->pending)
+		e = waitq_wait(&all->done);
+	grpc_client_free(k);
+	return e;
+}
+
+static void stop_pods(void *arg)
+{
+	struct pods *all = arg;
+
+	for (int i = 0; i < all->c->nodes; i++) {
+		struct error *e = stop_node(all, i);
+
+		if (e)
+			all->ok = false;
+		log_and_free(e, "stopping the pods of node %s", cluster_node_name(all->c, i));
+	}
+}
+
+bool teardown_pods(struct cluster *c)
+{
+	struct pods all = {.c = c, .ok = true};
+	struct error *e = loop_run(stop_pods, &all);
+
+	if (e) {
+		log_and_free(e, "stopping pods");
+		return false;
+	}
+	return all.ok;
+}
+
+/* Kills what is in a cgroup and below, then removes it. The kernel frees a cgroup a moment after its last process ended. */
+static void remove_cgroup(const char *path, int depth, bool *ok)
+{
+	DIR *d = depth < CGROUP_DEPTH_MAX ? opendir(path) : NULL;
+	struct dirent *ent;
+	char file[4096];
+	int pid;
+
+	if (!d)
+		return;
+	while ((ent = readdir(d))) {
+		if (ent->d_type != DT_DIR || ent->d_name[0] == '.')
+			continue;
+		snprintf(file, sizeof file, "%s/%s", path, ent->d_name);
+		remove_cgroup(file, depth + 1, ok);
+	}
+	closedir(d);
+	for (int tries = 0; tries < 100 && rmdir(path) < 0 && errno == EBUSY; tries++) {
+		snprintf(file, sizeof file, "%s/cgroup.procs", path);
+		FILE *f = fopen(file, "re");
+
+		while (f && fscanf(f, "%d", &pid) == 1)
+			if (pid > 1)
+				kill(pid, SIGKILL);
+		if (f)
+			fclose(f);
+		error_free(fiber_sleep(10));
+	}
+	if (access(path, F_OK) == 0) {
+		log_error("could not remove cgroup %s", path);
+		*ok = false;
+	}
+}
+
+/* Everything of ours is in cgroups named skiff or skiff-N at the root of a hierarchy (v2), or of each controller's (v1). */
+static void remove_cgroups_in(const char *root, int depth, bool *ok)
+{
+	DIR *d = opendir(root);
+	struct dirent *ent;
+	char path[4096];
+
+	if (!d)
+		return;
+	while ((ent = readdir(d))) {
+		if (ent->d_type != DT_DIR || ent->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof path, "%s/%s", root, ent->d_name);
+		if (str_eqz(str_from(ent->d_name), "skiff") || str_has_prefix(str_from(ent->d_name), STR("skiff-")))
+			remove_cgroup(path, 0, ok);
+		else if (depth == 0)
+			remove_cgroups_in(path, 1, ok);
+	}
+	closedir(d);
+}
+
+/* Mounts below the cluster's directories, newest first; lazily, as a killed process may still hold one. */
+static void remove_mounts(struct cluster *c, bool *ok)
+{
+	LIST(char *) points = {0};
+	FILE *f = fopen("/proc/self/mounts", "re");
+	char line[8192], point[4096];
+
+	while (f && fgets(line, sizeof line, f)) {
+		if (sscanf(line, "%*s %4095s", point) != 1)
+			continue;
+		struct str p = str_from(point);
+
+		if (str_has_prefix(p, arena_printf(c->a, "%s/", c->data_dir)) || str_has_prefix(p, arena_printf(c->a, "%s/", c->run_dir)))
+			*arena_push(c->a, &points) = arena_strz(c->a, p);
+	}
+	if (f)
+		fclose(f);
+	for (uint32_t i = points.n; i > 0; i--) {
+		if (umount2(points.v[i - 1], MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT) {
+			log_error("could not unmount %s: %s", points.v[i - 1], strerror(errno));
+			*ok = false;
+		}
+	}
+}
+
+static void remove_tables(struct cluster *c, bool *ok)
+{
+	static const char *const list[] = {"nft", "list", "tables", NULL};
+	buf_cleanup struct buf out = {0};
+	struct error *e = proc_run(list, STR_NULL, &out, NULL, NULL);
+
+	for (struct str rest = buf_view(&out); !e && rest.p;) {
+		struct str line = str_cut(&rest, '\n'), words = line;
+
+		str_cut(&words, ' ');
+		struct str family = str_cut(&words, ' '), name = str_cut(&words, ' ');
+
+		if (!str_has_prefix(name, STR("skiff")))
+			continue;
+		const char *del[] = {"nft", "delete", "table", arena_strz(c->a, family), arena_strz(c->a, name), NULL};
+
+		e = proc_run(del, STR_NULL, NULL, NULL, NULL);
+	}
+	if (e)
+		*ok = false;
+	log_and_free(e, "removing nftables tables");
+}
+
+static void remove_links(struct cluster *c, bool *ok)
+{
+	DIR *d = opendir("/sys/class/net");
+	struct dirent *ent;
+
+	while (d && (ent = readdir(d))) {
+		if (strcmp(ent->d_name, "skiff0") != 0 && strcmp(ent->d_name, "skiff-lb") != 0)
+			continue;
+		const char *del[] = {"ip", "link", "del", arena_strz(c->a, str_from(ent->d_name)), NULL};
+		struct error *e = proc_run(del, STR_NULL, NULL, NULL, NULL);
+
+		if (e)
+			*ok = false;
+		log_and_free(e, "removing link %s", ent->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
+bool teardown_rest(struct cluster *c)
+{
+	bool ok = true;
+
+	remove_cgroups_in("/sys/fs/cgroup", 0, &ok);
+	remove_mounts(c, &ok);
+	remove_tables(c, &ok);
+	remove_links(c, &ok);
+	struct error *e = node_net_down(c);
+
+	if (e)
+		ok = false;
+	log_and_free(e, "removing the nodes' networks");
+	e = dir_remove(c->run_dir);
+	if (e)
+		ok = false;
+	log_and_free(e, "removing %s", c->run_dir);
+	return ok;
+}

@@ -1,0 +1,443 @@
+/*
+ * PodTopologySpread (KEP-895) and InterPodAffinity: both count pods a topology
+ * domain. A domain is a (key, value) pair of a node label; counts live in
+ * tables in the cycle's arena, keyed by "key\0value".
+ */
+#include "scheduler/plugins/plugins.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+static struct str domain(struct cycle *c, struct str key, struct str value)
+{
+	char *p = arena_bytes(c->a, key.n + 1 + value.n);
+
+	memcpy(p, key.p, key.n);
+	p[key.n] = 0;
+	if (value.n)
+		memcpy(p + key.n + 1, value.p, value.n);
+	return str_of(p, key.n + 1 + value.n);
+}
+
+/* Open addressing; unlike base/map.h it is freed with the arena and holds numbers. */
+struct table {
+	struct entry {
+		struct str key;
+		uint64_t hash;
+		int64_t n;
+	} *slots;
+	uint32_t n, cap;
+};
+
+static struct entry *slot(const struct table *t, struct str key, uint64_t hash)
+{
+	for (uint32_t i = (uint32_t)hash;; i++) {
+		struct entry *e = &t->slots[i & (t->cap - 1)];
+
+		if (!e->key.p || (e->hash == hash && str_eq(e->key, key)))
+			return e;
+	}
+}
+
+static int64_t *counter(struct cycle *c, struct table *t, struct str key, bool make)
+{
+	uint64_t hash = str_hash(key);
+
+	if (t->cap) {
+		struct entry *e = slot(t, key, hash);
+
+		if (e->key.p)
+			return &e->n;
+	}
+	if (!make)
+		return NULL;
+	if (t->n * 2 >= t->cap) {
+		struct table bigger = {arena_array(c->a, struct entry, t->cap ? t->cap * 2 : 32), t->n, t->cap ? t->cap * 2 : 32};
+
+		for (uint32_t i = 0; i < t->cap; i++)
+			if (t->slots[i].key.p)
+				*slot(&bigger, t->slots[i].key, t->slots[i].hash) = t->slots[i];
+		*t = bigger;
+	}
+	struct entry *e = slot(t, key, hash);
+
+	*e = (struct entry){key, hash, 0};
+	t->n++;
+	return &e->n;
+}
+
+static int64_t get(struct cycle *c, struct table *t, struct str key)
+{
+	int64_t *n = counter(c, t, key, false);
+
+	return n ? *n : 0;
+}
+
+/* ---- PodTopologySpread ---- */
+
+struct constraint {
+	struct str key;
+	int64_t max_skew, min_domains;
+	const struct selector *selector;
+	bool honor_affinity, honor_taints;
+	bool self;                      /* the pod itself matches the selector */
+	struct table counts;            /* domain -> matching pods */
+	int64_t min;                    /* the smallest count of a domain */
+	int64_t n_domains;
+};
+
+struct spread {
+	LIST(struct constraint) hard, soft;
+};
+
+static const struct selector *constraint_selector(struct cycle *c, const struct core_v1_topology_spread_constraint *t)
+{
+	const struct selector *out = NULL;
+	/* KEP-3243: the API server has merged matchLabelKeys into labelSelector (since v1.34). */
+	struct error *e = label_selector_from(c->a, t->label_selector, &out);
+
+	log_and_free(e, "label selector of a topology spread constraint");
+	return out;
+}
+
+static void add_constraint(struct cycle *c, struct spread *s, const struct core_v1_topology_spread_constraint *t)
+{
+	bool hard = str_eq(t->when_unsatisfiable, STR("DoNotSchedule"));
+	struct constraint *k = hard ? arena_push(c->a, &s->hard) : arena_push(c->a, &s->soft);
+
+	k->key = t->topology_key;
+	k->max_skew = t->max_skew;
+	k->min_domains = t->min_domains ? *t->min_domains : 1;
+	k->selector = constraint_selector(c, t);
+	k->honor_affinity = !t->node_affinity_policy || str_eq(*t->node_affinity_policy, STR("Honor"));
+	k->honor_taints = t->node_taints_policy && str_eq(*t->node_taints_policy, STR("Honor"));
+	k->self = selector_matches(k->selector, &c->info->labels);
+}
+
+static bool counts_node(struct cycle *c, const struct constraint *k, const struct node_info *n)
+{
+	if (k->honor_affinity && !node_affinity_matches(c, c->pod, n))
+		return false;
+	return !k->honor_taints || !untolerated_taint(n->node, c->pod, false);
+}
+
+static int64_t count_matching(struct cycle *c, const struct constraint *k, const struct node_info *n)
+{
+	int64_t sum = 0;
+
+	for (uint32_t i = 0; i < n->pods.n; i++) {
+		const struct pod_info *p = n->pods.v[i];
+
+		sum += !p->deleting && str_eq(p->ns, c->info->ns) && selector_matches(k->selector, &p->labels);
+	}
+	return sum;
+}
+
+static void find_min(struct constraint *k)
+{
+	k->min = INT64_MAX;
+	k->n_domains = k->counts.n;
+	for (uint32_t i = 0; i < k->counts.cap; i++)
+		if (k->counts.slots[i].key.p && k->counts.slots[i].n < k->min)
+			k->min = k->counts.slots[i].n;
+	if (k->n_domains < k->min_domains)
+		k->min = 0;
+}
+
+static void count_all(struct cycle *c, struct constraint *list, uint32_t n)
+{
+	for (size_t i = 0; i < c->cache->n_nodes; i++) {
+		const struct node_info *node = c->cache->nodes[i];
+		bool all = true;
+
+		/* A node counts only where it has every key. */
+		for (uint32_t j = 0; j < n && all; j++)
+			all = str_map_get(node_labels(node), list[j].key).p != NULL;
+		for (uint32_t j = 0; j < n && all; j++)
+			if (counts_node(c, &list[j], node))
+				*counter(c, &list[j].counts, domain(c, list[j].key, str_map_get(node_labels(node), list[j].key)), true) +=
+					count_matching(c, &list[j], node);
+	}
+	for (uint32_t j = 0; j < n; j++)
+		find_min(&list[j]);
+}
+
+static struct status spread_pre(struct cycle *c, int self)
+{
+	struct spread *s = arena_new(c->a, struct spread);
+
+	for (uint32_t i = 0; i < c->pod->spec.topology_spread_constraints.n; i++)
+		add_constraint(c, s, &c->pod->spec.topology_spread_constraints.v[i]);
+	c->state[self] = s;
+	if (!s->hard.n)
+		return (struct status){CODE_SKIP, STR_NULL};
+	count_all(c, s->hard.v, s->hard.n);
+	return STATUS_OK;
+}
+
+static struct status spread_filter(struct cycle *c, int self, const struct node_info *n)
+{
+	struct spread *s = c->state[self];
+
+	for (uint32_t i = 0; i < s->hard.n; i++) {
+		struct constraint *k = &s->hard.v[i];
+		struct str value = str_map_get(node_labels(n), k->key);
+
+		if (!value.p)
+			return (struct status){CODE_UNSCHEDULABLE_UNRESOLVABLE,
+					       STR("node(s) didn't match pod topology spread constraints (missing required label)")};
+		int64_t here = get(c, &k->counts, domain(c, k->key, value));
+
+		if (here + k->self - (k->min == INT64_MAX ? 0 : k->min) > k->max_skew)
+			return (struct status){CODE_UNSCHEDULABLE, STR("node(s) didn't match pod topology spread constraints")};
+	}
+	return STATUS_OK;
+}
+
+static void spread_changed(struct cycle *c, int self, const struct node_info *n, const struct pod_info *p, int sign)
+{
+	struct spread *s = c->state[self];
+
+	for (uint32_t i = 0; i < s->hard.n; i++) {
+		struct constraint *k = &s->hard.v[i];
+		struct str value = str_map_get(node_labels(n), k->key);
+
+		if (!value.p || p->deleting || !str_eq(p->ns, c->info->ns) || !selector_matches(k->selector, &p->labels) ||
+		    !counts_node(c, k, n))
+			continue;
+		*counter(c, &k->counts, domain(c, k->key, value), true) += sign;
+		find_min(k);
+	}
+}
+
+static struct status spread_pre_score(struct cycle *c, int self, struct node_info **nodes, size_t n)
+{
+	struct spread *s = c->state[self];
+
+	if (!s->soft.n)
+		return (struct status){CODE_SKIP, STR_NULL};
+	count_all(c, s->soft.v, s->soft.n);
+	return STATUS_OK;
+}
+
+static int64_t spread_score(struct cycle *c, int self, const struct node_info *n)
+{
+	struct spread *s = c->state[self];
+	double sum = 0;
+
+	for (uint32_t i = 0; i < s->soft.n; i++) {
+		struct constraint *k = &s->soft.v[i];
+		struct str value = str_map_get(node_labels(n), k->key);
+
+		if (!value.p)
+			return INT64_MAX; /* ignored: normalised to 0 */
+		double weight = log((double)k->n_domains + 2);
+
+		sum += (double)get(c, &k->counts, domain(c, k->key, value)) * weight + (double)(k->max_skew - 1);
+	}
+	return (int64_t)llround(sum);
+}
+
+static void spread_normalize(struct cycle *c, int self, struct node_info **nodes, int64_t *scores, size_t n)
+{
+	int64_t min = INT64_MAX, max = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (scores[i] == INT64_MAX)
+			continue;
+		min = scores[i] < min ? scores[i] : min;
+		max = scores[i] > max ? scores[i] : max;
+	}
+	for (size_t i = 0; i < n; i++)
+		scores[i] = scores[i] == INT64_MAX ? 0 : max == 0 ? SCORE_MAX : SCORE_MAX * (max + min - scores[i]) / max;
+}
+
+const struct plugin plugin_pod_topology_spread = {
+	.name = "PodTopologySpread", .weight = 2, .events = EVENT_NODE_ADD | EVENT_NODE_LABEL | EVENT_POD_ADD | EVENT_POD_DELETE,
+	.pre_filter = spread_pre, .filter = spread_filter, .pod_changed = spread_changed, .pre_score = spread_pre_score,
+	.score = spread_score, .normalize = spread_normalize,
+};
+
+/* ---- InterPodAffinity ---- */
+
+struct affinity_state {
+	struct table existing_anti;     /* domains that a running pod's anti-affinity bars */
+	struct table affinity, anti;    /* domains with pods that the incoming pod's terms select */
+	bool self_matches;              /* the pod fulfils its own affinity terms: the first of a group may come */
+	struct table scores;
+};
+
+static void add_terms(struct cycle *c, struct table *t, const affinity_terms *terms, struct str owner_ns, const struct pod_info *p,
+		      const struct node_info *n, int64_t by)
+{
+	for (uint32_t i = 0; i < terms->n; i++) {
+		struct str value = str_map_get(node_labels(n), terms->v[i].topology_key);
+
+		if (value.p && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
+			*counter(c, t, domain(c, terms->v[i].topology_key, value), true) += by;
+	}
+}
+
+/* Required affinity counts a pod only when it matches all terms. */
+static void add_affinity(struct cycle *c, struct affinity_state *s, const struct pod_info *p, const struct node_info *n, int64_t by)
+{
+	const affinity_terms *terms = &c->info->affinity;
+
+	for (uint32_t i = 0; i < terms->n; i++)
+		if (!affinity_term_matches(&terms->v[i], c->info->ns, p, cache_ns_labels(c->cache, p->ns)))
+			return;
+	for (uint32_t i = 0; i < terms->n; i++) {
+		struct str value = str_map_get(node_labels(n), terms->v[i].topology_key);
+
+		if (value.p)
+			*counter(c, &s->affinity, domain(c, terms->v[i].topology_key, value), true) += by;
+	}
+}
+
+static void affinity_count(struct cycle *c, struct affinity_state *s, const struct node_info *n, const struct pod_info *p, int64_t by)
+{
+	add_terms(c, &s->existing_anti, &p->anti_affinity, p->ns, c->info, n, by);
+	add_terms(c, &s->anti, &c->info->anti_affinity, c->info->ns, p, n, by);
+	if (c->info->affinity.n)
+		add_affinity(c, s, p, n, by);
+}
+
+static struct status affinity_pre(struct cycle *c, int self)
+{
+	struct affinity_state *s = arena_new(c->a, struct affinity_state);
+	bool own = c->info->affinity.n || c->info->anti_affinity.n;
+
+	c->state[self] = s;
+	if (!own && !c->cache->n_affinity_pods)
+		return (struct status){CODE_SKIP, STR_NULL};
+	for (size_t i = 0; i < c->cache->n_nodes; i++) {
+		const struct node_info *n = c->cache->nodes[i];
+
+		if (!own && !n->with_anti_affinity)
+			continue;
+		for (uint32_t k = 0; k < n->pods.n; k++)
+			affinity_count(c, s, n, n->pods.v[k], 1);
+	}
+	s->self_matches = c->info->affinity.n > 0;
+	for (uint32_t i = 0; i < c->info->affinity.n && s->self_matches; i++)
+		s->self_matches = affinity_term_matches(&c->info->affinity.v[i], c->info->ns, c->info,
+							cache_ns_labels(c->cache, c->info->ns));
+	if (!own && !s->existing_anti.n)
+		return (struct status){CODE_SKIP, STR_NULL};
+	return STATUS_OK;
+}
+
+static bool total_is_zero(const struct table *t)
+{
+	for (uint32_t i = 0; i < t->cap; i++)
+		if (t->slots[i].key.p && t->slots[i].n)
+			return false;
+	return true;
+}
+
+static bool affinity_fits(struct cycle *c, struct affinity_state *s, const struct node_info *n)
+{
+	bool all = true;
+
+	for (uint32_t i = 0; i < c->info->affinity.n; i++) {
+		struct str value = str_map_get(node_labels(n), c->info->affinity.v[i].topology_key);
+
+		if (!value.p)
+			return false;
+		all &= get(c, &s->affinity, domain(c, c->info->affinity.v[i].topology_key, value)) > 0;
+	}
+	return all || (total_is_zero(&s->affinity) && s->self_matches);
+}
+
+static struct status affinity_filter(struct cycle *c, int self, const struct node_info *n)
+{
+	struct affinity_state *s = c->state[self];
+
+	if (c->info->affinity.n && !affinity_fits(c, s, n))
+		return (struct status){CODE_UNSCHEDULABLE_UNRESOLVABLE, STR("node(s) didn't match pod affinity rules")};
+	for (uint32_t i = 0; i < c->info->anti_affinity.n; i++) {
+		struct str value = str_map_get(node_labels(n), c->info->anti_affinity.v[i].topology_key);
+
+		if (value.p && get(c, &s->anti, domain(c, c->info->anti_affinity.v[i].topology_key, value)) > 0)
+			return (struct status){CODE_UNSCHEDULABLE, STR("node(s) didn't match pod anti-affinity rules")};
+	}
+	for (uint32_t i = 0; s->existing_anti.n && i < n->node->metadata.labels.n; i++)
+		if (get(c, &s->existing_anti, domain(c, n->node->metadata.labels.v[i].key, n->node->metadata.labels.v[i].value)) > 0)
+			return (struct status){CODE_UNSCHEDULABLE,
+					       STR("node(s) didn't satisfy existing pods anti-affinity rules")};
+	return STATUS_OK;
+}
+
+static void affinity_changed(struct cycle *c, int self, const struct node_info *n, const struct pod_info *p, int sign)
+{
+	affinity_count(c, c->state[self], n, p, sign);
+}
+
+/* Weight of existing pods' required affinity terms towards the incoming pod (upstream's hardPodAffinityWeight). */
+#define HARD_WEIGHT 1
+
+static void preferred_terms(struct cycle *c, struct table *t, const affinity_terms *terms, struct str owner_ns,
+			    const struct pod_info *p, const struct node_info *n)
+{
+	for (uint32_t i = 0; i < terms->n; i++) {
+		struct str value = str_map_get(node_labels(n), terms->v[i].topology_key);
+
+		if (value.p && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
+			*counter(c, t, domain(c, terms->v[i].topology_key, value), true) +=
+				terms->v[i].weight ? terms->v[i].weight : HARD_WEIGHT;
+	}
+}
+
+static struct status affinity_pre_score(struct cycle *c, int self, struct node_info **nodes, size_t n_nodes)
+{
+	struct affinity_state *s = c->state[self];
+	bool own = c->info->preferred.n > 0;
+
+	if (!own && !c->cache->n_affinity_pods)
+		return (struct status){CODE_SKIP, STR_NULL};
+	for (size_t i = 0; i < c->cache->n_nodes; i++) {
+		const struct node_info *n = c->cache->nodes[i];
+
+		if (!own && !n->with_affinity)
+			continue;
+		for (uint32_t k = 0; k < n->pods.n; k++) {
+			const struct pod_info *p = n->pods.v[k];
+
+			preferred_terms(c, &s->scores, &c->info->preferred, c->info->ns, p, n);
+			preferred_terms(c, &s->scores, &p->affinity, p->ns, c->info, n);
+			preferred_terms(c, &s->scores, &p->preferred, p->ns, c->info, n);
+		}
+	}
+	return s->scores.n ? STATUS_OK : (struct status){CODE_SKIP, STR_NULL};
+}
+
+static int64_t affinity_score(struct cycle *c, int self, const struct node_info *n)
+{
+	struct affinity_state *s = c->state[self];
+	int64_t sum = 0;
+
+	for (uint32_t i = 0; i < n->node->metadata.labels.n; i++)
+		sum += get(c, &s->scores, domain(c, n->node->metadata.labels.v[i].key, n->node->metadata.labels.v[i].value));
+	return sum;
+}
+
+static void affinity_normalize(struct cycle *c, int self, struct node_info **nodes, int64_t *scores, size_t n)
+{
+	int64_t min = INT64_MAX, max = INT64_MIN;
+
+	for (size_t i = 0; i < n; i++) {
+		min = scores[i] < min ? scores[i] : min;
+		max = scores[i] > max ? scores[i] : max;
+	}
+	for (size_t i = 0; i < n; i++)
+		scores[i] = max > min ? SCORE_MAX * (scores[i] - min) / (max - min) : 0;
+}
+
+const struct plugin plugin_inter_pod_affinity = {
+	.name = "InterPodAffinity", .weight = 2, .events = EVENT_NODE_ADD | EVENT_NODE_LABEL | EVENT_POD_ADD | EVENT_POD_DELETE,
+	.pre_filter = affinity_pre, .filter = affinity_filter, .pod_changed = affinity_changed, .pre_score = affinity_pre_score,
+	.score = affinity_score, .normalize = affinity_normalize,
+};

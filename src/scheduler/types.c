@@ -1,0 +1,460 @@
+#include "scheduler/types.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "schema/codec.h"
+#include "schema/quantity.h"
+
+/* Names of extended resources: few, never forgotten. */
+static struct str scalars[SCALARS_MAX];
+static int n_scalars;
+
+int scalar_index(struct str name)
+{
+	for (int i = 0; i < n_scalars; i++)
+		if (str_eq(scalars[i], name))
+			return i;
+	if (n_scalars == SCALARS_MAX) {
+		log_warn("more than %d extended resources: %.*s is not counted", SCALARS_MAX, STR_ARG(name));
+		return -1;
+	}
+	scalars[n_scalars] = str_of(str_dupz(name), name.n);
+	return n_scalars++;
+}
+
+struct str scalar_name(int index)
+{
+	return scalars[index];
+}
+
+/* Extended resources have a domain that is not kubernetes.io's; hugepages and attachable volumes count likewise. */
+static bool is_scalar(struct str name)
+{
+	if (str_has_prefix(name, STR("hugepages-")) || str_has_prefix(name, STR("attachable-volumes-")))
+		return true;
+	return str_index(name, '/') >= 0 && !str_has_prefix(name, STR("requests."));
+}
+
+void resources_add_list(struct resources *r, const struct str_map *list)
+{
+	for (uint32_t i = 0; i < list->n; i++) {
+		struct str name = list->v[i].key, q = list->v[i].value;
+
+		if (str_eq(name, STR("cpu")))
+			r->milli_cpu += quantity_milli(q);
+		else if (str_eq(name, STR("memory")))
+			r->memory += quantity_value(q);
+		else if (str_eq(name, STR("ephemeral-storage")))
+			r->ephemeral_storage += quantity_value(q);
+		else if (str_eq(name, STR("pods")))
+			r->pods += quantity_value(q);
+		else if (is_scalar(name)) {
+			int k = scalar_index(name);
+
+			if (k >= 0) {
+				r->scalar[k] += quantity_value(q);
+				r->scalars |= 1u << k;
+			}
+		}
+	}
+}
+
+void resources_add(struct resources *r, const struct resources *x)
+{
+	r->milli_cpu += x->milli_cpu;
+	r->memory += x->memory;
+	r->ephemeral_storage += x->ephemeral_storage;
+	r->pods += x->pods;
+	r->scalars |= x->scalars;
+	for (uint32_t m = x->scalars; m; m &= m - 1)
+		r->scalar[__builtin_ctz(m)] += x->scalar[__builtin_ctz(m)];
+}
+
+void resources_sub(struct resources *r, const struct resources *x)
+{
+	r->milli_cpu -= x->milli_cpu;
+	r->memory -= x->memory;
+	r->ephemeral_storage -= x->ephemeral_storage;
+	r->pods -= x->pods;
+	for (uint32_t m = x->scalars; m; m &= m - 1)
+		r->scalar[__builtin_ctz(m)] -= x->scalar[__builtin_ctz(m)];
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+static void resources_max(struct resources *r, const struct resources *x)
+{
+	r->milli_cpu = max64(r->milli_cpu, x->milli_cpu);
+	r->memory = max64(r->memory, x->memory);
+	r->ephemeral_storage = max64(r->ephemeral_storage, x->ephemeral_storage);
+	for (uint32_t m = x->scalars; m; m &= m - 1) {
+		int k = __builtin_ctz(m);
+
+		r->scalar[k] = r->scalars >> k & 1 ? max64(r->scalar[k], x->scalar[k]) : x->scalar[k];
+	}
+	r->scalars |= x->scalars;
+}
+
+static struct resources list_of(const struct core_v1_resource_requirements *req)
+{
+	struct resources r = {0};
+
+	resources_add_list(&r, API_MAP(&req->requests));
+	return r;
+}
+
+struct resources pod_requests(const struct core_v1_pod *pod)
+{
+	struct resources total = {0}, sidecars = {0}, init = {0};
+
+	for (uint32_t i = 0; i < pod->spec.containers.n; i++) {
+		struct resources r = list_of(&pod->spec.containers.v[i].resources);
+
+		resources_add(&total, &r);
+	}
+	for (uint32_t i = 0; i < pod->spec.init_containers.n; i++) {
+		const struct core_v1_container *c = &pod->spec.init_containers.v[i];
+		struct resources r = list_of(&c->resources);
+
+		/* Restartable init containers run on: they add to the pod and to every later init container. */
+		if (c->restart_policy && str_eq(*c->restart_policy, STR("Always"))) {
+			resources_add(&total, &r);
+			resources_add(&sidecars, &r);
+			r = sidecars;
+		} else {
+			resources_add(&r, &sidecars);
+		}
+		resources_max(&init, &r);
+	}
+	resources_max(&total, &init);
+	if (pod->spec.resources) {
+		const struct str_map *own = API_MAP(&pod->spec.resources->requests);
+		struct resources r = {0};
+
+		/* Pod-level requests replace the sum, for the resources that they name. */
+		resources_add_list(&r, own);
+		if (str_map_has(own, STR("cpu")))
+			total.milli_cpu = r.milli_cpu;
+		if (str_map_has(own, STR("memory")))
+			total.memory = r.memory;
+	}
+	resources_add_list(&total, API_MAP(&pod->spec.overhead));
+	total.pods = 1;
+	return total;
+}
+
+/* Scoring counts a container without requests as upstream does: 100m and 200 MB. */
+#define DEFAULT_MILLI_CPU 100
+#define DEFAULT_MEMORY (200 * 1024 * 1024)
+
+static void nonzero_requests(struct pod_info *p, const struct core_v1_pod *pod)
+{
+	int64_t cpu = 0, mem = 0;
+
+	for (uint32_t i = 0; i < pod->spec.containers.n; i++) {
+		const struct str_map *m = API_MAP(&pod->spec.containers.v[i].resources.requests);
+
+		cpu += str_map_has(m, STR("cpu")) ? quantity_milli(str_map_get(m, STR("cpu"))) : DEFAULT_MILLI_CPU;
+		mem += str_map_has(m, STR("memory")) ? quantity_value(str_map_get(m, STR("memory"))) : DEFAULT_MEMORY;
+	}
+	p->nonzero.milli_cpu = max64(cpu, p->requests.milli_cpu);
+	p->nonzero.memory = max64(mem, p->requests.memory);
+}
+
+static void copy_map(struct arena *a, struct str_map *to, const struct str_map *from)
+{
+	for (uint32_t i = 0; i < from->n; i++)
+		*arena_push(a, to) = (struct str_pair){arena_str(a, from->v[i].key), arena_str(a, from->v[i].value)};
+}
+
+/* Selectors keep slices of what they were made from, so the LabelSelector is copied first. */
+static const struct selector *own_selector(struct arena *a, const struct meta_v1_label_selector *s)
+{
+	const struct selector *out = NULL;
+	struct meta_v1_label_selector *copy = NULL;
+
+	if (s) { /* NULL selects nothing */
+		copy = arena_new(a, struct meta_v1_label_selector);
+		object_copy(a, &meta_v1_label_selector_type, s, copy);
+	}
+	struct error *e = label_selector_from(a, copy, &out);
+
+	/* The API server has validated it. */
+	log_and_free(e, "label selector of a pod affinity term");
+	return out;
+}
+
+static void add_terms(struct pod_info *p, affinity_terms *to, const struct core_v1_pod_affinity_term *terms, uint32_t n, int32_t weight)
+{
+	struct arena *a = &p->arena;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct core_v1_pod_affinity_term *t = &terms[i];
+		struct affinity_term *out = arena_push(a, to);
+
+		out->topology_key = arena_str(a, t->topology_key);
+		out->weight = weight;
+		/* KEP-3633: the API server has merged matchLabelKeys into labelSelector. */
+		out->selector = own_selector(a, t->label_selector);
+		out->has_ns_selector = t->namespace_selector != NULL;
+		if (t->namespace_selector)
+			out->ns_selector = own_selector(a, t->namespace_selector);
+		for (uint32_t k = 0; k < t->namespaces.n; k++)
+			*arena_push(a, &out->namespaces) = arena_str(a, t->namespaces.v[k]);
+	}
+}
+
+static void add_affinity(struct pod_info *p, const struct core_v1_affinity *af)
+{
+	if (!af)
+		return;
+	if (af->pod_affinity) {
+		add_terms(p, &p->affinity, af->pod_affinity->required_during_scheduling_ignored_during_execution.v,
+			  af->pod_affinity->required_during_scheduling_ignored_during_execution.n, 0);
+		for (uint32_t i = 0; i < af->pod_affinity->preferred_during_scheduling_ignored_during_execution.n; i++) {
+			const struct core_v1_weighted_pod_affinity_term *w =
+				&af->pod_affinity->preferred_during_scheduling_ignored_during_execution.v[i];
+
+			add_terms(p, &p->preferred, &w->pod_affinity_term, 1, w->weight);
+		}
+	}
+	if (af->pod_anti_affinity) {
+		add_terms(p, &p->anti_affinity, af->pod_anti_affinity->required_during_scheduling_ignored_during_execution.v,
+			  af->pod_anti_affinity->required_during_scheduling_ignored_during_execution.n, 0);
+		for (uint32_t i = 0; i < af->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution.n; i++) {
+			const struct core_v1_weighted_pod_affinity_term *w =
+				&af->pod_anti_affinity->preferred_during_scheduling_ignored_during_execution.v[i];
+
+			add_terms(p, &p->preferred, &w->pod_affinity_term, 1, -w->weight);
+		}
+	}
+}
+
+static void add_ports(struct pod_info *p, const struct core_v1_container *c)
+{
+	for (uint32_t i = 0; i < c->ports.n; i++) {
+		const struct core_v1_container_port *cp = &c->ports.v[i];
+
+		if (cp->host_port <= 0)
+			continue;
+		*arena_push(&p->arena, &p->ports) = (struct host_port){
+			str_eq(cp->host_ip, STR("0.0.0.0")) ? STR_NULL : arena_str(&p->arena, cp->host_ip),
+			cp->protocol.n ? arena_str(&p->arena, cp->protocol) : STR("TCP"), cp->host_port};
+	}
+}
+
+struct pod_info *pod_info_new(const struct core_v1_pod *pod)
+{
+	struct pod_info *p = xcalloc(1, sizeof *p);
+	struct arena *a = &p->arena;
+
+	p->key = arena_printf(a, "%.*s/%.*s", STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name));
+	p->ns = arena_str(a, pod->metadata.namespace);
+	p->name = arena_str(a, pod->metadata.name);
+	p->uid = arena_str(a, pod->metadata.uid);
+	p->node = arena_str(a, pod->spec.node_name);
+	copy_map(a, &p->labels, API_MAP(&pod->metadata.labels));
+	p->priority = pod->spec.priority ? *pod->spec.priority : 0;
+	p->start_s = pod->status.start_time ? pod->status.start_time->s : pod->metadata.creation_timestamp.s;
+	p->deleting = pod->metadata.deletion_timestamp != NULL;
+	p->requests = pod_requests(pod);
+	nonzero_requests(p, pod);
+	for (uint32_t i = 0; i < pod->spec.containers.n; i++)
+		add_ports(p, &pod->spec.containers.v[i]);
+	for (uint32_t i = 0; i < pod->spec.init_containers.n; i++) {
+		const struct core_v1_container *c = &pod->spec.init_containers.v[i];
+
+		if (c->restart_policy && str_eq(*c->restart_policy, STR("Always")))
+			add_ports(p, c);
+	}
+	add_affinity(p, pod->spec.affinity);
+	return p;
+}
+
+void pod_info_free(struct pod_info *p)
+{
+	if (!p)
+		return;
+	arena_free(&p->arena);
+	free(p);
+}
+
+bool affinity_term_matches(const struct affinity_term *t, struct str owner_ns, const struct pod_info *p, const struct str_map *ns_labels)
+{
+	bool in = t->namespaces.n == 0 && !t->has_ns_selector && str_eq(owner_ns, p->ns);
+
+	for (uint32_t i = 0; i < t->namespaces.n && !in; i++)
+		in = str_eq(t->namespaces.v[i], p->ns);
+	if (!in && t->has_ns_selector)
+		in = selector_matches(t->ns_selector, ns_labels);
+	return in && selector_matches(t->selector, &p->labels);
+}
+
+void node_info_account(struct node_info *n, const struct pod_info *p, int sign)
+{
+	if (sign > 0)
+		resources_add(&n->requested, &p->requests);
+	else
+		resources_sub(&n->requested, &p->requests);
+	n->nonzero_requested.milli_cpu += sign * p->nonzero.milli_cpu;
+	n->nonzero_requested.memory += sign * p->nonzero.memory;
+}
+
+static bool any_affinity(const struct pod_info *p)
+{
+	return p->affinity.n || p->anti_affinity.n || p->preferred.n;
+}
+
+static void attach(struct cache *c, struct node_info *n, struct pod_info *p)
+{
+	if (n->pods.n == n->pods.cap) {
+		n->pods.cap = n->pods.cap ? n->pods.cap * 2 : 8;
+		n->pods.v = xrealloc(n->pods.v, n->pods.cap * sizeof *n->pods.v);
+	}
+	n->pods.v[n->pods.n++] = p;
+	node_info_account(n, p, 1);
+	n->with_affinity += any_affinity(p);
+	n->with_anti_affinity += p->anti_affinity.n > 0;
+	c->n_affinity_pods += any_affinity(p);
+}
+
+static void drop_if_unknown(struct cache *c, struct node_info *n)
+{
+	if (n->node || n->pods.n)
+		return;
+	map_del(&c->by_name, n->name);
+	free(n->pods.v);
+	free((char *)n->name.p);
+	arena_free(&n->arena);
+	free(n);
+}
+
+static void detach(struct cache *c, struct node_info *n, struct pod_info *p)
+{
+	for (uint32_t i = 0; i < n->pods.n; i++) {
+		if (n->pods.v[i] != p)
+			continue;
+		n->pods.v[i] = n->pods.v[--n->pods.n];
+		node_info_account(n, p, -1);
+		n->with_affinity -= any_affinity(p);
+		n->with_anti_affinity -= p->anti_affinity.n > 0;
+		c->n_affinity_pods -= any_affinity(p);
+		return;
+	}
+}
+
+static struct node_info *info_of(struct cache *c, struct str name)
+{
+	struct node_info *n = map_get(&c->by_name, name);
+
+	if (!n) {
+		n = xcalloc(1, sizeof *n);
+		n->name = str_of(str_dupz(name), name.n);
+		map_set(&c->by_name, name, n);
+	}
+	return n;
+}
+
+static void count_images(struct cache *c, const struct node_info *n, int sign)
+{
+	for (uint32_t i = 0; i < n->node->status.images.n; i++) {
+		const struct core_v1_container_image *im = &n->node->status.images.v[i];
+
+		for (uint32_t k = 0; k < im->names.n; k++) {
+			intptr_t count = (intptr_t)map_get(&c->images, im->names.v[k]) + sign;
+
+			if (count > 0)
+				map_set(&c->images, im->names.v[k], (void *)count);
+			else
+				map_del(&c->images, im->names.v[k]);
+		}
+	}
+}
+
+void cache_set_node(struct cache *c, const struct core_v1_node *node, struct arena *arena)
+{
+	struct node_info *n = info_of(c, node->metadata.name);
+
+	if (n->node) {
+		count_images(c, n, -1);
+	} else {
+		if (c->n_nodes == c->cap_nodes) {
+			c->cap_nodes = c->cap_nodes ? c->cap_nodes * 2 : 64;
+			c->nodes = xrealloc(c->nodes, c->cap_nodes * sizeof *c->nodes);
+		}
+		n->index = (uint32_t)c->n_nodes;
+		c->nodes[c->n_nodes++] = n;
+	}
+	arena_free(&n->arena);
+	n->arena = *arena;
+	*arena = (struct arena){0};
+	n->node = (struct core_v1_node *)node;
+	n->allocatable = (struct resources){0};
+	resources_add_list(&n->allocatable, API_MAP(&node->status.allocatable));
+	count_images(c, n, 1);
+}
+
+void cache_delete_node(struct cache *c, struct str name)
+{
+	struct node_info *n = map_get(&c->by_name, name);
+
+	if (!n || !n->node)
+		return;
+	count_images(c, n, -1);
+	c->nodes[n->index] = c->nodes[--c->n_nodes];
+	c->nodes[n->index]->index = n->index;
+	n->node = NULL;
+	arena_free(&n->arena);
+	drop_if_unknown(c, n);
+}
+
+void cache_set_pod(struct cache *c, struct pod_info *p)
+{
+	struct pod_info *old = map_set(&c->pods, p->key, p);
+
+	if (old) {
+		struct node_info *was = map_get(&c->by_name, old->node);
+
+		if (was) {
+			detach(c, was, old);
+			if (!str_eq(old->node, p->node))
+				drop_if_unknown(c, was);
+		}
+		pod_info_free(old);
+	}
+	attach(c, info_of(c, p->node), p);
+}
+
+void cache_delete_pod(struct cache *c, struct str key)
+{
+	struct pod_info *p = map_del(&c->pods, key);
+
+	if (!p)
+		return;
+	struct node_info *n = map_get(&c->by_name, p->node);
+
+	if (n) {
+		detach(c, n, p);
+		drop_if_unknown(c, n);
+	}
+	pod_info_free(p);
+}
+
+struct node_info *cache_node(const struct cache *c, struct str name)
+{
+	struct node_info *n = map_get(&c->by_name, name);
+
+	return n && n->node ? n : NULL;
+}
+
+const struct str_map *cache_ns_labels(const struct cache *c, struct str ns)
+{
+	static const struct str_map none;
+	struct ns_info *i = map_get(&c->namespaces, ns);
+
+	return i ? &i->labels : &none;
+}

@@ -1,0 +1,108 @@
+/*
+ * scheduler/types.h: what the scheduler remembers of nodes and pods: small
+ * summaries, made when an object changes, so that a cycle over thousands of nodes
+ * touches little memory and parses nothing.
+ */
+#ifndef SKIFF_SCHEDULER_TYPES_H
+#define SKIFF_SCHEDULER_TYPES_H
+
+#include "base/map.h"
+#include "schema/api.h"
+#include "schema/selector.h"
+
+#define SCALARS_MAX 32 /* extended resources known at once, cluster-wide; more are refused with a log line */
+
+/* Amounts: CPU in thousandths, the rest in units (bytes). */
+struct resources {
+	int64_t milli_cpu, memory, ephemeral_storage;
+	int64_t pods;
+	int64_t scalar[SCALARS_MAX]; /* by index of scalar_index() */
+	uint32_t scalars;            /* bit i: scalar[i] is asked for or offered */
+};
+/* Index of an extended resource's name, given on first use; -1 when there are SCALARS_MAX. */
+int scalar_index(struct str name);
+struct str scalar_name(int index);
+/* Adds a ResourceList; with `requests`, pod requests' rules (milli CPU rounds as MilliValue). */
+void resources_add_list(struct resources *r, const struct str_map *list);
+void resources_add(struct resources *r, const struct resources *x);
+void resources_sub(struct resources *r, const struct resources *x);
+/* Sum of containers, max with init containers (restartable ones accumulate), overhead, pod-level resources (KEP-2837, KEP-753). */
+struct resources pod_requests(const struct core_v1_pod *pod);
+
+struct host_port {
+	struct str ip, protocol; /* ip "" is 0.0.0.0 */
+	int32_t port;
+};
+
+struct affinity_term { /* a parsed PodAffinityTerm */
+	struct str topology_key;
+	const struct selector *selector;     /* NULL: everything */
+	const struct selector *ns_selector;
+	bool has_ns_selector;
+	struct strings namespaces;
+	int32_t weight;                      /* preferred ones, signed by kind */
+};
+typedef LIST(struct affinity_term) affinity_terms;
+
+/* A pod as the cache keeps it (assigned or assumed), or as a cycle works on it. */
+struct pod_info {
+	struct arena arena;          /* owns all below */
+	struct str key;              /* "ns/name" */
+	struct str ns, name, uid, node;
+	struct str_map labels;
+	int32_t priority;
+	int64_t start_s;             /* status.startTime, for preemption */
+	bool deleting, assumed;
+	struct resources requests;
+	struct { int64_t milli_cpu, memory; } nonzero; /* with upstream's defaults for scoring: 100m, 200 MB */
+	LIST(struct host_port) ports;
+	affinity_terms affinity, anti_affinity;           /* required */
+	affinity_terms preferred;                         /* weight > 0 affinity, < 0 anti-affinity */
+};
+/* Decoded pod to summary; free with pod_info_free. */
+struct pod_info *pod_info_new(const struct core_v1_pod *pod);
+void pod_info_free(struct pod_info *p);
+/* Does `term`, owned by a pod of namespace owner_ns, select p? ns_labels: labels of p's namespace. */
+bool affinity_term_matches(const struct affinity_term *term, struct str owner_ns, const struct pod_info *p,
+			   const struct str_map *ns_labels);
+
+struct node_info {
+	struct arena arena;          /* owns `node`; remade when the node changes */
+	struct core_v1_node *node;   /* NULL: pods are known, the node is not (yet) */
+	struct str name;             /* owned separately: lives as long as the info */
+	struct resources allocatable, requested;
+	struct { int64_t milli_cpu, memory; } nonzero_requested;
+	LIST(struct pod_info *) pods;          /* malloc'ed array */
+	uint32_t with_affinity, with_anti_affinity; /* how many of pods have such terms */
+	uint32_t index;              /* in cache.nodes */
+};
+
+struct cache {
+	struct node_info **nodes;    /* those with a node object first and in zone-mixed order of arrival */
+	size_t n_nodes, cap_nodes;
+	struct map by_name;          /* name -> node_info, also of unknown nodes */
+	struct map pods;             /* key -> pod_info, assigned and assumed */
+	struct map images;           /* image name -> (void *)number of nodes that have it */
+	size_t n_affinity_pods;      /* pods with required anti-affinity or any affinity, cluster-wide */
+	struct map namespaces;       /* name -> struct ns_info */
+};
+struct ns_info {
+	struct arena arena;
+	struct str_map labels;
+};
+void cache_set_node(struct cache *c, const struct core_v1_node *node, struct arena *arena /* taken over */);
+void cache_delete_node(struct cache *c, struct str name);
+/* Takes p over (replaces the one with the same key). */
+void cache_set_pod(struct cache *c, struct pod_info *p);
+void cache_delete_pod(struct cache *c, struct str key);
+struct node_info *cache_node(const struct cache *c, struct str name); /* NULL when unknown or without node object */
+const struct str_map *cache_ns_labels(const struct cache *c, struct str ns); /* never NULL */
+/* Labels of a node. */
+static inline const struct str_map *node_labels(const struct node_info *n)
+{
+	return API_MAP(&n->node->metadata.labels);
+}
+/* Adds (sign 1) or removes (-1) a pod's amounts; also for what-if runs of preemption. */
+void node_info_account(struct node_info *n, const struct pod_info *p, int sign);
+
+#endif
