@@ -92,6 +92,8 @@ static void strict_problem(struct jd *d, const char *what, const struct frame *f
 {
 	buf_cleanup struct buf path = {0}, b = {0};
 
+	if (d->report->problems.n >= CODEC_MAX_PROBLEMS)
+		return;
 	put_path(&path, fr, true);
 	buf_puts(&b, what);
 	put_quoted(&b, buf_view(&path));
@@ -378,7 +380,7 @@ static const char *dec_time(struct jd *d, const char *p, const struct schema_fie
 	if (*p != '"')
 		return type_mismatch(d, p, f, true, fr);
 	p = dec_str(d, p, &text);
-	if (p && !time_parse(text, dst))
+	if (p && !time_parse(text, dst) && !d->hard)
 		hard_error(d, error_status(400, "BadRequest", "%.*s",
 					   STR_ARG(time_parse_error(d->a, text, f->kind == FIELD_TIME ? LAYOUT_RFC3339 : LAYOUT_MICRO))));
 	return p;
@@ -391,7 +393,7 @@ static const char *dec_duration(struct jd *d, const char *p, const struct schema
 	if (*p != '"')
 		return type_mismatch(d, p, f, true, fr);
 	p = dec_str(d, p, &text);
-	if (p && !duration_parse(text, dst))
+	if (p && !duration_parse(text, dst) && !d->hard)
 		hard_error(d, error_status(400, "BadRequest", "time: invalid duration \"%.*s\"", STR_ARG(str_sub(text, 0, 256))));
 	return p;
 }
