@@ -284,7 +284,7 @@ class Tables:
 
     def __init__(self):
         self.o = ['/* Made by tools/apigen.py from api/; do not edit. */', '#include "schema/api.h"', '', '#include <stddef.h>', '']
-        self.infos, self.enums, self.strs, self.bytes = {}, {}, {}, {}
+        self.infos, self.enums, self.strs, self.bytes, self.keys = {}, {}, {}, {}, {}
 
     def strs_array(self, values):
         key = tuple(values)
@@ -295,6 +295,14 @@ class Tables:
             self.o.append(f'static const struct str {self.strs[key]}[] = {{' +
                           ', '.join(f'STR_INIT({cstr(v)})' for v in key) + '};')
         return self.strs[key]
+
+    def key(self, name):
+        # An encoder copies 16 bytes at a time, so the array is a multiple of 16.
+        if name not in self.keys:
+            self.keys[name] = f'key_{len(self.keys)}'
+            size = (len(name) + 3 + 15) // 16 * 16
+            self.o.append(f'static const char {self.keys[name]}[{size}] = {cstr(chr(34) + name + chr(34) + ":")};')
+        return self.keys[name]
 
     def bytes_array(self, values):
         key = tuple(values)
@@ -343,7 +351,7 @@ class Tables:
             elem = f'sizeof({f.ctype})'
         return (f'\t{{STR_INIT({cstr(f.name)}), {f.number}, {" | ".join(flags) or "0"}, {f.kind}, {f.card}, {elem}, '
                 f'offsetof({t.struct}, {path}), {value_offset}, '
-                f'{"&" + f.sub.cname + "_type" if f.sub else "NULL"}, {self.info(f)}}},')
+                f'{"&" + f.sub.cname + "_type" if f.sub else "NULL"}, {self.info(f)}, {self.key(f.name)}}},')
 
     def type(self, t):
         def flat(cur, prefix):

@@ -65,7 +65,8 @@ static char *put_u(char *w, unsigned c)
 	return w + 6;
 }
 
-void json_put_string(struct buf *b, struct str s)
+/* The general case: something in s needs care. */
+static __attribute__((noinline)) void put_string_slow(struct buf *b, struct str s)
 {
 	const char *p = s.p, *end = s.p + s.n;
 	char *w = room(b, s.n + 2 + 16);
@@ -112,6 +113,83 @@ void json_put_string(struct buf *b, struct str s)
 	}
 	*w++ = '"';
 	b->n = (size_t)(w - b->p);
+}
+
+#ifdef __SSE2__
+/* Bytes of v that cannot be copied as they are. */
+static inline unsigned special_bytes(__m128i v)
+{
+	/* '<'|2 and '>'|2 are '>'; '"'|4 and '&'|4 are '&'; negative bytes are below 0x20. */
+	__m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))),
+				   _mm_or_si128(_mm_cmpeq_epi8(_mm_or_si128(v, _mm_set1_epi8(2)), _mm_set1_epi8('>')),
+						_mm_cmpeq_epi8(_mm_or_si128(v, _mm_set1_epi8(4)), _mm_set1_epi8('&'))));
+
+	return (unsigned)_mm_movemask_epi8(hit);
+}
+#endif
+
+/* s with quotes at w, which has room for s.n + 2; NULL when something in it needs care. */
+static inline char *put_plain(char *w, struct str s)
+{
+	const char *p = s.p;
+	size_t n = s.n;
+
+	*w++ = '"';
+#ifdef __SSE2__
+	/* The tail is copied by overlapping loads, never beyond s. */
+	if (n >= 16) {
+		size_t i = 0;
+		__m128i v;
+		unsigned hit = 0;
+
+		for (; i + 16 <= n; i += 16) {
+			v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+			hit |= special_bytes(v);
+			_mm_storeu_si128((__m128i *)(void *)(w + i), v);
+		}
+		v = _mm_loadu_si128((const __m128i *)(const void *)(p + n - 16));
+		hit |= special_bytes(v);
+		_mm_storeu_si128((__m128i *)(void *)(w + n - 16), v);
+		if (unlikely(hit))
+			return NULL;
+	} else if (n >= 8) {
+		__m128i lo = _mm_loadl_epi64((const __m128i *)(const void *)p),
+			hi = _mm_loadl_epi64((const __m128i *)(const void *)(p + n - 8));
+
+		if (unlikely(special_bytes(_mm_unpacklo_epi64(lo, hi))))
+			return NULL;
+		_mm_storel_epi64((__m128i *)(void *)w, lo);
+		_mm_storel_epi64((__m128i *)(void *)(w + n - 8), hi);
+	} else if (n >= 4) {
+		uint32_t lo, hi;
+
+		memcpy(&lo, p, 4);
+		memcpy(&hi, p + n - 4, 4);
+		if (unlikely(special_bytes(_mm_set1_epi64x((long long)((uint64_t)hi << 32 | lo)))))
+			return NULL;
+		memcpy(w, &lo, 4);
+		memcpy(w + n - 4, &hi, 4);
+	} else
+#endif
+		for (size_t i = 0; i < n; i++) {
+			unsigned char c = (unsigned char)p[i];
+
+			if (unlikely(c < 0x20 || c > 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&'))
+				return NULL;
+			w[i] = (char)c;
+		}
+	w[n] = '"';
+	return w + n + 1;
+}
+
+void json_put_string(struct buf *b, struct str s)
+{
+	char *w = put_plain(room(b, s.n + 2), s);
+
+	if (likely(w != NULL))
+		b->n = (size_t)(w - b->p);
+	else
+		put_string_slow(b, s);
 }
 
 unsigned double_digits(double d, char *digits, int *exp10)
@@ -177,6 +255,29 @@ void json_put_double(struct buf *b, double d)
 		buf_putc(b, '0');
 }
 
+/* First byte of [p, end) that is '<', '>', '&' or 0xe2 (the first of U+2028). */
+static const char *html_end(const char *p, const char *end)
+{
+#ifdef __SSE2__
+	for (; end - p >= 16; p += 16) {
+		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+		__m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('&')), _mm_cmpeq_epi8(v, _mm_set1_epi8((char)0xe2))),
+					   _mm_cmpeq_epi8(_mm_or_si128(v, _mm_set1_epi8(2)), _mm_set1_epi8('>')));
+		unsigned m = (unsigned)_mm_movemask_epi8(hit);
+
+		if (m)
+			return p + __builtin_ctz(m);
+	}
+#endif
+	for (; p < end; p++) {
+		unsigned char c = (unsigned char)*p;
+
+		if (c == '<' || c == '>' || c == '&' || c == 0xe2)
+			break;
+	}
+	return p;
+}
+
 void json_put_raw(struct buf *b, struct str raw)
 {
 	const char *end = raw.p + raw.n;
@@ -198,19 +299,27 @@ void json_put_raw(struct buf *b, struct str raw)
 		v = str_of(copy, json_compact(copy, v));
 	}
 	/* Outside strings no special character but '"' occurs, so one pass escapes HTML and line separators. */
-	char *w = room(b, v.n + 16);
-
 	p = v.p;
 	end = v.p + v.n;
+	char *w = room(b, v.n + 16);
+
 	while (p < end) {
+		q = html_end(p, end);
+		memcpy(w, p, (size_t)(q - p));
+		w += q - p;
+		p = q;
+		if (p == end)
+			break;
 		unsigned char c = (unsigned char)*p;
 
-		if (c == '<' || c == '>' || c == '&' ||
-		    (c == 0xe2 && end - p >= 3 && (unsigned char)p[1] == 0x80 && ((unsigned char)p[2] & 0xfe) == 0xa8)) {
+		if (c != 0xe2) {
 			b->n = (size_t)(w - b->p);
-			w = room(b, (size_t)(end - p) + 6 + 16);
-			w = put_u(w, c == 0xe2 ? 0x2000 | ((unsigned char)p[2] & 0x3f) : c);
-			p += c == 0xe2 ? 3 : 1;
+			w = put_u(room(b, (size_t)(end - p) + 6 + 16), c);
+			p++;
+		} else if (end - p >= 3 && (unsigned char)p[1] == 0x80 && ((unsigned char)p[2] & 0xfe) == 0xa8) {
+			b->n = (size_t)(w - b->p);
+			w = put_u(room(b, (size_t)(end - p) + 6 + 16), 0x2000 | ((unsigned char)p[2] & 0x3f));
+			p += 3;
 		} else {
 			*w++ = *p++;
 		}
@@ -478,6 +587,23 @@ static void enc_union(struct buf *b, const struct schema_type *t, const char *ob
 		buf_append(b, "null", 4);
 }
 
+/* `"name":` at w, which has room for 16 bytes more. */
+static inline char *put_key(char *w, const struct schema_field *f)
+{
+	size_t n = f->name.n + 3;
+
+	if (likely(f->json_key != NULL)) {
+		memcpy(w, f->json_key, 16);
+		for (size_t i = 16; i < n; i += 16)
+			memcpy(w + i, f->json_key + i, 16);
+	} else {
+		*w = '"';
+		memcpy(w + 1, f->name.p, f->name.n);
+		memcpy(w + 1 + f->name.n, "\":", 2);
+	}
+	return w + n;
+}
+
 static void enc_message(struct buf *b, const struct schema_type *t, const char *obj)
 {
 	if (unlikely(t->json != SCHEMA_OBJECT)) {
@@ -493,19 +619,18 @@ static void enc_message(struct buf *b, const struct schema_type *t, const char *
 			continue;
 		if (unlikely(f->flags & FIELD_OMITZERO) && is_zero(f, v))
 			continue;
-		char *w = room(b, f->name.n + 4);
+		char *w = room(b, f->name.n + 20);
 
 		*w++ = before;
 		before = ',';
-		*w++ = '"';
-		memcpy(w, f->name.p, f->name.n);
-		w += f->name.n;
-		*w++ = '"';
-		*w++ = ':';
+		w = put_key(w, f);
 		b->n = (size_t)(w - b->p);
 		switch (f->card) {
 		case CARD_ONE:
-			enc_one(b, f->kind, f->type, v);
+			if (f->kind == FIELD_STRING)
+				json_put_string(b, *(const struct str *)(const void *)v);
+			else
+				enc_one(b, f->kind, f->type, v);
 			break;
 		case CARD_PTR: {
 			const void *ptr = *(void *const *)(const void *)v;

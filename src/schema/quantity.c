@@ -285,13 +285,30 @@ static const char *message_of(enum parsed r)
 											   : QUANTITY_REGEX_ERROR;
 }
 
+/* By far the most texts: up to four digits and a suffix, kept as they are. False says nothing. */
+static bool is_plain(struct str s)
+{
+	unsigned v = 0;
+	size_t i = 0;
+
+	if (!s.n || s.n > 6 || s.p[0] < '1' || s.p[0] > '9')
+		return s.n == 1 && s.p[0] == '0';
+	for (; i < s.n && i < 4 && s.p[i] >= '0' && s.p[i] <= '9'; i++)
+		v = v * 10 + (unsigned)(s.p[i] - '0');
+	if (i == s.n)
+		return v % 1000 != 0;
+	if (s.n == i + 1)
+		return v % 1000 != 0 && (s.p[i] == 'm' || s.p[i] == 'k' || s.p[i] == 'M' || s.p[i] == 'G');
+	return s.n == i + 2 && s.p[i + 1] == 'i' && v % 1024 != 0 &&
+	       (s.p[i] == 'K' || s.p[i] == 'M' || s.p[i] == 'G' || s.p[i] == 'T');
+}
+
 bool quantity_normal(struct arena *a, struct str text, struct str *out)
 {
 	struct quantity q;
 	char tmp[64];
 
-	/* By far the most: a short integer without a suffix that needs work. */
-	if (text.n == 1 && text.p[0] >= '0' && text.p[0] <= '9') {
+	if (is_plain(text)) {
 		*out = text;
 		return true;
 	}

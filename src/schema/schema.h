@@ -93,6 +93,7 @@ struct schema_field {
 	uint16_t value_offset;      /* of the value in a map element */
 	const struct schema_type *type; /* FIELD_MESSAGE */
 	const struct schema_field_info *info; /* never NULL */
+	const char *json_key;       /* `"name":` with room for whole 16-byte copies behind; NULL in tables made at run time */
 };
 
 enum schema_union { /* types whose JSON form is not an object */
