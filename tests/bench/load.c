@@ -1,0 +1,378 @@
+/*
+ * load: measures any Kubernetes API server: GET, LIST, CREATE, UPDATE, PATCH, server-side apply and watch fan-out, in requests a
+ * second and a CPU-second of the server's processes, with latencies. Works in a namespace of its own and removes it.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "client/client.h"
+
+#define CLIENTS 4
+#define SAMPLES_MAX 2000000
+#define OBJECTS 1000
+
+struct load {
+	struct arena a;
+	struct client *clients[CLIENTS];
+	int pids[8], n_pids;
+	int seconds;
+	char ns[64];
+	struct str payload;
+	int64_t until_ns;
+	uint32_t *samples_us;
+	size_t n_samples;
+	uint64_t bytes, done;
+	size_t running;
+	struct waitq ended;
+	struct error *error;
+	uint64_t events;
+};
+
+struct worker;
+typedef struct error *request_fn(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i);
+struct worker {
+	struct load *l;
+	int number;
+	request_fn *fn;
+};
+
+/* User and system time of the server, seconds. */
+static double cpu_seconds(const struct load *l)
+{
+	double sum = 0;
+
+	for (int i = 0; i < l->n_pids; i++) {
+		char path[64], line[1024];
+		unsigned long user = 0, sys = 0;
+
+		snprintf(path, sizeof path, "/proc/%d/stat", l->pids[i]);
+		FILE *f = fopen(path, "re");
+		const char *p = f && fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL;
+
+		if (p && sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys) == 2)
+			sum += (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
+		if (f)
+			fclose(f);
+	}
+	return sum;
+}
+
+static struct error *drain(struct load *l, struct client *k, struct arena *a, const char *method, struct str target, const char *accept)
+{
+	struct http_response r;
+	char buf[65536];
+	size_t n = 1;
+
+	TRY(client_stream(k, a, method, target, accept, &r));
+	struct error *e = r.status >= 300 ? error_new("%s answered %d", target.p, r.status) : NULL;
+
+	while (!e && n) {
+		e = http_response_read(&r, buf, sizeof buf, &n);
+		l->bytes += n;
+	}
+	http_response_close(&r);
+	return e;
+}
+
+static struct error *get(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/configmaps/c0", l->ns), "application/json");
+}
+
+static struct error *list(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/configmaps?resourceVersion=0&labelSelector=set%%3Dlist", l->ns),
+		     "application/json");
+}
+
+static struct error *list_plain(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/configmaps?resourceVersion=0", l->ns), "application/json");
+}
+
+static struct error *list_proto(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/configmaps?resourceVersion=0", l->ns),
+		     "application/vnd.kubernetes.protobuf");
+}
+
+static struct error *get_proto(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/configmaps/c0", l->ns), "application/vnd.kubernetes.protobuf");
+}
+
+static struct str body(struct load *l, struct arena *a, const char *meta)
+{
+	return arena_printf(a, "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{%s},\"data\":{\"payload\":\"%.*s\"}}", meta,
+			    STR_ARG(l->payload));
+}
+
+static struct error *request(struct load *l, struct client *k, struct arena *a, const char *method, struct str target, const char *type, struct str b)
+{
+	struct str out;
+
+	return client_raw(k, a, method, target, type, b, &out);
+}
+
+static struct error *create(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return request(l, k, a, "POST", arena_printf(a, "/api/v1/namespaces/%s/configmaps", l->ns), "application/json",
+		    body(l, a, "\"generateName\":\"g-\""));
+}
+
+static struct error *update(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	const char *meta = arena_printf(a, "\"name\":\"c%d\",\"annotations\":{\"i\":\"%llu\"}", worker, (unsigned long long)i).p;
+
+	return request(l, k, a, "PUT", arena_printf(a, "/api/v1/namespaces/%s/configmaps/c%d", l->ns, worker), "application/json", body(l, a, meta));
+}
+
+static struct error *patch(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return request(l, k, a, "PATCH", arena_printf(a, "/api/v1/namespaces/%s/configmaps/c%d", l->ns, worker), "application/strategic-merge-patch+json",
+		    arena_printf(a, "{\"metadata\":{\"annotations\":{\"p\":\"%llu\"}}}", (unsigned long long)i));
+}
+
+static struct error *apply(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return request(l, k, a, "PATCH", arena_printf(a, "/api/v1/namespaces/%s/configmaps/a%d?fieldManager=load&force=true", l->ns, worker),
+		    "application/apply-patch+yaml", body(l, a, arena_printf(a, "\"name\":\"a%d\",\"annotations\":{\"i\":\"%llu\"}", worker,
+									     (unsigned long long)i).p));
+}
+
+static void work(void *arg)
+{
+	struct worker *w = arg;
+	struct load *l = w->l;
+	struct client *k = l->clients[w->number % CLIENTS];
+
+	for (uint64_t i = 0; now_ns() < l->until_ns && !l->error; i++) {
+		arena_cleanup struct arena a = {0};
+		int64_t start = now_ns();
+		struct error *e = w->fn(l, k, &a, w->number, i);
+
+		if (e) {
+			if (l->error)
+				error_free(e);
+			else
+				l->error = e;
+			break;
+		}
+		if (l->n_samples < SAMPLES_MAX)
+			l->samples_us[l->n_samples++] = (uint32_t)((now_ns() - start) / 1000);
+		l->done++;
+	}
+	l->running--;
+	waitq_wake_all(&l->ended);
+	free(w);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static double percentile(struct load *l, double p)
+{
+	return l->n_samples ? (double)l->samples_us[(size_t)((double)(l->n_samples - 1) * p)] / 1000 : 0;
+}
+
+static struct error *phase(struct load *l, const char *name, int workers, request_fn *fn)
+{
+	l->n_samples = 0;
+	l->bytes = l->done = 0;
+	int64_t start = now_ns();
+	double cpu = cpu_seconds(l);
+
+	l->until_ns = start + l->seconds * 1000000000LL;
+	for (int i = 0; i < workers; i++) {
+		struct worker *w = xmalloc(sizeof *w);
+
+		*w = (struct worker){l, i, fn};
+		l->running++;
+		fiber_spawn("load", work, w);
+	}
+	while (l->running)
+		TRY(waitq_wait(&l->ended));
+	if (l->error) {
+		struct error *e = l->error;
+
+		l->error = NULL;
+		return error_wrap(e, "%s", name);
+	}
+	double s = (double)(now_ns() - start) / 1e9;
+
+	cpu = cpu_seconds(l) - cpu;
+	qsort(l->samples_us, l->n_samples, sizeof *l->samples_us, by_value);
+	printf("%-26s %10.0f/s %10.0f/CPU-s   p50 %8.2f ms  p99 %8.2f ms  %8.1f MB/s\n", name, (double)l->done / s,
+	       cpu > 0 ? (double)l->done / cpu : 0, percentile(l, 0.5), percentile(l, 0.99), (double)l->bytes / s / 1e6);
+	fflush(stdout);
+	return NULL;
+}
+
+struct watcher {
+	struct load *l;
+	int number;
+};
+
+static void watch(void *arg)
+{
+	struct watcher *w = arg;
+	struct load *l = w->l;
+	arena_cleanup struct arena a = {0};
+	struct http_response r;
+	char buf[65536];
+	size_t n = 1;
+	struct error *e = client_stream(l->clients[w->number % CLIENTS], &a, "GET",
+					arena_printf(&a, "/api/v1/namespaces/%s/configmaps?watch=true&fieldSelector=metadata.name%%3Dc0&resourceVersion=0", l->ns),
+					"application/json", &r);
+
+	while (!e && n) {
+		e = http_response_read(&r, buf, sizeof buf, &n);
+		for (size_t i = 0; i < n; i++)
+			l->events += buf[i] == '\n';
+		waitq_wake_all(&l->ended);
+	}
+	error_free(e);
+	free(w);
+}
+
+static struct error *fan_out(struct load *l, int watchers, int updates)
+{
+	l->events = 0;
+	for (int i = 0; i < watchers; i++) {
+		struct watcher *w = xmalloc(sizeof *w);
+
+		*w = (struct watcher){l, i};
+		fiber_spawn("watch", watch, w);
+	}
+	int64_t deadline = deadline_push(60000);
+
+	while (l->events < (uint64_t)watchers) /* the initial ADDED of each */
+		TRY(waitq_wait(&l->ended));
+	double cpu = cpu_seconds(l);
+	int64_t start = now_ns();
+
+	l->events = 0;
+	for (int i = 0; i < updates; i++) {
+		arena_cleanup struct arena a = {0};
+
+		TRY(update(l, l->clients[0], &a, 0, (uint64_t)i + 1000000));
+	}
+	while (l->events < (uint64_t)watchers * (uint64_t)updates)
+		TRY(waitq_wait(&l->ended));
+	deadline_pop(deadline);
+	double s = (double)(now_ns() - start) / 1e9;
+
+	cpu = cpu_seconds(l) - cpu;
+	printf("%-26s %10.0f/s %10.0f/CPU-s   (%d updates to %d watchers)\n", "WATCH events", (double)l->events / s,
+	       cpu > 0 ? (double)l->events / cpu : 0, updates, watchers);
+	return NULL;
+}
+
+static struct error *set_up(struct load *l)
+{
+	arena_cleanup struct arena a = {0};
+
+	TRY(request(l, l->clients[0], &a, "POST", STR("/api/v1/namespaces"), "application/json",
+		 arena_printf(&a, "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"%s\"}}", l->ns)));
+	for (int i = 0; i < OBJECTS; i++) {
+		arena_reset(&a);
+		TRY(request(l, l->clients[0], &a, "POST", arena_printf(&a, "/api/v1/namespaces/%s/configmaps", l->ns), "application/json",
+			 body(l, &a, arena_printf(&a, "\"name\":\"c%d\",\"labels\":{\"set\":\"list\"}", i).p)));
+	}
+	return NULL;
+}
+
+static struct error *run(struct load *l, const char *kubeconfig)
+{
+	struct client_config cfg = {0};
+
+	TRY(client_config_load(&l->a, kubeconfig, NULL, &cfg));
+	for (int i = 0; i < CLIENTS; i++)
+		TRY(client_new(&cfg, &l->clients[i]));
+	snprintf(l->ns, sizeof l->ns, "load-%llx", (unsigned long long)(random_u64() & 0xffffff));
+	char *p = arena_bytes(&l->a, 1024);
+
+	memset(p, 'x', 1024);
+	l->payload = str_of(p, 1024);
+	l->samples_us = xmalloc(SAMPLES_MAX * sizeof *l->samples_us);
+	TRY(set_up(l));
+	struct error *e = phase(l, "GET 1 KiB, JSON", 16, get);
+
+	if (!e)
+		e = phase(l, "GET 1 KiB, protobuf", 16, get_proto);
+	if (!e)
+		e = phase(l, "LIST 1,000, JSON", 4, list_plain);
+	if (!e)
+		e = phase(l, "LIST 1,000, selector", 4, list);
+	if (!e)
+		e = phase(l, "LIST 1,000, protobuf", 4, list_proto);
+	if (!e)
+		e = fan_out(l, 100, 200);
+	if (!e)
+		e = phase(l, "UPDATE 1 KiB", 64, update);
+	if (!e)
+		e = phase(l, "PATCH strategic", 64, patch);
+	if (!e)
+		e = phase(l, "APPLY server-side", 64, apply);
+	if (!e)
+		e = phase(l, "CREATE 1 KiB", 64, create);
+	arena_cleanup struct arena a = {0};
+	struct error *gone = request(l, l->clients[0], &a, "DELETE", arena_printf(&a, "/api/v1/namespaces/%s", l->ns), "application/json", STR_NULL);
+
+	log_and_free(gone, "removing namespace %s", l->ns);
+	return e;
+}
+
+struct main_arg {
+	struct load *l;
+	const char *kubeconfig;
+	struct error *error;
+};
+
+static void main_fiber(void *arg)
+{
+	struct main_arg *m = arg;
+
+	m->error = run(m->l, m->kubeconfig);
+}
+
+int main(int argc, char **argv)
+{
+	static struct load l = {.seconds = 5};
+	struct main_arg m = {.l = &l};
+
+	for (int o; (o = getopt(argc, argv, "k:p:s:")) != -1;) {
+		if (o == 'k')
+			m.kubeconfig = optarg;
+		else if (o == 'p' && l.n_pids < 8)
+			l.pids[l.n_pids++] = atoi(optarg);
+		else if (o == 's')
+			l.seconds = atoi(optarg);
+		else
+			m.kubeconfig = NULL;
+	}
+	if (!m.kubeconfig) {
+		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE]\n");
+		return 2;
+	}
+	log_init("load", 0);
+	struct error *e = loop_run(main_fiber, &m);
+
+	if (!e)
+		e = m.error;
+	if (e)
+		fprintf(stderr, "load: %s\n", error_message(e));
+	error_free(e);
+	free(l.samples_us);
+	arena_free(&l.a);
+	return e ? 1 : 0;
+}
