@@ -23,6 +23,7 @@ const struct program programs[] = {
 	{"cloud-controller-manager", "node addresses, zones and LoadBalancers (provider: local)", cloud_controller_manager_main, true},
 	{"kubelet", "runs the pods of one node", kubelet_main, true},
 	{"container-runtime", "CRI server over crun and conmon", skiff_runtime_main, true},
+	{"pause", "process 1 of a pod that shares its process namespace; started by the runtime", skiff_pause_main, false},
 	{"kube-proxy", "Services as nftables rules", kube_proxy_main, true},
 	{"cluster-dns", "names of services and pods", cluster_dns_main, true},
 	{"cluster-addons", "applies what every cluster has: the DNS Service, roles of Skiff's own components", cluster_addons_main, true},

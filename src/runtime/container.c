@@ -226,8 +226,7 @@ static struct error *make_root(void *arg)
 	struct strings layers = {0};
 	TRY(sys_mkdirs(j->dir, 0700));
 	TRY(sys_mkdirs(j->rootfs, 0711));
-	str_cleanup char *claim = sys_path(j->dir, "layers");
-	TRY(image_claim(j->rt->images, j->a, j->image_id, claim, &layers));
+	TRY(image_claim(j->rt->images, j->a, j->image_id, j->dir, &layers));
 	return j->rt->overlay ? overlay_root(j, &layers) : copy_root(j, &layers);
 }
 
@@ -268,6 +267,8 @@ static struct error *clean_root(void *arg)
 	unlink(exit_file);
 	struct error *e = sys_remove_tree(j->bundle);
 	struct error *e2 = sys_remove_tree(j->dir);
+	if (!e2)
+		image_unclaim(j->rt->images, j->dir);
 	if (!e)
 		return e2;
 	log_and_free(e2, "remove container %s", j->id);

@@ -9,6 +9,7 @@
  *   blobs/sha256/    manifests and configs (layer blobs are dropped once unpacked)
  *   l/NAME           a layer's tree, NAME = first 16 hex digits of its chain id
  *   l/NAME.json      written when the tree is whole
+ *   claims/          which layers containers use
  *   tmp/             unfinished work; ingest/ keeps partial downloads to resume
  *   lock, use.lock   flock: the index; running imports (shared) against layer removal (exclusive)
  *
@@ -81,7 +82,7 @@ struct image_pull {
 /* Pulls from a registry (distribution API v2), the manifest of this machine's platform. The image's id goes to *id. */
 struct error *image_pull(struct image_store *s, struct arena *a, const struct image_pull *p, struct str *id);
 
-/* Removes a name, or with an id the image; layers go when neither an image nor a container (containers_dir) uses them.
+/* Removes a name, or with an id the image; layers go when neither an image nor a container's claim uses them.
  * Nothing to remove is no error, as CRI wants. */
 struct error *image_remove(struct image_store *s, struct str ref);
 /* Frees what no image and no container uses, and unfinished work; skipped while an import runs. */
@@ -89,10 +90,11 @@ struct error *image_gc(struct image_store *s);
 struct error *image_usage(struct image_store *s, uint64_t *bytes, uint64_t *inodes);
 
 /*
- * For containers: writes the layer names of image `id` to `claim` (a file below ROOT/../containers/X/layers, which keeps the
- * layers from removal) and gives the lower directories, uppermost first, for overlayfs as NAMEs below *dir.
+ * For containers: keeps the layers of image `id` from removal as long as the directory `owner` exists (or until
+ * image_unclaim), and gives their NAMEs below image_layers_dir, uppermost first, as overlayfs wants them.
  */
-struct error *image_claim(struct image_store *s, struct arena *a, struct str id, const char *claim, struct strings *layers);
+struct error *image_claim(struct image_store *s, struct arena *a, struct str id, const char *owner, struct strings *layers);
+void image_unclaim(struct image_store *s, const char *owner);
 /* The directory that layer NAMEs stand in. */
 const char *image_layers_dir(const struct image_store *s);
 

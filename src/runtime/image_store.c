@@ -114,7 +114,7 @@ const struct oci_v1_descriptor *platform_pick(const struct oci_v1_manifest *inde
 
 struct error *image_store_open(const char *root, uint64_t max_layer_bytes, struct image_store **out)
 {
-	static const char *const dirs[] = {"blobs/sha256", "l", "tmp", "ingest"};
+	static const char *const dirs[] = {"blobs/sha256", "l", "tmp", "ingest", "claims"};
 	*out = NULL;
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
 		str_cleanup char *p = sys_path(root, dirs[i]);
@@ -455,26 +455,38 @@ struct error *image_assemble(struct image_store *s, struct arena *a, const struc
 
 /* ---- removal ---- */
 
-/* Marks the layer names in ROOT/../containers/ID/layers. */
-static struct error *containers_use(struct image_store *s, struct map *used)
+static char *claim_path(const struct image_store *s, const char *owner)
 {
-	str_cleanup char *dir = xasprintf("%s/../containers", s->root);
+	char d[DIGEST_LEN + 1];
+	digest_of(str_from(owner), d);
+	return xasprintf("%s/claims/%.32s", s->root, d + 7);
+}
+
+/* Marks what the claims name. A claim whose owner (its first line, a directory) is gone is dropped. */
+static struct error *claims_use(struct image_store *s, struct map *used)
+{
+	str_cleanup char *dir = sys_path(s->root, "claims");
 	DIR *d = opendir(dir);
 	if (!d)
-		return errno == ENOENT ? NULL : error_sys(errno, "open %s", dir);
+		return error_sys(errno, "open %s", dir);
 	struct error *e = NULL;
 	struct dirent *de;
 	while (!e && (de = readdir(d))) {
 		if (de->d_name[0] == '.')
 			continue;
 		buf_cleanup struct buf b = {0};
-		str_cleanup char *p = xasprintf("%s/%s/layers", dir, de->d_name);
+		str_cleanup char *p = sys_path(dir, de->d_name);
 		e = sys_read_file(AT_FDCWD, p, 1 << 20, &b);
-		if (error_is_sys(e, ENOENT) || error_is_sys(e, ENOTDIR)) {
+		if (error_is_sys(e, ENOENT)) {
 			error_clear(&e);
 			continue;
 		}
 		struct str rest = buf_view(&b);
+		str_cleanup char *owner = str_dupz(str_cut(&rest, '\n'));
+		if (!e && access(owner, F_OK) < 0 && errno == ENOENT) {
+			unlink(p);
+			continue;
+		}
 		while (rest.n) {
 			struct str line = str_cut(&rest, '\n');
 			if (line.n)
@@ -544,7 +556,7 @@ struct error *image_gc(struct image_store *s)
 	struct rt_v1_image_index x;
 	TRY(index_read(s, &a, &x));
 	struct map layers = {0}, blobs = {0}, none = {0};
-	e = containers_use(s, &layers);
+	e = claims_use(s, &layers);
 	for (uint32_t i = 0; i < x.images.n; i++) {
 		map_set(&blobs, str_sub(x.images.v[i].id, 7, DIGEST_LEN), &blobs);
 		map_set(&blobs, str_sub(x.images.v[i].manifest, 7, DIGEST_LEN), &blobs);
@@ -598,7 +610,7 @@ struct error *image_usage(struct image_store *s, uint64_t *bytes, uint64_t *inod
 	return sys_disk_usage(s->root, bytes, inodes);
 }
 
-struct error *image_claim(struct image_store *s, struct arena *a, struct str id, const char *claim, struct strings *layers)
+struct error *image_claim(struct image_store *s, struct arena *a, struct str id, const char *owner, struct strings *layers)
 {
 	fd_cleanup int lock = -1;
 	TRY(lock_file(s, "lock", LOCK_SH, &lock));
@@ -609,6 +621,7 @@ struct error *image_claim(struct image_store *s, struct arena *a, struct str id,
 		if (!str_eq(im->id, id))
 			continue;
 		buf_cleanup struct buf b = {0};
+		buf_printf(&b, "%s\n", owner);
 		*layers = (struct strings){0};
 		for (uint32_t j = im->layers.n; j-- > 0;) {
 			*arena_push(a, layers) = layer_name(im->layers.v[j]);
@@ -618,7 +631,14 @@ struct error *image_claim(struct image_store *s, struct arena *a, struct str id,
 			buf_str(&b, layer_name(im->layers.v[j]));
 			buf_putc(&b, '\n');
 		}
+		str_cleanup char *claim = claim_path(s, owner);
 		return sys_write_atomic(claim, buf_view(&b), 0600, false);
 	}
 	return error_status(404, "NotFound", "image \"%.*s\" is not present", STR_ARG(id));
+}
+
+void image_unclaim(struct image_store *s, const char *owner)
+{
+	str_cleanup char *claim = claim_path(s, owner);
+	unlink(claim);
 }

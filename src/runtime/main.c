@@ -20,6 +20,7 @@ static const char help[] =
 	"\n"
 	"      --listen ADDR           unix socket to serve CRI on (default unix:///run/skiff/runtime.sock)\n"
 	"      --root DIR              images, container layers and state (default /var/lib/skiff/runtime)\n"
+	"      --image-root DIR        --root whose images are used, to share them between nodes of one machine (default: --root)\n"
 	"      --state-dir DIR         what lasts until the next boot (default /run/skiff/runtime)\n"
 	"      --cgroup-root PATH      parent cgroup of pods whose kubelet names none (default /skiff)\n"
 	"      --pod-cidr CIDR[,CIDR]  addresses of this node's pods; usually told by the kubelet\n"
@@ -34,11 +35,12 @@ static const char help[] =
 	"  -h, --help                  this text\n"
 	"      --version               print the version\n";
 
-enum { O_LISTEN = 256, O_ROOT, O_STATE, O_CGROUP, O_POD_CIDR, O_CLUSTER_CIDR, O_BRIDGE, O_CNI_CONF, O_CNI_BIN, O_CRUN, O_CONMON, O_MAX_LAYER, O_VERSION };
+enum { O_LISTEN = 256, O_ROOT, O_IMAGE_ROOT, O_STATE, O_CGROUP, O_POD_CIDR, O_CLUSTER_CIDR, O_BRIDGE, O_CNI_CONF, O_CNI_BIN, O_CRUN, O_CONMON, O_MAX_LAYER, O_VERSION };
 
 static const struct option options[] = {
 	{"listen", required_argument, NULL, O_LISTEN},
 	{"root", required_argument, NULL, O_ROOT},
+	{"image-root", required_argument, NULL, O_IMAGE_ROOT},
 	{"state-dir", required_argument, NULL, O_STATE},
 	{"cgroup-root", required_argument, NULL, O_CGROUP},
 	{"pod-cidr", required_argument, NULL, O_POD_CIDR},
@@ -162,7 +164,7 @@ static struct error *open_runtime(struct rt *rt, int *lock)
 	rt_cgroup_detect(rt);
 	rt->seccomp = access("/proc/sys/kernel/seccomp/actions_avail", F_OK) == 0;
 	rt->apparmor = yes_file("/sys/module/apparmor/parameters/enabled");
-	str_cleanup char *images = sys_path(rt->o.root, "images");
+	str_cleanup char *images = sys_path(rt->o.image_root ? rt->o.image_root : rt->o.root, "images");
 	TRY(image_store_open(images, rt->o.max_layer_bytes, &rt->images));
 	TRY(sys_offload(probe_overlay, rt));
 	return NULL;
@@ -325,6 +327,7 @@ int skiff_runtime_main(int argc, char **argv)
 		switch (c) {
 		case O_LISTEN: o->listen = optarg; break;
 		case O_ROOT: o->root = optarg; break;
+		case O_IMAGE_ROOT: o->image_root = optarg; break;
 		case O_STATE: o->state_dir = optarg; break;
 		case O_CGROUP: o->cgroup_root = optarg; break;
 		case O_POD_CIDR: o->pod_cidr = optarg; break;

@@ -678,7 +678,7 @@ static struct error *image_fs_info(struct rt *rt, struct arena *a, const struct 
 	} cache[2];
 	static const char *const dirs[] = {"images", "containers"};
 	for (int i = 0; i < 2; i++) {
-		str_cleanup char *path = sys_path(rt->o.root, dirs[i]);
+		str_cleanup char *path = sys_path(i == 0 && rt->o.image_root ? rt->o.image_root : rt->o.root, dirs[i]);
 		if (!cache[i].at || now_ms() - cache[i].at > USAGE_TTL_MS) {
 			struct du_job j = {.path = path};
 			cache[i].at = now_ms();

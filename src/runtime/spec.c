@@ -249,23 +249,21 @@ static void caps_fill(struct arena *a, struct strings *l, const char *const *nam
 		*arena_push(a, l) = str_from(names[i]);
 }
 
-/* The kernel's last capability bounds what "ALL" may name. */
+/* What the runtime itself may give: in a container or a restricted machine it doesn't have all. */
 static void caps_trim(struct strings *l)
 {
-	static int last = -1;
-	if (last < 0) {
+	static uint64_t own;
+	if (!own) {
 		buf_cleanup struct buf b = {0};
-		int64_t n = 40;
-		struct error *e = sys_read_file(AT_FDCWD, "/proc/sys/kernel/cap_last_cap", 16, &b);
-		if (!e)
-			str_to_i64(str_trim(buf_view(&b)), &n);
+		struct error *e = sys_read_file(AT_FDCWD, "/proc/self/status", 65536, &b);
+		const char *at = e ? NULL : strstr(buf_z(&b), "CapBnd:");
+		own = at ? strtoull(at + 7, NULL, 16) : UINT64_MAX;
 		error_free(e);
-		last = (int)n;
 	}
 	uint32_t kept = 0;
 	for (uint32_t i = 0; i < l->n; i++)
-		for (int k = 0; all_capabilities[k] && k <= last; k++)
-			if (str_eqz(l->v[i], all_capabilities[k]))
+		for (int k = 0; all_capabilities[k]; k++) /* in the kernel's order: the index is the number */
+			if ((own >> k & 1) && str_eqz(l->v[i], all_capabilities[k]))
 				l->v[kept++] = l->v[i];
 	l->n = kept;
 }
