@@ -1,0 +1,81 @@
+/* The chain and its order. */
+#include "apiserver/admission.h"
+#include "apiserver/server.h"
+
+/* Upstream's recommended order; plugins of other files are added where they stand there. */
+static const struct admission_plugin *const all[] = {
+	&admit_namespace_lifecycle, &admit_taint_nodes, &admit_node_restriction, &admit_service_account, &admit_priority,
+	&admit_default_tolerations,
+};
+
+static bool listed(const char *list, const char *name)
+{
+	struct str rest = str_from(list);
+
+	while (rest.p && rest.n)
+		if (str_eqz(str_trim(str_cut(&rest, ',')), name))
+			return true;
+	return false;
+}
+
+static bool known(struct str name)
+{
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		if (str_eqz(name, all[i]->name))
+			return true;
+	return false;
+}
+
+struct error *admission_init(struct apiserver *s, const char *enable, const char *disable)
+{
+	struct str rest = str_from(enable);
+
+	while (rest.p && rest.n) {
+		struct str name = str_trim(str_cut(&rest, ','));
+
+		if (name.n && !known(name))
+			log_warn("admission plugin %.*s is not built; it is ignored", STR_ARG(name));
+	}
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		if (listed(disable, all[i]->name) || (all[i]->off_by_default && !listed(enable, all[i]->name)))
+			continue;
+		s->plugins[s->n_plugins++] = all[i];
+	}
+	return NULL;
+}
+
+struct error *admission_admit(struct admission *a)
+{
+	struct apiserver *s = a->rq->s;
+
+	for (size_t i = 0; i < s->n_plugins; i++)
+		if ((s->plugins[i]->ops & a->op) && s->plugins[i]->admit)
+			TRY(s->plugins[i]->admit(a));
+	return NULL;
+}
+
+struct error *admission_validate(struct admission *a)
+{
+	struct apiserver *s = a->rq->s;
+
+	for (size_t i = 0; i < s->n_plugins; i++)
+		if ((s->plugins[i]->ops & a->op) && s->plugins[i]->validate)
+			TRY(s->plugins[i]->validate(a));
+	return NULL;
+}
+
+struct error *admission_forbidden(const struct admission *a, const char *fmt, ...)
+{
+	va_list ap;
+	struct str text, name = a->name;
+
+	va_start(ap, fmt);
+	text = arena_vprintf(a->rq->a, fmt, ap);
+	va_end(ap);
+	if (!name.n && a->obj && a->type->metadata >= 0) {
+		const struct meta_v1_object_meta *m = object_meta(a->type, a->obj);
+
+		name = m->name.n ? m->name : m->generate_name;
+	}
+	return err_forbidden(a->group, a->resource, name, "%.*s", STR_ARG(text));
+}

@@ -1,0 +1,56 @@
+/*
+ * apiserver/admission.h: the admission chain: plugins that may change (admit)
+ * and then judge (validate) each write and connect. In order of the table in
+ * admission.c, which is upstream's recommended order.
+ */
+#ifndef SKIFF_APISERVER_ADMISSION_H
+#define SKIFF_APISERVER_ADMISSION_H
+
+#include "base/error.h"
+#include "schema/schema.h"
+
+struct request;
+struct resource;
+
+enum admission_op { ADMIT_CREATE = 1, ADMIT_UPDATE = 2, ADMIT_DELETE = 4, ADMIT_CONNECT = 8 };
+
+struct admission {
+	struct request *rq;              /* user, arena, server, dry_run */
+	const struct resource *res;
+	struct str group, version, resource, kind; /* of the request */
+	struct str subresource, ns, name;
+	enum admission_op op;
+	const struct schema_type *type;  /* of obj and old; for subresources such as binding or eviction, of their body */
+	void *obj;                       /* create, update; the options for connect; NULL for delete */
+	const void *old;                 /* update, delete */
+	const struct meta_v1_delete_options *delete_options;
+	bool dry_run;
+	bool reinvocation;               /* admit runs a second time after a webhook changed the object */
+};
+/* The object's struct when it is this built-in kind of the core (etc.) storage version and no subresource unless asked; else NULL. */
+static inline bool admission_is(const struct admission *a, const char *group, const char *resource, const char *subresource)
+{
+	return str_eqz(a->group, group) && str_eqz(a->resource, resource) && str_eqz(a->subresource, subresource);
+}
+
+struct admission_plugin {
+	const char *name;                /* upstream's, for --enable/--disable-admission-plugins */
+	unsigned ops;                    /* enum admission_op bits */
+	bool off_by_default;
+	struct error *(*admit)(struct admission *a);
+	struct error *(*validate)(struct admission *a);
+};
+struct apiserver;
+/* Enables the default set plus/minus the comma-separated names; an unknown name is an error. */
+struct error *admission_init(struct apiserver *s, const char *enable, const char *disable);
+struct error *admission_admit(struct admission *a);
+struct error *admission_validate(struct admission *a);
+
+/* `RES "name" is forbidden: <why>` as upstream's admission.NewForbidden. */
+struct error *admission_forbidden(const struct admission *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Plugins: the table in admission.c lists them; each file of plugins declares its own here. */
+extern const struct admission_plugin admit_namespace_lifecycle, admit_service_account, admit_priority, admit_default_tolerations,
+	admit_taint_nodes, admit_node_restriction; /* admit_core.c */
+
+#endif

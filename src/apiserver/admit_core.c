@@ -1,0 +1,423 @@
+/* Admission that every cluster has: namespaces, service accounts, priorities, tolerations, what nodes may do. */
+#include "apiserver/admission.h"
+#include "apiserver/server.h"
+
+/* ---- NamespaceLifecycle ---- */
+
+static struct error *namespace_admit(struct admission *a)
+{
+	struct apiserver *s = a->rq->s;
+	struct core_v1_namespace *ns;
+	struct error *e;
+
+	if (a->op == ADMIT_DELETE && str_eqz(a->resource, "namespaces") && !a->group.n) {
+		if (str_eqz(a->name, "default") || str_eqz(a->name, "kube-system") || str_eqz(a->name, "kube-public"))
+			return admission_forbidden(a, "this namespace may not be deleted");
+		return NULL;
+	}
+	if (!a->ns.n || a->op == ADMIT_DELETE || (str_eqz(a->resource, "namespaces") && !a->group.n))
+		return NULL;
+	if (str_eqz(a->group, "authorization.k8s.io"))
+		return NULL;
+	if (a->op == ADMIT_UPDATE)
+		return NULL;
+	ns = registry_peek(s, a->rq->a, storage_find(s, STR(""), STR("namespaces")), STR_NULL, a->ns);
+	if (!ns)
+		return err_not_found(STR(""), STR("namespaces"), a->ns);
+	if (!str_eqz(ns->status.phase, "Terminating"))
+		return NULL;
+	e = admission_forbidden(a, "unable to create new content in namespace %.*s because it is being terminated", STR_ARG(a->ns));
+	error_add_cause(e, "NamespaceTerminating", "metadata.namespace", "namespace %.*s is being terminated", STR_ARG(a->ns));
+	return e;
+}
+
+const struct admission_plugin admit_namespace_lifecycle = {
+	.name = "NamespaceLifecycle", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE, .admit = namespace_admit,
+};
+
+/* ---- ServiceAccount ---- */
+
+#define TOKEN_PATH "/var/run/secrets/kubernetes.io/serviceaccount"
+
+static bool is_mirror(const struct core_v1_pod *pod)
+{
+	return str_map_has(API_MAP(&pod->metadata.annotations), STR("kubernetes.io/config.mirror"));
+}
+
+static int32_t *int32_of(struct arena *a, int32_t v)
+{
+	int32_t *p = arena_new(a, int32_t);
+
+	*p = v;
+	return p;
+}
+
+static int64_t *int64_of(struct arena *a, int64_t v)
+{
+	int64_t *p = arena_new(a, int64_t);
+
+	*p = v;
+	return p;
+}
+
+static void token_volume(struct arena *a, struct core_v1_pod *pod, struct str name)
+{
+	struct core_v1_volume *v = arena_push(a, &pod->spec.volumes);
+	struct core_v1_projected_volume_source *p = arena_new(a, struct core_v1_projected_volume_source);
+	struct core_v1_volume_projection *s;
+	struct core_v1_key_to_path *k;
+	struct core_v1_downward_api_volume_file *d;
+
+	v->name = name;
+	v->volume_source.projected = p;
+	p->default_mode = int32_of(a, 0644);
+	s = arena_push(a, &p->sources);
+	s->service_account_token = arena_new(a, struct core_v1_service_account_token_projection);
+	s->service_account_token->expiration_seconds = int64_of(a, 3607);
+	s->service_account_token->path = STR("token");
+	s = arena_push(a, &p->sources);
+	s->config_map = arena_new(a, struct core_v1_config_map_projection);
+	s->config_map->name = STR("kube-root-ca.crt");
+	k = arena_push(a, &s->config_map->items);
+	k->key = STR("ca.crt");
+	k->path = STR("ca.crt");
+	s = arena_push(a, &p->sources);
+	s->downward_api = arena_new(a, struct core_v1_downward_api_projection);
+	d = arena_push(a, &s->downward_api->items);
+	d->path = STR("namespace");
+	d->field_ref = arena_new(a, struct core_v1_object_field_selector);
+	d->field_ref->api_version = STR("v1");
+	d->field_ref->field_path = STR("metadata.namespace");
+}
+
+static bool mount_into(struct arena *a, struct core_v1_container *c, uint32_t n, struct str volume)
+{
+	bool any = false;
+
+	for (uint32_t i = 0; i < n; i++) {
+		bool has = false;
+		struct core_v1_volume_mount *m;
+
+		for (uint32_t k = 0; k < c[i].volume_mounts.n; k++)
+			has |= str_eqz(c[i].volume_mounts.v[k].mount_path, TOKEN_PATH);
+		if (has)
+			continue;
+		m = arena_push(a, &c[i].volume_mounts);
+		m->name = volume;
+		m->read_only = true;
+		m->mount_path = STR(TOKEN_PATH);
+		any = true;
+	}
+	return any;
+}
+
+static struct error *account_admit(struct admission *a)
+{
+	struct apiserver *s = a->rq->s;
+	struct core_v1_pod *pod = a->obj;
+	struct core_v1_service_account *sa;
+	struct arena *ar = a->rq->a;
+	bool automount = true;
+	struct str name;
+	char suffix[8];
+
+	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
+		return NULL;
+	if (is_mirror(pod)) {
+		if (pod->spec.service_account_name.n)
+			return admission_forbidden(a, "a mirror pod may not reference service accounts");
+		return NULL;
+	}
+	if (!pod->spec.service_account_name.n)
+		pod->spec.service_account_name = STR("default");
+	pod->spec.service_account = pod->spec.service_account_name;
+	sa = registry_peek(s, ar, storage_find(s, STR(""), STR("serviceaccounts")), a->ns, pod->spec.service_account_name);
+	if (!sa)
+		return admission_forbidden(a, "error looking up service account %.*s/%.*s: serviceaccount \"%.*s\" not found", STR_ARG(a->ns),
+					   STR_ARG(pod->spec.service_account_name), STR_ARG(pod->spec.service_account_name));
+	if (pod->spec.automount_service_account_token)
+		automount = *pod->spec.automount_service_account_token;
+	else if (sa->automount_service_account_token)
+		automount = *sa->automount_service_account_token;
+	if (!pod->spec.image_pull_secrets.n && sa->image_pull_secrets.n)
+		memcpy(&pod->spec.image_pull_secrets, &sa->image_pull_secrets, sizeof sa->image_pull_secrets);
+	if (!automount)
+		return NULL;
+	for (uint32_t i = 0; i < pod->spec.volumes.n; i++)
+		if (str_has_prefix(pod->spec.volumes.v[i].name, STR("kube-api-access-")))
+			return NULL;
+	random_suffix(suffix, 5);
+	name = arena_printf(ar, "kube-api-access-%s", suffix);
+	bool used = mount_into(ar, pod->spec.init_containers.v, pod->spec.init_containers.n, name);
+
+	used |= mount_into(ar, pod->spec.containers.v, pod->spec.containers.n, name);
+	if (used)
+		token_volume(ar, pod, name);
+	return NULL;
+}
+
+const struct admission_plugin admit_service_account = {.name = "ServiceAccount", .ops = ADMIT_CREATE, .admit = account_admit};
+
+/* ---- Priority ---- */
+
+static struct scheduling_v1_priority_class *default_class(struct apiserver *s, struct arena *a)
+{
+	struct storage *st = storage_find(s, STR("scheduling.k8s.io"), STR("priorityclasses"));
+	struct scheduling_v1_priority_class *best = NULL;
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *e;
+	struct error *err = cache_snapshot(st->cache, CACHE_ANY, 0, &snap);
+
+	if (err) {
+		log_and_free(err, "priority classes");
+		return NULL;
+	}
+	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((e = cache_iter_next(&it)) != NULL) {
+		struct scheduling_v1_priority_class *pc;
+
+		if (!str_contains(cache_entry_json(e), STR("\"globalDefault\":true")))
+			continue;
+		pc = registry_peek(s, a, st, STR_NULL, cache_entry_name(e));
+		if (pc && pc->global_default && (!best || pc->value < best->value))
+			best = pc;
+	}
+	cache_snap_free(snap);
+	return best;
+}
+
+static struct error *priority_admit(struct admission *a)
+{
+	struct apiserver *s = a->rq->s;
+	struct core_v1_pod *pod = a->obj;
+	struct scheduling_v1_priority_class *pc;
+	int32_t value = 0;
+	struct str policy = STR("PreemptLowerPriority");
+
+	if (!admission_is(a, "", "pods", ""))
+		return NULL;
+	if (a->op == ADMIT_UPDATE) {
+		const struct core_v1_pod *old = a->old;
+
+		pod->spec.priority = old->spec.priority;
+		pod->spec.preemption_policy = old->spec.preemption_policy;
+		return NULL;
+	}
+	if (pod->spec.priority_class_name.n) {
+		pc = registry_peek(s, a->rq->a, storage_find(s, STR("scheduling.k8s.io"), STR("priorityclasses")), STR_NULL,
+				   pod->spec.priority_class_name);
+		if (!pc)
+			return admission_forbidden(a, "no PriorityClass with name %.*s was found", STR_ARG(pod->spec.priority_class_name));
+	} else {
+		pc = default_class(s, a->rq->a);
+		if (pc)
+			pod->spec.priority_class_name = pc->metadata.name;
+	}
+	if (pc) {
+		value = pc->value;
+		if (pc->preemption_policy)
+			policy = *pc->preemption_policy;
+	}
+	if (pod->spec.priority && *pod->spec.priority != value)
+		return admission_forbidden(a, "the integer value of priority (%d) must not be provided in pod spec; priority admission controller "
+					   "computed %d from the given PriorityClass name", *pod->spec.priority, value);
+	pod->spec.priority = int32_of(a->rq->a, value);
+	if (pod->spec.preemption_policy && !str_eq(*pod->spec.preemption_policy, policy))
+		return admission_forbidden(a, "the string value of PreemptionPolicy (%.*s) must not be provided in pod spec; priority admission "
+					   "controller computed %.*s from the given PriorityClass name", STR_ARG(*pod->spec.preemption_policy),
+					   STR_ARG(policy));
+	pod->spec.preemption_policy = arena_new(a->rq->a, struct str);
+	*pod->spec.preemption_policy = policy;
+	return NULL;
+}
+
+static struct error *priority_validate(struct admission *a)
+{
+	struct scheduling_v1_priority_class *pc = a->obj, *other;
+
+	if (!admission_is(a, "scheduling.k8s.io", "priorityclasses", "") || !pc->global_default)
+		return NULL;
+	other = default_class(a->rq->s, a->rq->a);
+	if (other && !str_eq(other->metadata.name, pc->metadata.name))
+		return admission_forbidden(a, "PriorityClass %.*s is already marked as globalDefault", STR_ARG(other->metadata.name));
+	return NULL;
+}
+
+const struct admission_plugin admit_priority = {
+	.name = "Priority", .ops = ADMIT_CREATE | ADMIT_UPDATE, .admit = priority_admit, .validate = priority_validate,
+};
+
+/* ---- DefaultTolerationSeconds ---- */
+
+static void tolerate(struct arena *a, struct core_v1_pod *pod, const char *key)
+{
+	struct core_v1_toleration *t;
+
+	for (uint32_t i = 0; i < pod->spec.tolerations.n; i++) {
+		t = &pod->spec.tolerations.v[i];
+		if ((str_eqz(t->key, key) || !t->key.n) && (str_eqz(t->effect, "NoExecute") || !t->effect.n))
+			return;
+	}
+	t = arena_push(a, &pod->spec.tolerations);
+	t->key = str_from(key);
+	t->operator_ = STR("Exists");
+	t->effect = STR("NoExecute");
+	t->toleration_seconds = int64_of(a, 300);
+}
+
+static struct error *tolerations_admit(struct admission *a)
+{
+	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
+		return NULL;
+	tolerate(a->rq->a, a->obj, "node.kubernetes.io/not-ready");
+	tolerate(a->rq->a, a->obj, "node.kubernetes.io/unreachable");
+	return NULL;
+}
+
+const struct admission_plugin admit_default_tolerations = {
+	.name = "DefaultTolerationSeconds", .ops = ADMIT_CREATE, .admit = tolerations_admit,
+};
+
+/* ---- TaintNodesByCondition ---- */
+
+static struct error *taint_admit(struct admission *a)
+{
+	struct core_v1_node *node = a->obj;
+	struct core_v1_taint *t;
+
+	if (!admission_is(a, "", "nodes", "") || a->op != ADMIT_CREATE)
+		return NULL;
+	for (uint32_t i = 0; i < node->spec.taints.n; i++)
+		if (str_eqz(node->spec.taints.v[i].key, "node.kubernetes.io/not-ready") &&
+		    str_eqz(node->spec.taints.v[i].effect, "NoSchedule"))
+			return NULL;
+	t = arena_push(a->rq->a, &node->spec.taints);
+	t->key = STR("node.kubernetes.io/not-ready");
+	t->effect = STR("NoSchedule");
+	return NULL;
+}
+
+const struct admission_plugin admit_taint_nodes = {.name = "TaintNodesByCondition", .ops = ADMIT_CREATE, .admit = taint_admit};
+
+/* ---- NodeRestriction ---- */
+
+static bool node_may_label(struct str key)
+{
+	static const char *const allowed[] = {
+		"kubernetes.io/hostname", "kubernetes.io/arch", "kubernetes.io/os", "beta.kubernetes.io/instance-type",
+		"node.kubernetes.io/instance-type", "failure-domain.beta.kubernetes.io/region", "failure-domain.beta.kubernetes.io/zone",
+		"topology.kubernetes.io/region", "topology.kubernetes.io/zone", "beta.kubernetes.io/arch", "beta.kubernetes.io/os",
+		"node.kubernetes.io/windows-build", "topology.k8s.aws/zone-id",
+	};
+	ptrdiff_t slash = str_index(key, '/');
+	struct str domain = slash < 0 ? STR_NULL : str_sub(key, 0, (size_t)slash);
+
+	for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
+		if (str_eqz(key, allowed[i]))
+			return true;
+	if (str_eqz(domain, "kubelet.kubernetes.io") || str_has_suffix(domain, STR(".kubelet.kubernetes.io")) ||
+	    str_eqz(domain, "node.kubernetes.io") || str_has_suffix(domain, STR(".node.kubernetes.io")))
+		return true;
+	return !(str_eqz(domain, "kubernetes.io") || str_has_suffix(domain, STR(".kubernetes.io")) || str_eqz(domain, "k8s.io") ||
+		 str_has_suffix(domain, STR(".k8s.io")));
+}
+
+static struct error *restrict_node(struct admission *a, struct str self)
+{
+	const struct core_v1_node *node = a->obj, *old = a->old;
+	struct str name = a->name.n || !node ? a->name : node->metadata.name;
+
+	if (!str_eq(name, self))
+		return admission_forbidden(a, "node \"%.*s\" is not allowed to modify node \"%.*s\"", STR_ARG(self), STR_ARG(name));
+	if (a->op == ADMIT_CREATE || a->op == ADMIT_UPDATE) {
+		const struct str_map *labels = API_MAP(&node->metadata.labels), *was = old ? API_MAP(&old->metadata.labels) : NULL;
+
+		for (uint32_t i = 0; i < labels->n; i++) {
+			struct str v = was ? str_map_get(was, labels->v[i].key) : STR_NULL;
+
+			if (v.p && str_eq(v, labels->v[i].value))
+				continue;
+			if (!node_may_label(labels->v[i].key))
+				return admission_forbidden(a, "is not allowed to modify labels: %.*s", STR_ARG(labels->v[i].key));
+		}
+		if (a->op == ADMIT_CREATE && node->spec.config_source)
+			return admission_forbidden(a, "node \"%.*s\" is not allowed to create pods with a non-nil configSource", STR_ARG(self));
+	}
+	if (a->op == ADMIT_UPDATE && !a->subresource.n) {
+		struct core_v1_node_spec x = node->spec, y = old->spec;
+
+		/* a kubelet may change its labels and annotations, not its taints */
+		if (x.taints.n != y.taints.n)
+			return admission_forbidden(a, "node \"%.*s\" is not allowed to modify taints", STR_ARG(self));
+		for (uint32_t i = 0; i < x.taints.n; i++)
+			if (!object_equal(&core_v1_taint_type, &x.taints.v[i], &y.taints.v[i]))
+				return admission_forbidden(a, "node \"%.*s\" is not allowed to modify taints", STR_ARG(self));
+	}
+	return NULL;
+}
+
+static struct error *restrict_pod(struct admission *a, struct str self)
+{
+	const struct core_v1_pod *pod = a->obj, *old = a->old;
+
+	if (!a->subresource.n && a->op == ADMIT_CREATE) {
+		if (!is_mirror(pod))
+			return admission_forbidden(a, "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"%.*s\" can only create "
+						   "mirror pods", STR_ARG(self));
+		if (!str_eq(pod->spec.node_name, self))
+			return admission_forbidden(a, "node \"%.*s\" can only create pods with spec.nodeName set to itself", STR_ARG(self));
+		if (pod->spec.service_account_name.n)
+			return admission_forbidden(a, "node \"%.*s\" can not create pods that reference a service account", STR_ARG(self));
+		for (uint32_t i = 0; i < pod->spec.volumes.n; i++) {
+			const struct core_v1_volume_source *v = &pod->spec.volumes.v[i].volume_source;
+
+			if (v->secret || v->config_map || v->persistent_volume_claim || v->projected)
+				return admission_forbidden(a, "node \"%.*s\" can not create pods that reference secrets, configmaps or "
+							   "persistentvolumeclaims", STR_ARG(self));
+		}
+		return NULL;
+	}
+	if (a->op == ADMIT_DELETE || str_eqz(a->subresource, "status")) {
+		if (!old || !str_eq(old->spec.node_name, self))
+			return admission_forbidden(a, a->op == ADMIT_DELETE ?
+						   "node \"%.*s\" can only delete pods with spec.nodeName set to itself" :
+						   "node \"%.*s\" can only update pod status for pods with spec.nodeName set to itself",
+						   STR_ARG(self));
+		if (a->op == ADMIT_UPDATE && !object_field_equal(&meta_v1_object_meta_type, &pod->metadata, &old->metadata, "labels"))
+			return admission_forbidden(a, "node \"%.*s\" cannot update labels through pod status", STR_ARG(self));
+		return NULL;
+	}
+	return admission_forbidden(a, "unexpected operation, node \"%.*s\" can only create and delete mirror pods", STR_ARG(self));
+}
+
+static struct error *restriction(struct admission *a)
+{
+	struct str self;
+
+	if (!user_is_node(a->rq->user, &self))
+		return NULL;
+	if (str_eqz(a->resource, "nodes") && !a->group.n)
+		return restrict_node(a, self);
+	if (str_eqz(a->resource, "pods") && !a->group.n && !str_eqz(a->subresource, "eviction"))
+		return restrict_pod(a, self);
+	if (str_eqz(a->resource, "leases") && str_eqz(a->group, "coordination.k8s.io")) {
+		const struct coordination_v1_lease *l = a->obj;
+
+		if (!str_eqz(a->ns, "kube-node-lease"))
+			return admission_forbidden(a, "can only access leases in the \"kube-node-lease\" system namespace");
+		if (!str_eq(a->name.n ? a->name : l ? l->metadata.name : a->name, self))
+			return admission_forbidden(a, "can only access node lease with the same name as the requesting node");
+	}
+	if (str_eqz(a->resource, "csinodes") && str_eqz(a->group, "storage.k8s.io")) {
+		const struct storage_v1_csi_node *n = a->obj;
+
+		if (!str_eq(a->name.n ? a->name : n ? n->metadata.name : a->name, self))
+			return admission_forbidden(a, "can only access CSINode with the same name as the requesting node");
+	}
+	return NULL;
+}
+
+const struct admission_plugin admit_node_restriction = {
+	.name = "NodeRestriction", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE, .validate = restriction,
+};

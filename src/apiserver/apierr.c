@@ -1,0 +1,206 @@
+#include "apiserver/apierr.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static void qualified(char *out, size_t n, struct str group, struct str resource)
+{
+	snprintf(out, n, "%.*s%s%.*s", STR_ARG(resource), group.n ? "." : "", STR_ARG(group));
+}
+
+struct error *err_not_found(struct str group, struct str resource, struct str name)
+{
+	char q[600];
+	struct error *e;
+
+	qualified(q, sizeof q, group, resource);
+	e = error_status(404, "NotFound", "%s \"%.*s\" not found", q, STR_ARG(name));
+	error_set_details(e, group, resource, name);
+	return e;
+}
+
+struct error *err_already_exists(struct str group, struct str resource, struct str name)
+{
+	char q[600];
+	struct error *e;
+
+	qualified(q, sizeof q, group, resource);
+	e = error_status(409, "AlreadyExists", "%s \"%.*s\" already exists", q, STR_ARG(name));
+	error_set_details(e, group, resource, name);
+	return e;
+}
+
+struct error *err_conflict(struct str group, struct str resource, struct str name, const char *why)
+{
+	char q[600];
+	struct error *e;
+
+	qualified(q, sizeof q, group, resource);
+	e = error_status(409, "Conflict", "Operation cannot be fulfilled on %s \"%.*s\": %s", q, STR_ARG(name),
+			 why ? why : "the object has been modified; please apply your changes to the latest version and try again");
+	error_set_details(e, group, resource, name);
+	return e;
+}
+
+struct error *err_forbidden(struct str group, struct str resource, struct str name, const char *fmt, ...)
+{
+	char q[600], why[4000];
+	struct error *e;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	qualified(q, sizeof q, group, resource);
+	if (!resource.n && !group.n)
+		e = error_status(403, "Forbidden", "forbidden: %s", why);
+	else if (name.n)
+		e = error_status(403, "Forbidden", "%s \"%.*s\" is forbidden: %s", q, STR_ARG(name), why);
+	else
+		e = error_status(403, "Forbidden", "%s is forbidden: %s", q, why);
+	error_set_details(e, group, resource, name);
+	return e;
+}
+
+struct error *err_bad_request(const char *fmt, ...)
+{
+	struct error *e;
+	char m[8000];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m, sizeof m, fmt, ap);
+	va_end(ap);
+	e = error_status(400, "BadRequest", "%s", m);
+	return e;
+}
+
+struct error *err_unauthorized(void)
+{
+	return error_status(401, "Unauthorized", "Unauthorized");
+}
+
+struct error *err_method(struct str group, struct str resource, struct str verb)
+{
+	char q[600];
+	struct error *e;
+
+	qualified(q, sizeof q, group, resource);
+	(void)verb;
+	e = error_status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+	error_set_details(e, group, resource, STR_NULL);
+	return e;
+}
+
+struct error *err_expired(const char *message)
+{
+	return error_status(410, "Expired", "%s",
+			    message ? message : "The provided continue parameter is too old to display a consistent list result.");
+}
+
+struct error *err_internal(const char *fmt, ...)
+{
+	struct error *e;
+	char m[8000];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m, sizeof m, fmt, ap);
+	va_end(ap);
+	e = error_status(500, "InternalError", "Internal error occurred: %s", m);
+	error_add_cause(e, "", "", "%s", m);
+	return e;
+}
+
+struct error *err_too_many(int retry_after, const char *message)
+{
+	struct error *e = error_status(429, "TooManyRequests", "%s", message);
+
+	e->retry_after_seconds = retry_after;
+	return e;
+}
+
+struct error *err_unavailable(const char *fmt, ...)
+{
+	char m[4000];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m, sizeof m, fmt, ap);
+	va_end(ap);
+	return error_status(503, "ServiceUnavailable", "%s", m);
+}
+
+struct error *err_unknown_path(void)
+{
+	return error_status(404, "NotFound", "the server could not find the requested resource");
+}
+
+static struct str dup_z(struct arena *a, const char *z)
+{
+	return z ? arena_str(a, str_from(z)) : STR_NULL;
+}
+
+void status_from_error(struct arena *a, const struct error *e, struct meta_v1_status *out)
+{
+	int code = e->status ? e->status : 500;
+
+	memset(out, 0, sizeof *out);
+	out->kind = STR("Status");
+	out->api_version = STR("v1");
+	out->status = code < 400 ? STR("Success") : STR("Failure");
+	out->message = dup_z(a, e->message);
+	out->reason = dup_z(a, e->reason);
+	out->code = code;
+	if (e->sys && !e->status) {
+		/* an operating system's error that nobody translated: the client may try again */
+		out->reason = STR("InternalError");
+		out->message = arena_printf(a, "Internal error occurred: %s", e->message);
+	}
+	if (e->group || e->kind || e->name || e->uid || e->n_causes || e->retry_after_seconds) {
+		struct meta_v1_status_details *d = arena_new(a, struct meta_v1_status_details);
+
+		d->group = dup_z(a, e->group);
+		d->kind = dup_z(a, e->kind);
+		d->name = dup_z(a, e->name);
+		d->uid = dup_z(a, e->uid);
+		d->retry_after_seconds = e->retry_after_seconds;
+		for (size_t i = 0; i < e->n_causes; i++) {
+			struct meta_v1_status_cause *c = arena_push(a, &d->causes);
+
+			c->reason = dup_z(a, e->causes[i].reason);
+			c->field = dup_z(a, e->causes[i].field);
+			c->message = dup_z(a, e->causes[i].message);
+		}
+		out->details = d;
+	}
+}
+
+static const char *const reasons[] = {
+	"AlreadyExists", "BadRequest", "Conflict", "Expired", "Forbidden", "Gone", "InternalError", "Invalid", "MethodNotAllowed",
+	"NotAcceptable", "NotFound", "RequestEntityTooLarge", "ServerTimeout", "ServiceUnavailable", "StorageReadError", "Timeout",
+	"TooManyRequests", "Unauthorized", "UnsupportedMediaType",
+};
+
+struct error *error_from_status(const struct meta_v1_status *s)
+{
+	const char *reason = "";
+	struct error *e;
+
+	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+		if (str_eqz(s->reason, reasons[i]))
+			reason = reasons[i];
+	e = error_status(s->code >= 400 && s->code < 600 ? s->code : 500, reason, "%.*s", STR_ARG(s->message));
+	if (s->details) {
+		error_set_details(e, s->details->group, s->details->kind, s->details->name);
+		e->retry_after_seconds = s->details->retry_after_seconds;
+		for (uint32_t i = 0; i < s->details->causes.n; i++) {
+			const struct meta_v1_status_cause *c = &s->details->causes.v[i];
+			char *r = str_dupz(c->reason), *f = str_dupz(c->field);
+
+			error_add_cause(e, r, f, "%.*s", STR_ARG(c->message));
+			free(r);
+			free(f);
+		}
+	}
+	return e;
+}

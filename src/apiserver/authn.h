@@ -1,0 +1,50 @@
+/*
+ * apiserver/authn.h: who a request is from: client certificates, front-proxy
+ * headers, static, bootstrap and service-account tokens; and the tokens that
+ * the server issues. It decides nothing about what they may do (authz.h).
+ */
+#ifndef SKIFF_APISERVER_AUTHN_H
+#define SKIFF_APISERVER_AUTHN_H
+
+#include "apiserver/server.h"
+
+/* Reads key and token files named by the options. */
+struct error *authn_init(struct apiserver *s);
+/* Sets rq->user and rq->real_user; 401. */
+struct error *authenticate(struct request *rq);
+/* Impersonation headers: checks that the user may, and sets rq->user; 403. */
+struct error *impersonate(struct request *rq);
+/*
+ * A bearer token alone (TokenReview): *out in the arena, NULL when it is not valid (then *why, or NULL). `audiences` empty: the server's
+ * own; *auds gets those of the token that were asked for (NULL-able).
+ */
+void authenticate_token(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n_audiences,
+			const struct user **out, struct strings *auds, struct str *why);
+
+/* ---- service-account tokens (sa_tokens.c) ---- */
+struct error *sa_tokens_init(struct apiserver *s);
+struct sa_claims { /* all strings in the caller's arena */
+	struct str ns, name, uid;          /* of the service account */
+	struct str pod_name, pod_uid, secret_name, secret_uid, node_name, node_uid;
+	struct str jti;
+	struct str issuer;
+	struct strings audiences;
+	int64_t iat, nbf, exp, warn_after; /* unix seconds */
+	bool legacy;
+};
+/* Signature, times, issuer and audience; not the bound objects. NULL error and *ours false: not one of our tokens at all. */
+struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n_audiences,
+			      bool *ours, struct sa_claims *out);
+struct error *sa_token_issue(struct apiserver *s, struct arena *a, const struct sa_claims *c, struct str *token);
+/* serviceaccounts/NAME/token: POST TokenRequest. */
+struct error *rest_token_request(struct request *rq);
+/* /.well-known/openid-configuration and /openid/v1/jwks; JSON in the arena. */
+struct error *sa_openid_configuration(struct apiserver *s, struct arena *a, struct str *out);
+struct error *sa_jwks(struct apiserver *s, struct arena *a, struct str *out);
+/* The audiences tokens of this server have by default. */
+void sa_default_audiences(struct apiserver *s, const struct str **v, size_t *n);
+
+void base64url_encode(struct buf *b, struct str bytes); /* unpadded */
+bool base64url_decode(struct arena *a, struct str text, struct str *out);
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * apiserver/authz.h: may this user do that: system:masters, the Node
+ * authorizer and RBAC, evaluated over indexes that follow the watch caches;
+ * the reviews that ask about it; checks against privilege escalation.
+ */
+#ifndef SKIFF_APISERVER_AUTHZ_H
+#define SKIFF_APISERVER_AUTHZ_H
+
+#include "apiserver/server.h"
+
+struct authz_attrs {
+	const struct user *user;
+	struct str verb;
+	bool resource_request;
+	struct str ns, group, version, resource, subresource, name;
+	struct str path;         /* of non-resource requests */
+};
+enum authz { AUTHZ_NO_OPINION, AUTHZ_ALLOW, AUTHZ_DENY };
+
+struct error *authz_init(struct apiserver *s);
+/* reason (or NULL) gets words in the arena. */
+enum authz authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason);
+/* The request itself; 403 in upstream's words. */
+struct error *authorize_request(struct request *rq);
+/* `User "x" cannot get resource "pods" in API group "" at the cluster scope`, in the arena. */
+struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at);
+struct authz_attrs authz_attrs_of(const struct request *rq);
+
+/* ---- RBAC (rbac.c) ---- */
+struct error *rbac_init(struct apiserver *s);
+enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason);
+/* Every rule that holds for the user in the namespace. */
+struct rbac_v1_policy_rule_list {
+	struct rbac_v1_policy_rule *v;
+	uint32_t n, cap;
+};
+void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out);
+/* Writes to roles and bindings: 403 when the user would give more than it has (and may not escalate or bind). */
+struct error *rbac_check_role(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,
+			      uint32_t n);
+struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, const struct rbac_v1_role_ref *ref);
+bool rbac_rule_covers(const struct rbac_v1_policy_rule *owner, const struct rbac_v1_policy_rule *want);
+
+/* ---- Node authorizer (node_authz.c) ---- */
+enum authz node_authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason);
+struct error *node_authz_init(struct apiserver *s);
+
+/* ---- reviews (reviews.c): create of SubjectAccessReview and its kin, TokenReview, SelfSubjectReview ---- */
+struct error *rest_review(struct request *rq, bool *handled);
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * apiserver/custom.h: custom resources: what a CustomResourceDefinition
+ * becomes at run time. An object is a struct of a table made for its version:
+ * kind, apiVersion, metadata typed, every other member raw JSON; its schema is
+ * walked over trees.
+ */
+#ifndef SKIFF_APISERVER_CUSTOM_H
+#define SKIFF_APISERVER_CUSTOM_H
+
+#include "apiserver/server.h"
+#include "schema/managed_fields.h"
+#include "schema/table.h"
+
+struct error *crds_init(struct apiserver *s);
+/* Follows the CustomResourceDefinitions in the cache: names accepted, established, served. */
+void crds_sync(struct apiserver *s);
+/* Served versions in discovery order; index i, NULL behind the last. */
+struct resource *crd_resource_at(struct apiserver *s, size_t i);
+struct resource *crd_find(struct apiserver *s, struct str group, struct str version, struct str plural);
+const struct apiextensions_v1_custom_resource_definition *crd_object(const struct resource *res);
+const struct apiextensions_v1_json_schema_props *crd_schema(const struct resource *res);
+
+struct shape custom_shape(const struct resource *res);
+void custom_reset_fields(const struct resource *res, const char *sub, struct managed_fields_request *mr);
+bool custom_has_status(const struct resource *res);
+/* "spec.replicas"-like paths of the scale subresource, or NULL. */
+const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(const struct resource *res);
+bool custom_is_storage_version(const struct resource *res);
+/* Pruning, then defaults of the structural schema, in place. */
+struct error *custom_default_and_prune(struct request *rq, void *obj);
+void custom_prepare_create(struct request *rq, void *obj);
+/* The schema's own checks; old NULL: create. */
+void custom_validate(struct request *rq, const void *obj, const void *old, struct field_errors *e);
+void custom_columns(const struct resource *res, struct table_options *o);
+/* Takes metadata.managedFields of a tree over into the struct. */
+struct error *custom_take_managed_fields(struct arena *a, const struct jv *tree, struct meta_v1_object_meta *m);
+/* Writes to CustomResourceDefinitions: status conditions and accepted names are the server's own business. */
+extern const struct strategy strategy_crd;
+/* Before a CRD goes its objects go. */
+struct error *crd_finalize(struct request *rq, const void *obj);
+
+#endif

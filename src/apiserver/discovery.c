@@ -1,0 +1,479 @@
+/* Discovery documents and the other paths that are no resources. */
+#include <openssl/sha.h>
+#include "apiserver/authn.h"
+#include "apiserver/custom.h"
+#include "apiserver/discovery.h"
+#include "apiserver/extend.h"
+#include "schema/jv.h"
+
+static const char *const verb_names[] = {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
+
+void storage_version_hash(struct str group, struct str version, struct str kind, char out[16])
+{
+	char text[700];
+	unsigned char sum[32];
+	struct buf b buf_cleanup = {0};
+	int n = snprintf(text, sizeof text, "%.*s/%.*s/%.*s", STR_ARG(group), STR_ARG(version), STR_ARG(kind));
+
+	SHA256((unsigned char *)text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1, sum);
+	base64_encode(&b, str_of((char *)sum, 8));
+	snprintf(out, 16, "%s", buf_z(&b));
+}
+
+/* ---- groups in order ---- */
+
+struct group_version {
+	struct str group, version;
+};
+struct groups {
+	LIST(struct group_version) list; /* a group's versions stand together, preferred first */
+};
+
+static bool has_gv(const struct groups *g, struct str group, struct str version)
+{
+	for (uint32_t i = 0; i < g->list.n; i++)
+		if (str_eq(g->list.v[i].group, group) && str_eq(g->list.v[i].version, version))
+			return true;
+	return false;
+}
+
+/* Behind the last of its group, or at the end. */
+static void add_gv(struct arena *a, struct groups *g, struct str group, struct str version)
+{
+	uint32_t at;
+
+	if (has_gv(g, group, version))
+		return;
+	arena_push(a, &g->list);
+	at = g->list.n - 1;
+	for (uint32_t i = 0; i + 1 < g->list.n; i++)
+		if (str_eq(g->list.v[i].group, group))
+			at = i + 1;
+	memmove(&g->list.v[at + 1], &g->list.v[at], (g->list.n - 1 - at) * sizeof *g->list.v);
+	g->list.v[at] = (struct group_version){group, version};
+}
+
+static void collect(struct request *rq, struct groups *g)
+{
+	struct resource *r;
+	struct str group, version;
+
+	memset(g, 0, sizeof *g);
+	for (size_t i = 0; i < rq->s->n_resources; i++)
+		add_gv(rq->a, g, rq->s->resources[i]->api->group, rq->s->resources[i]->api->version);
+	for (size_t i = 0; (r = crd_resource_at(rq->s, i)) != NULL; i++)
+		add_gv(rq->a, g, r->api->group, r->api->version);
+	for (size_t i = 0; aggregator_remote_at(rq->s, i, &group, &version); i++)
+		add_gv(rq->a, g, group, version);
+}
+
+static struct resource *resource_at(struct apiserver *s, size_t i)
+{
+	return i < s->n_resources ? s->resources[i] : crd_resource_at(s, i - s->n_resources);
+}
+
+/* ---- plain discovery ---- */
+
+static void json_strings(struct buf *b, const struct str *v, size_t n)
+{
+	buf_putc(b, '[');
+	for (size_t i = 0; i < n; i++) {
+		if (i)
+			buf_putc(b, ',');
+		jv_encode_string(b, v[i]);
+	}
+	buf_putc(b, ']');
+}
+
+static void json_verbs(struct buf *b, uint16_t verbs)
+{
+	bool first = true;
+
+	buf_putc(b, '[');
+	for (int i = 0; i < 8; i++)
+		if (verbs & (1 << i)) {
+			buf_printf(b, "%s\"%s\"", first ? "" : ",", verb_names[i]);
+			first = false;
+		}
+	buf_putc(b, ']');
+}
+
+static void group_json(struct buf *b, const struct groups *g, struct str group, bool top)
+{
+	bool first = true;
+	struct str preferred = STR_NULL;
+
+	buf_puts(b, "{");
+	if (top)
+		buf_puts(b, "\"kind\":\"APIGroup\",\"apiVersion\":\"v1\",");
+	buf_puts(b, "\"name\":");
+	jv_encode_string(b, group);
+	buf_puts(b, ",\"versions\":[");
+	for (uint32_t i = 0; i < g->list.n; i++) {
+		if (!str_eq(g->list.v[i].group, group))
+			continue;
+		if (first)
+			preferred = g->list.v[i].version;
+		buf_printf(b, "%s{\"groupVersion\":\"%.*s/%.*s\",\"version\":\"%.*s\"}", first ? "" : ",", STR_ARG(group),
+			   STR_ARG(g->list.v[i].version), STR_ARG(g->list.v[i].version));
+		first = false;
+	}
+	buf_printf(b, "],\"preferredVersion\":{\"groupVersion\":\"%.*s/%.*s\",\"version\":\"%.*s\"}}", STR_ARG(group), STR_ARG(preferred),
+		   STR_ARG(preferred));
+}
+
+static void api_resource_json(struct buf *b, struct str name, struct str singular, bool namespaced, struct str group, struct str version,
+			      struct str kind, uint16_t verbs, const struct api_resource *r, struct str hash)
+{
+	buf_puts(b, "{\"name\":");
+	jv_encode_string(b, name);
+	buf_puts(b, ",\"singularName\":");
+	jv_encode_string(b, singular);
+	buf_printf(b, ",\"namespaced\":%s", namespaced ? "true" : "false");
+	if (group.n) {
+		buf_puts(b, ",\"group\":");
+		jv_encode_string(b, group);
+	}
+	if (version.n) {
+		buf_puts(b, ",\"version\":");
+		jv_encode_string(b, version);
+	}
+	buf_puts(b, ",\"kind\":");
+	jv_encode_string(b, kind);
+	buf_puts(b, ",\"verbs\":");
+	json_verbs(b, verbs);
+	if (r && r->n_short_names) {
+		buf_puts(b, ",\"shortNames\":");
+		json_strings(b, r->short_names, r->n_short_names);
+	}
+	if (r && r->n_categories) {
+		buf_puts(b, ",\"categories\":");
+		json_strings(b, r->categories, r->n_categories);
+	}
+	if (hash.n) {
+		buf_puts(b, ",\"storageVersionHash\":");
+		jv_encode_string(b, hash);
+	}
+	buf_putc(b, '}');
+}
+
+static struct error *resource_list(struct request *rq, struct str group, struct str version)
+{
+	struct buf b buf_cleanup = {0};
+	struct resource *r;
+	bool first = true, any = false;
+
+	buf_puts(&b, "{\"kind\":\"APIResourceList\"");
+	if (group.n)
+		buf_puts(&b, ",\"apiVersion\":\"v1\"");
+	buf_printf(&b, ",\"groupVersion\":\"%.*s%s%.*s\",\"resources\":[", STR_ARG(group), group.n ? "/" : "", STR_ARG(version));
+	for (size_t i = 0; (r = resource_at(rq->s, i)) != NULL; i++) {
+		const struct api_resource *a = r->api;
+		char hash[16] = "";
+
+		if (!str_eq(a->group, group) || !str_eq(a->version, version))
+			continue;
+		any = true;
+		if (r->st) {
+			struct str g, v;
+
+			api_version_split(r->st->api_version, &g, &v);
+			storage_version_hash(g, v, r->st->kind, hash);
+		}
+		if (!first)
+			buf_putc(&b, ',');
+		first = false;
+		api_resource_json(&b, a->plural, a->singular, a->namespaced, STR_NULL, STR_NULL, a->kind, a->verbs, a, str_from(hash));
+		for (uint8_t k = 0; k < a->n_subresources; k++) {
+			const struct api_subresource *sub = &a->subresources[k];
+			bool own = !sub->group.n && !sub->version.n;
+
+			buf_putc(&b, ',');
+			api_resource_json(&b, arena_printf(rq->a, "%.*s/%.*s", STR_ARG(a->plural), STR_ARG(sub->name)), STR(""), a->namespaced,
+					  own ? STR_NULL : sub->group, own ? STR_NULL : sub->version, sub->kind, sub->verbs, NULL, STR_NULL);
+		}
+	}
+	buf_puts(&b, "]}");
+	if (!any)
+		return err_unknown_path();
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+/* ---- aggregated discovery (KEP-3352) ---- */
+
+static void response_kind(struct buf *b, struct str group, struct str version, struct str kind)
+{
+	buf_puts(b, "{\"group\":");
+	jv_encode_string(b, group);
+	buf_puts(b, ",\"version\":");
+	jv_encode_string(b, version);
+	buf_puts(b, ",\"kind\":");
+	jv_encode_string(b, kind);
+	buf_putc(b, '}');
+}
+
+static void aggregated_version(struct request *rq, struct buf *b, struct str group, struct str version)
+{
+	struct resource *r;
+	bool first = true;
+
+	buf_puts(b, "{\"version\":");
+	jv_encode_string(b, version);
+	buf_puts(b, ",\"resources\":[");
+	for (size_t i = 0; (r = resource_at(rq->s, i)) != NULL; i++) {
+		const struct api_resource *a = r->api;
+
+		if (!str_eq(a->group, group) || !str_eq(a->version, version))
+			continue;
+		if (!first)
+			buf_putc(b, ',');
+		first = false;
+		buf_puts(b, "{\"resource\":");
+		jv_encode_string(b, a->plural);
+		buf_puts(b, ",\"responseKind\":");
+		/* of the resource itself, upstream leaves group and version empty */
+		response_kind(b, r->crd ? group : STR(""), r->crd ? version : STR(""), a->kind);
+		buf_printf(b, ",\"scope\":\"%s\",\"singularResource\":", a->namespaced ? "Namespaced" : "Cluster");
+		jv_encode_string(b, a->singular);
+		buf_puts(b, ",\"verbs\":");
+		json_verbs(b, a->verbs);
+		if (a->n_short_names) {
+			buf_puts(b, ",\"shortNames\":");
+			json_strings(b, a->short_names, a->n_short_names);
+		}
+		if (a->n_categories) {
+			buf_puts(b, ",\"categories\":");
+			json_strings(b, a->categories, a->n_categories);
+		}
+		if (a->n_subresources) {
+			buf_puts(b, ",\"subresources\":[");
+			for (uint8_t k = 0; k < a->n_subresources; k++) {
+				const struct api_subresource *sub = &a->subresources[k];
+
+				buf_printf(b, "%s{\"subresource\":", k ? "," : "");
+				jv_encode_string(b, sub->name);
+				buf_puts(b, ",\"responseKind\":");
+				response_kind(b, r->crd && !sub->group.n ? group : sub->group, r->crd && !sub->version.n ? version : sub->version,
+					      sub->kind);
+				buf_puts(b, ",\"verbs\":");
+				json_verbs(b, sub->verbs);
+				buf_putc(b, '}');
+			}
+			buf_putc(b, ']');
+		}
+		buf_putc(b, '}');
+	}
+	buf_puts(b, "],\"freshness\":\"Current\"}");
+}
+
+static struct error *aggregated(struct request *rq, bool legacy)
+{
+	struct buf b buf_cleanup = {0};
+	struct groups g;
+	struct str last = STR_NULL;
+	bool open = false;
+	unsigned char sum[32];
+	char etag[67];
+
+	collect(rq, &g);
+	buf_printf(&b, "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/%.*s\",\"metadata\":{},\"items\":[",
+		   STR_ARG(rq->out.discovery));
+	for (uint32_t i = 0; i < g.list.n; i++) {
+		struct group_version *gv = &g.list.v[i];
+
+		if ((gv->group.n == 0) != legacy)
+			continue;
+		if (!open || !str_eq(gv->group, last)) {
+			if (open)
+				buf_puts(&b, "]},");
+			buf_puts(&b, "{\"metadata\":{");
+			if (gv->group.n) {
+				buf_puts(&b, "\"name\":");
+				jv_encode_string(&b, gv->group);
+				buf_putc(&b, ',');
+			}
+			buf_puts(&b, "\"creationTimestamp\":null},\"versions\":[");
+			open = true;
+			last = gv->group;
+		} else {
+			buf_putc(&b, ',');
+		}
+		aggregated_version(rq, &b, gv->group, gv->version);
+	}
+	buf_puts(&b, open ? "]}]}" : "]}");
+	SHA256((unsigned char *)b.p, b.n, sum);
+	etag[0] = '"';
+	for (int i = 0; i < 32; i++)
+		snprintf(etag + 1 + 2 * i, 3, "%02X", sum[i]);
+	etag[65] = '"';
+	etag[66] = 0;
+	http_set_header(rq->x, "etag", str_from(etag));
+	http_set_header(rq->x, "vary", STR("Accept"));
+	if (str_eqz(http_header_get(&rq->x->headers, "if-none-match"), etag)) {
+		rq->status = 304;
+		respond_headers(rq);
+		return http_respond(rq->x, 304, STR_NULL);
+	}
+	if (rq->out.media == MEDIA_JSON) {
+		struct iovec iov = {b.p, b.n};
+
+		return respond_iov(rq, 200,
+				   arena_printf(rq->a, "application/json;g=apidiscovery.k8s.io;v=%.*s;as=APIGroupDiscoveryList",
+						STR_ARG(rq->out.discovery)), &iov, 1);
+	}
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+/* ---- paths ---- */
+
+static struct error *not_found_text(struct request *rq)
+{
+	rq->status = 404;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return http_respond(rq->x, 404, STR("404 page not found\n"));
+}
+
+static struct error *root_paths(struct request *rq)
+{
+	static const char *const fixed[] = {
+		"/healthz", "/healthz/etcd", "/healthz/log", "/healthz/ping", "/livez", "/livez/etcd", "/livez/log", "/livez/ping", "/metrics",
+		"/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/readyz/etcd", "/readyz/log", "/readyz/ping",
+		"/readyz/shutdown", "/version",
+	};
+	struct buf b buf_cleanup = {0};
+	struct groups g;
+	struct str last = STR_NULL;
+
+	collect(rq, &g);
+	buf_puts(&b, "{\"paths\":[\"/.well-known/openid-configuration\",\"/api\",\"/api/v1\",\"/apis\",\"/apis/\"");
+	for (uint32_t i = 0; i < g.list.n; i++) {
+		if (!g.list.v[i].group.n)
+			continue;
+		if (!str_eq(g.list.v[i].group, last))
+			buf_printf(&b, ",\"/apis/%.*s\"", STR_ARG(g.list.v[i].group));
+		last = g.list.v[i].group;
+		buf_printf(&b, ",\"/apis/%.*s/%.*s\"", STR_ARG(last), STR_ARG(g.list.v[i].version));
+	}
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+		buf_printf(&b, ",\"%s\"", fixed[i]);
+	buf_puts(&b, "]}");
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+static struct error *version(struct request *rq)
+{
+	return respond_json(rq, 200, STR("{\"major\":\"1\",\"minor\":\"36\",\"emulationMajor\":\"1\",\"emulationMinor\":\"36\","
+					 "\"minCompatibilityMajor\":\"1\",\"minCompatibilityMinor\":\"35\",\"gitVersion\":\"" SKIFF_GIT_VERSION
+					 "\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"1970-01-01T00:00:00Z\",\"goVersion\":"
+					 "\"none\",\"compiler\":\"gcc\",\"platform\":\"linux/amd64\"}"));
+}
+
+static struct error *api_root(struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+
+	if (rq->out.discovery.n)
+		return aggregated(rq, true);
+	buf_printf(&b, "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":\"0.0.0.0/0\","
+		       "\"serverAddress\":\"%s:%d\"}]}", rq->s->o.advertise_address ? rq->s->o.advertise_address : "127.0.0.1", rq->s->port);
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+static struct error *apis_root(struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+	struct groups g;
+	struct str last = STR_NULL;
+	bool first = true;
+
+	if (rq->out.discovery.n)
+		return aggregated(rq, false);
+	collect(rq, &g);
+	buf_puts(&b, "{\"kind\":\"APIGroupList\",\"apiVersion\":\"v1\",\"groups\":[");
+	for (uint32_t i = 0; i < g.list.n; i++) {
+		if (!g.list.v[i].group.n || str_eq(g.list.v[i].group, last))
+			continue;
+		last = g.list.v[i].group;
+		if (!first)
+			buf_putc(&b, ',');
+		first = false;
+		group_json(&b, &g, last, false);
+	}
+	buf_puts(&b, "]}");
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+static struct error *api_group(struct request *rq, struct str group)
+{
+	struct buf b buf_cleanup = {0};
+	struct groups g;
+	bool any = false;
+
+	collect(rq, &g);
+	for (uint32_t i = 0; i < g.list.n; i++)
+		any |= str_eq(g.list.v[i].group, group);
+	if (!any || !group.n)
+		return not_found_text(rq);
+	group_json(&b, &g, group, true);
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+struct error *serve_path(struct request *rq)
+{
+	struct str p = rq->info.path, json;
+	bool handled = false;
+
+	if (!str_eqz(rq->x->method, "GET") && !str_eqz(rq->x->method, "HEAD") && !str_eqz(rq->x->method, "OPTIONS"))
+		return error_status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+	while (p.n > 1 && p.p[p.n - 1] == '/')
+		p.n--;
+	if (str_has_prefix(p, STR("/healthz")))
+		return serve_health(rq, "healthz");
+	if (str_has_prefix(p, STR("/livez")))
+		return serve_health(rq, "livez");
+	if (str_has_prefix(p, STR("/readyz")))
+		return serve_health(rq, "readyz");
+	if (str_eqz(p, "/metrics"))
+		return serve_metrics(rq);
+	if (str_has_prefix(p, STR("/openapi/")))
+		return serve_openapi(rq);
+	if (str_has_prefix(p, STR("/debug"))) {
+		TRY(serve_debug(rq, &handled));
+		return handled ? NULL : not_found_text(rq);
+	}
+	TRY(negotiate_answer(rq->a, &rq->x->headers, &rq->q, false, false, &rq->out));
+	/* discovery has no protobuf of its own here; the types are JSON-able everywhere */
+	if (rq->out.media == MEDIA_PROTOBUF) {
+		rq->out.media = MEDIA_JSON;
+		rq->out.content_type = STR("application/json");
+	}
+	if (!p.n || str_eqz(p, "/"))
+		return root_paths(rq);
+	if (str_eqz(p, "/version"))
+		return version(rq);
+	if (str_eqz(p, "/api"))
+		return api_root(rq);
+	if (str_eqz(p, "/apis"))
+		return apis_root(rq);
+	if (str_eqz(p, "/api/v1"))
+		return resource_list(rq, STR(""), STR("v1"));
+	if (str_has_prefix(p, STR("/apis/"))) {
+		struct str rest = str_sub(p, 6, p.n), group = str_cut(&rest, '/');
+
+		if (!rest.p)
+			return api_group(rq, group);
+		if (str_index(rest, '/') < 0)
+			return resource_list(rq, group, rest);
+	}
+	if (str_eqz(p, "/.well-known/openid-configuration")) {
+		TRY(sa_openid_configuration(rq->s, rq->a, &json));
+		return respond_bytes(rq, 200, STR("application/json"), json);
+	}
+	if (str_eqz(p, "/openid/v1/jwks")) {
+		TRY(sa_jwks(rq->s, rq->a, &json));
+		return respond_bytes(rq, 200, STR("application/jwk-set+json"), json);
+	}
+	return not_found_text(rq);
+}

@@ -1,0 +1,16 @@
+/*
+ * apiserver/extend.h: what others add to the API: aggregated API servers
+ * (APIService) and admission webhooks.
+ */
+#ifndef SKIFF_APISERVER_EXTEND_H
+#define SKIFF_APISERVER_EXTEND_H
+#include "apiserver/server.h"
+struct error *aggregator_init(struct apiserver *s);
+/* Proxies the request when its group and version belong to a remote APIService. */
+struct error *aggregate(struct request *rq, bool *handled);
+/* Local APIService objects for every group-version that this server has. */
+struct error *aggregator_register_local(struct apiserver *s);
+/* Group-versions of remote APIServices in order of priority; false behind the last. */
+bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, struct str *version);
+struct error *webhooks_init(struct apiserver *s);
+#endif

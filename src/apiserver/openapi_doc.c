@@ -1,0 +1,207 @@
+/* /openapi/v2 and /openapi/v3: documents made once from the tables, kept until what is served changes. */
+#include <openssl/sha.h>
+#include "apiserver/custom.h"
+#include "apiserver/discovery.h"
+#include "schema/openapi.h"
+
+struct doc {
+	struct block *json, *proto;
+	char hash[129];
+	uint64_t epoch;
+};
+
+struct discovery {
+	struct map docs; /* path -> struct doc */
+	struct doc index;
+	uint64_t epoch;
+};
+
+static struct discovery *state(struct apiserver *s)
+{
+	if (!s->discovery)
+		s->discovery = xcalloc(1, sizeof *s->discovery);
+	return s->discovery;
+}
+
+static void hash(struct str s, char out[129])
+{
+	unsigned char sum[64];
+
+	SHA512((const unsigned char *)s.p, s.n, sum);
+	for (int i = 0; i < 64; i++)
+		snprintf(out + 2 * i, 3, "%02X", sum[i]);
+}
+
+static size_t crds_of(struct request *rq, struct str group, struct str version, bool all, struct openapi_crd **out)
+{
+	LIST(struct openapi_crd) list = {0};
+	struct resource *r;
+
+	for (size_t i = 0; (r = crd_resource_at(rq->s, i)) != NULL; i++) {
+		struct openapi_crd *c;
+
+		if (!all && (!str_eq(r->api->group, group) || !str_eq(r->api->version, version)))
+			continue;
+		c = arena_push(rq->a, &list);
+		c->group = r->api->group;
+		c->version = r->api->version;
+		c->plural = r->api->plural;
+		c->singular = r->api->singular;
+		c->kind = r->api->kind;
+		c->list_kind = r->api->list_kind;
+		c->namespaced = r->api->namespaced;
+		c->has_status = custom_has_status(r);
+		c->has_scale = custom_scale(r) != NULL;
+		c->schema = crd_schema(r);
+	}
+	*out = list.v;
+	return list.n;
+}
+
+static struct doc *doc_for(struct request *rq, struct str path)
+{
+	struct discovery *d = state(rq->s);
+	struct doc *doc = map_get(&d->docs, path);
+	struct buf b buf_cleanup = {0};
+	struct openapi_crd *crds;
+	size_t n;
+
+	if (doc && doc->epoch == rq->s->resources_epoch)
+		return doc->json ? doc : NULL;
+	if (!doc) {
+		if (d->docs.n > 4096)
+			return NULL;
+		doc = xcalloc(1, sizeof *doc);
+		map_set(&d->docs, path, doc);
+	}
+	block_unref(doc->json);
+	block_unref(doc->proto);
+	doc->json = doc->proto = NULL;
+	doc->epoch = rq->s->resources_epoch;
+	if (str_eqz(path, "v2")) {
+		n = crds_of(rq, STR_NULL, STR_NULL, true, &crds);
+		openapi_v2(&b, crds, n);
+	} else if (str_has_prefix(path, STR("api/")) || (str_has_prefix(path, STR("apis/")) && str_index(str_sub(path, 5, path.n), '/') > 0)) {
+		struct str rest = str_sub(path, path.p[3] == '/' ? 4 : 5, path.n), group = STR("");
+
+		if (path.p[3] != '/')
+			group = str_cut(&rest, '/');
+		n = crds_of(rq, group, rest, false, &crds);
+		if (!openapi_v3(&b, group, rest, crds, n))
+			return NULL;
+	} else if (!openapi_v3_discovery(&b, path)) {
+		return NULL;
+	}
+	hash(buf_view(&b), doc->hash);
+	doc->json = block_new(buf_view(&b));
+	return doc;
+}
+
+static struct error *index_v3(struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+	struct resource *r;
+	struct map seen = {0};
+	bool first = true;
+	LIST(struct str) paths = {0};
+
+	*arena_push(rq->a, &paths) = STR("api");
+	*arena_push(rq->a, &paths) = STR("apis");
+	*arena_push(rq->a, &paths) = STR("version");
+	for (size_t i = 0;; i++) {
+		struct str p, g;
+
+		r = i < rq->s->n_resources ? rq->s->resources[i] : crd_resource_at(rq->s, i - rq->s->n_resources);
+		if (!r)
+			break;
+		p = r->api->group.n ? arena_printf(rq->a, "apis/%.*s/%.*s", STR_ARG(r->api->group), STR_ARG(r->api->version)) :
+				      arena_printf(rq->a, "api/%.*s", STR_ARG(r->api->version));
+		g = arena_printf(rq->a, "apis/%.*s", STR_ARG(r->api->group));
+		if (r->api->group.n && !map_has(&seen, g)) {
+			map_set(&seen, g, r);
+			*arena_push(rq->a, &paths) = g;
+		}
+		if (!map_has(&seen, p)) {
+			map_set(&seen, p, r);
+			*arena_push(rq->a, &paths) = p;
+		}
+	}
+	map_free(&seen);
+	buf_puts(&b, "{\"paths\":{");
+	for (uint32_t i = 0; i < paths.n; i++) {
+		struct doc *d = doc_for(rq, paths.v[i]);
+
+		if (!d)
+			continue;
+		buf_printf(&b, "%s\"%.*s\":{\"serverRelativeURL\":\"/openapi/v3/%.*s?hash=%s\"}", first ? "" : ",", STR_ARG(paths.v[i]),
+			   STR_ARG(paths.v[i]), d->hash);
+		first = false;
+		fiber_yield();
+	}
+	buf_puts(&b, "}}");
+	return respond_bytes(rq, 200, STR("application/json"), buf_view(&b));
+}
+
+static bool wants(struct request *rq, const char *type)
+{
+	struct accept_clause *v;
+	size_t n = accept_parse(rq->a, http_header_get(&rq->x->headers, "accept"), &v);
+
+	for (size_t i = 0; i < n; i++) {
+		if (str_contains(v[i].type, str_from(type)))
+			return true;
+		if (str_eqz(v[i].type, "application/json") || str_eqz(v[i].type, "*/*"))
+			return false;
+	}
+	return false;
+}
+
+struct error *serve_openapi(struct request *rq)
+{
+	struct str p = rq->info.path, body, want;
+	struct doc *d;
+	bool v2 = str_has_prefix(p, STR("/openapi/v2"));
+	char etag[140];
+	struct str type = STR("application/json");
+
+	while (p.n > 1 && p.p[p.n - 1] == '/')
+		p.n--;
+	if (str_eqz(p, "/openapi/v3"))
+		return index_v3(rq);
+	if (!v2 && !str_has_prefix(p, STR("/openapi/v3/")))
+		return err_unknown_path();
+	d = doc_for(rq, v2 ? STR("v2") : str_sub(p, 12, p.n));
+	if (!d)
+		return err_unknown_path();
+	snprintf(etag, sizeof etag, "\"%s\"", d->hash);
+	http_set_header(rq->x, "etag", str_from(etag));
+	http_set_header(rq->x, "vary", STR("Accept-Encoding, Accept"));
+	want = query_get(&rq->q, "hash");
+	if (want.n && !v2) {
+		if (!str_eqz(want, d->hash)) {
+			rq->status = 301;
+			respond_headers(rq);
+			http_set_header(rq->x, "location", arena_printf(rq->a, "%.*s?hash=%s", STR_ARG(p), d->hash));
+			return http_respond(rq->x, 301, STR_NULL);
+		}
+	}
+	if (str_eqz(http_header_get(&rq->x->headers, "if-none-match"), etag)) {
+		rq->status = 304;
+		respond_headers(rq);
+		return http_respond(rq->x, 304, STR_NULL);
+	}
+	body = block_str(d->json);
+	if (v2 && wants(rq, "proto-openapi.spec.v2")) {
+		if (!d->proto) {
+			struct buf b buf_cleanup = {0};
+
+			TRY(openapi_v2_to_proto(body, &b));
+			d->proto = block_new(buf_view(&b));
+		}
+		body = block_str(d->proto);
+		type = STR("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+	} else if (!v2 && wants(rq, "proto-openapi.spec.v3") && !wants(rq, "json")) {
+		return error_status(406, "NotAcceptable", "OpenAPI v3 is served as application/json only");
+	}
+	return respond_bytes(rq, 200, type, body);
+}

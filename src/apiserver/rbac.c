@@ -1,0 +1,645 @@
+/* RBAC over indexes that follow the watch caches of roles and bindings. */
+#include "apiserver/authz.h"
+
+/*
+ * Each of the four resources has a watch that is drained by whoever asks for a
+ * decision, so an index is never older than the cache it follows. Decisions are
+ * remembered until any of the four changes.
+ */
+
+struct role {
+	struct arena arena;
+	const struct rbac_v1_policy_rule *rules;
+	uint32_t n;
+};
+struct subject_list {
+	LIST(struct binding *) list; /* malloc'ed */
+};
+struct binding {
+	struct arena arena;
+	struct str name, ns;         /* ns empty: cluster-wide */
+	struct str role_key;         /* in roles: "ns/name" or "name" for a ClusterRole */
+	struct rbac_v1_role_ref ref;
+	struct str *subjects;        /* keys in by_subject */
+	struct str *shown;           /* for reasons: `User "x"` */
+	uint32_t n;
+};
+enum { W_ROLES, W_CLUSTERROLES, W_BINDINGS, W_CLUSTERBINDINGS, W_N };
+
+struct decision {
+	bool allow;
+	char *reason;
+};
+struct rbac {
+	struct storage *st[W_N];
+	struct cache_watch *watch[W_N];
+	struct map roles;            /* key -> struct role */
+	struct map bindings;         /* key -> struct binding */
+	struct map by_subject;       /* "u:name\0ns" -> struct subject_list */
+	struct map decisions;
+	uint64_t epoch;
+};
+#define DECISIONS_MAX 20000
+
+static void decisions_clear(struct rbac *r)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(&r->decisions, &it, &key, &v)) {
+		free(((struct decision *)v)->reason);
+		free(v);
+	}
+	map_free(&r->decisions);
+	memset(&r->decisions, 0, sizeof r->decisions);
+}
+
+static void role_free(struct role *r)
+{
+	if (!r)
+		return;
+	arena_free(&r->arena);
+	free(r);
+}
+
+static struct str subject_key(struct arena *a, const struct rbac_v1_subject *s, struct str ns)
+{
+	char c = 0;
+
+	if (str_eqz(s->kind, "ServiceAccount"))
+		return arena_printf(a, "u:system:serviceaccount:%.*s:%.*s%c%.*s", STR_ARG(s->namespace), STR_ARG(s->name), c, STR_ARG(ns));
+	return arena_printf(a, "%c:%.*s%c%.*s", str_eqz(s->kind, "Group") ? 'g' : 'u', STR_ARG(s->name), c, STR_ARG(ns));
+}
+
+static void subject_remove(struct rbac *r, struct str key, struct binding *b)
+{
+	struct subject_list *l = map_get(&r->by_subject, key);
+
+	if (!l)
+		return;
+	for (uint32_t i = 0; i < l->list.n; i++)
+		if (l->list.v[i] == b) {
+			l->list.v[i] = l->list.v[--l->list.n];
+			break;
+		}
+	if (!l->list.n) {
+		map_del(&r->by_subject, key);
+		free(l->list.v);
+		free(l);
+	}
+}
+
+static void subject_add(struct rbac *r, struct str key, struct binding *b)
+{
+	struct subject_list *l = map_get(&r->by_subject, key);
+
+	if (!l) {
+		l = xcalloc(1, sizeof *l);
+		map_set(&r->by_subject, key, l);
+	}
+	if (l->list.n == l->list.cap) {
+		l->list.cap = l->list.cap ? l->list.cap * 2 : 4;
+		l->list.v = xrealloc(l->list.v, l->list.cap * sizeof *l->list.v);
+	}
+	l->list.v[l->list.n++] = b;
+}
+
+static void binding_free(struct rbac *r, struct binding *b)
+{
+	if (!b)
+		return;
+	for (uint32_t i = 0; i < b->n; i++)
+		subject_remove(r, b->subjects[i], b);
+	arena_free(&b->arena);
+	free(b);
+}
+
+/* Index key of an object: bindings and roles of namespaces have a slash, cluster ones none. */
+static void apply(struct rbac *r, int w, const struct cache_entry *e, bool deleted)
+{
+	struct str key = cache_entry_key(e);
+
+	if (w == W_ROLES || w == W_CLUSTERROLES) {
+		struct role *n = NULL;
+
+		if (!deleted) {
+			struct str json;
+			struct error *err;
+
+			n = xcalloc(1, sizeof *n);
+			json = arena_str(&n->arena, cache_entry_json(e));
+			if (w == W_ROLES) {
+				struct rbac_v1_role *o = arena_new(&n->arena, struct rbac_v1_role);
+
+				err = json_decode(&n->arena, &rbac_v1_role_type, json, NULL, o);
+				n->rules = o->rules.v;
+				n->n = o->rules.n;
+			} else {
+				struct rbac_v1_cluster_role *o = arena_new(&n->arena, struct rbac_v1_cluster_role);
+
+				err = json_decode(&n->arena, &rbac_v1_cluster_role_type, json, NULL, o);
+				n->rules = o->rules.v;
+				n->n = o->rules.n;
+			}
+			if (err) {
+				log_and_free(err, "role %.*s", STR_ARG(key));
+				n->n = 0;
+			}
+		}
+		role_free(n ? map_set(&r->roles, key, n) : map_del(&r->roles, key));
+	} else {
+		struct binding *b = NULL;
+
+		binding_free(r, map_del(&r->bindings, key));
+		if (!deleted) {
+			struct rbac_v1_role_binding *o;
+			struct error *err;
+			struct str json;
+
+			b = xcalloc(1, sizeof *b);
+			json = arena_str(&b->arena, cache_entry_json(e));
+			/* RoleBinding and ClusterRoleBinding have the same fields */
+			o = arena_new(&b->arena, struct rbac_v1_role_binding);
+			err = json_decode(&b->arena, &rbac_v1_role_binding_type, json, NULL, o);
+			if (err) {
+				log_and_free(err, "role binding %.*s", STR_ARG(key));
+				arena_free(&b->arena);
+				free(b);
+				return;
+			}
+			b->name = o->metadata.name;
+			b->ns = w == W_BINDINGS ? o->metadata.namespace : STR_NULL;
+			b->ref = o->role_ref;
+			b->role_key = str_eqz(o->role_ref.kind, "ClusterRole") ?
+					      o->role_ref.name :
+					      arena_printf(&b->arena, "%.*s/%.*s", STR_ARG(b->ns), STR_ARG(o->role_ref.name));
+			b->n = o->subjects.n;
+			b->subjects = arena_array(&b->arena, struct str, b->n);
+			b->shown = arena_array(&b->arena, struct str, b->n);
+			for (uint32_t i = 0; i < b->n; i++) {
+				struct rbac_v1_subject *s = &o->subjects.v[i];
+
+				if (str_eqz(s->kind, "ServiceAccount") && !s->namespace.n)
+					s->namespace = b->ns;
+				b->subjects[i] = subject_key(&b->arena, s, b->ns);
+				b->shown[i] = str_eqz(s->kind, "ServiceAccount") ?
+						      arena_printf(&b->arena, "ServiceAccount \"%.*s/%.*s\"", STR_ARG(s->name),
+								   STR_ARG(s->namespace)) :
+						      arena_printf(&b->arena, "%.*s \"%.*s\"", STR_ARG(s->kind), STR_ARG(s->name));
+				subject_add(r, b->subjects[i], b);
+			}
+			map_set(&r->bindings, key, b);
+		}
+	}
+	r->epoch++;
+}
+
+/* Forgets one resource's part of the index, before it is read again. */
+static void forget(struct rbac *r, int w)
+{
+	struct map *m = w == W_ROLES || w == W_CLUSTERROLES ? &r->roles : &r->bindings;
+	bool ns = w == W_ROLES || w == W_BINDINGS;
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(m, &it, &key, &v)) {
+		if ((str_index(key, '/') >= 0) != ns)
+			continue;
+		map_del(m, key);
+		if (m == &r->roles)
+			role_free(v);
+		else
+			binding_free(r, v);
+	}
+	r->epoch++;
+}
+
+static struct error *open_watch(struct rbac *r, int w)
+{
+	struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
+
+	cache_watch_close(r->watch[w]);
+	r->watch[w] = NULL;
+	forget(r, w);
+	return cache_watch_open(r->st[w]->cache, &o, &r->watch[w]);
+}
+
+static void sync(struct rbac *r)
+{
+	uint64_t before = r->epoch;
+
+	for (int w = 0; w < W_N; w++) {
+		int reopened = 0;
+
+		while (!r->watch[w] || cache_watch_ready(r->watch[w])) {
+			struct cache_event ev;
+			struct error *e = r->watch[w] ? cache_watch_next(r->watch[w], &ev) : error_new("closed");
+
+			if (e) {
+				error_free(e);
+				e = open_watch(r, w);
+				if (e) {
+					log_and_free(e, "following RBAC objects");
+					break;
+				}
+				if (++reopened > 2)
+					break;
+				continue;
+			}
+			if (ev.obj)
+				apply(r, w, ev.obj, ev.type == CACHE_DELETED);
+		}
+	}
+	if (r->epoch != before)
+		decisions_clear(r);
+}
+
+struct error *rbac_init(struct apiserver *s)
+{
+	static const char *const plurals[W_N] = {"roles", "clusterroles", "rolebindings", "clusterrolebindings"};
+	struct rbac *r = xcalloc(1, sizeof *r);
+
+	for (int w = 0; w < W_N; w++) {
+		r->st[w] = storage_find(s, STR("rbac.authorization.k8s.io"), str_from(plurals[w]));
+		if (!r->st[w])
+			return error_new("no storage for %s", plurals[w]);
+		TRY(open_watch(r, w));
+	}
+	s->rbac = r;
+	sync(r);
+	return NULL;
+}
+
+/* ---- rules ---- */
+
+static bool has(const struct str *v, uint32_t n, struct str want)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (str_eq(v[i], want))
+			return true;
+	return false;
+}
+
+static bool star_or(const struct str *v, uint32_t n, struct str want)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (str_eqz(v[i], "*") || str_eq(v[i], want))
+			return true;
+	return false;
+}
+
+static bool resource_matches(const struct rbac_v1_policy_rule *p, struct str resource, struct str sub)
+{
+	for (uint32_t i = 0; i < p->resources.n; i++) {
+		struct str r = p->resources.v[i];
+
+		if (str_eqz(r, "*"))
+			return true;
+		if (!sub.n) {
+			if (str_eq(r, resource))
+				return true;
+			continue;
+		}
+		if (r.n == resource.n + 1 + sub.n && !memcmp(r.p, resource.p, resource.n) && r.p[resource.n] == '/' &&
+		    !memcmp(r.p + resource.n + 1, sub.p, sub.n))
+			return true;
+		if (r.n == 2 + sub.n && r.p[0] == '*' && r.p[1] == '/' && !memcmp(r.p + 2, sub.p, sub.n))
+			return true;
+	}
+	return false;
+}
+
+static bool url_matches(const struct str *v, uint32_t n, struct str path)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		if (str_eqz(v[i], "*") || str_eq(v[i], path))
+			return true;
+		if (v[i].n && v[i].p[v[i].n - 1] == '*' && str_has_prefix(path, str_sub(v[i], 0, v[i].n - 1)))
+			return true;
+	}
+	return false;
+}
+
+static bool rule_allows(const struct rbac_v1_policy_rule *p, const struct authz_attrs *at)
+{
+	if (!star_or(p->verbs.v, p->verbs.n, at->verb))
+		return false;
+	if (!at->resource_request)
+		return url_matches(p->non_resource_urls.v, p->non_resource_urls.n, at->path);
+	return star_or(p->api_groups.v, p->api_groups.n, at->group) && resource_matches(p, at->resource, at->subresource) &&
+	       (!p->resource_names.n || has(p->resource_names.v, p->resource_names.n, at->name));
+}
+
+/* Calls fn for each binding that holds for the user in ns (empty: cluster-wide only), until it returns true. */
+static bool each_binding(struct rbac *r, const struct user *u, struct str ns, bool (*fn)(void *ctx, struct binding *b, struct str subject),
+			 void *ctx)
+{
+	char key[1024];
+
+	for (int pass = 0; pass < (ns.n ? 2 : 1); pass++) {
+		struct str in = pass ? ns : STR_NULL;
+
+		for (size_t g = 0; g <= u->n_groups; g++) {
+			struct str name = g ? u->groups[g - 1] : u->name;
+			struct subject_list *l;
+			size_t n = 0;
+
+			if (name.n + in.n + 3 > sizeof key)
+				continue;
+			key[n++] = g ? 'g' : 'u';
+			key[n++] = ':';
+			memcpy(key + n, name.p ? name.p : "", name.n);
+			n += name.n;
+			key[n++] = 0;
+			memcpy(key + n, in.p ? in.p : "", in.n);
+			n += in.n;
+			l = map_get(&r->by_subject, str_of(key, n));
+			for (uint32_t i = 0; l && i < l->list.n; i++)
+				if (fn(ctx, l->list.v[i], str_of(key, n)))
+					return true;
+		}
+	}
+	return false;
+}
+
+struct decide {
+	struct rbac *r;
+	const struct authz_attrs *at;
+	struct arena *a;
+	struct str reason;
+};
+
+static bool decide_binding(void *ctx, struct binding *b, struct str subject)
+{
+	struct decide *d = ctx;
+	struct role *role = map_get(&d->r->roles, b->role_key);
+
+	for (uint32_t i = 0; role && i < role->n; i++)
+		if (rule_allows(&role->rules[i], d->at)) {
+			struct str shown = STR_NULL;
+
+			for (uint32_t k = 0; k < b->n; k++)
+				if (str_eq(b->subjects[k], subject))
+					shown = b->shown[k];
+			d->reason = b->ns.n ? arena_printf(d->a, "RBAC: allowed by RoleBinding \"%.*s/%.*s\" of %.*s \"%.*s\" to %.*s",
+							   STR_ARG(b->name), STR_ARG(b->ns), STR_ARG(b->ref.kind), STR_ARG(b->ref.name),
+							   STR_ARG(shown)) :
+					      arena_printf(d->a, "RBAC: allowed by ClusterRoleBinding \"%.*s\" of %.*s \"%.*s\" to %.*s",
+							   STR_ARG(b->name), STR_ARG(b->ref.kind), STR_ARG(b->ref.name), STR_ARG(shown));
+			return true;
+		}
+	return false;
+}
+
+static size_t put(char *p, size_t n, size_t cap, struct str s)
+{
+	if (n + s.n + 1 > cap)
+		return cap + 1;
+	memcpy(p + n, s.p ? s.p : "", s.n);
+	p[n + s.n] = '\1';
+	return n + s.n + 1;
+}
+
+enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason)
+{
+	struct rbac *r = s->rbac;
+	char key[2048];
+	size_t n = 0;
+	struct decision *known;
+	struct decide d = {.r = r, .at = at, .a = a};
+	bool allow;
+
+	sync(r);
+	n = put(key, n, sizeof key, at->user->name);
+	for (size_t i = 0; i < at->user->n_groups && n <= sizeof key; i++)
+		n = put(key, n, sizeof key, at->user->groups[i]);
+	if (n <= sizeof key)
+		n = put(key, n, sizeof key, STR("|"));
+	if (n <= sizeof key)
+		n = put(key, n, sizeof key, at->verb);
+	if (at->resource_request) {
+		const struct str parts[] = {at->ns, at->group, at->resource, at->subresource, at->name};
+
+		for (size_t i = 0; i < 5 && n <= sizeof key; i++)
+			n = put(key, n, sizeof key, parts[i]);
+	} else if (n <= sizeof key) {
+		n = put(key, n, sizeof key, at->path);
+	}
+	if (n <= sizeof key) {
+		known = map_get(&r->decisions, str_of(key, n));
+		if (known) {
+			if (reason)
+				*reason = str_from(known->reason); /* lives until the next change: answered before any wait */
+			return known->allow ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
+		}
+	}
+	allow = each_binding(r, at->user, at->resource_request ? at->ns : STR_NULL, decide_binding, &d);
+	if (reason)
+		*reason = d.reason;
+	if (n <= sizeof key) {
+		if (r->decisions.n >= DECISIONS_MAX)
+			decisions_clear(r);
+		known = xcalloc(1, sizeof *known);
+		known->allow = allow;
+		known->reason = d.reason.n ? str_dupz(d.reason) : NULL;
+		map_set(&r->decisions, str_of(key, n), known);
+	}
+	return allow ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
+}
+
+struct gather {
+	struct rbac *r;
+	struct arena *a;
+	struct rbac_v1_policy_rule_list *out;
+};
+
+static bool gather_binding(void *ctx, struct binding *b, struct str subject)
+{
+	struct gather *g = ctx;
+	struct role *role = map_get(&g->r->roles, b->role_key);
+
+	(void)subject;
+	for (uint32_t i = 0; role && i < role->n; i++) {
+		struct rbac_v1_policy_rule *p = arena_push(g->a, g->out);
+
+		object_copy(g->a, &rbac_v1_policy_rule_type, &role->rules[i], p);
+	}
+	return false;
+}
+
+void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out)
+{
+	struct gather g = {.r = s->rbac, .a = a, .out = out};
+
+	sync(s->rbac);
+	each_binding(s->rbac, u, ns, gather_binding, &g);
+}
+
+/* ---- escalation ---- */
+
+static bool covers_each(const struct str *owner, uint32_t n_owner, const struct str *want, uint32_t n_want)
+{
+	if (star_or(owner, n_owner, STR("*")))
+		return true;
+	for (uint32_t i = 0; i < n_want; i++)
+		if (!has(owner, n_owner, want[i]))
+			return false;
+	return true;
+}
+
+bool rbac_rule_covers(const struct rbac_v1_policy_rule *o, const struct rbac_v1_policy_rule *w)
+{
+	bool urls = true;
+
+	if (!covers_each(o->verbs.v, o->verbs.n, w->verbs.v, w->verbs.n) ||
+	    !covers_each(o->api_groups.v, o->api_groups.n, w->api_groups.v, w->api_groups.n))
+		return false;
+	for (uint32_t i = 0; i < w->resources.n; i++) {
+		struct str r = w->resources.v[i];
+		ptrdiff_t slash = str_index(r, '/');
+		bool ok = star_or(o->resources.v, o->resources.n, r);
+
+		if (!ok && slash >= 0)
+			for (uint32_t k = 0; k < o->resources.n; k++) {
+				struct str x = o->resources.v[k];
+
+				ok |= x.n > 2 && x.p[0] == '*' && x.p[1] == '/' &&
+				      str_eq(str_sub(x, 2, x.n), str_sub(r, (size_t)slash + 1, r.n));
+			}
+		if (!ok)
+			return false;
+	}
+	if (o->resource_names.n) {
+		if (!w->resource_names.n && w->resources.n)
+			return false;
+		for (uint32_t i = 0; i < w->resource_names.n; i++)
+			if (!has(o->resource_names.v, o->resource_names.n, w->resource_names.v[i]))
+				return false;
+	}
+	for (uint32_t i = 0; i < w->non_resource_urls.n; i++)
+		urls &= url_matches(o->non_resource_urls.v, o->non_resource_urls.n, w->non_resource_urls.v[i]);
+	return urls;
+}
+
+/* Every single (verb, group, resource, name) or (verb, url) of the rules is covered by one of the user's; else it is printed. */
+static bool covered(struct arena *a, const struct rbac_v1_policy_rule_list *own, const struct rbac_v1_policy_rule *rules, uint32_t n,
+		    struct buf *missing)
+{
+	bool all = true;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct rbac_v1_policy_rule *r = &rules[i];
+		struct rbac_v1_policy_rule one;
+		struct str none = STR_NULL;
+
+		for (uint32_t v = 0; v < r->verbs.n; v++) {
+			for (uint32_t g = 0; g < r->api_groups.n; g++)
+				for (uint32_t k = 0; k < r->resources.n; k++)
+					for (uint32_t m = 0; m < (r->resource_names.n ? r->resource_names.n : 1); m++) {
+						bool ok = false;
+
+						memset(&one, 0, sizeof one);
+						one.verbs.v = &r->verbs.v[v];
+						one.verbs.n = 1;
+						one.api_groups.v = &r->api_groups.v[g];
+						one.api_groups.n = 1;
+						one.resources.v = &r->resources.v[k];
+						one.resources.n = 1;
+						if (r->resource_names.n) {
+							one.resource_names.v = &r->resource_names.v[m];
+							one.resource_names.n = 1;
+						}
+						for (uint32_t x = 0; x < own->n && !ok; x++)
+							ok = rbac_rule_covers(&own->v[x], &one);
+						if (ok)
+							continue;
+						all = false;
+						if (missing->n < 4000) {
+							buf_printf(missing, "\n{APIGroups:[\"%.*s\"], Resources:[\"%.*s\"], ",
+								   STR_ARG(one.api_groups.v[0]), STR_ARG(one.resources.v[0]));
+							if (one.resource_names.n)
+								buf_printf(missing, "ResourceNames:[\"%.*s\"], ",
+									   STR_ARG(one.resource_names.v[0]));
+							buf_printf(missing, "Verbs:[\"%.*s\"]}", STR_ARG(one.verbs.v[0]));
+						}
+					}
+			for (uint32_t k = 0; k < r->non_resource_urls.n; k++) {
+				bool ok = false;
+
+				memset(&one, 0, sizeof one);
+				one.verbs.v = &r->verbs.v[v];
+				one.verbs.n = 1;
+				one.non_resource_urls.v = &r->non_resource_urls.v[k];
+				one.non_resource_urls.n = 1;
+				for (uint32_t x = 0; x < own->n && !ok; x++)
+					ok = rbac_rule_covers(&own->v[x], &one);
+				if (ok)
+					continue;
+				all = false;
+				if (missing->n < 4000)
+					buf_printf(missing, "\n{NonResourceURLs:[\"%.*s\"], Verbs:[\"%.*s\"]}",
+						   STR_ARG(one.non_resource_urls.v[0]), STR_ARG(one.verbs.v[0]));
+			}
+		}
+		(void)none;
+	}
+	(void)a;
+	return all;
+}
+
+static struct error *confirm(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,
+			     uint32_t n)
+{
+	struct rbac_v1_policy_rule_list own = {0};
+	struct buf missing buf_cleanup = {0}, groups buf_cleanup = {0};
+
+	rbac_rules_for(rq->s, rq->a, rq->user, ns, &own);
+	if (covered(rq->a, &own, rules, n, &missing))
+		return NULL;
+	for (size_t i = 0; i < rq->user->n_groups; i++)
+		buf_printf(&groups, "%s\"%.*s\"", i ? " " : "", STR_ARG(rq->user->groups[i]));
+	return err_forbidden(res->api->group, res->api->plural, name,
+			     "user \"%.*s\" (groups=[%.*s]) is attempting to grant RBAC permissions not currently held:%.*s",
+			     STR_ARG(rq->user->name), STR_ARG(buf_view(&groups)), STR_ARG(buf_view(&missing)));
+}
+
+static bool may(struct request *rq, const char *verb, const char *resource, struct str ns, struct str name)
+{
+	struct authz_attrs at = {.user = rq->user, .verb = str_from(verb), .resource_request = true, .ns = ns,
+				 .group = STR("rbac.authorization.k8s.io"), .version = STR("v1"), .resource = str_from(resource), .name = name};
+
+	return authorize(rq->s, rq->a, &at, NULL) == AUTHZ_ALLOW;
+}
+
+struct error *rbac_check_role(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,
+			      uint32_t n)
+{
+	char plural[64];
+
+	if (rq->internal || user_in_group(rq->user, "system:masters"))
+		return NULL;
+	snprintf(plural, sizeof plural, "%.*s", STR_ARG(res->api->plural));
+	if (may(rq, "escalate", plural, ns, name))
+		return NULL;
+	return confirm(rq, res, ns, name, rules, n);
+}
+
+struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, const struct rbac_v1_role_ref *ref)
+{
+	bool cluster = str_eqz(ref->kind, "ClusterRole");
+	struct str key;
+	struct role *role;
+
+	if (rq->internal || user_in_group(rq->user, "system:masters"))
+		return NULL;
+	if (may(rq, "bind", cluster ? "clusterroles" : "roles", ns, ref->name))
+		return NULL;
+	sync(rq->s->rbac);
+	key = cluster ? ref->name : arena_printf(rq->a, "%.*s/%.*s", STR_ARG(ns), STR_ARG(ref->name));
+	role = map_get(&rq->s->rbac->roles, key);
+	if (!role)
+		return err_not_found(STR("rbac.authorization.k8s.io"), cluster ? STR("clusterroles") : STR("roles"), ref->name);
+	return confirm(rq, res, ns, rq->info.name, role->rules, role->n);
+}

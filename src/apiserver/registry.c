@@ -1,0 +1,825 @@
+/*
+ * The generic registry: create, update and delete of any resource, as
+ * upstream's generic Store does them.
+ */
+#include "apiserver/admission.h"
+#include "apiserver/custom.h"
+#include "apiserver/server.h"
+#include "schema/defaults.h"
+#include "schema/managed_fields.h"
+
+#define GENERATE_RETRIES 8
+#define UPDATE_RETRIES 32
+#define GENERATE_BASE_MAX 58
+
+static struct meta_v1_object_meta *meta_of(const struct storage *st, const void *obj)
+{
+	return object_meta(st->type, (void *)(uintptr_t)obj);
+}
+
+/* A private copy of a cached object in the arena. */
+static struct error *decode_entry(struct arena *a, const struct storage *st, const struct cache_entry *e, void **obj)
+{
+	void *o = arena_alloc(a, st->type->size);
+	struct error *err = json_decode(a, st->type, arena_str(a, cache_entry_json(e)), NULL, o);
+
+	if (err)
+		return error_wrap(err, "decoding %.*s%.*s", STR_ARG(st->prefix), STR_ARG(cache_entry_key(e)));
+	*obj = o;
+	return NULL;
+}
+
+void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, struct str ns, struct str name)
+{
+	const struct cache_entry *e = st ? cache_peek(st->cache, st->namespaced ? ns : STR_NULL, name) : NULL;
+	void *obj = NULL;
+
+	(void)s;
+	if (e)
+		log_and_free(decode_entry(a, st, e, &obj), "cache");
+	return obj;
+}
+
+struct error *registry_get(struct request *rq, struct str ns, struct str name, void **obj)
+{
+	struct storage *st = rq->res->st;
+	struct cache_entry *e;
+	struct error *err;
+
+	TRY(cache_get(st->cache, st->namespaced ? ns : STR_NULL, name, CACHE_CONSISTENT, 0, &e));
+	if (!e)
+		return err_not_found(rq->res->api->group, rq->res->api->plural, name);
+	err = decode_entry(rq->a, st, e, obj);
+	cache_entry_unref(e);
+	return err;
+}
+
+void request_internal(struct request *rq, struct apiserver *s, struct arena *a, struct resource *res, struct str ns)
+{
+	static const struct str groups[] = {STR_INIT("system:masters"), STR_INIT("system:authenticated")};
+	static const struct user self = {.name = STR_INIT("system:apiserver"), .groups = groups, .n_groups = 2};
+
+	memset(rq, 0, sizeof *rq);
+	rq->a = a;
+	rq->s = s;
+	rq->res = res;
+	rq->user = rq->real_user = &self;
+	rq->internal = true;
+	rq->manager = STR("kube-apiserver");
+	rq->ns = rq->info.ns = ns;
+	rq->info.resource_request = true;
+	rq->info.group = res->api->group;
+	rq->info.version = res->api->version;
+	rq->info.resource = res->api->plural;
+}
+
+/* Bytes for the store and for the cache, made once. */
+static void encode(struct request *rq, struct storage *st, void *obj, struct buf *stored, struct buf *json)
+{
+	struct str *type_meta = obj;
+	struct meta_v1_object_meta *m = meta_of(st, obj);
+	struct str rv = m->resource_version;
+
+	(void)rq;
+	m->resource_version = STR_NULL;
+	m->self_link = STR_NULL;
+	type_meta[0] = st->kind;
+	type_meta[1] = st->api_version;
+	json_encode(json, st->type, obj);
+	if (st->json)
+		buf_str(stored, buf_view(json));
+	else
+		pb_envelope_encode(stored, st->api_version, st->kind, st->type, obj);
+	m->resource_version = rv;
+}
+
+static struct error *too_large(const struct buf *stored)
+{
+	if (stored->n <= STORE_VALUE_MAX)
+		return NULL;
+	return error_status(413, "RequestEntityTooLarge", "etcdserver: request is too large");
+}
+
+static struct str rv_text(struct arena *a, int64_t rev)
+{
+	return arena_printf(a, "%lld", (long long)rev);
+}
+
+static struct admission admission_of(struct request *rq, enum admission_op op, const char *sub, struct str ns, struct str name, void *obj,
+				     const void *old)
+{
+	struct resource *res = rq->res;
+
+	return (struct admission){
+		.rq = rq, .res = res, .group = res->api->group, .version = res->api->version, .resource = res->api->plural,
+		.kind = res->api->kind, .subresource = str_from(sub), .ns = ns, .name = name, .op = op, .type = res->st->type, .obj = obj,
+		.old = old, .dry_run = rq->dry_run,
+	};
+}
+
+/* Convert between the storage version and the request's for managedFields of alternate versions: only apiVersion differs otherwise. */
+static struct error *manage_fields(struct request *rq, const char *sub, const void *live, void *obj)
+{
+	struct resource *res = rq->res;
+	struct managed_fields_request mr = {
+		.shape = res->crd ? custom_shape(res) : shape_of_type(res->st->type),
+		.api_version = res->to_storage ? res->st->api_version : res->api_version,
+		.subresource = str_from(sub),
+		.manager = rq->manager,
+		.now = time_now(),
+	};
+
+	managed_fields_reset_of(res->api, str_from(sub), &mr);
+	if (res->crd)
+		custom_reset_fields(res, sub, &mr);
+	if (res->crd) {
+		/* custom resources are trees: their schema is not in the table */
+		struct jv l, o;
+
+		if (live)
+			jv_from_object(rq->a, res->st->type, live, &l);
+		jv_from_object(rq->a, res->st->type, obj, &o);
+		TRY(managed_fields_update(rq->a, &mr, live ? &l : NULL, &o));
+		return custom_take_managed_fields(rq->a, &o, meta_of(res->st, obj));
+	}
+	return managed_fields_update_object(rq->a, &mr, live, obj);
+}
+
+static void dedup_owners(struct request *rq, struct meta_v1_object_meta *m)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < m->owner_references.n; i++) {
+		bool seen = false;
+
+		for (uint32_t k = 0; k < n; k++)
+			seen |= object_equal(&meta_v1_owner_reference_type, &m->owner_references.v[i], &m->owner_references.v[k]);
+		if (seen)
+			request_warn(rq, ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
+					 "may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %.*s",
+				     STR_ARG(m->owner_references.v[i].uid));
+		else
+			m->owner_references.v[n++] = m->owner_references.v[i];
+	}
+	m->owner_references.n = n;
+}
+
+/* ---- create ---- */
+
+static struct str generated_name(struct arena *a, struct str base)
+{
+	char suffix[8];
+
+	random_suffix(suffix, 5);
+	return arena_printf(a, "%.*s%s", STR_ARG(str_sub(base, 0, GENERATE_BASE_MAX)), suffix);
+}
+
+static struct error *validate_create(struct request *rq, void *obj)
+{
+	struct storage *st = rq->res->st;
+	const struct strategy *sg = st->strategy;
+	struct field_errors fe = {.arena = rq->a};
+
+	validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"));
+	if (rq->res->crd)
+		custom_validate(rq, obj, NULL, &fe);
+	else
+		validate_object(&fe, st->type, obj, NULL);
+	if (sg && sg->validate)
+		sg->validate(rq, obj, &fe);
+	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, meta_of(st, obj)->name));
+	if (sg && sg->warn)
+		sg->warn(rq, obj, NULL);
+	if (sg && sg->canonicalize)
+		sg->canonicalize(rq, obj);
+	return NULL;
+}
+
+static struct error *create_once(struct request *rq, void *obj, struct str ns, bool generated, bool *taken, struct write_result *out)
+{
+	struct storage *st = rq->res->st;
+	const struct strategy *sg = st->strategy;
+	struct meta_v1_object_meta *m = meta_of(st, obj);
+	struct admission ad;
+	struct buf stored buf_cleanup = {0}, json buf_cleanup = {0};
+	struct cache_entry *entry = NULL;
+	void *state = NULL;
+	struct error *e;
+	bool ok = false;
+	int64_t lease = 0;
+
+	*taken = false;
+	m->creation_timestamp = time_now();
+	m->deletion_timestamp = NULL;
+	m->deletion_grace_period_seconds = NULL;
+	{
+		char uid[37];
+
+		random_uuid(uid);
+		m->uid = arena_str(rq->a, str_from(uid));
+	}
+	if (generated)
+		m->name = generated_name(rq->a, m->generate_name);
+	if (!(sg && (sg->keep_status_on_create || sg->no_status_split)))
+		object_field_zero(st->type, obj, "status");
+	m->generation = 0;
+	if (sg && sg->generation)
+		m->generation = 1;
+	if (rq->res->crd)
+		custom_prepare_create(rq, obj);
+	if (sg && sg->prepare_create)
+		sg->prepare_create(rq, obj);
+	if (sg && sg->begin_write)
+		TRY(sg->begin_write(rq, obj, NULL, rq->dry_run, &state));
+	e = validate_create(rq, obj);
+	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
+	if (!e)
+		e = admission_validate(&ad);
+	if (!e) {
+		encode(rq, st, obj, &stored, &json);
+		e = too_large(&stored);
+	}
+	if (!e && rq->dry_run) {
+		e = cache_get(st->cache, st->namespaced ? ns : STR_NULL, m->name, CACHE_CONSISTENT, 0, &entry);
+		if (!e && entry) {
+			cache_entry_unref(entry);
+			*taken = true;
+			e = err_already_exists(rq->res->api->group, rq->res->api->plural, m->name);
+		}
+		entry = NULL;
+		ok = !e;
+	} else if (!e) {
+		if (st->ttl_ms > 0)
+			e = event_lease(rq->s, st->ttl_ms, &lease);
+		if (!e)
+			e = cache_put(st->cache, st->namespaced ? ns : STR_NULL, m->name, 0, buf_view(&stored), buf_view(&json), lease, 0, &ok,
+				      &entry);
+		if (!e && !ok) {
+			const struct cache_entry *now = entry;
+			bool deleting = now && str_contains(str_sub(cache_entry_json(now), 0, 4096), STR("\"deletionTimestamp\":"));
+
+			*taken = true;
+			e = err_already_exists(rq->res->api->group, rq->res->api->plural, m->name);
+			if (deleting) {
+				struct error *w = error_status(409, "AlreadyExists", "object is being deleted: %s", error_message(e));
+
+				error_set_details(w, rq->res->api->group, rq->res->api->plural, m->name);
+				error_free(e);
+				e = w;
+			}
+			cache_entry_unref(entry);
+			entry = NULL;
+		}
+	}
+	if (sg && sg->end_write)
+		sg->end_write(rq, obj, NULL, state, ok && !e);
+	if (e)
+		return e;
+	m->resource_version = entry ? rv_text(rq->a, entry->rev) : STR_NULL;
+	out->obj = obj;
+	out->created = true;
+	if (entry) {
+		out->json = block_ref(entry->json);
+		cache_entry_unref(entry);
+	}
+	return NULL;
+}
+
+struct error *registry_create(struct request *rq, void *obj, struct write_result *out)
+{
+	struct storage *st = rq->res->st;
+	struct meta_v1_object_meta *m = meta_of(st, obj);
+	struct str ns = st->namespaced ? rq->ns : STR_NULL;
+	bool generated;
+	struct admission ad;
+	struct error *e = NULL;
+
+	memset(out, 0, sizeof *out);
+	if (st->namespaced && !m->namespace.n)
+		m->namespace = ns;
+	if (m->resource_version.n && !str_eqz(m->resource_version, "0"))
+		return error_status(500, "", "resourceVersion should not be set on objects to be created");
+	m->resource_version = STR_NULL;
+	generated = !m->name.n && m->generate_name.n;
+	dedup_owners(rq, m);
+	m->self_link = STR_NULL;
+	if (rq->res->crd)
+		TRY(custom_default_and_prune(rq, obj));
+	TRY(manage_fields(rq, NULL, NULL, obj));
+	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
+	TRY(admission_admit(&ad));
+	for (int i = 0; i < GENERATE_RETRIES; i++) {
+		bool taken;
+
+		e = create_once(rq, obj, ns, generated, &taken, out);
+		if (!e || !generated || !taken)
+			return e;
+		if (i + 1 < GENERATE_RETRIES)
+			error_clear(&e);
+	}
+	if (e) {
+		error_free(e);
+		e = error_status(409, "AlreadyExists", "%.*s \"%.*s\" already exists, the server was not able to generate a unique name for the object",
+				 STR_ARG(rq->res->api->plural), STR_ARG(m->name));
+		error_set_details(e, rq->res->api->group, rq->res->api->plural, m->name);
+		e->retry_after_seconds = 1;
+	}
+	return e;
+}
+
+/* ---- update ---- */
+
+/* Scale writes the main resource's fields: it is judged as an update of it. */
+static bool is_main(const char *sub)
+{
+	return !sub || !strcmp(sub, "scale");
+}
+
+/* Metadata that only the server changes, and the split between the main resource and its subresources. */
+static void before_update(struct request *rq, const char *sub, void *obj, const void *old)
+{
+	struct storage *st = rq->res->st;
+	const struct strategy *sg = st->strategy;
+	struct meta_v1_object_meta *m = meta_of(st, obj);
+	const struct meta_v1_object_meta *om = meta_of(st, old);
+
+	m->self_link = STR_NULL;
+	if (!m->uid.n)
+		m->uid = om->uid;
+	if (!om->creation_timestamp.set && !m->creation_timestamp.set)
+		m->creation_timestamp = time_now();
+	else if (om->creation_timestamp.set)
+		m->creation_timestamp = om->creation_timestamp;
+	if (om->deletion_timestamp)
+		m->deletion_timestamp = om->deletion_timestamp;
+	if (om->deletion_grace_period_seconds && !m->deletion_grace_period_seconds)
+		m->deletion_grace_period_seconds = om->deletion_grace_period_seconds;
+	m->generation = om->generation;
+	if (is_main(sub)) {
+		if (!(sg && sg->no_status_split) && !(rq->res->crd && !custom_has_status(rq->res)))
+			object_field_copy(st->type, obj, old, "status");
+		if (sg && sg->prepare_update)
+			sg->prepare_update(rq, obj, old);
+		if (((sg && sg->generation) || rq->res->crd) && object_spec_changed(st->type, obj, old))
+			m->generation = om->generation + 1;
+	} else if (sg && sg->prepare_sub_update) {
+		sg->prepare_sub_update(rq, sub, obj, old);
+	} else if (!strcmp(sub, "status")) {
+		const struct schema_type *t = st->type;
+
+		/* everything but status and metadata is the old object's */
+		for (uint16_t i = 0; i < t->n_fields; i++) {
+			char name[128];
+
+			snprintf(name, sizeof name, "%.*s", STR_ARG(t->fields[i].name));
+			if (strcmp(name, "status") && strcmp(name, "metadata"))
+				object_field_copy(t, obj, old, name);
+		}
+		if (rq->res->crd) {
+			/* of metadata, a custom resource's status update changes managedFields only */
+			struct meta_v1_object_meta keep = *om;
+
+			keep.resource_version = m->resource_version;
+			keep.managed_fields.v = m->managed_fields.v;
+			keep.managed_fields.n = m->managed_fields.n;
+			keep.managed_fields.cap = m->managed_fields.cap;
+			*m = keep;
+		} else if (str_eqz(st->group, "apps") || str_eqz(st->group, "batch") || str_eqz(st->plural, "replicationcontrollers")) {
+			m->labels.v = om->labels.v;
+			m->labels.n = om->labels.n;
+			m->labels.cap = om->labels.cap;
+		}
+	}
+}
+
+static struct error *validate_update(struct request *rq, const char *sub, void *obj, const void *old)
+{
+	struct storage *st = rq->res->st;
+	const struct strategy *sg = st->strategy;
+	struct field_errors fe = {.arena = rq->a};
+
+	validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"));
+	if (rq->res->crd)
+		custom_validate(rq, obj, old, &fe);
+	else if (is_main(sub))
+		validate_object(&fe, st->type, obj, NULL);
+	if (is_main(sub) && sg && sg->validate_update)
+		sg->validate_update(rq, obj, old, &fe);
+	else if (is_main(sub) && sg && sg->validate)
+		sg->validate(rq, obj, &fe);
+	else if (sg && sg->validate_sub_update)
+		sg->validate_sub_update(rq, sub, obj, old, &fe);
+	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, meta_of(st, old)->name));
+	if (is_main(sub) && sg && sg->warn)
+		sg->warn(rq, obj, old);
+	if (sg && sg->canonicalize)
+		sg->canonicalize(rq, obj);
+	return NULL;
+}
+
+static struct error *check_preconditions(struct request *rq, const struct meta_v1_object_meta *om, struct str name, struct str uid, struct str rv)
+{
+	const struct api_resource *r = rq->res->api;
+
+	if (uid.n && !str_eq(uid, om->uid))
+		return err_conflict(r->group, r->plural, name,
+				    arena_printf(rq->a, "Precondition failed: UID in precondition: %.*s, UID in object meta: %.*s", STR_ARG(uid),
+						 STR_ARG(om->uid)).p);
+	if (rv.n && !str_eq(rv, om->resource_version))
+		return err_conflict(r->group, r->plural, name,
+				    arena_printf(rq->a, "Precondition failed: ResourceVersion in precondition: %.*s, ResourceVersion in object meta: "
+						 "%.*s", STR_ARG(rv), STR_ARG(om->resource_version)).p);
+	return NULL;
+}
+
+/* A renewal of a node's Lease: nothing but the time changed, so it need not wait for the disk. */
+static bool is_heartbeat(const struct storage *st, const void *obj, const void *old)
+{
+	const struct coordination_v1_lease *n = obj, *o = old;
+
+	return st->type == &coordination_v1_lease_type && str_eqz(n->metadata.namespace, "kube-node-lease") && n->spec.holder_identity &&
+	       o->spec.holder_identity && str_eq(*n->spec.holder_identity, *o->spec.holder_identity);
+}
+
+static bool should_delete(const struct storage *st, const void *obj, const void *old)
+{
+	const struct meta_v1_object_meta *m = meta_of(st, obj), *om = meta_of(st, old);
+
+	if (m->finalizers.n || !om->deletion_timestamp)
+		return false;
+	if (om->deletion_grace_period_seconds && *om->deletion_grace_period_seconds != 0)
+		return false;
+	if (st->type == &core_v1_namespace_type && ((const struct core_v1_namespace *)obj)->spec.finalizers.n)
+		return false;
+	return true;
+}
+
+static struct error *result_entry(struct request *rq, struct storage *st, struct cache_entry *entry, struct write_result *out)
+{
+	struct error *e = decode_entry(rq->a, st, entry, &out->obj);
+
+	if (!e)
+		out->json = block_ref(entry->json);
+	return e;
+}
+
+struct error *registry_update(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out)
+{
+	struct resource *res = rq->res;
+	struct storage *st = res->st;
+	const struct strategy *sg = st->strategy;
+	struct str cns = st->namespaced ? ns : STR_NULL;
+
+	memset(out, 0, sizeof *out);
+	for (int attempt = 0; attempt < UPDATE_RETRIES; attempt++) {
+		struct cache_entry *entry = NULL, *written = NULL;
+		void *old, *obj = NULL, *state = NULL;
+		struct meta_v1_object_meta *m, *om;
+		struct buf stored buf_cleanup = {0}, json buf_cleanup = {0};
+		struct admission ad;
+		struct error *e;
+		int64_t rev;
+		bool ok = false, unconditional, deleting;
+
+		TRY(cache_get(st->cache, cns, name, CACHE_CONSISTENT, 0, &entry));
+		if (!entry) {
+			if (!(u->flags & UPDATE_CREATE) && !(!u->sub && sg && sg->create_on_update))
+				return err_not_found(res->api->group, res->api->plural, name);
+			if (u->uid.n)
+				return err_conflict(res->api->group, res->api->plural, name,
+						    arena_printf(rq->a, "Precondition failed: UID in precondition: %.*s, UID in object meta: ",
+								 STR_ARG(u->uid)).p);
+			TRY(u->make(u->ctx, rq, NULL, &obj));
+			return registry_create(rq, obj, out);
+		}
+		e = decode_entry(rq->a, st, entry, &old);
+		rev = entry->rev;
+		cache_entry_unref(entry);
+		TRY(e);
+		om = meta_of(st, old);
+		om->resource_version = rv_text(rq->a, rev);
+		TRY(check_preconditions(rq, om, name, u->uid, u->rv));
+		TRY(u->make(u->ctx, rq, old, &obj));
+		m = meta_of(st, obj);
+		if (st->namespaced && !m->namespace.n)
+			m->namespace = ns;
+		if (!m->name.n)
+			m->name = name;
+		dedup_owners(rq, m);
+		unconditional = !m->resource_version.n || str_eqz(m->resource_version, "0");
+		if (unconditional) {
+			if (!u->retry && !(u->flags & UPDATE_UNCONDITIONAL) && sg && sg->no_unconditional_update) {
+				struct field_errors fe = {.arena = rq->a};
+
+				field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "resourceVersion"), STR("0x0"),
+						  "must be specified for an update");
+				return field_errors_status(&fe, res->api->group, res->api->kind, name);
+			}
+			m->resource_version = om->resource_version;
+		} else if (!str_eq(m->resource_version, om->resource_version)) {
+			int64_t v;
+
+			if (!str_to_i64(m->resource_version, &v))
+				return error_status(422, "Invalid", "%.*s \"%.*s\" is invalid: metadata.resourceVersion: Invalid value: \"%.*s\": "
+						    "must be a number", STR_ARG(res->api->kind), STR_ARG(name), STR_ARG(m->resource_version));
+			return err_conflict(res->api->group, res->api->plural, name, NULL);
+		}
+		if (res->crd)
+			TRY(custom_default_and_prune(rq, obj));
+		if (!u->apply)
+			TRY(manage_fields(rq, u->sub, old, obj));
+		ad = admission_of(rq, ADMIT_UPDATE, u->sub, ns, name, obj, old);
+		if (!(u->flags & UPDATE_NO_ADMISSION))
+			TRY(admission_admit(&ad));
+		before_update(rq, u->sub, obj, old);
+		if (!u->sub && sg && sg->begin_write)
+			TRY(sg->begin_write(rq, obj, old, rq->dry_run, &state));
+		e = validate_update(rq, u->sub, obj, old);
+		if (!e && !(u->flags & UPDATE_NO_ADMISSION))
+			e = admission_validate(&ad);
+		deleting = !e && should_delete(st, obj, old);
+		if (!e && !deleting) {
+			((struct str *)obj)[0] = ((struct str *)old)[0];
+			((struct str *)obj)[1] = ((struct str *)old)[1];
+			if (object_equal(st->type, obj, old)) {
+				/* nothing to write: answer what is there */
+				if (!u->sub && sg && sg->end_write)
+					sg->end_write(rq, obj, old, state, true);
+				TRY(cache_get(st->cache, cns, name, CACHE_ANY, 0, &written));
+				if (written && written->rev == rev) {
+					e = result_entry(rq, st, written, out);
+					cache_entry_unref(written);
+					return e;
+				}
+				cache_entry_unref(written);
+				continue;
+			}
+			encode(rq, st, obj, &stored, &json);
+			e = too_large(&stored);
+		}
+		if (!e && rq->dry_run) {
+			ok = true;
+		} else if (!e && deleting) {
+			e = cache_delete(st->cache, cns, name, rev, &ok, &written);
+		} else if (!e) {
+			int64_t lease = 0;
+
+			if (st->ttl_ms > 0)
+				e = event_lease(rq->s, st->ttl_ms, &lease);
+			if (!e)
+				e = cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&json), lease,
+					      is_heartbeat(st, obj, old) ? CACHE_NOSYNC : 0, &ok, &written);
+		}
+		if (!u->sub && sg && sg->end_write)
+			sg->end_write(rq, deleting && ok ? NULL : obj, old, state, ok && !e);
+		if (e)
+			return e;
+		if (!ok) {
+			cache_entry_unref(written);
+			if (unconditional || u->retry)
+				continue;
+			return err_conflict(res->api->group, res->api->plural, name, NULL);
+		}
+		out->obj = obj;
+		out->deleted = deleting;
+		if (written) {
+			m->resource_version = rv_text(rq->a, written->rev);
+			if (!deleting)
+				out->json = block_ref(written->json);
+			cache_entry_unref(written);
+		}
+		return NULL;
+	}
+	return err_conflict(res->api->group, res->api->plural, name, NULL);
+}
+
+/* ---- delete ---- */
+
+static bool has_finalizer(const struct meta_v1_object_meta *m, const char *name)
+{
+	for (uint32_t i = 0; i < m->finalizers.n; i++)
+		if (str_eqz(m->finalizers.v[i], name))
+			return true;
+	return false;
+}
+
+static void set_finalizer(struct arena *a, struct meta_v1_object_meta *m, const char *name, bool want)
+{
+	LIST(struct str) v = {0};
+
+	if (has_finalizer(m, name) == want)
+		return;
+	for (uint32_t i = 0; i < m->finalizers.n; i++)
+		if (!str_eqz(m->finalizers.v[i], name))
+			*arena_push(a, &v) = m->finalizers.v[i];
+	if (want)
+		*arena_push(a, &v) = str_from(name);
+	m->finalizers.v = v.v;
+	m->finalizers.n = v.n;
+	m->finalizers.cap = v.cap;
+}
+
+/* What the propagation policy makes of the garbage collector's finalizers; true when that is a change. */
+static bool gc_finalizers(struct request *rq, struct meta_v1_object_meta *m, const struct meta_v1_delete_options *o)
+{
+	const struct strategy *sg = rq->res->st->strategy;
+	bool orphan, foreground, had_o = has_finalizer(m, "orphan"), had_f = has_finalizer(m, "foregroundDeletion");
+
+	if (o->orphan_dependents) {
+		orphan = *o->orphan_dependents;
+		foreground = false;
+	} else if (o->propagation_policy) {
+		orphan = str_eqz(*o->propagation_policy, "Orphan");
+		foreground = str_eqz(*o->propagation_policy, "Foreground");
+	} else {
+		orphan = had_o || (!had_f && sg && sg->orphan_by_default);
+		foreground = had_f && !had_o;
+	}
+	set_finalizer(rq->a, m, "orphan", orphan);
+	set_finalizer(rq->a, m, "foregroundDeletion", foreground);
+	return had_o != orphan || had_f != foreground;
+}
+
+/* rest.BeforeDelete: *graceful, *pending. */
+static void before_delete(struct request *rq, void *obj, const struct meta_v1_delete_options *o, int64_t *grace, bool *graceful, bool *pending)
+{
+	struct storage *st = rq->res->st;
+	const struct strategy *sg = st->strategy;
+	struct meta_v1_object_meta *m = meta_of(st, obj);
+
+	*graceful = *pending = false;
+	*grace = o->grace_period_seconds ? *o->grace_period_seconds : -1;
+	if (!sg || !sg->graceful_delete) {
+		*grace = 0;
+		return;
+	}
+	if (m->deletion_timestamp) {
+		if (!m->deletion_grace_period_seconds)
+			return;
+		if (o->grace_period_seconds) {
+			int64_t period = *o->grace_period_seconds;
+
+			if (period < 0)
+				period = 1;
+			if (period >= *m->deletion_grace_period_seconds) {
+				*pending = true;
+				return;
+			}
+			struct api_time *t = arena_new(rq->a, struct api_time);
+
+			*t = *m->deletion_timestamp;
+			t->s += period - *m->deletion_grace_period_seconds;
+			m->deletion_timestamp = t;
+			m->deletion_grace_period_seconds = arena_new(rq->a, int64_t);
+			*m->deletion_grace_period_seconds = period;
+			*grace = period;
+			*graceful = true;
+			return;
+		}
+		*pending = true;
+		return;
+	}
+	if (!sg->graceful_delete(rq, obj, grace))
+		return;
+	m->deletion_timestamp = arena_new(rq->a, struct api_time);
+	*m->deletion_timestamp = time_now();
+	m->deletion_timestamp->s += *grace;
+	m->deletion_grace_period_seconds = arena_new(rq->a, int64_t);
+	*m->deletion_grace_period_seconds = *grace;
+	if (m->generation > 0)
+		m->generation++;
+	*graceful = true;
+}
+
+static void mark_deleting(struct request *rq, struct meta_v1_object_meta *m)
+{
+	struct api_time now = time_now();
+
+	if (!m->deletion_timestamp && m->generation > 0)
+		m->generation++;
+	if (!m->deletion_timestamp || m->deletion_timestamp->s > now.s) {
+		m->deletion_timestamp = arena_new(rq->a, struct api_time);
+		*m->deletion_timestamp = now;
+	}
+	m->deletion_grace_period_seconds = arena_new(rq->a, int64_t);
+}
+
+/* Namespaces end in two steps: Terminating first, gone when their finalizers are. */
+static bool namespace_terminating(struct request *rq, struct core_v1_namespace *n, const struct meta_v1_delete_options *o, bool *changed)
+{
+	*changed = false;
+	if (!n->metadata.deletion_timestamp) {
+		n->metadata.deletion_timestamp = arena_new(rq->a, struct api_time);
+		*n->metadata.deletion_timestamp = time_now();
+		n->status.phase = STR("Terminating");
+		if (o->orphan_dependents || o->propagation_policy)
+			gc_finalizers(rq, &n->metadata, o);
+		*changed = true;
+	}
+	return n->spec.finalizers.n || n->metadata.finalizers.n;
+}
+
+struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
+			      struct write_result *out)
+{
+	struct resource *res = rq->res;
+	struct storage *st = res->st;
+	const struct strategy *sg = st->strategy;
+	struct str cns = st->namespaced ? ns : STR_NULL;
+	bool admitted = false;
+	struct str uid = o->preconditions && o->preconditions->uid ? *o->preconditions->uid : STR_NULL;
+	struct str rv = o->preconditions && o->preconditions->resource_version ? *o->preconditions->resource_version : STR_NULL;
+
+	memset(out, 0, sizeof *out);
+	for (int attempt = 0; attempt < UPDATE_RETRIES; attempt++) {
+		struct cache_entry *entry, *written = NULL;
+		void *obj, *old;
+		struct meta_v1_object_meta *m;
+		bool graceful, pending, gc, immediately = true, write = false, ok = false;
+		int64_t grace, rev;
+		struct error *e;
+
+		TRY(cache_get(st->cache, cns, name, CACHE_CONSISTENT, 0, &entry));
+		if (!entry)
+			return err_not_found(res->api->group, res->api->plural, name);
+		rev = entry->rev;
+		e = decode_entry(rq->a, st, entry, &obj);
+		if (!e)
+			e = decode_entry(rq->a, st, entry, &old);
+		cache_entry_unref(entry);
+		TRY(e);
+		m = meta_of(st, obj);
+		m->resource_version = rv_text(rq->a, rev);
+		meta_of(st, old)->resource_version = m->resource_version;
+		TRY(check_preconditions(rq, m, name, uid, rv));
+		if (!admitted && !rq->internal) {
+			struct admission ad = admission_of(rq, ADMIT_DELETE, NULL, ns, name, NULL, old);
+
+			ad.delete_options = o;
+			TRY(admission_admit(&ad));
+			TRY(admission_validate(&ad));
+			admitted = true;
+		}
+		if (sg && sg->before_delete)
+			TRY(sg->before_delete(rq, obj));
+		if (st->type == &core_v1_namespace_type) {
+			bool keep = namespace_terminating(rq, obj, o, &write);
+
+			if (keep)
+				immediately = false;
+			else
+				write = false;
+			if (keep && !write) {
+				out->obj = obj;
+				return NULL;
+			}
+		} else {
+			before_delete(rq, obj, o, &grace, &graceful, &pending);
+			if (pending) {
+				out->obj = obj;
+				return NULL;
+			}
+			gc = gc_finalizers(rq, m, o);
+			if (graceful) {
+				write = true;
+				immediately = !m->finalizers.n && grace <= 0;
+				if (immediately)
+					write = false; /* the update would be followed by the delete at once */
+			} else if (m->finalizers.n) {
+				mark_deleting(rq, m);
+				write = true;
+				immediately = false;
+			}
+			(void)gc;
+		}
+		if (write && object_equal(st->type, obj, old)) {
+			out->obj = obj;
+			return NULL;
+		}
+		if (rq->dry_run) {
+			out->obj = obj;
+			out->deleted = immediately;
+			return NULL;
+		}
+		if (write) {
+			struct buf stored buf_cleanup = {0}, json buf_cleanup = {0};
+
+			encode(rq, st, obj, &stored, &json);
+			TRY(cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&json), 0, 0, &ok, &written));
+		} else {
+			TRY(cache_delete(st->cache, cns, name, rev, &ok, &written));
+		}
+		if (!ok) {
+			cache_entry_unref(written);
+			continue;
+		}
+		m->resource_version = rv_text(rq->a, written->rev);
+		cache_entry_unref(written);
+		if (immediately && sg && sg->end_write)
+			sg->end_write(rq, NULL, old, NULL, true);
+		out->obj = obj;
+		out->deleted = immediately;
+		return NULL;
+	}
+	return err_conflict(res->api->group, res->api->plural, name, NULL);
+}

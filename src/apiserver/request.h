@@ -1,0 +1,70 @@
+/*
+ * apiserver/request.h: what a request asks for: upstream's RequestInfo, the
+ * options in its query, and the formats it can read. Pure: no I/O, no server state.
+ */
+#ifndef SKIFF_APISERVER_REQUEST_H
+#define SKIFF_APISERVER_REQUEST_H
+
+#include "net/http.h"
+#include "schema/codec.h"
+
+struct request_info { /* as k8s.io/apiserver RequestInfo; strings live in the request's arena */
+	bool resource_request;
+	struct str path;         /* decoded, with the leading slash */
+	struct str verb;         /* get list watch create update patch delete deletecollection; lower-cased method else */
+	struct str api_prefix;   /* "api" or "apis" */
+	struct str group, version, ns, resource, subresource, name;
+	struct str rest;         /* behind the subresource, decoded, no leading slash: proxy paths */
+	struct str raw_rest;     /* the same, still percent-encoded, with its leading slash when there is one */
+	bool rest_slash;         /* a slash followed the subresource */
+	const char *label_selector, *field_selector; /* raw, for authorization */
+};
+/* Never fails: what is not under /api or /apis is a non-resource request. */
+void request_info_parse(struct arena *a, struct str method, struct str raw_path, struct str query, struct request_info *out);
+
+/* The query decoded once: parameters in order, names and values in the arena. */
+struct query_param {
+	struct str name, value;
+};
+struct query {
+	struct query_param *v;
+	size_t n;
+};
+#define QUERY_PARAMS_MAX 1000
+void query_parse(struct arena *a, struct str raw, struct query *out);
+struct str query_get(const struct query *q, const char *name); /* first; STR_NULL when absent */
+bool query_has(const struct query *q, const char *name);
+/* Go's ParseBool as upstream's conversion does it: absent false; present with "", "false" or "0" false, everything else true. */
+bool query_bool(const struct query *q, const char *name);
+/* Present and a decimal number; false when absent; *err when malformed (400). */
+bool query_int(const struct query *q, const char *name, int64_t *out, struct error **err);
+
+/* What the answer is converted to. */
+enum answer_as { ANSWER_OBJECT, ANSWER_TABLE, ANSWER_PARTIAL, ANSWER_PARTIAL_LIST };
+struct negotiated {
+	enum media_type media;
+	enum answer_as as;
+	bool pretty;
+	bool table_v1beta1;      /* as=Table;v=v1beta1: answered as v1beta1 */
+	struct str content_type; /* of the answer; a literal */
+	struct str discovery;    /* "v2", "v2beta1" for as=APIGroupDiscoveryList, else empty */
+	bool discovery_nopeer;
+};
+/* Accept and ?pretty and User-Agent. 406 NotAcceptable when nothing fits. `stream` for watches. */
+struct error *negotiate_answer(struct arena *a, const struct http_headers *h, const struct query *q, bool stream, bool allow_transform,
+			       struct negotiated *out);
+/* Content-Type of a body (empty: JSON); 415 UnsupportedMediaType. */
+struct error *negotiate_body(struct arena *a, struct str content_type, enum media_type *out);
+/* Accept-Encoding lists gzip. */
+bool accepts_gzip(const struct http_headers *h);
+
+/* One element of an Accept header. */
+struct accept_clause {
+	struct str type;          /* "application/json", lower case */
+	struct query params;      /* lower-case names */
+	double q;
+};
+/* Sorted by q, then order of appearance. At most 64. */
+size_t accept_parse(struct arena *a, struct str header, struct accept_clause **out);
+
+#endif

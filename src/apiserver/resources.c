@@ -1,0 +1,153 @@
+/* What is served: one entry a (group, version, plural), one storage a kind of object in the store. */
+#include "apiserver/convert.h"
+#include "apiserver/server.h"
+
+/* Keys in the store, where upstream's are not the plural. */
+static const struct {
+	const char *group, *plural, *prefix;
+} prefixes[] = {
+	{"", "replicationcontrollers", "controllers"},
+	{"", "endpoints", "services/endpoints"},
+	{"", "services", "services/specs"},
+	{"", "nodes", "minions"},
+	{"networking.k8s.io", "ingresses", "ingress"},
+	{"apiregistration.k8s.io", "apiservices", "apiregistration.k8s.io/apiservices"},
+	{"apiextensions.k8s.io", "customresourcedefinitions", "apiextensions.k8s.io/customresourcedefinitions"},
+};
+
+/* Resources that are kept nowhere. */
+static bool is_virtual(const struct api_resource *r)
+{
+	return !(r->verbs & VERB_GET) || str_eqz(r->plural, "componentstatuses") || str_eqz(r->plural, "bindings");
+}
+
+static void path_key(char *out, size_t n, struct str group, struct str version, struct str plural)
+{
+	snprintf(out, n, "%.*s/%.*s/%.*s", STR_ARG(group), STR_ARG(version), STR_ARG(plural));
+}
+
+struct resource *resource_find(struct apiserver *s, struct str group, struct str version, struct str plural)
+{
+	char key[700];
+
+	path_key(key, sizeof key, group, version, plural);
+	return map_get(&s->by_path, str_from(key));
+}
+
+struct storage *storage_find(struct apiserver *s, struct str group, struct str plural)
+{
+	char key[700];
+
+	snprintf(key, sizeof key, "%.*s/%.*s", STR_ARG(group), STR_ARG(plural));
+	return map_get(&s->storages, str_from(key));
+}
+
+struct resource *resource_any(struct apiserver *s, struct str group, struct str plural)
+{
+	for (size_t i = 0; i < s->n_resources; i++)
+		if (str_eq(s->resources[i]->api->group, group) && str_eq(s->resources[i]->api->plural, plural))
+			return s->resources[i];
+	return crd_resource_any(s, group, plural);
+}
+
+struct resource *resource_for_kind(struct apiserver *s, struct str group, struct str version, struct str kind)
+{
+	for (size_t i = 0; i < s->n_resources; i++) {
+		const struct api_resource *r = s->resources[i]->api;
+
+		if (str_eq(r->kind, kind) && str_eq(r->group, group) && (!version.n || str_eq(r->version, version)) && s->resources[i]->st)
+			return s->resources[i];
+	}
+	return crd_resource_for_kind(s, group, version, kind);
+}
+
+struct str storage_key(struct arena *a, const struct storage *st, struct str ns, struct str name)
+{
+	if (st->namespaced)
+		return arena_printf(a, "%.*s%.*s/%.*s", STR_ARG(st->prefix), STR_ARG(ns), STR_ARG(name));
+	return arena_printf(a, "%.*s%.*s", STR_ARG(st->prefix), STR_ARG(name));
+}
+
+/* The version objects of a resource are stored in, where it is served in several. */
+static const struct api_resource *storage_version(const struct api_resource *r)
+{
+	if (str_eqz(r->group, "events.k8s.io"))
+		return &core_v1_events_resource;
+	if (str_eqz(r->group, "autoscaling"))
+		return &autoscaling_v2_horizontalpodautoscalers_resource;
+	return r;
+}
+
+static struct error *storage_make(struct apiserver *s, const struct api_resource *r, struct storage **out)
+{
+	struct storage *st = storage_find(s, r->group, r->plural);
+	struct cache_resource cr = {0};
+	const char *place = NULL;
+	char key[700];
+
+	if (st) {
+		*out = st;
+		return NULL;
+	}
+	st = arena_new(&s->arena, struct storage);
+	for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+		if (str_eqz(r->group, prefixes[i].group) && str_eqz(r->plural, prefixes[i].plural))
+			place = prefixes[i].prefix;
+	st->group = r->group;
+	st->plural = r->plural;
+	st->prefix = place ? arena_printf(&s->arena, "/registry/%s/", place) :
+			     arena_printf(&s->arena, "/registry/%.*s/", STR_ARG(r->plural));
+	st->type = r->type;
+	st->kind = r->kind;
+	st->api_version = r->group.n ? arena_printf(&s->arena, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : r->version;
+	st->namespaced = r->namespaced;
+	st->strategy = strategy_find(r->group, r->plural);
+	st->ttl_ms = str_eqz(r->plural, "events") ? s->o.event_ttl_ms : 0;
+	st->json_prefix = arena_printf(&s->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",", STR_ARG(st->kind), STR_ARG(st->api_version));
+	cr.prefix = st->prefix;
+	cr.group = r->group;
+	cr.version = r->version;
+	cr.kind = r->kind;
+	cr.type = r->type;
+	cr.namespaced = r->namespaced;
+	cr.node_field = -1;
+	if (st->strategy) {
+		cr.fields = st->strategy->fields;
+		cr.n_fields = st->strategy->n_fields;
+		cr.node_field = (int8_t)(st->strategy->node_field - 1);
+	}
+	TRY(error_wrap(cache_new(s->store, &cr, &st->cache), "reading %.*s", STR_ARG(st->prefix)));
+	snprintf(key, sizeof key, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->plural));
+	map_set(&s->storages, str_from(key), st);
+	*out = st;
+	return NULL;
+}
+
+struct error *resources_init(struct apiserver *s)
+{
+	s->resources = arena_array(&s->arena, struct resource *, n_api_resources);
+	for (size_t i = 0; i < n_api_resources; i++) {
+		const struct api_resource *r = api_resources[i], *sv = storage_version(r);
+		struct resource *res = arena_new(&s->arena, struct resource);
+		char key[700];
+
+		res->api = r;
+		res->api_version = r->group.n ? arena_printf(&s->arena, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : r->version;
+		res->defaults = true;
+		if (!is_virtual(r))
+			TRY(storage_make(s, sv, &res->st));
+		if (sv != r) {
+			if (str_eqz(r->group, "events.k8s.io")) {
+				res->to_storage = convert_events_to_core;
+				res->from_storage = convert_core_to_events;
+			} else if (str_eqz(r->version, "v1")) {
+				res->to_storage = convert_hpa_v1_to_v2;
+				res->from_storage = convert_hpa_v2_to_v1;
+			}
+		}
+		path_key(key, sizeof key, r->group, r->version, r->plural);
+		map_set(&s->by_path, str_from(key), res);
+		s->resources[s->n_resources++] = res;
+	}
+	return NULL;
+}

@@ -1,0 +1,322 @@
+/* Answers: formats, conversions, compression, headers. */
+#include <zlib.h>
+#include "apiserver/server.h"
+#include "schema/table.h"
+
+#define GZIP_THRESHOLD (128 * 1024) /* upstream's defaultGzipThresholdBytes */
+
+void request_warn(struct request *rq, const char *fmt, ...)
+{
+	va_list ap;
+	struct str w;
+
+	va_start(ap, fmt);
+	w = arena_vprintf(rq->a, fmt, ap);
+	va_end(ap);
+	if (rq->warnings.n >= WARNINGS_MAX)
+		return;
+	for (uint32_t i = 0; i < rq->warnings.n; i++)
+		if (str_eq(rq->warnings.v[i], w))
+			return;
+	*arena_push(rq->a, &rq->warnings) = w;
+}
+
+/* RFC 7234 quoted-string; controls become spaces, as upstream's NewWarningHeader refuses them. */
+static void warning_append(struct buf *b, struct str w)
+{
+	buf_puts(b, b->n ? ", 299 - \"" : "299 - \"");
+	for (size_t i = 0; i < w.n; i++) {
+		unsigned char c = (unsigned char)w.p[i];
+
+		if (c == '"' || c == '\\')
+			buf_putc(b, '\\');
+		buf_putc(b, c < 0x20 ? ' ' : (char)c);
+	}
+	buf_putc(b, '"');
+}
+
+void respond_headers(struct request *rq)
+{
+	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	http_set_header(rq->x, "cache-control", STR("no-cache, private"));
+	if (rq->warnings.n) {
+		struct buf b buf_cleanup = {0};
+		size_t total = 0;
+
+		for (uint32_t i = 0; i < rq->warnings.n; i++) {
+			/* upstream cuts at 4 KiB altogether */
+			total += rq->warnings.v[i].n;
+			if (total > 4096 && i)
+				break;
+			warning_append(&b, str_sub(rq->warnings.v[i], 0, 4096));
+		}
+		http_set_header(rq->x, "warning", buf_view(&b));
+	}
+}
+
+static struct error *respond_gzip(struct request *rq, int status, struct iovec *iov, int n)
+{
+	enum { CHUNK = 64 * 1024 };
+	z_stream z = {0};
+	struct error *e = NULL;
+	char *out;
+
+	/* level 1, as upstream */
+	if (deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+		return err_internal("gzip cannot start");
+	out = xmalloc(CHUNK);
+	http_set_header(rq->x, "content-encoding", STR("gzip"));
+	http_set_header(rq->x, "vary", STR("Accept-Encoding"));
+	e = http_start(rq->x, status);
+	z.next_out = (Bytef *)out;
+	z.avail_out = CHUNK;
+	for (int i = 0; !e && i <= n; i++) {
+		int flush = i == n ? Z_FINISH : Z_NO_FLUSH, r;
+
+		z.next_in = i == n ? NULL : (Bytef *)iov[i].iov_base;
+		z.avail_in = i == n ? 0 : (uInt)iov[i].iov_len;
+		do {
+			r = deflate(&z, flush);
+			if (z.avail_out == 0 || r == Z_STREAM_END) {
+				e = http_write(rq->x, str_of(out, CHUNK - z.avail_out));
+				z.next_out = (Bytef *)out;
+				z.avail_out = CHUNK;
+			}
+		} while (!e && (z.avail_in || (flush == Z_FINISH && r != Z_STREAM_END)));
+	}
+	deflateEnd(&z);
+	free(out);
+	return e ? e : http_end(rq->x);
+}
+
+struct error *respond_iov(struct request *rq, int status, struct str content_type, struct iovec *iov, int n)
+{
+	size_t total = 0;
+
+	rq->status = status;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", content_type);
+	for (int i = 0; i < n; i++)
+		total += iov[i].iov_len;
+	if (total > GZIP_THRESHOLD && accepts_gzip(&rq->x->headers))
+		return respond_gzip(rq, status, iov, n);
+	return http_respond_iov(rq->x, status, iov, n);
+}
+
+struct error *respond_bytes(struct request *rq, int status, struct str content_type, struct str body)
+{
+	struct iovec iov = {(void *)(uintptr_t)body.p, body.n};
+
+	return respond_iov(rq, status, content_type, &iov, body.n ? 1 : 0);
+}
+
+void pretty_json(struct buf *out, struct str json)
+{
+	int depth = 0;
+	bool in_string = false, empty;
+
+#define NEWLINE()                                                                                                                       \
+	do {                                                                                                                            \
+		buf_putc(out, '\n');                                                                                                    \
+		for (int k_ = 0; k_ < depth; k_++)                                                                                      \
+			buf_append(out, "  ", 2);                                                                                       \
+	} while (0)
+	for (size_t i = 0; i < json.n; i++) {
+		char c = json.p[i];
+
+		if (in_string) {
+			buf_putc(out, c);
+			if (c == '\\' && i + 1 < json.n)
+				buf_putc(out, json.p[++i]);
+			else if (c == '"')
+				in_string = false;
+			continue;
+		}
+		switch (c) {
+		case '"':
+			in_string = true;
+			buf_putc(out, c);
+			break;
+		case '{':
+		case '[':
+			buf_putc(out, c);
+			empty = i + 1 < json.n && (json.p[i + 1] == '}' || json.p[i + 1] == ']');
+			if (empty) {
+				buf_putc(out, json.p[++i]);
+			} else {
+				depth++;
+				NEWLINE();
+			}
+			break;
+		case '}':
+		case ']':
+			depth--;
+			NEWLINE();
+			buf_putc(out, c);
+			break;
+		case ',':
+			buf_putc(out, c);
+			NEWLINE();
+			break;
+		case ':':
+			buf_append(out, ": ", 2);
+			break;
+		case ' ':
+		case '\n':
+		case '\t':
+		case '\r':
+			break;
+		default:
+			buf_putc(out, c);
+		}
+	}
+#undef NEWLINE
+}
+
+/* JSON text in whatever of the JSON-like formats was negotiated. */
+struct error *respond_json(struct request *rq, int status, struct str json)
+{
+	struct buf b buf_cleanup = {0};
+
+	switch (rq->out.media) {
+	case MEDIA_YAML:
+		TRY(json_to_yaml(json, &b));
+		return respond_bytes(rq, status, rq->out.content_type, buf_view(&b));
+	case MEDIA_CBOR:
+		TRY(json_to_cbor(json, &b));
+		return respond_bytes(rq, status, rq->out.content_type, buf_view(&b));
+	default:
+		break;
+	}
+	if (rq->out.pretty) {
+		pretty_json(&b, json);
+		return respond_bytes(rq, status, STR("application/json"), buf_view(&b));
+	} else {
+		struct iovec iov[2] = {{(void *)(uintptr_t)json.p, json.n}, {"\n", 1}};
+
+		return respond_iov(rq, status, STR("application/json"), iov, 2);
+	}
+}
+
+struct error *respond_struct(struct request *rq, int status, const struct schema_type *t, const void *obj)
+{
+	struct buf b buf_cleanup = {0};
+
+	if (rq->out.media == MEDIA_PROTOBUF) {
+		object_encode(&b, MEDIA_PROTOBUF, t, obj);
+		return respond_bytes(rq, status, rq->out.content_type, buf_view(&b));
+	}
+	json_encode(&b, t, obj);
+	return respond_json(rq, status, buf_view(&b));
+}
+
+void respond_error(struct request *rq, struct error *e)
+{
+	struct meta_v1_status st;
+	struct error *w;
+
+	if (!e)
+		return;
+	if (error_is_sys(e, ECANCELED) && !rq->s->stopping) {
+		/* the client has gone: nobody to answer */
+		rq->status = rq->status ? rq->status : 499;
+		error_free(e);
+		return;
+	}
+	if (error_is_sys(e, ETIMEDOUT) && !e->status) {
+		error_free(e);
+		e = error_status(504, "Timeout", "Timeout: request did not complete within the allotted timeout");
+	}
+	if (http_started(rq->x)) {
+		log_v(2, "%.*s %.*s failed after its answer began: %s", STR_ARG(rq->x->method), STR_ARG(rq->info.path),
+		      error_message(e));
+		error_free(e);
+		return;
+	}
+	status_from_error(rq->a, e, &st);
+	if (e->retry_after_seconds)
+		http_set_header(rq->x, "retry-after", arena_printf(rq->a, "%d", e->retry_after_seconds));
+	if (e->status == 401)
+		http_set_header(rq->x, "www-authenticate", STR("Bearer realm=\"kubernetes-master\""));
+	if (e->status == 403)
+		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	if (st.code >= 500)
+		log_warn("%.*s %.*s: %d %s", STR_ARG(rq->x->method), STR_ARG(rq->info.path), st.code, error_message(e));
+	error_free(e);
+	rq->out.as = ANSWER_OBJECT;
+	fiber_shield_begin();
+	w = respond_struct(rq, st.code, &meta_v1_status_type, &st);
+	fiber_shield_end();
+	if (w) {
+		log_v(2, "answering %.*s: %s", STR_ARG(rq->info.path), error_message(w));
+		error_free(w);
+	}
+}
+
+struct error *respond_success(struct request *rq, struct resource *res, struct str name, struct str uid)
+{
+	struct meta_v1_status st = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success")};
+	struct meta_v1_status_details d = {0};
+
+	if (name.n) {
+		d.name = name;
+		d.group = res->api->group;
+		d.kind = res->api->plural;
+		d.uid = uid;
+		st.details = &d;
+	}
+	rq->out.as = ANSWER_OBJECT;
+	return respond_struct(rq, 200, &meta_v1_status_type, &st);
+}
+
+static enum table_object table_include(const struct request *rq)
+{
+	struct str v = query_get(&rq->q, "includeObject");
+
+	if (str_eqz(v, "None"))
+		return TABLE_OBJECT_NONE;
+	if (str_eqz(v, "Object"))
+		return TABLE_OBJECT_FULL;
+	return TABLE_OBJECT_METADATA;
+}
+
+struct error *respond_object(struct request *rq, int status, struct resource *res, void *obj)
+{
+	const struct schema_type *t = res->api->type;
+	void *out = obj;
+	struct buf b buf_cleanup = {0};
+
+	if (res->from_storage) {
+		out = arena_alloc(rq->a, t->size);
+		res->from_storage(rq->a, obj, out);
+	}
+	if (res->st->strategy && res->st->strategy->decorate)
+		res->st->strategy->decorate(rq, obj);
+	((struct str *)out)[0] = res->api->kind;
+	((struct str *)out)[1] = res->api_version;
+	switch (rq->out.as) {
+	case ANSWER_TABLE: {
+		struct table_options o = {.object = table_include(rq), .now = time_now(), .api_version = res->api_version,
+					  .kind = res->api->kind};
+		struct meta_v1_list_meta lm = {.resource_version = object_meta(t, out)->resource_version};
+
+		table_for(rq, res, &o);
+		table_begin(&b, res->crd ? NULL : res->api, &o, &lm);
+		table_append(rq, &b, res, &o, out, true);
+		table_end(&b);
+		return respond_json(rq, status, buf_view(&b));
+	}
+	case ANSWER_PARTIAL: {
+		struct meta_v1_partial_object_metadata p = {.kind = STR("PartialObjectMetadata"),
+							    .api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") :
+												   STR("meta.k8s.io/v1"),
+							    .metadata = *object_meta(t, out)};
+
+		return respond_struct(rq, status, &meta_v1_partial_object_metadata_type, &p);
+	}
+	case ANSWER_PARTIAL_LIST:
+		return error_status(406, "NotAcceptable", "PartialObjectMetadataList may not be requested for a single object");
+	default:
+		return respond_struct(rq, status, t, out);
+	}
+}

@@ -1,0 +1,797 @@
+/* get, list and watch: bytes of the watch cache, written out; other formats made from them. */
+#include "apiserver/authn.h"
+#include "apiserver/custom.h"
+#include "apiserver/server.h"
+#include "schema/table.h"
+
+/* ---- rows and conversions shared by the verbs ---- */
+
+/* Cached JSON decoded, in the request's version, kind and apiVersion set. */
+static struct error *decode_as(struct arena *a, struct resource *res, struct str json, void **out)
+{
+	struct storage *st = res->st;
+	void *o = arena_alloc(a, st->type->size);
+
+	TRY(json_decode(a, st->type, json, NULL, o));
+	if (res->from_storage) {
+		void *v = arena_alloc(a, res->api->type->size);
+
+		res->from_storage(a, o, v);
+		o = v;
+	}
+	((struct str *)o)[0] = res->api->kind;
+	((struct str *)o)[1] = res->api_version;
+	*out = o;
+	return NULL;
+}
+
+/* The cached bytes are what the request's version looks like. */
+static bool bytes_fit(const struct resource *res)
+{
+	return !res->from_storage && !(res->st->strategy && res->st->strategy->decorate) && (!res->crd || custom_is_storage_version(res));
+}
+
+static struct str as_json(struct buf *b, struct arena *a, struct resource *res, struct str json, struct error **e)
+{
+	void *o;
+
+	*e = decode_as(a, res, json, &o);
+	if (*e)
+		return STR_NULL;
+	b->n = 0;
+	json_encode(b, res->api->type, o);
+	return buf_view(b);
+}
+
+static enum table_object include_object(const struct request *rq)
+{
+	struct str v = query_get(&rq->q, "includeObject");
+
+	return str_eqz(v, "None") ? TABLE_OBJECT_NONE : str_eqz(v, "Object") ? TABLE_OBJECT_FULL : TABLE_OBJECT_METADATA;
+}
+
+void table_for(struct request *rq, struct resource *res, struct table_options *o)
+{
+	(void)rq;
+	if (res->crd)
+		custom_columns(res, o);
+}
+
+void table_append(struct request *rq, struct buf *b, struct resource *res, const struct table_options *o, const void *obj, bool first)
+{
+	struct arena tmp arena_cleanup = {0};
+
+	if (res->crd) {
+		struct jv v;
+
+		jv_from_object(&tmp, res->api->type, obj, &v);
+		table_row_tree(b, &tmp, o, &v, first);
+	} else {
+		table_row(b, &tmp, res->api, o, obj, first);
+	}
+	(void)rq;
+}
+
+static void partial_of(struct request *rq, struct resource *res, void *obj, struct meta_v1_partial_object_metadata *p)
+{
+	memset(p, 0, sizeof *p);
+	p->kind = STR("PartialObjectMetadata");
+	p->api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
+	p->metadata = *object_meta(res->api->type, obj);
+}
+
+/* ---- get ---- */
+
+static struct error *rv_param(struct request *rq, enum cache_mode *mode, int64_t *rev)
+{
+	struct str rv = query_get(&rq->q, "resourceVersion");
+
+	*rev = 0;
+	if (!rv.n) {
+		*mode = CACHE_CONSISTENT;
+		return NULL;
+	}
+	if (!str_to_i64(rv, rev) || *rev < 0)
+		return error_status(400, "BadRequest", "resourceVersion: Invalid value: \"%.*s\": strconv.ParseUint: parsing \"%.*s\": invalid syntax",
+				    STR_ARG(rv), STR_ARG(rv));
+	*mode = *rev == 0 ? CACHE_ANY : CACHE_AT_LEAST;
+	return NULL;
+}
+
+struct error *rest_get(struct request *rq)
+{
+	struct resource *res = rq->res;
+	struct cache_entry *e;
+	enum cache_mode mode;
+	int64_t rev;
+	struct error *err;
+	void *obj;
+
+	TRY(rv_param(rq, &mode, &rev));
+	TRY(cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e));
+	if (!e)
+		return err_not_found(res->api->group, res->api->plural, rq->info.name);
+	if (rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && !rq->out.pretty && bytes_fit(res)) {
+		struct str json = cache_entry_json(e);
+		struct iovec iov[2] = {{(void *)(uintptr_t)json.p, json.n}, {"\n", 1}};
+
+		err = respond_iov(rq, 200, STR("application/json"), iov, 2);
+		cache_entry_unref(e);
+		return err;
+	}
+	obj = arena_alloc(rq->a, res->st->type->size);
+	err = json_decode(rq->a, res->st->type, arena_str(rq->a, cache_entry_json(e)), NULL, obj);
+	cache_entry_unref(e);
+	return err ? err : respond_object(rq, 200, res, obj);
+}
+
+/* ---- list ---- */
+
+struct list_opts {
+	enum cache_mode mode;
+	int64_t rev, limit;
+	struct str after;         /* key to continue behind */
+	bool inconsistent;        /* a continue token without a revision */
+	bool has_selector;
+	struct cache_filter filter;
+};
+
+static struct error *invalid_list_options(struct field_errors *fe)
+{
+	return field_errors_status(fe, STR("meta.k8s.io"), STR("ListOptions"), STR(""));
+}
+
+static struct error *parse_selectors(struct request *rq, struct cache_filter *f)
+{
+	struct str ls = query_get(&rq->q, "labelSelector"), fs = query_get(&rq->q, "fieldSelector");
+
+	memset(f, 0, sizeof *f);
+	if (ls.n) {
+		struct error *e = label_selector_parse(rq->a, ls, &f->labels);
+
+		if (e)
+			return e->status ? e : error_wrap(e, "unable to parse requirement");
+	}
+	if (fs.n) {
+		TRY(field_selector_parse(rq->a, fs, &f->fields));
+		TRY(cache_check_fields(rq->res->st->cache, f->fields));
+	}
+	return NULL;
+}
+
+/* Continue tokens are upstream's: base64url of {"v":"meta.k8s.io/v1","rv":REV,"start":"KEY\0"}. */
+static struct str continue_encode(struct arena *a, int64_t rev, struct str key)
+{
+	struct buf json buf_cleanup = {0}, out buf_cleanup = {0};
+
+	buf_printf(&json, "{\"v\":\"meta.k8s.io/v1\",\"rv\":%lld,\"start\":", (long long)rev);
+	jv_encode_string(&json, key);
+	json.n--; /* the quote: the key's end is a NUL, as upstream writes it */
+	buf_puts(&json, "\\u0000\"}");
+	base64url_encode(&out, buf_view(&json));
+	return arena_str(a, buf_view(&out));
+}
+
+static struct error *continue_decode(struct arena *a, struct str token, int64_t *rev, struct str *after)
+{
+	struct str json, start;
+	struct jv v;
+	const struct jv *rv;
+	struct error *e;
+
+	if (!base64url_decode(a, token, &json))
+		return err_bad_request("invalid continue token: illegal base64 data");
+	e = jv_parse(a, json, NULL, &v);
+	if (e) {
+		error_free(e);
+		return err_bad_request("continue key is not valid: invalid token");
+	}
+	if (!str_eqz(jv_str(jv_get(&v, STR("v"))), "meta.k8s.io/v1"))
+		return err_bad_request("continue key is not valid: server does not recognize this encoded version");
+	rv = jv_get(&v, STR("rv"));
+	start = jv_str(jv_get(&v, STR("start")));
+	if (!jv_is(rv, JV_INT) || rv->i == 0)
+		return err_bad_request("continue key is not valid: incorrect encoded start resourceVersion");
+	if (!start.n || str_contains(start, STR("..")))
+		return err_bad_request("continue key is not valid: start key is invalid");
+	if (start.p[start.n - 1] == '\0')
+		start.n--;
+	*rev = rv->i;
+	*after = start;
+	return NULL;
+}
+
+static struct error *list_options(struct request *rq, struct list_opts *o)
+{
+	struct str rv = query_get(&rq->q, "resourceVersion"), match = query_get(&rq->q, "resourceVersionMatch"),
+		   cont = query_get(&rq->q, "continue");
+	struct field_errors fe = {.arena = rq->a};
+	struct error *e;
+	static const struct str matches[] = {STR_INIT("Exact"), STR_INIT("NotOlderThan"), STR_INIT("")};
+
+	memset(o, 0, sizeof *o);
+	query_int(&rq->q, "limit", &o->limit, &e);
+	TRY(e);
+	if (match.n) {
+		if (!rv.n)
+			field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch is forbidden unless resourceVersion is "
+					"provided");
+		if (cont.n)
+			field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch is forbidden when continue is provided");
+		if (!str_eqz(match, "Exact") && !str_eqz(match, "NotOlderThan"))
+			field_not_supported(&fe, FIELD_ROOT("resourceVersionMatch"), match, matches, 3);
+		if (str_eqz(match, "Exact") && str_eqz(rv, "0"))
+			field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch \"exact\" is forbidden for "
+					"resourceVersion \"0\"");
+	}
+	if (query_has(&rq->q, "sendInitialEvents"))
+		field_forbidden(&fe, FIELD_ROOT("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+	TRY(invalid_list_options(&fe));
+	TRY(rv_param(rq, &o->mode, &o->rev));
+	if (o->mode == CACHE_AT_LEAST && str_eqz(match, "Exact"))
+		o->mode = CACHE_EXACT;
+	else if (o->mode == CACHE_AT_LEAST && !match.n && o->limit > 0)
+		o->mode = CACHE_EXACT; /* legacy: a limit with a version is an exact list */
+	if (cont.n) {
+		if (rv.n && !str_eqz(rv, "0"))
+			return err_bad_request("specifying resource version is not allowed when using continue");
+		TRY(continue_decode(rq->a, cont, &o->rev, &o->after));
+		if (o->rev < 0) {
+			o->mode = CACHE_CONSISTENT;
+			o->rev = 0;
+			o->inconsistent = true;
+		} else {
+			o->mode = CACHE_EXACT;
+		}
+	}
+	TRY(parse_selectors(rq, &o->filter));
+	o->has_selector = o->filter.labels || o->filter.fields;
+	return NULL;
+}
+
+/* Key of continue tokens for a list within a namespace is relative to it, as upstream's to its prefix. */
+static struct str after_key(struct request *rq, const struct list_opts *o)
+{
+	if (!o->after.n || !rq->res->st->namespaced || !rq->info.ns.n)
+		return o->after;
+	return arena_printf(rq->a, "%.*s/%.*s", STR_ARG(rq->info.ns), STR_ARG(o->after));
+}
+
+static void varint(struct buf *b, uint64_t v)
+{
+	while (v >= 0x80) {
+		buf_putc(b, (char)(v | 0x80));
+		v >>= 7;
+	}
+	buf_putc(b, (char)v);
+}
+
+static void pb_bytes(struct buf *b, unsigned field, struct str s)
+{
+	varint(b, (uint64_t)field << 3 | 2);
+	varint(b, s.n);
+	buf_str(b, s);
+}
+
+/* runtime.Unknown around raw message bytes: k8s\0 + {1: TypeMeta{1: apiVersion, 2: kind}, 2: raw, 3: "", 4: ""} */
+static void envelope_head(struct buf *b, struct str api_version, struct str kind, size_t raw)
+{
+	struct buf tm buf_cleanup = {0};
+
+	buf_append(b, "k8s\0", 4);
+	pb_bytes(&tm, 1, api_version);
+	pb_bytes(&tm, 2, kind);
+	pb_bytes(b, 1, buf_view(&tm));
+	varint(b, 2 << 3 | 2);
+	varint(b, raw);
+}
+
+struct list_page {
+	const struct cache_entry **v;
+	size_t n;
+	struct meta_v1_list_meta meta;
+};
+
+static struct error *list_protobuf(struct request *rq, struct resource *res, const struct list_page *p)
+{
+	struct buf raw buf_cleanup = {0}, one buf_cleanup = {0}, head buf_cleanup = {0};
+	struct arena tmp arena_cleanup = {0};
+	struct iovec iov[3];
+
+	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
+	pb_bytes(&raw, 1, buf_view(&one));
+	for (size_t i = 0; i < p->n; i++) {
+		void *o;
+
+		arena_reset(&tmp);
+		TRY(decode_as(&tmp, res, cache_entry_json(p->v[i]), &o));
+		one.n = 0;
+		pb_encode(&one, res->api->type, o);
+		pb_bytes(&raw, 2, buf_view(&one));
+		if (i % 256 == 255)
+			fiber_yield();
+	}
+	envelope_head(&head, res->api_version, res->api->list_kind, raw.n);
+	iov[0] = (struct iovec){head.p, head.n};
+	iov[1] = (struct iovec){raw.p, raw.n};
+	iov[2] = (struct iovec){"\x1a\0\x22\0", 4};
+	return respond_iov(rq, 200, rq->out.content_type, iov, 3);
+}
+
+static void list_head(struct buf *b, struct str kind, struct str api_version, const struct meta_v1_list_meta *m)
+{
+	buf_puts(b, "{\"kind\":\"");
+	buf_str(b, kind);
+	buf_puts(b, "\",\"apiVersion\":\"");
+	buf_str(b, api_version);
+	buf_puts(b, "\",\"metadata\":");
+	json_encode(b, &meta_v1_list_meta_type, m);
+	buf_puts(b, ",\"items\":[");
+}
+
+static struct error *list_objects(struct request *rq, struct resource *res, const struct list_page *p)
+{
+	struct buf head buf_cleanup = {0}, all buf_cleanup = {0}, one buf_cleanup = {0};
+	struct str skip = res->st->json_prefix;
+	struct arena tmp arena_cleanup = {0};
+
+	list_head(&head, res->api->list_kind, res->api_version, &p->meta);
+	if (rq->out.media == MEDIA_JSON && !rq->out.pretty && bytes_fit(res)) {
+		struct iovec *iov = arena_array(rq->a, struct iovec, p->n * 2 + 2);
+		int n = 0;
+
+		iov[n++] = (struct iovec){head.p, head.n};
+		for (size_t i = 0; i < p->n; i++) {
+			struct str json = cache_entry_json(p->v[i]);
+
+			if (!res->crd && str_has_prefix(json, skip)) {
+				/* items of typed lists carry no kind and apiVersion */
+				iov[n++] = (struct iovec){i ? ",{" : "{", i ? 2 : 1};
+				json = str_sub(json, skip.n, json.n);
+			} else if (i) {
+				iov[n++] = (struct iovec){",", 1};
+			}
+			iov[n++] = (struct iovec){(void *)(uintptr_t)json.p, json.n};
+		}
+		iov[n++] = (struct iovec){"]}\n", 3};
+		return respond_iov(rq, 200, STR("application/json"), iov, n);
+	}
+	buf_str(&all, buf_view(&head));
+	for (size_t i = 0; i < p->n; i++) {
+		struct str json = cache_entry_json(p->v[i]);
+		struct error *e = NULL;
+
+		arena_reset(&tmp);
+		if (!bytes_fit(res)) {
+			void *o;
+
+			e = decode_as(&tmp, res, json, &o);
+			if (e)
+				return e;
+			if (!res->crd)
+				((struct str *)o)[0] = ((struct str *)o)[1] = STR_NULL;
+			one.n = 0;
+			json_encode(&one, res->api->type, o);
+			json = buf_view(&one);
+		} else if (!res->crd && str_has_prefix(json, skip)) {
+			one.n = 0;
+			buf_putc(&one, '{');
+			buf_str(&one, str_sub(json, skip.n, json.n));
+			json = buf_view(&one);
+		}
+		if (i)
+			buf_putc(&all, ',');
+		buf_str(&all, json);
+		if (i % 256 == 255)
+			fiber_yield();
+	}
+	buf_puts(&all, "]}");
+	return respond_json(rq, 200, buf_view(&all));
+}
+
+static struct error *list_table(struct request *rq, struct resource *res, const struct list_page *p)
+{
+	struct buf b buf_cleanup = {0};
+	struct arena tmp arena_cleanup = {0};
+	struct table_options o = {.object = include_object(rq), .now = time_now(), .api_version = res->api_version, .kind = res->api->kind};
+
+	table_for(rq, res, &o);
+	table_begin(&b, res->crd ? NULL : res->api, &o, &p->meta);
+	for (size_t i = 0; i < p->n; i++) {
+		void *obj;
+
+		arena_reset(&tmp);
+		TRY(decode_as(&tmp, res, cache_entry_json(p->v[i]), &obj));
+		table_append(rq, &b, res, &o, obj, i == 0);
+		if (i % 256 == 255)
+			fiber_yield();
+	}
+	table_end(&b);
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+static struct error *list_partial(struct request *rq, struct resource *res, const struct list_page *p)
+{
+	struct buf b buf_cleanup = {0}, raw buf_cleanup = {0}, one buf_cleanup = {0};
+	struct arena tmp arena_cleanup = {0};
+	const struct schema_type *t = &meta_v1_partial_object_metadata_type;
+	struct str api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
+	bool pb = rq->out.media == MEDIA_PROTOBUF;
+
+	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta);
+	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
+	pb_bytes(&raw, 1, buf_view(&one));
+	for (size_t i = 0; i < p->n; i++) {
+		struct meta_v1_partial_object_metadata *o;
+
+		arena_reset(&tmp);
+		o = arena_new(&tmp, struct meta_v1_partial_object_metadata);
+		TRY(json_decode(&tmp, t, cache_entry_json(p->v[i]), NULL, o));
+		o->kind = pb ? STR_NULL : STR("PartialObjectMetadata");
+		o->api_version = pb ? STR_NULL : api_version;
+		if (pb) {
+			one.n = 0;
+			pb_encode(&one, t, o);
+			pb_bytes(&raw, 2, buf_view(&one));
+		} else {
+			if (i)
+				buf_putc(&b, ',');
+			json_encode(&b, t, o);
+		}
+		if (i % 256 == 255)
+			fiber_yield();
+	}
+	if (pb) {
+		struct iovec iov[3];
+
+		one.n = 0;
+		envelope_head(&one, api_version, STR("PartialObjectMetadataList"), raw.n);
+		iov[0] = (struct iovec){one.p, one.n};
+		iov[1] = (struct iovec){raw.p, raw.n};
+		iov[2] = (struct iovec){"\x1a\0\x22\0", 4};
+		return respond_iov(rq, 200, rq->out.content_type, iov, 3);
+	}
+	buf_puts(&b, "]}");
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+/* 410 with a token to go on from without consistency. */
+static struct error *expired(struct request *rq, struct error *e, const struct list_opts *o)
+{
+	struct meta_v1_status st;
+
+	if (!o->after.n || !error_is(e, 410, NULL))
+		return e;
+	error_free(e);
+	e = err_expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the "
+			"continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing "
+			"with the provided token results in an inconsistent list - objects that were created, modified, or deleted between "
+			"the time the first chunk was returned and now may show up in the list.");
+	status_from_error(rq->a, e, &st);
+	st.metadata.continue_ = continue_encode(rq->a, -1, o->after);
+	error_free(e);
+	return respond_struct(rq, 410, &meta_v1_status_type, &st);
+}
+
+struct error *rest_list(struct request *rq)
+{
+	struct resource *res = rq->res;
+	struct cache *c = res->st->cache;
+	struct str ns = res->st->namespaced ? rq->info.ns : STR_NULL;
+	struct list_opts o;
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *en;
+	LIST(const struct cache_entry *) found = {0};
+	struct list_page page = {0};
+	struct error *e;
+	bool more = false;
+	struct str after;
+
+	if (rq->out.as == ANSWER_PARTIAL)
+		return error_status(406, "NotAcceptable", "PartialObjectMetadata may not be requested for a list of objects");
+	TRY(list_options(rq, &o));
+	e = cache_snapshot(c, o.mode, o.rev, &snap);
+	if (e)
+		return expired(rq, e, &o);
+	after = after_key(rq, &o);
+	cache_iter_init(&it, c, snap, ns, after, &o.filter);
+	while ((en = cache_iter_next(&it)) != NULL) {
+		if (o.limit > 0 && found.n == o.limit) {
+			more = true;
+			break;
+		}
+		*arena_push(rq->a, &found) = en;
+	}
+	page.v = found.v;
+	page.n = found.n;
+	page.meta.resource_version = arena_printf(rq->a, "%lld", (long long)cache_snap_rev(snap));
+	if (more) {
+		struct str last = cache_entry_key(found.v[found.n - 1]), rel = last;
+
+		if (ns.n)
+			rel = str_sub(last, ns.n + 1, last.n);
+		page.meta.continue_ = continue_encode(rq->a, cache_snap_rev(snap), rel);
+		if (!o.has_selector) {
+			page.meta.remaining_item_count = arena_new(rq->a, int64_t);
+			*page.meta.remaining_item_count = (int64_t)cache_snap_count(snap, ns, last);
+		}
+	}
+	if (rq->out.as == ANSWER_TABLE)
+		e = list_table(rq, res, &page);
+	else if (rq->out.as == ANSWER_PARTIAL_LIST)
+		e = list_partial(rq, res, &page);
+	else if (rq->out.media == MEDIA_PROTOBUF)
+		e = list_protobuf(rq, res, &page);
+	else
+		e = list_objects(rq, res, &page);
+	cache_snap_free(snap);
+	return e;
+}
+
+/* ---- watch ---- */
+
+enum form { FORM_PROTOBUF, FORM_PARTIAL_JSON, FORM_TABLE }; /* slots of cache_event.forms */
+
+struct watcher {
+	struct request *rq;
+	struct resource *res;
+	bool headers_sent;          /* Table: column definitions go with the first event only */
+	struct buf out;             /* frames not from shared blocks */
+};
+
+static struct str type_name(enum cache_event_type t)
+{
+	switch (t) {
+	case CACHE_ADDED:
+		return STR("ADDED");
+	case CACHE_MODIFIED:
+		return STR("MODIFIED");
+	case CACHE_DELETED:
+		return STR("DELETED");
+	default:
+		return STR("BOOKMARK");
+	}
+}
+
+/* One event around an object that is encoded already, in the stream's framing. */
+static struct error *frame(struct watcher *w, struct str type, struct str object, struct buf *out)
+{
+	struct buf b buf_cleanup = {0}, c buf_cleanup = {0};
+
+	switch (w->rq->out.media) {
+	case MEDIA_PROTOBUF: {
+		/* 4 bytes of length, then WatchEvent{1: type, 2: RawExtension{1: raw}} */
+		pb_bytes(&c, 1, object);
+		pb_bytes(&b, 1, type);
+		pb_bytes(&b, 2, buf_view(&c));
+		buf_putc(out, (char)(b.n >> 24));
+		buf_putc(out, (char)(b.n >> 16));
+		buf_putc(out, (char)(b.n >> 8));
+		buf_putc(out, (char)b.n);
+		buf_str(out, buf_view(&b));
+		return NULL;
+	}
+	case MEDIA_CBOR:
+		buf_printf(&b, "{\"type\":\"%.*s\",\"object\":", STR_ARG(type));
+		buf_str(&b, object);
+		buf_putc(&b, '}');
+		return json_to_cbor(buf_view(&b), out);
+	default:
+		buf_printf(out, "{\"type\":\"%.*s\",\"object\":", STR_ARG(type));
+		buf_str(out, object);
+		buf_puts(out, "}\n");
+		return NULL;
+	}
+}
+
+/* The object of an event in the form asked for. */
+static struct error *event_object(struct watcher *w, struct arena *tmp, const struct cache_event *ev, struct buf *b)
+{
+	struct request *rq = w->rq;
+	struct resource *res = w->res;
+	bool pb = rq->out.media == MEDIA_PROTOBUF;
+	void *obj;
+
+	if (ev->type == CACHE_BOOKMARK) {
+		obj = arena_alloc(tmp, res->api->type->size);
+		struct meta_v1_object_meta *m = object_meta(res->api->type, obj);
+
+		((struct str *)obj)[0] = res->api->kind;
+		((struct str *)obj)[1] = res->api_version;
+		m->resource_version = arena_printf(tmp, "%lld", (long long)ev->rev);
+		if (ev->initial_end)
+			str_map_set(tmp, API_MAP(&m->annotations), STR("k8s.io/initial-events-end"), STR("true"));
+	} else {
+		TRY(decode_as(tmp, res, cache_entry_json(ev->obj), &obj));
+	}
+	if (rq->out.as == ANSWER_TABLE) {
+		struct table_options o = {.object = include_object(rq), .now = time_now(), .api_version = res->api_version, .kind = res->api->kind,
+					  .no_headers = w->headers_sent};
+		struct meta_v1_list_meta lm = {.resource_version = object_meta(res->api->type, obj)->resource_version};
+
+		w->headers_sent = true;
+		table_for(rq, res, &o);
+		table_begin(b, res->crd ? NULL : res->api, &o, &lm);
+		table_append(rq, b, res, &o, obj, true);
+		table_end(b);
+	} else if (rq->out.as == ANSWER_PARTIAL || rq->out.as == ANSWER_PARTIAL_LIST) {
+		struct meta_v1_partial_object_metadata p;
+
+		partial_of(rq, res, obj, &p);
+		if (pb)
+			pb_envelope_encode(b, p.api_version, p.kind, &meta_v1_partial_object_metadata_type, &p);
+		else
+			json_encode(b, &meta_v1_partial_object_metadata_type, &p);
+	} else if (pb) {
+		pb_envelope_encode(b, res->api_version, res->api->kind, res->api->type, obj);
+	} else {
+		json_encode(b, res->api->type, obj);
+	}
+	return NULL;
+}
+
+static int form_slot(const struct watcher *w)
+{
+	if (w->rq->out.as == ANSWER_TABLE || w->res->from_storage || (w->res->crd && !custom_is_storage_version(w->res)))
+		return -1;
+	if (w->rq->out.as == ANSWER_OBJECT && w->rq->out.media == MEDIA_PROTOBUF)
+		return FORM_PROTOBUF;
+	if (w->rq->out.as == ANSWER_PARTIAL && w->rq->out.media == MEDIA_JSON && !w->rq->out.table_v1beta1)
+		return FORM_PARTIAL_JSON;
+	return -1;
+}
+
+static struct error *write_error_event(struct watcher *w, struct error *e)
+{
+	struct meta_v1_status st;
+	struct buf b buf_cleanup = {0};
+	struct error *err;
+
+	status_from_error(w->rq->a, e, &st);
+	error_free(e);
+	object_encode(&b, w->rq->out.media == MEDIA_PROTOBUF ? MEDIA_PROTOBUF : MEDIA_JSON, &meta_v1_status_type, &st);
+	w->out.n = 0;
+	TRY(frame(w, STR("ERROR"), buf_view(&b), &w->out));
+	err = http_write(w->rq->x, buf_view(&w->out));
+	return err ? err : http_end(w->rq->x);
+}
+
+#define WATCH_BATCH 64
+
+static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
+{
+	struct request *rq = w->rq;
+	bool plain = rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && bytes_fit(w->res);
+	int slot = form_slot(w);
+	struct arena tmp arena_cleanup = {0};
+	struct cache_entry *held[WATCH_BATCH];
+
+	for (;;) {
+		struct cache_event ev;
+		struct error *e = NULL, *end = NULL;
+		struct iovec iov[WATCH_BATCH * 3];
+		int n = 0, k = 0, taken = 0;
+		struct str tail = CACHE_EVENT_TAIL;
+
+		w->out.n = 0;
+		do {
+			end = cache_watch_next(cw, &ev);
+			if (end)
+				break;
+			taken++;
+			if (plain && ev.obj) {
+				struct str head = cache_event_head(ev.type), json = cache_entry_json(ev.obj);
+
+				held[k++] = cache_entry_ref((struct cache_entry *)(uintptr_t)ev.obj);
+				iov[n++] = (struct iovec){(void *)(uintptr_t)head.p, head.n};
+				iov[n++] = (struct iovec){(void *)(uintptr_t)json.p, json.n};
+				iov[n++] = (struct iovec){(void *)(uintptr_t)tail.p, tail.n};
+				continue;
+			}
+			struct buf b buf_cleanup = {0};
+
+			arena_reset(&tmp);
+			if (slot >= 0 && ev.forms && ev.forms[slot]) {
+				e = frame(w, type_name(ev.type), block_str(ev.forms[slot]), &w->out);
+			} else {
+				e = event_object(w, &tmp, &ev, &b);
+				if (!e && slot >= 0 && ev.forms)
+					ev.forms[slot] = block_new(buf_view(&b));
+				if (!e)
+					e = frame(w, type_name(ev.type), buf_view(&b), &w->out);
+			}
+			break; /* bookmarks and converted events keep their order: written before the next */
+		} while (!e && k < WATCH_BATCH && cache_watch_ready(cw));
+		if (!e && n)
+			e = http_writev(rq->x, iov, n);
+		for (int i = 0; i < k; i++)
+			cache_entry_unref(held[i]);
+		if (!e && w->out.n)
+			e = http_write(rq->x, buf_view(&w->out));
+		if (e) {
+			error_free(end);
+			return e;
+		}
+		if (!end)
+			continue;
+		if (error_is_sys(end, ETIMEDOUT)) {
+			error_free(end);
+			return http_end(rq->x);
+		}
+		if (error_is_sys(end, ECANCELED)) {
+			if (fiber_cancelled())
+				return end;
+			error_free(end);
+			return http_end(rq->x);
+		}
+		return write_error_event(w, end);
+	}
+}
+
+struct error *rest_watch(struct request *rq)
+{
+	struct resource *res = rq->res;
+	struct cache_watch_opts o = {0};
+	struct str rv = query_get(&rq->q, "resourceVersion"), match = query_get(&rq->q, "resourceVersionMatch");
+	struct field_errors fe = {.arena = rq->a};
+	bool send_initial = query_bool(&rq->q, "sendInitialEvents"), has_initial = query_has(&rq->q, "sendInitialEvents");
+	int64_t timeout_s = 0;
+	struct cache_watch *cw;
+	struct watcher w = {.rq = rq, .res = res};
+	struct error *e;
+
+	query_int(&rq->q, "timeoutSeconds", &timeout_s, &e);
+	TRY(e);
+	if (match.n && !has_initial)
+		field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch is forbidden for watch unless sendInitialEvents is "
+				"provided");
+	if (has_initial && !str_eqz(match, "NotOlderThan"))
+		field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+	if (query_has(&rq->q, "continue") && query_get(&rq->q, "continue").n)
+		field_forbidden(&fe, FIELD_ROOT("continue"), "continue is forbidden for watch");
+	TRY(invalid_list_options(&fe));
+	TRY(parse_selectors(rq, &o.filter));
+	TRY(rv_param(rq, &o.mode, &o.rev));
+	o.ns = res->st->namespaced ? rq->info.ns : STR_NULL;
+	o.bookmarks = query_bool(&rq->q, "allowWatchBookmarks");
+	if (has_initial) {
+		o.initial = send_initial;
+		o.initial_end = send_initial && o.bookmarks;
+		if (!send_initial && o.mode != CACHE_AT_LEAST) {
+			/* from now on, nothing first */
+			o.initial = false;
+			o.rev = cache_rev(res->st->cache);
+		}
+	} else {
+		o.initial = !rv.n || str_eqz(rv, "0");
+	}
+	if (timeout_s > 0)
+		o.timeout_ms = timeout_s * 1000;
+	else
+		o.timeout_ms = rq->s->o.min_request_timeout_s * 1000 + (int64_t)(random_u64() % (uint64_t)(rq->s->o.min_request_timeout_s * 1000 + 1));
+	e = cache_watch_open(res->st->cache, &o, &cw);
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", rq->out.content_type);
+	rq->status = 200;
+	if (e) {
+		if (!error_is(e, 410, NULL))
+			return e;
+		/* a version too old is an event of the stream, as upstream sends it */
+		struct error *s = http_start(rq->x, 200);
+
+		if (s) {
+			error_free(e);
+			return s;
+		}
+		e = write_error_event(&w, e);
+		buf_free(&w.out);
+		return e;
+	}
+	e = http_start(rq->x, 200);
+	if (!e)
+		e = watch_loop(&w, cw);
+	cache_watch_close(cw);
+	buf_free(&w.out);
+	return e;
+}

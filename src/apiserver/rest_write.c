@@ -1,0 +1,735 @@
+/* create, update, patch, delete and deletecollection as HTTP: bodies, options, answers. */
+#include "apiserver/admission.h"
+#include "apiserver/custom.h"
+#include "apiserver/server.h"
+#include "schema/defaults.h"
+#include "schema/patch.h"
+
+#define BODY_MAX (3u << 20) /* upstream's MaxRequestBodyBytes */
+
+enum validation { VALIDATE_WARN, VALIDATE_STRICT, VALIDATE_IGNORE };
+
+struct write_options {
+	enum validation validation;
+	bool force;
+};
+
+/* ---- options ---- */
+
+static struct error *write_options(struct request *rq, const char *kind, bool apply, struct write_options *o)
+{
+	struct field_errors fe = {.arena = rq->a};
+	struct str dry = query_get(&rq->q, "dryRun"), fv = query_get(&rq->q, "fieldValidation"), fm = query_get(&rq->q, "fieldManager");
+	static const struct str all[] = {STR_INIT("All")};
+	static const struct str levels[] = {STR_INIT("Ignore"), STR_INIT("Strict"), STR_INIT("Warn")};
+
+	memset(o, 0, sizeof *o);
+	if (dry.p && !str_eqz(dry, "All"))
+		field_not_supported(&fe, FIELD_ROOT("dryRun"), dry, all, 1);
+	rq->dry_run = dry.n > 0;
+	if (fv.n && !str_eqz(fv, "Ignore") && !str_eqz(fv, "Strict") && !str_eqz(fv, "Warn"))
+		field_invalid(&fe, FIELD_ROOT("fieldValidation"), fv, "must be one of Ignore, Warn or Strict");
+	o->validation = str_eqz(fv, "Strict") ? VALIDATE_STRICT : str_eqz(fv, "Ignore") ? VALIDATE_IGNORE : VALIDATE_WARN;
+	(void)levels;
+	if (fm.n > 128)
+		field_too_long(&fe, FIELD_ROOT("fieldManager"), 128);
+	for (size_t i = 0; i < fm.n; i++)
+		if ((unsigned char)fm.p[i] < 0x20 || fm.p[i] == 0x7f) {
+			field_invalid(&fe, FIELD_ROOT("fieldManager"), fm, "should only contain printable characters");
+			break;
+		}
+	if (apply && !fm.n)
+		field_required(&fe, FIELD_ROOT("fieldManager"), "is required for apply patch");
+	if (!apply && query_has(&rq->q, "force") && !strcmp(kind, "PatchOptions"))
+		field_forbidden(&fe, FIELD_ROOT("force"), "may not be specified for non-apply patch");
+	o->force = query_bool(&rq->q, "force");
+	TRY(field_errors_status(&fe, STR("meta.k8s.io"), str_from(kind), STR("")));
+	rq->manager = fm.n ? fm : field_manager_from_user_agent(rq->a, http_header_get(&rq->x->headers, "user-agent"));
+	return NULL;
+}
+
+static struct str problems_text(struct arena *a, const struct decode_report *r)
+{
+	struct buf b buf_cleanup = {0};
+
+	for (uint32_t i = 0; i < r->problems.n; i++) {
+		if (i)
+			buf_puts(&b, ", ");
+		buf_str(&b, r->problems.v[i]);
+	}
+	return arena_str(a, buf_view(&b));
+}
+
+/* What the decoder found odd: an error, warnings or nothing. */
+static struct error *judge(struct request *rq, const struct decode_report *r, const struct write_options *o)
+{
+	struct resource *res = rq->res;
+	struct str text;
+
+	if (!r->problems.n || o->validation == VALIDATE_IGNORE)
+		return NULL;
+	if (o->validation == VALIDATE_WARN) {
+		for (uint32_t i = 0; i < r->problems.n; i++)
+			request_warn(rq, "%.*s", STR_ARG(r->problems.v[i]));
+		return NULL;
+	}
+	text = problems_text(rq->a, r);
+	if (rq->info.verb.n && str_eqz(rq->info.verb, "patch"))
+		return error_status(422, "Invalid", "%.*s%s%.*s \"%.*s\" is invalid: patch: Invalid value: \"\": strict decoding error: %.*s",
+				    STR_ARG(res->api->kind), res->api->group.n ? "." : "", STR_ARG(res->api->group), STR_ARG(rq->info.name),
+				    STR_ARG(text));
+	return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: strict decoding error: %.*s", STR_ARG(res->api->kind),
+			       STR_ARG(res->api->version), STR_ARG(res->api->kind), STR_ARG(text));
+}
+
+/* ---- bodies ---- */
+
+/* The body as a struct of type t with kind and apiVersion checked; not defaulted. */
+static struct error *decode_body(struct request *rq, const struct schema_type *t, struct str kind, struct str api_version,
+				 const struct write_options *o, void **out)
+{
+	enum media_type media;
+	struct str body, av = STR_NULL, k = STR_NULL;
+	struct decode_report report = {.arena = rq->a};
+	struct error *e;
+	void *obj;
+
+	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
+	TRY(http_body_all(rq->x, BODY_MAX, &body));
+	if (!str_trim(body).n)
+		return err_bad_request("the object provided is unrecognized (must be of type %.*s): couldn't get version/kind; json parse error: "
+				       "unexpected end of JSON input", STR_ARG(kind));
+	e = object_peek(rq->a, media, body, &av, &k);
+	if (e) {
+		struct error *w = err_bad_request("the object provided is unrecognized (must be of type %.*s): %s", STR_ARG(kind),
+						  error_message(e));
+
+		error_free(e);
+		return w;
+	}
+	if (k.n && !str_eq(k, kind))
+		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: converting (%.*s) to (%.*s): unknown conversion",
+				       STR_ARG(k), STR_ARG(av), STR_ARG(kind), STR_ARG(k), STR_ARG(kind));
+	if (av.n && !str_eq(av, api_version))
+		return err_bad_request("the API version in the data (%.*s) does not match the expected API version (%.*s)", STR_ARG(av),
+				       STR_ARG(api_version));
+	obj = arena_alloc(rq->a, t->size);
+	e = object_decode(rq->a, media, t, body, o->validation == VALIDATE_IGNORE ? NULL : &report, obj);
+	if (e) {
+		struct str group, version;
+		struct error *w;
+
+		if (e->status && e->status != 400)
+			return e;
+		api_version_split(api_version, &group, &version);
+		w = err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: %s", STR_ARG(kind), STR_ARG(version), STR_ARG(kind),
+				    error_message(e));
+		error_free(e);
+		return w;
+	}
+	TRY(judge(rq, &report, o));
+	((struct str *)obj)[0] = kind;
+	((struct str *)obj)[1] = api_version;
+	*out = obj;
+	return NULL;
+}
+
+/* Request version to storage version, defaulted. */
+static void *to_storage(struct request *rq, void *obj)
+{
+	struct resource *res = rq->res;
+	void *st;
+
+	if (!res->crd)
+		object_default(rq->a, res->api->type, obj);
+	if (!res->to_storage) {
+		if (res->st->strategy && res->st->strategy->normalize)
+			res->st->strategy->normalize(rq->a, obj);
+		return obj;
+	}
+	st = arena_alloc(rq->a, res->st->type->size);
+	res->to_storage(rq->a, obj, st);
+	object_default(rq->a, res->st->type, st);
+	return st;
+}
+
+static struct error *check_name(struct request *rq, const struct meta_v1_object_meta *m, bool create)
+{
+	if (rq->res->st->namespaced && m->namespace.n && !str_eq(m->namespace, rq->info.ns)) {
+		if (create)
+			return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
+		return err_bad_request("the namespace of the object (%.*s) does not match the namespace on the request (%.*s)",
+				       STR_ARG(m->namespace), STR_ARG(rq->info.ns));
+	}
+	if (!create && m->name.n && !str_eq(m->name, rq->info.name))
+		return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(m->name),
+				       STR_ARG(rq->info.name));
+	return NULL;
+}
+
+static struct error *answer_write(struct request *rq, int status, struct write_result *r)
+{
+	struct error *e;
+
+	if (r->json && rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && !rq->out.pretty && !rq->res->from_storage &&
+	    !(rq->res->st->strategy && rq->res->st->strategy->decorate) && (!rq->res->crd || custom_is_storage_version(rq->res))) {
+		struct str json = block_str(r->json);
+		struct iovec iov[2] = {{(void *)(uintptr_t)json.p, json.n}, {"\n", 1}};
+
+		e = respond_iov(rq, status, STR("application/json"), iov, 2);
+	} else {
+		e = respond_object(rq, status, rq->res, r->obj);
+	}
+	block_unref(r->json);
+	r->json = NULL;
+	return e;
+}
+
+/* ---- create ---- */
+
+struct error *rest_create(struct request *rq)
+{
+	struct write_options o;
+	struct write_result r;
+	void *obj;
+
+	TRY(write_options(rq, "CreateOptions", false, &o));
+	if (rq->info.name.n && !str_eqz(rq->info.resource, "namespaces"))
+		return err_method(rq->res->api->group, rq->res->api->plural, rq->info.verb);
+	TRY(decode_body(rq, rq->res->api->type, rq->res->api->kind, rq->res->api_version, &o, &obj));
+	TRY(check_name(rq, object_meta(rq->res->api->type, obj), true));
+	if (rq->res->st->namespaced && !rq->info.ns.n)
+		return err_bad_request("an empty namespace may not be set during creation");
+	obj = to_storage(rq, obj);
+	TRY(registry_create(rq, obj, &r));
+	return answer_write(rq, 201, &r);
+}
+
+/* ---- update ---- */
+
+static struct error *make_put(void *ctx, struct request *rq, const void *old, void **out)
+{
+	const struct schema_type *t = rq->res->st->type;
+
+	(void)old;
+	/* a copy: the registry changes it, and may ask again */
+	*out = arena_alloc(rq->a, t->size);
+	object_copy(rq->a, t, ctx, *out);
+	return NULL;
+}
+
+static const char *sub_of(struct request *rq)
+{
+	return rq->info.subresource.n ? arena_strz(rq->a, rq->info.subresource) : NULL;
+}
+
+struct error *rest_update(struct request *rq)
+{
+	struct write_options o;
+	struct write_result r;
+	void *obj;
+	struct meta_v1_object_meta *m;
+	struct update u = {.make = make_put, .sub = sub_of(rq)};
+
+	TRY(write_options(rq, "UpdateOptions", false, &o));
+	TRY(decode_body(rq, rq->res->api->type, rq->res->api->kind, rq->res->api_version, &o, &obj));
+	m = object_meta(rq->res->api->type, obj);
+	if (!m->name.n && !m->generate_name.n && !rq->info.name.n)
+		return err_bad_request("name must be provided");
+	TRY(check_name(rq, m, false));
+	m->name = rq->info.name;
+	if (rq->res->st->namespaced && !m->namespace.n)
+		m->namespace = rq->info.ns;
+	obj = to_storage(rq, obj);
+	u.ctx = obj;
+	u.uid = m->uid;
+	TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
+	return answer_write(rq, r.created ? 201 : 200, &r);
+}
+
+/* ---- patch ---- */
+
+struct patch_ctx {
+	enum patch_type type;
+	struct str body;
+	struct write_options o;
+	struct jv config;        /* apply */
+	bool reported;
+};
+
+static struct error *apply_make(struct patch_ctx *p, struct request *rq, const void *old, void **out)
+{
+	struct resource *res = rq->res;
+	const struct schema_type *t = res->st->type;
+	struct managed_fields_request mr = {
+		.shape = res->crd ? custom_shape(res) : shape_of_type(res->api->type),
+		.api_version = res->api_version,
+		.subresource = rq->info.subresource,
+		.manager = rq->manager,
+		.now = time_now(),
+	};
+	bool changed;
+	void *live = (void *)(uintptr_t)old, *obj;
+
+	managed_fields_reset_of(res->api, rq->info.subresource, &mr);
+	if (res->crd) {
+		struct jv l, merged;
+
+		custom_reset_fields(res, rq->info.subresource.n ? sub_of(rq) : NULL, &mr);
+		if (old) {
+			jv_from_object(rq->a, t, old, &l);
+			jv_set(rq->a, &l, STR("apiVersion"), jv_string(res->api_version));
+		}
+		TRY(managed_fields_apply(rq->a, &mr, old ? &l : NULL, &p->config, p->o.force, &merged, &changed));
+		obj = arena_alloc(rq->a, t->size);
+		TRY(jv_to_object(rq->a, t, &merged, NULL, obj));
+		*out = obj;
+		return NULL;
+	}
+	if (live && res->from_storage) {
+		live = arena_alloc(rq->a, res->api->type->size);
+		res->from_storage(rq->a, old, live);
+	}
+	obj = arena_alloc(rq->a, res->api->type->size);
+	TRY(managed_fields_apply_object(rq->a, &mr, live, &p->config, p->o.force, obj, &changed));
+	*out = to_storage(rq, obj);
+	return NULL;
+}
+
+static struct error *make_patch(void *ctx, struct request *rq, const void *old, void **out)
+{
+	struct patch_ctx *p = ctx;
+	struct resource *res = rq->res;
+	const struct schema_type *t = res->api->type;
+	struct decode_report report = {.arena = rq->a};
+	const void *from = old;
+	void *obj = arena_alloc(rq->a, t->size);
+	struct error *e;
+
+	if (p->type == PATCH_APPLY || p->type == PATCH_APPLY_CBOR)
+		return apply_make(p, rq, old, out);
+	if (!old)
+		return err_not_found(res->api->group, res->api->plural, rq->info.name);
+	if (res->from_storage) {
+		void *v = arena_alloc(rq->a, t->size);
+
+		res->from_storage(rq->a, old, v);
+		from = v;
+	}
+	((struct str *)(uintptr_t)from)[0] = res->api->kind;
+	((struct str *)(uintptr_t)from)[1] = res->api_version;
+	e = object_patch(rq->a, p->type, t, from, p->body, p->o.validation == VALIDATE_IGNORE ? NULL : &report, obj);
+	if (e)
+		return e;
+	if (!p->reported)
+		TRY(judge(rq, &report, &p->o));
+	p->reported = true;
+	if (((struct str *)obj)[0].n && !str_eq(((struct str *)obj)[0], res->api->kind))
+		return err_bad_request("kind %.*s does not match the object's %.*s", STR_ARG(((struct str *)obj)[0]), STR_ARG(res->api->kind));
+	TRY(check_name(rq, object_meta(t, obj), false));
+	*out = to_storage(rq, obj);
+	return NULL;
+}
+
+struct error *rest_patch_body(struct request *rq, enum patch_type *type, struct str *body);
+struct error *rest_patch_body(struct request *rq, enum patch_type *type, struct str *body)
+{
+	struct str rest = http_header_get(&rq->x->headers, "content-type"), ct = str_trim(str_cut(&rest, ';'));
+
+	if (!patch_type_parse(ct, type) || (rq->res->crd && *type == PATCH_STRATEGIC))
+		return error_status(415, "UnsupportedMediaType",
+				    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
+				    "application/merge-patch+json, %sapplication/apply-patch+yaml, application/apply-patch+cbor",
+				    rq->res->crd ? "" : "application/strategic-merge-patch+json, ");
+	return http_body_all(rq->x, BODY_MAX, body);
+}
+
+static struct error *parse_config(struct request *rq, struct patch_ctx *p)
+{
+	struct buf json buf_cleanup = {0};
+	struct decode_report report = {.arena = rq->a};
+	struct error *e;
+	struct str av, kind;
+
+	e = p->type == PATCH_APPLY_CBOR ? cbor_to_json(p->body, &report, &json) : yaml_to_json(p->body, &report, &json);
+	if (e) {
+		struct error *w = err_bad_request("error decoding YAML: %s", error_message(e));
+
+		error_free(e);
+		return w;
+	}
+	e = jv_parse(rq->a, arena_str(rq->a, buf_view(&json)), &report, &p->config);
+	if (e)
+		return e;
+	if (!jv_is(&p->config, JV_OBJECT))
+		return err_bad_request("the apply patch must be an object");
+	av = jv_str(jv_get(&p->config, STR("apiVersion")));
+	kind = jv_str(jv_get(&p->config, STR("kind")));
+	if (!av.n || !kind.n)
+		return err_bad_request("apiVersion and kind must be set in an apply patch");
+	if (!str_eq(av, rq->res->api_version) || !str_eq(kind, rq->res->api->kind)) {
+		struct str want = rq->res->api_version;
+
+		return err_bad_request("incorrect version specified in apply patch. Specified patch version: %.*s, Kind=%.*s, expected: %.*s, "
+				       "Kind=%.*s", STR_ARG(av), STR_ARG(kind), STR_ARG(want), STR_ARG(rq->res->api->kind));
+	}
+	{
+		struct str name = jv_str(jv_at(&p->config, "metadata", "name", NULL)),
+			   ns = jv_str(jv_at(&p->config, "metadata", "namespace", NULL));
+
+		if (name.n && !str_eq(name, rq->info.name))
+			return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(name),
+					       STR_ARG(rq->info.name));
+		if (ns.n && rq->res->st->namespaced && !str_eq(ns, rq->info.ns))
+			return err_bad_request("the namespace of the object (%.*s) does not match the namespace on the request (%.*s)",
+					       STR_ARG(ns), STR_ARG(rq->info.ns));
+	}
+	/* unknown fields: decode once only to find them */
+	if (!rq->res->crd && p->o.validation != VALIDATE_IGNORE) {
+		void *scratch = arena_alloc(rq->a, rq->res->api->type->size);
+
+		e = jv_to_object(rq->a, rq->res->api->type, &p->config, &report, scratch);
+		if (e)
+			return e;
+	}
+	return judge(rq, &report, &p->o);
+}
+
+struct error *rest_patch(struct request *rq)
+{
+	struct patch_ctx p = {0};
+	struct write_result r;
+	struct update u = {.make = make_patch, .ctx = &p, .sub = sub_of(rq), .retry = true};
+	bool apply;
+
+	TRY(rest_patch_body(rq, &p.type, &p.body));
+	apply = p.type == PATCH_APPLY || p.type == PATCH_APPLY_CBOR;
+	TRY(write_options(rq, "PatchOptions", apply, &p.o));
+	if (apply) {
+		TRY(parse_config(rq, &p));
+		u.apply = true;
+		if (!u.sub)
+			u.flags |= UPDATE_CREATE;
+	}
+	u.flags |= UPDATE_UNCONDITIONAL;
+	TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
+	return answer_write(rq, r.created ? 201 : 200, &r);
+}
+
+/* ---- delete ---- */
+
+static struct error *delete_options(struct request *rq, struct meta_v1_delete_options *o)
+{
+	struct field_errors fe = {.arena = rq->a};
+	enum media_type media;
+	struct str body, v;
+	struct error *e;
+	int64_t n;
+	static const struct str policies[] = {STR_INIT("Background"), STR_INIT("Foreground"), STR_INIT("Orphan")};
+	static const struct str all[] = {STR_INIT("All")};
+
+	memset(o, 0, sizeof *o);
+	TRY(http_body_all(rq->x, BODY_MAX, &body));
+	if (str_trim(body).n) {
+		TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
+		e = object_decode(rq->a, media, &meta_v1_delete_options_type, body, NULL, o);
+		if (e) {
+			struct error *w = err_bad_request("decoding DeleteOptions: %s", error_message(e));
+
+			error_free(e);
+			return w;
+		}
+		if (o->kind.n && !str_eqz(o->kind, "DeleteOptions"))
+			return err_bad_request("decoded object cannot be converted to DeleteOptions");
+	} else {
+		if (query_int(&rq->q, "gracePeriodSeconds", &n, &e)) {
+			o->grace_period_seconds = arena_new(rq->a, int64_t);
+			*o->grace_period_seconds = n;
+		}
+		TRY(e);
+		if (query_has(&rq->q, "orphanDependents")) {
+			o->orphan_dependents = arena_new(rq->a, bool);
+			*o->orphan_dependents = query_bool(&rq->q, "orphanDependents");
+		}
+		v = query_get(&rq->q, "propagationPolicy");
+		if (v.n) {
+			o->propagation_policy = arena_new(rq->a, struct str);
+			*o->propagation_policy = v;
+		}
+		v = query_get(&rq->q, "dryRun");
+		if (v.p)
+			*arena_push(rq->a, &o->dry_run) = v;
+	}
+	v = query_get(&rq->q, "dryRun");
+	if (v.n && !o->dry_run.n)
+		*arena_push(rq->a, &o->dry_run) = v;
+	if (o->orphan_dependents && o->propagation_policy)
+		field_invalid(&fe, FIELD_ROOT("propagationPolicy"), *o->propagation_policy,
+			      "orphanDependents and deletionPropagation cannot be both set");
+	if (o->propagation_policy) {
+		bool known = false;
+
+		for (size_t i = 0; i < 3; i++)
+			known |= str_eq(*o->propagation_policy, policies[i]);
+		if (!known)
+			field_not_supported(&fe, FIELD_ROOT("propagationPolicy"), *o->propagation_policy, policies, 3);
+	}
+	for (uint32_t i = 0; i < o->dry_run.n; i++)
+		if (!str_eqz(o->dry_run.v[i], "All"))
+			field_not_supported(&fe, FIELD_ROOT("dryRun"), o->dry_run.v[i], all, 1);
+	TRY(field_errors_status(&fe, STR("meta.k8s.io"), STR("DeleteOptions"), STR("")));
+	rq->dry_run = o->dry_run.n > 0;
+	return NULL;
+}
+
+struct error *rest_delete(struct request *rq)
+{
+	struct meta_v1_delete_options o;
+	struct write_result r;
+	const struct strategy *sg = rq->res->st->strategy;
+	int status = 200;
+
+	TRY(delete_options(rq, &o));
+	if (sg && sg->orphan_by_default && !o.propagation_policy && !o.orphan_dependents && str_eqz(rq->res->api->plural, "jobs"))
+		request_warn(rq, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+				 "propagationPolicy=Orphan to suppress this warning");
+	TRY(registry_delete(rq, rq->info.ns, rq->info.name, &o, &r));
+	/* upstream: 202 when dependents were asked for in the old way and the object still stands */
+	if (!r.deleted && o.orphan_dependents && !*o.orphan_dependents)
+		status = 202;
+	if (!r.deleted || (sg && sg->return_deleted))
+		return respond_object(rq, status, rq->res, r.obj);
+	{
+		struct meta_v1_object_meta *m = object_meta(rq->res->st->type, r.obj);
+
+		return respond_success(rq, rq->res, m->name, m->uid);
+	}
+}
+
+struct error *rest_delete_collection(struct request *rq)
+{
+	struct resource *res = rq->res;
+	struct meta_v1_delete_options o;
+	struct cache_filter f = {0};
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *en;
+	struct str ls = query_get(&rq->q, "labelSelector"), fs = query_get(&rq->q, "fieldSelector");
+	struct buf b buf_cleanup = {0};
+	struct error *e = NULL;
+	bool first = true;
+
+	TRY(delete_options(rq, &o));
+	if (ls.n)
+		TRY(label_selector_parse(rq->a, ls, &f.labels));
+	if (fs.n) {
+		TRY(field_selector_parse(rq->a, fs, &f.fields));
+		TRY(cache_check_fields(res->st->cache, f.fields));
+	}
+	TRY(cache_snapshot(res->st->cache, CACHE_CONSISTENT, 0, &snap));
+	buf_puts(&b, "{\"kind\":\"");
+	buf_str(&b, res->api->list_kind);
+	buf_puts(&b, "\",\"apiVersion\":\"");
+	buf_str(&b, res->api_version);
+	buf_printf(&b, "\",\"metadata\":{\"resourceVersion\":\"%lld\"},\"items\":[", (long long)cache_snap_rev(snap));
+	cache_iter_init(&it, res->st->cache, snap, res->st->namespaced ? rq->info.ns : STR_NULL, STR_NULL, &f);
+	while (!e && (en = cache_iter_next(&it)) != NULL) {
+		struct write_result r;
+		struct str json = cache_entry_json(en);
+		struct str ns = arena_str(rq->a, cache_entry_ns(en)), name = arena_str(rq->a, cache_entry_name(en));
+
+		e = registry_delete(rq, ns, name, &o, &r);
+		if (error_is(e, 404, NULL)) {
+			error_clear(&e);
+			continue;
+		}
+		if (e)
+			break;
+		if (!first)
+			buf_putc(&b, ',');
+		first = false;
+		if (!res->crd && str_has_prefix(json, res->st->json_prefix)) {
+			buf_putc(&b, '{');
+			json = str_sub(json, res->st->json_prefix.n, json.n);
+		}
+		buf_str(&b, json);
+	}
+	cache_snap_free(snap);
+	TRY(e);
+	buf_puts(&b, "]}");
+	if (rq->out.media == MEDIA_PROTOBUF) {
+		/* a client that wants protobuf gets the Status form, which is as short */
+		return respond_success(rq, res, STR_NULL, STR_NULL);
+	}
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+/* ---- scale ---- */
+
+
+/* Where replicas and selector are, by kind. */
+static bool scale_read(struct request *rq, void *obj, struct autoscaling_v1_scale *s)
+{
+	struct storage *st = rq->res->st;
+	struct buf sel buf_cleanup = {0};
+	const struct selector *ls = NULL;
+	struct meta_v1_object_meta *m = object_meta(st->type, obj);
+
+	s->kind = STR("Scale");
+	s->api_version = STR("autoscaling/v1");
+	s->metadata.name = m->name;
+	s->metadata.namespace = m->namespace;
+	s->metadata.uid = m->uid;
+	s->metadata.resource_version = m->resource_version;
+	s->metadata.creation_timestamp = m->creation_timestamp;
+#define TYPED(ctype, desc)                                                                                                              \
+	if (st->type == &desc) {                                                                                                        \
+		struct ctype *o = obj;                                                                                                  \
+		s->spec.replicas = o->spec.replicas ? *o->spec.replicas : 1;                                                            \
+		s->status.replicas = o->status.replicas;                                                                                \
+		if (o->spec.selector && !label_selector_from(rq->a, o->spec.selector, &ls))                                             \
+			s->status.selector = selector_format(rq->a, ls);                                                                \
+		return true;                                                                                                            \
+	}
+	TYPED(apps_v1_deployment, apps_v1_deployment_type)
+	TYPED(apps_v1_replica_set, apps_v1_replica_set_type)
+	TYPED(apps_v1_stateful_set, apps_v1_stateful_set_type)
+#undef TYPED
+	if (st->type == &core_v1_replication_controller_type) {
+		struct core_v1_replication_controller *o = obj;
+
+		s->spec.replicas = o->spec.replicas ? *o->spec.replicas : 1;
+		s->status.replicas = o->status.replicas;
+		s->status.selector = selector_format(rq->a, label_selector_from_map(rq->a, API_MAP(&o->spec.selector)));
+		return true;
+	}
+	if (rq->res->crd) {
+		const struct apiextensions_v1_custom_resource_subresource_scale *c = custom_scale(rq->res);
+		struct jv tree;
+		const struct jv *v;
+
+		if (!c)
+			return false;
+		jv_from_object(rq->a, st->type, obj, &tree);
+		v = jv_path(&tree, str_sub(c->spec_replicas_path, 1, c->spec_replicas_path.n));
+		s->spec.replicas = jv_is(v, JV_INT) ? (int32_t)v->i : 0;
+		v = jv_path(&tree, str_sub(c->status_replicas_path, 1, c->status_replicas_path.n));
+		s->status.replicas = jv_is(v, JV_INT) ? (int32_t)v->i : 0;
+		if (c->label_selector_path)
+			s->status.selector = jv_str(jv_path(&tree, str_sub(*c->label_selector_path, 1, c->label_selector_path->n)));
+		return true;
+	}
+	return false;
+}
+
+static struct error *scale_write(struct request *rq, void *obj, int32_t replicas)
+{
+	struct storage *st = rq->res->st;
+	int32_t *v = arena_new(rq->a, int32_t);
+
+	*v = replicas;
+	if (st->type == &apps_v1_deployment_type)
+		((struct apps_v1_deployment *)obj)->spec.replicas = v;
+	else if (st->type == &apps_v1_replica_set_type)
+		((struct apps_v1_replica_set *)obj)->spec.replicas = v;
+	else if (st->type == &apps_v1_stateful_set_type)
+		((struct apps_v1_stateful_set *)obj)->spec.replicas = v;
+	else if (st->type == &core_v1_replication_controller_type)
+		((struct core_v1_replication_controller *)obj)->spec.replicas = v;
+	else if (rq->res->crd) {
+		const struct apiextensions_v1_custom_resource_subresource_scale *c = custom_scale(rq->res);
+		struct jv tree, *at = &tree;
+		struct str rest = str_sub(c->spec_replicas_path, 1, c->spec_replicas_path.n);
+
+		jv_from_object(rq->a, st->type, obj, &tree);
+		for (;;) {
+			struct str tok = str_cut(&rest, '.');
+
+			if (!rest.p) {
+				jv_set(rq->a, at, tok, jv_int(replicas));
+				break;
+			}
+			at = jv_sub(rq->a, at, tok);
+		}
+		memset(obj, 0, st->type->size);
+		return jv_to_object(rq->a, st->type, &tree, NULL, obj);
+	}
+	return NULL;
+}
+
+struct scale_ctx {
+	struct autoscaling_v1_scale *scale; /* update */
+	enum patch_type type;               /* patch */
+	struct str body;
+	struct write_options o;
+	bool patch;
+};
+
+static struct error *make_scale(void *ctx, struct request *rq, const void *old, void **out)
+{
+	struct scale_ctx *c = ctx;
+	const struct schema_type *t = rq->res->st->type;
+	struct autoscaling_v1_scale now = {0}, want = {0};
+	struct meta_v1_object_meta *m;
+	struct field_errors fe = {.arena = rq->a};
+	void *obj = arena_alloc(rq->a, t->size);
+
+	object_copy(rq->a, t, old, obj);
+	m = object_meta(t, obj);
+	scale_read(rq, obj, &now);
+	if (!c->patch) {
+		want = *c->scale;
+	} else if (c->type == PATCH_APPLY || c->type == PATCH_APPLY_CBOR) {
+		struct buf json buf_cleanup = {0};
+
+		TRY(c->type == PATCH_APPLY ? yaml_to_json(c->body, NULL, &json) : cbor_to_json(c->body, NULL, &json));
+		TRY(json_decode(rq->a, &autoscaling_v1_scale_type, arena_str(rq->a, buf_view(&json)), NULL, &want));
+		want.metadata.resource_version = STR_NULL;
+	} else {
+		TRY(object_patch(rq->a, c->type, &autoscaling_v1_scale_type, &now, c->body, NULL, &want));
+	}
+	if (want.metadata.name.n && !str_eq(want.metadata.name, m->name))
+		return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(want.metadata.name),
+				       STR_ARG(m->name));
+	if (want.metadata.uid.n && !str_eq(want.metadata.uid, m->uid))
+		return err_conflict(rq->res->api->group, rq->res->api->plural, m->name, "Precondition failed: UID does not match");
+	if (want.spec.replicas < 0)
+		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "replicas"), want.spec.replicas, "must be greater than or equal to 0");
+	TRY(field_errors_status(&fe, STR("autoscaling"), STR("Scale"), m->name));
+	if (want.metadata.resource_version.n && !str_eq(want.metadata.resource_version, m->resource_version) && !c->patch)
+		return err_conflict(rq->res->api->group, rq->res->api->plural, m->name, NULL);
+	TRY(scale_write(rq, obj, want.spec.replicas));
+	m = object_meta(t, obj);
+	m->resource_version = c->patch ? STR_NULL : want.metadata.resource_version;
+	*out = obj;
+	return NULL;
+}
+
+struct error *rest_scale(struct request *rq)
+{
+	struct autoscaling_v1_scale s = {0};
+	struct scale_ctx c = {0};
+	struct update u = {.make = make_scale, .ctx = &c, .sub = "scale", .retry = true, .flags = UPDATE_UNCONDITIONAL};
+	struct write_result r;
+	void *obj;
+
+	if (str_eqz(rq->info.verb, "get")) {
+		TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
+	} else {
+		if (str_eqz(rq->info.verb, "patch")) {
+			c.patch = true;
+			TRY(rest_patch_body(rq, &c.type, &c.body));
+			TRY(write_options(rq, "PatchOptions", c.type == PATCH_APPLY || c.type == PATCH_APPLY_CBOR, &c.o));
+		} else {
+			TRY(write_options(rq, "UpdateOptions", false, &c.o));
+			TRY(decode_body(rq, &autoscaling_v1_scale_type, STR("Scale"), STR("autoscaling/v1"), &c.o, (void **)&c.scale));
+		}
+		TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
+		block_unref(r.json);
+		obj = r.obj;
+	}
+	if (!scale_read(rq, obj, &s))
+		return err_unknown_path();
+	rq->out.as = ANSWER_OBJECT;
+	return respond_struct(rq, 200, &autoscaling_v1_scale_type, &s);
+}

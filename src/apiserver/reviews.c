@@ -1,0 +1,257 @@
+/* Virtual resources that answer questions: access reviews, token reviews, who am I. */
+#include "apiserver/authn.h"
+#include "apiserver/authz.h"
+
+static struct error *body_as(struct request *rq, const struct schema_type *t, void **out)
+{
+	enum media_type media;
+	struct str body;
+	struct decode_report report = {.arena = rq->a};
+	struct error *e;
+	struct meta_v1_object_meta *m;
+
+	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
+	TRY(http_body_all(rq->x, 3 << 20, &body));
+	*out = arena_alloc(rq->a, t->size);
+	e = object_decode(rq->a, media, t, body, &report, *out);
+	if (e) {
+		struct error *w = err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: %s", STR_ARG(rq->res->api->kind),
+						  STR_ARG(rq->res->api->version), STR_ARG(rq->res->api->kind), error_message(e));
+
+		error_free(e);
+		return w;
+	}
+	if (str_eqz(query_get(&rq->q, "fieldValidation"), "Strict") && report.problems.n)
+		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: strict decoding error: %.*s",
+				       STR_ARG(rq->res->api->kind), STR_ARG(rq->res->api->version), STR_ARG(rq->res->api->kind),
+				       STR_ARG(report.problems.v[0]));
+	for (uint32_t i = 0; i < report.problems.n; i++)
+		request_warn(rq, "%.*s", STR_ARG(report.problems.v[i]));
+	((struct str *)*out)[0] = rq->res->api->kind;
+	((struct str *)*out)[1] = rq->res->api_version;
+	m = object_meta(t, *out);
+	m->creation_timestamp = (struct api_time){0};
+	return NULL;
+}
+
+static void evaluate(struct request *rq, const struct user *u, const struct authorization_v1_resource_attributes *r,
+		     const struct authorization_v1_non_resource_attributes *n, struct authorization_v1_subject_access_review_status *st)
+{
+	struct authz_attrs at = {.user = u};
+	struct str reason;
+	enum authz d;
+
+	if (r) {
+		at.resource_request = true;
+		at.verb = r->verb;
+		at.ns = r->namespace;
+		at.group = r->group;
+		at.version = r->version;
+		at.resource = r->resource;
+		at.subresource = r->subresource;
+		at.name = r->name;
+	} else {
+		at.verb = n->verb;
+		at.path = n->path;
+	}
+	d = authorize(rq->s, rq->a, &at, &reason);
+	st->allowed = d == AUTHZ_ALLOW;
+	st->denied = d == AUTHZ_DENY;
+	st->reason = arena_str(rq->a, reason);
+}
+
+static struct error *check_spec(struct request *rq, const void *r, const void *n)
+{
+	struct field_errors fe = {.arena = rq->a};
+
+	if (r && n)
+		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
+				  "cannot be specified in combination with resourceAttributes");
+	if (!r && !n)
+		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "resourceAttributes"), STR("null"),
+				  "exactly one of nonResourceAttributes or resourceAttributes must be specified");
+	return field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, STR(""));
+}
+
+static struct user *user_of_spec(struct request *rq, const struct authorization_v1_subject_access_review_spec *s)
+{
+	struct user *u = arena_new(rq->a, struct user);
+
+	u->name = s->user;
+	u->uid = s->uid;
+	u->groups = s->groups.v;
+	u->n_groups = s->groups.n;
+	u->extra = (const struct strings_pair *)(const void *)s->extra.v;
+	u->n_extra = s->extra.n;
+	return u;
+}
+
+static struct error *subject_access(struct request *rq, bool local)
+{
+	struct authorization_v1_subject_access_review *sar;
+	struct field_errors fe = {.arena = rq->a};
+	void *obj;
+
+	/* LocalSubjectAccessReview has the same fields */
+	TRY(body_as(rq, rq->res->api->type, &obj));
+	sar = obj;
+	TRY(check_spec(rq, sar->spec.resource_attributes, sar->spec.non_resource_attributes));
+	if (!sar->spec.user.n && !sar->spec.groups.n)
+		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "user"), sar->spec.user, "at least one of user or group must be specified");
+	if (local && sar->spec.non_resource_attributes)
+		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
+				  "disallowed on this kind of request");
+	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, STR("")));
+	if (local) {
+		if (sar->metadata.namespace.n && !str_eq(sar->metadata.namespace, rq->info.ns))
+			return err_bad_request("metadata.namespace must match namespace: %.*s", STR_ARG(rq->info.ns));
+		sar->metadata.namespace = rq->info.ns;
+		if (sar->spec.resource_attributes && !str_eq(sar->spec.resource_attributes->namespace, rq->info.ns))
+			return err_bad_request("spec.resourceAttributes.namespace must match namespace: %.*s", STR_ARG(rq->info.ns));
+	}
+	memset(&sar->status, 0, sizeof sar->status);
+	evaluate(rq, user_of_spec(rq, &sar->spec), sar->spec.resource_attributes, sar->spec.non_resource_attributes, &sar->status);
+	return respond_struct(rq, 201, rq->res->api->type, sar);
+}
+
+static struct error *self_access(struct request *rq)
+{
+	struct authorization_v1_self_subject_access_review *sar;
+	void *obj;
+
+	TRY(body_as(rq, rq->res->api->type, &obj));
+	sar = obj;
+	TRY(check_spec(rq, sar->spec.resource_attributes, sar->spec.non_resource_attributes));
+	memset(&sar->status, 0, sizeof sar->status);
+	evaluate(rq, rq->user, sar->spec.resource_attributes, sar->spec.non_resource_attributes, &sar->status);
+	return respond_struct(rq, 201, rq->res->api->type, sar);
+}
+
+static struct error *self_rules(struct request *rq)
+{
+	struct authorization_v1_self_subject_rules_review *r;
+	struct rbac_v1_policy_rule_list rules = {0};
+	void *obj;
+
+	TRY(body_as(rq, rq->res->api->type, &obj));
+	r = obj;
+	if (!r->spec.namespace.n)
+		return err_bad_request("no namespace on request");
+	memset(&r->status, 0, sizeof r->status);
+	rbac_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules);
+	if (user_in_group(rq->user, "system:masters")) {
+		struct rbac_v1_policy_rule *p = arena_push(rq->a, &rules);
+
+		*arena_push(rq->a, &p->verbs) = STR("*");
+		*arena_push(rq->a, &p->api_groups) = STR("*");
+		*arena_push(rq->a, &p->resources) = STR("*");
+		p = arena_push(rq->a, &rules);
+		*arena_push(rq->a, &p->verbs) = STR("*");
+		*arena_push(rq->a, &p->non_resource_urls) = STR("*");
+	}
+	r->status.resource_rules.v = arena_alloc(rq->a, 1);
+	r->status.non_resource_rules.v = arena_alloc(rq->a, 1);
+	for (uint32_t i = 0; i < rules.n; i++) {
+		const struct rbac_v1_policy_rule *p = &rules.v[i];
+
+		if (p->non_resource_urls.n) {
+			struct authorization_v1_non_resource_rule *n = arena_push(rq->a, &r->status.non_resource_rules);
+
+			memcpy(&n->verbs, &p->verbs, sizeof n->verbs);
+			memcpy(&n->non_resource_urls, &p->non_resource_urls, sizeof n->non_resource_urls);
+		}
+		if (p->resources.n) {
+			struct authorization_v1_resource_rule *n = arena_push(rq->a, &r->status.resource_rules);
+
+			memcpy(&n->verbs, &p->verbs, sizeof n->verbs);
+			memcpy(&n->api_groups, &p->api_groups, sizeof n->api_groups);
+			memcpy(&n->resources, &p->resources, sizeof n->resources);
+			memcpy(&n->resource_names, &p->resource_names, sizeof n->resource_names);
+		}
+	}
+	return respond_struct(rq, 201, rq->res->api->type, r);
+}
+
+static void user_info(struct arena *a, const struct user *u, struct authentication_v1_user_info *out)
+{
+	out->username = arena_str(a, u->name);
+	out->uid = arena_str(a, u->uid);
+	for (size_t i = 0; i < u->n_groups; i++)
+		*arena_push(a, &out->groups) = arena_str(a, u->groups[i]);
+	for (size_t i = 0; i < u->n_extra; i++) {
+		struct strings_pair *p = (struct strings_pair *)(void *)arena_push(a, &out->extra);
+
+		*p = u->extra[i];
+	}
+}
+
+static struct error *token_review(struct request *rq)
+{
+	struct authentication_v1_token_review *tr;
+	const struct user *u;
+	struct strings auds = {0};
+	struct str why = STR_NULL;
+	void *obj;
+
+	TRY(body_as(rq, rq->res->api->type, &obj));
+	tr = obj;
+	if (!tr->spec.token.n)
+		return err_bad_request("token is required for TokenReview in authentication");
+	memset(&tr->status, 0, sizeof tr->status);
+	authenticate_token(rq->s, rq->a, tr->spec.token, tr->spec.audiences.v, tr->spec.audiences.n, &u, &auds, &why);
+	if (u) {
+		tr->status.authenticated = true;
+		user_info(rq->a, u, &tr->status.user);
+		if (auds.n) {
+			tr->status.audiences.v = auds.v;
+			tr->status.audiences.n = auds.n;
+		} else {
+			const struct str *d;
+			size_t n;
+
+			sa_default_audiences(rq->s, &d, &n);
+			for (size_t i = 0; i < n; i++)
+				*arena_push(rq->a, &tr->status.audiences) = d[i];
+		}
+	} else if (why.n && !str_eqz(why, "invalid bearer token")) {
+		tr->status.error = arena_printf(rq->a, "[invalid bearer token, %.*s]", STR_ARG(why));
+	} else if (why.n) {
+		tr->status.error = why;
+	}
+	return respond_struct(rq, 201, rq->res->api->type, tr);
+}
+
+static struct error *self_review(struct request *rq)
+{
+	struct authentication_v1_self_subject_review *r;
+	void *obj;
+
+	TRY(body_as(rq, rq->res->api->type, &obj));
+	r = obj;
+	r->metadata.creation_timestamp = time_now();
+	memset(&r->status, 0, sizeof r->status);
+	user_info(rq->a, rq->user, &r->status.user_info);
+	return respond_struct(rq, 201, rq->res->api->type, r);
+}
+
+struct error *rest_review(struct request *rq, bool *handled)
+{
+	struct str p = rq->info.resource, g = rq->info.group;
+	bool authz = str_eqz(g, "authorization.k8s.io"), authn = str_eqz(g, "authentication.k8s.io");
+
+	*handled = true;
+	if (authz && str_eqz(p, "selfsubjectaccessreviews"))
+		return self_access(rq);
+	if (authz && str_eqz(p, "subjectaccessreviews"))
+		return subject_access(rq, false);
+	if (authz && str_eqz(p, "localsubjectaccessreviews"))
+		return subject_access(rq, true);
+	if (authz && str_eqz(p, "selfsubjectrulesreviews"))
+		return self_rules(rq);
+	if (authn && str_eqz(p, "tokenreviews"))
+		return token_review(rq);
+	if (authn && str_eqz(p, "selfsubjectreviews"))
+		return self_review(rq);
+	*handled = false;
+	return NULL;
+}

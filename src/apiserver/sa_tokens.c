@@ -1,0 +1,691 @@
+/* Service-account tokens: JWTs (RFC 7519) signed RS256, ES256, ES384 or ES512 with OpenSSL. */
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/sha.h>
+#include <openssl/x509.h>
+#include "apiserver/authn.h"
+#include "apiserver/authz.h"
+#include "schema/jv.h"
+
+#define KEYS_MAX 32
+#define LEGACY_ISSUER "kubernetes/serviceaccount"
+
+struct key {
+	EVP_PKEY *pkey;
+	char id[48];
+	const char *alg;
+};
+
+struct sa_tokens {
+	struct key keys[KEYS_MAX]; /* public, for verifying */
+	size_t n;
+	EVP_PKEY *signing;
+	const char *signing_alg;
+	char signing_id[48];
+	struct str issuer;
+	struct str audiences[16];
+	size_t n_audiences;
+};
+
+static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+void base64url_encode(struct buf *b, struct str s)
+{
+	size_t i;
+
+	for (i = 0; i + 3 <= s.n; i += 3) {
+		uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16 | (uint32_t)(unsigned char)s.p[i + 1] << 8 | (unsigned char)s.p[i + 2];
+
+		buf_putc(b, alphabet[v >> 18]);
+		buf_putc(b, alphabet[v >> 12 & 63]);
+		buf_putc(b, alphabet[v >> 6 & 63]);
+		buf_putc(b, alphabet[v & 63]);
+	}
+	if (s.n - i == 1) {
+		uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16;
+
+		buf_putc(b, alphabet[v >> 18]);
+		buf_putc(b, alphabet[v >> 12 & 63]);
+	} else if (s.n - i == 2) {
+		uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16 | (uint32_t)(unsigned char)s.p[i + 1] << 8;
+
+		buf_putc(b, alphabet[v >> 18]);
+		buf_putc(b, alphabet[v >> 12 & 63]);
+		buf_putc(b, alphabet[v >> 6 & 63]);
+	}
+}
+
+bool base64url_decode(struct arena *a, struct str text, struct str *out)
+{
+	char *p;
+	size_t n = 0;
+	uint32_t acc = 0;
+	int bits = 0;
+
+	while (text.n && text.p[text.n - 1] == '=')
+		text.n--;
+	if (text.n % 4 == 1)
+		return false;
+	p = arena_bytes(a, text.n + 1);
+	for (size_t i = 0; i < text.n; i++) {
+		char c = text.p[i];
+		int v;
+
+		if (c >= 'A' && c <= 'Z')
+			v = c - 'A';
+		else if (c >= 'a' && c <= 'z')
+			v = c - 'a' + 26;
+		else if (c >= '0' && c <= '9')
+			v = c - '0' + 52;
+		else if (c == '-')
+			v = 62;
+		else if (c == '_')
+			v = 63;
+		else
+			return false;
+		acc = acc << 6 | (uint32_t)v;
+		bits += 6;
+		if (bits >= 8) {
+			bits -= 8;
+			p[n++] = (char)(acc >> bits & 0xff);
+		}
+	}
+	p[n] = 0;
+	*out = str_of(p, n);
+	return true;
+}
+
+static const char *key_alg(EVP_PKEY *k)
+{
+	if (EVP_PKEY_is_a(k, "RSA"))
+		return "RS256";
+	if (EVP_PKEY_is_a(k, "EC")) {
+		int bits = EVP_PKEY_get_bits(k);
+
+		return bits <= 256 ? "ES256" : bits <= 384 ? "ES384" : "ES512";
+	}
+	return NULL;
+}
+
+static const EVP_MD *alg_md(const char *alg)
+{
+	return !strcmp(alg, "ES384") ? EVP_sha384() : !strcmp(alg, "ES512") ? EVP_sha512() : EVP_sha256();
+}
+
+static size_t alg_coord(const char *alg)
+{
+	return !strcmp(alg, "ES256") ? 32 : !strcmp(alg, "ES384") ? 48 : 66;
+}
+
+/* kid: base64url of the SHA-256 over the key's SubjectPublicKeyInfo, as upstream. */
+static void key_id(EVP_PKEY *k, char out[48])
+{
+	unsigned char *der = NULL, sum[32];
+	int n = i2d_PUBKEY(k, &der);
+	struct buf b buf_cleanup = {0};
+
+	SHA256(der, n > 0 ? (size_t)n : 0, sum);
+	OPENSSL_free(der);
+	base64url_encode(&b, str_of((char *)sum, sizeof sum));
+	snprintf(out, 48, "%s", buf_z(&b));
+}
+
+static struct error *add_key(struct sa_tokens *t, EVP_PKEY *k, const char *path)
+{
+	struct key *slot;
+
+	if (!key_alg(k)) {
+		EVP_PKEY_free(k);
+		return error_new("%s holds a key that is neither RSA nor EC", path);
+	}
+	if (t->n == KEYS_MAX) {
+		EVP_PKEY_free(k);
+		return error_new("more than %d service account keys", KEYS_MAX);
+	}
+	slot = &t->keys[t->n];
+	slot->pkey = k;
+	slot->alg = key_alg(k);
+	key_id(k, slot->id);
+	for (size_t i = 0; i < t->n; i++)
+		if (!strcmp(t->keys[i].id, slot->id)) {
+			EVP_PKEY_free(k);
+			return NULL;
+		}
+	t->n++;
+	return NULL;
+}
+
+/* Every key of a PEM file: public keys, private keys (their public half), certificates. */
+static struct error *load_keys(struct sa_tokens *t, const char *path)
+{
+	struct buf b buf_cleanup = {0};
+	char *name, *header;
+	unsigned char *data;
+	long len;
+	BIO *bio;
+	size_t before = t->n;
+	struct error *e = NULL;
+
+	TRY(error_wrap(file_read(path, &b), "service account key %s", path));
+	bio = BIO_new_mem_buf(b.p, (int)b.n);
+	while (!e && PEM_read_bio(bio, &name, &header, &data, &len)) {
+		const unsigned char *p = data;
+		EVP_PKEY *k = NULL;
+
+		if (!strcmp(name, "PUBLIC KEY"))
+			k = d2i_PUBKEY(NULL, &p, len);
+		else if (!strcmp(name, "RSA PRIVATE KEY") || !strcmp(name, "PRIVATE KEY") || !strcmp(name, "EC PRIVATE KEY"))
+			k = d2i_AutoPrivateKey(NULL, &p, len);
+		else if (!strcmp(name, "RSA PUBLIC KEY"))
+			k = d2i_PublicKey(EVP_PKEY_RSA, NULL, &p, len);
+		else if (!strcmp(name, "CERTIFICATE")) {
+			X509 *x = d2i_X509(NULL, &p, len);
+
+			k = x ? X509_get_pubkey(x) : NULL;
+			X509_free(x);
+		}
+		if (k)
+			e = add_key(t, k, path);
+		OPENSSL_free(name);
+		OPENSSL_free(header);
+		OPENSSL_free(data);
+	}
+	BIO_free(bio);
+	ERR_clear_error();
+	if (!e && t->n == before && !before)
+		return error_new("%s holds no public or private key in PEM form", path);
+	return e;
+}
+
+struct error *sa_tokens_init(struct apiserver *s)
+{
+	struct sa_tokens *t = xcalloc(1, sizeof *t);
+	struct str rest;
+
+	s->tokens = t;
+	for (size_t i = 0; i < s->o.n_sa_key_files; i++)
+		TRY(load_keys(t, s->o.sa_key_files[i]));
+	if (s->o.sa_signing_key_file) {
+		struct buf b buf_cleanup = {0};
+		BIO *bio;
+
+		TRY(error_wrap(file_read(s->o.sa_signing_key_file, &b), "service account signing key"));
+		bio = BIO_new_mem_buf(b.p, (int)b.n);
+		t->signing = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+		BIO_free(bio);
+		ERR_clear_error();
+		if (!t->signing || !key_alg(t->signing))
+			return error_new("%s holds no RSA or EC private key in PEM form", s->o.sa_signing_key_file);
+		t->signing_alg = key_alg(t->signing);
+		key_id(t->signing, t->signing_id);
+		if (!s->o.n_sa_key_files)
+			TRY(load_keys(t, s->o.sa_signing_key_file));
+	}
+	t->issuer = str_from(s->o.sa_issuer ? s->o.sa_issuer : "https://kubernetes.default.svc.cluster.local");
+	rest = str_from(s->o.api_audiences);
+	while (rest.p && rest.n && t->n_audiences < 16)
+		t->audiences[t->n_audiences++] = str_cut(&rest, ',');
+	if (!t->n_audiences)
+		t->audiences[t->n_audiences++] = t->issuer;
+	return NULL;
+}
+
+void sa_default_audiences(struct apiserver *s, const struct str **v, size_t *n)
+{
+	*v = s->tokens->audiences;
+	*n = s->tokens->n_audiences;
+}
+
+/* ECDSA: JWS wants r || s, OpenSSL has DER. */
+static bool ecdsa_to_raw(struct str der, size_t coord, struct buf *out)
+{
+	const unsigned char *p = (const unsigned char *)der.p;
+	ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &p, (long)der.n);
+	unsigned char raw[132];
+	bool ok;
+
+	if (!sig)
+		return false;
+	ok = BN_bn2binpad(ECDSA_SIG_get0_r(sig), raw, (int)coord) > 0 && BN_bn2binpad(ECDSA_SIG_get0_s(sig), raw + coord, (int)coord) > 0;
+	ECDSA_SIG_free(sig);
+	if (ok)
+		buf_append(out, raw, 2 * coord);
+	return ok;
+}
+
+static bool ecdsa_from_raw(struct str raw, size_t coord, struct buf *out)
+{
+	ECDSA_SIG *sig;
+	unsigned char *der = NULL;
+	int n;
+
+	if (raw.n != 2 * coord)
+		return false;
+	sig = ECDSA_SIG_new();
+	if (!sig || !ECDSA_SIG_set0(sig, BN_bin2bn((const unsigned char *)raw.p, (int)coord, NULL),
+				    BN_bin2bn((const unsigned char *)raw.p + coord, (int)coord, NULL))) {
+		ECDSA_SIG_free(sig);
+		return false;
+	}
+	n = i2d_ECDSA_SIG(sig, &der);
+	ECDSA_SIG_free(sig);
+	if (n <= 0)
+		return false;
+	buf_append(out, der, (size_t)n);
+	OPENSSL_free(der);
+	return true;
+}
+
+static bool verify(const struct key *k, struct str signed_part, struct str sig)
+{
+	EVP_MD_CTX *c = EVP_MD_CTX_new();
+	struct buf der buf_cleanup = {0};
+	bool ok;
+
+	if (k->alg[0] == 'E') {
+		if (!ecdsa_from_raw(sig, alg_coord(k->alg), &der)) {
+			EVP_MD_CTX_free(c);
+			return false;
+		}
+		sig = buf_view(&der);
+	}
+	ok = EVP_DigestVerifyInit(c, NULL, alg_md(k->alg), NULL, k->pkey) == 1 &&
+	     EVP_DigestVerify(c, (const unsigned char *)sig.p, sig.n, (const unsigned char *)signed_part.p, signed_part.n) == 1;
+	EVP_MD_CTX_free(c);
+	ERR_clear_error();
+	return ok;
+}
+
+static struct str claim(const struct jv *o, const char *key)
+{
+	return jv_str(jv_get(o, str_from(key)));
+}
+
+static int64_t claim_int(const struct jv *o, const char *key)
+{
+	const struct jv *v = jv_get(o, str_from(key));
+
+	return jv_is(v, JV_INT) ? v->i : jv_is(v, JV_DOUBLE) ? (int64_t)v->d : 0;
+}
+
+struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n_audiences,
+			      bool *ours, struct sa_claims *out)
+{
+	struct sa_tokens *t = s->tokens;
+	struct str rest = token, head, body, sig, json, signed_part;
+	struct jv h, c;
+	struct str kid, alg, iss;
+	bool valid = false;
+	int64_t now = wall_ns() / 1000000000;
+	struct error *e;
+	const struct jv *aud, *k8s;
+
+	*ours = false;
+	memset(out, 0, sizeof *out);
+	head = str_cut(&rest, '.');
+	if (!rest.p)
+		return NULL;
+	body = str_cut(&rest, '.');
+	if (!rest.p || str_index(rest, '.') >= 0)
+		return NULL;
+	signed_part = str_of(token.p, head.n + 1 + body.n);
+	if (!base64url_decode(a, head, &json) || (e = jv_parse(a, json, NULL, &h)) != NULL) {
+		if (!base64url_decode(a, head, &json))
+			return NULL;
+		error_free(e);
+		return NULL;
+	}
+	if (!base64url_decode(a, body, &json))
+		return NULL;
+	e = jv_parse(a, json, NULL, &c);
+	if (e) {
+		error_free(e);
+		return NULL;
+	}
+	iss = claim(&c, "iss");
+	if (!str_eq(iss, t->issuer) && !str_eqz(iss, LEGACY_ISSUER))
+		return NULL;
+	*ours = true;
+	if (!base64url_decode(a, rest, &sig))
+		return error_status(401, "Unauthorized", "invalid bearer token: malformed signature");
+	kid = claim(&h, "kid");
+	alg = claim(&h, "alg");
+	for (size_t i = 0; i < t->n && !valid; i++) {
+		if (!str_eqz(alg, t->keys[i].alg) || (kid.n && !str_eqz(kid, t->keys[i].id)))
+			continue;
+		valid = verify(&t->keys[i], signed_part, sig);
+	}
+	if (!valid)
+		return error_status(401, "Unauthorized", "invalid bearer token: failed to verify signature");
+	out->issuer = iss;
+	out->exp = claim_int(&c, "exp");
+	out->nbf = claim_int(&c, "nbf");
+	out->iat = claim_int(&c, "iat");
+	out->jti = claim(&c, "jti");
+	/* one minute of leeway, as go-jose's default in upstream */
+	if (out->exp && now > out->exp + 60)
+		return error_status(401, "Unauthorized", "service account token has expired");
+	if (out->nbf && now < out->nbf - 60)
+		return error_status(401, "Unauthorized", "service account token is not valid yet");
+	if (str_eqz(iss, LEGACY_ISSUER)) {
+		out->legacy = true;
+		out->ns = claim(&c, "kubernetes.io/serviceaccount/namespace");
+		out->name = claim(&c, "kubernetes.io/serviceaccount/service-account.name");
+		out->uid = claim(&c, "kubernetes.io/serviceaccount/service-account.uid");
+		out->secret_name = claim(&c, "kubernetes.io/serviceaccount/secret.name");
+		return NULL;
+	}
+	aud = jv_get(&c, STR("aud"));
+	if (jv_is(aud, JV_STRING))
+		*arena_push(a, &out->audiences) = jv_str(aud);
+	else if (jv_is(aud, JV_ARRAY))
+		for (uint32_t i = 0; i < aud->n; i++)
+			*arena_push(a, &out->audiences) = jv_str(&aud->items[i]);
+	if (!n_audiences)
+		sa_default_audiences(s, &audiences, &n_audiences);
+	valid = false;
+	for (uint32_t i = 0; i < out->audiences.n; i++)
+		for (size_t j = 0; j < n_audiences; j++)
+			valid |= str_eq(out->audiences.v[i], audiences[j]);
+	if (!valid)
+		return error_status(401, "Unauthorized", "token audiences do not include any of the server's");
+	k8s = jv_get(&c, STR("kubernetes.io"));
+	out->ns = claim(k8s, "namespace");
+	out->name = jv_str(jv_at(k8s, "serviceaccount", "name", NULL));
+	out->uid = jv_str(jv_at(k8s, "serviceaccount", "uid", NULL));
+	out->pod_name = jv_str(jv_at(k8s, "pod", "name", NULL));
+	out->pod_uid = jv_str(jv_at(k8s, "pod", "uid", NULL));
+	out->secret_name = jv_str(jv_at(k8s, "secret", "name", NULL));
+	out->secret_uid = jv_str(jv_at(k8s, "secret", "uid", NULL));
+	out->node_name = jv_str(jv_at(k8s, "node", "name", NULL));
+	out->node_uid = jv_str(jv_at(k8s, "node", "uid", NULL));
+	out->warn_after = claim_int(k8s, "warnafter");
+	return NULL;
+}
+
+static void claim_ref(struct buf *b, const char *key, struct str name, struct str uid)
+{
+	buf_printf(b, ",\"%s\":{\"name\":", key);
+	jv_encode_string(b, name);
+	if (uid.n) {
+		buf_puts(b, ",\"uid\":");
+		jv_encode_string(b, uid);
+	}
+	buf_putc(b, '}');
+}
+
+struct error *sa_token_issue(struct apiserver *s, struct arena *a, const struct sa_claims *c, struct str *token)
+{
+	struct sa_tokens *t = s->tokens;
+	struct buf claims buf_cleanup = {0}, out buf_cleanup = {0}, raw buf_cleanup = {0};
+	EVP_MD_CTX *ctx;
+	unsigned char sig[1024];
+	size_t n = sizeof sig;
+	bool ok;
+	struct str signature;
+
+	if (!t->signing)
+		return error_status(404, "NotFound", "this API server has no service account signing key");
+	buf_printf(&raw, "{\"alg\":\"%s\",\"kid\":\"%s\"}", t->signing_alg, t->signing_id);
+	base64url_encode(&out, buf_view(&raw));
+	buf_puts(&claims, "{\"aud\":[");
+	for (uint32_t i = 0; i < c->audiences.n; i++) {
+		if (i)
+			buf_putc(&claims, ',');
+		jv_encode_string(&claims, c->audiences.v[i]);
+	}
+	buf_printf(&claims, "],\"exp\":%lld,\"iat\":%lld,\"iss\":", (long long)c->exp, (long long)c->iat);
+	jv_encode_string(&claims, t->issuer);
+	buf_puts(&claims, ",\"jti\":");
+	jv_encode_string(&claims, c->jti);
+	buf_puts(&claims, ",\"kubernetes.io\":{\"namespace\":");
+	jv_encode_string(&claims, c->ns);
+	if (c->node_name.n)
+		claim_ref(&claims, "node", c->node_name, c->node_uid);
+	if (c->pod_name.n)
+		claim_ref(&claims, "pod", c->pod_name, c->pod_uid);
+	if (c->secret_name.n)
+		claim_ref(&claims, "secret", c->secret_name, c->secret_uid);
+	claim_ref(&claims, "serviceaccount", c->name, c->uid);
+	if (c->warn_after)
+		buf_printf(&claims, ",\"warnafter\":%lld", (long long)c->warn_after);
+	buf_printf(&claims, "},\"nbf\":%lld,\"sub\":\"system:serviceaccount:%.*s:%.*s\"}", (long long)c->nbf, STR_ARG(c->ns),
+		   STR_ARG(c->name));
+	buf_putc(&out, '.');
+	base64url_encode(&out, buf_view(&claims));
+	ctx = EVP_MD_CTX_new();
+	ok = EVP_DigestSignInit(ctx, NULL, alg_md(t->signing_alg), NULL, t->signing) == 1 &&
+	     EVP_DigestSign(ctx, sig, &n, (const unsigned char *)out.p, out.n) == 1;
+	EVP_MD_CTX_free(ctx);
+	if (!ok) {
+		ERR_clear_error();
+		return err_internal("signing a service account token failed");
+	}
+	signature = str_of((char *)sig, n);
+	raw.n = 0;
+	if (t->signing_alg[0] == 'E') {
+		if (!ecdsa_to_raw(signature, alg_coord(t->signing_alg), &raw))
+			return err_internal("signing a service account token failed");
+		signature = buf_view(&raw);
+	}
+	buf_putc(&out, '.');
+	base64url_encode(&out, signature);
+	*token = arena_str(a, buf_view(&out));
+	return NULL;
+}
+
+struct error *sa_openid_configuration(struct apiserver *s, struct arena *a, struct str *out)
+{
+	struct buf b buf_cleanup = {0}, uri buf_cleanup = {0};
+	struct sa_tokens *t = s->tokens;
+	bool seen[3] = {0};
+	static const char *const algs[] = {"ES256", "ES384", "RS256"};
+	bool first = true;
+
+	if (s->o.sa_jwks_uri)
+		buf_puts(&uri, s->o.sa_jwks_uri);
+	else
+		buf_printf(&uri, "https://%s:%d/openid/v1/jwks",
+			   s->o.external_hostname ? s->o.external_hostname : s->o.advertise_address ? s->o.advertise_address : "127.0.0.1",
+			   s->port);
+	buf_puts(&b, "{\"issuer\":");
+	jv_encode_string(&b, t->issuer);
+	buf_puts(&b, ",\"jwks_uri\":");
+	jv_encode_string(&b, buf_view(&uri));
+	buf_puts(&b, ",\"response_types_supported\":[\"id_token\"],\"subject_types_supported\":[\"public\"],"
+		     "\"id_token_signing_alg_values_supported\":[");
+	for (size_t i = 0; i < t->n; i++)
+		for (size_t j = 0; j < 3; j++)
+			seen[j] |= !strcmp(t->keys[i].alg, algs[j]);
+	for (size_t j = 0; j < 3; j++)
+		if (seen[j]) {
+			buf_printf(&b, "%s\"%s\"", first ? "" : ",", algs[j]);
+			first = false;
+		}
+	buf_puts(&b, "]}");
+	*out = arena_str(a, buf_view(&b));
+	return NULL;
+}
+
+static void jwk_number(struct buf *b, const char *name, const BIGNUM *n, size_t width)
+{
+	unsigned char raw[1024];
+	size_t len = width ? width : (size_t)BN_num_bytes(n);
+
+	if (len > sizeof raw || BN_bn2binpad(n, raw, (int)len) < 0)
+		return;
+	buf_printf(b, ",\"%s\":\"", name);
+	base64url_encode(b, str_of((char *)raw, len));
+	buf_putc(b, '"');
+}
+
+struct error *sa_jwks(struct apiserver *s, struct arena *a, struct str *out)
+{
+	struct buf b buf_cleanup = {0};
+	struct sa_tokens *t = s->tokens;
+
+	buf_puts(&b, "{\"keys\":[");
+	for (size_t i = 0; i < t->n; i++) {
+		struct key *k = &t->keys[i];
+		BIGNUM *x = NULL, *y = NULL;
+
+		if (i)
+			buf_putc(&b, ',');
+		if (k->alg[0] == 'R') {
+			EVP_PKEY_get_bn_param(k->pkey, OSSL_PKEY_PARAM_RSA_N, &x);
+			EVP_PKEY_get_bn_param(k->pkey, OSSL_PKEY_PARAM_RSA_E, &y);
+			buf_printf(&b, "{\"use\":\"sig\",\"kty\":\"RSA\",\"kid\":\"%s\",\"alg\":\"%s\"", k->id, k->alg);
+			jwk_number(&b, "n", x, 0);
+			jwk_number(&b, "e", y, 0);
+		} else {
+			size_t w = alg_coord(k->alg);
+
+			EVP_PKEY_get_bn_param(k->pkey, OSSL_PKEY_PARAM_EC_PUB_X, &x);
+			EVP_PKEY_get_bn_param(k->pkey, OSSL_PKEY_PARAM_EC_PUB_Y, &y);
+			buf_printf(&b, "{\"use\":\"sig\",\"kty\":\"EC\",\"kid\":\"%s\",\"crv\":\"P-%s\",\"alg\":\"%s\"", k->id,
+				   w == 32 ? "256" : w == 48 ? "384" : "521", k->alg);
+			jwk_number(&b, "x", x, w);
+			jwk_number(&b, "y", y, w);
+		}
+		BN_free(x);
+		BN_free(y);
+		buf_putc(&b, '}');
+	}
+	buf_puts(&b, "]}");
+	*out = arena_str(a, buf_view(&b));
+	return NULL;
+}
+
+/* ---- TokenRequest ---- */
+
+#define TOKEN_MIN_S 600
+#define TOKEN_MAX_S (1ll << 32)
+#define TOKEN_EXTENDED_S (365 * 24 * 3600ll) /* upstream's ExpirationExtensionSeconds */
+#define TOKEN_WARN_S (60 * 60 + 7)           /* upstream's WarnOnlyBoundTokenExpirationSeconds */
+
+struct error *rest_token_request(struct request *rq)
+{
+	struct apiserver *s = rq->s;
+	struct arena *a = rq->a;
+	const struct schema_type *t = &authentication_v1_token_request_type;
+	struct authentication_v1_token_request *tr = arena_alloc(a, t->size);
+	struct core_v1_service_account *sa;
+	struct field_errors fe = {.arena = a};
+	struct sa_claims c = {0};
+	void *obj;
+	struct str token, body;
+	enum media_type media;
+	int64_t now = wall_ns() / 1000000000, expiration;
+	char jti[37];
+	struct resource *pods = resource_find(s, STR(""), STR("v1"), STR("pods"));
+
+	if (!str_eqz(rq->info.verb, "create"))
+		return err_method(STR(""), STR("serviceaccounts"), rq->info.verb);
+	TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
+	sa = obj;
+	TRY(negotiate_body(a, http_header_get(&rq->x->headers, "content-type"), &media));
+	TRY(http_body_all(rq->x, 3 << 20, &body));
+	TRY(object_decode(a, media, t, body, NULL, tr));
+	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name))
+		return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(tr->metadata.name),
+				       STR_ARG(rq->info.name));
+	if (tr->metadata.namespace.n && !str_eq(tr->metadata.namespace, rq->info.ns))
+		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
+	tr->metadata.name = sa->metadata.name;
+	tr->metadata.namespace = sa->metadata.namespace;
+	if (!tr->spec.expiration_seconds) {
+		tr->spec.expiration_seconds = arena_new(a, int64_t);
+		*tr->spec.expiration_seconds = 3600;
+	}
+	expiration = *tr->spec.expiration_seconds;
+	if (expiration < TOKEN_MIN_S)
+		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
+				  "may not specify a duration less than 10 minutes");
+	if (expiration > TOKEN_MAX_S)
+		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
+				  "may not specify a duration larger than 2^32 seconds");
+	TRY(field_errors_status(&fe, STR(""), STR("TokenRequest"), STR("")));
+	if (!tr->spec.audiences.n) {
+		const struct str *v;
+		size_t n;
+
+		sa_default_audiences(s, &v, &n);
+		for (size_t i = 0; i < n; i++)
+			*arena_push(a, &tr->spec.audiences) = v[i];
+	}
+	c.ns = sa->metadata.namespace;
+	c.name = sa->metadata.name;
+	c.uid = sa->metadata.uid;
+	if (tr->spec.bound_object_ref) {
+		struct authentication_v1_bound_object_reference *ref = tr->spec.bound_object_ref;
+		struct str uid = STR_NULL;
+
+		if (str_eqz(ref->kind, "Pod") && str_eqz(ref->api_version, "v1")) {
+			struct core_v1_pod *pod = registry_peek(s, a, pods->st, c.ns, ref->name);
+
+			if (!pod)
+				return err_not_found(STR(""), STR("pods"), ref->name);
+			if (!str_eq(pod->spec.service_account_name, c.name))
+				return err_bad_request("cannot bind token for serviceaccount \"%.*s\" to pod running with different "
+						       "serviceaccount name.", STR_ARG(c.name));
+			uid = pod->metadata.uid;
+			c.pod_name = ref->name;
+			c.pod_uid = uid;
+			if (pod->spec.node_name.n) {
+				struct core_v1_node *node = registry_peek(s, a, storage_find(s, STR(""), STR("nodes")), STR_NULL,
+									  pod->spec.node_name);
+
+				c.node_name = pod->spec.node_name;
+				c.node_uid = node ? node->metadata.uid : STR_NULL;
+			}
+		} else if (str_eqz(ref->kind, "Secret") && str_eqz(ref->api_version, "v1")) {
+			struct core_v1_secret *sec = registry_peek(s, a, storage_find(s, STR(""), STR("secrets")), c.ns, ref->name);
+
+			if (!sec)
+				return err_not_found(STR(""), STR("secrets"), ref->name);
+			uid = sec->metadata.uid;
+			c.secret_name = ref->name;
+			c.secret_uid = uid;
+		} else if (str_eqz(ref->kind, "Node") && str_eqz(ref->api_version, "v1")) {
+			struct core_v1_node *node = registry_peek(s, a, storage_find(s, STR(""), STR("nodes")), STR_NULL, ref->name);
+
+			if (!node)
+				return err_not_found(STR(""), STR("nodes"), ref->name);
+			uid = node->metadata.uid;
+			c.node_name = ref->name;
+			c.node_uid = uid;
+		} else {
+			return err_bad_request("cannot bind token to object of type %.*s, Kind=%.*s", STR_ARG(ref->api_version),
+					       STR_ARG(ref->kind));
+		}
+		if (ref->uid.n && !str_eq(ref->uid, uid))
+			return err_conflict(STR(""), str_eqz(ref->kind, "Pod") ? STR("pods") : str_eqz(ref->kind, "Node") ? STR("nodes") :
+					    STR("secrets"), ref->name,
+					    arena_printf(a, "the UID in the bound object reference (%.*s) does not match the UID in record. The "
+							    "object might have been deleted and then recreated", STR_ARG(ref->uid)).p);
+	}
+	if (s->o.sa_max_token_expiration_s && expiration > s->o.sa_max_token_expiration_s)
+		expiration = s->o.sa_max_token_expiration_s;
+	c.exp = now + expiration;
+	if (s->o.sa_extend_expiration && c.pod_name.n && expiration == TOKEN_WARN_S) {
+		c.warn_after = c.exp;
+		c.exp = now + TOKEN_EXTENDED_S;
+	}
+	random_uuid(jti);
+	c.jti = str_from(jti);
+	c.iat = c.nbf = now;
+	c.audiences.v = tr->spec.audiences.v;
+	c.audiences.n = tr->spec.audiences.n;
+	TRY(sa_token_issue(s, a, &c, &token));
+	tr->status.token = token;
+	tr->status.expiration_timestamp = (struct api_time){.s = now + expiration, .set = true};
+	tr->kind = STR("TokenRequest");
+	tr->api_version = STR("authentication.k8s.io/v1");
+	tr->metadata.creation_timestamp = time_now();
+	return respond_struct(rq, 201, t, tr);
+}

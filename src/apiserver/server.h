@@ -1,0 +1,230 @@
+/*
+ * apiserver/server.h: the state of the API server and of one request in it,
+ * shared by the files of this room.
+ */
+#ifndef SKIFF_APISERVER_SERVER_H
+#define SKIFF_APISERVER_SERVER_H
+
+#include "apiserver/apierr.h"
+#include "apiserver/cache.h"
+#include "apiserver/request.h"
+#include "apiserver/strategy.h"
+#include "base/map.h"
+#include "store/store.h"
+
+/* ---- who asks ---- */
+struct user {
+	struct str name, uid;
+	const struct str *groups;
+	size_t n_groups;
+	const struct strings_pair *extra; /* keys lower case */
+	size_t n_extra;
+	bool x509;
+};
+bool user_in_group(const struct user *u, const char *group);
+bool user_is_node(const struct user *u, struct str *node); /* system:node:NAME in system:nodes */
+
+/* ---- what is served ---- */
+/* One kind of object in the store: shared by the versions and groups it is served under. */
+struct storage {
+	struct str group, plural;        /* upstream's place for it */
+	struct str prefix;               /* "/registry/pods/" */
+	const struct schema_type *type;  /* the storage version's */
+	struct str api_version, kind;    /* written into the envelope */
+	bool namespaced;
+	bool json;                       /* stored as JSON: custom resources */
+	int64_t ttl_ms;                  /* > 0: kept that long (events) */
+	const struct strategy *strategy; /* may be NULL */
+	struct cache *cache;
+	struct crd *crd;                 /* NULL for built-ins */
+	struct str json_prefix;          /* `{"kind":"Pod","apiVersion":"v1",`: how every cached JSON block begins */
+};
+
+struct resource { /* one (group, version, plural) a client can address */
+	const struct api_resource *api;
+	struct storage *st;              /* NULL: virtual (reviews, bindings) */
+	/* Between the request's version and the storage version; NULL where they are the same type. */
+	void (*to_storage)(struct arena *a, const void *from, void *to);
+	void (*from_storage)(struct arena *a, const void *from, void *to);
+	struct crd *crd;
+	const struct crd_version *crd_version;
+	struct str api_version;          /* "apps/v1" */
+	bool defaults;                   /* the type has defaults */
+};
+
+struct request;
+struct apiserver;
+
+/* ---- one request ---- */
+#define WARNINGS_MAX 64
+struct request {
+	struct http_exchange *x;         /* NULL: the server's own */
+	struct arena *a;
+	struct apiserver *s;
+	struct request_info info;
+	struct query q;
+	const struct user *user;         /* the one acted as */
+	const struct user *real_user;    /* before impersonation */
+	struct resource *res;
+	struct negotiated out;
+	char audit_id[37];
+	LIST(struct str) warnings;
+	int64_t start_ns;
+	bool dry_run;
+	bool long_running;
+	bool internal;                   /* the server's own: no admission by webhooks, no authorization */
+	struct str manager;              /* field manager of writes */
+	struct str ns;                   /* of the object written: info.ns, or an internal caller's */
+	struct str authz_reason;
+	int status;                      /* answered, for logs and metrics */
+};
+/* A request of the server itself, as system:apiserver in system:masters. */
+void request_internal(struct request *rq, struct apiserver *s, struct arena *a, struct resource *res, struct str ns);
+/* Adds a Warning header (deduplicated, at most WARNINGS_MAX). */
+void request_warn(struct request *rq, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- the server ---- */
+struct options { /* flags, see options.c */
+	const char *data_dir, *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
+	const char *bind_address;
+	int secure_port;
+	const char *tls_cert_file, *tls_key_file, *client_ca_file;
+	const char *requestheader_client_ca_file, *requestheader_allowed_names, *requestheader_username_headers,
+		*requestheader_group_headers, *requestheader_extra_prefixes, *requestheader_uid_headers;
+	const char *proxy_client_cert_file, *proxy_client_key_file;
+	const char *sa_issuer, *sa_signing_key_file, *sa_jwks_uri, *api_audiences;
+	const char *sa_key_files[16];
+	size_t n_sa_key_files;
+	int64_t sa_max_token_expiration_s;
+	bool sa_extend_expiration;
+	const char *service_cidr, *node_port_range;
+	const char *kubelet_client_cert, *kubelet_client_key, *kubelet_ca;
+	const char *kubelet_address_types;
+	const char *token_auth_file;
+	bool bootstrap_token_auth, anonymous_auth;
+	const char *authorization_mode;
+	const char *enable_admission, *disable_admission;
+	const char *advertise_address;
+	const char *external_hostname;
+	const char *audit_log_path, *audit_policy_file;
+	const char *port_file;           /* the port bound is written there (tests, supervisors) */
+	int max_requests_inflight, max_mutating_inflight;
+	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, watch_history_ms;
+	int64_t shutdown_delay_ms;
+	bool profiling;
+	int verbosity;
+};
+
+struct apiserver {
+	struct options o;
+	struct store *store;
+	struct http_server *http;
+	struct map by_path;              /* "group/version/plural" -> struct resource * */
+	struct map storages;             /* "group/plural" -> struct storage * */
+	struct resource **resources;     /* built-in, in discovery order */
+	size_t n_resources;
+	struct arena arena;              /* of the server's life */
+	uint64_t resources_epoch;        /* raised when what is served changes (CRDs, APIServices) */
+	struct authn *authn;
+	struct rbac *rbac;
+	struct node_graph *node_graph;
+	struct sa_tokens *tokens;
+	struct aggregator *aggregator;
+	struct crds *crds;
+	struct webhooks *webhooks;
+	struct alloc *alloc;             /* service addresses and ports */
+	struct metrics *metrics;
+	struct discovery *discovery;
+	struct audit *audit;
+	struct kubelet_clients *kubelets;
+	const struct admission_plugin *plugins[40];
+	size_t n_plugins;
+	bool ready, stopping;
+	bool bootstrapped[8];            /* poststarthooks, for readyz */
+	int inflight, inflight_mutating;
+	int64_t started_wall_ns;
+	int port;
+	char *identity;                  /* apiserver-<hash> */
+};
+
+/* The resource a client addresses; NULL when there is none. */
+struct resource *resource_find(struct apiserver *s, struct str group, struct str version, struct str plural);
+/* The preferred served version of a group's resource. */
+struct resource *resource_any(struct apiserver *s, struct str group, struct str plural);
+struct storage *storage_find(struct apiserver *s, struct str group, struct str plural);
+struct resource *resource_for_kind(struct apiserver *s, struct str group, struct str version, struct str kind);
+struct error *resources_init(struct apiserver *s);
+
+/* ---- answers (respond.c) ---- */
+void respond_error(struct request *rq, struct error *e); /* takes e */
+/* A struct of type t in the negotiated format; `status` HTTP. */
+struct error *respond_struct(struct request *rq, int status, const struct schema_type *t, const void *obj);
+/* A resource's object (storage struct) with the request's version, or as Table or PartialObjectMetadata. */
+struct error *respond_object(struct request *rq, int status, struct resource *res, void *obj);
+struct error *respond_success(struct request *rq, struct resource *res, struct str name, struct str uid);
+struct error *respond_bytes(struct request *rq, int status, struct str content_type, struct str body);
+struct table_options;
+/* Columns of a custom resource into o; one row, whatever the kind of resource (obj: the request version's struct). */
+void table_for(struct request *rq, struct resource *res, struct table_options *o);
+void table_append(struct request *rq, struct buf *b, struct resource *res, const struct table_options *o, const void *obj, bool first);
+/* JSON text in the negotiated format. */
+struct error *respond_json(struct request *rq, int status, struct str json);
+/* Compresses when asked for and large enough, sets headers, writes. */
+struct error *respond_iov(struct request *rq, int status, struct str content_type, struct iovec *iov, int n);
+void pretty_json(struct buf *out, struct str json);
+/* Sets Audit-Id, Cache-Control, Warning and flow headers: before any answer. */
+void respond_headers(struct request *rq);
+
+/* ---- verbs (rest_*.c); each answers, or returns the error to answer ---- */
+struct error *rest_get(struct request *rq);
+struct error *rest_list(struct request *rq);
+struct error *rest_watch(struct request *rq);
+struct error *rest_create(struct request *rq);
+struct error *rest_update(struct request *rq);
+struct error *rest_patch(struct request *rq);
+struct error *rest_delete(struct request *rq);
+struct error *rest_delete_collection(struct request *rq);
+struct error *rest_scale(struct request *rq);
+/* subresources that are not plain objects; NULL-able *handled false: not one of these */
+struct error *rest_connect(struct request *rq, bool *handled);
+struct error *rest_special(struct request *rq, bool *handled);
+
+/* ---- registry (registry.c): the same for requests and for the server itself ---- */
+/* Decodes the newest object into the request's arena (a copy of its own); 404. */
+struct error *registry_get(struct request *rq, struct str ns, struct str name, void **obj);
+/* From the cache without a 404: *obj NULL when absent. For built-in lookups by admission and authorization. */
+void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, struct str ns, struct str name);
+
+struct write_result {
+	void *obj;               /* storage struct as written, with resourceVersion */
+	struct block *json;      /* its cached JSON, a reference of the receiver's, or NULL */
+	bool created, deleted;
+};
+/* obj: storage version struct, defaulted; changed in place. Admission, strategy, validation, managedFields, store. */
+struct error *registry_create(struct request *rq, void *obj, struct write_result *out);
+
+enum { UPDATE_CREATE = 1 /* make it when missing */, UPDATE_NO_ADMISSION = 2, UPDATE_UNCONDITIONAL = 4 };
+struct update {
+	/* Makes the new object from the current one (NULL: creating); called again after a conflict when retry is allowed. *out is in
+	 * the request's arena and may be the argument itself changed. */
+	struct error *(*make)(void *ctx, struct request *rq, const void *old, void **out);
+	void *ctx;
+	const char *sub;         /* NULL: the main resource */
+	struct str uid;          /* precondition, or empty */
+	struct str rv;           /* precondition, or empty */
+	unsigned flags;
+	bool apply;              /* managedFields were made by `make` (server-side apply) */
+	bool retry;              /* on a lost race when the new object names no resourceVersion */
+};
+struct error *registry_update(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out);
+
+struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
+			      struct write_result *out);
+struct str storage_key(struct arena *a, const struct storage *st, struct str ns, struct str name);
+
+/* ---- clocks and small things ---- */
+struct api_time time_now(void);       /* whole seconds */
+struct api_time time_now_micro(void);
+void random_suffix(char *out, size_t n); /* of bcdfghjklmnpqrstvwxz2456789, NUL-terminated: n characters */
+
+#endif

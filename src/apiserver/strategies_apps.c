@@ -1,0 +1,50 @@
+/* Strategies of apps, batch, autoscaling, policy: workloads. */
+#include "apiserver/server.h"
+
+static const struct strategy deployments = {.group = STR_INIT("apps"), .plural = STR_INIT("deployments"), .generation = true};
+static const struct cache_field rs_fields[] = {{.name = STR_INIT("status.replicas"), .absent = STR_INIT("0")}};
+static const struct strategy replicasets = {
+	.group = STR_INIT("apps"), .plural = STR_INIT("replicasets"), .generation = true, .fields = rs_fields, .n_fields = 1,
+};
+static const struct strategy statefulsets = {.group = STR_INIT("apps"), .plural = STR_INIT("statefulsets"), .generation = true};
+static const struct strategy daemonsets = {.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .generation = true};
+static const struct strategy controllerrevisions = {.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions")};
+
+/* A Job's selector and pod labels are made from its uid unless manualSelector says otherwise. */
+static void job_create(struct request *rq, void *obj)
+{
+	struct batch_v1_job *j = obj;
+	struct str_map *labels = API_MAP(&j->spec.template.metadata.labels);
+	struct str uid = j->metadata.uid;
+
+	memset(&j->status, 0, sizeof j->status);
+	if (j->spec.manual_selector && *j->spec.manual_selector)
+		return;
+	if (!str_map_has(labels, STR("job-name")))
+		str_map_set(rq->a, labels, STR("job-name"), j->metadata.name);
+	if (!str_map_has(labels, STR("batch.kubernetes.io/job-name")))
+		str_map_set(rq->a, labels, STR("batch.kubernetes.io/job-name"), j->metadata.name);
+	if (!str_map_has(labels, STR("controller-uid")))
+		str_map_set(rq->a, labels, STR("controller-uid"), uid);
+	if (!str_map_has(labels, STR("batch.kubernetes.io/controller-uid")))
+		str_map_set(rq->a, labels, STR("batch.kubernetes.io/controller-uid"), uid);
+	if (!j->spec.selector)
+		j->spec.selector = arena_new(rq->a, struct meta_v1_label_selector);
+	if (!str_map_has(API_MAP(&j->spec.selector->match_labels), STR("batch.kubernetes.io/controller-uid")))
+		str_map_set(rq->a, API_MAP(&j->spec.selector->match_labels), STR("batch.kubernetes.io/controller-uid"), uid);
+}
+
+static const struct cache_field job_fields[] = {
+	{.name = STR_INIT("status.successful"), .path = STR_INIT("status.succeeded"), .absent = STR_INIT("0")},
+};
+static const struct strategy jobs = {
+	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .generation = true, .orphan_by_default = true, .prepare_create = job_create,
+	.fields = job_fields, .n_fields = 1,
+};
+static const struct strategy cronjobs = {.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .generation = true};
+static const struct strategy hpas = {.group = STR_INIT("autoscaling"), .plural = STR_INIT("horizontalpodautoscalers")};
+static const struct strategy pdbs = {.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .generation = true};
+
+const struct strategy *const strategies_apps[] = {
+	&deployments, &replicasets, &statefulsets, &daemonsets, &controllerrevisions, &jobs, &cronjobs, &hpas, &pdbs, NULL,
+};

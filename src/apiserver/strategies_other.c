@@ -1,0 +1,275 @@
+/* Strategies of the other groups: RBAC, certificates, networking, storage, scheduling, policies, extensions. */
+#include "apiserver/authz.h"
+#include "apiserver/custom.h"
+#include "apiserver/server.h"
+
+/* ---- RBAC: what one may give is what one has ---- */
+
+static struct error *role_begin(struct request *rq, void *obj, const void *old, bool dry_run, void **state)
+{
+	const struct rbac_v1_role *r = obj, *o = old;
+
+	(void)dry_run;
+	*state = NULL;
+	/* nothing new is given when the rules do not change */
+	if (o && r->rules.n == o->rules.n) {
+		bool same = true;
+
+		for (uint32_t i = 0; i < r->rules.n && same; i++)
+			same = object_equal(&rbac_v1_policy_rule_type, &r->rules.v[i], &o->rules.v[i]);
+		if (same)
+			return NULL;
+	}
+	return rbac_check_role(rq, rq->res, r->metadata.namespace, r->metadata.name, r->rules.v, r->rules.n);
+}
+
+static struct error *cluster_role_begin(struct request *rq, void *obj, const void *old, bool dry_run, void **state)
+{
+	const struct rbac_v1_cluster_role *r = obj, *o = old;
+
+	(void)dry_run;
+	*state = NULL;
+	if (o && r->rules.n == o->rules.n && object_field_equal(&rbac_v1_cluster_role_type, r, o, "rules") &&
+	    object_field_equal(&rbac_v1_cluster_role_type, r, o, "aggregationRule"))
+		return NULL;
+	if (r->aggregation_rule && (!o || !object_field_equal(&rbac_v1_cluster_role_type, r, o, "aggregationRule"))) {
+		/* an aggregated role may come to hold anything */
+		struct str star[1] = {STR("*")};
+		struct rbac_v1_policy_rule all[2] = {0};
+
+		all[0].verbs.v = all[0].api_groups.v = all[0].resources.v = star;
+		all[0].verbs.n = all[0].api_groups.n = all[0].resources.n = 1;
+		all[1].verbs.v = all[1].non_resource_urls.v = star;
+		all[1].verbs.n = all[1].non_resource_urls.n = 1;
+		return rbac_check_role(rq, rq->res, STR_NULL, r->metadata.name, all, 2);
+	}
+	return rbac_check_role(rq, rq->res, STR_NULL, r->metadata.name, r->rules.v, r->rules.n);
+}
+
+static struct error *binding_begin(struct request *rq, void *obj, const void *old, bool dry_run, void **state)
+{
+	/* RoleBinding and ClusterRoleBinding have the same fields */
+	const struct rbac_v1_role_binding *b = obj, *o = old;
+
+	(void)dry_run;
+	*state = NULL;
+	if (o && object_equal(&rbac_v1_role_ref_type, &b->role_ref, &o->role_ref) &&
+	    object_field_equal(&rbac_v1_role_binding_type, b, o, "subjects"))
+		return NULL;
+	return rbac_check_binding(rq, rq->res, b->metadata.namespace, &b->role_ref);
+}
+
+static void rules_validate(struct field_errors *e, const struct rbac_v1_policy_rule *r, uint32_t n, bool namespaced)
+{
+	const struct field_path *root = FIELD_ROOT("rules");
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct field_path *p = FIELD_INDEX(root, i);
+
+		if (!r[i].verbs.n)
+			field_required(e, FIELD_CHILD(p, "verbs"), "verbs must contain at least one value");
+		if (r[i].non_resource_urls.n) {
+			if (namespaced)
+				field_invalid_raw(e, FIELD_CHILD(p, "nonResourceURLs"), STR("[]"),
+						  "namespaced rules cannot apply to non-resource URLs");
+			if (r[i].api_groups.n || r[i].resources.n || r[i].resource_names.n)
+				field_invalid_raw(e, FIELD_CHILD(p, "nonResourceURLs"), STR("[]"),
+						  "rules cannot apply to both regular resources and non-resource URLs");
+			continue;
+		}
+		if (!r[i].api_groups.n)
+			field_required(e, FIELD_CHILD(p, "apiGroups"), "resource rules must supply at least one api group");
+		if (!r[i].resources.n)
+			field_required(e, FIELD_CHILD(p, "resources"), "resource rules must supply at least one resource");
+	}
+}
+
+static void role_validate(struct request *rq, const void *obj, struct field_errors *e)
+{
+	const struct rbac_v1_role *r = obj;
+
+	(void)rq;
+	rules_validate(e, r->rules.v, r->rules.n, true);
+}
+
+static void cluster_role_validate(struct request *rq, const void *obj, struct field_errors *e)
+{
+	const struct rbac_v1_cluster_role *r = obj;
+
+	(void)rq;
+	rules_validate(e, r->rules.v, r->rules.n, false);
+}
+
+static void binding_validate(struct request *rq, const void *obj, struct field_errors *e)
+{
+	const struct rbac_v1_role_binding *b = obj;
+	const struct field_path *ref = FIELD_ROOT("roleRef"), *subs = FIELD_ROOT("subjects");
+	bool cluster = rq->res->st->type == &rbac_v1_cluster_role_binding_type;
+	static const struct str kinds[] = {STR_INIT("ClusterRole"), STR_INIT("Role")}, groups[] = {STR_INIT("rbac.authorization.k8s.io")},
+				subject_kinds[] = {STR_INIT("ServiceAccount"), STR_INIT("User"), STR_INIT("Group")}, none[] = {STR_INIT("")};
+
+	if (!str_eq(b->role_ref.api_group, groups[0]))
+		field_not_supported(e, FIELD_CHILD(ref, "apiGroup"), b->role_ref.api_group, groups, 1);
+	if (!str_eqz(b->role_ref.kind, "ClusterRole") && (cluster || !str_eqz(b->role_ref.kind, "Role")))
+		field_not_supported(e, FIELD_CHILD(ref, "kind"), b->role_ref.kind, cluster ? kinds : kinds, cluster ? 1 : 2);
+	if (!b->role_ref.name.n)
+		field_required(e, FIELD_CHILD(ref, "name"), "");
+	for (uint32_t i = 0; i < b->subjects.n; i++) {
+		const struct rbac_v1_subject *s = &b->subjects.v[i];
+		const struct field_path *p = FIELD_INDEX(subs, i);
+
+		if (!s->name.n)
+			field_required(e, FIELD_CHILD(p, "name"), "");
+		if (str_eqz(s->kind, "ServiceAccount")) {
+			const char *m = s->name.n ? validate_dns1123_subdomain(e->arena, s->name) : NULL;
+
+			if (m)
+				field_invalid(e, FIELD_CHILD(p, "name"), s->name, "%s", m);
+			if (s->api_group.n)
+				field_not_supported(e, FIELD_CHILD(p, "apiGroup"), s->api_group, none, 1);
+			if (!s->namespace.n && cluster)
+				field_required(e, FIELD_CHILD(p, "namespace"), "");
+		} else if (str_eqz(s->kind, "User") || str_eqz(s->kind, "Group")) {
+			if (!str_eq(s->api_group, groups[0]))
+				field_not_supported(e, FIELD_CHILD(p, "apiGroup"), s->api_group, groups, 1);
+		} else {
+			field_not_supported(e, FIELD_CHILD(p, "kind"), s->kind, subject_kinds, 3);
+		}
+	}
+}
+
+static void binding_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
+{
+	const struct rbac_v1_role_binding *b = obj, *o = old;
+
+	binding_validate(rq, obj, e);
+	if (!object_equal(&rbac_v1_role_ref_type, &b->role_ref, &o->role_ref))
+		field_invalid_raw(e, FIELD_ROOT("roleRef"), STR("{}"), "cannot change roleRef");
+}
+
+#define RBAC STR_INIT("rbac.authorization.k8s.io")
+static const struct strategy roles = {
+	.group = RBAC, .plural = STR_INIT("roles"), .create_on_update = true, .name_check = validate_path_segment, .begin_write = role_begin,
+	.validate = role_validate,
+};
+static const struct strategy clusterroles = {
+	.group = RBAC, .plural = STR_INIT("clusterroles"), .create_on_update = true, .name_check = validate_path_segment,
+	.begin_write = cluster_role_begin, .validate = cluster_role_validate,
+};
+static const struct strategy rolebindings = {
+	.group = RBAC, .plural = STR_INIT("rolebindings"), .create_on_update = true, .name_check = validate_path_segment,
+	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
+};
+static const struct strategy clusterrolebindings = {
+	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .create_on_update = true, .name_check = validate_path_segment,
+	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
+};
+
+/* ---- certificates ---- */
+
+static void csr_create(struct request *rq, void *obj)
+{
+	struct certificates_v1_certificate_signing_request *c = obj;
+
+	c->spec.username = rq->user->name;
+	c->spec.uid = rq->user->uid;
+	c->spec.groups.n = 0;
+	c->spec.groups.v = NULL;
+	c->spec.groups.cap = 0;
+	for (size_t i = 0; i < rq->user->n_groups; i++)
+		*arena_push(rq->a, &c->spec.groups) = rq->user->groups[i];
+	memset(&c->spec.extra, 0, sizeof c->spec.extra);
+	for (size_t i = 0; i < rq->user->n_extra; i++) {
+		struct strings_pair *p = (struct strings_pair *)(void *)arena_push(rq->a, &c->spec.extra);
+
+		*p = rq->user->extra[i];
+	}
+	memset(&c->status, 0, sizeof c->status);
+}
+
+static void csr_update(struct request *rq, void *obj, const void *old)
+{
+	struct certificates_v1_certificate_signing_request *c = obj;
+	const struct certificates_v1_certificate_signing_request *o = old;
+
+	(void)rq;
+	c->spec = o->spec;
+	c->status = o->status;
+}
+
+static void condition_times(struct certificates_v1_certificate_signing_request *c,
+			    const struct certificates_v1_certificate_signing_request *o)
+{
+	struct api_time now = time_now();
+
+	for (uint32_t i = 0; i < c->status.conditions.n; i++) {
+		struct certificates_v1_certificate_signing_request_condition *x = &c->status.conditions.v[i];
+		bool same = false;
+
+		for (uint32_t k = 0; k < o->status.conditions.n; k++)
+			same |= str_eq(o->status.conditions.v[k].type, x->type) && str_eq(o->status.conditions.v[k].status, x->status);
+		if (!x->last_update_time.set)
+			x->last_update_time = now;
+		if (!x->last_transition_time.set && !same)
+			x->last_transition_time = now;
+	}
+}
+
+static void csr_sub(struct request *rq, const char *sub, void *obj, const void *old)
+{
+	struct certificates_v1_certificate_signing_request *c = obj;
+	const struct certificates_v1_certificate_signing_request *o = old;
+
+	(void)rq;
+	c->spec = o->spec;
+	if (!strcmp(sub, "approval"))
+		c->status.certificate = o->status.certificate;
+	condition_times(c, o);
+}
+
+static const struct cache_field csr_fields[] = {{.name = STR_INIT("spec.signerName")}};
+static const struct strategy csrs = {
+	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .keep_status_on_create = true,
+	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1,
+};
+
+/* ---- facts of the rest ---- */
+
+#define FACTS(name, grp, res, ...) static const struct strategy name = {.group = STR_INIT(grp), .plural = STR_INIT(res), __VA_ARGS__}
+
+FACTS(leases, "coordination.k8s.io", "leases", .create_on_update = true, .no_unconditional_update = true);
+FACTS(ingresses, "networking.k8s.io", "ingresses", .generation = true);
+FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .generation = true);
+FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .generation = true);
+FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .name_check = validate_ip);
+FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .generation = true);
+FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .create_on_update = true, .no_unconditional_update = true);
+FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .generation = true);
+FACTS(csidrivers, "storage.k8s.io", "csidrivers", .generation = true, .no_unconditional_update = true, .return_deleted = true);
+FACTS(csinodes, "storage.k8s.io", "csinodes", .no_unconditional_update = true, .return_deleted = true);
+FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .no_unconditional_update = true);
+FACTS(storageclasses, "storage.k8s.io", "storageclasses", .return_deleted = true);
+FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .no_unconditional_update = true, .return_deleted = true);
+FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .return_deleted = true);
+FACTS(validatingwebhooks, "admissionregistration.k8s.io", "validatingwebhookconfigurations", .generation = true,
+      .no_unconditional_update = true);
+FACTS(mutatingwebhooks, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", .generation = true, .no_unconditional_update = true);
+FACTS(vaps, "admissionregistration.k8s.io", "validatingadmissionpolicies", .generation = true, .no_unconditional_update = true);
+FACTS(vapbs, "admissionregistration.k8s.io", "validatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true);
+FACTS(maps, "admissionregistration.k8s.io", "mutatingadmissionpolicies", .generation = true, .no_unconditional_update = true);
+FACTS(mapbs, "admissionregistration.k8s.io", "mutatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true);
+FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .generation = true);
+FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .generation = true);
+FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .name_check = validate_path_segment);
+FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .generation = true, .return_deleted = true);
+FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .return_deleted = true);
+FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .return_deleted = true);
+static const struct cache_field slice_fields[] = {{.name = STR_INIT("spec.nodeName")}, {.name = STR_INIT("spec.driver")}};
+FACTS(resourceslices, "resource.k8s.io", "resourceslices", .generation = true, .return_deleted = true, .fields = slice_fields, .n_fields = 2);
+
+const struct strategy *const strategies_other[] = {
+	&roles, &clusterroles, &rolebindings, &clusterrolebindings, &csrs, &leases, &ingresses, &ingressclasses, &networkpolicies, &ipaddresses,
+	&endpointslices, &runtimeclasses, &priorityclasses, &csidrivers, &csinodes, &csistoragecapacities, &storageclasses,
+	&volumeattachments, &volumeattributesclasses, &validatingwebhooks, &mutatingwebhooks, &vaps, &vapbs, &maps, &mapbs, &flowschemas,
+	&prioritylevels, &apiservices, &deviceclasses, &resourceclaims, &resourceclaimtemplates, &resourceslices, &strategy_crd, NULL,
+};
