@@ -14,6 +14,5 @@ extern const char bootstrap_policy[]; /* bootstrap_policy.c says its form */
 void bootstrap_policy_rules(struct arena *a, struct str name, struct rbac_v1_policy_rule **rules, uint32_t *n);
 /* Everything, in order; then keeps the kubernetes endpoints and the identity lease alive on a fiber. */
 struct error *bootstrap_run(struct apiserver *s);
-void bootstrap_stop(struct apiserver *s);
 
 #endif

@@ -222,6 +222,9 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			      struct write_result *out);
 struct str storage_key(struct arena *a, const struct storage *st, struct str ns, struct str name);
 
+/* special.c: the lease that events of now are put with. */
+struct error *event_lease(struct apiserver *s, int64_t ttl_ms, int64_t *lease);
+
 /* ---- clocks and small things ---- */
 struct api_time time_now(void);       /* whole seconds */
 struct api_time time_now_micro(void);

@@ -1,0 +1,25 @@
+/*
+ * apiserver/alloc.h: Services' cluster addresses (an IPAddress object each)
+ * and node ports (one RangeAllocation in the store), and the hooks of the
+ * Service strategy that take and give them back. What is in use survives
+ * restarts and is repaired from the Services at start.
+ */
+#ifndef SKIFF_APISERVER_ALLOC_H
+#define SKIFF_APISERVER_ALLOC_H
+
+#include "apiserver/server.h"
+
+struct error *alloc_init(struct apiserver *s);
+/* The first address of the primary range: the kubernetes Service's; in the arena. */
+struct str alloc_first_ip(struct apiserver *s, struct arena *a);
+/* The ranges as text, primary first; at most two. */
+size_t alloc_cidrs(struct apiserver *s, struct str out[2]);
+
+void service_prepare_create(struct request *rq, void *obj);
+void service_prepare_update(struct request *rq, void *obj, const void *old);
+struct error *service_begin_write(struct request *rq, void *obj, const void *old, bool dry_run, void **state);
+void service_end_write(struct request *rq, void *obj, const void *old, void *state, bool ok);
+void service_validate(struct request *rq, const void *obj, struct field_errors *e);
+void service_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
+
+#endif

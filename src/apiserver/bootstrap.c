@@ -1,0 +1,629 @@
+/* What every cluster starts with. */
+#include <arpa/inet.h>
+#include "apiserver/alloc.h"
+#include "apiserver/authz.h"
+#include "apiserver/bootstrap.h"
+#include "apiserver/extend.h"
+#include "schema/defaults.h"
+
+enum { HOOK_RBAC, HOOK_PRIORITY, HOOK_FLOW, HOOK_NAMESPACES, HOOK_CRDS, HOOK_APISERVICES };
+
+/* ---- the policy text ---- */
+
+struct policy_role {
+	struct str ns, name, labels, aggregate;
+	LIST(struct rbac_v1_policy_rule) rules;
+};
+
+static struct str word(struct str *rest)
+{
+	struct str w = str_cut(rest, ' ');
+
+	return str_eqz(w, "-") ? STR_NULL : w;
+}
+
+static void words(struct arena *a, struct str text, void *list)
+{
+	LIST(struct str) *l = list;
+
+	while (text.p && text.n) {
+		struct str w = str_cut(&text, ',');
+
+		*arena_push(a, l) = str_eqz(w, "\"\"") ? STR("") : w;
+	}
+}
+
+/* The next role or binding; false at the end. A binding has role == NULL and its line in *bind. */
+static bool policy_next(struct arena *a, struct str *rest, struct policy_role *role, struct str *bind)
+{
+	struct str line;
+
+	memset(role, 0, sizeof *role);
+	*bind = STR_NULL;
+	if (!rest->p || !rest->n)
+		return false;
+	line = str_cut(rest, '\n');
+	if (str_has_prefix(line, STR("bind "))) {
+		*bind = str_sub(line, 5, line.n);
+		return true;
+	}
+	line = str_sub(line, 5, line.n);
+	role->ns = word(&line);
+	role->name = word(&line);
+	role->labels = word(&line);
+	role->aggregate = word(&line);
+	while (rest->p && rest->n && rest->p[0] == ' ') {
+		struct rbac_v1_policy_rule *r = arena_push(a, &role->rules);
+
+		line = str_cut(rest, '\n');
+		line = str_sub(line, 2, line.n);
+		words(a, word(&line), &r->verbs);
+		words(a, word(&line), &r->api_groups);
+		words(a, word(&line), &r->resources);
+		words(a, word(&line), &r->resource_names);
+		words(a, word(&line), &r->non_resource_urls);
+	}
+	return true;
+}
+
+void bootstrap_policy_rules(struct arena *a, struct str name, struct rbac_v1_policy_rule **rules, uint32_t *n)
+{
+	struct str rest = str_from(bootstrap_policy), bind;
+	struct policy_role role;
+
+	*rules = NULL;
+	*n = 0;
+	while (policy_next(a, &rest, &role, &bind))
+		if (!bind.p && !role.ns.n && str_eq(role.name, name)) {
+			*rules = role.rules.v;
+			*n = role.rules.n;
+			return;
+		}
+}
+
+/* ---- making and repairing objects ---- */
+
+/* Creates obj; *existed tells that it was there already. */
+static struct error *ensure(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str ns, void *obj, bool *existed)
+{
+	struct request rq;
+	struct write_result r;
+	struct resource *res = resource_any(s, str_from(group), str_from(plural));
+	struct str name = object_meta(res->st->type, obj)->name;
+	struct error *e;
+
+	*existed = cache_peek(res->st->cache, ns, name) != NULL;
+	if (*existed)
+		return NULL;
+	request_internal(&rq, s, a, res, ns);
+	object_default(a, res->st->type, obj);
+	e = registry_create(&rq, obj, &r);
+	if (error_is(e, 409, "AlreadyExists")) {
+		error_free(e);
+		*existed = true;
+		return NULL;
+	}
+	if (!e)
+		block_unref(r.json);
+	return error_wrap(e, "creating %s %.*s", plural, STR_ARG(name));
+}
+
+static struct error *make_given(void *ctx, struct request *rq, const void *old, void **out)
+{
+	(void)rq;
+	(void)old;
+	*out = ctx;
+	return NULL;
+}
+
+static struct error *replace(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str ns, void *obj)
+{
+	struct request rq;
+	struct write_result r;
+	struct resource *res = resource_any(s, str_from(group), str_from(plural));
+	struct update u = {.make = make_given, .ctx = obj, .flags = UPDATE_UNCONDITIONAL};
+	struct error *e;
+
+	request_internal(&rq, s, a, res, ns);
+	e = registry_update(&rq, ns, object_meta(res->st->type, obj)->name, &u, &r);
+	if (!e)
+		block_unref(r.json);
+	return e;
+}
+
+static void labels_of(struct arena *a, struct str text, struct str_map *m)
+{
+	while (text.p && text.n) {
+		struct str pair = str_cut(&text, ','), key = str_cut(&pair, '=');
+
+		str_map_set(a, m, key, pair);
+	}
+}
+
+static void default_meta(struct arena *a, struct meta_v1_object_meta *m, struct str ns, struct str name, struct str labels)
+{
+	m->name = name;
+	m->namespace = ns;
+	labels_of(a, labels, API_MAP(&m->labels));
+	str_map_set(a, API_MAP(&m->labels), STR("kubernetes.io/bootstrapping"), STR("rbac-defaults"));
+	str_map_set(a, API_MAP(&m->annotations), STR("rbac.authorization.kubernetes.io/autoupdate"), STR("true"));
+}
+
+static bool autoupdate(const struct meta_v1_object_meta *m)
+{
+	return !str_eqz(str_map_get(API_MAP(&m->annotations), STR("rbac.authorization.kubernetes.io/autoupdate")), "false");
+}
+
+/* Rules of `want` that the role has not are added; extra ones are left, as upstream's reconciliation without removal. */
+static bool add_missing(struct arena *a, void *list, const struct rbac_v1_policy_rule *want, uint32_t n)
+{
+	LIST(struct rbac_v1_policy_rule) *have = list;
+	bool changed = false;
+
+	for (uint32_t i = 0; i < n; i++) {
+		bool covered = false;
+
+		for (uint32_t k = 0; k < have->n && !covered; k++)
+			covered = rbac_rule_covers(&have->v[k], &want[i]);
+		if (!covered) {
+			*arena_push(a, have) = want[i];
+			changed = true;
+		}
+	}
+	return changed;
+}
+
+/* Rules of every role that carries the label: what the aggregation controller would write. */
+static void aggregate_rules(struct arena *a, struct str label, void *list)
+{
+	LIST(struct rbac_v1_policy_rule) *out = list;
+	struct str rest = str_from(bootstrap_policy), bind;
+	struct policy_role role;
+
+	while (policy_next(a, &rest, &role, &bind)) {
+		if (bind.p || role.ns.n || !role.labels.n || !str_contains(role.labels, label))
+			continue;
+		for (uint32_t i = 0; i < role.rules.n; i++)
+			*arena_push(a, out) = role.rules.v[i];
+		if (role.aggregate.n && !str_eq(role.aggregate, label))
+			aggregate_rules(a, role.aggregate, list);
+	}
+}
+
+static struct error *one_role(struct apiserver *s, struct arena *a, struct policy_role *p)
+{
+	bool existed;
+
+	if (p->ns.n) {
+		struct rbac_v1_role *r = arena_new(a, struct rbac_v1_role), *now;
+
+		default_meta(a, &r->metadata, p->ns, p->name, p->labels);
+		memcpy(&r->rules, &p->rules, sizeof r->rules);
+		TRY(ensure(s, a, "rbac.authorization.k8s.io", "roles", p->ns, r, &existed));
+		if (!existed)
+			return NULL;
+		now = registry_peek(s, a, storage_find(s, STR("rbac.authorization.k8s.io"), STR("roles")), p->ns, p->name);
+		if (!now || !autoupdate(&now->metadata) || !add_missing(a, &now->rules, p->rules.v, p->rules.n))
+			return NULL;
+		return replace(s, a, "rbac.authorization.k8s.io", "roles", p->ns, now);
+	}
+	struct rbac_v1_cluster_role *r = arena_new(a, struct rbac_v1_cluster_role), *now;
+
+	default_meta(a, &r->metadata, STR_NULL, p->name, p->labels);
+	memcpy(&r->rules, &p->rules, sizeof r->rules);
+	if (p->aggregate.n) {
+		struct meta_v1_label_selector *sel;
+
+		r->aggregation_rule = arena_new(a, struct rbac_v1_aggregation_rule);
+		sel = arena_push(a, &r->aggregation_rule->cluster_role_selectors);
+		labels_of(a, p->aggregate, API_MAP(&sel->match_labels));
+		aggregate_rules(a, p->aggregate, &r->rules);
+	}
+	TRY(ensure(s, a, "rbac.authorization.k8s.io", "clusterroles", STR_NULL, r, &existed));
+	if (!existed || p->aggregate.n)
+		return NULL;
+	now = registry_peek(s, a, storage_find(s, STR("rbac.authorization.k8s.io"), STR("clusterroles")), STR_NULL, p->name);
+	if (!now || !autoupdate(&now->metadata) || !add_missing(a, &now->rules, p->rules.v, p->rules.n))
+		return NULL;
+	return replace(s, a, "rbac.authorization.k8s.io", "clusterroles", STR_NULL, now);
+}
+
+static struct error *one_binding(struct apiserver *s, struct arena *a, struct str line)
+{
+	struct str ns = word(&line), name = word(&line), kind = word(&line), role = word(&line);
+	struct rbac_v1_role_binding *b = arena_new(a, struct rbac_v1_role_binding), *now;
+	const char *plural = ns.n ? "rolebindings" : "clusterrolebindings";
+	struct str group = STR("rbac.authorization.k8s.io");
+	bool existed, changed = false;
+
+	default_meta(a, &b->metadata, ns, name, STR_NULL);
+	b->role_ref.api_group = group;
+	b->role_ref.kind = kind;
+	b->role_ref.name = role;
+	while (line.p && line.n) {
+		struct str w = str_cut(&line, ' ');
+		struct rbac_v1_subject *sub = arena_push(a, &b->subjects);
+		struct str who = str_sub(w, 2, w.n);
+
+		if (w.p[0] == 's') {
+			sub->kind = STR("ServiceAccount");
+			sub->namespace = str_cut(&who, '/');
+		} else {
+			sub->kind = w.p[0] == 'g' ? STR("Group") : STR("User");
+			sub->api_group = group;
+		}
+		sub->name = who;
+	}
+	/* ClusterRoleBinding has the same fields as RoleBinding */
+	TRY(ensure(s, a, "rbac.authorization.k8s.io", plural, ns, b, &existed));
+	if (!existed)
+		return NULL;
+	now = registry_peek(s, a, storage_find(s, group, str_from(plural)), ns, name);
+	if (!now || !autoupdate(&now->metadata))
+		return NULL;
+	for (uint32_t i = 0; i < b->subjects.n; i++) {
+		bool has = false;
+
+		for (uint32_t k = 0; k < now->subjects.n; k++)
+			has |= object_equal(&rbac_v1_subject_type, &now->subjects.v[k], &b->subjects.v[i]);
+		if (!has) {
+			*arena_push(a, &now->subjects) = b->subjects.v[i];
+			changed = true;
+		}
+	}
+	return changed ? replace(s, a, "rbac.authorization.k8s.io", plural, ns, now) : NULL;
+}
+
+static struct error *policy(struct apiserver *s)
+{
+	struct str rest = str_from(bootstrap_policy), bind;
+	struct arena text arena_cleanup = {0};
+	struct policy_role role;
+
+	while (policy_next(&text, &rest, &role, &bind)) {
+		struct arena a arena_cleanup = {0};
+
+		TRY(bind.p ? one_binding(s, &a, bind) : one_role(s, &a, &role));
+	}
+	return NULL;
+}
+
+/* ---- namespaces, priorities, flow control, services ---- */
+
+static struct error *namespaces(struct apiserver *s)
+{
+	static const char *const names[] = {"default", "kube-system", "kube-public", "kube-node-lease"};
+	struct arena a arena_cleanup = {0};
+	bool existed;
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		struct core_v1_namespace *n = arena_new(&a, struct core_v1_namespace);
+
+		n->metadata.name = str_from(names[i]);
+		TRY(ensure(s, &a, "", "namespaces", STR_NULL, n, &existed));
+	}
+	return NULL;
+}
+
+static struct error *priorities(struct apiserver *s)
+{
+	static const struct {
+		const char *name, *text;
+		int32_t value;
+	} classes[] = {
+		{"system-node-critical", "Used for system critical pods that must not be moved from their current node.", 2000001000},
+		{"system-cluster-critical",
+		 "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.", 2000000000},
+	};
+	struct arena a arena_cleanup = {0};
+	bool existed;
+
+	for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+		struct scheduling_v1_priority_class *c = arena_new(&a, struct scheduling_v1_priority_class);
+
+		c->metadata.name = str_from(classes[i].name);
+		c->value = classes[i].value;
+		c->description = str_from(classes[i].text);
+		TRY(ensure(s, &a, "scheduling.k8s.io", "priorityclasses", STR_NULL, c, &existed));
+	}
+	return NULL;
+}
+
+/* The default flow control objects: name, shares or Exempt, queues; then schemas: name, level, precedence, whom, what. */
+static const struct {
+	const char *name;
+	int32_t shares, lendable, queues, hand, length; /* shares < 0: exempt; queues 0: reject */
+} levels[] = {
+	{"exempt", -1, 0, 0, 0, 0},          {"catch-all", 5, 0, 0, 0, 0},          {"system", 30, 33, 64, 6, 50},
+	{"node-high", 40, 25, 64, 6, 50},    {"leader-election", 10, 0, 16, 4, 50}, {"workload-high", 40, 50, 128, 6, 50},
+	{"workload-low", 100, 90, 128, 6, 50}, {"global-default", 20, 50, 128, 6, 50},
+};
+/* who: g:GROUP u:USER s:NS/NAME; rules: VERBS GROUPS RESOURCES NAMESPACES|* and "n" URLS, separated by ';' */
+static const struct {
+	const char *name, *level, *who, *rules, *method;
+	int32_t precedence;
+} schemas[] = {
+	{"exempt", "exempt", "g:system:masters", "* * * *;n * *", NULL, 1},
+	{"probes", "exempt", "g:system:unauthenticated g:system:authenticated", "n get /healthz,/readyz,/livez", NULL, 2},
+	{"system-leader-election", "leader-election",
+	 "u:system:kube-controller-manager u:system:kube-scheduler g:system:serviceaccounts:kube-system",
+	 "get,create,update coordination.k8s.io leases *", "ByUser", 100},
+	{"endpoint-controller", "workload-high", "u:system:kube-controller-manager s:kube-system/endpoint-controller "
+	 "s:kube-system/endpointslicemirroring-controller", "get,create,update \"\" endpoints *", "ByUser", 150},
+	{"workload-leader-election", "leader-election", "g:system:serviceaccounts:kube-system", "get,create,update coordination.k8s.io leases *",
+	 "ByUser", 200},
+	{"system-node-high", "node-high", "g:system:nodes", "* \"\" nodes,nodes/status *;* coordination.k8s.io leases *", "ByUser", 400},
+	{"system-nodes", "system", "g:system:nodes", "* * * *;n * *", "ByUser", 500},
+	{"kube-controller-manager", "workload-high", "u:system:kube-controller-manager", "* * * *;n * *", "ByNamespace", 800},
+	{"kube-scheduler", "workload-high", "u:system:kube-scheduler", "* * * *;n * *", "ByNamespace", 800},
+	{"kube-system-service-accounts", "workload-high", "g:system:serviceaccounts:kube-system", "* * * *;n * *", "ByNamespace", 900},
+	{"service-accounts", "workload-low", "g:system:serviceaccounts", "* * * *;n * *", "ByUser", 9000},
+	{"global-default", "global-default", "g:system:unauthenticated g:system:authenticated", "* * * *;n * *", "ByUser", 9900},
+	{"catch-all", "catch-all", "g:system:unauthenticated g:system:authenticated", "* * * *;n * *", "ByUser", 10000},
+};
+
+static int32_t *int32_of(struct arena *a, int32_t v)
+{
+	int32_t *p = arena_new(a, int32_t);
+
+	*p = v;
+	return p;
+}
+
+static struct error *flow_control(struct apiserver *s)
+{
+	struct arena a arena_cleanup = {0};
+	bool existed;
+	struct str auto_key = STR("apf.kubernetes.io/autoupdate-spec");
+
+	for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+		struct flowcontrol_v1_priority_level_configuration *p = arena_new(&a, struct flowcontrol_v1_priority_level_configuration);
+
+		p->metadata.name = str_from(levels[i].name);
+		str_map_set(&a, API_MAP(&p->metadata.annotations), auto_key, STR("true"));
+		if (levels[i].shares < 0) {
+			p->spec.type = STR("Exempt");
+			p->spec.exempt = arena_new(&a, struct flowcontrol_v1_exempt_priority_level_configuration);
+			p->spec.exempt->nominal_concurrency_shares = int32_of(&a, 0);
+			p->spec.exempt->lendable_percent = int32_of(&a, 0);
+		} else {
+			p->spec.type = STR("Limited");
+			p->spec.limited = arena_new(&a, struct flowcontrol_v1_limited_priority_level_configuration);
+			p->spec.limited->nominal_concurrency_shares = int32_of(&a, levels[i].shares);
+			p->spec.limited->lendable_percent = int32_of(&a, levels[i].lendable);
+			p->spec.limited->limit_response.type = levels[i].queues ? STR("Queue") : STR("Reject");
+			if (levels[i].queues) {
+				struct flowcontrol_v1_queuing_configuration *q = arena_new(&a, struct flowcontrol_v1_queuing_configuration);
+
+				q->queues = levels[i].queues;
+				q->hand_size = levels[i].hand;
+				q->queue_length_limit = levels[i].length;
+				p->spec.limited->limit_response.queuing = q;
+			}
+		}
+		TRY(ensure(s, &a, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", STR_NULL, p, &existed));
+	}
+	for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
+		struct flowcontrol_v1_flow_schema *f = arena_new(&a, struct flowcontrol_v1_flow_schema);
+		struct flowcontrol_v1_policy_rules_with_subjects *pr = arena_push(&a, &f->spec.rules);
+		struct str who = str_from(schemas[i].who), rules = str_from(schemas[i].rules);
+
+		f->metadata.name = str_from(schemas[i].name);
+		str_map_set(&a, API_MAP(&f->metadata.annotations), auto_key, STR("true"));
+		f->spec.priority_level_configuration.name = str_from(schemas[i].level);
+		f->spec.matching_precedence = schemas[i].precedence;
+		if (schemas[i].method) {
+			f->spec.distinguisher_method = arena_new(&a, struct flowcontrol_v1_flow_distinguisher_method);
+			f->spec.distinguisher_method->type = str_from(schemas[i].method);
+		}
+		while (who.p && who.n) {
+			struct str w = str_cut(&who, ' '), name = str_sub(w, 2, w.n);
+			struct flowcontrol_v1_subject *sub = arena_push(&a, &pr->subjects);
+
+			if (w.p[0] == 'g') {
+				sub->kind = STR("Group");
+				sub->group = arena_new(&a, struct flowcontrol_v1_group_subject);
+				sub->group->name = name;
+			} else if (w.p[0] == 'u') {
+				sub->kind = STR("User");
+				sub->user = arena_new(&a, struct flowcontrol_v1_user_subject);
+				sub->user->name = name;
+			} else {
+				sub->kind = STR("ServiceAccount");
+				sub->service_account = arena_new(&a, struct flowcontrol_v1_service_account_subject);
+				sub->service_account->namespace = str_cut(&name, '/');
+				sub->service_account->name = name;
+			}
+		}
+		while (rules.p && rules.n) {
+			struct str r = str_cut(&rules, ';');
+
+			if (r.p[0] == 'n' && r.p[1] == ' ') {
+				struct flowcontrol_v1_non_resource_policy_rule *n = arena_push(&a, &pr->non_resource_rules);
+
+				str_cut(&r, ' ');
+				words(&a, str_cut(&r, ' '), &n->verbs);
+				words(&a, r, &n->non_resource_urls);
+			} else {
+				struct flowcontrol_v1_resource_policy_rule *n = arena_push(&a, &pr->resource_rules);
+
+				words(&a, str_cut(&r, ' '), &n->verbs);
+				words(&a, str_cut(&r, ' '), &n->api_groups);
+				words(&a, str_cut(&r, ' '), &n->resources);
+				words(&a, r, &n->namespaces);
+				n->cluster_scope = str_eqz(str_from(schemas[i].rules), "* * * *;n * *") || str_contains(str_from(schemas[i].rules), STR("nodes"));
+			}
+		}
+		TRY(ensure(s, &a, "flowcontrol.apiserver.k8s.io", "flowschemas", STR_NULL, f, &existed));
+	}
+	return NULL;
+}
+
+static struct error *service_cidr(struct apiserver *s)
+{
+	struct arena a arena_cleanup = {0};
+	struct networking_v1_service_cidr *c = arena_new(&a, struct networking_v1_service_cidr), *now;
+	struct str cidrs[2];
+	size_t n = alloc_cidrs(s, cidrs);
+	struct meta_v1_condition *cond;
+	struct request rq;
+	struct write_result r;
+	bool existed;
+	struct update u = {.make = make_given, .sub = "status", .flags = UPDATE_UNCONDITIONAL};
+	struct error *e;
+
+	c->metadata.name = STR("kubernetes");
+	for (size_t i = 0; i < n; i++)
+		*arena_push(&a, &c->spec.cidrs) = cidrs[i];
+	TRY(ensure(s, &a, "networking.k8s.io", "servicecidrs", STR_NULL, c, &existed));
+	now = registry_peek(s, &a, storage_find(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL, STR("kubernetes"));
+	if (!now || now->status.conditions.n)
+		return NULL;
+	cond = arena_push(&a, &now->status.conditions);
+	cond->type = STR("Ready");
+	cond->status = STR("True");
+	cond->message = STR("Kubernetes default Service CIDR is ready");
+	cond->last_transition_time = time_now();
+	request_internal(&rq, s, &a, resource_any(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL);
+	u.ctx = now;
+	e = registry_update(&rq, STR_NULL, STR("kubernetes"), &u, &r);
+	if (!e)
+		block_unref(r.json);
+	return e;
+}
+
+static const char *advertise(struct apiserver *s)
+{
+	if (s->o.advertise_address)
+		return s->o.advertise_address;
+	if (s->o.bind_address && strcmp(s->o.bind_address, "0.0.0.0") && strcmp(s->o.bind_address, "::"))
+		return s->o.bind_address;
+	return "127.0.0.1";
+}
+
+static struct error *kubernetes_service(struct apiserver *s)
+{
+	struct arena a arena_cleanup = {0};
+	struct core_v1_service *svc = arena_new(&a, struct core_v1_service);
+	struct core_v1_service_port *p;
+	struct core_v1_endpoints *ep = arena_new(&a, struct core_v1_endpoints), *now;
+	struct core_v1_endpoint_subset *ss;
+	struct core_v1_endpoint_port *port;
+	struct discovery_v1_endpoint_slice *sl = arena_new(&a, struct discovery_v1_endpoint_slice), *sl_now;
+	struct discovery_v1_endpoint *e;
+	struct discovery_v1_endpoint_port *sp;
+	bool existed;
+
+	svc->metadata.name = STR("kubernetes");
+	svc->metadata.namespace = STR("default");
+	str_map_set(&a, API_MAP(&svc->metadata.labels), STR("component"), STR("apiserver"));
+	str_map_set(&a, API_MAP(&svc->metadata.labels), STR("provider"), STR("kubernetes"));
+	svc->spec.type = STR("ClusterIP");
+	svc->spec.cluster_ip = alloc_first_ip(s, &a);
+	*arena_push(&a, &svc->spec.cluster_ips) = svc->spec.cluster_ip;
+	svc->spec.session_affinity = STR("None");
+	p = arena_push(&a, &svc->spec.ports);
+	p->name = STR("https");
+	p->protocol = STR("TCP");
+	p->port = 443;
+	p->target_port.i = s->port;
+	TRY(ensure(s, &a, "", "services", STR("default"), svc, &existed));
+
+	ep->metadata.name = STR("kubernetes");
+	ep->metadata.namespace = STR("default");
+	str_map_set(&a, API_MAP(&ep->metadata.labels), STR("endpointslice.kubernetes.io/skip-mirror"), STR("true"));
+	ss = arena_push(&a, &ep->subsets);
+	arena_push(&a, &ss->addresses)->ip = str_from(advertise(s));
+	port = arena_push(&a, &ss->ports);
+	port->name = STR("https");
+	port->port = s->port;
+	port->protocol = STR("TCP");
+	TRY(ensure(s, &a, "", "endpoints", STR("default"), ep, &existed));
+	if (existed) {
+		now = registry_peek(s, &a, storage_find(s, STR(""), STR("endpoints")), STR("default"), STR("kubernetes"));
+		if (now && !object_field_equal(&core_v1_endpoints_type, now, ep, "subsets")) {
+			memcpy(&now->subsets, &ep->subsets, sizeof now->subsets);
+			TRY(replace(s, &a, "", "endpoints", STR("default"), now));
+		}
+	}
+
+	sl->metadata.name = STR("kubernetes");
+	sl->metadata.namespace = STR("default");
+	str_map_set(&a, API_MAP(&sl->metadata.labels), STR("kubernetes.io/service-name"), STR("kubernetes"));
+	sl->address_type = strchr(advertise(s), ':') ? STR("IPv6") : STR("IPv4");
+	e = arena_push(&a, &sl->endpoints);
+	*arena_push(&a, &e->addresses) = str_from(advertise(s));
+	e->conditions.ready = arena_new(&a, bool);
+	*e->conditions.ready = true;
+	sp = arena_push(&a, &sl->ports);
+	sp->name = arena_new(&a, struct str);
+	*sp->name = STR("https");
+	sp->port = int32_of(&a, s->port);
+	sp->protocol = arena_new(&a, struct str);
+	*sp->protocol = STR("TCP");
+	TRY(ensure(s, &a, "discovery.k8s.io", "endpointslices", STR("default"), sl, &existed));
+	if (existed) {
+		sl_now = registry_peek(s, &a, storage_find(s, STR("discovery.k8s.io"), STR("endpointslices")), STR("default"), STR("kubernetes"));
+		if (sl_now && (!object_field_equal(&discovery_v1_endpoint_slice_type, sl_now, sl, "endpoints") ||
+			       !object_field_equal(&discovery_v1_endpoint_slice_type, sl_now, sl, "ports"))) {
+			memcpy(&sl_now->endpoints, &sl->endpoints, sizeof sl->endpoints);
+			memcpy(&sl_now->ports, &sl->ports, sizeof sl->ports);
+			TRY(replace(s, &a, "discovery.k8s.io", "endpointslices", STR("default"), sl_now));
+		}
+	}
+	return NULL;
+}
+
+/* What API servers behind this one need to know of its certificates. */
+static struct error *authentication_configmap(struct apiserver *s)
+{
+	struct arena a arena_cleanup = {0};
+	struct core_v1_config_map *c = arena_new(&a, struct core_v1_config_map), *now;
+	struct buf ca buf_cleanup = {0}, rh buf_cleanup = {0};
+	bool existed;
+
+	c->metadata.name = STR("extension-apiserver-authentication");
+	c->metadata.namespace = STR("kube-system");
+	if (s->o.client_ca_file) {
+		TRY(file_read(s->o.client_ca_file, &ca));
+		str_map_set(&a, API_MAP(&c->data), STR("client-ca-file"), buf_view(&ca));
+	}
+	if (s->o.requestheader_client_ca_file) {
+		TRY(file_read(s->o.requestheader_client_ca_file, &rh));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-client-ca-file"), buf_view(&rh));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-allowed-names"),
+			    arena_printf(&a, s->o.requestheader_allowed_names && *s->o.requestheader_allowed_names ? "[\"%s\"]" : "[]%s",
+					 s->o.requestheader_allowed_names ? s->o.requestheader_allowed_names : ""));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-username-headers"), STR("[\"X-Remote-User\"]"));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-group-headers"), STR("[\"X-Remote-Group\"]"));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-extra-headers-prefix"), STR("[\"X-Remote-Extra-\"]"));
+	}
+	TRY(ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed));
+	if (!existed)
+		return NULL;
+	now = registry_peek(s, &a, storage_find(s, STR(""), STR("configmaps")), STR("kube-system"), c->metadata.name);
+	if (!now || object_field_equal(&core_v1_config_map_type, now, c, "data"))
+		return NULL;
+	memcpy(&now->data, &c->data, sizeof c->data);
+	return replace(s, &a, "", "configmaps", STR("kube-system"), now);
+}
+
+struct error *bootstrap_run(struct apiserver *s)
+{
+	TRY(namespaces(s));
+	s->bootstrapped[HOOK_NAMESPACES] = true;
+	TRY(policy(s));
+	s->bootstrapped[HOOK_RBAC] = true;
+	TRY(priorities(s));
+	s->bootstrapped[HOOK_PRIORITY] = true;
+	TRY(flow_control(s));
+	s->bootstrapped[HOOK_FLOW] = true;
+	TRY(service_cidr(s));
+	TRY(kubernetes_service(s));
+	TRY(authentication_configmap(s));
+	TRY(aggregator_register_local(s));
+	s->bootstrapped[HOOK_APISERVICES] = true;
+	s->bootstrapped[HOOK_CRDS] = true;
+	return NULL;
+}
+

@@ -1,0 +1,296 @@
+/* kube-apiserver's flags, and the life of the component. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+#include "apiserver/admission.h"
+#include "apiserver/alloc.h"
+#include "apiserver/apiserver.h"
+#include "apiserver/audit.h"
+#include "apiserver/authn.h"
+#include "apiserver/authz.h"
+#include "apiserver/bootstrap.h"
+#include "apiserver/connect.h"
+#include "apiserver/custom.h"
+#include "apiserver/discovery.h"
+#include "apiserver/extend.h"
+#include "apiserver/pipeline.h"
+#include "apiserver/server.h"
+
+enum flag_kind { F_STR, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_IGNORED };
+
+struct flag {
+	const char *name;
+	enum flag_kind kind;
+	size_t offset;
+	const char *help; /* NULL: accepted for compatibility, without effect */
+};
+#define O(field) offsetof(struct options, field)
+static const struct flag flags[] = {
+	{"data-dir", F_STR, O(data_dir), "directory of the embedded store (when no --etcd-servers are given)"},
+	{"etcd-servers", F_STR, O(etcd_servers), "comma-separated URLs of etcd v3 members"},
+	{"etcd-cafile", F_STR, O(etcd_ca), "CA of the etcd members"},
+	{"etcd-certfile", F_STR, O(etcd_cert), "client certificate for etcd"},
+	{"etcd-keyfile", F_STR, O(etcd_key), "its key"},
+	{"bind-address", F_STR, O(bind_address), "address to listen on (default 0.0.0.0)"},
+	{"secure-port", F_INT, O(secure_port), "port to listen on (default 6443; 0: any free one)"},
+	{"port-file", F_STR, O(port_file), "the port bound is written to this file when the server is ready"},
+	{"advertise-address", F_STR, O(advertise_address), "address other members of the cluster reach this server at"},
+	{"external-hostname", F_STR, O(external_hostname), "host name in URLs made for clients"},
+	{"tls-cert-file", F_STR, O(tls_cert_file), "server certificate (PEM)"},
+	{"tls-private-key-file", F_STR, O(tls_key_file), "its key (PEM)"},
+	{"client-ca-file", F_STR, O(client_ca_file), "CA of client certificates"},
+	{"requestheader-client-ca-file", F_STR, O(requestheader_client_ca_file), "CA of front proxies"},
+	{"requestheader-allowed-names", F_STR, O(requestheader_allowed_names), "common names of front proxies; empty: any"},
+	{"requestheader-username-headers", F_STR, O(requestheader_username_headers), "default X-Remote-User"},
+	{"requestheader-group-headers", F_STR, O(requestheader_group_headers), "default X-Remote-Group"},
+	{"requestheader-uid-headers", F_STR, O(requestheader_uid_headers), "default X-Remote-Uid"},
+	{"requestheader-extra-headers-prefix", F_STR, O(requestheader_extra_prefixes), "default X-Remote-Extra-"},
+	{"proxy-client-cert-file", F_STR, O(proxy_client_cert_file), "certificate shown to aggregated API servers"},
+	{"proxy-client-key-file", F_STR, O(proxy_client_key_file), "its key"},
+	{"service-account-issuer", F_STR, O(sa_issuer), "issuer of service account tokens"},
+	{"service-account-key-file", F_LIST, O(sa_key_files), "public (or private) keys that verify tokens; may be repeated"},
+	{"service-account-signing-key-file", F_STR, O(sa_signing_key_file), "private key that signs tokens"},
+	{"service-account-jwks-uri", F_STR, O(sa_jwks_uri), "overrides jwks_uri in the discovery document"},
+	{"service-account-max-token-expiration", F_DURATION_S, O(sa_max_token_expiration_s), "upper limit of tokens' validity"},
+	{"service-account-extend-token-expiration", F_BOOL, O(sa_extend_expiration), "projected tokens live a year (default true)"},
+	{"api-audiences", F_STR, O(api_audiences), "audiences of tokens for this server (default: the issuer)"},
+	{"service-cluster-ip-range", F_STR, O(service_cidr), "CIDR of Services, or two for dual stack (default 10.0.0.0/24)"},
+	{"service-node-port-range", F_STR, O(node_port_range), "default 30000-32767"},
+	{"kubelet-client-certificate", F_STR, O(kubelet_client_cert), "certificate shown to kubelets"},
+	{"kubelet-client-key", F_STR, O(kubelet_client_key), "its key"},
+	{"kubelet-certificate-authority", F_STR, O(kubelet_ca), "CA of kubelets' serving certificates; none: not verified"},
+	{"kubelet-preferred-address-types", F_STR, O(kubelet_address_types), "default Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"},
+	{"token-auth-file", F_STR, O(token_auth_file), "static tokens: token,user,uid,\"groups\" a line"},
+	{"enable-bootstrap-token-auth", F_BOOL, O(bootstrap_token_auth), "accept bootstrap tokens"},
+	{"anonymous-auth", F_BOOL, O(anonymous_auth), "default true"},
+	{"authorization-mode", F_STR, O(authorization_mode), "default Node,RBAC"},
+	{"enable-admission-plugins", F_STR, O(enable_admission), "beside the default ones"},
+	{"disable-admission-plugins", F_STR, O(disable_admission), "of the default ones"},
+	{"audit-log-path", F_STR, O(audit_log_path), "file of the audit log; - is standard output"},
+	{"audit-policy-file", F_STR, O(audit_policy_file), "audit policy (levels None and Metadata)"},
+	{"max-requests-inflight", F_INT, O(max_requests_inflight), "default 400"},
+	{"max-mutating-requests-inflight", F_INT, O(max_mutating_inflight), "default 200"},
+	{"request-timeout", F_DURATION_MS, O(request_timeout_ms), "default 1m0s"},
+	{"min-request-timeout", F_INT, O(min_request_timeout_s), "seconds a watch lasts at least (default 1800)"},
+	{"event-ttl", F_DURATION_MS, O(event_ttl_ms), "default 1h0m0s"},
+	{"watch-history", F_DURATION_MS, O(watch_history_ms), "how long the embedded store keeps old revisions (default 5m0s)"},
+	{"shutdown-delay-duration", F_DURATION_MS, O(shutdown_delay_ms), "between SIGTERM and the end of accepting"},
+	{"profiling", F_BOOL, O(profiling), "serve /debug (default true)"},
+	{"v", F_INT, O(verbosity), "log verbosity"},
+	/* upstream's flags that have no meaning here */
+	{"allow-privileged", F_IGNORED, 0, NULL}, {"etcd-prefix", F_IGNORED, 0, NULL}, {"storage-backend", F_IGNORED, 0, NULL},
+	{"enable-aggregator-routing", F_IGNORED, 0, NULL}, {"feature-gates", F_IGNORED, 0, NULL}, {"runtime-config", F_IGNORED, 0, NULL},
+	{"tls-cipher-suites", F_IGNORED, 0, NULL}, {"tls-min-version", F_IGNORED, 0, NULL}, {"goaway-chance", F_IGNORED, 0, NULL},
+	{"enable-priority-and-fairness", F_IGNORED, 0, NULL}, {"endpoint-reconciler-type", F_IGNORED, 0, NULL},
+	{"default-not-ready-toleration-seconds", F_IGNORED, 0, NULL}, {"default-unreachable-toleration-seconds", F_IGNORED, 0, NULL},
+	{"watch-cache-sizes", F_IGNORED, 0, NULL}, {"default-watch-cache-size", F_IGNORED, 0, NULL}, {"logging-format", F_IGNORED, 0, NULL},
+};
+#define N_FLAGS (sizeof flags / sizeof *flags)
+
+static void usage(FILE *f)
+{
+	fprintf(f, "kube-apiserver: the Kubernetes API server of Skiff\n\nUsage: skiff kube-apiserver [flags]\n\nFlags:\n");
+	for (size_t i = 0; i < N_FLAGS; i++)
+		if (flags[i].help)
+			fprintf(f, "  --%-42s %s\n", flags[i].name, flags[i].help);
+	fprintf(f, "  --%-42s %s\n  --%-42s %s\n", "help", "this text", "version", "the version");
+	fprintf(f, "\nAccepted without effect:");
+	for (size_t i = 0; i < N_FLAGS; i++)
+		if (!flags[i].help)
+			fprintf(f, " --%s", flags[i].name);
+	fprintf(f, "\n");
+}
+
+static bool set_flag(struct options *o, const struct flag *f, const char *v)
+{
+	char *at = (char *)o + f->offset;
+	int64_t n;
+
+	switch (f->kind) {
+	case F_STR:
+		*(const char **)at = v;
+		return true;
+	case F_LIST:
+		while (*v && o->n_sa_key_files < 16) {
+			const char *comma = strchr(v, ',');
+			size_t len = comma ? (size_t)(comma - v) : strlen(v);
+
+			o->sa_key_files[o->n_sa_key_files++] = str_dupz(str_of(v, len));
+			v += len + (comma ? 1 : 0);
+		}
+		return true;
+	case F_INT:
+		if (!str_to_i64(str_from(v), &n))
+			return false;
+		if (f->offset == O(min_request_timeout_s))
+			*(int64_t *)at = n;
+		else
+			*(int *)at = (int)n;
+		return true;
+	case F_BOOL:
+		if (!strcmp(v, "true") || !strcmp(v, ""))
+			*(bool *)at = true;
+		else if (!strcmp(v, "false"))
+			*(bool *)at = false;
+		else
+			return false;
+		return true;
+	case F_DURATION_MS:
+	case F_DURATION_S:
+		if (!duration_parse(str_from(v), &n))
+			return false;
+		*(int64_t *)at = f->kind == F_DURATION_S ? n / 1000000000 : n / 1000000;
+		return true;
+	case F_IGNORED:
+		return true;
+	}
+	return false;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	struct option longs[N_FLAGS + 3];
+	int c, idx;
+
+	memset(longs, 0, sizeof longs);
+	for (size_t i = 0; i < N_FLAGS; i++)
+		longs[i] = (struct option){flags[i].name, flags[i].kind == F_BOOL || flags[i].kind == F_IGNORED ? optional_argument :
+									   required_argument, NULL, 1};
+	longs[N_FLAGS] = (struct option){"help", no_argument, NULL, 'h'};
+	longs[N_FLAGS + 1] = (struct option){"version", no_argument, NULL, 'V'};
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "hv:", longs, &idx)) != -1) {
+		switch (c) {
+		case 'h':
+			usage(stdout);
+			return 0;
+		case 'V':
+			printf("Kubernetes %s\n", SKIFF_GIT_VERSION);
+			return 0;
+		case 'v':
+			o->verbosity = atoi(optarg);
+			break;
+		case 1:
+			if (!set_flag(o, &flags[idx], optarg ? optarg : "")) {
+				fprintf(stderr, "kube-apiserver: invalid value \"%s\" for --%s\n", optarg ? optarg : "", flags[idx].name);
+				return 1;
+			}
+			break;
+		default:
+			fprintf(stderr, "see kube-apiserver --help\n");
+			return 1;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "kube-apiserver: unexpected argument \"%s\"\n", argv[optind]);
+		return 1;
+	}
+	if (!o->data_dir && !o->etcd_servers) {
+		fprintf(stderr, "kube-apiserver: give --data-dir (embedded store) or --etcd-servers\n");
+		return 1;
+	}
+	if (!o->tls_cert_file || !o->tls_key_file) {
+		fprintf(stderr, "kube-apiserver: give --tls-cert-file and --tls-private-key-file\n");
+		return 1;
+	}
+	if (!o->sa_signing_key_file && !o->n_sa_key_files)
+		fprintf(stderr, "kube-apiserver: no --service-account-signing-key-file: service account tokens cannot be issued\n");
+	return -1;
+}
+
+struct life {
+	struct apiserver *s;
+	struct error *err;
+};
+
+static struct error *start(struct apiserver *s)
+{
+	struct store_opts so = {.dir = s->o.data_dir, .etcd_servers = s->o.etcd_servers, .etcd_ca = s->o.etcd_ca, .etcd_cert = s->o.etcd_cert,
+				.etcd_key = s->o.etcd_key, .history_ms = s->o.watch_history_ms};
+	struct tls_server_opts to = {.cert_file = s->o.tls_cert_file, .key_file = s->o.tls_key_file, .client_ca_file = s->o.client_ca_file,
+				     .requestheader_ca_file = s->o.requestheader_client_ca_file, .http2 = true};
+	struct http_server_opts ho = {.handler = pipeline_handle, .ctx = s};
+	struct tls_server *tls;
+	struct listener *l;
+	char addr[300];
+
+	s->started_wall_ns = wall_ns();
+	TRY(error_wrap(store_open(&so, &s->store), "opening the store"));
+	TRY(resources_init(s));
+	TRY(authn_init(s));
+	TRY(admission_init(s, s->o.enable_admission, s->o.disable_admission));
+	TRY(authz_init(s));
+	TRY(audit_init(s));
+	TRY(kubelet_clients_init(s));
+	TRY(crds_init(s));
+	TRY(aggregator_init(s));
+	TRY(webhooks_init(s));
+	TRY(error_wrap(tls_server_new(&to, &tls), "TLS"));
+	snprintf(addr, sizeof addr, strchr(s->o.bind_address, ':') ? "[%s]:%d" : "%s:%d", s->o.bind_address, s->o.secure_port);
+	TRY(error_wrap(listener_open(addr, 0600, &l), "listening on %s", addr));
+	s->port = listener_port(l);
+	ho.tls = tls;
+	TRY(alloc_init(s));
+	TRY(http_server_start(l, &ho, &s->http));
+	TRY(bootstrap_run(s));
+	s->ready = true;
+	if (s->o.port_file) {
+		char text[16];
+		int n = snprintf(text, sizeof text, "%d\n", s->port);
+
+		TRY(file_write_atomic(s->o.port_file, str_of(text, (size_t)n), 0644));
+	}
+	log_info("serving securely on %s:%d", s->o.bind_address, s->port);
+	return NULL;
+}
+
+static void body(void *arg)
+{
+	static const int signals[] = {SIGTERM, SIGINT};
+	struct life *l = arg;
+	struct apiserver *s = l->s;
+	int sig;
+
+	l->err = start(s);
+	if (l->err)
+		return;
+	l->err = signal_wait(signals, 2, &sig);
+	if (l->err)
+		return;
+	log_info("signal %d: shutting down", sig);
+	s->stopping = true;
+	if (s->o.shutdown_delay_ms)
+		log_and_free(fiber_sleep(s->o.shutdown_delay_ms), "shutdown delay");
+	http_server_stop(s->http, 5000);
+	store_close(s->store);
+	log_info("stopped");
+}
+
+int kube_apiserver_main(int argc, char **argv)
+{
+	static struct apiserver server; /* one a process */
+	struct life l = {.s = &server};
+	struct error *e;
+	int rc;
+
+	server.o = (struct options){
+		.bind_address = "0.0.0.0", .secure_port = 6443, .sa_extend_expiration = true, .anonymous_auth = true, .profiling = true,
+		.max_requests_inflight = 400, .max_mutating_inflight = 200, .request_timeout_ms = 60000, .min_request_timeout_s = 1800,
+		.event_ttl_ms = 3600000, .watch_history_ms = 300000,
+	};
+	rc = parse(argc, argv, &server.o);
+	if (rc >= 0)
+		return rc;
+	log_init("kube-apiserver", server.o.verbosity);
+	signal(SIGPIPE, SIG_IGN);
+	e = loop_run(body, &l);
+	if (!e)
+		e = l.err;
+	if (e) {
+		log_error("%s", error_message(e));
+		error_free(e);
+		return 1;
+	}
+	return 0;
+}
