@@ -77,7 +77,7 @@ static void token_volume(struct arena *a, struct core_v1_pod *pod, struct str na
 	s->service_account_token->path = STR("token");
 	s = arena_push(a, &p->sources);
 	s->config_map = arena_new(a, struct core_v1_config_map_projection);
-	s->config_map->name = STR("kube-root-ca.crt");
+	s->config_map->local_object_reference.name = STR("kube-root-ca.crt");
 	k = arena_push(a, &s->config_map->items);
 	k->key = STR("ca.crt");
 	k->path = STR("ca.crt");
@@ -261,7 +261,7 @@ static void tolerate(struct arena *a, struct core_v1_pod *pod, const char *key)
 	}
 	t = arena_push(a, &pod->spec.tolerations);
 	t->key = str_from(key);
-	t->operator_ = STR("Exists");
+	t->operator = STR("Exists");
 	t->effect = STR("NoExecute");
 	t->toleration_seconds = int64_of(a, 300);
 }

@@ -30,15 +30,15 @@ static bool env_uses(const struct core_v1_env_var *env, uint32_t n, const struct
 
 		if (!v)
 			continue;
-		if (secret && v->secret_key_ref && str_eq(v->secret_key_ref->name, name))
+		if (secret && v->secret_key_ref && str_eq(v->secret_key_ref->local_object_reference.name, name))
 			return true;
-		if (!secret && v->config_map_key_ref && str_eq(v->config_map_key_ref->name, name))
+		if (!secret && v->config_map_key_ref && str_eq(v->config_map_key_ref->local_object_reference.name, name))
 			return true;
 	}
 	for (uint32_t i = 0; i < n_from; i++) {
-		if (secret && from[i].secret_ref && str_eq(from[i].secret_ref->name, name))
+		if (secret && from[i].secret_ref && str_eq(from[i].secret_ref->local_object_reference.name, name))
 			return true;
-		if (!secret && from[i].config_map_ref && str_eq(from[i].config_map_ref->name, name))
+		if (!secret && from[i].config_map_ref && str_eq(from[i].config_map_ref->local_object_reference.name, name))
 			return true;
 	}
 	return false;
@@ -62,15 +62,15 @@ static bool volumes_use(const struct core_v1_pod_spec *p, bool secret, struct st
 			    (v->azure_file && str_eq(v->azure_file->secret_name, name)) ||
 			    (v->csi && v->csi->node_publish_secret_ref && str_eq(v->csi->node_publish_secret_ref->name, name)))
 				return true;
-		} else if (v->config_map && str_eq(v->config_map->name, name)) {
+		} else if (v->config_map && str_eq(v->config_map->local_object_reference.name, name)) {
 			return true;
 		}
 		for (uint32_t k = 0; v->projected && k < v->projected->sources.n; k++) {
 			const struct core_v1_volume_projection *s = &v->projected->sources.v[k];
 
-			if (secret && s->secret && str_eq(s->secret->name, name))
+			if (secret && s->secret && str_eq(s->secret->local_object_reference.name, name))
 				return true;
-			if (!secret && s->config_map && str_eq(s->config_map->name, name))
+			if (!secret && s->config_map && str_eq(s->config_map->local_object_reference.name, name))
 				return true;
 		}
 	}

@@ -31,18 +31,6 @@ static bool bytes_fit(const struct resource *res)
 	return !res->from_storage && !(res->st->strategy && res->st->strategy->decorate) && (!res->crd || custom_is_storage_version(res));
 }
 
-static struct str as_json(struct buf *b, struct arena *a, struct resource *res, struct str json, struct error **e)
-{
-	void *o;
-
-	*e = decode_as(a, res, json, &o);
-	if (*e)
-		return STR_NULL;
-	b->n = 0;
-	json_encode(b, res->api->type, o);
-	return buf_view(b);
-}
-
 static enum table_object include_object(const struct request *rq)
 {
 	struct str v = query_get(&rq->q, "includeObject");

@@ -334,9 +334,10 @@ struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str t
 	if (!rest.p || str_index(rest, '.') >= 0)
 		return NULL;
 	signed_part = str_of(token.p, head.n + 1 + body.n);
-	if (!base64url_decode(a, head, &json) || (e = jv_parse(a, json, NULL, &h)) != NULL) {
-		if (!base64url_decode(a, head, &json))
-			return NULL;
+	if (!base64url_decode(a, head, &json))
+		return NULL;
+	e = jv_parse(a, json, NULL, &h);
+	if (e) {
 		error_free(e);
 		return NULL;
 	}

@@ -5,10 +5,14 @@
 #ifndef SKIFF_APISERVER_SERVER_H
 #define SKIFF_APISERVER_SERVER_H
 
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include "apiserver/apierr.h"
 #include "apiserver/cache.h"
 #include "apiserver/request.h"
 #include "apiserver/strategy.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "store/store.h"
 

@@ -1,5 +1,6 @@
 /* Strategies of core/v1: pods, namespaces, nodes, services, secrets and the rest. Validation in depth stands in validate_*.c. */
 #include "apiserver/alloc.h"
+#include "schema/quantity.h"
 #include "apiserver/server.h"
 
 /* ---- pods ---- */
