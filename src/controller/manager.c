@@ -1,0 +1,624 @@
+#include "controller/controller.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "client/leaderelection.h"
+#include "controller/common.h"
+
+static const struct {
+	const char *name, *alias; /* upstream's name, its old one */
+	controller_start *start;
+	bool off; /* unless named */
+} controllers[] = {
+	{"serviceaccount-controller", "serviceaccount", serviceaccount_start, false},
+	{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca_start, false},
+	{"namespace-controller", "namespace", namespace_start, false},
+	{"replicaset-controller", "replicaset", replicaset_start, false},
+	{"replicationcontroller-controller", "replicationcontroller", replicationcontroller_start, false},
+	{"deployment-controller", "deployment", deployment_start, false},
+	{"endpoints-controller", "endpoint", endpoints_start, false},
+	{"endpointslice-controller", "endpointslice", endpointslice_start, false},
+	{"node-ipam-controller", "nodeipam", node_ipam_start, false},
+	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
+	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
+	/* last: takes the informers that are there */
+	{"garbage-collector-controller", "garbagecollector", garbage_collector_start, false},
+};
+#define N_CONTROLLERS (sizeof(controllers) / sizeof(*controllers))
+
+/* ---- informers ---- */
+
+static struct str informer_key(struct arena *a, const struct api_resource *r)
+{
+	return arena_printf(a, "%.*s/%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version), STR_ARG(r->plural));
+}
+
+static struct informer *informer_for(struct manager *m, const struct api_resource *r, bool metadata_only)
+{
+	arena_cleanup struct arena a = {0};
+	struct str key = informer_key(&a, r);
+	struct informer *i = map_get(&m->informers, key);
+
+	if (i)
+		return i;
+	i = informer_new(m->client, &(struct informer_opts){.resource = r, .metadata_only = metadata_only});
+	map_set(&m->informers, key, i);
+	informer_start(i);
+	return i;
+}
+
+struct informer *manager_informer(struct manager *m, const struct api_resource *r)
+{
+	return informer_for(m, r, false);
+}
+
+struct informer *manager_metadata_informer(struct manager *m, const struct api_resource *r)
+{
+	return informer_for(m, r, true);
+}
+
+void manager_drop_informer(struct manager *m, const struct api_resource *r)
+{
+	arena_cleanup struct arena a = {0};
+
+	informer_stop(map_del(&m->informers, informer_key(&a, r)));
+}
+
+/* ---- discovery ---- */
+
+static struct {
+	void (*fn)(void *ctx);
+	void *ctx;
+} discovery_listeners[4];
+static int n_listeners;
+
+static void on_served(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
+{
+	struct manager *m = ctx;
+
+	m->discovery.stale = true;
+	for (int i = 0; i < n_listeners; i++)
+		discovery_listeners[i].fn(discovery_listeners[i].ctx);
+}
+
+static void watch_discovery(struct manager *m)
+{
+	if (m->discovery.watching)
+		return;
+	m->discovery.watching = true;
+	m->discovery.stale = true;
+	informer_on_event(manager_metadata_informer(m, &apiextensions_v1_customresourcedefinitions_resource), on_served, m);
+	informer_on_event(manager_metadata_informer(m, &apiregistration_v1_apiservices_resource), on_served, m);
+}
+
+void manager_on_discovery(struct manager *m, void (*fn)(void *ctx), void *ctx)
+{
+	if (n_listeners == 4)
+		abort();
+	discovery_listeners[n_listeners].fn = fn;
+	discovery_listeners[n_listeners++].ctx = ctx;
+	watch_discovery(m);
+}
+
+static struct error *discover(struct manager *m)
+{
+	int64_t age = now_ms() - m->discovery.at_ms;
+	int64_t limit = m->discovery.stale ? 2000 : m->discovery.partial ? 30000 : 600000;
+
+	if (m->discovery.v && age < limit)
+		return NULL;
+	int next = !m->discovery.current;
+	const struct api_resource **v;
+	size_t n;
+	bool partial;
+
+	arena_free(&m->discovery.a[next]);
+	m->discovery.stale = false;
+	TRY(client_discover(m->client, &m->discovery.a[next], &v, &n, &partial));
+	m->discovery.current = next;
+	m->discovery.v = v;
+	m->discovery.n = n;
+	m->discovery.partial = partial;
+	m->discovery.at_ms = now_ms();
+	return NULL;
+}
+
+struct error *manager_discover(struct manager *m, const struct api_resource ***v, size_t *n, bool *partial)
+{
+	watch_discovery(m);
+	TRY(fiber_mutex_lock(&m->discovery.lock));
+	struct error *e = discover(m);
+
+	fiber_mutex_unlock(&m->discovery.lock);
+	*v = m->discovery.v;
+	*n = m->discovery.n;
+	if (partial)
+		*partial = m->discovery.partial;
+	return e ? error_wrap(e, "discovery") : NULL;
+}
+
+/* ---- starting ---- */
+
+#define MAX_SYNC 12
+
+struct starter {
+	struct manager *m;
+	struct workqueue *q;
+	const char *name;
+	int workers;
+	reconcile_fn *fn;
+	struct error *(*tick)(void *ctx, struct arena *a);
+	int64_t ms;
+	void *ctx;
+	struct informer *need[MAX_SYNC];
+	int n;
+};
+
+static void start_when_synced(void *arg)
+{
+	struct starter *s = arg;
+	struct error *e = NULL;
+
+	for (int i = 0; i < s->n && !e; i++)
+		e = informer_wait_synced(s->need[i]);
+	if (e) {
+		error_free(e);
+		free(s);
+		return;
+	}
+	log_v(1, "starting %s", s->name);
+	if (s->q) {
+		workqueue_run(s->q, s->name, s->workers, s->fn, s->ctx);
+		free(s);
+		return;
+	}
+	while (!fiber_cancelled()) {
+		arena_cleanup struct arena a = {0};
+
+		e = s->tick(s->ctx, &a);
+		if (e && !error_is_sys(e, ECANCELED))
+			log_warn("%s: %s", s->name, error_message(e));
+		error_free(e);
+		e = fiber_sleep(s->ms);
+		error_free(e);
+	}
+	free(s);
+}
+
+static void collect_needs(struct starter *s, va_list ap)
+{
+	struct informer *i;
+
+	while ((i = va_arg(ap, struct informer *))) {
+		if (s->n == MAX_SYNC)
+			abort(); /* a controller with more informers than this room has */
+		s->need[s->n++] = i;
+	}
+}
+
+void controller_run(struct manager *m, struct workqueue *q, const char *name, int workers, reconcile_fn *fn, void *ctx, ...)
+{
+	struct starter *s = xcalloc(1, sizeof(*s));
+	va_list ap;
+
+	*s = (struct starter){.m = m, .q = q, .name = name, .workers = workers, .fn = fn, .ctx = ctx};
+	va_start(ap, ctx);
+	collect_needs(s, ap);
+	va_end(ap);
+	fiber_spawn(name, start_when_synced, s);
+}
+
+void controller_every(struct manager *m, const char *name, int64_t ms, struct error *(*fn)(void *ctx, struct arena *a), void *ctx, ...)
+{
+	struct starter *s = xcalloc(1, sizeof(*s));
+	va_list ap;
+
+	*s = (struct starter){.m = m, .name = name, .tick = fn, .ms = ms, .ctx = ctx};
+	va_start(ap, ctx);
+	collect_needs(s, ap);
+	va_end(ap);
+	fiber_spawn(name, start_when_synced, s);
+}
+
+struct fan {
+	struct error *(*fn)(void *ctx, struct arena *a, size_t i);
+	void *ctx;
+	size_t next, n, failed;
+	struct error *first;
+};
+
+static void fan_work(void *arg)
+{
+	struct fan *f = arg;
+	arena_cleanup struct arena a = {0};
+
+	while (f->next < f->n) {
+		struct error *e = f->fn(f->ctx, &a, f->next++);
+
+		arena_reset(&a);
+		if (!e)
+			continue;
+		f->failed++;
+		if (f->first)
+			error_free(e);
+		else
+			f->first = e;
+	}
+}
+
+static struct error *fan_run(size_t n, struct error *(*fn)(void *ctx, struct arena *a, size_t i), void *ctx, size_t *failed)
+{
+	struct fan f = {.fn = fn, .ctx = ctx, .n = n};
+	struct fiber *fibers[64];
+	size_t k = n < 64 ? n : 64;
+
+	if (n == 1) {
+		fan_work(&f);
+	} else {
+		for (size_t i = 0; i < k; i++)
+			fibers[i] = fiber_start("fan-out", fan_work, &f);
+		for (size_t i = 0; i < k; i++)
+			fiber_join(fibers[i]);
+	}
+	*failed = f.failed;
+	return f.first;
+}
+
+struct error *fan_out(size_t n, struct error *(*fn)(void *ctx, struct arena *a, size_t i), void *ctx)
+{
+	size_t failed;
+
+	return n ? fan_run(n, fn, ctx, &failed) : NULL;
+}
+
+struct shifted {
+	struct error *(*fn)(void *ctx, struct arena *a, size_t i);
+	void *ctx;
+	size_t from;
+};
+
+static struct error *call_shifted(void *ctx, struct arena *a, size_t i)
+{
+	struct shifted *s = ctx;
+
+	return s->fn(s->ctx, a, s->from + i);
+}
+
+struct error *slow_start(size_t n, struct error *(*fn)(void *ctx, struct arena *a, size_t i), void *ctx, size_t *done)
+{
+	struct shifted s = {fn, ctx, 0};
+
+	*done = 0;
+	for (size_t batch = 1; s.from < n; batch *= 2) {
+		size_t failed, k = batch < n - s.from ? batch : n - s.from;
+		struct error *e = fan_run(k, call_shifted, &s, &failed);
+
+		*done += k - failed;
+		s.from += k;
+		if (e)
+			return e;
+	}
+	return NULL;
+}
+
+/* ---- main ---- */
+
+static bool enabled(const struct manager_flags *f, size_t k)
+{
+	bool star = false;
+	struct str rest = str_from(f->controllers);
+
+	while (rest.p) {
+		struct str s = str_trim(str_cut(&rest, ','));
+
+		if (str_eqz(s, controllers[k].name) || str_eqz(s, controllers[k].alias))
+			return true;
+		if (s.n && s.p[0] == '-') {
+			s = str_sub(s, 1, s.n);
+			if (str_eqz(s, controllers[k].name) || str_eqz(s, controllers[k].alias))
+				return false;
+		}
+		star |= str_eqz(s, "*");
+	}
+	return star && !controllers[k].off;
+}
+
+static void lease_lost(void *ctx)
+{
+	log_error("leader election lost; ending");
+	_exit(1); /* at once: another leads now, and whatever we still wrote would be wrong */
+}
+
+static struct error *lead(struct manager *m, struct arena *a)
+{
+	char host[256] = "", uuid[37];
+	const struct manager_flags *f = &m->flags;
+
+	if (!f->leader_elect)
+		return NULL;
+	gethostname(host, sizeof(host) - 1);
+	random_uuid(uuid);
+	return leader_acquire(&(struct leader_opts){
+		.client = m->client, .ns = f->leader_ns, .name = f->leader_name,
+		.identity = arena_printf(a, "%s_%s", host, uuid).p,
+		.lease_ms = f->leader_lease_ms, .renew_ms = f->leader_renew_ms, .retry_ms = f->leader_retry_ms}, lease_lost, NULL);
+}
+
+struct main_args {
+	struct manager_flags flags;
+	int status;
+};
+
+static struct error *run_manager(struct manager *m)
+{
+	arena_cleanup struct arena a = {0};
+	struct client_config cfg;
+	const struct manager_flags *f = &m->flags;
+
+	if (f->kubeconfig) {
+		TRY(client_config_load(&a, f->kubeconfig, NULL, &cfg));
+	} else if (f->master) {
+		cfg = (struct client_config){0};
+	} else {
+		TRY(client_config_in_cluster(&a, &cfg));
+	}
+	if (f->master)
+		cfg.server = f->master;
+	cfg.user_agent = "kube-controller-manager/v1.36.0 (skiff)";
+	TRY(client_new(&cfg, &m->client));
+	TRY(lead(m, &a));
+	for (size_t k = 0; k < N_CONTROLLERS; k++)
+		if (enabled(f, k))
+			controllers[k].start(m);
+	log_info("controllers started");
+	return NULL;
+}
+
+static void wait_for_end(void *arg)
+{
+	struct fiber *main_fiber = arg;
+	int sig;
+	struct error *e = signal_wait((const int[]){SIGTERM, SIGINT}, 2, &sig);
+
+	if (!e)
+		log_info("signal %d: ending", sig);
+	error_free(e);
+	fiber_cancel(main_fiber);
+}
+
+static void main_fiber(void *arg)
+{
+	struct main_args *args = arg;
+	struct manager *m = xcalloc(1, sizeof(*m));
+
+	m->flags = args->flags;
+	struct fiber *waiter = fiber_start("signals", wait_for_end, fiber_self());
+	struct error *e = run_manager(m);
+
+	if (e && !fiber_cancelled()) {
+		log_and_free(e, "kube-controller-manager");
+		args->status = 1;
+	} else {
+		error_free(e);
+		struct waitq forever = {0};
+
+		while (!fiber_cancelled())
+			error_free(waitq_wait(&forever));
+		leader_release();
+	}
+	fiber_stop(waiter);
+	/* The process ends here: informers and queues go with it. */
+}
+
+static const char usage[] =
+	"usage: skiff kube-controller-manager [flags]\n\n"
+	"The controllers of a cluster: each watches the API server and makes things as the objects say.\n\n"
+	"  --kubeconfig FILE                    how to reach the API server (in a pod: its service account)\n"
+	"  --master URL                         address of the API server, instead of the kubeconfig's\n"
+	"  --controllers LIST                   which to run: \"*\" all that are on by default, \"name\", \"-name\" (default *)\n"
+	"  --leader-elect BOOL                  wait for the lease before working (default true)\n"
+	"  --leader-elect-lease-duration D      (default 15s), --leader-elect-renew-deadline D (10s),\n"
+	"  --leader-elect-retry-period D        (2s), --leader-elect-resource-name, --leader-elect-resource-namespace\n"
+	"  --cluster-signing-cert-file FILE     CA that signs certificate requests, with\n"
+	"  --cluster-signing-key-file FILE      its key; --cluster-signing-duration D (default 8760h)\n"
+	"  --root-ca-file FILE                  CA of the API server, published to every namespace\n"
+	"  --service-account-private-key-file FILE   signs tokens of service-account-token Secrets\n"
+	"  --allocate-node-cidrs BOOL           give each node a range of --cluster-cidr (default false)\n"
+	"  --cluster-cidr CIDR[,CIDR]           addresses of pods\n"
+	"  --service-cluster-ip-range CIDR      addresses of Services, never given to nodes\n"
+	"  --node-cidr-mask-size N              (default 24; IPv6 64), -ipv4 and -ipv6 forms too\n"
+	"  --node-monitor-period D              (default 5s)\n"
+	"  --node-monitor-grace-period D        a node silent for this long is unreachable (default 50s)\n"
+	"  --node-startup-grace-period D        the same for a new node (default 1m)\n"
+	"  --terminated-pod-gc-threshold N      ended pods kept (default 12500)\n"
+	"  --use-service-account-credentials    accepted; one identity is used\n"
+	"  --v N                                log verbosity\n"
+	"  --version, --help\n";
+
+enum {
+	OPT_KUBECONFIG = 256, OPT_MASTER, OPT_CONTROLLERS, OPT_LEADER_ELECT, OPT_LEASE, OPT_RENEW, OPT_RETRY, OPT_LEASE_NAME, OPT_LEASE_NS,
+	OPT_SIGN_CERT, OPT_SIGN_KEY, OPT_SIGN_DURATION, OPT_ROOT_CA, OPT_SA_KEY, OPT_ALLOCATE, OPT_CLUSTER_CIDR, OPT_SERVICE_CIDR,
+	OPT_MASK, OPT_MASK4, OPT_MASK6, OPT_MONITOR_PERIOD, OPT_MONITOR_GRACE, OPT_STARTUP_GRACE, OPT_POD_GC, OPT_PV_SYNC, OPT_HPA_SYNC,
+	OPT_VERSION, OPT_IGNORED,
+};
+
+static const struct option options[] = {
+	{"kubeconfig", required_argument, NULL, OPT_KUBECONFIG},
+	{"master", required_argument, NULL, OPT_MASTER},
+	{"controllers", required_argument, NULL, OPT_CONTROLLERS},
+	{"leader-elect", optional_argument, NULL, OPT_LEADER_ELECT},
+	{"leader-elect-lease-duration", required_argument, NULL, OPT_LEASE},
+	{"leader-elect-renew-deadline", required_argument, NULL, OPT_RENEW},
+	{"leader-elect-retry-period", required_argument, NULL, OPT_RETRY},
+	{"leader-elect-resource-name", required_argument, NULL, OPT_LEASE_NAME},
+	{"leader-elect-resource-namespace", required_argument, NULL, OPT_LEASE_NS},
+	{"leader-elect-resource-lock", required_argument, NULL, OPT_IGNORED},
+	{"cluster-signing-cert-file", required_argument, NULL, OPT_SIGN_CERT},
+	{"cluster-signing-key-file", required_argument, NULL, OPT_SIGN_KEY},
+	{"cluster-signing-duration", required_argument, NULL, OPT_SIGN_DURATION},
+	{"root-ca-file", required_argument, NULL, OPT_ROOT_CA},
+	{"service-account-private-key-file", required_argument, NULL, OPT_SA_KEY},
+	{"allocate-node-cidrs", optional_argument, NULL, OPT_ALLOCATE},
+	{"cluster-cidr", required_argument, NULL, OPT_CLUSTER_CIDR},
+	{"service-cluster-ip-range", required_argument, NULL, OPT_SERVICE_CIDR},
+	{"node-cidr-mask-size", required_argument, NULL, OPT_MASK},
+	{"node-cidr-mask-size-ipv4", required_argument, NULL, OPT_MASK4},
+	{"node-cidr-mask-size-ipv6", required_argument, NULL, OPT_MASK6},
+	{"node-monitor-period", required_argument, NULL, OPT_MONITOR_PERIOD},
+	{"node-monitor-grace-period", required_argument, NULL, OPT_MONITOR_GRACE},
+	{"node-startup-grace-period", required_argument, NULL, OPT_STARTUP_GRACE},
+	{"terminated-pod-gc-threshold", required_argument, NULL, OPT_POD_GC},
+	{"pvclaimbinder-sync-period", required_argument, NULL, OPT_PV_SYNC},
+	{"horizontal-pod-autoscaler-sync-period", required_argument, NULL, OPT_HPA_SYNC},
+	{"use-service-account-credentials", optional_argument, NULL, OPT_IGNORED},
+	/* Upstream's, without meaning here: this process serves nothing. */
+	{"authentication-kubeconfig", required_argument, NULL, OPT_IGNORED},
+	{"authorization-kubeconfig", required_argument, NULL, OPT_IGNORED},
+	{"bind-address", required_argument, NULL, OPT_IGNORED},
+	{"secure-port", required_argument, NULL, OPT_IGNORED},
+	{"client-ca-file", required_argument, NULL, OPT_IGNORED},
+	{"requestheader-client-ca-file", required_argument, NULL, OPT_IGNORED},
+	{"tls-cert-file", required_argument, NULL, OPT_IGNORED},
+	{"tls-private-key-file", required_argument, NULL, OPT_IGNORED},
+	{"cluster-name", required_argument, NULL, OPT_IGNORED},
+	{"profiling", optional_argument, NULL, OPT_IGNORED},
+	{"kube-api-qps", required_argument, NULL, OPT_IGNORED},
+	{"kube-api-burst", required_argument, NULL, OPT_IGNORED},
+	{"v", required_argument, NULL, 'v'},
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, OPT_VERSION},
+	{NULL, 0, NULL, 0},
+};
+
+static bool parse_bool(const char *arg, bool *out)
+{
+	if (!arg || !strcmp(arg, "true") || !strcmp(arg, "1"))
+		*out = true;
+	else if (!strcmp(arg, "false") || !strcmp(arg, "0"))
+		*out = false;
+	else
+		return false;
+	return true;
+}
+
+static bool parse_duration(const char *arg, int64_t *ms)
+{
+	int64_t ns;
+
+	if (!duration_parse(str_from(arg), &ns) || ns < 0)
+		return false;
+	*ms = ns / 1000000;
+	return true;
+}
+
+static bool parse_int(const char *arg, int lo, int hi, int *out)
+{
+	int64_t v;
+
+	if (!str_to_i64(str_from(arg), &v) || v < lo || v > hi)
+		return false;
+	*out = (int)v;
+	return true;
+}
+
+/* -1: go on; else the exit status. */
+static int parse_flags(int argc, char **argv, struct manager_flags *f)
+{
+	int c, index, n;
+
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "v:h", options, &index)) != -1) {
+		bool ok = true;
+
+		switch (c) {
+		case OPT_KUBECONFIG: f->kubeconfig = optarg; break;
+		case OPT_MASTER: f->master = optarg; break;
+		case OPT_CONTROLLERS: f->controllers = optarg; break;
+		case OPT_LEADER_ELECT: ok = parse_bool(optarg, &f->leader_elect); break;
+		case OPT_LEASE: ok = parse_duration(optarg, &f->leader_lease_ms); break;
+		case OPT_RENEW: ok = parse_duration(optarg, &f->leader_renew_ms); break;
+		case OPT_RETRY: ok = parse_duration(optarg, &f->leader_retry_ms); break;
+		case OPT_LEASE_NAME: f->leader_name = optarg; break;
+		case OPT_LEASE_NS: f->leader_ns = optarg; break;
+		case OPT_SIGN_CERT: f->signing_cert_file = optarg; break;
+		case OPT_SIGN_KEY: f->signing_key_file = optarg; break;
+		case OPT_SIGN_DURATION: ok = parse_duration(optarg, &f->signing_duration_s); f->signing_duration_s /= 1000; break;
+		case OPT_ROOT_CA: f->root_ca_file = optarg; break;
+		case OPT_SA_KEY: f->sa_private_key_file = optarg; break;
+		case OPT_ALLOCATE: ok = parse_bool(optarg, &f->allocate_node_cidrs); break;
+		case OPT_CLUSTER_CIDR: f->cluster_cidr = optarg; break;
+		case OPT_SERVICE_CIDR: f->service_cidr = optarg; break;
+		case OPT_MASK:
+			ok = parse_int(optarg, 1, 128, &n);
+			if (ok && n <= 32)
+				f->node_mask_v4 = n;
+			if (ok)
+				f->node_mask_v6 = n;
+			break;
+		case OPT_MASK4: ok = parse_int(optarg, 1, 32, &f->node_mask_v4); break;
+		case OPT_MASK6: ok = parse_int(optarg, 1, 128, &f->node_mask_v6); break;
+		case OPT_MONITOR_PERIOD: ok = parse_duration(optarg, &f->node_monitor_period_ms) && f->node_monitor_period_ms > 0; break;
+		case OPT_MONITOR_GRACE: ok = parse_duration(optarg, &f->node_monitor_grace_ms); break;
+		case OPT_STARTUP_GRACE: ok = parse_duration(optarg, &f->node_startup_grace_ms); break;
+		case OPT_POD_GC: ok = str_to_i64(str_from(optarg), &f->terminated_pod_threshold); break;
+		case OPT_PV_SYNC: ok = parse_duration(optarg, &f->pv_sync_ms) && f->pv_sync_ms > 0; break;
+		case OPT_HPA_SYNC: ok = parse_duration(optarg, &f->hpa_sync_ms) && f->hpa_sync_ms > 0; break;
+		case OPT_IGNORED: break;
+		case 'v': ok = parse_int(optarg, 0, 10, &f->verbosity); break;
+		case 'h': fputs(usage, stdout); return 0;
+		case OPT_VERSION: puts("Kubernetes v1.36.0 (skiff)"); return 0;
+		default: fputs("See kube-controller-manager --help.\n", stderr); return 2;
+		}
+		if (!ok) {
+			fprintf(stderr, "kube-controller-manager: --%s: \"%s\" is not a value of this flag\n",
+				c == 'v' ? "v" : options[index].name, optarg ? optarg : "");
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "kube-controller-manager: unexpected argument \"%s\"\n", argv[optind]);
+		return 2;
+	}
+	if (f->allocate_node_cidrs && !f->cluster_cidr) {
+		fputs("kube-controller-manager: --allocate-node-cidrs needs --cluster-cidr\n", stderr);
+		return 2;
+	}
+	return -1;
+}
+
+int kube_controller_manager_main(int argc, char **argv)
+{
+	struct main_args args = {.flags = {
+		.controllers = "*",
+		.leader_elect = true,
+		.leader_ns = "kube-system",
+		.leader_name = "kube-controller-manager",
+		.signing_duration_s = 8760 * 3600,
+		.node_mask_v4 = 24,
+		.node_mask_v6 = 64,
+		.node_monitor_period_ms = 5000,
+		.node_monitor_grace_ms = 50000,
+		.node_startup_grace_ms = 60000,
+		.terminated_pod_threshold = 12500,
+		.pv_sync_ms = 15000,
+		.hpa_sync_ms = 15000,
+	}};
+	int status = parse_flags(argc, argv, &args.flags);
+
+	if (status >= 0)
+		return status;
+	log_init("kube-controller-manager", args.flags.verbosity);
+	signal(SIGPIPE, SIG_IGN);
+	struct error *e = loop_run(main_fiber, &args);
+
+	if (e) {
+		log_and_free(e, "kube-controller-manager");
+		return 1;
+	}
+	return args.status;
+}
