@@ -422,7 +422,7 @@ static const struct user *front_proxy_user(struct request *rq)
 	LIST(struct strings_pair) extra = {0};
 	struct str name;
 
-	if (!rq->s->o.requestheader_client_ca_file || !rq->x->peer)
+	if (!rq->x->peer || !rq->x->peer->by_requestheader_ca)
 		return NULL;
 	name = first_header(rq, n->user_headers, n->n_user);
 	if (!name.n)
@@ -464,7 +464,7 @@ static const struct user *x509_user(struct request *rq)
 	const struct tls_peer *p = rq->x->peer;
 	struct user *u;
 
-	if (!p || !p->common_name.n || !rq->s->o.client_ca_file)
+	if (!p || !p->common_name.n || !p->by_client_ca)
 		return NULL;
 	u = arena_new(rq->a, struct user);
 	u->name = p->common_name;
@@ -514,7 +514,8 @@ struct error *authenticate(struct request *rq)
 		}
 	}
 	if (!rq->user) {
-		if (!rq->s->o.anonymous_auth)
+		/* a certificate that was shown and is not good is no anonymous request */
+		if (!rq->s->o.anonymous_auth || rq->x->peer_error)
 			return err_unauthorized();
 		rq->user = &anonymous;
 	}

@@ -1,3 +1,633 @@
+/*
+ * Streams and proxies: log, exec, attach, portforward through the kubelet,
+ * proxy to nodes, pods and services. Bytes are spliced, never interpreted.
+ */
+#include "apiserver/admission.h"
+#include "apiserver/authz.h"
 #include "apiserver/connect.h"
-struct error *kubelet_clients_init(struct apiserver *s) { return NULL; }
-struct error *rest_connect(struct request *rq, bool *handled) { *handled = false; return NULL; }
+
+#define CLIENTS_MAX 10000
+
+struct kubelet_clients {
+	struct tls_client *tls;          /* with the apiserver-kubelet certificate */
+	struct tls_client *plain_tls;    /* https to pods and services: unverified, as upstream */
+	struct map by_addr;              /* base URL -> struct http_client * */
+};
+
+struct error *kubelet_clients_init(struct apiserver *s)
+{
+	struct kubelet_clients *k = arena_new(&s->arena, struct kubelet_clients);
+	struct tls_client_opts o = {.ca_file = s->o.kubelet_ca, .cert_file = s->o.kubelet_client_cert, .key_file = s->o.kubelet_client_key,
+				    .insecure_skip_verify = !s->o.kubelet_ca};
+	struct tls_client_opts p = {.insecure_skip_verify = true};
+
+	s->kubelets = k;
+	TRY(error_wrap(tls_client_new(&o, &k->tls), "kubelet client certificate"));
+	return tls_client_new(&p, &k->plain_tls);
+}
+
+static struct error *client_for(struct apiserver *s, struct str base, bool kubelet, struct http_client **out)
+{
+	struct kubelet_clients *k = s->kubelets;
+	char key[600];
+	struct http_client *c;
+	struct http_client_opts o = {.http1_only = true, .connect_timeout_ms = 10000};
+
+	if (snprintf(key, sizeof key, "%c%.*s", kubelet ? 'k' : 'p', STR_ARG(base)) >= (int)sizeof key)
+		return err_bad_request("address too long");
+	c = map_get(&k->by_addr, str_from(key));
+	if (!c) {
+		if (k->by_addr.n >= CLIENTS_MAX)
+			return err_unavailable("too many proxied addresses");
+		o.base = key + 1;
+		o.tls = kubelet ? k->tls : k->plain_tls;
+		TRY(http_client_new(&o, &c));
+		map_set(&k->by_addr, str_from(key), c);
+	}
+	*out = c;
+	return NULL;
+}
+
+/* ---- where a node is ---- */
+
+static struct error *node_base(struct request *rq, struct str name, int port_override, struct str *base)
+{
+	struct core_v1_node *node = registry_peek(rq->s, rq->a, storage_find(rq->s, STR(""), STR("nodes")), STR_NULL, name);
+	struct str types = str_from(rq->s->o.kubelet_address_types ? rq->s->o.kubelet_address_types :
+								   "InternalIP,Hostname,InternalDNS,ExternalDNS,ExternalIP");
+	int port = 10250;
+
+	if (!node)
+		return err_not_found(STR(""), STR("nodes"), name);
+	if (node->status.daemon_endpoints.kubelet_endpoint.port)
+		port = node->status.daemon_endpoints.kubelet_endpoint.port;
+	if (port_override)
+		port = port_override;
+	while (types.p && types.n) {
+		struct str want = str_cut(&types, ',');
+
+		for (uint32_t i = 0; i < node->status.addresses.n; i++)
+			if (str_eq(node->status.addresses.v[i].type, want)) {
+				struct str a = node->status.addresses.v[i].address;
+
+				*base = arena_printf(rq->a, str_index(a, ':') >= 0 ? "https://[%.*s]:%d" : "https://%.*s:%d", STR_ARG(a), port);
+				return NULL;
+			}
+	}
+	return err_internal("no preferred addresses found; known addresses: []");
+}
+
+/* ---- forwarding ---- */
+
+static bool hop_header(struct str n)
+{
+	static const char *const hop[] = {"connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer",
+					  "transfer-encoding", "upgrade", "content-length", "host", "authorization", "date"};
+
+	for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
+		if (str_eqz(n, hop[i]))
+			return true;
+	return str_has_prefix(n, STR("impersonate-"));
+}
+
+static struct http_header *forward_headers(struct request *rq, bool upgrade, size_t *n)
+{
+	const struct http_headers *h = &rq->x->headers;
+	struct http_header *v = arena_array(rq->a, struct http_header, h->n + 4);
+
+	*n = 0;
+	for (size_t i = 0; i < h->n; i++) {
+		bool up = str_eqz(h->v[i].name, "connection") || str_eqz(h->v[i].name, "upgrade");
+
+		if (upgrade ? str_eqz(h->v[i].name, "authorization") || str_eqz(h->v[i].name, "host") ||
+				      str_eqz(h->v[i].name, "content-length") || str_has_prefix(h->v[i].name, STR("impersonate-")) :
+			      hop_header(h->v[i].name) || up)
+			continue;
+		/* a bearer token in a WebSocket subprotocol stays here */
+		if (str_eqz(h->v[i].name, "sec-websocket-protocol") &&
+		    str_contains(h->v[i].value, STR("base64url.bearer.authorization.k8s.io."))) {
+			struct buf b buf_cleanup = {0};
+			struct str rest = h->v[i].value;
+
+			while (rest.p && rest.n) {
+				struct str tok = str_trim(str_cut(&rest, ','));
+
+				if (str_has_prefix(tok, STR("base64url.bearer.authorization.k8s.io.")))
+					continue;
+				if (b.n)
+					buf_puts(&b, ", ");
+				buf_str(&b, tok);
+			}
+			v[(*n)++] = (struct http_header){h->v[i].name, arena_str(rq->a, buf_view(&b))};
+			continue;
+		}
+		v[(*n)++] = h->v[i];
+	}
+	return v;
+}
+
+static struct error *body_next(void *ctx, void *p, size_t cap, size_t *n)
+{
+	return http_body_read(ctx, p, cap, n);
+}
+
+static bool wants_upgrade(struct request *rq)
+{
+	return http_header_get(&rq->x->headers, "upgrade").n > 0;
+}
+
+static struct error *upgrade(struct request *rq, struct http_client *c, struct str target)
+{
+	struct http_response resp;
+	struct stream *back = NULL, *client = NULL;
+	size_t n;
+	struct http_header *h = forward_headers(rq, true, &n);
+	char method[16], proto[128];
+	struct error *e;
+
+	snprintf(method, sizeof method, "%.*s", STR_ARG(rq->x->method));
+	TRY(http_do_upgrade(c, rq->a, method, target, h, n, &resp, &back));
+	if (!back) {
+		struct str body;
+
+		e = http_response_all(&resp, rq->a, 1 << 20, &body);
+		http_response_close(&resp);
+		if (e)
+			return e;
+		if (resp.status == 101)
+			return err_internal("the backend answered 101 without a stream");
+		return error_status(resp.status >= 400 ? resp.status : 502, resp.status == 400 ? "BadRequest" : resp.status == 403 ? "Forbidden" :
+				    resp.status == 404 ? "NotFound" : "InternalError", "unable to upgrade connection: %.*s", STR_ARG(str_trim(body)));
+	}
+	for (size_t i = 0; i < resp.headers.n; i++) {
+		struct http_header *r = &resp.headers.v[i];
+		char name[128];
+
+		if (str_eqz(r->name, "connection") || str_eqz(r->name, "upgrade") || str_eqz(r->name, "date"))
+			continue;
+		snprintf(name, sizeof name, "%.*s", STR_ARG(r->name));
+		http_add_header(rq->x, name, r->value);
+	}
+	snprintf(proto, sizeof proto, "%.*s", STR_ARG(http_header_get(&resp.headers, "upgrade")));
+	rq->status = 101;
+	e = http_upgrade(rq->x, proto, &client);
+	if (!e)
+		e = stream_splice(client, back);
+	stream_close(client);
+	stream_close(back);
+	http_response_close(&resp);
+	if (client) {
+		/* a broken connection is how these end */
+		error_free(e);
+		return NULL;
+	}
+	return e;
+}
+
+/* An ordinary request passed on, its answer streamed back. `prefix` is put before a Location of the backend's. */
+static struct error *forward(struct request *rq, struct http_client *c, struct str target, struct str prefix)
+{
+	struct http_response resp;
+	size_t n;
+	struct http_header *h = forward_headers(rq, false, &n);
+	char method[16];
+	char *buf;
+	struct error *e;
+
+	h[n++] = (struct http_header){STR("x-forwarded-uri"), rq->x->path};
+	snprintf(method, sizeof method, "%.*s", STR_ARG(rq->x->method));
+	if (rq->x->content_length == 0 || str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD"))
+		e = http_do(c, rq->a, method, target, h, n, STR_NULL, &resp);
+	else
+		e = http_do_stream(c, rq->a, method, target, h, n, body_next, rq->x, &resp);
+	if (e) {
+		struct error *w = err_unavailable("error trying to reach service: %s", error_message(e));
+
+		error_free(e);
+		return w;
+	}
+	for (size_t i = 0; i < resp.headers.n; i++) {
+		struct http_header *r = &resp.headers.v[i];
+		char name[128];
+
+		if (hop_header(r->name))
+			continue;
+		snprintf(name, sizeof name, "%.*s", STR_ARG(r->name));
+		if (str_eqz(r->name, "location") && r->value.n && r->value.p[0] == '/')
+			http_add_header(rq->x, name, arena_printf(rq->a, "%.*s%.*s", STR_ARG(prefix), STR_ARG(r->value)));
+		else
+			http_add_header(rq->x, name, r->value);
+	}
+	rq->status = resp.status;
+	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	e = http_start(rq->x, resp.status);
+	buf = xmalloc(32 * 1024);
+	while (!e) {
+		size_t got;
+
+		e = http_response_read(&resp, buf, 32 * 1024, &got);
+		if (e || !got)
+			break;
+		e = http_write(rq->x, str_of(buf, got));
+	}
+	free(buf);
+	http_response_close(&resp);
+	return e ? e : http_end(rq->x);
+}
+
+/* ---- pods by the kubelet ---- */
+
+static struct error *pod_of(struct request *rq, struct core_v1_pod **out)
+{
+	void *obj;
+
+	TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
+	*out = obj;
+	return NULL;
+}
+
+static bool has_container(const struct core_v1_pod *p, struct str name)
+{
+	for (uint32_t i = 0; i < p->spec.containers.n; i++)
+		if (str_eq(p->spec.containers.v[i].name, name))
+			return true;
+	for (uint32_t i = 0; i < p->spec.init_containers.n; i++)
+		if (str_eq(p->spec.init_containers.v[i].name, name))
+			return true;
+	for (uint32_t i = 0; i < p->spec.ephemeral_containers.n; i++)
+		if (str_eq(p->spec.ephemeral_containers.v[i].ephemeral_container_common.name, name))
+			return true;
+	return false;
+}
+
+static struct error *container_of_pod(struct request *rq, const struct core_v1_pod *p, struct str *name)
+{
+	struct buf all buf_cleanup = {0};
+
+	*name = query_get(&rq->q, "container");
+	if (!name->n) {
+		if (p->spec.containers.n == 1) {
+			*name = p->spec.containers.v[0].name;
+			return NULL;
+		}
+		for (uint32_t i = 0; i < p->spec.containers.n; i++) {
+			if (i)
+				buf_putc(&all, ' ');
+			buf_str(&all, p->spec.containers.v[i].name);
+		}
+		return err_bad_request("a container name must be specified for pod %.*s, choose one of: [%.*s]", STR_ARG(p->metadata.name),
+				       STR_ARG(buf_view(&all)));
+	}
+	if (!has_container(p, *name))
+		return err_bad_request("container %.*s is not valid for pod %.*s", STR_ARG(*name), STR_ARG(p->metadata.name));
+	return NULL;
+}
+
+/* The client's query with upstream's names turned into the kubelet's. */
+static struct str stream_query(struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+
+	for (size_t i = 0; i < rq->q.n; i++) {
+		struct str n = rq->q.v[i].name, v = rq->q.v[i].value, esc;
+		const char *as = NULL;
+
+		if (str_eqz(n, "container") || str_eqz(n, "timeout"))
+			continue;
+		if (str_eqz(n, "stdin"))
+			as = "input";
+		else if (str_eqz(n, "stdout"))
+			as = "output";
+		else if (str_eqz(n, "stderr"))
+			as = "error";
+		else if (str_eqz(n, "tty"))
+			as = "tty";
+		if (as) {
+			if (str_eqz(v, "true") || str_eqz(v, "1"))
+				buf_printf(&b, "%s%s=1", b.n ? "&" : "", as);
+			continue;
+		}
+		esc = http_escape(rq->a, v);
+		buf_printf(&b, "%s%.*s=%.*s", b.n ? "&" : "", STR_ARG(n), STR_ARG(esc));
+	}
+	return arena_str(rq->a, buf_view(&b));
+}
+
+static struct error *may_create(struct request *rq)
+{
+	struct authz_attrs at = authz_attrs_of(rq);
+	struct str text;
+
+	/* WebSockets open with GET, but what they do is a create */
+	if (!str_eqz(rq->info.verb, "get"))
+		return NULL;
+	at.verb = STR("create");
+	if (authorize(rq->s, rq->a, &at, NULL) == AUTHZ_ALLOW)
+		return NULL;
+	text = authz_forbidden_text(rq->a, &at);
+	return err_forbidden(at.group, at.resource, at.name, "%.*s", STR_ARG(text));
+}
+
+static struct error *admit_connect(struct request *rq, const struct schema_type *t)
+{
+	struct admission a = {.rq = rq, .res = rq->res, .group = rq->info.group, .version = rq->info.version, .resource = rq->info.resource,
+			      .kind = str_from(t->name), .subresource = rq->info.subresource, .ns = rq->info.ns, .name = rq->info.name,
+			      .op = ADMIT_CONNECT, .type = t};
+
+	TRY(admission_admit(&a));
+	return admission_validate(&a);
+}
+
+static struct error *pod_stream(struct request *rq, const char *path, bool container, const struct schema_type *t)
+{
+	struct core_v1_pod *pod;
+	struct str name = STR_NULL, base, target, q = stream_query(rq);
+	struct http_client *c;
+
+	TRY(may_create(rq));
+	TRY(pod_of(rq, &pod));
+	TRY(admit_connect(rq, t));
+	if (container)
+		TRY(container_of_pod(rq, pod, &name));
+	if (!pod->spec.node_name.n)
+		return err_bad_request("pod %.*s does not have a host assigned", STR_ARG(pod->metadata.name));
+	TRY(node_base(rq, pod->spec.node_name, 0, &base));
+	TRY(client_for(rq->s, base, true, &c));
+	target = arena_printf(rq->a, "/%s/%.*s/%.*s%s%.*s%s%.*s", path, STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
+			      container ? "/" : "", STR_ARG(name), q.n ? "?" : "", STR_ARG(q));
+	if (!wants_upgrade(rq))
+		return err_bad_request("Upgrade request required");
+	return upgrade(rq, c, target);
+}
+
+static struct error *pod_log(struct request *rq)
+{
+	struct core_v1_pod *pod;
+	struct str name, base, target, q;
+	struct http_client *c;
+	struct http_response resp;
+	struct buf b buf_cleanup = {0};
+	struct field_errors fe = {.arena = rq->a};
+	int64_t n;
+	struct error *e;
+	char *buf;
+	bool follow = query_bool(&rq->q, "follow"), any = false;
+	static const char *const numbers[] = {"tailLines", "limitBytes", "sinceSeconds"};
+
+	for (int i = 0; i < 3; i++) {
+		bool has = query_int(&rq->q, numbers[i], &n, &e);
+
+		TRY(e);
+		if (has && (i == 0 ? n < 0 : n < 1))
+			field_invalid_int(&fe, &(struct field_path){NULL, str_from(numbers[i]), -1, false}, n,
+					  i == 0 ? "must be greater than or equal to 0" : "must be greater than 0");
+	}
+	if (query_has(&rq->q, "sinceSeconds") && query_has(&rq->q, "sinceTime"))
+		field_forbidden(&fe, FIELD_ROOT(""), "at most one of `sinceTime` or `sinceSeconds` may be specified");
+	TRY(field_errors_status(&fe, STR(""), STR("PodLogOptions"), STR("")));
+	TRY(pod_of(rq, &pod));
+	TRY(container_of_pod(rq, pod, &name));
+	if (!pod->spec.node_name.n) {
+		/* not scheduled: nothing to read */
+		rq->status = 200;
+		respond_headers(rq);
+		http_set_header(rq->x, "content-type", STR("text/plain"));
+		return http_respond(rq->x, 200, STR(""));
+	}
+	TRY(node_base(rq, pod->spec.node_name, 0, &base));
+	TRY(client_for(rq->s, base, true, &c));
+	for (size_t i = 0; i < rq->q.n; i++) {
+		struct str esc;
+
+		if (str_eqz(rq->q.v[i].name, "container") || str_eqz(rq->q.v[i].name, "pretty") ||
+		    str_eqz(rq->q.v[i].name, "insecureSkipTLSVerifyBackend"))
+			continue;
+		esc = http_escape(rq->a, rq->q.v[i].value);
+		buf_printf(&b, "%s%.*s=%.*s", any ? "&" : "?", STR_ARG(rq->q.v[i].name), STR_ARG(esc));
+		any = true;
+	}
+	q = buf_view(&b);
+	target = arena_printf(rq->a, "/containerLogs/%.*s/%.*s/%.*s%.*s", STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
+			      STR_ARG(name), STR_ARG(q));
+	e = http_do(c, rq->a, "GET", target, NULL, 0, STR_NULL, &resp);
+	if (e) {
+		struct error *w = err_internal("Get \"%.*s%.*s\": %s", STR_ARG(base), STR_ARG(target), error_message(e));
+
+		error_free(e);
+		return w;
+	}
+	if (resp.status != 200) {
+		struct str body;
+
+		e = http_response_all(&resp, rq->a, 64 << 10, &body);
+		http_response_close(&resp);
+		TRY(e);
+		body = str_trim(body);
+		if (resp.status == 404)
+			return error_status(404, "NotFound", "the server could not find the requested resource, the kubelet's answer: %.*s",
+					    STR_ARG(body));
+		return error_status(resp.status, resp.status == 400 ? "BadRequest" : "InternalError", "%.*s", STR_ARG(body));
+	}
+	rq->status = 200;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", STR("text/plain"));
+	e = http_start(rq->x, 200);
+	buf = xmalloc(32 * 1024);
+	while (!e) {
+		size_t got;
+
+		e = http_response_read(&resp, buf, 32 * 1024, &got);
+		if (e || !got)
+			break;
+		e = http_write(rq->x, str_of(buf, got));
+	}
+	free(buf);
+	http_response_close(&resp);
+	(void)follow;
+	return e ? e : http_end(rq->x);
+}
+
+/* ---- proxies ---- */
+
+/* "scheme:name:port", "name:port" or "name". */
+static void split_name(struct str id, struct str *scheme, struct str *name, struct str *port)
+{
+	struct str parts[3];
+	size_t n = 0;
+
+	*scheme = *port = STR_NULL;
+	while (id.p && n < 3)
+		parts[n++] = str_cut(&id, ':');
+	if (n == 1) {
+		*name = parts[0];
+	} else if (n == 2) {
+		*name = parts[0];
+		*port = parts[1];
+	} else {
+		*scheme = parts[0];
+		*name = parts[1];
+		*port = parts[2];
+	}
+}
+
+static struct error *proxy_to(struct request *rq, struct str base, bool kubelet)
+{
+	struct http_client *c;
+	struct str path = rq->info.raw_rest, target, prefix;
+
+	/* /api/v1/.../proxy without a slash is sent to the one with it */
+	if (!path.n && (str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD"))) {
+		rq->status = 301;
+		http_set_header(rq->x, "location", arena_printf(rq->a, "%.*s/%s%.*s", STR_ARG(rq->x->path), rq->x->query.n ? "?" : "",
+								STR_ARG(rq->x->query)));
+		return http_respond(rq->x, 301, STR_NULL);
+	}
+	if (!path.n)
+		path = STR("/");
+	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(path), STR_ARG(rq->x->query)) : path;
+	prefix = str_sub(rq->x->path, 0, rq->x->path.n - rq->info.raw_rest.n);
+	TRY(client_for(rq->s, base, kubelet, &c));
+	return wants_upgrade(rq) ? upgrade(rq, c, target) : forward(rq, c, target, prefix);
+}
+
+static struct error *node_proxy(struct request *rq)
+{
+	struct str scheme, name, port, base;
+	int64_t p = 0;
+
+	split_name(rq->info.name, &scheme, &name, &port);
+	if (port.n && !str_to_i64(port, &p))
+		return err_bad_request("invalid node request \"%.*s\"", STR_ARG(rq->info.name));
+	TRY(admit_connect(rq, &core_v1_node_proxy_options_type));
+	TRY(node_base(rq, name, (int)p, &base));
+	return proxy_to(rq, base, true);
+}
+
+static struct error *url_of(struct arena *a, struct str scheme, struct str host, int port, struct str *out)
+{
+	*out = arena_printf(a, str_index(host, ':') >= 0 ? "%s://[%.*s]:%d" : "%s://%.*s:%d", str_eqz(scheme, "https") ? "https" : "http",
+			    STR_ARG(host), port);
+	return NULL;
+}
+
+static struct error *pod_proxy(struct request *rq)
+{
+	struct str scheme, name, port, base;
+	struct core_v1_pod *pod;
+	int64_t p = 0;
+
+	split_name(rq->info.name, &scheme, &name, &port);
+	rq->info.name = name;
+	TRY(pod_of(rq, &pod));
+	TRY(admit_connect(rq, &core_v1_pod_proxy_options_type));
+	if (!port.n) {
+		for (uint32_t i = 0; !p && i < pod->spec.containers.n; i++)
+			if (pod->spec.containers.v[i].ports.n)
+				p = pod->spec.containers.v[i].ports.v[0].container_port;
+		if (!p)
+			p = str_eqz(scheme, "https") ? 443 : 80;
+	} else if (!str_to_i64(port, &p)) {
+		return err_bad_request("invalid pod request \"%.*s\"", STR_ARG(rq->info.name));
+	}
+	if (!pod->status.pod_ip.n)
+		return err_bad_request("address not allowed: the pod has no IP address");
+	TRY(url_of(rq->a, scheme, pod->status.pod_ip, (int)p, &base));
+	return proxy_to(rq, base, false);
+}
+
+static struct error *service_proxy(struct request *rq)
+{
+	struct str scheme, name, port, base;
+	struct core_v1_service *svc;
+	struct storage *slices = storage_find(rq->s, STR("discovery.k8s.io"), STR("endpointslices"));
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *en;
+	struct str port_name = STR_NULL, host = STR_NULL;
+	int want = 0;
+	int64_t number = 0;
+	size_t seen = 0;
+	struct error *e;
+
+	split_name(rq->info.name, &scheme, &name, &port);
+	svc = registry_peek(rq->s, rq->a, rq->res->st, rq->info.ns, name);
+	if (!svc)
+		return err_not_found(STR(""), STR("services"), name);
+	TRY(admit_connect(rq, &core_v1_service_proxy_options_type));
+	if (!port.n && svc->spec.ports.n)
+		port_name = svc->spec.ports.v[0].name;
+	str_to_i64(port, &number);
+	for (uint32_t i = 0; port.n && i < svc->spec.ports.n; i++)
+		if (str_eq(svc->spec.ports.v[i].name, port) || (number && svc->spec.ports.v[i].port == number))
+			port_name = svc->spec.ports.v[i].name;
+	if (str_eqz(svc->spec.type, "ExternalName"))
+		return err_bad_request("services of type ExternalName cannot be proxied");
+	TRY(cache_snapshot(slices->cache, CACHE_ANY, 0, &snap));
+	cache_iter_init(&it, slices->cache, snap, rq->info.ns, STR_NULL, NULL);
+	while ((en = cache_iter_next(&it)) != NULL) {
+		struct str_pair labels[255];
+		struct str_map m = {labels, (uint32_t)cache_entry_labels(en, labels), 0};
+		struct discovery_v1_endpoint_slice *s;
+		int target = 0;
+
+		if (!str_eq(str_map_get(&m, STR("kubernetes.io/service-name")), name))
+			continue;
+		s = arena_new(rq->a, struct discovery_v1_endpoint_slice);
+		e = json_decode(rq->a, &discovery_v1_endpoint_slice_type, arena_str(rq->a, cache_entry_json(en)), NULL, s);
+		if (e) {
+			cache_snap_free(snap);
+			return e;
+		}
+		for (uint32_t i = 0; i < s->ports.n; i++) {
+			struct str pn = s->ports.v[i].name ? *s->ports.v[i].name : STR_NULL;
+
+			if (s->ports.v[i].port && str_eq(pn, port_name))
+				target = *s->ports.v[i].port;
+		}
+		for (uint32_t i = 0; target && i < s->endpoints.n; i++) {
+			struct discovery_v1_endpoint *ep = &s->endpoints.v[i];
+
+			if ((ep->conditions.ready && !*ep->conditions.ready) || !ep->addresses.n)
+				continue;
+			/* each ready endpoint is as likely */
+			if (random_u64() % ++seen == 0) {
+				host = ep->addresses.v[0];
+				want = target;
+			}
+		}
+	}
+	cache_snap_free(snap);
+	if (!host.n)
+		return err_unavailable("no endpoints available for service \"%.*s\"", STR_ARG(rq->info.name));
+	TRY(url_of(rq->a, scheme, host, want, &base));
+	return proxy_to(rq, base, false);
+}
+
+struct error *rest_connect(struct request *rq, bool *handled)
+{
+	struct str r = rq->info.resource, sub = rq->info.subresource;
+
+	*handled = true;
+	if (rq->info.group.n || !sub.n) {
+		*handled = false;
+		return NULL;
+	}
+	if (str_eqz(r, "pods")) {
+		if (str_eqz(sub, "log"))
+			return pod_log(rq);
+		if (str_eqz(sub, "exec"))
+			return pod_stream(rq, "exec", true, &core_v1_pod_exec_options_type);
+		if (str_eqz(sub, "attach"))
+			return pod_stream(rq, "attach", true, &core_v1_pod_attach_options_type);
+		if (str_eqz(sub, "portforward"))
+			return pod_stream(rq, "portForward", false, &core_v1_pod_port_forward_options_type);
+		if (str_eqz(sub, "proxy"))
+			return pod_proxy(rq);
+	} else if (str_eqz(r, "nodes") && str_eqz(sub, "proxy")) {
+		return node_proxy(rq);
+	} else if (str_eqz(r, "services") && str_eqz(sub, "proxy")) {
+		return service_proxy(rq);
+	}
+	*handled = false;
+	return NULL;
+}
