@@ -29,6 +29,9 @@ SCALARS = {  # IDL type -> (field kind, C type)
     'ExtraValue': ('FIELD_STRINGS', 'struct strings'),
     'Verbs': ('FIELD_STRINGS', 'struct strings'),
 }
+# By value these are structs in Go, which omitempty never leaves out.
+STRUCT_KINDS = {'FIELD_QUANTITY', 'FIELD_INTSTR', 'FIELD_TIME', 'FIELD_MICROTIME', 'FIELD_DURATION', 'FIELD_RAW',
+                'FIELD_FIELDSV1', 'FIELD_JSON', 'FIELD_MESSAGE'}
 PAIRS = {'struct str': 'struct str_pair', 'struct api_time': 'struct time_pair',
          'struct strings': 'struct strings_pair'}
 C_WORDS = set('auto break case char const continue default do double else enum extern float for goto if inline int '
@@ -371,6 +374,20 @@ class Tables:
         for i, f in enumerate(sorted((f for f in t.fields if f.number), key=lambda f: f.number)):
             index[f.number] = i + 1
         pindex = self.bytes_array(index)
+        jindex, always, at = {}, 0, 0
+        for f in t.fields:
+            jindex[f.name] = at
+            if 'FIELD_NOJSON' in f.flags:
+                jindex[f.name] = 255
+                continue
+            at += sum(1 for _ in flat(f.sub, '')) if 'FIELD_INLINE' in f.flags else 1
+        for i, (f, _) in enumerate(flat(t, '')):
+            struct = f.card == 'CARD_ONE' and f.kind in STRUCT_KINDS
+            if 'FIELD_OMITZERO' not in f.flags and (struct or 'FIELD_OMITEMPTY' not in f.flags):
+                always |= 1 << i
+        jindex = [jindex[f.name] for f in sorted((f for f in t.fields if f.number), key=lambda f: f.number)]
+        jindex = self.bytes_array(jindex) if jindex and len(rows) <= 64 else 'NULL'
+        always = f'{always:#x}u' if len(rows) <= 64 else '0'
         members = 'NULL'
         disc, n_members = 'NULL', 0
         if t.union:
@@ -390,7 +407,7 @@ class Tables:
                    f'{name + "_pfields" if prows else "NULL"}, {len(prows)}, sizeof({t.struct}), '
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
-                   f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {"true" if t.has_defaults else "false"}, '
+                   f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {jindex}, {always}, {"true" if t.has_defaults else "false"}, '
                    f'{name + "_default" if t.defaults else "NULL"},', '};', '']
 
     def resource(self, groups, g, r):

@@ -198,6 +198,33 @@ size_t json_compact(char *to, struct str v);
 /* String at p (behind its quote) with escapes resolved, invalid UTF-8 replaced. Points into the input when nothing changes. */
 const char *json_string(struct arena *a, const char *p, const char *end, struct str *out, struct json_syntax_error *e);
 
+/* Room for n more bytes; the encoder has lifted the limit, so this always gives it. */
+static inline char *json_room(struct buf *b, size_t n)
+{
+	if (unlikely(b->cap - b->n < n))
+		buf_reserve(b, n);
+	return b->p + b->n;
+}
+
+/* `"name":` at w, which has room for 16 bytes more. */
+static inline char *json_put_key(char *w, const struct schema_field *f)
+{
+	size_t n = f->name.n + 3;
+
+	if (likely(f->json_key != NULL)) {
+		memcpy(w, f->json_key, 16);
+		for (size_t i = 16; i < n; i += 16)
+			memcpy(w + i, f->json_key + i, 16);
+	} else {
+		*w = '"';
+		memcpy(w + 1, f->name.p, f->name.n);
+		memcpy(w + 1 + f->name.n, "\":", 2);
+	}
+	return w + n;
+}
+
+/* Appends one value of a kind; the struct it lies in is as in json_encode. */
+void json_put_value(struct buf *b, uint8_t kind, const struct schema_type *type, const void *v);
 /* Appends s quoted and escaped as Go's encoding/json does (HTML characters too). */
 void json_put_string(struct buf *b, struct str s);
 /* Appends a double as Go's encoding/json does; infinities and NaN as null. */
@@ -219,6 +246,11 @@ void decode_problem(struct decode_report *r, struct str problem);
 /* Appends the text of a time, without quotes. t.set must be true. */
 void time_put(struct buf *b, struct api_time t, bool micro);
 void duration_put(struct buf *b, int64_t ns);
+
+/*
+ * A message of fixed shape (FIELD_QUANTITY to FIELD_JSON, FIELD_STRINGS) into its value, as pb_decode does; false when malformed.
+ */
+bool pb_special(struct arena *a, uint8_t kind, struct str s, void *dst);
 
 /* What a YAML 1.1 scalar without quotes is, by the rules of sigs.k8s.io/yaml. */
 enum yaml_scalar { YAML_STR, YAML_BOOL, YAML_NULL, YAML_INT, YAML_FLOAT, YAML_TIMESTAMP, YAML_MERGE };

@@ -7,14 +7,6 @@
 #include "schema/codec.h"
 #include "schema/codec_internal.h"
 
-/* Room for n more bytes; the encoder has lifted the limit, so this always gives it. */
-static inline char *room(struct buf *b, size_t n)
-{
-	if (unlikely(b->cap - b->n < n))
-		buf_reserve(b, n);
-	return b->p + b->n;
-}
-
 /* Copies [p, end) up to the first byte that needs care (or its last 15 bytes bytewise); returns how far it got. */
 static inline const char *copy_plain(char **to, const char *p, const char *end)
 {
@@ -69,7 +61,7 @@ static char *put_u(char *w, unsigned c)
 static __attribute__((noinline)) void put_string_slow(struct buf *b, struct str s)
 {
 	const char *p = s.p, *end = s.p + s.n;
-	char *w = room(b, s.n + 2 + 16);
+	char *w = json_room(b, s.n + 2 + 16);
 
 	*w++ = '"';
 	for (;;) {
@@ -78,7 +70,7 @@ static __attribute__((noinline)) void put_string_slow(struct buf *b, struct str 
 			break;
 		/* One special byte grows to at most six; keep room for it and for the plain rest. */
 		b->n = (size_t)(w - b->p);
-		w = room(b, (size_t)(end - p) + 6 + 2 + 16);
+		w = json_room(b, (size_t)(end - p) + 6 + 2 + 16);
 		unsigned char c = (unsigned char)*p;
 
 		if (c < 0x80) {
@@ -184,7 +176,7 @@ static inline char *put_plain(char *w, struct str s)
 
 void json_put_string(struct buf *b, struct str s)
 {
-	char *w = put_plain(room(b, s.n + 2), s);
+	char *w = put_plain(json_room(b, s.n + 2), s);
 
 	if (likely(w != NULL))
 		b->n = (size_t)(w - b->p);
@@ -301,7 +293,7 @@ void json_put_raw(struct buf *b, struct str raw)
 	/* Outside strings no special character but '"' occurs, so one pass escapes HTML and line separators. */
 	p = v.p;
 	end = v.p + v.n;
-	char *w = room(b, v.n + 16);
+	char *w = json_room(b, v.n + 16);
 
 	while (p < end) {
 		q = html_end(p, end);
@@ -314,11 +306,11 @@ void json_put_raw(struct buf *b, struct str raw)
 
 		if (c != 0xe2) {
 			b->n = (size_t)(w - b->p);
-			w = put_u(room(b, (size_t)(end - p) + 6 + 16), c);
+			w = put_u(json_room(b, (size_t)(end - p) + 6 + 16), c);
 			p++;
 		} else if (end - p >= 3 && (unsigned char)p[1] == 0x80 && ((unsigned char)p[2] & 0xfe) == 0xa8) {
 			b->n = (size_t)(w - b->p);
-			w = put_u(room(b, (size_t)(end - p) + 6 + 16), 0x2000 | ((unsigned char)p[2] & 0x3f));
+			w = put_u(json_room(b, (size_t)(end - p) + 6 + 16), 0x2000 | ((unsigned char)p[2] & 0x3f));
 			p += 3;
 		} else {
 			*w++ = *p++;
@@ -351,7 +343,7 @@ static void put_uint(struct buf *b, uint64_t v, bool neg)
 	}
 	if (neg)
 		tmp[--i] = '-';
-	char *w = room(b, sizeof tmp);
+	char *w = json_room(b, sizeof tmp);
 
 	memcpy(w, tmp + i, sizeof tmp - i);
 	b->n += sizeof tmp - i;
@@ -373,7 +365,7 @@ static void put_strings(struct buf *b, const struct raw_list *l)
 	buf_putc(b, ']');
 }
 
-static void enc_one(struct buf *b, uint8_t kind, const struct schema_type *type, const void *v)
+void json_put_value(struct buf *b, uint8_t kind, const struct schema_type *type, const void *v)
 {
 	switch (kind) {
 	case FIELD_STRING:
@@ -528,7 +520,7 @@ static void enc_list(struct buf *b, const struct schema_field *f, const struct r
 	for (uint32_t i = 0; i < l->n; i++) {
 		if (i)
 			buf_putc(b, ',');
-		enc_one(b, f->kind, f->type, l->v + (size_t)i * f->elem_size);
+		json_put_value(b, f->kind, f->type, l->v + (size_t)i * f->elem_size);
 	}
 	buf_putc(b, ']');
 }
@@ -552,7 +544,7 @@ static void enc_map(struct buf *b, const struct schema_field *f, const struct ra
 			buf_putc(b, ',');
 		json_put_string(b, *(const struct str *)(const void *)e);
 		buf_putc(b, ':');
-		enc_one(b, f->kind, f->type, e + f->value_offset);
+		json_put_value(b, f->kind, f->type, e + f->value_offset);
 	}
 	buf_putc(b, '}');
 	free(copy);
@@ -574,7 +566,7 @@ static void enc_union(struct buf *b, const struct schema_type *t, const char *ob
 		if (s)
 			enc_message(b, schema->type, s);
 		else
-			enc_one(b, FIELD_BOOL, NULL, obj + other->offset);
+			json_put_value(b, FIELD_BOOL, NULL, obj + other->offset);
 		return;
 	}
 	const struct raw_list *l = (const void *)(obj + other->offset);
@@ -585,23 +577,6 @@ static void enc_union(struct buf *b, const struct schema_type *t, const char *ob
 		enc_message(b, schema->type, s);
 	else
 		buf_append(b, "null", 4);
-}
-
-/* `"name":` at w, which has room for 16 bytes more. */
-static inline char *put_key(char *w, const struct schema_field *f)
-{
-	size_t n = f->name.n + 3;
-
-	if (likely(f->json_key != NULL)) {
-		memcpy(w, f->json_key, 16);
-		for (size_t i = 16; i < n; i += 16)
-			memcpy(w + i, f->json_key + i, 16);
-	} else {
-		*w = '"';
-		memcpy(w + 1, f->name.p, f->name.n);
-		memcpy(w + 1 + f->name.n, "\":", 2);
-	}
-	return w + n;
 }
 
 static void enc_message(struct buf *b, const struct schema_type *t, const char *obj)
@@ -619,24 +594,24 @@ static void enc_message(struct buf *b, const struct schema_type *t, const char *
 			continue;
 		if (unlikely(f->flags & FIELD_OMITZERO) && is_zero(f, v))
 			continue;
-		char *w = room(b, f->name.n + 20);
+		char *w = json_room(b, f->name.n + 20);
 
 		*w++ = before;
 		before = ',';
-		w = put_key(w, f);
+		w = json_put_key(w, f);
 		b->n = (size_t)(w - b->p);
 		switch (f->card) {
 		case CARD_ONE:
 			if (f->kind == FIELD_STRING)
 				json_put_string(b, *(const struct str *)(const void *)v);
 			else
-				enc_one(b, f->kind, f->type, v);
+				json_put_value(b, f->kind, f->type, v);
 			break;
 		case CARD_PTR: {
 			const void *ptr = *(void *const *)(const void *)v;
 
 			if (ptr)
-				enc_one(b, f->kind, f->type, ptr);
+				json_put_value(b, f->kind, f->type, ptr);
 			else
 				buf_append(b, "null", 4);
 			break;

@@ -238,6 +238,15 @@ static bool dec_special(struct pd *d, uint8_t kind, struct str s, void *dst)
 	}
 }
 
+bool pb_special(struct arena *a, uint8_t kind, struct str s, void *dst)
+{
+	struct pd d = {.a = a};
+	bool ok = dec_special(&d, kind, s, dst);
+
+	error_free(d.e);
+	return ok;
+}
+
 static inline unsigned wire_of(uint8_t kind)
 {
 	return kind >= FIELD_BOOL && kind <= FIELD_UINT64 ? 0 : kind == FIELD_DOUBLE ? 1 : 2;

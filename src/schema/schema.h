@@ -129,6 +129,12 @@ struct schema_type {
 	/* pindex[number] is 1 + the index in pfields, 0 for unknown; NULL in types made at run time (looked for one by one then). */
 	const uint8_t *pindex;
 	uint16_t n_pindex;
+	/*
+	 * For pb_to_json: jindex[i] is the index in fields of pfields[i] (of its first member when inlined; 255: not in JSON);
+	 * json_always has the bits of fields that JSON has even when protobuf has not. NULL with over 64 fields or at run time.
+	 */
+	const uint8_t *jindex;
+	uint64_t json_always;
 	bool has_defaults;          /* defaulting may change something in it or below it */
 	void (*defaults)(struct arena *a, void *obj); /* its conditional defaults, or NULL */
 };

@@ -137,6 +137,12 @@ static void do_pb_to_json(struct run *r)
 	json_encode(&r->b, r->t, obj);
 }
 
+static void do_direct(struct run *r)
+{
+	r->b.n = 0;
+	must(pb_to_json(&r->b, r->t, r->in, STR("v1"), STR("Pod")));
+}
+
 static void do_copy(struct run *r)
 {
 	arena_reset(&r->a);
@@ -234,6 +240,7 @@ static void pod(const char *name, struct str json)
 	measure("pb_decode", do_pb_decode, &from_pb, pb.n);
 	measure("pb_encode", do_pb_encode, &from_pb, pb.n);
 	measure("pb_decode + json_encode (pb bytes)", do_pb_to_json, &from_pb, pb.n);
+	measure("pb_to_json (pb bytes)", do_direct, &from_pb, pb.n);
 	measure("object_copy (JSON bytes)", do_copy, &r, r.in.n);
 	measure("jv_parse", do_tree, &r, r.in.n);
 #ifdef HAVE_YAJL

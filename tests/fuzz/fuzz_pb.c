@@ -15,12 +15,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct pb_envelope env;
 
 	error_free(pb_envelope_decode(in, &env));
-	struct error *e = pb_decode(&a, t, in, obj);
+	struct error *e = pb_decode(&a, t, in, obj), *direct = pb_to_json(&one, t, in, STR("v1"), STR("<Kind>"));
 
+	FUZZ_CHECK(!e == !direct);
 	if (e) {
+		FUZZ_CHECK(!strcmp(e->message, direct->message) && one.n == 0);
 		error_free(e);
+		error_free(direct);
 		return 0;
 	}
+	((struct str *)obj)[0] = STR("<Kind>");
+	((struct str *)obj)[1] = STR("v1");
+	json_encode(&two, t, obj);
+	FUZZ_CHECK(str_eq(buf_view(&one), buf_view(&two)));
+	one.n = two.n = 0;
 	pb_encode(&one, t, obj);
 	FUZZ_OK(pb_decode(&a, t, buf_view(&one), again));
 	pb_encode(&two, t, again);

@@ -109,6 +109,12 @@ static void check(const char *dir, const char *name)
 	b.n = 0;
 	json_encode(&b, t, from_pb);
 	assert_same(buf_view(&b), want_json, name, "protobuf to JSON");
+	struct pb_envelope env;
+
+	assert_ok(pb_envelope_decode(pb, &env));
+	b.n = 0;
+	assert_ok(pb_to_json(&b, t, env.raw, api_version, kind));
+	assert_same(buf_view(&b), want_json, name, "pb_to_json");
 	b.n = 0;
 	object_encode(&b, MEDIA_PROTOBUF, t, from_pb);
 	assert_same(buf_view(&b), pb, name, "protobuf to protobuf");
