@@ -300,10 +300,10 @@ class Tables:
         return self.strs[key]
 
     def key(self, name):
-        # An encoder copies 16 bytes at a time, so the array is a multiple of 16.
+        # An encoder copies 32 bytes, then 16 at a time.
         if name not in self.keys:
             self.keys[name] = f'key_{len(self.keys)}'
-            size = (len(name) + 3 + 15) // 16 * 16
+            size = max(32, (len(name) + 3 + 15) // 16 * 16)
             self.o.append(f'static const char {self.keys[name]}[{size}] = {cstr(chr(34) + name + chr(34) + ":")};')
         return self.keys[name]
 
@@ -385,8 +385,14 @@ class Tables:
             struct = f.card == 'CARD_ONE' and f.kind in STRUCT_KINDS
             if 'FIELD_OMITZERO' not in f.flags and (struct or 'FIELD_OMITEMPTY' not in f.flags):
                 always |= 1 << i
-        jindex = [jindex[f.name] for f in sorted((f for f in t.fields if f.number), key=lambda f: f.number)]
-        jindex = self.bytes_array(jindex) if jindex and len(rows) <= 64 else 'NULL'
+        wires = ['{255, 0, 0, 0}'] * len(index)
+        for f in t.fields:
+            if f.number and jindex[f.name] != 255:
+                wires[f.number] = (f'{{{jindex[f.name]}, {f.kind}, {f.card}, '
+                                   f'{("FIELD_OMITEMPTY" in f.flags) + 2 * ("FIELD_INLINE" in f.flags)}}}')
+        wire = f'{name}_wire' if len(rows) <= 64 else 'NULL'
+        if wire != 'NULL':
+            self.o.append(f'static const struct schema_wire {wire}[] = {{{", ".join(wires)}}};')
         always = f'{always:#x}u' if len(rows) <= 64 else '0'
         members = 'NULL'
         disc, n_members = 'NULL', 0
@@ -407,7 +413,7 @@ class Tables:
                    f'{name + "_pfields" if prows else "NULL"}, {len(prows)}, sizeof({t.struct}), '
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
-                   f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {jindex}, {always}, {"true" if t.has_defaults else "false"}, '
+                   f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {wire}, {always}, {"true" if t.has_defaults else "false"}, '
                    f'{name + "_default" if t.defaults else "NULL"},', '};', '']
 
     def resource(self, groups, g, r):

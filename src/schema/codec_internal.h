@@ -206,14 +206,14 @@ static inline char *json_room(struct buf *b, size_t n)
 	return b->p + b->n;
 }
 
-/* `"name":` at w, which has room for 16 bytes more. */
+/* `"name":` at w, which has room for 32 bytes more than that. */
 static inline char *json_put_key(char *w, const struct schema_field *f)
 {
 	size_t n = f->name.n + 3;
 
 	if (likely(f->json_key != NULL)) {
-		memcpy(w, f->json_key, 16);
-		for (size_t i = 16; i < n; i += 16)
+		memcpy(w, f->json_key, 32);
+		for (size_t i = 32; unlikely(i < n); i += 16)
 			memcpy(w + i, f->json_key + i, 16);
 	} else {
 		*w = '"';

@@ -594,7 +594,7 @@ static void enc_message(struct buf *b, const struct schema_type *t, const char *
 			continue;
 		if (unlikely(f->flags & FIELD_OMITZERO) && is_zero(f, v))
 			continue;
-		char *w = json_room(b, f->name.n + 20);
+		char *w = json_room(b, f->name.n + 36);
 
 		*w++ = before;
 		before = ',';

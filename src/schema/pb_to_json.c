@@ -67,8 +67,8 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 {
 	const char *p = in.p, *end = in.p + in.n;
 
-	if (unlikely(!t->pindex || !t->jindex))
-		return t->n_pfields == 0 && in.n == 0;
+	if (unlikely(!t->wire))
+		return false;
 	while (p < end) {
 		const char *tag_at = p;
 		uint64_t tag, v;
@@ -79,33 +79,34 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 			return false;
 		unsigned wire = tag & 7;
 
-		if (unlikely(tag >> 3 >= t->n_pindex || !t->pindex[tag >> 3])) {
+		if (unlikely(tag >> 3 >= t->n_pindex || t->wire[tag >> 3].json == 255)) {
 			/* An unknown field, from a newer or an older version. */
-			if (tag >> 3 == 0 || tag >> 3 > INT32_MAX || (wire != 0 && wire != 2))
+			if (tag >> 3 == 0 || tag >> 3 > INT32_MAX || (wire != 0 && wire != 2) ||
+			    (tag >> 3 < t->n_pindex && t->pindex[tag >> 3]))
 				return false;
 			p = wire == 0 ? varint(p, end, &v) : payload(p, end, &s);
 			if (!p)
 				return false;
 			continue;
 		}
-		unsigned k = t->pindex[tag >> 3] - 1u, i = base + t->jindex[k];
-		const struct schema_field *f = &t->pfields[k];
+		struct schema_wire f = t->wire[tag >> 3];
+		unsigned i = base + f.json;
 
-		if (unlikely(t->jindex[k] == 255))
-			return false;
-		if (unlikely(f->flags & FIELD_INLINE)) {
+		if (unlikely(f.flags & 2)) {
+			const struct schema_field *inlined = &t->pfields[t->pindex[tag >> 3] - 1];
+
 			if (wire != 2 || level > MAX_LEVELS)
 				return false;
 			p = payload(p, end, &s);
-			if (!p || !note(f->type, s, i, slots, present, level + 1))
+			if (!p || !note(inlined->type, s, i, slots, present, level + 1))
 				return false;
 			continue;
 		}
 		uint64_t bit = 1ULL << i;
 
-		if (f->card >= CARD_LIST) {
+		if (f.card >= CARD_LIST) {
 			size_t n = (size_t)(p - tag_at);
-			unsigned want = f->card == CARD_MAP ? 2 : wire_of(f->kind);
+			unsigned want = f.card == CARD_MAP ? 2 : wire_of(f.kind);
 
 			if (unlikely(*present & bit || wire != want))
 				return false;
@@ -127,7 +128,7 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 			*present |= bit;
 			continue;
 		}
-		if (unlikely(wire != wire_of(f->kind)))
+		if (unlikely(wire != wire_of(f.kind)))
 			return false;
 		bool empty;
 
@@ -136,11 +137,11 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 			if (unlikely(!p))
 				return false;
 			/* Messages given twice are merged: the struct's business. */
-			if (unlikely(is_struct(f->kind) && *present & bit))
+			if (unlikely(is_struct(f.kind) && *present & bit))
 				return false;
 			slots[i] = (struct slot){s.p, s.n};
-			empty = s.n == 0 && !is_struct(f->kind);
-			if (unlikely(f->kind == FIELD_STRINGS && f->flags & FIELD_OMITEMPTY))
+			empty = s.n == 0 && !is_struct(f.kind);
+			if (unlikely(f.kind == FIELD_STRINGS && f.flags & 1))
 				return false;
 		} else if (wire == 0) {
 			slots[i].p = p;
@@ -148,7 +149,7 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 			if (unlikely(!p))
 				return false;
 			slots[i].n = (size_t)(p - slots[i].p);
-			empty = f->kind == FIELD_INT32 || f->kind == FIELD_UINT32 ? (uint32_t)v == 0 : v == 0;
+			empty = f.kind == FIELD_INT32 || f.kind == FIELD_UINT32 ? (uint32_t)v == 0 : v == 0;
 		} else {
 			double d;
 
@@ -160,7 +161,7 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 			p += 8;
 		}
 		/* omitempty of what is not a pointer; the last one counts. */
-		if (empty && f->card == CARD_ONE && f->flags & FIELD_OMITEMPTY)
+		if (empty && f.card == CARD_ONE && f.flags & 1)
 			*present &= ~bit;
 		else
 			*present |= bit;
@@ -327,7 +328,7 @@ static bool message(struct tj *j, const struct schema_type *t, struct str in, un
 	uint64_t present = 0;
 	char before = '{';
 
-	if (unlikely(level > MAX_LEVELS || t->json != SCHEMA_OBJECT || (!t->jindex && t->n_fields)))
+	if (unlikely(level > MAX_LEVELS || t->json != SCHEMA_OBJECT || !t->wire))
 		return false;
 	if (unlikely(!note(t, in, 0, slots, &present, level)))
 		return false;
@@ -352,7 +353,7 @@ static bool message(struct tj *j, const struct schema_type *t, struct str in, un
 			if (!time.set)
 				continue;
 		}
-		char *w = json_room(j->b, f->name.n + 20);
+		char *w = json_room(j->b, f->name.n + 36);
 
 		*w++ = before;
 		before = ',';

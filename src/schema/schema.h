@@ -93,7 +93,7 @@ struct schema_field {
 	uint16_t value_offset;      /* of the value in a map element */
 	const struct schema_type *type; /* FIELD_MESSAGE */
 	const struct schema_field_info *info; /* never NULL */
-	const char *json_key;       /* `"name":` with room for whole 16-byte copies behind; NULL in tables made at run time */
+	const char *json_key;       /* `"name":` in an array of 32, 48.. bytes; NULL in tables made at run time */
 };
 
 enum schema_union { /* types whose JSON form is not an object */
@@ -106,6 +106,12 @@ enum schema_union { /* types whose JSON form is not an object */
 struct schema_union_member {
 	const char *field;  /* JSON name */
 	const char *go;     /* discriminator value */
+};
+
+struct schema_wire {
+	uint8_t json; /* index in fields (of the first member, when inlined); 255: unknown or not in JSON */
+	uint8_t kind, card;
+	uint8_t flags; /* 1: omitempty, 2: inlined */
 };
 
 struct schema_type {
@@ -130,10 +136,10 @@ struct schema_type {
 	const uint8_t *pindex;
 	uint16_t n_pindex;
 	/*
-	 * For pb_to_json: jindex[i] is the index in fields of pfields[i] (of its first member when inlined; 255: not in JSON);
-	 * json_always has the bits of fields that JSON has even when protobuf has not. NULL with over 64 fields or at run time.
+	 * For pb_to_json: wire[number] (of n_pindex) says how to read a field in one look; json_always has the bits of fields that
+	 * JSON has even when protobuf has not. NULL with over 64 fields or at run time.
 	 */
-	const uint8_t *jindex;
+	const struct schema_wire *wire;
 	uint64_t json_always;
 	bool has_defaults;          /* defaulting may change something in it or below it */
 	void (*defaults)(struct arena *a, void *obj); /* its conditional defaults, or NULL */
