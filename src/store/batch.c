@@ -327,7 +327,8 @@ void run_batch(struct batch *b)
 	int rc = mdb_txn_begin(em->env, NULL, 0, &txn);
 	if (!rc) {
 		rc = run_ops(b, txn, &wrote);
-		bool force = b->compact_to - b->state.compacted > COMPACT_IDLE || (b->clean && b->compact_to > b->state.compacted);
+		bool force = b->compact_to - b->state.compacted > COMPACT_IDLE || b->em->disk_full ||
+			     (b->clean && b->compact_to > b->state.compacted);
 		if (!rc && b->compact_to > b->state.compacted && (wrote || force)) {
 			rc = compact_some(b, txn, 256 + 4 * b->n);
 			wrote = true;

@@ -211,7 +211,10 @@ static void reserve(struct embedded *em, uint64_t used)
 		return;
 	}
 	uint64_t to = used + GROW_BYTES;
-	if (!fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)to)) {
+	int rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)to);
+	if (rc && (errno == ENOSPC || errno == EDQUOT)) /* the last bit, then */
+		rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(to = used + RESERVE_BYTES));
+	if (!rc) {
 		em->allocated = to;
 		em->disk_full = false;
 	} else if (errno == ENOSPC || errno == EDQUOT) {
@@ -282,6 +285,27 @@ static uint64_t file_used(struct embedded *em)
 	return mdb_env_info(em->env, &info) ? 0 : (uint64_t)(info.me_last_pgno + 1) * 4096;
 }
 
+/* Free pages inside the file, which need no room on the disk. Walks LMDB's free list: only asked when the disk is full. */
+static uint64_t file_free(struct embedded *em)
+{
+	MDB_txn *txn;
+	MDB_cursor *cur;
+	MDB_val k, v;
+	uint64_t pages = 0;
+	if (mdb_txn_begin(em->env, NULL, MDB_RDONLY, &txn))
+		return 0;
+	if (!mdb_cursor_open(txn, 0 /* the free list's table */, &cur)) {
+		while (!mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
+			size_t n;
+			memcpy(&n, v.mv_data, sizeof(n));
+			pages += n;
+		}
+		mdb_cursor_close(cur);
+	}
+	mdb_txn_abort(txn);
+	return pages * 4096;
+}
+
 static void take_batch(struct embedded *em, struct batch *b)
 {
 	size_t bytes = 0;
@@ -302,8 +326,15 @@ static void take_batch(struct embedded *em, struct batch *b)
 		em->tail = &em->head;
 	if (puts && (em->disk_full || !em->allocated))
 		reserve(em, file_used(em));
+	if (!em->disk_full)
+		return;
+	/* History is the first thing to go. Puts may use what that and deletes free, but for the deletes' own reserve. */
+	em->compacted = em->s.hub.rev;
+	b->compact_to = compact_target(em);
+	if (file_free(em) >= RESERVE_BYTES + 4 * bytes)
+		return;
 	for (struct op *op = b->ops; op; op = op->next)
-		if (em->disk_full && op->kind == OP_PUT)
+		if (op->kind == OP_PUT)
 			op->err = error_status(507, "InsufficientStorage",
 					       "no space left on the store's disk: the write was not done; free some space and try again");
 }
