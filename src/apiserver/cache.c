@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #define LOAD_CHUNK 512
+#define LOAD_AHEAD 4          /* chunks being decoded at once */
 #define WAIT_MS 3000          /* upstream's blockTimeout */
 #define OLD_SNAP_MS 75000
 #define TRIM_MS 30000
@@ -156,34 +157,102 @@ static void drain(void *arg)
 	}
 }
 
+/*
+ * Loading reads chunks of stored bytes on the loop, decodes some of them at a time on the thread pool (decoding is pure), and puts
+ * the entries into the trees in order.
+ */
+struct chunk {
+	const struct cache_resource *r;
+	struct fiber *fiber;
+	struct store_kv kv[LOAD_CHUNK];
+	struct cache_entry *e[LOAD_CHUNK];
+	struct error *err[LOAD_CHUNK];
+	size_t n;
+};
+
 struct load {
 	struct cache *c;
 	struct tree main, node;
-	size_t json_bytes, entry_bytes, n;
-	char last[STORE_KEY_MAX + 1];
-	size_t last_n;
+	size_t json_bytes, entry_bytes;
+	struct chunk *chunks[LOAD_AHEAD];
+	size_t first, n;
 };
 
-static bool load_one(void *ctx, struct store_kv *kv)
+static bool chunk_one(void *ctx, struct store_kv *kv)
 {
-	struct load *l = ctx;
-	struct cache *c = l->c;
-	struct str key = str_sub(kv->key, c->r.prefix.n, kv->key.n);
-	struct cache_entry *e;
-	l->n++;
-	memcpy(l->last, kv->key.p, kv->key.n);
-	l->last[kv->key.n] = 0;
-	l->last_n = kv->key.n + 1;
-	struct error *err = entry_decode(&c->r, &c->scratch, &c->buf, key, kv->mod_rev, block_str(kv->value), &e);
-	if (err) {
-		log_and_free(err, "cache: an object is left out");
-		return true;
-	}
-	l->json_bytes += e->json->n;
-	l->entry_bytes += e->bytes;
-	cache_entry_unref(trees_set(&c->r, &l->main, &l->node, key, e));
-	cache_entry_unref(e);
+	struct chunk *k = ctx;
+	k->kv[k->n] = *kv;
+	k->kv[k->n++].key = str_of(str_dupz(kv->key), kv->key.n);
+	kv->value = NULL;
 	return true;
+}
+
+static void decode_chunk(void *arg)
+{
+	struct chunk *k = arg;
+	struct arena a = {0};
+	struct buf b = {0};
+	for (size_t i = 0; i < k->n; i++)
+		k->err[i] = entry_decode(k->r, &a, &b, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
+					 block_str(k->kv[i].value), &k->e[i]);
+	buf_free(&b);
+	arena_free(&a);
+}
+
+static void chunk_fiber(void *arg)
+{
+	struct chunk *k = arg;
+	if (k->r->plain || k->n < 32)
+		decode_chunk(k); /* the callback is promised the loop's thread */
+	else
+		loop_offload(decode_chunk, k);
+}
+
+/* Waits for the oldest chunk and files its entries; drops them when the load has failed. */
+static void file_chunk(struct load *l, bool drop)
+{
+	struct chunk *k = l->chunks[l->first++ % LOAD_AHEAD];
+	l->n--;
+	fiber_join(k->fiber);
+	for (size_t i = 0; i < k->n; i++) {
+		struct cache_entry *e = k->e[i];
+		if (k->err[i]) {
+			log_and_free(k->err[i], "cache: an object is left out");
+		} else if (!drop) {
+			l->json_bytes += e->json->n;
+			l->entry_bytes += e->bytes;
+			cache_entry_unref(trees_set(&l->c->r, &l->main, &l->node, cache_entry_key(e), e));
+		}
+		cache_entry_unref(e);
+		store_kv_free(&k->kv[i]);
+	}
+	free(k);
+}
+
+static struct error *load_all(struct load *l, struct str start, struct str end, int64_t *rev)
+{
+	char last[STORE_KEY_MAX + 1];
+	struct error *e;
+	size_t got;
+	do {
+		struct chunk *k = xcalloc(1, sizeof(*k));
+		k->r = &l->c->r;
+		e = store_range(l->c->s, start, end, rev, LOAD_CHUNK, chunk_one, k);
+		got = k->n;
+		if (got) { /* the next one starts behind this one's last key */
+			memcpy(last, k->kv[got - 1].key.p, k->kv[got - 1].key.n);
+			last[k->kv[got - 1].key.n] = 0;
+			start = str_of(last, k->kv[got - 1].key.n + 1);
+		}
+		if (l->n == LOAD_AHEAD)
+			file_chunk(l, e != NULL);
+		l->chunks[(l->first + l->n++) % LOAD_AHEAD] = k;
+		k->fiber = fiber_start("cache-load", chunk_fiber, k);
+		fiber_yield();
+	} while (!e && got == LOAD_CHUNK);
+	while (l->n)
+		file_chunk(l, e != NULL);
+	return e;
 }
 
 /* Opens the feed, then reads everything at a revision no older: what the feed says up to there is passed over. */
@@ -199,16 +268,7 @@ static struct error *load(struct cache *c)
 	TRY(store_watch_open(c->s, p, str_of(end, p.n), store_revision(c->s), &feed));
 	struct load l = {.c = c, .main = {.by = -1}, .node = {.by = c->r.node_field}};
 	int64_t rev = 0;
-	struct error *e = NULL;
-	struct str start = p;
-	for (;;) {
-		l.n = 0;
-		e = store_range(c->s, start, str_of(end, p.n), &rev, LOAD_CHUNK, load_one, &l);
-		if (e || l.n < LOAD_CHUNK)
-			break;
-		start = str_of(l.last, l.last_n);
-		fiber_yield();
-	}
+	struct error *e = load_all(&l, p, str_of(end, p.n), &rev);
 	if (e) {
 		tree_free(&l.main);
 		tree_free(&l.node);

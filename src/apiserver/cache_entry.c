@@ -1,5 +1,8 @@
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "apiserver/cache_internal.h"
 #include "base/log.h"
@@ -32,31 +35,52 @@ static bool eat(struct scan *s, char c)
 	return false;
 }
 
+/* What a byte is to skip(): 0 ordinary, 1 string, 2 opens, 3 closes, 4 NUL (no JSON). */
+static const uint8_t byte_class[256] = {[0] = 4, ['"'] = 1, ['{'] = 2, ['['] = 2, ['}'] = 3, [']'] = 3};
+
 /* At the opening quote; *text is what stands between the quotes, still escaped when *escaped. */
 static bool string(struct scan *s, struct str *text, bool *escaped)
 {
+	const char *p = s->p, *end = s->end;
 	*escaped = false;
-	if (!eat(s, '"')) {
-		s->bad = true;
-		return false;
-	}
-	const char *from = s->p;
-	for (;;) {
-		const char *q = memchr(s->p, '"', (size_t)(s->end - s->p));
-		if (!q) {
+	if (p >= end || *p != '"') {
+		ws(s);
+		p = s->p;
+		if (p >= end || *p != '"') {
 			s->bad = true;
 			return false;
 		}
-		const char *b = q;
-		while (b > from && b[-1] == '\\')
-			b--;
-		s->p = q + 1;
-		if (!((q - b) & 1)) {
-			*text = str_of(from, (size_t)(q - from));
-			*escaped = memchr(from, '\\', text->n) != NULL;
-			return true;
-		}
 	}
+	const char *from = ++p;
+	for (;;) {
+#ifdef __SSE2__
+		while (end - p >= 16) {
+			__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+			unsigned hit = (unsigned)_mm_movemask_epi8(
+				_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
+			if (hit) {
+				p += __builtin_ctz(hit);
+				break;
+			}
+			p += 16;
+		}
+#endif
+		while (p < end && *p != '"' && *p != '\\')
+			p++;
+		if (p >= end) {
+			s->bad = true;
+			return false;
+		}
+		if (*p == '"')
+			break;
+		*escaped = true;
+		p += 2;
+		if (p > end)
+			p = end;
+	}
+	*text = str_of(from, (size_t)(p - from));
+	s->p = p + 1;
+	return true;
 }
 
 /* Passes one value. Inside it only strings and brackets count: the JSON was valid when it was stored. */
@@ -66,47 +90,38 @@ static void skip(struct scan *s)
 	bool esc;
 	int depth = 0;
 	ws(s);
+	if (s->p < s->end && !byte_class[(uint8_t)*s->p]) { /* a number or a word */
+		const char *p = s->p;
+		while (p < s->end && *p != ',' && *p != '}' && *p != ']' && (uint8_t)*p > ' ' && *p != ':' && *p != '"')
+			p++;
+		s->bad = p == s->p;
+		s->p = p;
+		return;
+	}
 	do {
+		while (s->p < s->end && !byte_class[(uint8_t)*s->p])
+			s->p++;
 		if (s->p >= s->end) {
 			s->bad = true;
 			return;
 		}
-		switch (*s->p) {
-		case '"':
+		switch (byte_class[(uint8_t)*s->p]) {
+		case 1:
 			if (!string(s, &t, &esc))
 				return;
 			break;
-		case '{':
-		case '[':
+		case 2:
 			depth++;
 			s->p++;
 			break;
-		case '}':
-		case ']':
-			if (!depth) {
-				s->bad = true;
-				return;
-			}
+		case 3:
 			depth--;
 			s->p++;
 			break;
-		case ',':
-		case ':':
-		case ' ':
-		case '\n':
-		case '\t':
-		case '\r':
-			s->p++;
-			break;
 		default:
-			while (s->p < s->end && !strchr(",:{}[]\" \n\t\r", *s->p))
-				s->p++;
-			if (s->p < s->end && !*s->p) {
-				s->bad = true;
-				return;
-			}
+			depth = -1;
 		}
-		if (depth > SCAN_DEPTH) {
+		if (depth < 0 || depth > SCAN_DEPTH) {
 			s->bad = true;
 			return;
 		}
@@ -246,14 +261,23 @@ static bool before_rv(struct str k)
 	       str_eqz(k, "uid");
 }
 
-/* The part of path behind its first `depth` segments; *last: it is one segment. */
+/* The segment of path after `depth` dots; *last: nothing follows it. */
 static struct str segment(struct str path, int depth, bool *last)
 {
-	struct str seg = str_cut(&path, '.');
-	while (depth-- && path.p)
-		seg = str_cut(&path, '.');
-	*last = !path.p;
-	return seg;
+	const char *p = path.p, *end = path.p + path.n;
+	*last = false;
+	for (; depth; depth--) {
+		while (p < end && *p != '.')
+			p++;
+		if (p == end)
+			return STR_NULL;
+		p++;
+	}
+	const char *q = p;
+	while (q < end && *q != '.')
+		q++;
+	*last = q == end;
+	return str_of(p, (size_t)(q - p));
 }
 
 /*
@@ -280,7 +304,7 @@ static void object(struct index *x, struct scan *s, int depth, uint32_t want, ui
 		}
 		uint32_t down = 0, down2 = 0;
 		int here = -1, here2 = -1;
-		for (int i = 0; i < x->r->n_fields; i++) {
+		for (int i = 0; (want | want2) >> i; i++) {
 			bool last;
 			const struct cache_field *f = &x->r->fields[i];
 			if (want & 1u << i && str_eq(segment(f->path.n ? f->path : f->name, depth, &last), k)) {

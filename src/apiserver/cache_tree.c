@@ -112,6 +112,9 @@ static int leaf_find(const struct tnode *n, int by, struct tkey key, bool *equal
 {
 	int lo = 0, hi = n->n;
 	*equal = false;
+	/* A load comes in order. */
+	if (hi && tkey_cmp(entry_tkey(by, n->e[hi - 1]), key) < 0)
+		return hi;
 	while (lo < hi) {
 		int mid = (lo + hi) / 2;
 		int r = tkey_cmp(entry_tkey(by, n->e[mid]), key);
@@ -129,6 +132,8 @@ static int leaf_find(const struct tnode *n, int by, struct tkey key, bool *equal
 static int inner_find(const struct tnode *n, struct tkey key)
 {
 	int lo = 1, hi = n->n;
+	if (hi > 1 && tkey_cmp(ckey_key(n->sep[hi - 1]), key) <= 0)
+		return hi - 1;
 	while (lo < hi) {
 		int mid = (lo + hi) / 2;
 		if (tkey_cmp(ckey_key(n->sep[mid]), key) <= 0)

@@ -355,9 +355,14 @@ static void commit_loop(void *arg)
 		if (!em->head && !due && !compact) {
 			if (em->closing)
 				break;
+			bool touched = em->touched || em->commits - em->trimmed_commits >= TRIM_COMMITS;
+			if (touched && now + TRIM_MS < wake)
+				wake = now + TRIM_MS;
 			struct error *e = waitq_wait_ms(&em->work, wake > now ? wake - now : 1);
 			if (e && !error_is_sys(e, ETIMEDOUT))
 				em->closing = true; /* cancelled with the loop */
+			else if (e && touched)
+				map_trim(em);
 			error_free(e);
 			continue;
 		}
@@ -747,6 +752,30 @@ static struct error *load(struct embedded *em, MDB_txn *txn)
 	return rc == MDB_NOTFOUND ? NULL : lmdb_error(rc, "reading the keys");
 }
 
+/* LMDB does not tell where it mapped the file; the kernel does. */
+static void find_map(struct embedded *em)
+{
+	struct stat st;
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[4400];
+	if (!f || fstat(em->data_fd, &st)) {
+		if (f)
+			fclose(f);
+		return;
+	}
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long from, to, offset, inode;
+		unsigned major_, minor_;
+		char perms[8];
+		if (sscanf(line, "%lx-%lx %7s %lx %x:%x %lu", &from, &to, perms, &offset, &major_, &minor_, &inode) == 7 &&
+		    inode == st.st_ino && !offset && perms[3] == 's' && perms[1] == '-') {
+			em->map = (void *)from;
+			em->map_n = to - from;
+		}
+	}
+	fclose(f);
+}
+
 static struct error *open_env(struct embedded *em, const struct store_opts *o, const char *data)
 {
 	size_t map = o->map_size ? o->map_size : sizeof(void *) == 8 ? (size_t)64 << 30 : (size_t)1 << 30;
@@ -784,6 +813,10 @@ static struct error *open_env(struct embedded *em, const struct store_opts *o, c
 		e = lmdb_error(rc, "opening");
 	if (!e && (em->data_fd = open(data, O_RDWR | O_CLOEXEC)) < 0)
 		e = error_sys(errno, "%s", data);
+	if (!e) {
+		find_map(em);
+		map_trim(em);
+	}
 	return e;
 }
 

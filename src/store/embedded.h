@@ -22,6 +22,9 @@
 #define AGE_SAMPLE_MS 10000
 #define COMPACT_IDLE 10000     /* records: so many are cleaned even without writes to go with */
 #define LEASES_MAX 100000
+#define TRIM_COMMITS 256        /* the mapping is trimmed after so many, when idle */
+#define TRIM_BYTES (64u << 20)  /* at once after reading so much, */
+#define TRIM_MS 5000            /* or any after this */
 
 struct key_rec {
 	int64_t mod, create, version, lease; /* version 0: tombstone */
@@ -106,6 +109,10 @@ struct embedded {
 	struct map leases;        /* 8-byte id -> struct lease */
 	int64_t live_keys, commits;
 	MDB_txn *spare;           /* a reset read transaction */
+	void *map;                /* where LMDB has mapped the file; NULL: not found */
+	size_t map_n;
+	int64_t trimmed_commits;  /* commits when it was last trimmed */
+	size_t touched;           /* bytes read through it since */
 	struct age ages[64];      /* ring: revision reached at a time */
 	size_t age_head, age_n;
 	uint64_t allocated;       /* bytes of the file with disk blocks behind them */
@@ -151,6 +158,10 @@ void run_batch(struct batch *b);
 
 /* ---- reads (read.c) ---- */
 
+/*
+ * Gives the mapped pages back to the page cache: what the cache above holds need not count as this process's memory a second time.
+ */
+void map_trim(struct embedded *em);
 struct error *em_current(struct store *s, int64_t *rev);
 struct error *em_get(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out);
 struct error *em_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,

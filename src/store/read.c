@@ -1,10 +1,19 @@
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "store/embedded.h"
 
 /* ---- reads ---- */
+
+void map_trim(struct embedded *em)
+{
+	em->trimmed_commits = em->commits;
+	em->touched = 0;
+	if (em->map)
+		madvise(em->map, em->map_n, MADV_DONTNEED); /* advice: a failure costs memory only */
+}
 
 /* A read transaction; spare ones are reset and renewed, which costs no lock. */
 static struct error *read_begin(struct embedded *em, MDB_txn **txn)
@@ -188,7 +197,7 @@ static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, s
 struct range_ctx {
 	bool (*each)(void *ctx, struct store_kv *kv);
 	void *ctx;
-	size_t limit, n;
+	size_t limit, n, bytes;
 };
 
 static struct error *range_each(void *ctx, struct str key, struct version *v, bool *more)
@@ -196,6 +205,7 @@ static struct error *range_each(void *ctx, struct str key, struct version *v, bo
 	struct range_ctx *r = ctx;
 	struct store_kv kv = {.key = key, .value = block_new(v->value), .create_rev = v->k.create, .mod_rev = v->k.mod,
 			      .version = v->k.version, .lease = v->k.lease};
+	r->bytes += v->value.n + 16384; /* the kernel maps the neighbours of a page with it */
 	*more = r->each(r->ctx, &kv);
 	block_unref(kv.value);
 	if (++r->n == r->limit)
@@ -213,6 +223,11 @@ struct error *em_range(struct store *s, struct str start, struct str end, int64_
 	TRY(read_begin(em, &txn));
 	struct error *e = walk(em, txn, start, end, *rev, true, range_each, &r);
 	read_end(em, txn);
+	if (r.bytes && !em->touched)
+		waitq_wake_one(&em->work); /* to set its clock */
+	em->touched += r.bytes;
+	if (em->touched >= TRIM_BYTES)
+		map_trim(em);
 	return e;
 }
 

@@ -204,6 +204,7 @@ static void bench(void *arg)
 	printf("load %zu pods (%.0f bytes of JSON each): %.2f s, %.0f MB/s\n", st.objects, (double)st.json_bytes / (double)st.objects, sec,
 	       (double)st.json_bytes / sec / 1e6);
 	malloc_trim(0);
+	must(fiber_sleep(6000)); /* the store gives its mapped pages back when it has been idle */
 	size_t dirty = pss_kb("Private_Dirty:") - empty, pss = pss_kb("Pss:");
 	printf("memory: JSON %.1f MB, index %.1f MB; process +%.1f MB dirty = %.2f x the JSON; PSS %.1f MB = %.2f x\n",
 	       (double)st.json_bytes / 1e6, (double)st.index_bytes / 1e6, (double)dirty / 1e3,
