@@ -23,23 +23,24 @@ enum media_type {
 /* What fieldValidation=Strict|Warn reports, in upstream's words and order: `unknown field "spec.x"`, `duplicate field "spec.y"`. */
 struct decode_report {
 	struct arena *arena;
-	LIST(struct str) problems; /* at most 1,000 */
+	LIST(struct str) problems; /* each once, at most 100, as upstream */
 };
 
 /*
  * Decodes one object of type t from JSON into out (t->size bytes, zeroed).
  * Strings without escapes point into `in`, which must outlive the arena's use.
- * Field names match exactly, then case-insensitively where upstream does.
- * Errors are 400 BadRequest with line, column or byte offset, and path.
+ * Field names match exactly: case counts, as in upstream. Of a field given twice the last wins.
+ * Errors are 400 BadRequest in upstream's words; syntax errors with line and column, others with the path.
+ * A syntax error anywhere wins over a value that does not fit.
  */
 struct error *json_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out);
-/* Appends obj as compact JSON in Go's field order. */
+/* Appends obj as compact JSON in Go's field order, HTML characters escaped; without the line end upstream's serializer adds. */
 void json_encode(struct buf *b, const struct schema_type *t, const void *obj);
 /* YAML 1.1 as sigs.k8s.io/yaml reads it (converted to JSON first); one document. */
 struct error *yaml_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out);
 /* YAML text of one document to JSON text. */
 struct error *yaml_to_json(struct str in, struct decode_report *report, struct buf *out);
-/* The next document of a multi-document stream ("---"); false at the end. */
+/* The next document of a multi-document stream ("---"), empty and comment-only ones skipped; false at the end. */
 bool yaml_next_document(struct str *rest, struct str *doc);
 /* JSON text to YAML text (keys sorted, as kubectl prints). */
 struct error *json_to_yaml(struct str json, struct buf *out);
@@ -64,7 +65,10 @@ struct error *pb_envelope_decode(struct str in, struct pb_envelope *out);
 /* Envelope around obj; kind and apiVersion from the arguments. */
 void pb_envelope_encode(struct buf *b, struct str api_version, struct str kind, const struct schema_type *t, const void *obj);
 
-/* CBOR (RFC 8949) as upstream's application/cbor: maps with byte/text string keys, self-described tag accepted. */
+/*
+ * CBOR (RFC 8949) as upstream's application/cbor: maps with byte/text string keys, self-described tag accepted and
+ * written. Repeated keys, numbers beyond int64, NaN and infinities are refused.
+ */
 struct error *cbor_to_json(struct str in, struct decode_report *report, struct buf *out);
 struct error *json_to_cbor(struct str json, struct buf *out);
 

@@ -290,6 +290,55 @@ static void test_protobuf(void **state)
 	error_free(e);
 }
 
+/* The direct way and the way through the struct give the same bytes, or the same error. */
+static void direct(const struct schema_type *t, const char *hex)
+{
+	arena_cleanup struct arena a = {0};
+	buf_cleanup struct buf one = {0}, two = {0};
+	struct str pb = bytes_of(&a, hex);
+	void *obj = arena_alloc(&a, t->size);
+	struct error *e = pb_decode(&a, t, pb, obj), *d = pb_to_json(&one, t, pb, STR_NULL, STR_NULL);
+
+	assert_int_equal(e != NULL, d != NULL);
+	if (e) {
+		assert_string_equal(e->message, d->message);
+		assert_int_equal(one.n, 0);
+		error_free(e);
+		error_free(d);
+		return;
+	}
+	json_encode(&two, t, obj);
+	if (!str_eq(buf_view(&one), buf_view(&two)))
+		fail_msg("%s: %.*s is not %.*s", hex, STR_ARG(buf_view(&one)), STR_ARG(buf_view(&two)));
+}
+
+static void test_pb_to_json(void **state)
+{
+	const struct schema_type *cm = &core_v1_config_map_type, *pod = &core_v1_pod_type, *volume = &core_v1_volume_type;
+	static const char *const config_maps[] = {
+		"", "12060a0161120131", "12060a016212013112060a0161120132" /* unsorted */, "12060a016112013112060a0161120132" /* twice */,
+		"120012030a0161" /* entries without key, value */, "1a050a01611200", "1a030a0161", "2000", "2001", "20012000",
+		"0a030a0161" "0a031a0162" /* metadata in two parts */, "12060a0161120131" "2001" "12060a0162120132" /* a map in two parts */,
+		"c03e01" "c23e0141", "c13e0102030405060708", "0a05", "08", "0000", "12040a0161",
+	};
+
+	for (size_t i = 0; i < sizeof config_maps / sizeof *config_maps; i++)
+		direct(cm, config_maps[i]);
+	/* inlined members, in one part and in two; the zero time; packed numbers; a bad quantity; a union */
+	direct(volume, "0a016112020a00");
+	direct(volume, "12020a000a0161" "12021200");
+	direct(volume, "12050a030a0178");
+	direct(pod, "0a0f4200");
+	direct(pod, "0a0d420b0880928db398feffffff01");
+	direct(&core_v1_pod_security_context_type, "2001" "2202ac02" "20ffffffffffffffffff01");
+	direct(&core_v1_pod_security_context_type, "20012002");
+	direct(&core_v1_resource_requirements_type, "0a0a0a0163120508030a0178");
+	direct(&core_v1_resource_requirements_type, "0a0c0a0163120708030a033530306d");
+	direct(&core_v1_service_port_type, "2206080010501a00");
+	direct(&core_v1_service_port_type, "2206080110001a0161");
+	direct(&apiextensions_v1_json_schema_props_type, "c201040a022a0161");
+}
+
 /* An encoder with a limit says so and leaves what was there. */
 static void test_limits(void **state)
 {
@@ -526,7 +575,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_json_forms), cmocka_unit_test(test_json_errors), cmocka_unit_test(test_json_strict),
-		cmocka_unit_test(test_depth), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_depth), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_pb_to_json), cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_peek), cmocka_unit_test(test_yaml), cmocka_unit_test(test_yaml_write),
 		cmocka_unit_test(test_yaml_documents), cmocka_unit_test(test_cbor),
 	};
