@@ -7,7 +7,7 @@
 #include "base/map.h"
 #include "client/internal.h"
 
-#define MAX_HANDLERS 16
+#define MAX_HANDLERS 32
 #define PAGE 500                     /* objects a page of the list */
 #define EVENT_MAX (64u << 20)        /* bytes of one watch event */
 #define BACKOFF_FIRST_MS 200

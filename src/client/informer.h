@@ -36,7 +36,7 @@ enum informer_event { INFORMER_ADDED, INFORMER_UPDATED, INFORMER_DELETED };
 typedef void informer_handler(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_);
 
 struct informer *informer_new(struct client *c, const struct informer_opts *o);
-/* Before start; late handlers get ADDED for everything there is. At most 16. */
+/* Before start; late handlers get ADDED for everything there is. At most 32. */
 void informer_on_event(struct informer *i, informer_handler *h, void *ctx);
 void informer_start(struct informer *i);
 /* Suspends until the first list has been delivered to the handlers. */

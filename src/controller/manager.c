@@ -21,6 +21,14 @@ static const struct {
 	{"replicaset-controller", "replicaset", replicaset_start, false},
 	{"replicationcontroller-controller", "replicationcontroller", replicationcontroller_start, false},
 	{"deployment-controller", "deployment", deployment_start, false},
+	{"endpoints-controller", "endpoint", endpoints_start, false},
+	{"endpointslice-controller", "endpointslice", endpointslice_start, false},
+	{"endpointslice-mirroring-controller", "endpointslicemirroring", endpointslicemirroring_start, false},
+	{"node-ipam-controller", "nodeipam", node_ipam_start, false},
+	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
+	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
+	/* last: takes the informers that are there */
+	{"garbage-collector-controller", "garbagecollector", garbage_collector_start, false},
 };
 #define N_CONTROLLERS (sizeof(controllers) / sizeof(*controllers))
 
