@@ -84,6 +84,19 @@ static u128 to_nano(const uint8_t *digit, int n, int point, u128 max)
 	return v > max ? max : v;
 }
 
+/* Canonical text would need an exponent that is not read again. */
+static bool beyond(const struct quantity *q)
+{
+	u128 m = q->m;
+	int scale = q->scale;
+
+	if (scale <= MAX_EXPONENT - 40)
+		return false;
+	for (; m && m % 10 == 0; m /= 10)
+		scale++;
+	return scale > MAX_EXPONENT;
+}
+
 static enum parsed parse(struct str s, struct quantity *q)
 {
 	*q = (struct quantity){0};
@@ -163,7 +176,7 @@ static enum parsed parse(struct str s, struct quantity *q)
 				q->keep = v / mantissa & 7;
 			else
 				q->keep = q->scale % 3 == 0 && d[0] && !(n >= 3 && !d[n - 1] && !d[n - 2] && !d[n - 3]);
-			return PARSED;
+			return beyond(q) ? BAD_NUMERIC : PARSED;
 		}
 	}
 	if (base == 10) {
@@ -174,7 +187,8 @@ static enum parsed parse(struct str s, struct quantity *q)
 			for (int k = 0; k < n; k++)
 				q->m = q->m * 10 + d[k];
 			q->scale = scale - (n - point);
-			return PARSED;
+			/* Without an exponent all beyond exa must be digits again. */
+			return (format == DECIMAL_SI && n + q->scale - 18 > 34) || beyond(q) ? BAD_NUMERIC : PARSED;
 		}
 		q->m = to_nano(d, n, point + exponent, max_decimal);
 		if (q->m == max_decimal)
