@@ -38,7 +38,8 @@ C_WORDS = set('auto break case char const continue default do double else enum e
               'long register restrict return short signed sizeof static struct switch typedef union unsigned void '
               'volatile while bool true false unix linux'.split())
 FLAGS = {'omitempty': 'FIELD_OMITEMPTY', 'omitzero': 'FIELD_OMITZERO', 'required': 'FIELD_REQUIRED',
-         'inline': 'FIELD_INLINE', 'nojson': 'FIELD_NOJSON', 'atomic': 'FIELD_ATOMIC'}
+         'inline': 'FIELD_INLINE', 'nojson': 'FIELD_NOJSON', 'atomic': 'FIELD_ATOMIC',
+         'granular': 'FIELD_GRANULAR'}
 VALUED = {'patch', 'patchKey', 'list', 'keys', 'default', 'proto', 'maxLength', 'minLength', 'min', 'gate', 'fill'}
 
 
@@ -99,7 +100,7 @@ class Type:
 class Group:
     def __init__(self, group, version, prefix, openapi):
         self.group, self.version, self.prefix, self.openapi = group, version, prefix, openapi
-        self.types, self.enums, self.resources = {}, {}, []
+        self.types, self.enums, self.closed, self.resources = {}, {}, set(), []
 
 
 def parse(path, groups):
@@ -119,8 +120,10 @@ def parse(path, groups):
                 if key in groups:
                     die(where, f'group {key} is defined twice')
                 groups[key] = group
-            elif words[0] == 'enum':
+            elif words[0] in ('enum', 'open'):  # open: the known values of a set that may have others
                 group.enums[words[1]] = words[2:]
+                if words[0] == 'enum':
+                    group.closed.add(words[1])
             elif words[0] == 'type':
                 cur = Type(group, words[1], words[2:])
                 if cur.name in group.types:
@@ -321,7 +324,7 @@ class Tables:
             values = group.enums[name]
             self.enums[cname] = True
             self.o.append(f'static const struct schema_enum {cname} = {{{cstr(name)}, '
-                          f'{self.strs_array(values)}, {len(values)}}};')
+                          f'{self.strs_array(values)}, {len(values)}, {"true" if name in group.closed else "false"}}};')
         return '&' + cname
 
     def info(self, f):
@@ -344,7 +347,7 @@ class Tables:
         flags += {'set': ['FIELD_LIST_SET'], 'map': ['FIELD_LIST_MAP'], 'atomic': ['FIELD_LIST_ATOMIC'],
                   None: []}[f.values.get('list')]
         strategy = f.values.get('patch', '').split(',')
-        flags += ['FIELD_PATCH_MERGE'] * ('merge' in strategy) + ['FIELD_PATCH_RETAIN'] * ('retainKeys' in strategy)
+        flags += ['FIELD_PATCH_REPLACE'] * ('replace' in strategy) + ['FIELD_PATCH_MERGE'] * ('merge' in strategy) + ['FIELD_PATCH_RETAIN'] * ('retainKeys' in strategy)
         elem, value_offset = '0', '0'
         if f.card == 'CARD_LIST':
             elem = f'sizeof({f.ctype})'

@@ -586,6 +586,10 @@ static struct error *merge_member(struct arena *a, struct shape shape, struct jv
 	if (!shape_member(shape, key, &child))
 		return patch_unprocessable("unable to find api field in struct %s for the json field \"%.*s\"",
 					   shape.type ? shape.type->name : "", STR_ARG(key));
+	if (value->kind == JV_OBJECT && child.field && !child.elem && (child.field->flags & FIELD_PATCH_REPLACE)) {
+		*live = *value;
+		return NULL;
+	}
 	if (value->kind == JV_OBJECT)
 		return merge_map(a, child, live, value);
 	return merge_list_field(a, child, live, value, deletes);

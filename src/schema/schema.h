@@ -52,6 +52,8 @@ enum {
 	FIELD_PATCH_MERGE = 1 << 8,  /* patchStrategy has "merge" */
 	FIELD_PATCH_RETAIN = 1 << 9, /* patchStrategy has "retainKeys" */
 	FIELD_OMITZERO = 1 << 10,
+	FIELD_GRANULAR = 1 << 12, /* structType/mapType=granular at the field, over an atomic type */
+	FIELD_PATCH_REPLACE = 1 << 13, /* patchStrategy is "replace" */
 	FIELD_TYPEMETA = 1 << 11, /* kind or apiVersion of an inlined TypeMeta: not in protobuf */
 };
 
@@ -61,6 +63,7 @@ struct schema_enum {
 	const char *name;           /* Go name, e.g. "RestartPolicy" */
 	const struct str *values;
 	uint32_t n;
+	bool closed;                /* no other value is allowed */
 };
 
 enum schema_fill { /* what defaulting sets when the field is absent (Go's zero value) */

@@ -5,6 +5,8 @@ static enum shape_kind kind_of_type(const struct schema_type *t, uint16_t flags)
 {
 	if (t->json != SCHEMA_OBJECT)
 		return SHAPE_UNTYPED;
+	if (flags & FIELD_GRANULAR)
+		return SHAPE_STRUCT;
 	return t->atomic || (flags & FIELD_ATOMIC) ? SHAPE_ATOMIC_MAP : SHAPE_STRUCT;
 }
 

@@ -1,0 +1,846 @@
+/* Paths and operations of OpenAPI documents, and the documents as a whole. */
+#include "schema/openapi.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+#include "schema/openapi_internal.h"
+
+#define META "io.k8s.apimachinery.pkg.apis.meta.v1."
+
+/* ---- parameters ---- */
+
+struct param {
+	const char *name, *in, *type;
+};
+
+#define Q(name, type) {name, "query", type}
+static const struct param name_param = {"name", "path", "string"}, namespace_param = {"namespace", "path", "string"},
+			  path_param = {"path", "path", "string"}, pretty_param = Q("pretty", "string");
+static const struct param list_params[] = {
+	Q("allowWatchBookmarks", "boolean"), Q("continue", "string"), Q("fieldSelector", "string"), Q("labelSelector", "string"),
+	Q("limit", "integer"), Q("resourceVersion", "string"), Q("resourceVersionMatch", "string"),
+	Q("sendInitialEvents", "boolean"), Q("shardSelector", "string"), Q("timeoutSeconds", "integer"), Q("watch", "boolean"),
+};
+static const struct param delete_params[] = {
+	Q("dryRun", "string"), Q("gracePeriodSeconds", "integer"),
+	Q("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"), Q("orphanDependents", "boolean"),
+	Q("propagationPolicy", "string"),
+};
+static const struct param collection_params[] = {
+	Q("continue", "string"), Q("dryRun", "string"), Q("fieldSelector", "string"), Q("gracePeriodSeconds", "integer"),
+	Q("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"), Q("labelSelector", "string"), Q("limit", "integer"),
+	Q("orphanDependents", "boolean"), Q("propagationPolicy", "string"), Q("resourceVersion", "string"),
+	Q("resourceVersionMatch", "string"), Q("sendInitialEvents", "boolean"), Q("shardSelector", "string"),
+	Q("timeoutSeconds", "integer"),
+};
+static const struct param write_params[] = {
+	Q("dryRun", "string"), Q("fieldManager", "string"), Q("fieldValidation", "string"),
+};
+static const struct param patch_params[] = {
+	Q("dryRun", "string"), Q("fieldManager", "string"), Q("fieldValidation", "string"), Q("force", "boolean"),
+};
+#undef Q
+
+/* ---- operations ---- */
+
+enum body { BODY_NONE, BODY_OBJECT, BODY_OPTIONS, BODY_PATCH };
+enum media { MEDIA_OBJECTS, MEDIA_LISTS, MEDIA_ANY, MEDIA_LOG, MEDIA_JSON_ONLY };
+enum {
+	CODE_200 = 1,
+	CODE_201 = 2,
+	CODE_202 = 4,
+};
+
+struct schema_ref { /* what is answered or sent: a type, a name, or a plain string */
+	const struct schema_type *type;
+	struct str name;
+};
+
+struct operation {
+	const char *method; /* "get", ... */
+	struct str id;
+	const char *action; /* x-kubernetes-action, NULL: none */
+	struct str group, version, kind;
+	struct str tag_group, tag_version;
+	struct param params[32];
+	int n_params;
+	enum body body;
+	struct schema_ref object; /* of BODY_OBJECT */
+	struct schema_ref answer;
+	int codes;
+	enum media media;
+	bool strategic;     /* BODY_PATCH: strategic merge patches too */
+	bool options_always; /* a delete that answers 202 too, ... kept in codes */
+};
+
+#define OPERATIONS_MAX 8
+struct path_item {
+	struct str path;
+	struct operation *ops[OPERATIONS_MAX];
+	int n;
+};
+
+struct paths {
+	LIST(struct path_item) list;
+};
+
+/* What the operations of one resource have in common. */
+struct target {
+	struct str group, version, plural, kind;
+	bool namespaced;
+	struct str base;      /* "/apis/apps/v1" */
+	struct str id_group;  /* "AppsV1" */
+	struct schema_ref object, list;
+	bool strategic;
+};
+
+static struct str title(struct arena *a, struct str s)
+{
+	char *p = arena_strz(a, s);
+
+	if (s.n)
+		p[0] = (char)toupper((unsigned char)p[0]);
+	return str_of(p, s.n);
+}
+
+/* "rbac.authorization.k8s.io" -> "RbacAuthorization" or, with tag, "rbacAuthorization"; "" -> "Core". */
+static struct str group_words(struct arena *a, struct str group, bool tag)
+{
+	buf_cleanup struct buf b = {0};
+
+	if (!group.n)
+		return tag ? STR("core") : STR("Core");
+	if (str_has_suffix(group, STR(".k8s.io")))
+		group = str_sub(group, 0, group.n - 7);
+	for (bool first = true; group.p; first = false) {
+		struct str word = str_cut(&group, '.');
+
+		/* Words lose what may not stand in a name. */
+		char *p = arena_strz(a, tag && first ? word : title(a, word));
+
+		for (; *p; p++)
+			if (isalnum((unsigned char)*p))
+				buf_putc(&b, *p);
+	}
+	return arena_str(a, buf_view(&b));
+}
+
+static struct operation *op_new(struct arena *a, struct path_item *item, const char *method)
+{
+	struct operation *o = arena_new(a, struct operation);
+
+	o->method = method;
+	o->codes = CODE_200;
+	if (item->n < OPERATIONS_MAX)
+		item->ops[item->n++] = o;
+	return o;
+}
+
+static void add_params(struct operation *o, const struct param *p, size_t n)
+{
+	for (size_t i = 0; i < n && o->n_params < 32; i++)
+		o->params[o->n_params++] = p[i];
+}
+#define ADD(o, list) add_params((o), (list), sizeof(list) / sizeof *(list))
+
+static struct path_item *path_new(struct openapi_doc *d, struct paths *p, struct str path)
+{
+	struct path_item *item = arena_push(d->a, &p->list);
+
+	item->path = path;
+	return item;
+}
+
+/* Parameters every operation of a path takes. */
+static void place_params(struct operation *o, const struct target *t, bool name, bool namespaced, bool pretty)
+{
+	if (name)
+		add_params(o, &name_param, 1);
+	if (namespaced)
+		add_params(o, &namespace_param, 1);
+	if (pretty)
+		add_params(o, &pretty_param, 1);
+}
+
+static struct operation *operation(struct openapi_doc *d, struct path_item *item, const struct target *t, const char *method,
+				   const char *verb, const char *action, const char *suffix, bool name, bool namespaced)
+{
+	struct operation *o = op_new(d->a, item, method);
+
+	o->id = arena_printf(d->a, "%s%.*s%s%.*s%s", verb, STR_ARG(t->id_group), namespaced ? "Namespaced" : "", STR_ARG(t->kind),
+			     suffix);
+	o->action = action;
+	o->group = o->tag_group = t->group;
+	o->version = o->tag_version = t->version;
+	o->kind = t->kind;
+	o->answer = t->object;
+	o->strategic = t->strategic;
+	place_params(o, t, name, namespaced, true);
+	return o;
+}
+
+static void list_operation(struct operation *o, struct schema_ref list)
+{
+	ADD(o, list_params);
+	o->media = MEDIA_LISTS;
+	o->answer = list;
+}
+
+static const struct schema_ref status_ref = {.type = &meta_v1_status_type};
+
+/* The kinds that are answered when deleted, instead of a Status. */
+static bool answers_object(const struct target *t)
+{
+	static const char *const plurals[] = {
+		"pods", "services", "persistentvolumeclaims", "persistentvolumes", "serviceaccounts", "resourcequotas", "podtemplates",
+		"csidrivers", "csinodes", "storageclasses", "volumeattachments", "volumeattributesclasses", "deviceclasses",
+		"resourceclaims", "resourceclaimtemplates", "resourceslices",
+	};
+
+	for (size_t i = 0; i < sizeof plurals / sizeof *plurals; i++)
+		if (str_eqz(t->plural, plurals[i]))
+			return true;
+	return false;
+}
+
+static void collection(struct openapi_doc *d, struct paths *p, const struct target *t, uint16_t verbs)
+{
+	struct operation *o;
+	struct path_item *item = path_new(d, p, arena_printf(d->a, "%.*s/%s%.*s", STR_ARG(t->base),
+							     t->namespaced ? "namespaces/{namespace}/" : "", STR_ARG(t->plural)));
+
+	if (verbs & VERB_DELETECOLLECTION) {
+		o = op_new(d->a, item, "delete");
+		o->id = arena_printf(d->a, "delete%.*sCollection%s%.*s", STR_ARG(t->id_group), t->namespaced ? "Namespaced" : "",
+				     STR_ARG(t->kind));
+		o->action = "deletecollection";
+		o->group = o->tag_group = t->group;
+		o->version = o->tag_version = t->version;
+		o->kind = t->kind;
+		place_params(o, t, false, t->namespaced, true);
+		ADD(o, collection_params);
+		o->body = BODY_OPTIONS;
+		o->answer = status_ref;
+	}
+	if (verbs & VERB_LIST)
+		list_operation(operation(d, item, t, "get", "list", "list", "", false, t->namespaced), t->list);
+	if (verbs & VERB_CREATE) {
+		o = operation(d, item, t, "post", "create", "post", "", false, t->namespaced);
+		ADD(o, write_params);
+		o->body = BODY_OBJECT;
+		o->object = t->object;
+		o->codes = CODE_200 | CODE_201 | CODE_202;
+	}
+	if (!item->n)
+		p->list.n--;
+}
+
+static void one_object(struct openapi_doc *d, struct paths *p, const struct target *t, uint16_t verbs)
+{
+	struct operation *o;
+	struct path_item *item = path_new(d, p, arena_printf(d->a, "%.*s/%s%.*s/{name}", STR_ARG(t->base),
+							     t->namespaced ? "namespaces/{namespace}/" : "", STR_ARG(t->plural)));
+
+	if (verbs & VERB_DELETE) {
+		o = operation(d, item, t, "delete", "delete", "delete", "", true, t->namespaced);
+		ADD(o, delete_params);
+		o->body = BODY_OPTIONS;
+		o->answer = answers_object(t) ? t->object : status_ref;
+		o->codes = CODE_200 | CODE_202;
+	}
+	if (verbs & VERB_GET)
+		operation(d, item, t, "get", "read", "get", "", true, t->namespaced);
+	if (verbs & VERB_PATCH) {
+		o = operation(d, item, t, "patch", "patch", "patch", "", true, t->namespaced);
+		ADD(o, patch_params);
+		o->body = BODY_PATCH;
+		o->codes = CODE_200 | CODE_201;
+	}
+	if (verbs & VERB_UPDATE) {
+		o = operation(d, item, t, "put", "replace", "put", "", true, t->namespaced);
+		ADD(o, write_params);
+		o->body = BODY_OBJECT;
+		o->object = t->object;
+		o->codes = CODE_200 | CODE_201;
+	}
+	if (!item->n)
+		p->list.n--;
+}
+
+static void watch_path(struct openapi_doc *d, struct paths *p, const struct target *t, const char *format_path,
+		       const char *action, const char *suffix, bool name, bool namespaced)
+{
+	struct path_item *item = path_new(d, p, arena_printf(d->a, "%.*s/watch/%s%.*s%s", STR_ARG(t->base), format_path,
+							     STR_ARG(t->plural), name ? "/{name}" : ""));
+	struct operation *o = operation(d, item, t, "get", "watch", action, suffix, name, namespaced);
+
+	list_operation(o, (struct schema_ref){.type = &meta_v1_watch_event_type});
+}
+
+static void watches(struct openapi_doc *d, struct paths *p, const struct target *t)
+{
+	watch_path(d, p, t, t->namespaced ? "namespaces/{namespace}/" : "", "watchlist", "List", false, t->namespaced);
+	watch_path(d, p, t, t->namespaced ? "namespaces/{namespace}/" : "", "watch", "", true, t->namespaced);
+	if (t->namespaced)
+		watch_path(d, p, t, "", "watchlist", "ListForAllNamespaces", false, false);
+}
+
+static void all_namespaces(struct openapi_doc *d, struct paths *p, const struct target *t)
+{
+	struct path_item *item = path_new(d, p, arena_printf(d->a, "%.*s/%.*s", STR_ARG(t->base), STR_ARG(t->plural)));
+
+	list_operation(operation(d, item, t, "get", "list", "list", "ForAllNamespaces", false, false), t->list);
+}
+
+/* ---- subresources ---- */
+
+static const char *param_type(const struct schema_field *f)
+{
+	return f->kind == FIELD_BOOL ? "boolean" : f->kind == FIELD_INT32 || f->kind == FIELD_INT64 ? "integer" : "string";
+}
+
+/* The members of an options type are query parameters. */
+static void option_params(struct operation *o, const struct schema_type *t)
+{
+	for (uint16_t i = 0; t && i < t->n_fields && o->n_params < 32; i++) {
+		const struct schema_field *f = &t->fields[i];
+
+		if (f->flags & FIELD_TYPEMETA || f->kind == FIELD_TIME)
+			continue;
+		o->params[o->n_params++] = (struct param){f->name.p, "query", param_type(f)};
+	}
+}
+
+static void connect(struct openapi_doc *d, struct paths *p, const struct target *t, const struct api_subresource *s,
+		    const struct schema_type *options)
+{
+	static const char *const proxy[] = {"delete", "get", "head", "options", "patch", "post", "put"}, *const stream[] = {"get", "post"};
+	bool is_proxy = str_eqz(s->name, "proxy");
+
+	for (int with_path = 0; with_path <= is_proxy; with_path++) {
+		struct path_item *item = path_new(
+			d, p, arena_printf(d->a, "%.*s/%s%.*s/{name}/%.*s%s", STR_ARG(t->base),
+					   t->namespaced ? "namespaces/{namespace}/" : "", STR_ARG(t->plural), STR_ARG(s->name),
+					   with_path ? "/{path}" : ""));
+
+		for (size_t i = 0; i < (is_proxy ? 7 : 2); i++) {
+			const char *method = is_proxy ? proxy[i] : stream[i];
+			struct operation *o = op_new(d->a, item, method);
+
+			o->id = arena_printf(d->a, "connect%.*s%.*s%s%.*s%.*s%s", STR_ARG(t->id_group),
+					     STR_ARG(title(d->a, str_from(method))), t->namespaced ? "Namespaced" : "", STR_ARG(t->kind),
+					     STR_ARG(title(d->a, s->name)), with_path ? "WithPath" : "");
+			o->action = "connect";
+			o->group = o->tag_group = t->group;
+			o->version = o->tag_version = t->version;
+			o->kind = s->kind;
+			o->media = MEDIA_ANY;
+			place_params(o, t, true, t->namespaced, false);
+			if (with_path)
+				add_params(o, &path_param, 1);
+			option_params(o, options);
+		}
+	}
+}
+
+static void subresource(struct openapi_doc *d, struct paths *p, const struct target *t, const struct api_subresource *s)
+{
+	struct str group = s->group.n || s->version.n ? s->group : t->group, version = s->version.n ? s->version : t->version;
+	const struct schema_type *type = schema_type_for_kind(group, version, s->kind);
+	const char *suffix = arena_strz(d->a, title(d->a, s->name));
+	bool is_log = str_eqz(s->name, "log");
+
+	if (str_has_suffix(s->kind, STR("Options"))) {
+		connect(d, p, t, s, type);
+		return;
+	}
+	struct path_item *item =
+		path_new(d, p, arena_printf(d->a, "%.*s/%s%.*s/{name}/%.*s", STR_ARG(t->base),
+					    t->namespaced ? "namespaces/{namespace}/" : "", STR_ARG(t->plural), STR_ARG(s->name)));
+	struct schema_ref object = {.type = type};
+	static const struct {
+		uint16_t verb;
+		const char *method, *id, *action;
+	} verbs[] = {{VERB_GET, "get", "read", "get"}, {VERB_PATCH, "patch", "patch", "patch"}, {VERB_CREATE, "post", "create", "post"},
+		     {VERB_UPDATE, "put", "replace", "put"}};
+
+	for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+		if (!(s->verbs & verbs[i].verb))
+			continue;
+		struct operation *o = operation(d, item, t, verbs[i].method, verbs[i].id, verbs[i].action, suffix, true, t->namespaced);
+
+		o->group = group;
+		o->version = version;
+		o->kind = s->kind;
+		o->answer = object;
+		if (is_log) {
+			o->media = MEDIA_LOG;
+			o->answer = (struct schema_ref){0};
+			option_params(o, &core_v1_pod_log_options_type);
+		}
+		if (verbs[i].verb == VERB_PATCH) {
+			ADD(o, patch_params);
+			o->body = BODY_PATCH;
+			o->codes = CODE_200 | CODE_201;
+		} else if (verbs[i].verb != VERB_GET) {
+			ADD(o, write_params);
+			o->body = BODY_OBJECT;
+			o->object = object;
+			o->codes = verbs[i].verb == VERB_CREATE ? CODE_200 | CODE_201 | CODE_202 : CODE_200 | CODE_201;
+		}
+	}
+}
+
+/* ---- resources ---- */
+
+static void resource_paths(struct openapi_doc *d, struct paths *p, const struct api_resource *r)
+{
+	struct target t = {
+		.group = r->group,
+		.version = r->version,
+		.plural = r->plural,
+		.kind = r->kind,
+		.namespaced = r->namespaced,
+		.base = r->group.n ? arena_printf(d->a, "/apis/%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : STR("/api/v1"),
+		.id_group = arena_printf(d->a, "%.*s%.*s", STR_ARG(group_words(d->a, r->group, false)),
+					 STR_ARG(title(d->a, r->version))),
+		.object = {.type = r->type},
+		.list = {.type = r->list_type},
+		.strategic = true,
+	};
+
+	collection(d, p, &t, r->verbs);
+	one_object(d, p, &t, r->verbs);
+	if (r->verbs & VERB_WATCH)
+		watches(d, p, &t);
+	if (r->namespaced && (r->verbs & VERB_LIST))
+		all_namespaces(d, p, &t);
+	/* Some are created in their namespace and, for all of them, without one. */
+	for (uint8_t i = 0; i < r->n_subresources; i++)
+		subresource(d, p, &t, &r->subresources[i]);
+}
+
+static void crd_paths(struct openapi_doc *d, struct paths *p, const struct openapi_crd *c)
+{
+	static const uint16_t all = VERB_CREATE | VERB_DELETE | VERB_DELETECOLLECTION | VERB_GET | VERB_LIST | VERB_PATCH |
+				    VERB_UPDATE;
+	struct target t = {
+		.group = c->group,
+		.version = c->version,
+		.plural = c->plural,
+		.kind = c->kind,
+		.namespaced = c->namespaced,
+		.base = arena_printf(d->a, "/apis/%.*s/%.*s", STR_ARG(c->group), STR_ARG(c->version)),
+		.id_group = arena_printf(d->a, "%.*s%.*s", STR_ARG(group_words(d->a, c->group, false)),
+					 STR_ARG(title(d->a, c->version))),
+		.object = {.name = openapi_crd_name(d->a, c, false)},
+		.list = {.name = openapi_crd_name(d->a, c, true)},
+	};
+
+	collection(d, p, &t, all);
+	one_object(d, p, &t, all);
+	if (c->namespaced)
+		all_namespaces(d, p, &t);
+	for (int i = 0; i < 2; i++) {
+		struct api_subresource s = {
+			.name = i ? STR("scale") : STR("status"),
+			.kind = i ? STR("Scale") : c->kind,
+			.group = i ? STR("autoscaling") : STR_NULL,
+			.version = i ? STR("v1") : STR_NULL,
+			.verbs = VERB_GET | VERB_PATCH | VERB_UPDATE,
+		};
+
+		if (!(i ? c->has_scale : c->has_status))
+			continue;
+		uint32_t from = p->list.n;
+
+		subresource(d, p, &t, &s);
+		/* The status subresource answers the object, which no table has. */
+		for (uint32_t k = from; !i && k < p->list.n; k++) {
+			for (int o = 0; o < p->list.v[k].n; o++) {
+				p->list.v[k].ops[o]->answer = t.object;
+				if (p->list.v[k].ops[o]->body == BODY_OBJECT)
+					p->list.v[k].ops[o]->object = t.object;
+			}
+		}
+	}
+}
+
+static void version_path(struct openapi_doc *d, struct paths *p, struct str group, struct str version)
+{
+	struct path_item *item = path_new(
+		d, p, group.n ? arena_printf(d->a, "/apis/%.*s/%.*s/", STR_ARG(group), STR_ARG(version)) : STR("/api/v1/"));
+	struct operation *o = op_new(d->a, item, "get");
+
+	o->id = arena_printf(d->a, "get%.*s%.*sAPIResources", STR_ARG(group_words(d->a, group, false)), STR_ARG(title(d->a, version)));
+	o->answer = (struct schema_ref){.type = &meta_v1_api_resource_list_type};
+	o->tag_group = group;
+	o->tag_version = version;
+}
+
+/* ---- writing ---- */
+
+static void write_ref(struct openapi_doc *d, struct schema_ref r)
+{
+	if (r.type)
+		openapi_ref(d, r.type);
+	else if (r.name.n)
+		openapi_ref_name(d, r.name);
+	else
+		buf_puts(d->b, "{\"type\":\"string\"}");
+}
+
+static const char *const media_types[][8] = {
+	[MEDIA_OBJECTS] = {"application/cbor", "application/json", "application/vnd.kubernetes.protobuf", "application/yaml"},
+	[MEDIA_LISTS] = {"application/cbor", "application/cbor-seq", "application/json", "application/json;stream=watch",
+			 "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf;stream=watch", "application/yaml"},
+	[MEDIA_ANY] = {"*/*"},
+	[MEDIA_JSON_ONLY] = {"application/json"},
+	[MEDIA_LOG] = {"application/cbor", "application/json", "application/vnd.kubernetes.protobuf", "application/yaml", "text/plain"},
+};
+static const char *const patch_media[] = {
+	"application/apply-patch+cbor", "application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json",
+	"application/strategic-merge-patch+json",
+};
+
+static void write_param(struct openapi_doc *d, const struct param *p)
+{
+	bool path = strcmp(p->in, "path") == 0;
+
+	buf_printf(d->b, "{\"in\":\"%s\",\"name\":\"%s\"%s", p->in, p->name, path ? ",\"required\":true" : "");
+	if (d->v3)
+		buf_printf(d->b, ",\"schema\":{\"type\":\"%s\",\"uniqueItems\":true}}", p->type);
+	else
+		buf_printf(d->b, ",\"type\":\"%s\",\"uniqueItems\":true}", p->type);
+}
+
+static int param_cmp(const void *x, const void *y)
+{
+	const struct param *a = x, *b = y;
+	int c = strcmp(a->name, b->name);
+
+	return c ? c : strcmp(a->in, b->in);
+}
+
+static bool has_param(const struct operation *o, const struct param *p)
+{
+	for (int i = 0; i < o->n_params; i++)
+		if (!param_cmp(&o->params[i], p))
+			return true;
+	return false;
+}
+
+static bool common(const struct path_item *item, const struct param *p)
+{
+	for (int i = 0; i < item->n; i++)
+		if (!has_param(item->ops[i], p))
+			return false;
+	return true;
+}
+
+/* v2: the body is a parameter. */
+static void body_param(struct openapi_doc *d, const struct operation *o)
+{
+	buf_puts(d->b, "{\"in\":\"body\",\"name\":\"body\"");
+	if (o->body != BODY_OPTIONS)
+		buf_puts(d->b, ",\"required\":true");
+	buf_puts(d->b, ",\"schema\":");
+	if (o->body == BODY_OPTIONS)
+		openapi_ref(d, &meta_v1_delete_options_type);
+	else if (o->body == BODY_PATCH)
+		openapi_ref_name(d, STR(META "Patch"));
+	else
+		write_ref(d, o->object);
+	buf_putc(d->b, '}');
+}
+
+static void write_params_of(struct openapi_doc *d, const struct path_item *item, const struct operation *o)
+{
+	bool any = false;
+
+	for (int i = 0; i < o->n_params; i++) {
+		if (common(item, &o->params[i]))
+			continue;
+		buf_puts(d->b, any ? "," : ",\"parameters\":[");
+		any = true;
+		write_param(d, &o->params[i]);
+	}
+	if (!d->v3 && o->body) {
+		buf_puts(d->b, any ? "," : ",\"parameters\":[");
+		any = true;
+		body_param(d, o);
+	}
+	if (any)
+		buf_putc(d->b, ']');
+}
+
+static void request_body(struct openapi_doc *d, const struct operation *o)
+{
+	struct buf *b = d->b;
+
+	if (!o->body)
+		return;
+	buf_puts(b, ",\"requestBody\":{\"content\":{");
+	if (o->body == BODY_PATCH) {
+		for (size_t i = 0; i < 5 - (o->strategic ? 0u : 1u); i++) {
+			buf_printf(b, "%s\"%s\":{\"schema\":", i ? "," : "", patch_media[i]);
+			openapi_ref_name(d, STR(META "Patch"));
+			buf_putc(b, '}');
+		}
+	} else {
+		buf_puts(b, "\"*/*\":{\"schema\":");
+		if (o->body == BODY_OPTIONS)
+			openapi_ref(d, &meta_v1_delete_options_type);
+		else
+			write_ref(d, o->object);
+		buf_putc(b, '}');
+	}
+	buf_puts(b, o->body == BODY_OPTIONS ? "}}" : "},\"required\":true}");
+}
+
+static void responses(struct openapi_doc *d, const struct operation *o)
+{
+	static const struct {
+		int code;
+		const char *text, *description;
+	} codes[] = {{CODE_200, "200", "OK"}, {CODE_201, "201", "Created"}, {CODE_202, "202", "Accepted"}};
+	struct buf *b = d->b;
+
+	buf_puts(b, ",\"responses\":{");
+	for (size_t i = 0; i < 3; i++) {
+		if (!(o->codes & codes[i].code))
+			continue;
+		buf_printf(b, "\"%s\":{", codes[i].text);
+		if (d->v3) {
+			buf_puts(b, "\"content\":{");
+			for (int m = 0; media_types[o->media][m]; m++) {
+				buf_printf(b, "%s\"%s\":{\"schema\":", m ? "," : "", media_types[o->media][m]);
+				write_ref(d, o->answer);
+				buf_putc(b, '}');
+			}
+			buf_puts(b, "}");
+		} else {
+			buf_puts(b, "\"schema\":");
+			write_ref(d, o->answer);
+		}
+		buf_printf(b, ",\"description\":\"%s\"},", codes[i].description);
+	}
+	buf_puts(b, "\"401\":{\"description\":\"Unauthorized\"}}");
+}
+
+static void media_list(struct buf *b, const char *const *list)
+{
+	buf_putc(b, '[');
+	for (int i = 0; list[i]; i++)
+		buf_printf(b, "%s\"%s\"", i ? "," : "", list[i]);
+	buf_putc(b, ']');
+}
+
+static void write_operation(struct openapi_doc *d, const struct path_item *item, const struct operation *o)
+{
+	struct buf *b = d->b;
+
+	buf_puts(b, "{\"operationId\":");
+	jv_encode_string(b, o->id);
+	if (!d->v3) {
+		buf_puts(b, ",\"consumes\":");
+		if (o->body == BODY_PATCH) {
+			const char *list[6] = {0};
+
+			memcpy(list, patch_media, (5 - (o->strategic ? 0u : 1u)) * sizeof *list);
+			media_list(b, list);
+		} else if (!o->action) {
+			media_list(b, media_types[o->media]);
+		} else {
+			buf_puts(b, "[\"*/*\"]");
+		}
+		buf_puts(b, ",\"produces\":");
+		media_list(b, media_types[o->media]);
+		buf_puts(b, ",\"schemes\":[\"https\"]");
+	}
+	write_params_of(d, item, o);
+	if (d->v3)
+		request_body(d, o);
+	responses(d, o);
+	buf_puts(b, ",\"tags\":[");
+	jv_encode_string(b, arena_printf(d->a, "%.*s%s%.*s", STR_ARG(group_words(d->a, o->tag_group, true)),
+					 o->tag_version.n ? "_" : "", STR_ARG(o->tag_version)));
+	buf_putc(b, ']');
+	if (o->action) {
+		buf_printf(b, ",\"x-kubernetes-action\":\"%s\",\"x-kubernetes-group-version-kind\":{\"group\":", o->action);
+		jv_encode_string(b, o->group);
+		buf_puts(b, ",\"kind\":");
+		jv_encode_string(b, o->kind);
+		buf_puts(b, ",\"version\":");
+		jv_encode_string(b, o->version);
+		buf_putc(b, '}');
+	}
+	buf_putc(b, '}');
+}
+
+static int path_cmp(const void *x, const void *y)
+{
+	return str_cmp(((const struct path_item *)x)->path, ((const struct path_item *)y)->path);
+}
+
+static void write_paths(struct openapi_doc *d, struct paths *p)
+{
+	struct buf *b = d->b;
+
+	if (p->list.n)
+		qsort(p->list.v, p->list.n, sizeof *p->list.v, path_cmp);
+	buf_puts(b, "\"paths\":{");
+	for (uint32_t i = 0; i < p->list.n; i++) {
+		const struct path_item *item = &p->list.v[i];
+		bool any = false;
+
+		if (i)
+			buf_putc(b, ',');
+		jv_encode_string(b, item->path);
+		buf_puts(b, ":{");
+		for (int k = 0; k < item->n; k++) {
+			struct operation *o = item->ops[k];
+
+			qsort(o->params, (size_t)o->n_params, sizeof *o->params, param_cmp);
+			buf_printf(b, "%s\"%s\":", k ? "," : "", o->method);
+			write_operation(d, item, o);
+		}
+		/* What all operations take stands at the path. */
+		for (int k = 0; item->n && k < item->ops[0]->n_params; k++) {
+			if (!common(item, &item->ops[0]->params[k]))
+				continue;
+			buf_puts(b, any ? "," : ",\"parameters\":[");
+			any = true;
+			write_param(d, &item->ops[0]->params[k]);
+		}
+		buf_puts(b, any ? "]}" : "}");
+	}
+	buf_putc(b, '}');
+}
+
+/* ---- documents ---- */
+
+static void write_document(struct openapi_doc *d, struct paths *p)
+{
+	static const char security[] = "{\"BearerToken\":{\"type\":\"apiKey\",\"in\":\"header\",\"name\":\"authorization\","
+				       "\"description\":\"A bearer token\"}}";
+
+	buf_puts(d->b, d->v3 ? "{\"openapi\":\"3.0.0\"," : "{\"swagger\":\"2.0\",");
+	buf_puts(d->b, "\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},");
+	write_paths(d, p);
+	buf_putc(d->b, ',');
+	openapi_definitions(d);
+	if (d->v3)
+		buf_printf(d->b, ",\"securitySchemes\":%s}}", security);
+	else
+		buf_printf(d->b, ",\"securityDefinitions\":%s,\"security\":[{\"BearerToken\":[]}]}", security);
+	map_free(&d->seen);
+}
+
+bool openapi_v3(struct buf *b, struct str group, struct str version, const struct openapi_crd *crds, size_t n_crds)
+{
+	arena_cleanup struct arena a = {0};
+	struct openapi_doc d = {.a = &a, .b = b, .v3 = true, .group = group, .version = version, .crds = crds, .n_crds = n_crds};
+	struct paths p = {0};
+
+	for (size_t i = 0; i < n_api_resources; i++)
+		if (str_eq(api_resources[i]->group, group) && str_eq(api_resources[i]->version, version))
+			resource_paths(&d, &p, api_resources[i]);
+	for (size_t i = 0; i < n_crds; i++)
+		if (str_eq(crds[i].group, group) && str_eq(crds[i].version, version))
+			crd_paths(&d, &p, &crds[i]);
+	if (!p.list.n)
+		return false;
+	version_path(&d, &p, group, version);
+	write_document(&d, &p);
+	return true;
+}
+
+static void discovery_path(struct openapi_doc *d, struct paths *p, const char *path, const char *id, struct str group,
+			   const struct schema_type *answer)
+{
+	struct operation *o = op_new(d->a, path_new(d, p, arena_str(d->a, str_from(path))), "get");
+
+	o->id = arena_str(d->a, str_from(id));
+	o->tag_group = group;
+	o->answer = (struct schema_ref){.type = answer};
+}
+
+static bool known_group(struct str group)
+{
+	for (size_t i = 0; i < n_api_resources; i++)
+		if (str_eq(api_resources[i]->group, group))
+			return true;
+	return false;
+}
+
+/* /api/, /apis/, /apis/GROUP/ as paths of a document. */
+static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str path)
+{
+	if (str_eqz(path, "api")) {
+		discovery_path(d, p, "/api/", "getCoreAPIVersions", STR(""), &meta_v1_api_versions_type);
+		return true;
+	}
+	if (str_eqz(path, "version")) {
+		struct operation *o = op_new(d->a, path_new(d, p, STR("/version/")), "get");
+
+		o->id = STR("getCodeVersion");
+		o->tag_group = STR("version");
+		o->media = MEDIA_JSON_ONLY;
+		o->answer = (struct schema_ref){.name = STR("io.k8s.apimachinery.pkg.version.Info")};
+		return true;
+	}
+	if (str_eqz(path, "apis")) {
+		discovery_path(d, p, "/apis/", "getAPIVersions", STR("apis"), &meta_v1_api_group_list_type);
+		return true;
+	}
+	if (!str_has_prefix(path, STR("apis/")))
+		return false;
+	struct str group = str_sub(path, 5, path.n);
+
+	if (!group.n || !known_group(group))
+		return false;
+	discovery_path(d, p, arena_strz(d->a, arena_printf(d->a, "/apis/%.*s/", STR_ARG(group))),
+		       arena_strz(d->a, arena_printf(d->a, "get%.*sAPIGroup", STR_ARG(group_words(d->a, group, false)))), group,
+		       &meta_v1_api_group_type);
+	return true;
+}
+
+bool openapi_v3_discovery(struct buf *b, struct str path)
+{
+	arena_cleanup struct arena a = {0};
+	struct openapi_doc d = {.a = &a, .b = b, .v3 = true};
+	struct paths p = {0};
+
+	if (!add_discovery(&d, &p, path))
+		return false;
+	write_document(&d, &p);
+	return true;
+}
+
+void openapi_v2(struct buf *b, const struct openapi_crd *crds, size_t n_crds)
+{
+	arena_cleanup struct arena a = {0};
+	struct openapi_doc d = {.a = &a, .b = b, .all = true, .crds = crds, .n_crds = n_crds};
+	struct paths p = {0};
+	struct str group = {0}, version = {0};
+
+	add_discovery(&d, &p, STR("api"));
+	add_discovery(&d, &p, STR("apis"));
+	add_discovery(&d, &p, STR("version"));
+	for (size_t i = 0; i < n_api_resources; i++) {
+		const struct api_resource *r = api_resources[i];
+
+		if (r->group.n && !str_eq(r->group, group))
+			add_discovery(&d, &p, arena_printf(&a, "apis/%.*s", STR_ARG(r->group)));
+		if (!version.n || !str_eq(r->group, group) || !str_eq(r->version, version))
+			version_path(&d, &p, r->group, r->version);
+		group = r->group;
+		version = r->version;
+		resource_paths(&d, &p, r);
+	}
+	for (size_t i = 0; i < n_crds; i++)
+		crd_paths(&d, &p, &crds[i]);
+	write_document(&d, &p);
+}

@@ -1,0 +1,560 @@
+/* Definitions of OpenAPI documents: types of the tables, and of CRDs. */
+#include <stdlib.h>
+
+#include "schema/openapi_internal.h"
+
+#define META "io.k8s.apimachinery.pkg.apis.meta.v1."
+
+/* Types whose JSON is not an object of members. */
+static const struct {
+	const char *name;
+	const char *v2, *v3; /* the whole schema */
+} scalars[] = {
+	{META "Time", "{\"format\":\"date-time\",\"type\":\"string\"}", NULL},
+	{META "MicroTime", "{\"format\":\"date-time\",\"type\":\"string\"}", NULL},
+	{META "Duration", "{\"type\":\"string\"}", NULL},
+	{META "FieldsV1", "{\"type\":\"object\"}", NULL},
+	{"io.k8s.apimachinery.pkg.version.Info",
+	 "{\"properties\":{\"buildDate\":{\"type\":\"string\"},\"compiler\":{\"type\":\"string\"},\"emulationMajor\":{\"type\":\"string\"},"
+	 "\"emulationMinor\":{\"type\":\"string\"},\"gitCommit\":{\"type\":\"string\"},\"gitTreeState\":{\"type\":\"string\"},"
+	 "\"gitVersion\":{\"type\":\"string\"},\"goVersion\":{\"type\":\"string\"},\"major\":{\"type\":\"string\"},"
+	 "\"minCompatibilityMajor\":{\"type\":\"string\"},\"minCompatibilityMinor\":{\"type\":\"string\"},"
+	 "\"minor\":{\"type\":\"string\"},\"platform\":{\"type\":\"string\"}},\"required\":[\"major\",\"minor\",\"gitVersion\","
+	 "\"gitCommit\",\"gitTreeState\",\"buildDate\",\"goVersion\",\"compiler\",\"platform\"],\"type\":\"object\"}", NULL},
+	{META "Patch", "{\"type\":\"object\"}", NULL},
+	{"io.k8s.apimachinery.pkg.runtime.RawExtension", "{\"type\":\"object\"}", NULL},
+	{"io.k8s.apimachinery.pkg.api.resource.Quantity", "{\"type\":\"string\"}",
+	 "{\"oneOf\":[{\"type\":\"string\"},{\"type\":\"number\"}]}"},
+	{"io.k8s.apimachinery.pkg.util.intstr.IntOrString", "{\"format\":\"int-or-string\",\"type\":\"string\"}",
+	 "{\"format\":\"int-or-string\",\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"string\"}]}"},
+	{"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "{}", NULL},
+};
+
+static void ref_open(struct openapi_doc *d, struct str name)
+{
+	buf_puts(d->b, d->v3 ? "{\"$ref\":\"#/components/schemas/" : "{\"$ref\":\"#/definitions/");
+	buf_str(d->b, name);
+	buf_puts(d->b, "\"}");
+}
+
+void openapi_ref(struct openapi_doc *d, const struct schema_type *t)
+{
+	struct str name = str_from(t->openapi);
+
+	if (!map_has(&d->seen, name)) {
+		map_set(&d->seen, name, (void *)(uintptr_t)t);
+		*arena_push(d->a, &d->types) = t;
+	}
+	ref_open(d, name);
+}
+
+void openapi_ref_name(struct openapi_doc *d, struct str name)
+{
+	if (!map_has(&d->seen, name)) {
+		map_set(&d->seen, name, d);
+		*arena_push(d->a, &d->others) = name;
+	}
+	ref_open(d, name);
+}
+
+/* The definition a scalar kind refers to; NULL: written in place. */
+static const char *scalar_ref(enum field_kind k)
+{
+	switch (k) {
+	case FIELD_TIME:
+		return META "Time";
+	case FIELD_MICROTIME:
+		return META "MicroTime";
+	case FIELD_DURATION:
+		return META "Duration";
+	case FIELD_FIELDSV1:
+		return META "FieldsV1";
+	case FIELD_RAW:
+		return "io.k8s.apimachinery.pkg.runtime.RawExtension";
+	case FIELD_QUANTITY:
+		return "io.k8s.apimachinery.pkg.api.resource.Quantity";
+	case FIELD_INTSTR:
+		return "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+	case FIELD_JSON:
+		return "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
+	default:
+		return NULL;
+	}
+}
+
+/* Members "format" and "type" of a kind written in place. */
+static void inline_type(struct buf *b, enum field_kind k)
+{
+	switch (k) {
+	case FIELD_BOOL:
+		buf_puts(b, "\"type\":\"boolean\"");
+		break;
+	case FIELD_INT32:
+		buf_puts(b, "\"format\":\"int32\",\"type\":\"integer\"");
+		break;
+	case FIELD_INT64:
+		buf_puts(b, "\"format\":\"int64\",\"type\":\"integer\"");
+		break;
+	case FIELD_UINT32:
+	case FIELD_UINT64:
+		buf_puts(b, "\"format\":\"int64\",\"type\":\"integer\"");
+		break;
+	case FIELD_DOUBLE:
+		buf_puts(b, "\"format\":\"double\",\"type\":\"number\"");
+		break;
+	case FIELD_BYTES:
+		buf_puts(b, "\"format\":\"byte\",\"type\":\"string\"");
+		break;
+	case FIELD_STRINGS:
+		buf_puts(b, "\"items\":{\"type\":\"string\"},\"type\":\"array\"");
+		break;
+	case FIELD_ANY:
+		buf_puts(b, "\"type\":\"object\"");
+		break;
+	default:
+		buf_puts(b, "\"type\":\"string\"");
+	}
+}
+
+static void enum_values(struct buf *b, const struct schema_field *f)
+{
+	const struct schema_enum *e = f->info->enum_;
+	bool first = true;
+
+	if (!e || !e->closed)
+		return;
+	buf_puts(b, ",\"enum\":[");
+	for (uint32_t i = 0; i < e->n; i++) {
+		if (!e->values[i].n)
+			continue;
+		if (!first)
+			buf_putc(b, ',');
+		first = false;
+		jv_encode_string(b, e->values[i]);
+	}
+	buf_putc(b, ']');
+}
+
+/* The schema of one value: of a field without list or map around it. */
+static void value_schema(struct openapi_doc *d, const struct schema_field *f)
+{
+	const char *ref = scalar_ref(f->kind);
+
+	if (f->kind == FIELD_MESSAGE) {
+		openapi_ref(d, f->type);
+	} else if (ref) {
+		openapi_ref_name(d, str_from(ref));
+	} else {
+		buf_putc(d->b, '{');
+		inline_type(d->b, f->kind);
+		enum_values(d->b, f);
+		buf_putc(d->b, '}');
+	}
+}
+
+static void list_extensions(struct buf *b, const struct schema_field *f)
+{
+	if (f->flags & FIELD_LIST_MAP) {
+		buf_puts(b, ",\"x-kubernetes-list-map-keys\":[");
+		for (uint8_t i = 0; i < f->info->n_list_keys; i++) {
+			if (i)
+				buf_putc(b, ',');
+			jv_encode_string(b, f->info->list_keys[i]);
+		}
+		buf_puts(b, "],\"x-kubernetes-list-type\":\"map\"");
+	} else if (f->flags & FIELD_LIST_SET) {
+		buf_puts(b, ",\"x-kubernetes-list-type\":\"set\"");
+	} else if (f->flags & FIELD_LIST_ATOMIC) {
+		buf_puts(b, ",\"x-kubernetes-list-type\":\"atomic\"");
+	}
+	if (f->info->patch_key.n) {
+		buf_puts(b, ",\"x-kubernetes-patch-merge-key\":");
+		jv_encode_string(b, f->info->patch_key);
+	}
+}
+
+static void extensions(struct buf *b, const struct schema_field *f)
+{
+	if (f->flags & FIELD_PATCH_REPLACE)
+		buf_puts(b, ",\"x-kubernetes-patch-strategy\":\"replace\"");
+	bool merge = f->flags & FIELD_PATCH_MERGE, retain = f->flags & FIELD_PATCH_RETAIN;
+
+	list_extensions(b, f);
+	if (merge || retain)
+		buf_printf(b, ",\"x-kubernetes-patch-strategy\":\"%s%s%s\"", merge ? "merge" : "", merge && retain ? "," : "",
+			   retain ? "retainKeys" : "");
+	if (f->flags & FIELD_ATOMIC)
+		buf_puts(b, ",\"x-kubernetes-map-type\":\"atomic\"");
+	if (f->flags & FIELD_GRANULAR)
+		buf_puts(b, ",\"x-kubernetes-map-type\":\"granular\"");
+}
+
+/* v3 tells what an absent field means where Go always writes it. */
+static void default_value(struct openapi_doc *d, const struct schema_field *f)
+{
+	if (!d->v3)
+		return;
+	if (f->info->default_json) {
+		buf_puts(d->b, ",\"default\":");
+		buf_puts(d->b, f->info->default_json);
+		return;
+	}
+	if (f->card != CARD_ONE)
+		return;
+	if (f->kind == FIELD_MESSAGE) {
+		if (f->type->json == SCHEMA_OBJECT)
+			buf_puts(d->b, ",\"default\":{}");
+		return;
+	}
+	if (f->flags & FIELD_OMITEMPTY)
+		return;
+	switch ((enum field_kind)f->kind) {
+	case FIELD_STRING:
+		buf_puts(d->b, ",\"default\":\"\"");
+		break;
+	case FIELD_BOOL:
+		buf_puts(d->b, ",\"default\":false");
+		break;
+	case FIELD_INT32:
+	case FIELD_INT64:
+	case FIELD_UINT32:
+	case FIELD_UINT64:
+	case FIELD_DOUBLE:
+		buf_puts(d->b, ",\"default\":0");
+		break;
+	default:
+		break;
+	}
+}
+
+static void field_schema(struct openapi_doc *d, const struct schema_field *f)
+{
+	struct buf *b = d->b;
+	bool ref = f->kind == FIELD_MESSAGE || scalar_ref(f->kind);
+
+	if (f->card == CARD_LIST) {
+		buf_puts(b, "{\"items\":");
+		value_schema(d, f);
+		buf_puts(b, ",\"type\":\"array\"");
+	} else if (f->card == CARD_MAP) {
+		buf_puts(b, "{\"additionalProperties\":");
+		value_schema(d, f);
+		buf_puts(b, ",\"type\":\"object\"");
+	} else if (ref && d->v3) {
+		/* A reference may have no siblings in v3. */
+		buf_puts(b, "{\"allOf\":[");
+		value_schema(d, f);
+		buf_putc(b, ']');
+	} else {
+		value_schema(d, f);
+		b->n -= !b->overflow; /* the closing brace, to add members */
+	}
+	default_value(d, f);
+	extensions(b, f);
+	buf_putc(b, '}');
+}
+
+/* ---- group, version, kind ---- */
+
+static void gvk(struct buf *b, struct str group, struct str version, struct str kind)
+{
+	buf_puts(b, "{\"group\":");
+	jv_encode_string(b, group);
+	buf_puts(b, ",\"kind\":");
+	jv_encode_string(b, kind);
+	buf_puts(b, ",\"version\":");
+	jv_encode_string(b, version);
+	buf_putc(b, '}');
+}
+
+/* Types of meta/v1 that every group has (DeleteOptions, WatchEvent). */
+static bool in_every_group(const struct schema_type *t)
+{
+	return t == &meta_v1_delete_options_type || t == &meta_v1_watch_event_type;
+}
+
+static void group_version_kinds(struct openapi_doc *d, const struct schema_type *t)
+{
+	struct str kind = str_from(t->name), group = t->group, last_group = {0}, last_version = {0};
+	bool every = in_every_group(t);
+
+	if (!every && (!t->top || !t->openapi[0]))
+		return;
+	buf_puts(d->b, ",\"x-kubernetes-group-version-kind\":[");
+	if (!every) {
+		gvk(d->b, str_eqz(group, "meta.k8s.io") ? STR("") : group, t->version, kind);
+	} else {
+		gvk(d->b, STR(""), STR("v1"), kind);
+		for (size_t i = 0; i < n_api_resources; i++) {
+			const struct api_resource *r = api_resources[i];
+
+			if (!r->group.n || (str_eq(r->group, last_group) && str_eq(r->version, last_version)))
+				continue;
+			if (!d->all && (!str_eq(r->group, d->group) || !str_eq(r->version, d->version)))
+				continue;
+			last_group = r->group;
+			last_version = r->version;
+			buf_putc(d->b, ',');
+			gvk(d->b, r->group, r->version, kind);
+		}
+	}
+	buf_putc(d->b, ']');
+}
+
+static void unions(struct buf *b, const struct schema_type *t)
+{
+	if (!t->n_union_members)
+		return;
+	buf_puts(b, ",\"x-kubernetes-unions\":[{");
+	if (t->discriminator) {
+		buf_puts(b, "\"discriminator\":");
+		jv_encode_string(b, str_from(t->discriminator));
+		buf_putc(b, ',');
+	}
+	buf_puts(b, "\"fields-to-discriminateBy\":{");
+	for (uint8_t i = 0; i < t->n_union_members; i++) {
+		if (i)
+			buf_putc(b, ',');
+		jv_encode_string(b, str_from(t->union_members[i].field));
+		buf_putc(b, ':');
+		jv_encode_string(b, str_from(t->union_members[i].go));
+	}
+	buf_puts(b, "}}]");
+}
+
+static int by_name(const void *x, const void *y)
+{
+	return str_cmp((*(const struct schema_field *const *)x)->name, (*(const struct schema_field *const *)y)->name);
+}
+
+static void type_definition(struct openapi_doc *d, const struct schema_type *t)
+{
+	struct buf *b = d->b;
+	const struct schema_field **order = arena_array(d->a, const struct schema_field *, t->n_fields + 1u);
+	bool any = false;
+
+	if (t->json != SCHEMA_OBJECT) { /* a schema, or something else */
+		buf_puts(b, "{}");
+		return;
+	}
+	for (uint16_t i = 0; i < t->n_fields; i++)
+		order[i] = &t->fields[i];
+	qsort(order, t->n_fields, sizeof *order, by_name);
+	buf_putc(b, '{');
+	if (t->n_fields) {
+		buf_puts(b, "\"properties\":{");
+		for (uint16_t i = 0; i < t->n_fields; i++) {
+			if (i)
+				buf_putc(b, ',');
+			jv_encode_string(b, order[i]->name);
+			buf_putc(b, ':');
+			field_schema(d, order[i]);
+		}
+		buf_puts(b, "},");
+	}
+	for (uint16_t i = 0; i < t->n_fields; i++) {
+		if (!(t->fields[i].flags & FIELD_REQUIRED))
+			continue;
+		buf_puts(b, any ? "," : "\"required\":[");
+		any = true;
+		jv_encode_string(b, t->fields[i].name);
+	}
+	buf_puts(b, any ? "],\"type\":\"object\"" : "\"type\":\"object\"");
+	group_version_kinds(d, t);
+	if (t->atomic)
+		buf_puts(b, ",\"x-kubernetes-map-type\":\"atomic\"");
+	unions(b, t);
+	buf_putc(b, '}');
+}
+
+static void other_definition(struct openapi_doc *d, struct str name)
+{
+	for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++) {
+		if (str_eqz(name, scalars[i].name)) {
+			buf_puts(d->b, d->v3 && scalars[i].v3 ? scalars[i].v3 : scalars[i].v2);
+			return;
+		}
+	}
+	for (size_t i = 0; i < d->n_crds; i++) {
+		for (int list = 0; list < 2; list++) {
+			if (str_eq(name, openapi_crd_name(d->a, &d->crds[i], list))) {
+				openapi_crd_definition(d, &d->crds[i], list);
+				return;
+			}
+		}
+	}
+	buf_puts(d->b, "{\"type\":\"object\"}");
+}
+
+struct definition {
+	struct str name, json;
+};
+
+static int definition_cmp(const void *x, const void *y)
+{
+	return str_cmp(((const struct definition *)x)->name, ((const struct definition *)y)->name);
+}
+
+void openapi_definitions(struct openapi_doc *d)
+{
+	struct buf *out = d->b;
+	LIST(struct definition) made = {0};
+	uint32_t t = 0, o = 0;
+
+	/* Each may name others: until nothing new comes. */
+	while (t < d->types.n || o < d->others.n) {
+		buf_cleanup struct buf b = {0};
+		struct definition *def = arena_push(d->a, &made);
+
+		d->b = &b;
+		if (t < d->types.n) {
+			const struct schema_type *type = d->types.v[t++];
+
+			def->name = str_from(type->openapi);
+			type_definition(d, type);
+		} else {
+			def->name = d->others.v[o++];
+			other_definition(d, def->name);
+		}
+		/* The list may have moved. */
+		made.v[made.n - 1].json = arena_str(d->a, buf_view(&b));
+	}
+	d->b = out;
+	if (made.n)
+		qsort(made.v, made.n, sizeof *made.v, definition_cmp);
+	buf_puts(out, d->v3 ? "\"components\":{\"schemas\":{" : "\"definitions\":{");
+	for (uint32_t i = 0; i < made.n; i++) {
+		if (i)
+			buf_putc(out, ',');
+		jv_encode_string(out, made.v[i].name);
+		buf_putc(out, ':');
+		buf_str(out, made.v[i].json);
+	}
+	buf_putc(out, '}');
+}
+
+/* ---- CRDs ---- */
+
+struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool list)
+{
+	buf_cleanup struct buf b = {0};
+	struct str rest = c->group;
+
+	/* The group's parts in reverse: example.com -> com.example */
+	while (rest.n) {
+		ptrdiff_t dot = str_rindex(rest, '.');
+
+		buf_str(&b, str_sub(rest, (size_t)(dot + 1), rest.n));
+		buf_putc(&b, '.');
+		rest = dot < 0 ? STR_NULL : str_sub(rest, 0, (size_t)dot);
+	}
+	buf_str(&b, c->version);
+	buf_putc(&b, '.');
+	buf_str(&b, list ? c->list_kind : c->kind);
+	return arena_str(a, buf_view(&b));
+}
+
+/*
+ * v2 knows less than CRD schemas say: what it cannot express is left out, as
+ * upstream does for kubectl's sake.
+ */
+static void v2_subset(struct arena *a, struct jv *v, int depth)
+{
+	static const char *const gone[] = {"oneOf", "anyOf", "allOf", "not", "nullable", "default", "x-kubernetes-validations"};
+
+	if (v->kind != JV_OBJECT || depth > JV_MAX_DEPTH)
+		return;
+	for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
+		jv_del(v, str_from(gone[i]));
+	const struct jv *int_or_string = jv_get(v, STR("x-kubernetes-int-or-string"));
+	const struct jv *open = jv_get(v, STR("x-kubernetes-preserve-unknown-fields"));
+
+	if ((int_or_string && int_or_string->b) || (open && open->b)) {
+		jv_del(v, STR("type"));
+		jv_del(v, STR("items"));
+		jv_del(v, STR("properties"));
+	}
+	struct jv *properties = jv_get(v, STR("properties"));
+
+	for (uint32_t i = 0; properties && properties->kind == JV_OBJECT && i < properties->n; i++)
+		v2_subset(a, &properties->members[i].value, depth + 1);
+	for (int i = 0; i < 2; i++) {
+		struct jv *sub = jv_get(v, i ? STR("items") : STR("additionalProperties"));
+
+		if (sub)
+			v2_subset(a, sub, depth + 1);
+	}
+}
+
+static struct jv ref_tree(struct openapi_doc *d, const struct schema_type *t)
+{
+	struct buf *out = d->b;
+	buf_cleanup struct buf b = {0};
+	struct jv v;
+
+	d->b = &b;
+	openapi_ref(d, t);
+	d->b = out;
+	struct error *e = jv_parse(d->a, arena_str(d->a, buf_view(&b)), NULL, &v);
+
+	if (e) {
+		error_free(e); /* our own text */
+		v = jv_object();
+	}
+	if (!d->v3)
+		return v;
+	struct jv wrapped = jv_object(), list = jv_array();
+
+	jv_push(d->a, &list, v);
+	jv_set(d->a, &wrapped, STR("allOf"), list);
+	return wrapped;
+}
+
+static void string_property(struct openapi_doc *d, struct jv *properties, struct str name)
+{
+	struct jv s = jv_object();
+
+	jv_set(d->a, &s, STR("type"), jv_string(STR("string")));
+	jv_set(d->a, properties, name, s);
+}
+
+void openapi_crd_definition(struct openapi_doc *d, const struct openapi_crd *c, bool list)
+{
+	struct jv v = jv_object(), kinds = jv_array(), one = jv_object();
+
+	if (!list && c->schema) {
+		jv_from_object(d->a, &apiextensions_v1_json_schema_props_type, c->schema, &v);
+		if (!d->v3)
+			v2_subset(d->a, &v, 0);
+	}
+	jv_set(d->a, &v, STR("type"), jv_string(STR("object")));
+	struct jv *properties = jv_sub(d->a, &v, STR("properties"));
+
+	if (c->schema || list) {
+		string_property(d, properties, STR("apiVersion"));
+		string_property(d, properties, STR("kind"));
+		jv_set(d->a, properties, STR("metadata"),
+		       ref_tree(d, list ? &meta_v1_list_meta_type : &meta_v1_object_meta_type));
+	} else {
+		jv_del(&v, STR("properties"));
+		jv_set(d->a, &v, STR("x-kubernetes-preserve-unknown-fields"), jv_bool(true));
+	}
+	if (list) {
+		struct jv items = jv_object(), item = jv_object(), required = jv_array();
+
+		jv_set(d->a, &item, STR("$ref"),
+		       jv_string(arena_printf(d->a, "#/%s/%.*s", d->v3 ? "components/schemas" : "definitions",
+					      STR_ARG(openapi_crd_name(d->a, c, false)))));
+		jv_set(d->a, &items, STR("items"), item);
+		jv_set(d->a, &items, STR("type"), jv_string(STR("array")));
+		jv_set(d->a, properties, STR("items"), items);
+		jv_push(d->a, &required, jv_string(STR("items")));
+		jv_set(d->a, &v, STR("required"), required);
+	}
+	jv_set(d->a, &one, STR("group"), jv_string(c->group));
+	jv_set(d->a, &one, STR("kind"), jv_string(list ? c->list_kind : c->kind));
+	jv_set(d->a, &one, STR("version"), jv_string(c->version));
+	jv_push(d->a, &kinds, one);
+	jv_set(d->a, &v, STR("x-kubernetes-group-version-kind"), kinds);
+	jv_encode(d->b, &v);
+}

@@ -1,0 +1,148 @@
+#include "../test.h"
+
+#include "schema/openapi.h"
+
+static struct jv parse(struct arena *a, const struct buf *b)
+{
+	struct jv v;
+
+	assert_ok(jv_parse(a, arena_str(a, buf_view(b)), NULL, &v));
+	return v;
+}
+
+/* Every reference leads to a definition. */
+static void check_refs(const struct jv *definitions, const struct jv *v, const char *prefix)
+{
+	if (v->kind == JV_ARRAY)
+		for (uint32_t i = 0; i < v->n; i++)
+			check_refs(definitions, &v->items[i], prefix);
+	if (v->kind != JV_OBJECT)
+		return;
+	for (uint32_t i = 0; i < v->n; i++) {
+		struct str key = v->members[i].key, ref = jv_str(&v->members[i].value);
+
+		if (str_eqz(key, "$ref") && ref.n) {
+			if (!str_has_prefix(ref, str_from(prefix)) || !jv_get(definitions, str_sub(ref, strlen(prefix), ref.n)))
+				fail_msg("%.*s is not defined", STR_ARG(ref));
+		} else {
+			check_refs(definitions, &v->members[i].value, prefix);
+		}
+	}
+}
+
+static void v3_documents(void **state)
+{
+	struct str group = {0}, version = {0};
+
+	for (size_t i = 0; i < n_api_resources; i++) {
+		arena_cleanup struct arena a = {0};
+		buf_cleanup struct buf b = {0};
+		const struct api_resource *r = api_resources[i];
+
+		if (i && str_eq(group, r->group) && str_eq(version, r->version))
+			continue;
+		group = r->group;
+		version = r->version;
+		assert_true(openapi_v3(&b, group, version, NULL, 0));
+		struct jv doc = parse(&a, &b), *schemas = jv_at(&doc, "components", "schemas", NULL);
+
+		check_refs(schemas, &doc, "#/components/schemas/");
+		assert_non_null(jv_get(schemas, str_from(r->type->openapi)));
+	}
+	buf_cleanup struct buf none = {0};
+
+	assert_false(openapi_v3(&none, STR("nope"), STR("v1"), NULL, 0));
+	assert_false(openapi_v3_discovery(&none, STR("apis/nope")));
+	static const char *const paths[] = {"api", "apis", "apis/apps", "version"};
+
+	for (size_t i = 0; i < 4; i++) {
+		arena_cleanup struct arena a = {0};
+		buf_cleanup struct buf b = {0};
+
+		assert_true(openapi_v3_discovery(&b, str_from(paths[i])));
+		parse(&a, &b);
+	}
+}
+
+/* Spots of upstream's documents, as facts. */
+static void v3_details(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	buf_cleanup struct buf b = {0};
+
+	assert_true(openapi_v3(&b, STR("apps"), STR("v1"), NULL, 0));
+	struct jv doc = parse(&a, &b);
+	const struct jv *path = jv_at(&doc, "paths", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}", NULL);
+
+	assert_str(jv_str(jv_at(path, "patch", "operationId", NULL)), "patchAppsV1NamespacedDeployment");
+	assert_str(jv_str(jv_at(path, "patch", "x-kubernetes-action", NULL)), "patch");
+	assert_str(jv_str(jv_path(path, STR("patch.tags[0]"))), "apps_v1");
+	assert_int_equal(jv_get(path, STR("parameters"))->n, 3); /* name, namespace, pretty */
+	assert_non_null(jv_at(path, "patch", "requestBody", "content", "application/apply-patch+yaml", NULL));
+	assert_str(jv_str(jv_at(&doc, "paths", "/apis/apps/v1/deployments", "get", "operationId", NULL)), "listAppsV1DeploymentForAllNamespaces");
+	assert_str(jv_str(jv_at(&doc, "paths", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale", "get",
+				"x-kubernetes-group-version-kind", "kind", NULL)), "Scale");
+	const struct jv *schemas = jv_at(&doc, "components", "schemas", NULL);
+	const struct jv *container = jv_at(schemas, "io.k8s.api.core.v1.Container", "properties", NULL);
+	buf_cleanup struct buf text = {0};
+
+	jv_encode_sorted(&text, jv_get(container, STR("ports")));
+	assert_string_equal(buf_z(&text), "{\"items\":{\"$ref\":\"#/components/schemas/io.k8s.api.core.v1.ContainerPort\"},\"type\":\"array\","
+					  "\"x-kubernetes-list-map-keys\":[\"containerPort\",\"protocol\"],\"x-kubernetes-list-type\":\"map\","
+					  "\"x-kubernetes-patch-merge-key\":\"containerPort\",\"x-kubernetes-patch-strategy\":\"merge\"}");
+	text.n = 0;
+	jv_encode_sorted(&text, jv_get(container, STR("imagePullPolicy")));
+	assert_string_equal(buf_z(&text), "{\"enum\":[\"Always\",\"IfNotPresent\",\"Never\"],\"type\":\"string\"}");
+	text.n = 0;
+	jv_encode_sorted(&text, jv_at(schemas, "io.k8s.api.apps.v1.Deployment", "x-kubernetes-group-version-kind", NULL));
+	assert_string_equal(buf_z(&text), "[{\"group\":\"apps\",\"kind\":\"Deployment\",\"version\":\"v1\"}]");
+}
+
+static struct openapi_crd crd_of(struct arena *a)
+{
+	struct apiextensions_v1_json_schema_props *schema = arena_new(a, struct apiextensions_v1_json_schema_props);
+
+	assert_ok(json_decode(a, &apiextensions_v1_json_schema_props_type,
+			      STR("{\"type\":\"object\",\"description\":\"A thing\",\"properties\":{\"spec\":{\"type\":\"object\",\"properties\":{\"size\":"
+				  "{\"type\":\"integer\",\"default\":1,\"anyOf\":[{\"minimum\":1}]},\"port\":{\"x-kubernetes-int-or-string\":true}}}}}"),
+			      NULL, schema));
+	return (struct openapi_crd){STR("example.com"), STR("v1"), STR("things"), STR("thing"), STR("Thing"), STR("ThingList"),
+				    true, true, true, schema};
+}
+
+static void custom_resources(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	buf_cleanup struct buf b = {0}, b2 = {0};
+	struct openapi_crd crd = crd_of(&a);
+
+	assert_true(openapi_v3(&b, STR("example.com"), STR("v1"), &crd, 1));
+	struct jv doc = parse(&a, &b), *schemas = jv_at(&doc, "components", "schemas", NULL);
+
+	check_refs(schemas, &doc, "#/components/schemas/");
+	assert_non_null(jv_at(&doc, "paths", "/apis/example.com/v1/namespaces/{namespace}/things/{name}/status", "put", NULL));
+	assert_str(jv_str(jv_at(&doc, "paths", "/apis/example.com/v1/things", "get", "operationId", NULL)),
+		   "listExampleComV1ThingForAllNamespaces");
+	const struct jv *thing = jv_get(schemas, STR("com.example.v1.Thing"));
+
+	assert_int_equal(jv_at(thing, "properties", "spec", "properties", "size", "default", NULL)->i, 1);
+	assert_non_null(jv_at(thing, "properties", "metadata", "allOf", NULL));
+	assert_str(jv_str(jv_path(thing, STR("x-kubernetes-group-version-kind[0].kind"))), "Thing");
+	openapi_v2(&b2, &crd, 1);
+	struct jv v2 = parse(&a, &b2);
+
+	check_refs(jv_get(&v2, STR("definitions")), &v2, "#/definitions/");
+	thing = jv_at(&v2, "definitions", "com.example.v1.Thing", NULL);
+	/* What v2 cannot say is left out. */
+	assert_null(jv_at(thing, "properties", "spec", "properties", "size", "anyOf", NULL));
+	assert_str(jv_str(jv_at(thing, "properties", "spec", "properties", "size", "type", NULL)), "integer");
+	assert_non_null(jv_at(&v2, "paths", "/api/v1/namespaces/{namespace}/pods/{name}/exec", "post", NULL));
+	assert_non_null(jv_at(&v2, "paths", "/version/", NULL));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(v3_documents), cmocka_unit_test(v3_details), cmocka_unit_test(custom_resources)};
+
+	return cmocka_run_group_tests_name("openapi", tests, NULL, NULL);
+}
