@@ -132,6 +132,8 @@ static void plan_group(struct plan *p, struct group *g, slice_t **slices, size_t
 			}
 	slice_t *fresh = NULL;
 
+	if (!g->want.n && !n) /* a placeholder */
+		*arena_push(a, &p->create) = new_slice(p, g);
 	for (; w < g->want.n; w++) {
 		if (placed[w])
 			continue;
