@@ -26,6 +26,7 @@ const struct program programs[] = {
 	{"pause", "process 1 of a pod that shares its process namespace; started by the runtime", skiff_pause_main, false},
 	{"kube-proxy", "Services as nftables rules", kube_proxy_main, true},
 	{"cluster-dns", "names of services and pods", cluster_dns_main, true},
+	{"pause", "process 1 of a pod that shares its process namespace", skiff_pause_main, false},
 	{"cluster-addons", "applies what every cluster has: the DNS Service, roles of Skiff's own components", cluster_addons_main, true},
 };
 const size_t n_programs = sizeof programs / sizeof *programs;
@@ -125,6 +126,11 @@ static void control_plane(struct cluster *c, struct component *list, size_t *n)
 	arg(&a, "--leader-elect=%s", c->etcd_servers ? "true" : "false");
 	arg(&a, "--cloud-provider=local");
 	arg(&a, "--local-load-balancer-pool=%s", c->lb_pool);
+	struct str names = STR_NULL;
+
+	for (int i = 0; i < c->nodes; i++)
+		names = arena_printf(c->a, "%.*s%s%s", STR_ARG(names), i ? "," : "", cluster_node_name(c, i));
+	arg(&a, "--local-nodes=%.*s", STR_ARG(names));
 }
 
 static void node(struct cluster *c, int i, struct component *list, size_t *n)
@@ -139,9 +145,6 @@ static void node(struct cluster *c, int i, struct component *list, size_t *n)
 
 	arg(&a, "--listen=unix://%s", socket);
 	arg(&a, "--root=%s", data_path(c, "runtime%s", suffix));
-	/* One machine, one copy of an image: the nodes beyond the first read the first one's store. */
-	if (i)
-		arg(&a, "--image-root=%s", data_path(c, "runtime"));
 	arg(&a, "--state-dir=%s", run_path(c, "runtime%s", suffix));
 	arg(&a, "--cluster-cidr=%s", c->pod_cidr);
 	arg(&a, "--cgroup-root=/skiff%s", suffix);

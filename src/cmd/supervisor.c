@@ -21,7 +21,6 @@
 
 #include "base/log.h"
 #include "cmd/pki.h"
-#include "cmd/teardown.h"
 #include "loop/io.h"
 
 #define STOP_MS 10000
@@ -290,34 +289,6 @@ static void renew_certificates(struct cluster *c)
 		waitpid(pid, NULL, 0);
 }
 
-/* Once the kubelets are gone nothing starts containers anew: end them all through the runtimes, which still run. */
-static void tear_down(struct cluster *c, struct component *list, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (list[i].pid && strncmp(list[i].name, "container-runtime", 17) != 0)
-			kill(list[i].pid, SIGTERM);
-	for (size_t i = 0; i < n; i++) {
-		if (!list[i].pid || strncmp(list[i].name, "container-runtime", 17) == 0)
-			continue;
-		struct pollfd fd = {.fd = list[i].pidfd, .events = POLLIN};
-
-		if (poll(&fd, 1, STOP_MS) == 0) {
-			log_warn("%s did not end within %d s of SIGTERM; killing it", list[i].name, STOP_MS / 1000);
-			kill(list[i].pid, SIGKILL);
-			poll(&fd, 1, STOP_MS);
-		}
-		reap(&list[i], true);
-	}
-	pid_t pid = fork();
-
-	if (pid == 0)
-		_exit(teardown_pods(c) ? 0 : 1);
-	if (pid < 0)
-		log_error("cannot stop pods: fork: %s", strerror(errno));
-	else
-		waitpid(pid, NULL, 0);
-}
-
 struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd)
 {
 	size_t n;
@@ -331,7 +302,6 @@ struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd)
 	sigaddset(&mask, SIGTERM);
 	sigaddset(&mask, SIGINT);
 	sigaddset(&mask, SIGHUP);
-	sigaddset(&mask, SIGUSR1);
 	sigaddset(&mask, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &mask, &old);
 	int sfd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -344,8 +314,6 @@ struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd)
 	if (ready_fd >= 0 && write(ready_fd, "1", 1) != 1)
 		log_warn("nobody waits for the supervisor any more");
 	int64_t housekeeping = mono_ms() + HOUSEKEEPING_MS, pki = mono_ms() + PKI_CHECK_MS;
-
-	bool down = false;
 
 	for (bool running = true; running;) {
 		int64_t now = mono_ms(), wake = housekeeping;
@@ -364,8 +332,6 @@ struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd)
 		while (read(sfd, &si, sizeof si) == (ssize_t)sizeof si) {
 			if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT)
 				running = false;
-			else if (si.ssi_signo == SIGUSR1)
-				down = !(running = false);
 			else if (si.ssi_signo == SIGHUP)
 				renew_certificates(c);
 		}
@@ -393,8 +359,6 @@ struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd)
 			}
 		}
 	}
-	if (down)
-		tear_down(c, list, n);
 	stop_all(list, n);
 	unlink(run_path(c, "components"));
 	unlink(run_path(c, "supervisor.pid"));

@@ -19,7 +19,7 @@
 
 /*
  * Runs until SIGTERM or SIGINT, then ends the components (SIGTERM, after 10 s SIGKILL); containers keep running.
- * SIGUSR1 the same after all pods have been stopped and removed (`skiff down`). SIGHUP renews certificates. `ready_fd` (or -1) gets one byte once all have been started.
+ * SIGHUP renews certificates. `ready_fd` (or -1) gets one byte once all have been started.
  * `foreground`: logs go to standard error instead of DATA-DIR/log.
  */
 struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd);

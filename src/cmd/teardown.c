@@ -13,105 +13,21 @@
 #include "base/log.h"
 #include "cmd/node_net.h"
 #include "loop/io.h"
-#include "net/grpc.h"
-#include "schema/codec.h"
-#include "schema/cri.h"
+#include "runtime/runtime.h"
 
-#define STOP_TIMEOUT_MS 60000
 #define CGROUP_DEPTH_MAX 32
-
-struct pods {
-	struct cluster *c;
-	int pending;
-	struct waitq done;
-	bool ok;
-};
-
-struct pod {
-	struct pods *all;
-	struct grpc_client *client;
-	struct str id;
-};
-
-static struct error *call(struct grpc_client *k, struct arena *a, const char *method, const struct schema_type *in_type,
-			  const void *in, const struct schema_type *out_type, void *out)
-{
-	buf_cleanup struct buf b = {0};
-	struct str answer;
-
-	pb_encode(&b, in_type, in);
-	TRY(error_wrap(grpc_call(k, a, method, buf_view(&b), &answer), "%s", method));
-	return out ? pb_decode(a, out_type, answer, out) : NULL;
-}
-
-static void stop_pod(void *arg)
-{
-	struct pod *p = arg;
-	arena_cleanup struct arena a = {0};
-	int64_t deadline = deadline_push(STOP_TIMEOUT_MS);
-	struct cri_v1_stop_pod_sandbox_request stop = {.pod_sandbox_id = p->id};
-	struct cri_v1_remove_pod_sandbox_request remove_ = {.pod_sandbox_id = p->id};
-	struct error *e = call(p->client, &a, "/runtime.v1.RuntimeService/StopPodSandbox", &cri_v1_stop_pod_sandbox_request_type,
-			       &stop, NULL, NULL);
-
-	if (!e)
-		e = call(p->client, &a, "/runtime.v1.RuntimeService/RemovePodSandbox",
-			 &cri_v1_remove_pod_sandbox_request_type, &remove_, NULL, NULL);
-	deadline_pop(deadline);
-	if (e)
-		p->all->ok = false;
-	log_and_free(e, "stopping pod %.*s", STR_ARG(p->id));
-	p->all->pending--;
-	waitq_wake_all(&p->all->done);
-}
-
-static struct error *stop_node(struct pods *all, int i)
-{
-	struct cluster *c = all->c;
-	struct grpc_client *k;
-	struct cri_v1_list_pod_sandbox_request req = {0};
-	struct cri_v1_list_pod_sandbox_response resp = {0};
-
-	TRY(grpc_client_new(run_path(c, "runtime%s/runtime.sock", i ? arena_printf(c->a, "-%d", i + 1).p : ""), &k));
-	struct error *e = call(k, c->a, "/runtime.v1.RuntimeService/ListPodSandbox", &cri_v1_list_pod_sandbox_request_type, &req,
-			       &cri_v1_list_pod_sandbox_response_type, &resp);
-
-	for (uint32_t j = 0; !e && j < resp.items.n; j++) {
-		struct pod *p = arena_new(c->a, struct pod);
-
-		*p = (struct pod){all, k, arena_str(c->a, resp.items.v[j].id)};
-		all->pending++;
-		fiber_spawn("stop-pod", stop_pod, p);
-	}
-	while (!e && all->pending)
-		e = waitq_wait(&all->done);
-	grpc_client_free(k);
-	return e;
-}
-
-static void stop_pods(void *arg)
-{
-	struct pods *all = arg;
-
-	for (int i = 0; i < all->c->nodes; i++) {
-		struct error *e = stop_node(all, i);
-
-		if (e)
-			all->ok = false;
-		log_and_free(e, "stopping the pods of node %s", cluster_node_name(all->c, i));
-	}
-}
 
 bool teardown_pods(struct cluster *c)
 {
-	struct pods all = {.c = c, .ok = true};
-	struct error *e = loop_run(stop_pods, &all);
+	bool ok = true;
 
-	if (e) {
-		log_and_free(e, "stopping pods");
-		return false;
+	for (int i = 0; i < c->nodes; i++) {
+		const char *suffix = i ? arena_printf(c->a, "-%d", i + 1).p : "";
+
+		if (skiff_runtime_cleanup(data_path(c, "runtime%s", suffix), run_path(c, "runtime%s", suffix), "skiff0") != 0)
+			ok = false;
 	}
-	return all.ok;
+	return ok;
 }
 
 /* Kills what is in a cgroup and below, then removes it. The kernel frees a cgroup a moment after its last process ended. */

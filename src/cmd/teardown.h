@@ -8,7 +8,7 @@
 
 #include "cmd/cluster.h"
 
-/* Stops and removes every pod sandbox of every node through its running runtime; runs a loop of its own. False after an error (logged). */
+/* Stops and removes every pod of every node, when no runtime runs any more. Outside of loops. False after an error (logged). */
 bool teardown_pods(struct cluster *c);
 /* What is left when all components have ended. On a fiber. Goes on after errors; they are logged. False when something could not be removed. */
 bool teardown_rest(struct cluster *c);

@@ -129,6 +129,20 @@ static int parse(int argc, char **argv, struct cluster *c, int *timeout_s, const
 	return -1;
 }
 
+/* One machine, one copy of an image: the nodes beyond the first use the first one's store (it takes several processes). */
+static struct error *share_images(struct cluster *c)
+{
+	TRY(dir_make(data_path(c, "runtime/images"), 0711));
+	for (int i = 1; i < c->nodes; i++) {
+		const char *link = data_path(c, "runtime-%d/images", i + 1);
+
+		TRY(dir_make(data_path(c, "runtime-%d", i + 1), 0711));
+		if (symlink("../runtime/images", link) < 0 && errno != EEXIST)
+			return error_sys(errno, "symlink %s", link);
+	}
+	return NULL;
+}
+
 /* Directories, certificates, networks: all that must be there before the first component starts. */
 static struct error *prepare(struct cluster *c)
 {
@@ -142,6 +156,7 @@ static struct error *prepare(struct cluster *c)
 	TRY(dir_make(data_path(c, "manifests"), 0755));
 	if (chown(data_path(c, "store"), UID_APISERVER, UID_APISERVER) < 0)
 		return error_sys(errno, "chown %s", data_path(c, "store"));
+	TRY(share_images(c));
 	TRY(node_net_up(c));
 	TRY(pki_ensure(c, &renewed));
 	if (renewed)
@@ -384,8 +399,8 @@ int down_main(int argc, char **argv)
 	int pid = cluster_supervisor_pid(&c);
 
 	if (pid) {
-		say("Stopping pods and components ...\n");
-		if (kill(pid, SIGUSR1) < 0)
+		say("Stopping components and pods ...\n");
+		if (kill(pid, SIGTERM) < 0)
 			return fail(error_sys(errno, "signalling the supervisor (pid %d)", pid), NULL);
 		wait_gone(&c, pid, timeout);
 		if (kill(pid, 0) == 0) {
@@ -394,9 +409,11 @@ int down_main(int argc, char **argv)
 			wait_gone(&c, pid, 5);
 		}
 	}
+	bool pods_gone = teardown_pods(&c);
+
 	if ((e = on_loop(rest_fiber, &r)))
 		return fail(e, NULL);
-	if (!r.ok)
+	if (!r.ok || !pods_gone)
 		return 1;
 	say(pid ? "Stopped.\n" : "No cluster was running; nothing is left of one.\n");
 	return 0;
