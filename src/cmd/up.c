@@ -129,20 +129,6 @@ static int parse(int argc, char **argv, struct cluster *c, int *timeout_s, const
 	return -1;
 }
 
-/* One machine, one copy of an image: the nodes beyond the first use the first one's store (it takes several processes). */
-static struct error *share_images(struct cluster *c)
-{
-	TRY(dir_make(data_path(c, "runtime/images"), 0711));
-	for (int i = 1; i < c->nodes; i++) {
-		const char *link = data_path(c, "runtime-%d/images", i + 1);
-
-		TRY(dir_make(data_path(c, "runtime-%d", i + 1), 0711));
-		if (symlink("../runtime/images", link) < 0 && errno != EEXIST)
-			return error_sys(errno, "symlink %s", link);
-	}
-	return NULL;
-}
-
 /* Directories, certificates, networks: all that must be there before the first component starts. */
 static struct error *prepare(struct cluster *c)
 {
@@ -156,7 +142,6 @@ static struct error *prepare(struct cluster *c)
 	TRY(dir_make(data_path(c, "manifests"), 0755));
 	if (chown(data_path(c, "store"), UID_APISERVER, UID_APISERVER) < 0)
 		return error_sys(errno, "chown %s", data_path(c, "store"));
-	TRY(share_images(c));
 	TRY(node_net_up(c));
 	TRY(pki_ensure(c, &renewed));
 	if (renewed)
