@@ -147,7 +147,7 @@ static void node(struct cluster *c, int i, struct component *list, size_t *n)
 	arg(&a, "--root=%s", data_path(c, "runtime%s", suffix));
 	/* One machine, one copy of an image: the nodes beyond the first use the first one's store. */
 	if (i)
-		arg(&a, "--image-root=%s", data_path(c, "runtime/images"));
+		arg(&a, "--image-root=%s", data_path(c, "runtime"));
 	arg(&a, "--state-dir=%s", run_path(c, "runtime%s", suffix));
 	arg(&a, "--cluster-cidr=%s", c->pod_cidr);
 	arg(&a, "--cgroup-root=/skiff%s", suffix);
