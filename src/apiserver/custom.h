@@ -26,8 +26,19 @@ bool custom_has_status(const struct resource *res);
 /* "spec.replicas"-like paths of the scale subresource, or NULL. */
 const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(const struct resource *res);
 bool custom_is_storage_version(const struct resource *res);
+/* Removes what the schema does not know, in place; each goes to the report (NULL-able) as `unknown field "spec.x"`. */
+struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report);
 /* Pruning, then defaults of the structural schema, in place. */
 struct error *custom_default_and_prune(struct request *rq, void *obj);
+/* crd_schema.c: the same over trees. `path` is "" for the whole object. */
+void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource, struct str path,
+		  struct decode_report *report);
+void schema_default(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource);
+void schema_validate(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct jv *old,
+		     const struct field_path *at, bool resource);
+/* What is wrong with a schema itself (structural rules). */
+void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool root);
+bool schema_has_rules(const struct apiextensions_v1_json_schema_props *p);
 void custom_prepare_create(struct request *rq, void *obj);
 /* The schema's own checks; old NULL: create. */
 void custom_validate(struct request *rq, const void *obj, const void *old, struct field_errors *e);
@@ -36,7 +47,7 @@ void custom_columns(const struct resource *res, struct table_options *o);
 struct error *custom_take_managed_fields(struct arena *a, const struct jv *tree, struct meta_v1_object_meta *m);
 /* Writes to CustomResourceDefinitions: status conditions and accepted names are the server's own business. */
 extern const struct strategy strategy_crd;
-/* Before a CRD goes its objects go. */
-struct error *crd_finalize(struct request *rq, const void *obj);
+/* The CRD is being deleted: nothing new is made of it. */
+bool crd_terminating(const struct resource *res);
 
 #endif

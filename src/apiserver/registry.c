@@ -220,7 +220,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	}
 	if (generated)
 		m->name = generated_name(rq->a, m->generate_name);
-	if (!(sg && (sg->keep_status_on_create || sg->no_status_split)))
+	if (!rq->res->crd && !(sg && (sg->keep_status_on_create || sg->no_status_split)))
 		object_field_zero(st->type, obj, "status");
 	m->generation = 0;
 	if (sg && sg->generation)
@@ -303,6 +303,8 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	generated = !m->name.n && m->generate_name.n;
 	dedup_owners(rq, m);
 	m->self_link = STR_NULL;
+	if (rq->res->crd && crd_terminating(rq->res) && !rq->internal)
+		return error_status(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
 	if (rq->res->crd)
 		TRY(custom_default_and_prune(rq, obj));
 	TRY(manage_fields(rq, NULL, NULL, obj));
@@ -360,7 +362,9 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 			object_field_copy(st->type, obj, old, "status");
 		if (sg && sg->prepare_update)
 			sg->prepare_update(rq, obj, old);
-		if (((sg && sg->generation) || rq->res->crd) && object_spec_changed(st->type, obj, old))
+		if (((sg && sg->generation) || rq->res->crd) &&
+		    (object_spec_changed(st->type, obj, old) ||
+		     (rq->res->crd && !custom_has_status(rq->res) && !object_field_equal(st->type, obj, old, "status"))))
 			m->generation = om->generation + 1;
 	} else if (sg && sg->prepare_sub_update) {
 		sg->prepare_sub_update(rq, sub, obj, old);

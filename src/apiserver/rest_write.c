@@ -127,6 +127,8 @@ static struct error *decode_body(struct request *rq, const struct schema_type *t
 		error_free(e);
 		return w;
 	}
+	if (rq->res->crd && t == rq->res->api->type)
+		TRY(custom_prune(rq->a, rq->res, obj, &report));
 	TRY(judge(rq, &report, o));
 	((struct str *)obj)[0] = kind;
 	((struct str *)obj)[1] = api_version;
@@ -321,6 +323,8 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	e = object_patch(rq->a, p->type, t, from, p->body, p->o.validation == VALIDATE_IGNORE ? NULL : &report, obj);
 	if (e)
 		return e;
+	if (res->crd)
+		TRY(custom_prune(rq->a, res, obj, &report));
 	if (!p->reported)
 		TRY(judge(rq, &report, &p->o));
 	p->reported = true;

@@ -60,8 +60,8 @@ struct strategy {
 	 * is deleted gracefully at all (its deletionTimestamp set first, gone when the grace ends by an agent's second delete).
 	 */
 	bool (*graceful_delete)(struct request *rq, const void *obj, int64_t *grace);
-	/* Called instead of the generic delete when not NULL (namespaces); *obj is a copy that may be changed and written. */
-	struct error *(*before_delete)(struct request *rq, const void *obj);
+	/* Before each delete; *obj is a copy that may be changed (a finalizer added), which is written when the delete has to wait. */
+	struct error *(*before_delete)(struct request *rq, void *obj);
 
 	/* ---- reads: selectable fields beyond metadata.name and metadata.namespace (cache.h); another in a selector is 400 ---- */
 	const struct cache_field *fields;
