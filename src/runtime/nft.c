@@ -7,7 +7,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-/* libnftables is opened when the network is set up, as libarchive in image_store.c. */
+/*
+ * libnftables is opened for each use and closed again: rules change when the network is set up and with pods that have
+ * host ports, and its libraries take megabytes that an idle runtime should not keep.
+ */
 #define NFT_FNS(X)                                                                                                                 \
 	X(nft_ctx_new) X(nft_ctx_free) X(nft_run_cmd_from_buffer) X(nft_ctx_buffer_output) X(nft_ctx_buffer_error)                 \
 	X(nft_ctx_get_error_buffer)
@@ -17,34 +20,9 @@ struct nft_api {
 #undef X
 };
 
-static struct error *nft_api(const struct nft_api **out)
+static struct error *run_with(const struct nft_api *n, const char *commands)
 {
-	static struct nft_api api;
-	static bool ready;
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	struct error *e = NULL;
-	pthread_mutex_lock(&lock);
-	if (!ready) {
-		void *so = dlopen("libnftables.so.1", RTLD_NOW | RTLD_LOCAL);
-		if (!so)
-			e = error_new("libnftables is missing (Debian: apt-get install libnftables1): %s", dlerror());
-#define X(f)                                                                                                                       \
-	if (!e && !(api.f = (__typeof__(api.f))dlsym(so, #f)))                                                                     \
-		e = error_new("libnftables has no " #f);
-		NFT_FNS(X)
-#undef X
-		ready = !e;
-	}
-	pthread_mutex_unlock(&lock);
-	*out = &api;
-	return e;
-}
-
-struct error *rt_nft_run(const char *commands)
-{
-	const struct nft_api *n;
-	struct error *e = NULL;
-	TRY(nft_api(&n));
 	struct nft_ctx *ctx = n->nft_ctx_new(NFT_CTX_DEFAULT);
 	if (!ctx)
 		return error_new("nftables can't be used (does the kernel have nf_tables?)");
@@ -57,6 +35,28 @@ struct error *rt_nft_run(const char *commands)
 		e = error_new("nftables refuses: %.*s", STR_ARG(line));
 	}
 	n->nft_ctx_free(ctx);
+	return e;
+}
+
+struct error *rt_nft_run(const char *commands)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* its parser is not made for two threads */
+	struct nft_api api;
+	struct error *e = NULL;
+	pthread_mutex_lock(&lock);
+	void *so = dlopen("libnftables.so.1", RTLD_NOW | RTLD_LOCAL);
+	if (!so)
+		e = error_new("libnftables is missing (Debian: apt-get install libnftables1): %s", dlerror());
+#define X(f)                                                                                                                       \
+	if (!e && !(api.f = (__typeof__(api.f))dlsym(so, #f)))                                                                     \
+		e = error_new("libnftables has no " #f);
+	NFT_FNS(X)
+#undef X
+	if (!e)
+		e = run_with(&api, commands);
+	if (so)
+		dlclose(so);
+	pthread_mutex_unlock(&lock);
 	return e;
 }
 

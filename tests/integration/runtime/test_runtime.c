@@ -615,6 +615,7 @@ static void test_end(void)
 struct bench_pod {
 	int i;
 	bool done;
+	double ms[3];
 	struct pod p;
 	char id[80];
 };
@@ -623,12 +624,18 @@ static void one_pod(void *arg)
 {
 	struct bench_pod *b = arg;
 	char name[32];
+	int64_t t[4] = {now_ns()};
 	snprintf(name, sizeof(name), "bench%d", b->i);
 	struct error *e = run_pod(name, CRI_NAMESPACE_POD, CRI_NAMESPACE_CONTAINER, NULL, 0, &b->p);
+	t[1] = now_ns();
 	if (!e)
 		e = create(&b->p, "c", "sleep 1000", &(struct opts){.seccomp = getenv("SECCOMP") != NULL}, b->id);
+	t[2] = now_ns();
 	if (!e)
 		e = start(b->id);
+	t[3] = now_ns();
+	for (int i = 0; i < 3; i++)
+		b->ms[i] = (double)(t[i + 1] - t[i]) / 1e6;
 	b->done = good(e, "bench pod");
 }
 
@@ -640,7 +647,8 @@ static void bench(void)
 		b[i].i = i;
 		int64_t t = now_ns();
 		one_pod(&b[i]);
-		printf("# pod %d: %.1f ms\n", i, (double)(now_ns() - t) / 1e6);
+		printf("# pod %d: %.1f ms (sandbox %.1f, create %.1f, start %.1f)\n", i, (double)(now_ns() - t) / 1e6, b[i].ms[0], b[i].ms[1],
+		       b[i].ms[2]);
 	}
 	printf("# %d pods one after the other: %.1f ms each\n", bench_n, (double)(now_ns() - t0) / 1e6 / bench_n);
 	t0 = now_ns();
