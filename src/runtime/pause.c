@@ -88,7 +88,8 @@ int skiff_pause_main(int argc, char **argv)
 	if (read(ready[0], &c, 1) != 1)
 		return 1;
 	printf("%d\n", (int)pid);
-	return 0;
+	fflush(stdout);
+	_exit(0); /* this process can make no threads any more, so nothing else may run at its end */
 }
 
 struct error *rt_pause_start(struct rt *rt, struct rt_sandbox *s, const char *dir)

@@ -610,6 +610,109 @@ static void test_end(void)
 	CHECK(nr.images.n == 0, "no image is left");
 }
 
+/* ---- a registry ---- */
+
+struct registry {
+	struct buf tar;      /* the OCI archive it serves */
+	int cut;             /* blobs whose first answer breaks off in the middle */
+	int tokens, ranges, refused;
+	char base[64];
+};
+
+/* A member of a tar of short names (as tools/mkimage.py writes it). */
+static struct str tar_member(const struct buf *b, const char *name)
+{
+	for (size_t at = 0; at + 512 <= b->n && b->p[at];) {
+		size_t size = strtoull(b->p + at + 124, NULL, 8);
+		if (!strncmp(b->p + at, name, 100) && b->p[at + 156] == '0')
+			return str_of(b->p + at + 512, size);
+		at += 512 + (size + 511) / 512 * 512;
+	}
+	return STR_NULL;
+}
+
+static void registry(struct http_exchange *x, void *ctx)
+{
+	struct registry *r = ctx;
+	if (str_eq(x->path, STR("/token"))) {
+		r->tokens++;
+		if (!str_eq(http_header_get(&x->headers, "authorization"), STR("Basic dXNlcjpwYXNz"))) {
+			http_respond(x, 401, STR("who?"));
+			return;
+		}
+		http_respond(x, 200, STR("{\"token\":\"sesame\"}"));
+		return;
+	}
+	if (!str_eq(http_header_get(&x->headers, "authorization"), STR("Bearer sesame"))) {
+		char challenge[256];
+		r->refused++;
+		snprintf(challenge, sizeof(challenge), "Bearer realm=\"%s/token\",service=\"test\",scope=\"repository:team/app:pull\"", r->base);
+		http_set_header(x, "www-authenticate", str_from(challenge));
+		http_respond(x, 401, STR("{}"));
+		return;
+	}
+	struct str body = STR_NULL;
+	char name[128];
+	ptrdiff_t at = str_find(x->path, STR("/blobs/sha256:"));
+	bool blob = at >= 0;
+	if (!blob && str_has_suffix(x->path, STR("/manifests/v1")))
+		body = tar_member(&r->tar, "index.json");
+	else if ((at = str_find(x->path, STR("sha256:"))) >= 0) {
+		struct str hex = str_sub(x->path, (size_t)at + 7, x->path.n);
+		snprintf(name, sizeof(name), "blobs/sha256/%.*s", STR_ARG(hex));
+		body = tar_member(&r->tar, name);
+	}
+	struct str range = http_header_get(&x->headers, "range");
+	int64_t from;
+	if (!body.n) {
+		http_respond(x, 404, STR("{}"));
+	} else if (range.n && str_to_i64(str_sub(range, 6, range.n - 1), &from) && from < (int64_t)body.n) {
+		r->ranges++;
+		http_respond(x, 206, str_sub(body, (size_t)from, body.n));
+	} else if (blob && body.n > 100000 && r->cut-- > 0) {
+		/* Half of it, then nothing: the stream is cut by an error of the handler's own. */
+		http_start(x, 200);
+		http_write(x, str_sub(body, 0, body.n / 2));
+	} else {
+		http_respond(x, 200, body);
+	}
+}
+
+static void test_pull(void)
+{
+	arena_cleanup struct arena a = {0};
+	struct registry r = {.cut = 1};
+	struct listener *l;
+	struct http_server *server;
+	struct http_server_opts o = {.handler = registry, .ctx = &r};
+	GOOD(sys_read_file(AT_FDCWD, image_tar, 1 << 30, &r.tar), "read the image");
+	GOOD(listener_open("127.0.0.1:0", 0, &l), "listen");
+	snprintf(r.base, sizeof(r.base), "http://127.0.0.1:%d", listener_port(l));
+	GOOD(http_server_start(l, &o, &server), "start a registry");
+	struct cri_v1_pull_image_request q = {.image = arena_new(&a, struct cri_v1_image_spec)};
+	struct cri_v1_pull_image_response resp = {0};
+	q.image->image = arena_printf(&a, "%s/team/app:v1", r.base + 7);
+	struct error *e = CALL(&a, "ImageService", "PullImage", pull_image, &q, &resp);
+	CHECK(e != NULL, "a pull without credentials is refused: %s", error_message(e));
+	error_free(e);
+	q.auth = arena_new(&a, struct cri_v1_auth_config);
+	q.auth->username = STR("user");
+	q.auth->password = STR("pass");
+	GOOD(CALL(&a, "ImageService", "PullImage", pull_image, &q, &resp), "PullImage with a token, an index and a broken download");
+	CHECK(str_has_prefix(resp.image_ref, STR("sha256:")), "its id");
+	CHECK(r.ranges >= 1, "the download went on where it broke off");
+	struct cri_v1_image_status_request sq = {.image = q.image};
+	struct cri_v1_image_status_response sr = {0};
+	GOOD(CALL(&a, "ImageService", "ImageStatus", image_status, &sq, &sr), "ImageStatus");
+	CHECK(sr.image && sr.image->repo_digests.n == 1, "it has a repository digest");
+	q.image->image = arena_printf(&a, "%s/team/app:v2", r.base + 7);
+	e = CALL(&a, "ImageService", "PullImage", pull_image, &q, &resp);
+	CHECK(e && grpc_error_code(e) == GRPC_NOT_FOUND, "a missing tag: %s", error_message(e));
+	error_free(e);
+	http_server_stop(server, 0);
+	buf_free(&r.tar);
+}
+
 /* ---- bench ---- */
 
 struct bench_pod {
@@ -688,6 +791,7 @@ static void run(void *arg)
 		test_kinds();
 		test_hostport();
 		test_end();
+		test_pull();
 	}
 	stop_runtime(SIGTERM);
 	grpc_client_free(client);
