@@ -432,6 +432,11 @@ static void ub_close(struct stream *s)
 
 static const struct stream_ops ub_ops = {ub_read, ub_writev, ub_shutdown, ub_close};
 
+struct stream *h1_unbuffer_under(struct stream *s)
+{
+	return s->ops == &ub_ops ? ((struct unbuffered *)s)->under : NULL;
+}
+
 struct stream *h1_unbuffer(struct rbuf *in, struct stream *s)
 {
 	if (in->off == in->n) {

@@ -114,6 +114,30 @@ struct stream *h1_unbuffer(struct rbuf *in, struct stream *s);
 /* Serves requests until the connection ends. Returns true when it was a HTTP/2 preface: the bytes are in `in`. */
 bool h1_serve(struct conn *c, struct rbuf *in);
 
+/* The descriptor stream at the bottom of what this room puts on top of one another, for stream_on_hangup. */
+struct stream *net_bottom(struct stream *s);
+struct stream *h1_unbuffer_under(struct stream *s); /* NULL: not one of h1_unbuffer */
+struct stream *ws_stream_under(struct stream *s);   /* NULL: not one of ws_stream */
+
+struct websocket;
+struct stream *ws_under(struct websocket *w);
+
+/* A bounded queue of bytes between two fibers. */
+struct bytes_queue {
+	struct buf b;
+	size_t off;
+	bool ended;            /* no more will be put */
+	struct waitq readable, writable;
+};
+/* Waits while `max` or more bytes lie in it. sys == EPIPE once it has ended. */
+struct error *bq_put(struct bytes_queue *q, const char *p, size_t n, size_t max);
+struct error *bq_get(struct bytes_queue *q, void *p, size_t n, size_t *got);
+void bq_end(struct bytes_queue *q);
+static inline size_t bq_len(const struct bytes_queue *q)
+{
+	return q->b.n - q->off;
+}
+
 /* ---- HTTP/2 (h2.c) ---- */
 void h2_serve(struct conn *c, struct rbuf *in);
 
