@@ -307,7 +307,8 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 		return error_status(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
 	if (rq->res->crd)
 		TRY(custom_default_and_prune(rq, obj));
-	TRY(manage_fields(rq, NULL, NULL, obj));
+	if (!rq->applied)
+		TRY(manage_fields(rq, NULL, NULL, obj));
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
 	TRY(admission_admit(&ad));
 	for (int i = 0; i < GENERATE_RETRIES; i++) {
@@ -494,6 +495,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 						    arena_printf(rq->a, "Precondition failed: UID in precondition: %.*s, UID in object meta: ",
 								 STR_ARG(u->uid)).p);
 			TRY(u->make(u->ctx, rq, NULL, &obj));
+			rq->applied = u->apply;
 			return registry_create(rq, obj, out);
 		}
 		e = decode_entry(rq->a, st, entry, &old);

@@ -103,6 +103,8 @@ static struct error *dispatch_resource(struct request *rq)
 		return err_unknown_path();
 	if (sub && !i->name.n)
 		return err_unknown_path();
+	if (!i->name.n && (str_eqz(i->verb, "update") || str_eqz(i->verb, "patch")))
+		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
 	rq->ns = i->ns;
 	/* deprecated /watch/ and /proxy/ prefixes have the verb in the path */
 	if (!(verbs & bit))

@@ -76,6 +76,7 @@ struct request {
 	int64_t start_ns;
 	bool dry_run;
 	bool long_running;
+	bool applied;                    /* managedFields of the object being created are made (server-side apply) */
 	bool internal;                   /* the server's own: no admission by webhooks, no authorization */
 	struct str manager;              /* field manager of writes */
 	struct str ns;                   /* of the object written: info.ns, or an internal caller's */

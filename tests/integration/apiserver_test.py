@@ -1,0 +1,562 @@
+#!/usr/bin/env python3
+"""The API server as a client sees it: a real server on a free port, real HTTPS.
+
+Usage: apiserver_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
+"""
+import base64, http.client, json, os, shutil, ssl, subprocess, sys, tempfile, threading, time
+
+EXE = os.path.abspath(sys.argv[1])
+passed = failed = 0
+
+
+def check(what, ok, detail=""):
+    global passed, failed
+    if ok:
+        passed += 1
+    else:
+        failed += 1
+        print("FAILED %s: %s" % (what, str(detail)[:600]))
+
+
+def equal(what, got, want):
+    check(what, got == want, "got %r, want %r" % (got, want))
+
+
+class Server:
+    def __init__(self, dir):
+        self.dir = dir
+        self.proc = None
+
+    def sh(self, *argv):
+        subprocess.run(argv, cwd=self.dir, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def cert(self, name, subj, ext):
+        with open(os.path.join(self.dir, name + ".ext"), "w") as f:
+            f.write(ext)
+        self.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", name + ".key")
+        self.sh("openssl", "req", "-new", "-key", name + ".key", "-subj", subj, "-out", name + ".csr")
+        self.sh("openssl", "x509", "-req", "-in", name + ".csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+                "-extfile", name + ".ext", "-out", name + ".crt")
+
+    def pki(self):
+        self.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "ca.key")
+        self.sh("openssl", "req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=ca", "-days", "2", "-out", "ca.crt")
+        self.cert("server", "/CN=kube-apiserver", "subjectAltName=IP:127.0.0.1")
+        self.cert("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth")
+        self.cert("node", "/O=system:nodes/CN=system:node:n1", "extendedKeyUsage=clientAuth")
+        self.sh("openssl", "genrsa", "-out", "sa.key", "2048")
+        with open(os.path.join(self.dir, "tokens.csv"), "w") as f:
+            f.write('alicetoken,alice,1,"dev"\nbobtoken,bob,2\n')
+
+    def start(self):
+        port = os.path.join(self.dir, "port")
+        if os.path.exists(port):
+            os.unlink(port)
+        self.log = open(os.path.join(self.dir, "log"), "a")
+        self.proc = subprocess.Popen(
+            [EXE, "--data-dir", "data", "--bind-address", "127.0.0.1", "--secure-port", "0", "--port-file", "port", "--tls-cert-file",
+             "server.crt", "--tls-private-key-file", "server.key", "--client-ca-file", "ca.crt", "--service-account-signing-key-file",
+             "sa.key", "--service-account-key-file", "sa.key", "--token-auth-file", "tokens.csv", "--service-cluster-ip-range",
+             "10.0.0.0/24"], cwd=self.dir, stdout=self.log, stderr=self.log)
+        end = time.time() + 30
+        while not os.path.exists(port):
+            if self.proc.poll() is not None or time.time() > end:
+                raise SystemExit("the server did not start:\n" + open(os.path.join(self.dir, "log")).read()[-3000:])
+            time.sleep(0.02)
+        self.port = int(open(port).read())
+
+    def stop(self, sig=15):
+        self.proc.send_signal(sig)
+        self.proc.wait(30)
+        self.log.close()
+
+
+class Client:
+    def __init__(self, server, cert=None, token=None, headers=None):
+        self.s, self.token, self.extra = server, token, headers or {}
+        self.ctx = ssl.create_default_context(cafile=os.path.join(server.dir, "ca.crt"))
+        if cert:
+            self.ctx.load_cert_chain(os.path.join(server.dir, cert + ".crt"), os.path.join(server.dir, cert + ".key"))
+
+    def open(self, timeout=30):
+        return http.client.HTTPSConnection("127.0.0.1", self.s.port, context=self.ctx, timeout=timeout)
+
+    def raw(self, method, path, body=None, headers=None):
+        h = dict(self.extra)
+        if self.token:
+            h["Authorization"] = "Bearer " + self.token
+        h.update(headers or {})
+        c = self.open()
+        c.request(method, path, body, h)
+        r = c.getresponse()
+        data = r.read()
+        c.close()
+        return r.status, r.headers, data
+
+    def call(self, method, path, obj=None, headers=None, ctype="application/json"):
+        h = dict(headers or {})
+        body = None
+        if obj is not None:
+            body = obj if isinstance(obj, (str, bytes)) else json.dumps(obj)
+            h.setdefault("Content-Type", ctype)
+        status, rh, data = self.raw(method, path, body, h)
+        try:
+            return status, json.loads(data)
+        except ValueError:
+            return status, data
+
+    def get(self, path, **k):
+        return self.call("GET", path, **k)
+
+    def post(self, path, obj, **k):
+        return self.call("POST", path, obj, **k)
+
+    def put(self, path, obj, **k):
+        return self.call("PUT", path, obj, **k)
+
+    def delete(self, path, obj=None, **k):
+        return self.call("DELETE", path, obj, **k)
+
+    def patch(self, path, obj, kind="merge", **k):
+        t = {"merge": "application/merge-patch+json", "strategic": "application/strategic-merge-patch+json",
+             "json": "application/json-patch+json", "apply": "application/apply-patch+yaml"}[kind]
+        return self.call("PATCH", path, obj, ctype=t, **k)
+
+
+CM = "/api/v1/namespaces/default/configmaps"
+PODS = "/api/v1/namespaces/default/pods"
+DEPLOY = "/apis/apps/v1/namespaces/default/deployments"
+
+
+def cm(name, **data):
+    return {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": data}
+
+
+def pod(name, **spec):
+    s = {"containers": [{"name": "c", "image": "busybox"}]}
+    s.update(spec)
+    return {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name}, "spec": s}
+
+
+def deployment(name, replicas=1):
+    return {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": name},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"a": name}},
+                     "template": {"metadata": {"labels": {"a": name}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}}}
+
+
+def test_discovery(a):
+    for p in ("/healthz", "/livez", "/readyz"):
+        equal(p, a.raw("GET", p)[::2], (200, b"ok"))
+    check("readyz verbose", b"readyz check passed" in a.raw("GET", "/readyz?verbose")[2])
+    equal("healthz/ping", a.raw("GET", "/healthz/ping")[2], b"ok")
+    st, v = a.get("/version")
+    equal("version", (st, v["major"], v["minor"]), (200, "1", "36"))
+    st, d = a.get("/api/v1")
+    names = {r["name"]: r for r in d["resources"]}
+    check("pods/exec in discovery", "pods/exec" in names and names["pods"]["storageVersionHash"] == "xPOwRZ+Yhw8=",
+          names.get("pods"))
+    st, d = a.get("/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
+    equal("aggregated discovery", d["kind"], "APIGroupDiscoveryList")
+    check("groups", len(d["items"]) >= 18, len(d["items"]))
+    st, h, _ = a.raw("GET", "/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
+    st2, _, body = a.raw("GET", "/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                                                  "If-None-Match": h["ETag"]})
+    equal("etag of discovery", (st2, body), (304, b""))
+    st, o = a.get("/openapi/v3")
+    check("openapi v3", "apis/apps/v1" in o["paths"])
+    st, doc = a.get(o["paths"]["api/v1"]["serverRelativeURL"])
+    check("openapi v3 of core", "io.k8s.api.core.v1.Pod" in doc["components"]["schemas"])
+    equal("unknown group", a.get("/apis/nosuch.io/v1")[0], 404)
+    equal("unknown resource", a.get("/api/v1/nosuch")[0], 404)
+    st, keys = a.get("/openid/v1/jwks")
+    equal("jwks", (st, keys["keys"][0]["kty"]), (200, "RSA"))
+    check("metrics", b"apiserver_request_total{" in a.raw("GET", "/metrics")[2])
+
+
+def test_basics(a):
+    st, o = a.post(CM, cm("one", a="b"))
+    equal("create", st, 201)
+    m = o["metadata"]
+    check("create fills metadata", m["uid"] and m["resourceVersion"] and m["creationTimestamp"] and m["namespace"] == "default", m)
+    equal("managedFields", [(f["operation"], f["fieldsV1"]) for f in m["managedFields"]], [("Update", {"f:data": {".": {}, "f:a": {}}})])
+    st, e = a.post(CM, cm("one"))
+    equal("exists", (st, e["reason"], e["message"]), (409, "AlreadyExists", 'configmaps "one" already exists'))
+    st, g = a.get(CM + "/one")
+    equal("get", (st, g), (200, o))
+    st, e = a.get(CM + "/none")
+    equal("not found", (st, e["reason"], e["details"], e["message"]),
+          (404, "NotFound", {"name": "none", "kind": "configmaps"}, 'configmaps "none" not found'))
+    g["data"]["a"] = "c"
+    st, u = a.put(CM + "/one", g)
+    equal("update", (st, u["data"]), (200, {"a": "c"}))
+    st, e = a.put(CM + "/one", g)
+    equal("stale update", (st, e["reason"]), (409, "Conflict"))
+    st, same = a.put(CM + "/one", u)
+    equal("a no-op keeps the version", same["metadata"]["resourceVersion"], u["metadata"]["resourceVersion"])
+    st, e = a.put(CM + "/other", u)
+    equal("name mismatch", st, 400)
+    bad = cm("one")
+    bad["metadata"]["uid"] = "x"
+    equal("uid precondition", a.put(CM + "/one", bad)[0], 409)
+    st, e = a.post(CM, cm("Bad_Name"))
+    equal("invalid name", (st, e["reason"], e["details"]["causes"][0]["field"]), (422, "Invalid", "metadata.name"))
+    st, e = a.post(CM, {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {}})
+    equal("no name", (st, e["details"]["causes"][0]["reason"]), (422, "FieldValueRequired"))
+    st, o = a.post(CM, {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"generateName": "gen-"}})
+    check("generateName", st == 201 and o["metadata"]["name"].startswith("gen-") and len(o["metadata"]["name"]) == 9, o)
+    st, o = a.post(CM + "?dryRun=All", cm("dry"))
+    equal("dry run", (st, a.get(CM + "/dry")[0]), (201, 404))
+    st, e = a.post(CM + "?dryRun=x", cm("dry"))
+    equal("bad dryRun", st, 422)
+    st, e = a.post("/api/v1/namespaces/none/configmaps", cm("x"))
+    equal("no namespace", (st, e["message"]), (404, 'namespaces "none" not found'))
+    st, d = a.delete(CM + "/one")
+    equal("delete", (st, d["status"], d["details"]["name"]), (200, "Success", "one"))
+    equal("gone", a.get(CM + "/one")[0], 404)
+    equal("wrong method", a.call("PUT", CM)[0], 405)
+    equal("malformed", a.post(CM, "{not json")[0], 400)
+    equal("wrong kind", a.post(CM, pod("x"))[0], 400)
+    equal("415", a.call("POST", CM, "x", ctype="text/csv")[0], 415)
+    equal("406", a.get(CM, headers={"Accept": "text/csv"})[0], 406)
+    st, h, _ = a.raw("POST", CM, json.dumps(dict(cm("w"), bogus=1)), {"Content-Type": "application/json"})
+    check("unknown field warns", st == 201 and 'unknown field \\"bogus\\"' in h.get("Warning", ""), h.get("Warning"))
+    st, e = a.post(CM + "?fieldValidation=Strict", dict(cm("w2"), bogus=1))
+    check("strict", st == 400 and 'unknown field "bogus"' in e["message"], e)
+
+
+def test_formats(a):
+    a.post(CM, cm("fmt", a="b"))
+    st, h, b = a.raw("GET", CM + "/fmt", headers={"Accept": "application/yaml"})
+    check("yaml", st == 200 and b"kind: ConfigMap" in b, b)
+    st, h, b = a.raw("GET", CM + "/fmt", headers={"Accept": "application/vnd.kubernetes.protobuf"})
+    check("protobuf", st == 200 and b.startswith(b"k8s\0"), b)
+    st, h, b = a.raw("GET", CM, headers={"Accept": "application/vnd.kubernetes.protobuf"})
+    check("protobuf list", b.startswith(b"k8s\0") and b"ConfigMapList" in b)
+    st, h, b = a.raw("GET", CM + "/fmt", headers={"Accept": "application/cbor"})
+    check("cbor", b[:3] == b"\xd9\xd9\xf7", b[:8])
+    st, t = a.get(CM + "/fmt", headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
+    equal("table", (t["kind"], t["columnDefinitions"][0]["name"], t["rows"][0]["cells"][0]), ("Table", "Name", "fmt"))
+    st, t = a.get(CM, headers={"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"})
+    check("partial", t["kind"] == "PartialObjectMetadataList" and "data" not in t["items"][0])
+    st, h, b = a.raw("GET", CM + "/fmt?pretty=true")
+    check("pretty", b.startswith(b'{\n  "kind": "ConfigMap"'), b[:40])
+    body = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: fromyaml}\ndata: {k: v}\n"
+    equal("yaml body", a.call("POST", CM, body, ctype="application/yaml")[0], 201)
+
+
+def test_patches(a):
+    a.post(DEPLOY, deployment("p"))
+    st, o = a.patch(DEPLOY + "/p", {"spec": {"replicas": 3}})
+    equal("merge patch", (st, o["spec"]["replicas"], o["metadata"]["generation"]), (200, 3, 2))
+    st, o = a.patch(DEPLOY + "/p", {"spec": {"template": {"spec": {"containers": [{"name": "d", "image": "y"}]}}}}, "strategic")
+    equal("strategic merge by name", sorted(c["name"] for c in o["spec"]["template"]["spec"]["containers"]), ["c", "d"])
+    st, o = a.patch(DEPLOY + "/p", [{"op": "replace", "path": "/spec/replicas", "value": 4}], "json")
+    equal("json patch", (st, o["spec"]["replicas"]), (200, 4))
+    st, o = a.patch(DEPLOY + "/p", [{"op": "test", "path": "/spec/replicas", "value": 5}], "json")
+    equal("failed test", st, 422)
+    st, o = a.patch(DEPLOY + "/p", {"metadata": {"resourceVersion": "1"}})
+    equal("patch with a stale version", st, 409)
+    st, o = a.patch(DEPLOY + "/p/status", {"status": {"replicas": 2}, "spec": {"replicas": 9}})
+    equal("status changes status only", (st, o["status"]["replicas"], o["spec"]["replicas"]), (200, 2, 4))
+    st, o = a.patch(DEPLOY + "/p", {"status": {"replicas": 7}})
+    equal("main resource keeps status", o["status"]["replicas"], 2)
+    st, s = a.get(DEPLOY + "/p/scale")
+    equal("scale", (s["kind"], s["spec"]["replicas"], s["status"]["selector"]), ("Scale", 4, "a=p"))
+    s["spec"]["replicas"] = 6
+    st, s = a.put(DEPLOY + "/p/scale", s)
+    equal("put scale", (st, s["spec"]["replicas"]), (200, 6))
+    g = a.get(DEPLOY + "/p")[1]
+    check("scale raises generation", g["metadata"]["generation"] == 5, g["metadata"]["generation"])
+    # server-side apply
+    conf = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "ssa"}, "data": {"a": "1"}}
+    st, o = a.patch(CM + "/ssa?fieldManager=one", conf, "apply")
+    equal("apply creates", (st, o["metadata"]["managedFields"][0]["manager"], o["metadata"]["managedFields"][0]["operation"]),
+          (201, "one", "Apply"))
+    conf["data"]["a"] = "2"
+    st, e = a.patch(CM + "/ssa?fieldManager=two", conf, "apply")
+    equal("apply conflict", (st, e["reason"], e["details"]["causes"][0]["reason"], e["details"]["causes"][0]["field"]),
+          (409, "Conflict", "FieldManagerConflict", ".data.a"))
+    st, o = a.patch(CM + "/ssa?fieldManager=two&force=true", conf, "apply")
+    equal("forced", (st, o["data"]["a"]), (200, "2"))
+    equal("apply without manager", a.patch(CM + "/ssa", conf, "apply")[0], 422)
+
+
+def read_events(c, path, n, out, headers=None):
+    conn = c.open(20)
+    conn.request("GET", path, headers=headers or {})
+    r = conn.getresponse()
+    for _ in range(n):
+        line = r.readline()
+        if not line:
+            break
+        out.append(json.loads(line))
+    conn.close()
+
+
+def test_lists(a):
+    a.post("/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "lists"}})
+    base = "/api/v1/namespaces/lists/configmaps"
+    for i in range(10):
+        o = cm("c%d" % i)
+        o["metadata"]["labels"] = {"odd": str(i % 2)}
+        a.post(base, o)
+    st, l = a.get(base + "?limit=4")
+    equal("limit", (len(l["items"]), l["metadata"]["remainingItemCount"]), (4, 6))
+    check("items carry no kind", "kind" not in l["items"][0])
+    rv = l["metadata"]["resourceVersion"]
+    names = [i["metadata"]["name"] for i in l["items"]]
+    a.delete(base + "/c9")
+    while l["metadata"].get("continue"):
+        st, l = a.get(base + "?limit=4&continue=" + l["metadata"]["continue"])
+        equal("continue keeps the version", l["metadata"]["resourceVersion"], rv)
+        names += [i["metadata"]["name"] for i in l["items"]]
+    equal("continue sees the first revision", names, ["c%d" % i for i in range(10)])
+    equal("labelSelector", len(a.get(base + "?labelSelector=odd%3D1")[1]["items"]), 4)
+    equal("fieldSelector", [i["metadata"]["name"] for i in a.get(base + "?fieldSelector=metadata.name%3Dc3")[1]["items"]], ["c3"])
+    equal("unknown field", a.get(base + "?fieldSelector=spec.x%3D1")[0], 400)
+    st, e = a.get(base + "?resourceVersionMatch=Exact")
+    equal("match without version", st, 422)
+    st, e = a.get(base + "?resourceVersion=999999999")
+    equal("too large version", (st, e["details"]["causes"][0]["reason"]), (504, "ResourceVersionTooLarge"))
+    # watch: from a version, with a selector that objects enter and leave
+    rv = a.get(base)[1]["metadata"]["resourceVersion"]
+    ev = []
+    t = threading.Thread(target=read_events, args=(a, base + "?watch=true&labelSelector=odd%3D1&resourceVersion=" + rv, 3, ev))
+    t.start()
+    a.patch(base + "/c0", {"metadata": {"labels": {"odd": "1"}}})
+    a.patch(base + "/c0", {"data": {"x": "y"}})
+    a.patch(base + "/c0", {"metadata": {"labels": {"odd": "0"}}})
+    t.join(20)
+    equal("selector transitions", [e["type"] for e in ev], ["ADDED", "MODIFIED", "DELETED"])
+    ev = []
+    read_events(a, base + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true", 10, ev)
+    equal("initial events", [e["type"] for e in ev], ["ADDED"] * 9 + ["BOOKMARK"])
+    equal("end of initial events", ev[-1]["object"]["metadata"]["annotations"], {"k8s.io/initial-events-end": "true"})
+    ev = []
+    read_events(a, base + "?watch=true&resourceVersion=1", 1, ev)
+    check("old version", ev and (ev[0]["type"] == "ERROR" and ev[0]["object"]["code"] == 410 or ev[0]["type"] == "ADDED"), ev)
+    t0 = time.time()
+    ev = []
+    read_events(a, base + "?watch=true&timeoutSeconds=1&resourceVersion=" + a.get(base)[1]["metadata"]["resourceVersion"], 1, ev)
+    check("timeoutSeconds", ev == [] and 0.5 < time.time() - t0 < 5, (ev, time.time() - t0))
+    st, l = a.delete(base + "?labelSelector=odd%3D1")
+    equal("deletecollection", (st, len(l["items"]), len(a.get(base)[1]["items"])), (200, 4, 5))
+
+
+def test_deletion(a):
+    o = cm("fin")
+    o["metadata"]["finalizers"] = ["example.com/x"]
+    a.post(CM, o)
+    st, d = a.delete(CM + "/fin")
+    check("a finalizer holds it", st == 200 and d["metadata"]["deletionTimestamp"], d)
+    st, e = a.patch(CM + "/fin", {"metadata": {"finalizers": ["example.com/x", "example.com/y"]}})
+    equal("no new finalizers", st, 422)
+    st, d = a.patch(CM + "/fin", {"metadata": {"finalizers": None}})
+    equal("without it, it goes", (st, a.get(CM + "/fin")[0]), (200, 404))
+    a.post(CM, cm("fg"))
+    st, d = a.delete(CM + "/fg", {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"})
+    equal("foreground", d["metadata"]["finalizers"], ["foregroundDeletion"])
+    equal("bad policy", a.delete(CM + "/fg?propagationPolicy=x")[0], 422)
+    a.post(CM, cm("pre"))
+    st, e = a.delete(CM + "/pre", {"preconditions": {"uid": "nope"}})
+    equal("delete precondition", (st, e["reason"]), (409, "Conflict"))
+    # pods end gracefully once they are on a node
+    a.post("/api/v1/namespaces/default/serviceaccounts", {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}})
+    st, p = a.post(PODS, pod("g"))
+    equal("pod", (st, p["status"]["phase"], p["status"]["qosClass"], p["spec"]["serviceAccountName"]), (201, "Pending", "BestEffort", "default"))
+    check("token volume", any(v["name"].startswith("kube-api-access-") for v in p["spec"]["volumes"]))
+    equal("tolerations", len(p["spec"]["tolerations"]), 2)
+    st, b = a.post(PODS + "/g/binding", {"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "g"}, "target": {"kind": "Node", "name": "n1"}})
+    equal("binding", st, 201)
+    equal("bound twice", a.post(PODS + "/g/binding", {"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "g"},
+                                                      "target": {"kind": "Node", "name": "n2"}})[0], 409)
+    equal("nodeName field", len(a.get(PODS + "?fieldSelector=spec.nodeName%3Dn1")[1]["items"]), 1)
+    st, d = a.delete(PODS + "/g")
+    equal("graceful", (st, d["metadata"]["deletionGracePeriodSeconds"]), (200, 30))
+    st, d = a.delete(PODS + "/g?gracePeriodSeconds=0")
+    equal("forced", (st, a.get(PODS + "/g")[0]), (200, 404))
+    # namespaces end when their finalizer goes
+    ns = "/api/v1/namespaces/ends"
+    a.post("/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "ends"}})
+    st, d = a.delete(ns)
+    equal("terminating", (st, d["status"]["phase"]), (200, "Terminating"))
+    st, e = a.post(ns + "/configmaps", cm("late"))
+    equal("no new content", (st, e["details"]["causes"][0]["reason"]), (403, "NamespaceTerminating"))
+    g = a.get(ns)[1]
+    g["spec"]["finalizers"] = []
+    st, d = a.put(ns + "/finalize", g)
+    equal("finalized", (st, a.get(ns)[0]), (200, 404))
+    equal("default stays", a.delete("/api/v1/namespaces/default")[0], 403)
+
+
+def test_access(s, a):
+    anon, alice, bob = Client(s), Client(s, token="alicetoken"), Client(s, token="bobtoken")
+    st, e = anon.get(CM)
+    equal("anonymous", (st, e["message"]), (403, 'configmaps is forbidden: User "system:anonymous" cannot list resource "configmaps" in API '
+                                                 'group "" in the namespace "default"'))
+    equal("anonymous health", anon.raw("GET", "/livez")[0], 200)
+    equal("bad token", Client(s, token="nope").get(CM)[0], 401)
+    equal("alice may not", alice.get(CM)[0], 403)
+    rb = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings"
+    a.post(rb, {"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "dev"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+                "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "dev"}]})
+    equal("alice may now", alice.get(CM)[0], 200)
+    equal("not elsewhere", alice.get("/api/v1/namespaces/kube-system/configmaps")[0], 403)
+    equal("bob still may not", bob.get(CM)[0], 403)
+    st, e = alice.post(rb, {"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "esc"},
+                            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+                            "subjects": []})
+    equal("no RBAC for edit", st, 403)
+    a.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", {
+        "kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "rbac"},
+        "rules": [{"verbs": ["*"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"],
+                   "resourceNames": []}]})
+    a.post(rb, {"kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "bobrbac"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "rbac"},
+                "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"}]})
+    st, e = bob.post("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", {
+        "kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "grab"},
+        "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]})
+    check("'*' includes escalate", st == 201, (st, e))
+    st, r = a.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", {
+        "kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
+        "spec": {"user": "x", "groups": ["dev"], "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}})
+    equal("SubjectAccessReview", (st, r["status"]["allowed"]), (201, True))
+    st, r = alice.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {
+        "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
+        "spec": {"resourceAttributes": {"verb": "get", "resource": "nodes"}}})
+    equal("SelfSubjectAccessReview", (st, r["status"]["allowed"]), (201, False))
+    imp = Client(s, cert="admin", headers={"Impersonate-User": "alice", "Impersonate-Group": "dev"})
+    st, r = imp.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", {"kind": "SelfSubjectReview",
+                                                                            "apiVersion": "authentication.k8s.io/v1"})
+    equal("impersonation", r["status"]["userInfo"]["username"], "alice")
+    equal("alice may not impersonate", Client(s, token="alicetoken", headers={"Impersonate-User": "bob"}).get(CM)[0], 403)
+    # service account tokens
+    st, t = a.post("/api/v1/namespaces/default/serviceaccounts/default/token",
+                   {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"expirationSeconds": 3600}})
+    equal("TokenRequest", st, 201)
+    tok = t["status"]["token"]
+    claims = json.loads(base64.urlsafe_b64decode(tok.split(".")[1] + "=="))
+    equal("claims", (claims["sub"], claims["kubernetes.io"]["serviceaccount"]["name"]), ("system:serviceaccount:default:default", "default"))
+    sa = Client(s, token=tok)
+    st, r = sa.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", {"kind": "SelfSubjectReview",
+                                                                           "apiVersion": "authentication.k8s.io/v1"})
+    equal("as the service account", (st, r["status"]["userInfo"]["username"]), (201, "system:serviceaccount:default:default"))
+    st, r = a.post("/apis/authentication.k8s.io/v1/tokenreviews", {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1",
+                                                                    "spec": {"token": tok}})
+    equal("TokenReview", r["status"]["authenticated"], True)
+    equal("a forged one", Client(s, token=tok[:-6] + "AAAAAA").get(CM)[0], 401)
+    # nodes
+    node = Client(s, cert="node")
+    st, n = node.post("/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"}})
+    equal("a node makes itself", (st, n["spec"]["taints"][0]["key"]), (201, "node.kubernetes.io/not-ready"))
+    equal("and no other", node.post("/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n2"}})[0], 403)
+    a.post("/api/v1/namespaces/default/secrets", {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "used"}, "stringData": {"a": "b"}})
+    equal("a secret nobody uses", node.get("/api/v1/namespaces/default/secrets/used")[0], 403)
+    a.post(PODS, pod("u", nodeName="n1", volumes=[{"name": "v", "secret": {"secretName": "used"}}]))
+    st, sec = node.get("/api/v1/namespaces/default/secrets/used")
+    equal("a secret of its pod", (st, sec.get("data")), (200, {"a": "Yg=="}))
+
+
+def test_services(a):
+    base = "/api/v1/namespaces/default/services"
+    st, k = a.get(base + "/kubernetes")
+    equal("kubernetes service", k["spec"]["clusterIP"], "10.0.0.1")
+    svc = {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], "type": "NodePort"}}
+    st, s = a.post(base, svc)
+    equal("service", st, 201)
+    ip, port = s["spec"]["clusterIP"], s["spec"]["ports"][0]["nodePort"]
+    check("addresses", ip.startswith("10.0.0.") and 30000 <= port <= 32767, s["spec"])
+    equal("IPAddress", a.get("/apis/networking.k8s.io/v1/ipaddresses/" + ip)[0], 200)
+    svc["metadata"]["name"] = "t"
+    svc["spec"]["clusterIP"] = ip
+    equal("address taken", a.post(base, svc)[0], 422)
+    del svc["spec"]["clusterIP"]
+    svc["spec"]["ports"][0]["nodePort"] = port
+    equal("port taken", a.post(base, svc)[0], 422)
+    st, e = a.patch(base + "/s", {"spec": {"clusterIP": "10.0.0.99"}})
+    equal("address immutable", st, 422)
+    st, o = a.patch(base + "/s", {"spec": {"type": "ClusterIP"}})
+    check("to ClusterIP gives the port back", "nodePort" not in o["spec"]["ports"][0], o["spec"])
+    equal("and it is free", a.post(base, svc)[0], 201)
+    return ip, port
+
+
+def test_crd(a):
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    st, o = a.post(crds, {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
+                          "metadata": {"name": "things.example.com"},
+                          "spec": {"group": "example.com", "scope": "Namespaced",
+                                   "names": {"plural": "things", "kind": "Thing", "shortNames": ["th"]},
+                                   "versions": [{"name": "v1", "served": True, "storage": True, "subresources": {"status": {}},
+                                                 "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                                                     "spec": {"type": "object", "properties": {
+                                                         "n": {"type": "integer", "minimum": 1}, "d": {"type": "string", "default": "x"}}},
+                                                     "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}}}]}})
+    equal("crd", (st, [c["type"] for c in o["status"]["conditions"] if c["status"] == "True"]), (201, ["NamesAccepted", "Established"]))
+    base = "/apis/example.com/v1/namespaces/default/things"
+    thing = {"kind": "Thing", "apiVersion": "example.com/v1", "metadata": {"name": "a"}, "spec": {"n": 2, "gone": 1}, "status": {"x": 1}}
+    st, t = a.post(base, thing)
+    equal("custom resource", (st, t["spec"], t.get("status"), t["metadata"]["generation"]), (201, {"n": 2, "d": "x"}, None, 1))
+    st, e = a.post(base, dict(thing, metadata={"name": "b"}, spec={"n": 0}))
+    equal("schema", (st, e["details"]["causes"][0]["field"]), (422, "spec.n"))
+    st, t = a.patch(base + "/a/status", {"status": {"ok": [1, None]}})
+    equal("its status", (st, t["status"]), (200, {"ok": [1, None]}))
+    st, d = a.get("/apis/example.com/v1")
+    equal("discovery", sorted(r["name"] for r in d["resources"]), ["things", "things/status"])
+    a.delete(crds + "/things.example.com")
+    end = time.time() + 10
+    while a.get(crds + "/things.example.com")[0] != 404 and time.time() < end:
+        time.sleep(0.05)
+    equal("crd gone", (a.get(crds + "/things.example.com")[0], a.get(base)[0]), (404, 404))
+
+
+def test_restart(s, a, ip, port):
+    a.post(CM, cm("kept", a="b"))
+    before = a.get(CM + "/kept")[1]
+    s.stop(9)
+    s.start()
+    equal("kept over kill -9", a.get(CM + "/kept")[1], before)
+    svc = {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "again"},
+           "spec": {"ports": [{"port": 80, "nodePort": port}], "type": "NodePort"}}
+    equal("node port still taken", a.post("/api/v1/namespaces/default/services", svc)[0], 422)
+    svc["spec"] = {"ports": [{"port": 80}], "clusterIP": ip}
+    equal("address still taken", a.post("/api/v1/namespaces/default/services", svc)[0], 422)
+    s.stop()
+    equal("SIGTERM ends it cleanly", s.proc.returncode, 0)
+    s.start()
+
+
+def main():
+    dir = tempfile.mkdtemp(prefix="skiff-apiserver-")
+    s = Server(dir)
+    try:
+        s.pki()
+        s.start()
+        a = Client(s, cert="admin")
+        tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
+                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a)]
+        for t in tests:
+            try:
+                t()
+            except Exception as e:
+                import traceback
+                check("exception", False, traceback.format_exc()[-1500:])
+        try:
+            ip, port = test_services(a)
+            test_restart(s, a, ip, port)
+        except Exception as e:
+            import traceback
+            check("exception", False, traceback.format_exc()[-1500:])
+    finally:
+        if s.proc and s.proc.poll() is None:
+            s.stop()
+        if failed:
+            print(open(os.path.join(dir, "log")).read()[-2000:])
+        shutil.rmtree(dir, ignore_errors=True)
+    print("%d passed, %d failed" % (passed, failed))
+    sys.exit(1 if failed else 0)
+
+
+main()
