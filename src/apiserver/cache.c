@@ -117,7 +117,7 @@ static void apply(struct cache *c, struct store_event *ev)
 		return; /* the load has it */
 	if (!ev->is_delete) {
 		struct error *err = ev->cookie ? entry_new(&c->r, key, rev, block_str(ev->cookie), &e) :
-						 entry_decode(&c->r, &c->scratch, &c->buf, key, rev, block_str(ev->kv.value), &e);
+						 entry_decode(&c->r, &c->buf, key, rev, block_str(ev->kv.value), &e);
 		if (err) {
 			/* Nobody can be shown this object: as upstream, it is an error in the log, and the older one goes. */
 			log_and_free(err, "cache: an object is left out");
@@ -190,13 +190,11 @@ static bool chunk_one(void *ctx, struct store_kv *kv)
 static void decode_chunk(void *arg)
 {
 	struct chunk *k = arg;
-	struct arena a = {0};
 	struct buf b = {0};
 	for (size_t i = 0; i < k->n; i++)
-		k->err[i] = entry_decode(k->r, &a, &b, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
+		k->err[i] = entry_decode(k->r, &b, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
 					 block_str(k->kv[i].value), &k->e[i]);
 	buf_free(&b);
-	arena_free(&a);
 }
 
 static void chunk_fiber(void *arg)
@@ -364,7 +362,6 @@ struct error *cache_new(struct store *s, const struct cache_resource *r, struct 
 	c->node.by = r->node_field;
 	struct error *e = load(c);
 	buf_free(&c->buf);
-	arena_free(&c->scratch);
 	if (e) {
 		free(c);
 		return error_wrap(e, "cache: %.*s", STR_ARG(r->prefix));
@@ -402,7 +399,6 @@ void cache_free(struct cache *c)
 	tree_free(&c->main);
 	tree_free(&c->node);
 	buf_free(&c->buf);
-	arena_free(&c->scratch);
 	free(c);
 }
 
@@ -625,7 +621,7 @@ static struct error *what_is_there(struct cache *c, struct str key, struct store
 		*out = cache_entry_ref(e);
 		return NULL;
 	}
-	return entry_decode(&c->r, &c->scratch, &c->buf, key, now->mod_rev, block_str(now->value), out);
+	return entry_decode(&c->r, &c->buf, key, now->mod_rev, block_str(now->value), out);
 }
 
 /* With a store elsewhere the event may come after the answer. */

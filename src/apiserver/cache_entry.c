@@ -453,8 +453,8 @@ struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct ca
 	return out;
 }
 
-struct error *entry_decode(const struct cache_resource *r, struct arena *a, struct buf *b, struct str key, int64_t rev,
-			   struct str stored, struct cache_entry **out)
+struct error *entry_decode(const struct cache_resource *r, struct buf *b, struct str key, int64_t rev, struct str stored,
+			   struct cache_entry **out)
 {
 	struct error *e = NULL;
 	struct buf plain = {0};
@@ -464,21 +464,17 @@ struct error *entry_decode(const struct cache_resource *r, struct arena *a, stru
 		stored = buf_view(&plain);
 	}
 	if (!e && r->type && pb_is_envelope(stored)) {
-		void *obj = arena_alloc(a, r->type->size);
-		e = object_decode(a, MEDIA_PROTOBUF, r->type, stored, NULL, obj);
-		if (!e) {
-			char rv[32];
-			int n = snprintf(rv, sizeof(rv), "%lld", (long long)rev);
-			object_meta(r->type, obj)->resource_version = str_of(rv, (size_t)n);
-			b->n = 0;
-			object_encode(b, MEDIA_JSON, r->type, obj);
+		struct pb_envelope env;
+		b->n = 0;
+		e = pb_envelope_decode(stored, &env);
+		if (!e)
+			e = pb_to_json(b, r->type, env.raw, env.api_version, env.kind);
+		if (!e)
 			e = entry_new(r, key, rev, buf_view(b), out);
-		}
 	} else if (!e) {
 		e = entry_new(r, key, rev, stored, out);
 	}
 	buf_free(&plain);
-	arena_reset(a);
 	return error_wrap(e, "%.*s%.*s", STR_ARG(r->prefix), STR_ARG(key));
 }
 

@@ -17,9 +17,9 @@
 struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str json, struct cache_entry **out);
 /* The same object with another resourceVersion. */
 struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct cache_entry *e, int64_t rev);
-/* From stored bytes (runs r->plain, decodes protobuf). `a` and `b` are scratch. */
-struct error *entry_decode(const struct cache_resource *r, struct arena *a, struct buf *b, struct str key, int64_t rev,
-			   struct str stored, struct cache_entry **out);
+/* From stored bytes (runs r->plain, transcodes protobuf). `b` is scratch. */
+struct error *entry_decode(const struct cache_resource *r, struct buf *b, struct str key, int64_t rev, struct str stored,
+			   struct cache_entry **out);
 static inline struct str entry_slice(const struct cache_entry *e, struct cache_slice s)
 {
 	if (!s.n)
@@ -126,7 +126,6 @@ struct cache {
 	struct cache_watch *watchers; /* those of no node */
 	size_t n_watchers;
 	struct map nodes;       /* node -> struct chan */
-	struct arena scratch;
 	struct buf buf;
 	bool broken;            /* the feed was lost: list again */
 	bool closing, relisting;

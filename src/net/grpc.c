@@ -267,16 +267,30 @@ void grpc_server_stop(struct grpc_server *s, int64_t grace_ms)
 
 /* ---- client ---- */
 
+#define METADATA_MAX 4
+
 struct grpc_client {
 	struct http_client *http;
+	const struct http_header *metadata;
+	size_t n_metadata;
 };
 
 struct error *grpc_client_new(const char *target, struct grpc_client **out)
 {
-	struct grpc_client *c = xcalloc(1, sizeof *c);
-	struct error *e = http_client_new(&(struct http_client_opts){.base = target, .http2_prior_knowledge = true}, &c->http);
+	return grpc_client_open(&(struct grpc_client_opts){.target = target}, out);
+}
 
+struct error *grpc_client_open(const struct grpc_client_opts *o, struct grpc_client **out)
+{
 	*out = NULL;
+	if (o->n_metadata > METADATA_MAX)
+		return error_new("gRPC: more than %d metadata headers", METADATA_MAX);
+	struct grpc_client *c = xcalloc(1, sizeof *c);
+	struct error *e = http_client_new(&(struct http_client_opts){.base = o->target, .tls = o->tls, .http2_prior_knowledge = !o->tls},
+					  &c->http);
+
+	c->metadata = o->metadata;
+	c->n_metadata = o->n_metadata;
 	if (e)
 		free(c);
 	else
@@ -311,7 +325,7 @@ static struct error *transport_error(struct error *e)
 
 static struct error *start_call(struct grpc_client *c, struct call *k, const char *path, struct str req)
 {
-	struct http_header h[3] = {
+	struct http_header h[3 + METADATA_MAX] = {
 		{STR("content-type"), STR("application/grpc")}, {STR("te"), STR("trailers")},
 	};
 	size_t n = 2;
@@ -322,6 +336,8 @@ static struct error *start_call(struct grpc_client *c, struct call *k, const cha
 		h[n++] = (struct http_header){STR("grpc-timeout"), left < 99999999 ? arena_printf(k->a, "%lldm", (long long)left)
 									   : arena_printf(k->a, "%lldS", (long long)(left / 1000 % 99999999))};
 	}
+	for (size_t i = 0; i < c->n_metadata; i++)
+		h[n++] = c->metadata[i];
 	k->req = xmalloc(req.n + PREFIX);
 	put_prefix(k->req, req.n);
 	if (req.n)

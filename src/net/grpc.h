@@ -72,6 +72,13 @@ void grpc_server_stop(struct grpc_server *s, int64_t grace_ms);
 struct grpc_client; /* one HTTP/2 connection, opened when first needed, reopened when it breaks */
 /* `target`: "unix:///path" or "http://host:port" (clear text). */
 struct error *grpc_client_new(const char *target, struct grpc_client **out);
+struct grpc_client_opts {
+	const char *target;                 /* as above, or "https://host:port" with tls */
+	struct tls_client *tls;             /* for https; must outlive the client */
+	const struct http_header *metadata; /* sent with every call; must outlive the client; at most 4 */
+	size_t n_metadata;
+};
+struct error *grpc_client_open(const struct grpc_client_opts *o, struct grpc_client **out);
 void grpc_client_free(struct grpc_client *c);
 /* The fiber's deadline is sent as grpc-timeout. *resp is in a. */
 struct error *grpc_call(struct grpc_client *c, struct arena *a, const char *path, struct str req, struct str *resp);
