@@ -42,6 +42,8 @@ struct hub {
 
 /* In commit order. Takes the references. `rev`: everything up to it is complete (at least the last event's). */
 void hub_publish(struct hub *h, struct hub_event **events, size_t n, int64_t rev);
+/* Puts events before those w has queued. Takes the references. */
+void hub_prepend(struct store_watch *w, struct hub_event **events, size_t n);
 /* All watches answer 410 Expired from now on: events may have been missed. */
 void hub_expire(struct hub *h);
 
@@ -59,12 +61,16 @@ struct store_ops {
 	struct error *(*watch_check)(struct store *s, int64_t from);
 	/* The first event of w's range in [w->hist_next, w->hist_last]; moves hist_next behind it. *got false: none is left. */
 	struct error *(*history)(struct store *s, struct store_watch *w, struct store_event *e, bool *got);
+	/* NULL, or instead of history: queues (hub_prepend) the events of w's range in (from, last]. May suspend. */
+	struct error *(*catch_up)(struct store *s, struct store_watch *w, int64_t from, int64_t last);
 	struct error *(*grant)(struct store *s, int64_t ttl_ms, int64_t *id);
 	struct error *(*keepalive)(struct store *s, int64_t id);
 	struct error *(*revoke)(struct store *s, int64_t id);
 	struct error *(*compact)(struct store *s, int64_t rev);
 	struct error *(*save)(struct store *s, const char *path);
 	void (*stats)(struct store *s, struct store_stats *out);
+	/* NULL, or: somebody has waited in vain for revision rev to be shown. */
+	void (*late)(struct store *s, int64_t rev);
 };
 
 struct store { /* first member of every engine's struct */

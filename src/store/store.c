@@ -28,7 +28,7 @@ struct error *store_open(const struct store_opts *o, struct store **out)
 {
 	*out = NULL;
 	if (o->etcd_servers && *o->etcd_servers)
-		return error_new("store: the etcd engine is not built yet");
+		return etcd_open(o, out);
 	if (!o->dir || !*o->dir)
 		return error_new("store: neither a data directory nor etcd servers were given");
 	return embedded_open(o, out);
@@ -83,6 +83,29 @@ static void queue_push(struct store_watch *w, struct hub_event *h)
 	w->q[(w->head + w->n++) & (w->cap - 1)] = h;
 }
 
+void hub_prepend(struct store_watch *w, struct hub_event **events, size_t n)
+{
+	if (w->expired || w->n + n > WATCH_QUEUE_MAX) {
+		for (size_t i = 0; i < n; i++)
+			hub_event_unref(events[i]);
+		w->expired |= n != 0;
+		return;
+	}
+	size_t cap = 8;
+	while (cap < w->n + n)
+		cap *= 2;
+	struct hub_event **q = xmalloc(cap * sizeof(*q));
+	if (n)
+		memcpy(q, events, n * sizeof(*q));
+	for (size_t i = 0; i < w->n; i++)
+		q[n + i] = w->q[(w->head + i) & (w->cap - 1)];
+	free(w->q);
+	w->q = q;
+	w->head = 0;
+	w->n += n;
+	w->cap = cap;
+}
+
 static void watch_wake(struct store_watch *w)
 {
 	waitq_wake_all(&w->wait);
@@ -134,6 +157,7 @@ void hub_expire(struct hub *h)
 		queue_clear(h->v[i]);
 		watch_wake(h->v[i]);
 	}
+	waitq_wake_all(&h->seen);
 }
 
 static void hub_index(struct hub *h)
@@ -172,6 +196,14 @@ struct error *store_watch_open(struct store *s, struct str start, struct str end
 	h->v[at] = w;
 	h->n++;
 	hub_index(h);
+	if (s->ops->catch_up && from < w->hist_last) {
+		struct error *e = s->ops->catch_up(s, w, from, w->hist_last);
+		if (e) {
+			store_watch_close(w);
+			return e;
+		}
+		w->hist_last = from; /* it is all in the queue */
+	}
 	*out = w;
 	return NULL;
 }
@@ -273,9 +305,15 @@ struct error *store_wait_seen(struct store *s, int64_t rev, int64_t ms)
 	int64_t until = now_ms() + ms;
 	while (s->hub.rev < rev) {
 		int64_t left = until - now_ms();
-		if (left <= 0)
+		if (left <= 0) {
+			if (s->ops->late && ms > 0)
+				s->ops->late(s, rev);
 			return error_sys(ETIMEDOUT, "the store has not shown revision %lld yet", (long long)rev);
-		TRY(waitq_wait_ms(&s->hub.seen, left));
+		}
+		struct error *e = waitq_wait_ms(&s->hub.seen, left);
+		if (e && !(error_is_sys(e, ETIMEDOUT) && now_ms() >= until))
+			return e;
+		error_free(e);
 	}
 	return NULL;
 }
