@@ -250,7 +250,7 @@ static void pump_fiber(void *arg)
 	h->e = pump(h);
 	h->ended = true;
 	/* A failure ends the other direction too. */
-	if (h->e)
+	if (h->e && h->other)
 		fiber_cancel(h->other);
 	waitq_wake_all(h->q);
 }
@@ -266,7 +266,9 @@ struct error *stream_splice(struct stream *a, struct stream *b)
 	ba.other = fa;
 	while (!e && !(ab.ended && ba.ended))
 		e = waitq_wait(&q);
+	fiber_cancel(fb);
 	fiber_stop(fa);
+	ba.other = NULL;
 	fiber_stop(fb);
 	if (!e) {
 		/* The cause, not the cancellation it led to. */
@@ -287,19 +289,26 @@ struct error *stream_splice(struct stream *a, struct stream *b)
 struct fd_str {
 	struct stream s;
 	int fd;
+	bool drained; /* the last read got all there was: the next one had better wait first */
 };
 
 static struct error *fds_read(struct stream *s, void *p, size_t n, size_t *got)
 {
-	int fd = ((struct fd_str *)s)->fd;
+	struct fd_str *f = (struct fd_str *)s;
+	int fd = f->fd;
 
 	if (fd < 0)
 		return error_sys(EBADF, "read");
 	for (;;) {
 		TRY(fiber_io_point());
+		if (f->drained) {
+			f->drained = false;
+			TRY(fd_wait(fd, UV_READABLE, true));
+		}
 		ssize_t r = read(fd, p, n);
 
 		if (r >= 0) {
+			f->drained = r > 0 && (size_t)r < n;
 			*got = (size_t)r;
 			return NULL;
 		}

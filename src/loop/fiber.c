@@ -19,6 +19,7 @@
 
 #define END_WAIT_MS 10000
 #define IO_BUDGET 64
+#define ROUNDS 4
 #define TRIM_MS 2000
 #define TRIM_ABOVE 8 /* free stacks with pages that are worth a timer */
 
@@ -628,16 +629,21 @@ void loop_offload(void (*fn)(void *arg), void *arg)
 
 static void run_ready(struct loop *l)
 {
-	/* Fibers made ready meanwhile get their turn after a look at the world. */
-	for (size_t n = l->n_ready; n > 0; n--) {
-		struct fiber *f = l->ready;
+	/*
+	 * What these make ready in turn (a request's handler, the write of its answer) runs too, in a few rounds, before
+	 * the next look at the world: a system call each. Fibers that only yield must not keep it waiting, though.
+	 */
+	for (int round = 0; round < ROUNDS && l->n_ready; round++) {
+		for (size_t n = l->n_ready; n > 0; n--) {
+			struct fiber *f = l->ready;
 
-		l->ready = f->next;
-		if (!l->ready)
-			l->ready_tail = NULL;
-		l->n_ready--;
-		f->ready = false;
-		run_fiber(l, f);
+			l->ready = f->next;
+			if (!l->ready)
+				l->ready_tail = NULL;
+			l->n_ready--;
+			f->ready = false;
+			run_fiber(l, f);
+		}
 	}
 }
 

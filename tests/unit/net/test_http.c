@@ -544,6 +544,11 @@ static char *raw(int port, const char *bytes, size_t n, bool end)
 	return answer;
 }
 
+static char *raws(int port, const char *text, bool end)
+{
+	return raw(port, text, strlen(text), end);
+}
+
 static int count(const char *hay, const char *needle)
 {
 	int n = 0;
@@ -635,18 +640,17 @@ static void raw_main(void *arg)
 
 	CHECK(count(a, "HTTP/1.1 200") == 2 && count(a, "HTTP/1.1 404") == 1 && strstr(a, "?1") < strstr(a, "?2"));
 	/* Expect: 100-continue only when the handler reads. */
-	a = raw(s.port, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\nabc",
-		105, false);
+	a = raws(s.port, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\nabc", false);
 	CHECK(strncmp(a, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", 37) == 0);
-	a = raw(s.port, "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", 77, false);
+	a = raws(s.port, "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", false);
 	CHECK(strncmp(a, "HTTP/1.1 200", 12) == 0);
 	/* Slow loris, oversized head, a head cut off, silence. */
 	int64_t t = now_ms();
 
-	a = raw(s.port, "GET /hello HTTP/1.1\r\nHost: a\r\nX: ", 34, false);
+	a = raws(s.port, "GET /hello HTTP/1.1\r\nHost: a\r\nX: ", false);
 	CHECK(strncmp(a, "HTTP/1.1 408", 12) == 0 && now_ms() - t < 2500);
 	t = now_ms();
-	a = raw(s.port, "", 0, false);
+	a = raws(s.port, "", false);
 	CHECK(a[0] == 0 && now_ms() - t < 2500);
 	char *large = malloc(20000);
 	int n = snprintf(large, 20000, "GET /hello HTTP/1.1\r\nHost: a\r\nX: %016000d\r\n\r\n", 1);
@@ -662,7 +666,7 @@ static void raw_main(void *arg)
 	n += snprintf(large + n, 20000 - (size_t)n, "\r\n");
 	a = raw(s.port, large, (size_t)n, false);
 	CHECK(strncmp(a, "HTTP/1.1 431", 12) == 0);
-	a = raw(s.port, "GET /hello HTTP/1.1\r\nHost", 25, true);
+	a = raws(s.port, "GET /hello HTTP/1.1\r\nHost", true);
 	CHECK(a[0] == 0);
 	/* Random bytes and a TLS hello. */
 	for (int i = 0; i < 50; i++) {
