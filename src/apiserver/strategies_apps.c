@@ -1,13 +1,18 @@
 /* Strategies of apps, batch, autoscaling, policy: workloads. */
 #include "apiserver/server.h"
+#include "apiserver/validate_workloads.h"
 
-static const struct strategy deployments = {.group = STR_INIT("apps"), .plural = STR_INIT("deployments"), .generation = true};
+static const struct strategy deployments = {.group = STR_INIT("apps"), .plural = STR_INIT("deployments"), .generation = true, .validate = deployment_validate,
+	.validate_update = deployment_validate_update,};
 static const struct cache_field rs_fields[] = {{.name = STR_INIT("status.replicas"), .absent = STR_INIT("0")}};
 static const struct strategy replicasets = {
-	.group = STR_INIT("apps"), .plural = STR_INIT("replicasets"), .generation = true, .fields = rs_fields, .n_fields = 1,
+	.group = STR_INIT("apps"), .plural = STR_INIT("replicasets"), .generation = true, .fields = rs_fields, .n_fields = 1, 
+	.validate = replicaset_validate, .validate_update = replicaset_validate_update,
 };
-static const struct strategy statefulsets = {.group = STR_INIT("apps"), .plural = STR_INIT("statefulsets"), .generation = true};
-static const struct strategy daemonsets = {.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .generation = true};
+static const struct strategy statefulsets = {.group = STR_INIT("apps"), .plural = STR_INIT("statefulsets"), .generation = true, .validate = statefulset_validate,
+	.validate_update = statefulset_validate_update,};
+static const struct strategy daemonsets = {.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .generation = true, .validate = daemonset_validate,
+	.validate_update = daemonset_validate_update,};
 static const struct strategy controllerrevisions = {.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions")};
 
 /* A Job's selector and pod labels are made from its uid unless manualSelector says otherwise. */
@@ -39,11 +44,12 @@ static const struct cache_field job_fields[] = {
 };
 static const struct strategy jobs = {
 	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .generation = true, .orphan_by_default = true, .prepare_create = job_create,
-	.fields = job_fields, .n_fields = 1,
+	.fields = job_fields, .n_fields = 1, 
+	.validate = job_validate, .validate_update = job_validate_update,
 };
-static const struct strategy cronjobs = {.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .generation = true};
-static const struct strategy hpas = {.group = STR_INIT("autoscaling"), .plural = STR_INIT("horizontalpodautoscalers")};
-static const struct strategy pdbs = {.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .generation = true};
+static const struct strategy cronjobs = {.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .generation = true, .validate = cronjob_validate};
+static const struct strategy hpas = {.group = STR_INIT("autoscaling"), .plural = STR_INIT("horizontalpodautoscalers"), .validate = hpa_validate};
+static const struct strategy pdbs = {.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .generation = true, .validate = pdb_validate};
 
 const struct strategy *const strategies_apps[] = {
 	&deployments, &replicasets, &statefulsets, &daemonsets, &controllerrevisions, &jobs, &cronjobs, &hpas, &pdbs, NULL,

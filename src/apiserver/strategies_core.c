@@ -1,5 +1,7 @@
 /* Strategies of core/v1: pods, namespaces, nodes, services, secrets and the rest. Validation in depth stands in validate_*.c. */
 #include "apiserver/alloc.h"
+#include "apiserver/validate_pod.h"
+#include "apiserver/validate_workloads.h"
 #include "schema/quantity.h"
 #include "apiserver/server.h"
 
@@ -99,6 +101,8 @@ static void pod_sub(struct request *rq, const char *sub, void *obj, const void *
 	const struct core_v1_pod *o = old;
 
 	(void)rq;
+	if (!strcmp(sub, "binding"))
+		return;
 	if (!strcmp(sub, "status")) {
 		p->spec = o->spec;
 		p->metadata.deletion_timestamp = o->metadata.deletion_timestamp;
@@ -174,7 +178,8 @@ static const struct cache_field pod_fields[] = {
 static const struct strategy pods = {
 	.plural = STR_INIT("pods"), .generation = true, .return_deleted = true, .keep_status_on_create = true, .normalize = pod_normalize,
 	.prepare_create = pod_create, .prepare_update = pod_update, .prepare_sub_update = pod_sub, .graceful_delete = pod_graceful,
-	.fields = pod_fields, .n_fields = sizeof pod_fields / sizeof *pod_fields, .node_field = 1,
+	.fields = pod_fields, .n_fields = sizeof pod_fields / sizeof *pod_fields, .node_field = 1, 
+	.validate = pod_validate, .validate_update = pod_validate_update, .validate_sub_update = pod_validate_sub, .warn = pod_warn,
 };
 
 /* ---- namespaces ---- */
@@ -394,11 +399,11 @@ static const struct cache_field event_fields[] = {
 	{.name = STR_INIT("type")},
 };
 static const struct strategy events = {
-	.plural = STR_INIT("events"), .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields,
+	.plural = STR_INIT("events"), .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields, .validate = event_validate,
 };
 static const struct cache_field rc_fields[] = {{.name = STR_INIT("status.replicas"), .absent = STR_INIT("0")}};
 static const struct strategy replicationcontrollers = {
-	.plural = STR_INIT("replicationcontrollers"), .generation = true, .orphan_by_default = true, .fields = rc_fields, .n_fields = 1,
+	.plural = STR_INIT("replicationcontrollers"), .generation = true, .orphan_by_default = true, .fields = rc_fields, .n_fields = 1, .validate = rc_validate,
 };
 static const struct strategy endpoints = {.plural = STR_INIT("endpoints"), .create_on_update = true};
 static const struct strategy limitranges = {.plural = STR_INIT("limitranges"), .create_on_update = true};
@@ -430,7 +435,8 @@ static const struct strategy persistentvolumes = {
 	.plural = STR_INIT("persistentvolumes"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pv_create,
 };
 static const struct strategy persistentvolumeclaims = {
-	.plural = STR_INIT("persistentvolumeclaims"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create,
+	.plural = STR_INIT("persistentvolumeclaims"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, 
+	.validate = pvc_validate, .validate_update = pvc_validate_update,
 };
 
 const struct strategy *const strategies_core[] = {

@@ -2,6 +2,7 @@
 #include "apiserver/authz.h"
 #include "apiserver/custom.h"
 #include "apiserver/server.h"
+#include "apiserver/validate_workloads.h"
 
 /* ---- RBAC: what one may give is what one has ---- */
 
@@ -230,25 +231,25 @@ static void csr_sub(struct request *rq, const char *sub, void *obj, const void *
 static const struct cache_field csr_fields[] = {{.name = STR_INIT("spec.signerName")}};
 static const struct strategy csrs = {
 	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .keep_status_on_create = true,
-	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1,
+	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1, .validate = csr_validate,
 };
 
 /* ---- facts of the rest ---- */
 
 #define FACTS(name, grp, res, ...) static const struct strategy name = {.group = STR_INIT(grp), .plural = STR_INIT(res), __VA_ARGS__}
 
-FACTS(leases, "coordination.k8s.io", "leases", .create_on_update = true, .no_unconditional_update = true);
-FACTS(ingresses, "networking.k8s.io", "ingresses", .generation = true);
+FACTS(leases, "coordination.k8s.io", "leases", .create_on_update = true, .no_unconditional_update = true, .validate = lease_validate);
+FACTS(ingresses, "networking.k8s.io", "ingresses", .generation = true, .validate = ingress_validate);
 FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .generation = true);
 FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .generation = true);
 FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .name_check = validate_ip);
-FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .generation = true);
+FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .generation = true, .validate = slice_validate, .validate_update = slice_validate_update);
 FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .create_on_update = true, .no_unconditional_update = true);
-FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .generation = true);
+FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .generation = true, .validate = priorityclass_validate, .validate_update = priorityclass_validate_update);
 FACTS(csidrivers, "storage.k8s.io", "csidrivers", .generation = true, .no_unconditional_update = true, .return_deleted = true);
 FACTS(csinodes, "storage.k8s.io", "csinodes", .no_unconditional_update = true, .return_deleted = true);
 FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .no_unconditional_update = true);
-FACTS(storageclasses, "storage.k8s.io", "storageclasses", .return_deleted = true);
+FACTS(storageclasses, "storage.k8s.io", "storageclasses", .return_deleted = true, .validate = storageclass_validate, .validate_update = storageclass_validate_update);
 FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .no_unconditional_update = true, .return_deleted = true);
 FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .return_deleted = true);
 FACTS(validatingwebhooks, "admissionregistration.k8s.io", "validatingwebhookconfigurations", .generation = true,
