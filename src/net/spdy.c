@@ -430,10 +430,9 @@ static struct error *read_pairs(struct spdy *c, struct str block, struct arena *
 		if (r == Z_BUF_ERROR && c->inflate.avail_out)
 			break;
 	}
-	const char *p = plain.p, *end = p + plain.n;
-
 	if (plain.n < 4)
 		return violation("header block");
+	const char *p = plain.p, *end = p + plain.n;
 	uint32_t n = get32(p);
 
 	if (n > PAIRS_MAX)

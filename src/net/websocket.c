@@ -300,7 +300,7 @@ static struct error *violation(struct websocket *w, int code, const char *what)
 
 static bool utf8_ok(const char *s, size_t n)
 {
-	const unsigned char *p = (const unsigned char *)s, *end = p + n;
+	const unsigned char *p = (const unsigned char *)s, *end = n ? p + n : p;
 
 	while (p < end) {
 		if (*p < 0x80) {
