@@ -5,7 +5,7 @@
 /* Upstream's recommended order; plugins of other files are added where they stand there. */
 static const struct admission_plugin *const all[] = {
 	&admit_namespace_lifecycle, &admit_taint_nodes, &admit_node_restriction, &admit_service_account, &admit_priority,
-	&admit_default_tolerations,
+	&admit_default_tolerations, &admit_mutating_webhook, &admit_validating_webhook,
 };
 
 static bool listed(const char *list, const char *name)

@@ -52,5 +52,6 @@ struct error *admission_forbidden(const struct admission *a, const char *fmt, ..
 /* Plugins: the table in admission.c lists them; each file of plugins declares its own here. */
 extern const struct admission_plugin admit_namespace_lifecycle, admit_service_account, admit_priority, admit_default_tolerations,
 	admit_taint_nodes, admit_node_restriction; /* admit_core.c */
+extern const struct admission_plugin admit_mutating_webhook, admit_validating_webhook; /* webhook.c */
 
 #endif

@@ -185,15 +185,20 @@ static struct error *upgrade(struct request *rq, struct http_client *c, struct s
 }
 
 /* An ordinary request passed on, its answer streamed back. `prefix` is put before a Location of the backend's. */
-static struct error *forward(struct request *rq, struct http_client *c, struct str target, struct str prefix)
+struct error *connect_forward(struct request *rq, struct http_client *c, struct str target, struct str prefix,
+			      const struct http_header *more, size_t n_more)
 {
 	struct http_response resp;
 	size_t n;
-	struct http_header *h = forward_headers(rq, false, &n);
+	struct http_header *from = forward_headers(rq, false, &n), *h = arena_array(rq->a, struct http_header, n + n_more + 1);
 	char method[16];
 	char *buf;
 	struct error *e;
 
+	if (n)
+		memcpy(h, from, n * sizeof *h);
+	for (size_t i = 0; i < n_more; i++)
+		h[n++] = more[i];
 	h[n++] = (struct http_header){STR("x-forwarded-uri"), rq->x->path};
 	snprintf(method, sizeof method, "%.*s", STR_ARG(rq->x->method));
 	if (rq->x->content_length == 0 || str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD"))
@@ -487,7 +492,7 @@ static struct error *proxy_to(struct request *rq, struct str base, bool kubelet)
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(path), STR_ARG(rq->x->query)) : path;
 	prefix = str_sub(rq->x->path, 0, rq->x->path.n - rq->info.raw_rest.n);
 	TRY(client_for(rq->s, base, kubelet, &c));
-	return wants_upgrade(rq) ? upgrade(rq, c, target) : forward(rq, c, target, prefix);
+	return wants_upgrade(rq) ? upgrade(rq, c, target) : connect_forward(rq, c, target, prefix, NULL, 0);
 }
 
 static struct error *node_proxy(struct request *rq)
@@ -535,35 +540,20 @@ static struct error *pod_proxy(struct request *rq)
 	return proxy_to(rq, base, false);
 }
 
-static struct error *service_proxy(struct request *rq)
+/* A ready endpoint of a Service's port (by its name in the Service), each as likely. */
+struct error *connect_endpoint(struct apiserver *srv, struct arena *a, struct str ns, struct str name, struct str port_name, struct str *host,
+			       int *port)
 {
-	struct str scheme, name, port, base;
-	struct core_v1_service *svc;
-	struct storage *slices = storage_find(rq->s, STR("discovery.k8s.io"), STR("endpointslices"));
+	struct storage *slices = storage_find(srv, STR("discovery.k8s.io"), STR("endpointslices"));
 	struct cache_snap *snap;
 	struct cache_iter it;
 	const struct cache_entry *en;
-	struct str port_name = STR_NULL, host = STR_NULL;
-	int want = 0;
-	int64_t number = 0;
 	size_t seen = 0;
 	struct error *e;
 
-	split_name(rq->info.name, &scheme, &name, &port);
-	svc = registry_peek(rq->s, rq->a, rq->res->st, rq->info.ns, name);
-	if (!svc)
-		return err_not_found(STR(""), STR("services"), name);
-	TRY(admit_connect(rq, &core_v1_service_proxy_options_type));
-	if (!port.n && svc->spec.ports.n)
-		port_name = svc->spec.ports.v[0].name;
-	str_to_i64(port, &number);
-	for (uint32_t i = 0; port.n && i < svc->spec.ports.n; i++)
-		if (str_eq(svc->spec.ports.v[i].name, port) || (number && svc->spec.ports.v[i].port == number))
-			port_name = svc->spec.ports.v[i].name;
-	if (str_eqz(svc->spec.type, "ExternalName"))
-		return err_bad_request("services of type ExternalName cannot be proxied");
+	*host = STR_NULL;
 	TRY(cache_snapshot(slices->cache, CACHE_ANY, 0, &snap));
-	cache_iter_init(&it, slices->cache, snap, rq->info.ns, STR_NULL, NULL);
+	cache_iter_init(&it, slices->cache, snap, ns, STR_NULL, NULL);
 	while ((en = cache_iter_next(&it)) != NULL) {
 		struct str_pair labels[255];
 		struct str_map m = {labels, (uint32_t)cache_entry_labels(en, labels), 0};
@@ -572,8 +562,8 @@ static struct error *service_proxy(struct request *rq)
 
 		if (!str_eq(str_map_get(&m, STR("kubernetes.io/service-name")), name))
 			continue;
-		s = arena_new(rq->a, struct discovery_v1_endpoint_slice);
-		e = json_decode(rq->a, &discovery_v1_endpoint_slice_type, arena_str(rq->a, cache_entry_json(en)), NULL, s);
+		s = arena_new(a, struct discovery_v1_endpoint_slice);
+		e = json_decode(a, &discovery_v1_endpoint_slice_type, arena_str(a, cache_entry_json(en)), NULL, s);
 		if (e) {
 			cache_snap_free(snap);
 			return e;
@@ -591,14 +581,39 @@ static struct error *service_proxy(struct request *rq)
 				continue;
 			/* each ready endpoint is as likely */
 			if (random_u64() % ++seen == 0) {
-				host = ep->addresses.v[0];
-				want = target;
+				(*host) = ep->addresses.v[0];
+				(*port) = target;
 			}
 		}
 	}
 	cache_snap_free(snap);
-	if (!host.n)
-		return err_unavailable("no endpoints available for service \"%.*s\"", STR_ARG(rq->info.name));
+	if (!host->n)
+		return err_unavailable("no endpoints available for service \"%.*s\"", STR_ARG(name));
+	return NULL;
+}
+
+static struct error *service_proxy(struct request *rq)
+{
+	struct str scheme, name, port, base;
+	struct core_v1_service *svc;
+	struct str port_name = STR_NULL, host = STR_NULL;
+	int want = 0;
+	int64_t number = 0;
+
+	split_name(rq->info.name, &scheme, &name, &port);
+	svc = registry_peek(rq->s, rq->a, rq->res->st, rq->info.ns, name);
+	if (!svc)
+		return err_not_found(STR(""), STR("services"), name);
+	TRY(admit_connect(rq, &core_v1_service_proxy_options_type));
+	if (!port.n && svc->spec.ports.n)
+		port_name = svc->spec.ports.v[0].name;
+	str_to_i64(port, &number);
+	for (uint32_t i = 0; port.n && i < svc->spec.ports.n; i++)
+		if (str_eq(svc->spec.ports.v[i].name, port) || (number && svc->spec.ports.v[i].port == number))
+			port_name = svc->spec.ports.v[i].name;
+	if (str_eqz(svc->spec.type, "ExternalName"))
+		return err_bad_request("services of type ExternalName cannot be proxied");
+	TRY(connect_endpoint(rq->s, rq->a, rq->info.ns, name, port_name, &host, &want));
 	TRY(url_of(rq->a, scheme, host, want, &base));
 	return proxy_to(rq, base, false);
 }
@@ -630,4 +645,19 @@ struct error *rest_connect(struct request *rq, bool *handled)
 	}
 	*handled = false;
 	return NULL;
+}
+
+struct error *connect_service_port(struct apiserver *s, struct arena *a, struct str ns, struct str name, int port, struct str *port_name)
+{
+	struct core_v1_service *svc = registry_peek(s, a, storage_find(s, STR(""), STR("services")), ns, name);
+
+	*port_name = STR_NULL;
+	if (!svc)
+		return err_unavailable("service \"%.*s\" not found", STR_ARG(name));
+	for (uint32_t i = 0; i < svc->spec.ports.n; i++)
+		if (svc->spec.ports.v[i].port == port) {
+			*port_name = svc->spec.ports.v[i].name;
+			return NULL;
+		}
+	return err_unavailable("service \"%.*s\" has no port %d", STR_ARG(name), port);
 }

@@ -6,4 +6,12 @@
 #define SKIFF_APISERVER_CONNECT_H
 #include "apiserver/server.h"
 struct error *kubelet_clients_init(struct apiserver *s);
+/* Passes a plain request on with more headers and streams the answer back; `prefix` is put before Location headers of the backend's. */
+struct error *connect_forward(struct request *rq, struct http_client *c, struct str target, struct str prefix,
+			      const struct http_header *more, size_t n_more);
+struct error *connect_endpoint(struct apiserver *srv, struct arena *a, struct str ns, struct str name, struct str port_name, struct str *host,
+			       int *port);
+/* The Service's port number or name to the name endpoints know it by. 404 when there is no such Service. */
+struct error *connect_service_port(struct apiserver *s, struct arena *a, struct str ns, struct str name, int port, struct str *port_name);
+
 #endif

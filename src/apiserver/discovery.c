@@ -212,6 +212,50 @@ static void response_kind(struct buf *b, struct str group, struct str version, s
 	buf_putc(b, '}');
 }
 
+/* Resources of an aggregated server, from its own list; subresources stand behind their resource. Returns whether there were none. */
+static bool remote_resources(struct request *rq, struct buf *b, struct str group, struct str version)
+{
+	struct str json = aggregator_resources(rq->s, group, version);
+	struct jv doc;
+	const struct jv *list;
+	bool first = true;
+	struct error *e;
+
+	if (!json.n)
+		return true;
+	e = jv_parse(rq->a, json, NULL, &doc);
+	if (e) {
+		log_and_free(e, "discovery of %.*s/%.*s", STR_ARG(group), STR_ARG(version));
+		return true;
+	}
+	list = jv_get(&doc, STR("resources"));
+	for (uint32_t i = 0; jv_is(list, JV_ARRAY) && i < list->n; i++) {
+		const struct jv *r = &list->items[i], *v;
+		struct str name = jv_str(jv_get(r, STR("name")));
+		static const char *const copied[] = {"verbs", "shortNames", "categories"};
+
+		if (str_index(name, '/') >= 0)
+			continue;
+		buf_puts(b, first ? "{\"resource\":" : ",{\"resource\":");
+		first = false;
+		jv_encode_string(b, name);
+		buf_puts(b, ",\"responseKind\":");
+		response_kind(b, group, version, jv_str(jv_get(r, STR("kind"))));
+		v = jv_get(r, STR("namespaced"));
+		buf_printf(b, ",\"scope\":\"%s\",\"singularResource\":", jv_is(v, JV_BOOL) && v->b ? "Namespaced" : "Cluster");
+		jv_encode_string(b, jv_str(jv_get(r, STR("singularName"))));
+		for (size_t k = 0; k < 3; k++) {
+			v = jv_get(r, str_from(copied[k]));
+			if (!v)
+				continue;
+			buf_printf(b, ",\"%s\":", copied[k]);
+			jv_encode(b, v);
+		}
+		buf_putc(b, '}');
+	}
+	return first;
+}
+
 static void aggregated_version(struct request *rq, struct buf *b, struct str group, struct str version)
 {
 	struct resource *r;
@@ -263,6 +307,8 @@ static void aggregated_version(struct request *rq, struct buf *b, struct str gro
 		}
 		buf_putc(b, '}');
 	}
+	if (first)
+		first = remote_resources(rq, b, group, version);
 	buf_puts(b, "],\"freshness\":\"Current\"}");
 }
 

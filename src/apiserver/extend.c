@@ -1,6 +1,417 @@
+/* API aggregation: APIService objects, their health, and the proxy to the servers behind them. */
+#include "apiserver/connect.h"
+#include "apiserver/convert.h"
+#include "apiserver/custom.h"
 #include "apiserver/extend.h"
-struct error *aggregator_init(struct apiserver *s) { return NULL; }
-struct error *aggregate(struct request *rq, bool *handled) { return NULL; }
-struct error *aggregator_register_local(struct apiserver *s) { return NULL; }
-bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, struct str *version) { return false; }
-struct error *webhooks_init(struct apiserver *s) { return NULL; }
+#include "schema/jv.h"
+
+struct remote {
+	struct arena arena;
+	struct apiregistration_v1_api_service *obj;
+	struct tls_client *tls;
+	struct map clients;      /* base URL -> struct http_client * */
+	bool available;
+	struct str resources;    /* its APIResourceList as JSON, as last seen; in `arena2` */
+	struct arena arena2;
+};
+struct aggregator {
+	struct storage *st;
+	struct cache_watch *watch;
+	struct map by_name;      /* "v1.group" -> struct remote * */
+	struct remote **list;
+	size_t n;
+};
+
+static void remote_drop(struct remote *r)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(&r->clients, &it, &key, &v))
+		http_client_free(v);
+	map_free(&r->clients);
+	tls_client_free(r->tls);
+	arena_free(&r->arena);
+	arena_free(&r->arena2);
+	free(r);
+}
+
+static int remote_cmp(const void *x, const void *y)
+{
+	const struct apiregistration_v1_api_service_spec *a = &(*(struct remote *const *)x)->obj->spec, *b = &(*(struct remote *const *)y)->obj->spec;
+	int r = a->group_priority_minimum != b->group_priority_minimum ? (a->group_priority_minimum > b->group_priority_minimum ? -1 : 1) :
+									 str_cmp(a->group, b->group);
+
+	if (!r && a->version_priority != b->version_priority)
+		r = a->version_priority > b->version_priority ? -1 : 1;
+	return r ? r : str_cmp(a->version, b->version);
+}
+
+static void relist(struct apiserver *s)
+{
+	struct aggregator *g = s->aggregator;
+	size_t it = 0, n = 0;
+	struct str key;
+	void *v;
+
+	g->list = xrealloc(g->list, (g->by_name.n + 1) * sizeof *g->list);
+	while (map_next(&g->by_name, &it, &key, &v))
+		g->list[n++] = v;
+	g->n = n;
+	qsort(g->list, n, sizeof *g->list, remote_cmp);
+}
+
+static void apply(struct apiserver *s, const struct cache_entry *en, bool deleted)
+{
+	struct aggregator *g = s->aggregator;
+	struct str name = cache_entry_name(en);
+	struct remote *r, *old = map_get(&g->by_name, name);
+	struct error *e;
+	struct tls_client_opts o = {.cert_file = s->o.proxy_client_cert_file, .key_file = s->o.proxy_client_key_file};
+
+	r = xcalloc(1, sizeof *r);
+	r->obj = arena_new(&r->arena, struct apiregistration_v1_api_service);
+	e = deleted ? NULL : json_decode(&r->arena, &apiregistration_v1_api_service_type, arena_str(&r->arena, cache_entry_json(en)), NULL, r->obj);
+	if (e || deleted || !r->obj->spec.service) {
+		log_and_free(e, "APIService %.*s", STR_ARG(name));
+		remote_drop(r);
+		/* the old one may be in use by a request: it is kept, out of reach */
+		if (old) {
+			map_del(&g->by_name, name);
+			relist(s);
+		}
+		return;
+	}
+	for (uint32_t i = 0; i < r->obj->status.conditions.n; i++)
+		if (str_eqz(r->obj->status.conditions.v[i].type, "Available"))
+			r->available = str_eqz(r->obj->status.conditions.v[i].status, "True");
+	if (old && object_field_equal(&apiregistration_v1_api_service_type, old->obj, r->obj, "spec")) {
+		old->available = r->available;
+		remote_drop(r);
+		return;
+	}
+	o.server_name = arena_printf(&r->arena, "%.*s.%.*s.svc", STR_ARG(r->obj->spec.service->name), STR_ARG(r->obj->spec.service->namespace)).p;
+	o.ca_pem = r->obj->spec.ca_bundle;
+	o.insecure_skip_verify = r->obj->spec.insecure_skip_tls_verify;
+	e = tls_client_new(&o, &r->tls);
+	if (e) {
+		log_and_free(e, "APIService %.*s", STR_ARG(name));
+		remote_drop(r);
+		return;
+	}
+	map_set(&g->by_name, name, r);
+	relist(s);
+}
+
+static void sync(struct apiserver *s)
+{
+	struct aggregator *g = s->aggregator;
+
+	for (int tries = 0; g && tries < 3;) {
+		struct cache_event ev;
+		struct error *e;
+
+		if (!g->watch) {
+			struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
+
+			tries++;
+			e = cache_watch_open(g->st->cache, &o, &g->watch);
+			if (e) {
+				log_and_free(e, "following APIServices");
+				return;
+			}
+		}
+		if (!cache_watch_ready(g->watch))
+			return;
+		e = cache_watch_next(g->watch, &ev);
+		if (e) {
+			error_free(e);
+			cache_watch_close(g->watch);
+			g->watch = NULL;
+			continue;
+		}
+		if (ev.obj)
+			apply(s, ev.obj, ev.type == CACHE_DELETED);
+	}
+}
+
+bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, struct str *version)
+{
+	struct aggregator *g = s->aggregator;
+
+	if (!g)
+		return false;
+	if (!i)
+		sync(s);
+	for (size_t k = 0; k < g->n; k++)
+		if (g->list[k]->available && !i--) {
+			*group = g->list[k]->obj->spec.group;
+			*version = g->list[k]->obj->spec.version;
+			return true;
+		}
+	return false;
+}
+
+struct str aggregator_resources(struct apiserver *s, struct str group, struct str version)
+{
+	struct aggregator *g = s->aggregator;
+
+	for (size_t k = 0; g && k < g->n; k++)
+		if (str_eq(g->list[k]->obj->spec.group, group) && str_eq(g->list[k]->obj->spec.version, version))
+			return g->list[k]->resources;
+	return STR_NULL;
+}
+
+static struct error *client_of(struct apiserver *s, struct arena *a, struct remote *r, struct http_client **out)
+{
+	const struct apiregistration_v1_service_reference *ref = r->obj->spec.service;
+	int port = ref->port && *ref->port ? *ref->port : 443, target;
+	struct str port_name, host, base;
+	struct http_client_opts o = {.tls = r->tls, .http1_only = true, .connect_timeout_ms = 5000};
+
+	TRY(connect_service_port(s, a, ref->namespace, ref->name, port, &port_name));
+	TRY(connect_endpoint(s, a, ref->namespace, ref->name, port_name, &host, &target));
+	base = arena_printf(a, str_index(host, ':') >= 0 ? "https://[%.*s]:%d" : "https://%.*s:%d", STR_ARG(host), target);
+	*out = map_get(&r->clients, base);
+	if (*out)
+		return NULL;
+	o.base = base.p;
+	TRY(http_client_new(&o, out));
+	map_set(&r->clients, base, *out);
+	return NULL;
+}
+
+/* Group and version of a path under /apis, or false. */
+static bool path_gv(struct str path, struct str *group, struct str *version)
+{
+	struct str rest;
+
+	if (!str_has_prefix(path, STR("/apis/")))
+		return false;
+	rest = str_sub(path, 6, path.n);
+	*group = str_cut(&rest, '/');
+	if (!rest.p)
+		return false;
+	*version = str_cut(&rest, '/');
+	return group->n && version->n;
+}
+
+struct error *aggregate(struct request *rq, bool *handled)
+{
+	struct aggregator *g = rq->s->aggregator;
+	struct str group, version;
+	struct remote *r;
+	struct http_client *c;
+	LIST(struct http_header) h = {0};
+	char key[600];
+	struct str target;
+
+	*handled = false;
+	if (!g || !path_gv(rq->info.path, &group, &version))
+		return NULL;
+	sync(rq->s);
+	if (!g->n)
+		return NULL;
+	snprintf(key, sizeof key, "%.*s.%.*s", STR_ARG(version), STR_ARG(group));
+	r = map_get(&g->by_name, str_from(key));
+	if (!r)
+		return NULL;
+	*handled = true;
+	if (!r->available)
+		return err_unavailable("service unavailable");
+	TRY(client_of(rq->s, rq->a, r, &c));
+	*arena_push(rq->a, &h) = (struct http_header){STR("x-remote-user"), rq->user->name};
+	if (rq->user->uid.n)
+		*arena_push(rq->a, &h) = (struct http_header){STR("x-remote-uid"), rq->user->uid};
+	for (size_t i = 0; i < rq->user->n_groups; i++)
+		*arena_push(rq->a, &h) = (struct http_header){STR("x-remote-group"), rq->user->groups[i]};
+	for (size_t i = 0; i < rq->user->n_extra; i++)
+		for (uint32_t k = 0; k < rq->user->extra[i].value.n; k++) {
+			struct str esc = http_escape(rq->a, rq->user->extra[i].key);
+
+			*arena_push(rq->a, &h) = (struct http_header){arena_printf(rq->a, "x-remote-extra-%.*s", STR_ARG(esc)),
+								      rq->user->extra[i].value.v[k]};
+		}
+	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path;
+	return connect_forward(rq, c, target, STR_NULL, h.v, h.n);
+}
+
+/* ---- health of remote services ---- */
+
+struct verdict {
+	bool ok;
+	struct str reason, message;
+};
+
+static struct error *make_verdict(void *ctx, struct request *rq, const void *old, void **out)
+{
+	struct verdict *v = ctx;
+	struct apiregistration_v1_api_service *o = arena_new(rq->a, struct apiregistration_v1_api_service);
+	struct apiregistration_v1_api_service_condition *c = NULL;
+	struct str status = v->ok ? STR("True") : STR("False");
+
+	object_copy(rq->a, &apiregistration_v1_api_service_type, old, o);
+	for (uint32_t i = 0; i < o->status.conditions.n; i++)
+		if (str_eqz(o->status.conditions.v[i].type, "Available"))
+			c = &o->status.conditions.v[i];
+	if (!c) {
+		c = arena_push(rq->a, &o->status.conditions);
+		c->type = STR("Available");
+	}
+	if (!str_eq(c->status, status))
+		c->last_transition_time = time_now();
+	c->status = status;
+	c->reason = v->reason;
+	c->message = v->message;
+	o->metadata.resource_version = STR_NULL;
+	*out = o;
+	return NULL;
+}
+
+static void set_status(struct apiserver *s, struct arena *a, struct str name, struct verdict *v)
+{
+	struct request rq;
+	struct write_result r;
+	struct update u = {.make = make_verdict, .ctx = v, .sub = "status", .retry = true, .flags = UPDATE_UNCONDITIONAL};
+	struct error *e;
+
+	request_internal(&rq, s, a, resource_any(s, STR("apiregistration.k8s.io"), STR("apiservices")), STR_NULL);
+	e = registry_update(&rq, STR_NULL, name, &u, &r);
+	if (error_is(e, 404, NULL))
+		error_clear(&e);
+	else if (!e)
+		block_unref(r.json);
+	log_and_free(e, "status of APIService %.*s", STR_ARG(name));
+}
+
+static void check(struct apiserver *s, struct remote *r)
+{
+	struct arena a arena_cleanup = {0};
+	struct http_client *c;
+	struct http_response resp;
+	struct verdict v = {.ok = true, .reason = STR("Passed"), .message = STR("all checks passed")};
+	struct str target = arena_printf(&a, "/apis/%.*s/%.*s", STR_ARG(r->obj->spec.group), STR_ARG(r->obj->spec.version)), body = STR_NULL,
+		   name = arena_str(&a, r->obj->metadata.name);
+	struct http_header h[] = {{STR("x-remote-user"), STR("system:kube-aggregator")}, {STR("x-remote-group"), STR("system:masters")},
+				  {STR("accept"), STR("application/json")}};
+	int64_t d = deadline_push(5000);
+	struct error *e = client_of(s, &a, r, &c);
+
+	if (e) {
+		v = (struct verdict){.reason = STR("MissingEndpoints"), .message = arena_str(&a, str_from(error_message(e)))};
+	} else {
+		e = http_do(c, &a, "GET", target, h, 3, STR_NULL, &resp);
+		if (!e) {
+			e = http_response_all(&resp, &a, 4 << 20, &body);
+			http_response_close(&resp);
+		}
+		if (e || resp.status != 200)
+			v = (struct verdict){.reason = STR("FailedDiscoveryCheck"),
+					     .message = e ? arena_printf(&a, "failing or missing response: %s", error_message(e)) :
+							    arena_printf(&a, "failing or missing response from %.*s: bad status: %d",
+									 STR_ARG(target), resp.status)};
+	}
+	error_free(e);
+	deadline_pop(d);
+	if (v.ok) {
+		arena_reset(&r->arena2);
+		r->resources = arena_str(&r->arena2, body);
+	}
+	if (v.ok != r->available || !r->obj->status.conditions.n)
+		set_status(s, &a, name, &v);
+	r->available = v.ok;
+}
+
+static void checker(void *arg)
+{
+	struct apiserver *s = arg;
+	int64_t round = 0;
+
+	for (;;) {
+		struct error *e = fiber_sleep(2000);
+
+		if (e) {
+			error_free(e);
+			return;
+		}
+		sync(s);
+		round++;
+		for (size_t i = 0; i < s->aggregator->n; i++)
+			if (!s->aggregator->list[i]->available || !s->aggregator->list[i]->resources.n || round % 15 == 0)
+				check(s, s->aggregator->list[i]);
+	}
+}
+
+struct error *aggregator_init(struct apiserver *s)
+{
+	struct aggregator *g = xcalloc(1, sizeof *g);
+
+	g->st = storage_find(s, STR("apiregistration.k8s.io"), STR("apiservices"));
+	s->aggregator = g;
+	sync(s);
+	fiber_spawn("aggregator", checker, s);
+	return NULL;
+}
+
+/* ---- what this server has itself ---- */
+
+static const struct {
+	const char *group, *version;
+	int32_t group_priority, version_priority;
+} priorities[] = {
+	{"", "v1", 18000, 1},
+	{"apps", "v1", 17800, 15},
+	{"events.k8s.io", "v1", 17750, 15},
+	{"authentication.k8s.io", "v1", 17700, 15},
+	{"authorization.k8s.io", "v1", 17600, 15},
+	{"autoscaling", "v1", 17500, 15},
+	{"autoscaling", "v2", 17500, 30},
+	{"batch", "v1", 17400, 15},
+	{"certificates.k8s.io", "v1", 17300, 15},
+	{"networking.k8s.io", "v1", 17200, 15},
+	{"policy", "v1", 17100, 15},
+	{"rbac.authorization.k8s.io", "v1", 17000, 15},
+	{"storage.k8s.io", "v1", 16800, 15},
+	{"apiextensions.k8s.io", "v1", 16700, 15},
+	{"admissionregistration.k8s.io", "v1", 16700, 15},
+	{"scheduling.k8s.io", "v1", 16600, 15},
+	{"coordination.k8s.io", "v1", 16500, 15},
+	{"node.k8s.io", "v1", 16300, 15},
+	{"discovery.k8s.io", "v1", 16200, 15},
+	{"flowcontrol.apiserver.k8s.io", "v1", 16100, 21},
+	{"resource.k8s.io", "v1", 15900, 20},
+};
+
+struct error *aggregator_register_local(struct apiserver *s)
+{
+	struct resource *res = resource_any(s, STR("apiregistration.k8s.io"), STR("apiservices"));
+
+	for (size_t i = 0; i < sizeof priorities / sizeof *priorities; i++) {
+		struct arena a arena_cleanup = {0};
+		struct apiregistration_v1_api_service *o = arena_new(&a, struct apiregistration_v1_api_service);
+		struct verdict v = {.ok = true, .reason = STR("Local"), .message = STR("Local APIServices are always available")};
+		struct request rq;
+		struct write_result r;
+		struct str name = arena_printf(&a, "%s.%s", priorities[i].version, priorities[i].group);
+		struct error *e;
+
+		if (cache_peek(res->st->cache, STR_NULL, name))
+			continue;
+		o->metadata.name = name;
+		str_map_set(&a, API_MAP(&o->metadata.labels), STR("kube-aggregator.kubernetes.io/automanaged"), STR("onstart"));
+		o->spec.group = str_from(priorities[i].group);
+		o->spec.version = str_from(priorities[i].version);
+		o->spec.group_priority_minimum = priorities[i].group_priority;
+		o->spec.version_priority = priorities[i].version_priority;
+		request_internal(&rq, s, &a, res, STR_NULL);
+		e = registry_create(&rq, o, &r);
+		if (error_is(e, 409, NULL))
+			error_clear(&e);
+		else if (!e)
+			block_unref(r.json);
+		TRY(e);
+		set_status(s, &a, name, &v);
+	}
+	return NULL;
+}

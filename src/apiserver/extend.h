@@ -12,5 +12,7 @@ struct error *aggregate(struct request *rq, bool *handled);
 struct error *aggregator_register_local(struct apiserver *s);
 /* Group-versions of remote APIServices in order of priority; false behind the last. */
 bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, struct str *version);
+/* The APIResourceList of a remote group-version as JSON, as last seen; empty when not known. */
+struct str aggregator_resources(struct apiserver *s, struct str group, struct str version);
 struct error *webhooks_init(struct apiserver *s);
 #endif

@@ -3,7 +3,7 @@
 
 Usage: apiserver_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.client, json, os, shutil, ssl, subprocess, sys, tempfile, threading, time
+import base64, http.client, http.server, json, os, shutil, ssl, subprocess, sys, tempfile, threading, time
 
 EXE = os.path.abspath(sys.argv[1])
 passed = failed = 0
@@ -512,6 +512,110 @@ def test_crd(a):
     equal("crd gone", (a.get(crds + "/things.example.com")[0], a.get(base)[0]), (404, 404))
 
 
+class Extension(http.server.BaseHTTPRequestHandler):
+    """A webhook that sets data.hooked and refuses data.bad, and an aggregated API server."""
+    protocol_version = "HTTP/1.1"
+    seen = []
+
+    def log_message(self, *a):
+        pass
+
+    def answer(self, obj, code=200):
+        body = json.dumps(obj).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        rq = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
+        Extension.seen.append(rq)
+        r = {"uid": rq["uid"], "allowed": True}
+        data = (rq.get("object") or {}).get("data") or {}
+        if self.path.startswith("/mutate"):
+            r["patchType"] = "JSONPatch"
+            r["patch"] = base64.b64encode(json.dumps([{"op": "add", "path": "/data/hooked", "value": "yes"}]).encode()).decode()
+        elif "bad" in data:
+            r["allowed"] = False
+            r["status"] = {"message": "bad data", "code": 422}
+        self.answer({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": r})
+
+    def do_GET(self):
+        if self.path.startswith("/apis/agg.example.com/v1/namespaces"):
+            self.answer({"user": self.headers.get("X-Remote-User"), "groups": self.headers.get_all("X-Remote-Group"), "path": self.path})
+        elif self.path.startswith("/apis/agg.example.com/v1"):
+            self.answer({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "agg.example.com/v1", "resources": [
+                {"name": "widgets", "singularName": "widget", "namespaced": True, "kind": "Widget", "verbs": ["get", "list"]}]})
+        else:
+            self.answer({"kind": "Status"}, 404)
+
+
+def test_extensions(s, a):
+    s.cert("ext", "/CN=ext", "subjectAltName=DNS:ext.default.svc,IP:127.0.0.1")
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Extension)
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ctx.load_cert_chain(os.path.join(s.dir, "ext.crt"), os.path.join(s.dir, "ext.key"))
+    httpd.socket = ctx.wrap_socket(httpd.socket, server_side=True)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    port = httpd.server_address[1]
+    ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
+    rules = [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "scope": "*"}]
+    reg = "/apis/admissionregistration.k8s.io/v1/"
+    hook = {"name": "h.example.com", "rules": rules, "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
+            "objectSelector": {"matchLabels": {"hook": "me"}}}
+    # the mutating one by Service, the validating one by URL
+    a.post("/api/v1/namespaces/default/services", {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "ext"},
+                                                   "spec": {"ports": [{"name": "https", "port": 443}]}})
+    a.post("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", {
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
+        "metadata": {"name": "ext", "labels": {"kubernetes.io/service-name": "ext"}},
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}], "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}]})
+    st, e = a.post(reg + "mutatingwebhookconfigurations", {
+        "kind": "MutatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "m"},
+        "webhooks": [dict(hook, clientConfig={"service": {"namespace": "default", "name": "ext", "path": "/mutate"}, "caBundle": ca})]})
+    equal("mutating configuration", st, 201)
+    st, e = a.post(reg + "validatingwebhookconfigurations", {
+        "kind": "ValidatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "v"},
+        "webhooks": [dict(hook, clientConfig={"url": "https://127.0.0.1:%d/validate" % port, "caBundle": ca})]})
+    equal("validating configuration", st, 201)
+    o = cm("hooked", a="b")
+    st, r = a.post(CM, o)
+    equal("objectSelector leaves others alone", (st, r["data"]), (201, {"a": "b"}))
+    o = cm("hooked2", a="b")
+    o["metadata"]["labels"] = {"hook": "me"}
+    st, r = a.post(CM, o)
+    equal("mutated", (st, r.get("data")), (201, {"a": "b", "hooked": "yes"}))
+    equal("what it was told", (Extension.seen[0]["operation"], Extension.seen[0]["kind"]["kind"], Extension.seen[0]["userInfo"]["username"]),
+          ("CREATE", "ConfigMap", "admin"))
+    st, e = a.patch(CM + "/hooked2", {"data": {"bad": "1"}})
+    equal("denied", (st, e["message"]), (422, 'admission webhook "h.example.com" denied the request: bad data'))
+    # aggregation
+    aps = "/apis/apiregistration.k8s.io/v1/apiservices"
+    equal("local APIServices", a.get(aps + "/v1.apps")[1]["status"]["conditions"][0]["reason"], "Local")
+    st, e = a.post(aps, {"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1", "metadata": {"name": "v1.agg.example.com"},
+                         "spec": {"group": "agg.example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
+                                  "service": {"namespace": "default", "name": "ext"}, "caBundle": ca}})
+    equal("APIService", st, 201)
+    end = time.time() + 15
+    while time.time() < end:
+        c = a.get(aps + "/v1.agg.example.com")[1].get("status", {}).get("conditions", [{}])
+        if c[0].get("status") == "True":
+            break
+        time.sleep(0.1)
+    equal("available", c[0].get("reason"), "Passed")
+    st, r = a.get("/apis/agg.example.com/v1/namespaces/x/widgets?a=b")
+    equal("proxied with the user", (st, r.get("user"), "system:masters" in (r.get("groups") or []), r.get("path")),
+          (200, "admin", True, "/apis/agg.example.com/v1/namespaces/x/widgets?a=b"))
+    st, d = a.get("/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
+    g = [i for i in d["items"] if i["metadata"].get("name") == "agg.example.com"]
+    check("in discovery", g and g[0]["versions"][0]["resources"][0]["resource"] == "widgets", g)
+    httpd.shutdown()
+    a.delete(reg + "mutatingwebhookconfigurations/m")
+    a.delete(reg + "validatingwebhookconfigurations/v")
+    httpd.server_close()
+
+
 def test_restart(s, a, ip, port):
     a.post(CM, cm("kept", a="b"))
     before = a.get(CM + "/kept")[1]
@@ -536,7 +640,8 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a)]
+                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a),
+                 lambda: test_extensions(s, a)]
         for t in tests:
             try:
                 t()
