@@ -52,6 +52,10 @@ struct error *admission_forbidden(const struct admission *a, const char *fmt, ..
 /* Plugins: the table in admission.c lists them; each file of plugins declares its own here. */
 extern const struct admission_plugin admit_namespace_lifecycle, admit_service_account, admit_priority, admit_default_tolerations,
 	admit_taint_nodes, admit_node_restriction; /* admit_core.c */
+extern const struct admission_plugin admit_limit_ranger, admit_resource_quota; /* admit_limits.c */
+extern const struct admission_plugin admit_pod_security, admit_certificate_approval, admit_certificate_signing; /* admit_security.c */
+extern const struct admission_plugin admit_default_storage_class, admit_default_ingress_class, admit_storage_in_use, admit_pvc_resize,
+	admit_runtime_class; /* admit_storage.c */
 extern const struct admission_plugin admit_mutating_webhook, admit_validating_webhook; /* webhook.c */
 
 #endif

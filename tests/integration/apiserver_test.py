@@ -512,6 +512,99 @@ def test_crd(a):
     equal("crd gone", (a.get(crds + "/things.example.com")[0], a.get(base)[0]), (404, 404))
 
 
+def causes(e):
+    return [(c["reason"], c["field"]) for c in e.get("details", {}).get("causes", [])]
+
+
+def test_admission(a):
+    a.post("/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "adm"}})
+    ns = "/api/v1/namespaces/adm/"
+    a.post(ns + "serviceaccounts", {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}})
+    a.post(ns + "limitranges", {"kind": "LimitRange", "apiVersion": "v1", "metadata": {"name": "l"}, "spec": {"limits": [
+        {"type": "Container", "default": {"cpu": "200m"}, "defaultRequest": {"cpu": "100m"}, "max": {"cpu": "1"}}]}})
+    st, p = a.post(ns + "pods", pod("l1"))
+    equal("limit defaults", p["spec"]["containers"][0].get("resources"), {"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}})
+    equal("qos follows", p["status"]["qosClass"], "Burstable")
+    st, e = a.post(ns + "pods", pod("l2", containers=[{"name": "c", "image": "x", "resources": {"limits": {"cpu": "2"}}}]))
+    equal("over the maximum", (st, e["message"]), (403, 'pods "l2" is forbidden: maximum cpu usage per Container is 1, but limit is 2'))
+    a.post(ns + "resourcequotas", {"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "q"},
+                                   "spec": {"hard": {"pods": "2", "count/deployments.apps": "1"}}})
+    equal("within the quota", a.post(ns + "pods", pod("l3"))[0], 201)
+    st, e = a.post(ns + "pods", pod("l4"))
+    equal("over the quota", (st, e["message"]),
+          (403, 'pods "l4" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2'))
+    d = "/apis/apps/v1/namespaces/adm/deployments"
+    equal("object count", (a.post(d, deployment("a"))[0], a.post(d, deployment("b"))[0]), (201, 403))
+    a.patch("/api/v1/namespaces/adm", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
+    a.delete(ns + "resourcequotas/q")
+    st, e = a.post(ns + "pods", pod("s1"))
+    check("restricted", st == 403 and 'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "c" must set '
+          'securityContext.allowPrivilegeEscalation=false)' in e["message"], e)
+    st, e = a.post(ns + "pods", pod("s2", containers=[{"name": "c", "image": "x", "securityContext": {
+        "allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}}]))
+    equal("and within it", st, 201)
+    # priorities
+    st, e = a.post(PODS, pod("prio", priorityClassName="none"))
+    equal("unknown priority class", st, 403)
+    st, p = a.post(PODS, pod("prio", priorityClassName="system-node-critical"))
+    equal("priority", p["spec"].get("priority"), 2000001000)
+
+
+def test_validation(a):
+    st, e = a.post(PODS, pod("v", containers=[]))
+    equal("containers", (st, causes(e)), (422, [("FieldValueRequired", "spec.containers")]))
+    st, e = a.post(PODS, pod("v", containers=[{"name": "A", "image": "x"}, {"name": "b"}]))
+    equal("names and images", (st, sorted(causes(e))), (422, [("FieldValueInvalid", "spec.containers[0].name"),
+                                                              ("FieldValueRequired", "spec.containers[1].image")]))
+    st, e = a.post(PODS, pod("v", containers=[{"name": "a", "image": "x", "volumeMounts": [{"name": "no", "mountPath": "/a"}]}]))
+    equal("mounts", causes(e), [("FieldValueNotFound", "spec.containers[0].volumeMounts[0].name")])
+    a.post(PODS, pod("im"))
+    st, o = a.patch(PODS + "/im", {"spec": {"containers": [{"name": "c", "image": "y"}]}}, "strategic")
+    equal("image may change", (st, o["spec"]["containers"][0]["image"]), (200, "y"))
+    st, e = a.patch(PODS + "/im", {"spec": {"hostNetwork": True}})
+    equal("the rest may not", (st, causes(e)), (422, [("FieldValueForbidden", "spec")]))
+    d = deployment("val")
+    d["spec"]["template"]["metadata"]["labels"] = {"x": "y"}
+    st, e = a.post(DEPLOY, d)
+    equal("selector must match", (st, causes(e)), (422, [("FieldValueInvalid", "spec.template.metadata.labels")]))
+    a.post(DEPLOY, deployment("val"))
+    st, e = a.patch(DEPLOY + "/val", {"spec": {"selector": {"matchLabels": {"b": "c"}}, "template": {"metadata": {"labels": {"b": "c"}}}}})
+    equal("selector is immutable", (st, causes(e)), (422, [("FieldValueInvalid", "spec.selector")]))
+    j = {"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "j"},
+         "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}}
+    jobs = "/apis/batch/v1/namespaces/default/jobs"
+    st, o = a.post(jobs, j)
+    check("job selector", st == 201 and o["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"] == o["metadata"]["uid"], o)
+    j["metadata"]["name"] = "j2"
+    j["spec"]["template"]["spec"]["restartPolicy"] = "Always"
+    st, e = a.post(jobs, j)
+    equal("job restart policy", (st, causes(e)), (422, [("FieldValueNotSupported", "spec.template.spec.restartPolicy")]))
+    equal("events are kept", a.post("/api/v1/namespaces/default/events", {
+        "kind": "Event", "apiVersion": "v1", "metadata": {"name": "e"}, "involvedObject": {"namespace": "default", "kind": "Pod", "name": "im"},
+        "reason": "R", "type": "Normal"})[0], 201)
+    st, ev = a.get("/apis/events.k8s.io/v1/namespaces/default/events/e")
+    equal("as events.k8s.io", (st, ev.get("regarding", {}).get("name")), (200, "im"))
+    h = {"kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v1", "metadata": {"name": "h"},
+         "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "val", "apiVersion": "apps/v1"}, "maxReplicas": 3,
+                  "targetCPUUtilizationPercentage": 50}}
+    equal("hpa v1", a.post("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", h)[0], 201)
+    st, o = a.get("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h")
+    equal("hpa v2", o["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50)
+    # eviction and its budget
+    p = pod("ev", nodeName="n1")
+    p["metadata"]["labels"] = {"ev": "yes"}
+    a.post(PODS, p)
+    a.patch(PODS + "/ev/status", {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}})
+    a.post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", {
+        "kind": "PodDisruptionBudget", "apiVersion": "policy/v1", "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"ev": "yes"}}}})
+    evict = {"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "ev"}}
+    st, e = a.post(PODS + "/ev/eviction", evict)
+    equal("budget", (st, e["reason"]), (429, "TooManyRequests"))
+    a.delete("/apis/policy/v1/namespaces/default/poddisruptionbudgets/b")
+    equal("eviction", a.post(PODS + "/ev/eviction", evict)[0], 201)
+
+
 class Extension(http.server.BaseHTTPRequestHandler):
     """A webhook that sets data.hooked and refuses data.bad, and an aggregated API server."""
     protocol_version = "HTTP/1.1"
@@ -641,6 +734,7 @@ def main():
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
                  lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a),
+                 lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]
         for t in tests:
             try:

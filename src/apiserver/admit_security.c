@@ -1,0 +1,390 @@
+/* PodSecurity (the three standards), and the certificates' plugins. */
+#include "apiserver/admission.h"
+#include "apiserver/authz.h"
+#include "apiserver/server.h"
+
+/* ---- Pod Security Standards ---- */
+
+enum level { PRIVILEGED, BASELINE, RESTRICTED };
+
+struct container { /* what the checks look at in any kind of container */
+	struct str name;
+	const struct core_v1_security_context *sc;
+	const struct core_v1_container_port *ports;
+	uint32_t n_ports;
+	bool sidecar;
+};
+struct findings {
+	struct arena *a;
+	struct buf text;
+	const struct container *c;
+	size_t n;
+	const struct core_v1_pod_spec *spec;
+};
+
+static void found(struct findings *f, const char *what, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void found(struct findings *f, const char *what, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (f->text.n)
+		buf_puts(&f->text, ", ");
+	buf_printf(&f->text, "%s (", what);
+	va_start(ap, fmt);
+	buf_vprintf(&f->text, fmt, ap);
+	va_end(ap);
+	buf_putc(&f->text, ')');
+}
+
+/* `container "a"` or `containers "a", "b"` of those for which bad holds; empty when none. */
+static struct str who(struct findings *f, bool (*bad)(const struct core_v1_pod_spec *s, const struct container *c))
+{
+	struct buf b buf_cleanup = {0};
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->n; i++)
+		if (bad(f->spec, &f->c[i])) {
+			buf_printf(&b, "%s\"%.*s\"", n ? ", " : "", STR_ARG(f->c[i].name));
+			n++;
+		}
+	if (!n)
+		return STR_NULL;
+	return arena_printf(f->a, "container%s %.*s", n > 1 ? "s" : "", STR_ARG(buf_view(&b)));
+}
+
+static bool yes(const bool *b)
+{
+	return b && *b;
+}
+
+static bool bad_privileged(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return c->sc && yes(c->sc->privileged);
+}
+
+static bool capability_in(struct str cap, const char *const *list)
+{
+	for (; *list; list++)
+		if (str_eqz(cap, *list))
+			return true;
+	return false;
+}
+
+static bool bad_caps_baseline(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	static const char *const allowed[] = {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
+					      "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", NULL};
+
+	(void)s;
+	for (uint32_t i = 0; c->sc && c->sc->capabilities && i < c->sc->capabilities->add.n; i++)
+		if (!capability_in(c->sc->capabilities->add.v[i], allowed))
+			return true;
+	return false;
+}
+
+static bool bad_host_ports(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	for (uint32_t i = 0; i < c->n_ports; i++)
+		if (c->ports[i].host_port)
+			return true;
+	return false;
+}
+
+static bool bad_proc_mount(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return c->sc && c->sc->proc_mount && !str_eqz(*c->sc->proc_mount, "Default");
+}
+
+static bool bad_seccomp_baseline(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return c->sc && c->sc->seccomp_profile && str_eqz(c->sc->seccomp_profile->type, "Unconfined");
+}
+
+static bool bad_escalation(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return !c->sc || !c->sc->allow_privilege_escalation || *c->sc->allow_privilege_escalation;
+}
+
+static bool bad_drop(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	for (uint32_t i = 0; c->sc && c->sc->capabilities && i < c->sc->capabilities->drop.n; i++)
+		if (str_eqz(c->sc->capabilities->drop.v[i], "ALL"))
+			return false;
+	return true;
+}
+
+static bool bad_add_restricted(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	for (uint32_t i = 0; c->sc && c->sc->capabilities && i < c->sc->capabilities->add.n; i++)
+		if (!str_eqz(c->sc->capabilities->add.v[i], "NET_BIND_SERVICE"))
+			return true;
+	return false;
+}
+
+static bool bad_non_root(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	if (c->sc && c->sc->run_as_non_root)
+		return !*c->sc->run_as_non_root;
+	return !(s->security_context && yes(s->security_context->run_as_non_root));
+}
+
+static bool bad_root_user(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return c->sc && c->sc->run_as_user && *c->sc->run_as_user == 0;
+}
+
+static bool good_seccomp(const struct core_v1_seccomp_profile *p)
+{
+	return p && (str_eqz(p->type, "RuntimeDefault") || str_eqz(p->type, "Localhost"));
+}
+
+static bool bad_seccomp_restricted(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	if (c->sc && c->sc->seccomp_profile)
+		return !good_seccomp(c->sc->seccomp_profile);
+	return !(s->security_context && good_seccomp(s->security_context->seccomp_profile));
+}
+
+static bool bad_windows(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return c->sc && c->sc->windows_options && yes(c->sc->windows_options->host_process);
+}
+
+static void baseline(struct findings *f)
+{
+	const struct core_v1_pod_spec *s = f->spec;
+	static const char *const sysctls[] = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
+					      "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports",
+					      "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
+					      "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", NULL};
+	struct str w;
+	struct buf b buf_cleanup = {0};
+
+	if (s->host_network || s->host_pid || s->host_ipc)
+		found(f, "host namespaces", "%s%s%s", s->host_network ? "hostNetwork=true" : "",
+		      s->host_pid ? (s->host_network ? ", hostPID=true" : "hostPID=true") : "",
+		      s->host_ipc ? (s->host_network || s->host_pid ? ", hostIPC=true" : "hostIPC=true") : "");
+	w = who(f, bad_windows);
+	if (w.n)
+		found(f, "hostProcess", "%.*s must not set securityContext.windowsOptions.hostProcess=true", STR_ARG(w));
+	w = who(f, bad_privileged);
+	if (w.n)
+		found(f, "privileged", "%.*s must not set securityContext.privileged=true", STR_ARG(w));
+	w = who(f, bad_caps_baseline);
+	if (w.n)
+		found(f, "non-default capabilities", "%.*s must not include disallowed capabilities in securityContext.capabilities.add", STR_ARG(w));
+	for (uint32_t i = 0; i < s->volumes.n; i++)
+		if (s->volumes.v[i].volume_source.host_path)
+			buf_printf(&b, "%s\"%.*s\"", b.n ? ", " : "", STR_ARG(s->volumes.v[i].name));
+	if (b.n)
+		found(f, "hostPath volumes", "volume%s %.*s", str_contains(buf_view(&b), STR(",")) ? "s" : "", STR_ARG(buf_view(&b)));
+	w = who(f, bad_host_ports);
+	if (w.n)
+		found(f, "hostPort", "%.*s uses hostPort", STR_ARG(w));
+	w = who(f, bad_proc_mount);
+	if (w.n)
+		found(f, "procMount", "%.*s must not set securityContext.procMount to \"Unmasked\"", STR_ARG(w));
+	w = who(f, bad_seccomp_baseline);
+	if (w.n || (s->security_context && s->security_context->seccomp_profile &&
+		    str_eqz(s->security_context->seccomp_profile->type, "Unconfined")))
+		found(f, "seccompProfile", "%.*s must not set securityContext.seccompProfile.type to \"Unconfined\"", STR_ARG(w.n ? w : STR("pod")));
+	for (uint32_t i = 0; s->security_context && i < s->security_context->sysctls.n; i++)
+		if (!capability_in(s->security_context->sysctls.v[i].name, sysctls)) {
+			found(f, "forbidden sysctls", "%.*s", STR_ARG(s->security_context->sysctls.v[i].name));
+			break;
+		}
+}
+
+static bool volume_allowed(const struct core_v1_volume_source *v)
+{
+	return v->config_map || v->csi || v->downward_api || v->empty_dir || v->ephemeral || v->persistent_volume_claim || v->projected ||
+	       v->secret || v->image;
+}
+
+static void restricted(struct findings *f)
+{
+	const struct core_v1_pod_spec *s = f->spec;
+	struct str w;
+	struct buf b buf_cleanup = {0};
+	bool windows = s->os && str_eqz(s->os->name, "windows");
+
+	baseline(f);
+	if (!windows) {
+		w = who(f, bad_escalation);
+		if (w.n)
+			found(f, "allowPrivilegeEscalation != false", "%.*s must set securityContext.allowPrivilegeEscalation=false", STR_ARG(w));
+		w = who(f, bad_drop);
+		if (w.n)
+			found(f, "unrestricted capabilities", "%.*s must set securityContext.capabilities.drop=[\"ALL\"]", STR_ARG(w));
+		w = who(f, bad_add_restricted);
+		if (w.n)
+			found(f, "unrestricted capabilities", "%.*s must not include capabilities other than NET_BIND_SERVICE in "
+			      "securityContext.capabilities.add", STR_ARG(w));
+	}
+	for (uint32_t i = 0; i < s->volumes.n; i++)
+		if (!volume_allowed(&s->volumes.v[i].volume_source) && !s->volumes.v[i].volume_source.host_path)
+			buf_printf(&b, "%s\"%.*s\"", b.n ? ", " : "", STR_ARG(s->volumes.v[i].name));
+	if (b.n)
+		found(f, "restricted volume types", "volume %.*s uses restricted volume type", STR_ARG(buf_view(&b)));
+	w = who(f, bad_non_root);
+	if (w.n)
+		found(f, "runAsNonRoot != true", "pod or %.*s must set securityContext.runAsNonRoot=true", STR_ARG(w));
+	w = who(f, bad_root_user);
+	if (w.n || (s->security_context && s->security_context->run_as_user && *s->security_context->run_as_user == 0))
+		found(f, "runAsUser=0", "%.*s must not set runAsUser=0", STR_ARG(w.n ? w : STR("pod")));
+	if (!windows) {
+		w = who(f, bad_seccomp_restricted);
+		if (w.n)
+			found(f, "seccompProfile", "pod or %.*s must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"",
+			      STR_ARG(w));
+	}
+}
+
+static struct str evaluate(struct arena *a, const struct core_v1_pod_spec *s, enum level level)
+{
+	LIST(struct container) c = {0};
+	struct findings f = {.a = a, .spec = s};
+	struct str out;
+
+	for (uint32_t i = 0; i < s->containers.n; i++)
+		*arena_push(a, &c) = (struct container){s->containers.v[i].name, s->containers.v[i].security_context, s->containers.v[i].ports.v,
+							s->containers.v[i].ports.n, false};
+	for (uint32_t i = 0; i < s->init_containers.n; i++)
+		*arena_push(a, &c) = (struct container){s->init_containers.v[i].name, s->init_containers.v[i].security_context,
+							s->init_containers.v[i].ports.v, s->init_containers.v[i].ports.n, false};
+	for (uint32_t i = 0; i < s->ephemeral_containers.n; i++) {
+		const struct core_v1_ephemeral_container_common *e = &s->ephemeral_containers.v[i].ephemeral_container_common;
+
+		*arena_push(a, &c) = (struct container){e->name, e->security_context, NULL, 0, false};
+	}
+	f.c = c.v;
+	f.n = c.n;
+	if (level == BASELINE)
+		baseline(&f);
+	else if (level == RESTRICTED)
+		restricted(&f);
+	out = arena_str(a, buf_view(&f.text));
+	buf_free(&f.text);
+	return out;
+}
+
+static enum level level_of(const struct core_v1_namespace *ns, const char *mode, struct str *text)
+{
+	char key[64];
+	struct str v;
+
+	snprintf(key, sizeof key, "pod-security.kubernetes.io/%s", mode);
+	v = ns ? str_map_get(API_MAP(&ns->metadata.labels), str_from(key)) : STR_NULL;
+	*text = v;
+	if (str_eqz(v, "baseline"))
+		return BASELINE;
+	if (str_eqz(v, "restricted"))
+		return RESTRICTED;
+	return PRIVILEGED;
+}
+
+static const struct core_v1_pod_spec *spec_of(struct admission *a, bool *template)
+{
+	*template = true;
+	if (a->type == &apps_v1_deployment_type)
+		return &((struct apps_v1_deployment *)a->obj)->spec.template.spec;
+	if (a->type == &apps_v1_replica_set_type)
+		return &((struct apps_v1_replica_set *)a->obj)->spec.template.spec;
+	if (a->type == &apps_v1_stateful_set_type)
+		return &((struct apps_v1_stateful_set *)a->obj)->spec.template.spec;
+	if (a->type == &apps_v1_daemon_set_type)
+		return &((struct apps_v1_daemon_set *)a->obj)->spec.template.spec;
+	if (a->type == &batch_v1_job_type)
+		return &((struct batch_v1_job *)a->obj)->spec.template.spec;
+	if (a->type == &batch_v1_cron_job_type)
+		return &((struct batch_v1_cron_job *)a->obj)->spec.job_template.spec.template.spec;
+	if (a->type == &core_v1_replication_controller_type && ((struct core_v1_replication_controller *)a->obj)->spec.template)
+		return &((struct core_v1_replication_controller *)a->obj)->spec.template->spec;
+	*template = false;
+	if (a->type == &core_v1_pod_type)
+		return &((struct core_v1_pod *)a->obj)->spec;
+	return NULL;
+}
+
+static struct error *pod_security(struct admission *a)
+{
+	struct core_v1_namespace *ns;
+	const struct core_v1_pod_spec *s;
+	bool template;
+	struct str text, why;
+	enum level l;
+
+	if (!a->obj || !a->ns.n || (a->subresource.n && !str_eqz(a->subresource, "ephemeralcontainers") && !str_eqz(a->subresource, "resize")))
+		return NULL;
+	s = spec_of(a, &template);
+	if (!s)
+		return NULL;
+	if (!template && a->op == ADMIT_UPDATE && object_field_equal(&core_v1_pod_type, a->obj, a->old, "spec"))
+		return NULL;
+	ns = registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR(""), STR("namespaces")), STR_NULL, a->ns);
+	l = level_of(ns, "enforce", &text);
+	if (l != PRIVILEGED && !template) {
+		why = evaluate(a->rq->a, s, l);
+		if (why.n)
+			return admission_forbidden(a, "violates PodSecurity \"%.*s:latest\": %.*s", STR_ARG(text), STR_ARG(why));
+	}
+	l = level_of(ns, "warn", &text);
+	if (l != PRIVILEGED) {
+		why = evaluate(a->rq->a, s, l);
+		if (why.n)
+			request_warn(a->rq, "would violate PodSecurity \"%.*s:latest\": %.*s", STR_ARG(text), STR_ARG(why));
+	}
+	return NULL;
+}
+
+const struct admission_plugin admit_pod_security = {.name = "PodSecurity", .ops = ADMIT_CREATE | ADMIT_UPDATE, .validate = pod_security};
+
+/* ---- certificates ---- */
+
+static bool may_use_signer(struct admission *a, struct str signer, const char *verb)
+{
+	struct authz_attrs at = {.user = a->rq->user, .verb = str_from(verb), .resource_request = true, .group = STR("certificates.k8s.io"),
+				 .version = STR("*"), .resource = STR("signers"), .name = signer};
+	ptrdiff_t slash = str_index(signer, '/');
+
+	if (authorize(a->rq->s, a->rq->a, &at, NULL) == AUTHZ_ALLOW)
+		return true;
+	at.name = arena_printf(a->rq->a, "%.*s/*", (int)(slash < 0 ? 0 : slash), signer.p);
+	return authorize(a->rq->s, a->rq->a, &at, NULL) == AUTHZ_ALLOW;
+}
+
+static struct error *approval(struct admission *a)
+{
+	const struct certificates_v1_certificate_signing_request *c = a->old;
+
+	if (!admission_is(a, "certificates.k8s.io", "certificatesigningrequests", "approval") || a->rq->internal)
+		return NULL;
+	if (may_use_signer(a, c->spec.signer_name, "approve"))
+		return NULL;
+	return admission_forbidden(a, "user not permitted to approve requests with signerName \"%.*s\"", STR_ARG(c->spec.signer_name));
+}
+
+const struct admission_plugin admit_certificate_approval = {.name = "CertificateApproval", .ops = ADMIT_UPDATE, .validate = approval};
+
+static struct error *signing(struct admission *a)
+{
+	const struct certificates_v1_certificate_signing_request *c = a->obj, *o = a->old;
+
+	if (!admission_is(a, "certificates.k8s.io", "certificatesigningrequests", "status") || a->rq->internal ||
+	    str_eq(c->status.certificate, o->status.certificate))
+		return NULL;
+	if (may_use_signer(a, o->spec.signer_name, "sign"))
+		return NULL;
+	return admission_forbidden(a, "user not permitted to sign requests with signerName \"%.*s\"", STR_ARG(o->spec.signer_name));
+}
+
+const struct admission_plugin admit_certificate_signing = {.name = "CertificateSigning", .ops = ADMIT_UPDATE, .validate = signing};
