@@ -25,7 +25,7 @@
 #define CLIENT_STREAM_WINDOW (4 << 20)
 #define CLIENT_CONN_WINDOW (16 << 20)
 #define WRITE_STALL_MS 120000         /* a peer that takes nothing for so long is gone */
-#define CLOSE_FLUSH_MS 1000
+#define CLOSE_FLUSH_MS 5000
 #define RESET_BURST 1000              /* resets and other churn by the peer: this many, */
 #define RESET_PER_SECOND 100          /* refilled so fast */
 #define PING_AFTER_MS 30000           /* client: silence after which the server is asked for a sign of life, */
@@ -849,9 +849,10 @@ static bool feed(struct h2 *c, const char *p, size_t n)
 	return false;
 }
 
+/* nghttp2 expects nothing and has nothing to say: after a GOAWAY with the last stream, or at once after a fatal one. */
 static bool finished(struct h2 *c)
 {
-	return c->broken || (!nghttp2_session_want_read(c->ng) && !nghttp2_session_want_write(c->ng) && !c->n_streams);
+	return c->broken || (!nghttp2_session_want_read(c->ng) && !nghttp2_session_want_write(c->ng));
 }
 
 /* Reads until the connection is to end. */
@@ -918,18 +919,26 @@ static void wind_up(struct h2 *c)
 	c->over = true;
 	break_conn(c);
 	for (struct h2s *s = c->streams; s; s = s->next) {
+		/* Handlers that have given their whole answer may finish what they do behind it. */
+		if (s->fiber && !(s->closed && s->why == NGHTTP2_NO_ERROR))
+			fiber_cancel(s->fiber);
 		if (!s->closed) {
 			s->closed = true;
 			s->why = NGHTTP2_CANCEL;
 		}
-		if (s->fiber)
-			fiber_cancel(s->fiber);
 		waitq_wake_all(&s->wq);
 	}
 	if (c->flusher)
 		fiber_cancel(c->flusher);
-	while (c->flushing || c->n_handlers)
-		error_free(waitq_wait(&c->ends));
+	while (c->flushing || c->n_handlers) {
+		struct error *e = waitq_wait_ms(&c->ends, CLOSE_FLUSH_MS);
+
+		/* Enough of finishing. */
+		for (struct h2s *s = e ? c->streams : NULL; s; s = s->next)
+			if (s->fiber)
+				fiber_cancel(s->fiber);
+		error_free(e);
+	}
 	out_put(c->out);
 	c->out = NULL;
 	waitq_wake_all(&c->room);
