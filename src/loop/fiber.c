@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 #define IO_BUDGET 64
 #define ROUNDS 4
 #define TRIM_MS 2000
+#define HEAP_TRIM_MS 10000
 #define TRIM_ABOVE 8 /* free stacks with pages that are worth a timer */
 
 _Thread_local struct loop *loop_cur;
@@ -30,11 +32,19 @@ _Thread_local struct loop *loop_cur;
 static void trim_cb(uv_timer_t *t)
 {
 	struct loop *l = t->data;
+	int64_t now = now_ms();
 
 	stack_trim(&l->stacks);
 	/* Still more than at rest: look again, until load has really gone. Then the timer sleeps. */
-	if (l->stacks.n_hot > TRIM_ABOVE)
+	if (l->stacks.n_hot > TRIM_ABOVE) {
 		uv_timer_start(t, trim_cb, TRIM_MS, 0);
+	} else if (now - l->trimmed_at >= HEAP_TRIM_MS) {
+		/* The C library keeps what a peak has freed, unless it is told; a few hundred MB take it some 50 ms. */
+		malloc_trim(0);
+		l->trimmed_at = now;
+	} else {
+		uv_timer_start(t, trim_cb, HEAP_TRIM_MS, 0);
+	}
 }
 
 static void bury(struct loop *l)
@@ -678,6 +688,7 @@ static struct error *loop_init(struct loop *l)
 	}
 	l->timer.data = l->trim.data = l->async.data = l;
 	l->timer_at = NEVER;
+	l->trimmed_at = now_ms();
 	pthread_mutex_init(&l->post_lock, NULL);
 #if LOOP_TSAN
 	l->sched_tsan = __tsan_get_current_fiber();

@@ -113,6 +113,7 @@ struct loop {
 	uv_timer_t timer;
 	int64_t timer_at;
 	uv_timer_t trim;
+	int64_t trimmed_at;
 
 	uv_async_t async;
 	pthread_mutex_t post_lock;

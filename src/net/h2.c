@@ -16,7 +16,8 @@
 
 #define FRAME 16384u
 #define FRAME_TLS (FRAME - 9)         /* frame and head fill one TLS record */
-#define OUT_CAP (8 * (FRAME + 9) + 4096)
+#define OUT_CAP (4 * (FRAME + 9) + 4096) /* below malloc's threshold for mappings of their own */
+#define SPARE_OUT 32
 #define OUT_IOV 128
 #define OUT_EXT (1u << 20)            /* bytes of handlers' memory in one write */
 #define EXT_MIN 4096u                 /* smaller pieces are copied */
@@ -93,7 +94,7 @@ struct h2s {
 
 /* ---- pools of the thread ---- */
 
-static _Thread_local struct out *spare_out[4];
+static _Thread_local struct out *spare_out[SPARE_OUT];
 static _Thread_local int n_spare_out;
 static _Thread_local struct h2s *spare_streams;
 static _Thread_local int n_spare_streams;
@@ -115,7 +116,7 @@ static void out_put(struct out *o)
 {
 	if (!o)
 		return;
-	if (n_spare_out < 4) {
+	if (n_spare_out < SPARE_OUT) {
 		spare_out[n_spare_out++] = o;
 	} else {
 		free(o->p);
