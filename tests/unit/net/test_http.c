@@ -799,6 +799,22 @@ static void test_life(void **state)
 	assert_ok(loop_run(life_main, NULL));
 }
 
+/* Run last: all the connections above are closed again. */
+static void test_no_descriptor_left(void **state)
+{
+	for (int fd = 3; fd < 1000; fd++) {
+		char link[64], to[128];
+
+		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+		ssize_t n = readlink(link, to, sizeof to - 1);
+
+		if (n > 0 && (strncmp(to, "socket:", 7) == 0 || strncmp(to, "anon_inode:", 11) == 0)) {
+			to[n] = 0;
+			fail_msg("descriptor %d is still open: %s", fd, to);
+		}
+	}
+}
+
 static void targets(void **state)
 {
 	struct arena a = {0};
@@ -853,6 +869,7 @@ int main(void)
 		cmocka_unit_test(test_certificates),
 		cmocka_unit_test(test_raw),
 		cmocka_unit_test(test_life),
+		cmocka_unit_test(test_no_descriptor_left),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
