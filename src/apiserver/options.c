@@ -262,7 +262,7 @@ static void body(void *arg)
 	s->stopping = true;
 	if (s->o.shutdown_delay_ms)
 		log_and_free(fiber_sleep(s->o.shutdown_delay_ms), "shutdown delay");
-	http_server_stop(s->http, 5000);
+	http_server_stop(s->http, 1500);
 	store_close(s->store);
 	log_info("stopped");
 }
