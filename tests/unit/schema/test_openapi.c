@@ -140,9 +140,31 @@ static void custom_resources(void **state)
 	assert_non_null(jv_at(&v2, "paths", "/version/", NULL));
 }
 
+/* gnostic's messages, byte for byte on a small document. */
+static void v2_protobuf(void **state)
+{
+	static const char want[] =
+		"\x0a\x03" "2.0" "\x12\x06\x0a\x01" "T" "\x12\x01" "1"
+		/* paths: {2: {1: "/a", 2: {2: get}}} */
+		"\x42\x1c\x12\x1a\x0a\x02" "/a" "\x12\x14\x12\x12\x2a\x01" "x" "\x4a\x0d\x0a\x0b\x0a\x03" "200" "\x12\x04\x0a\x02\x0a\x00"
+		/* definitions: {1: {1: "D", 2: schema}}, an extension as YAML */
+		"\x4a\x1c\x0a\x1a\x0a\x01" "D" "\x12\x15\xb2\x01\x03\x0a\x01" "s" "\xfa\x01\x0c\x0a\x03" "x-y" "\x12\x05\x12\x03[]\n";
+	buf_cleanup struct buf b = {0};
+
+	assert_ok(openapi_v2_to_proto(STR("{\"swagger\":\"2.0\",\"info\":{\"title\":\"T\",\"version\":\"1\"},\"paths\":{\"/a\":{\"get\":"
+					  "{\"operationId\":\"x\",\"responses\":{\"200\":{\"description\":\"\"}}}}},\"definitions\":{\"D\":{\"type\":"
+					  "\"s\",\"x-y\":[]}}}"), &b));
+	assert_int_equal(b.n, sizeof want - 1);
+	assert_memory_equal(b.p, want, b.n);
+	error_cleanup struct error *e = openapi_v2_to_proto(STR("{"), &b);
+
+	assert_non_null(e);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(v3_documents), cmocka_unit_test(v3_details), cmocka_unit_test(custom_resources)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(v3_documents), cmocka_unit_test(v3_details), cmocka_unit_test(custom_resources),
+					   cmocka_unit_test(v2_protobuf)};
 
 	return cmocka_run_group_tests_name("openapi", tests, NULL, NULL);
 }
