@@ -123,7 +123,7 @@ struct str selector_format(struct arena *a, const struct selector *s)
 				buf_putc(&b, ',');
 			for (size_t c = 0; s->fields && c < r->values[k].n; c++) {
 				/* Field values escape what separates terms. */
-				if (strchr("\\,=", r->values[k].p[c]))
+				if (r->values[k].p[c] && strchr("\\,=", r->values[k].p[c]))
 					buf_putc(&b, '\\');
 				buf_putc(&b, r->values[k].p[c]);
 			}

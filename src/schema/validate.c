@@ -89,10 +89,22 @@ static void add(struct field_errors *e, enum field_error_type type, const struct
 		buf_puts(&b, ": ");
 		buf_str(&b, detail);
 	}
+	struct str field = field_path_format(e->arena, p);
+
+	/* The generic rules and a kind's own may both find what is missing: once is enough, the longer text wins. */
+	for (uint32_t i = 0; (type == FIELD_ERROR_REQUIRED || type == FIELD_ERROR_NOT_SUPPORTED) && i < e->list.n; i++) {
+		struct field_error *f = &e->list.v[i];
+
+		if (f->type != type || !str_eq(f->field, field))
+			continue;
+		if (b.n > f->body.n)
+			f->body = arena_str(e->arena, buf_view(&b));
+		return;
+	}
 	struct field_error *f = arena_push(e->arena, &e->list);
 
 	f->type = type;
-	f->field = field_path_format(e->arena, p);
+	f->field = field;
 	f->body = arena_str(e->arena, buf_view(&b));
 }
 
@@ -212,6 +224,94 @@ struct error *field_errors_status(const struct field_errors *e, struct str group
 		error_add_cause(s, kinds[f->type].reason, arena_strz(e->arena, f->field), "%.*s", STR_ARG(f->body));
 	}
 	return s;
+}
+
+/* ---- generic validation ---- */
+
+/* Required in JSON, yet "" is a value: a header's, a kernel parameter's, the API server's own audience. */
+static bool may_be_empty(const struct schema_type *t, struct str name)
+{
+	return (t == &core_v1_http_header_type && str_eqz(name, "value")) || (t == &core_v1_sysctl_type && str_eqz(name, "value")) ||
+	       (t == &storage_v1_token_request_type && str_eqz(name, "audience")) || t == &core_v1_node_system_info_type;
+}
+
+#define WALK_MAX 64
+
+static void check_string(struct field_errors *e, const struct schema_field *f, struct str s, const struct field_path *p)
+{
+	const struct schema_enum *en = f->info->enum_;
+
+	if (f->kind != FIELD_STRING || !s.n)
+		return;
+	if (en && en->closed) {
+		bool known = false;
+
+		for (uint32_t i = 0; i < en->n && !known; i++)
+			known = str_eq(en->values[i], s);
+		if (!known)
+			field_not_supported(e, p, s, en->values, en->n);
+	}
+	if (f->info->max_length >= 0 && s.n > (size_t)f->info->max_length)
+		field_too_long(e, p, f->info->max_length);
+}
+
+static void walk(struct field_errors *e, const struct schema_type *t, const char *obj, const struct field_path *at, int depth);
+
+static void walk_value(struct field_errors *e, const struct schema_field *f, const char *v, const struct field_path *p, int depth)
+{
+	if (f->kind == FIELD_MESSAGE)
+		walk(e, f->type, v, p, depth + 1);
+	else if (f->kind == FIELD_STRING)
+		check_string(e, f, *(const struct str *)(const void *)v, p);
+}
+
+static void walk(struct field_errors *e, const struct schema_type *t, const char *obj, const struct field_path *at, int depth)
+{
+	if (depth > WALK_MAX || e->list.n >= FIELD_ERRORS_MAX || t == &meta_v1_object_meta_type || t->json != SCHEMA_OBJECT ||
+	    t == &apiextensions_v1_json_schema_props_type) /* CRD schemas have a validation of their own */
+		return;
+	for (uint16_t i = 0; i < t->n_fields; i++) {
+		const struct schema_field *f = &t->fields[i];
+		const char *v = obj + f->offset;
+		const struct {
+			const char *v;
+			uint32_t n, cap;
+		} *list = (const void *)v;
+		const struct field_path p = {at, f->name, -1, false};
+
+		if (f->flags & FIELD_TYPEMETA || (!at && t->top && str_eqz(f->name, "status")))
+			continue;
+		switch ((enum field_card)f->card) {
+		case CARD_ONE:
+			if (f->kind == FIELD_STRING && (f->flags & FIELD_REQUIRED) && !((const struct str *)(const void *)v)->n &&
+			    !may_be_empty(t, f->name))
+				field_required(e, &p, "");
+			walk_value(e, f, v, &p, depth);
+			break;
+		case CARD_PTR:
+			v = *(const char *const *)(const void *)v;
+			if (v)
+				walk_value(e, f, v, &p, depth);
+			else if (f->flags & FIELD_REQUIRED)
+				field_required(e, &p, "");
+			break;
+		case CARD_LIST:
+			for (uint32_t k = 0; k < list->n; k++)
+				walk_value(e, f, list->v + (size_t)k * f->elem_size, FIELD_INDEX(&p, k), depth);
+			break;
+		case CARD_MAP:
+			for (uint32_t k = 0; k < list->n; k++) {
+				const char *pair = list->v + (size_t)k * f->elem_size;
+
+				walk_value(e, f, pair + f->value_offset, FIELD_KEY(&p, *(const struct str *)(const void *)pair), depth);
+			}
+		}
+	}
+}
+
+void validate_object(struct field_errors *e, const struct schema_type *t, const void *obj, const struct field_path *at)
+{
+	walk(e, t, obj, at, 0);
 }
 
 /* ---- labels, annotations, selectors ---- */

@@ -65,7 +65,11 @@ void field_too_many(struct field_errors *e, const struct field_path *p, int64_t 
 struct error *field_errors_status(const struct field_errors *e, struct str group, struct str kind, struct str name);
 
 /* ---- generic validation over the tables ---- */
-/* Required members, enum values, lengths, duplicate keys of map and set lists; recursive. Paths start at `at` (NULL: the object). */
+/*
+ * Required strings and pointers, closed enums, lengths; recursive. metadata and
+ * status are not looked at: the one has rules of its own, the other is written
+ * by components. Paths start at `at` (NULL: the object).
+ */
 void validate_object(struct field_errors *e, const struct schema_type *t, const void *obj, const struct field_path *at);
 
 /*

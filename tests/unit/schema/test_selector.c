@@ -1,5 +1,6 @@
 #include "../test.h"
 
+#include "schema/codec.h"
 #include "schema/selector.h"
 #include "schema/validate.h"
 
@@ -245,12 +246,54 @@ static void field_error_lists(void **state)
 	error_free(s);
 }
 
+static void objects(void **state)
+{
+	static const struct {
+		const struct schema_type *t;
+		const char *in, *errors;
+	} cases[] = {
+		{&core_v1_pod_type,
+		 "{\"spec\":{\"restartPolicy\":\"Often\",\"containers\":[{\"name\":\"a\",\"imagePullPolicy\":\"Never\",\"env\":[{}],"
+		 "\"livenessProbe\":{\"httpGet\":{\"port\":1,\"httpHeaders\":[{\"name\":\"x\",\"value\":\"\"}]}}},{}],\"volumes\":[{\"name\":\"v\","
+		 "\"nfs\":{\"server\":\"s\"}}]},\"status\":{\"phase\":\"Odd\",\"conditions\":[{}]}}",
+		 "spec.volumes[0].nfs.path: Required value;spec.containers[0].env[0].name: Required value;spec.containers[1].name: Required value;"
+		 "spec.restartPolicy: Unsupported value: \"Often\": supported values: \"Always\", \"Never\", \"OnFailure\";"},
+		{&apps_v1_deployment_type, "{\"spec\":{\"template\":{\"metadata\":{\"ownerReferences\":[{}]}}}}", "spec.selector: Required value;"},
+		{&core_v1_namespace_type, "{\"spec\":{\"finalizers\":[\"example.com/x\"]}}", ""},
+		{&core_v1_persistent_volume_claim_type, "{\"spec\":{\"accessModes\":[\"ReadWriteOnce\",\"All\"]}}",
+		 "spec.accessModes[1]: Unsupported value: \"All\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", "
+		 "\"ReadWriteOncePod\";"},
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		arena_cleanup struct arena a = {0};
+		struct field_errors e = {.arena = &a};
+		buf_cleanup struct buf b = {0};
+		void *obj = arena_alloc(&a, cases[i].t->size);
+
+		assert_ok(json_decode(&a, cases[i].t, str_from(cases[i].in), NULL, obj));
+		validate_object(&e, cases[i].t, obj, NULL);
+		for (uint32_t k = 0; k < e.list.n; k++)
+			buf_printf(&b, "%.*s: %.*s;", STR_ARG(e.list.v[k].field), STR_ARG(e.list.v[k].body));
+		assert_string_equal(buf_z(&b), cases[i].errors);
+	}
+	/* A kind's own words for what the generic rules found too. */
+	arena_cleanup struct arena a = {0};
+	struct field_errors e = {.arena = &a};
+
+	field_required(&e, FIELD_ROOT("spec"), "");
+	field_required(&e, FIELD_ROOT("spec"), "must be given");
+	field_required(&e, FIELD_ROOT("spec"), "");
+	assert_int_equal(e.list.n, 1);
+	assert_str(e.list.v[0].body, "Required value: must be given");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(label_selectors), cmocka_unit_test(label_selector_errors),
 		cmocka_unit_test(label_selector_objects), cmocka_unit_test(field_selectors),
-		cmocka_unit_test(names), cmocka_unit_test(field_error_lists),
+		cmocka_unit_test(names), cmocka_unit_test(field_error_lists), cmocka_unit_test(objects),
 	};
 
 	return cmocka_run_group_tests_name("selector", tests, NULL, NULL);
