@@ -1,5 +1,7 @@
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
@@ -44,11 +46,48 @@ void random_bytes(void *p, size_t n)
 	}
 }
 
+/*
+ * Identifiers are made often and are small: they come from a pool that is filled with one call. What was given out is wiped,
+ * and a forked child begins with an empty one.
+ */
+static atomic_uint forks;
+static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
+
+static void forked(void)
+{
+	atomic_fetch_add(&forks, 1);
+}
+
+static void watch_forks(void)
+{
+	if (pthread_atfork(NULL, NULL, forked) != 0)
+		die_oom();
+}
+
+static void pooled(void *p, size_t n)
+{
+	static _Thread_local unsigned char pool[512];
+	static _Thread_local size_t left;
+	static _Thread_local unsigned filled_at;
+
+	pthread_once(&forks_once, watch_forks);
+	unsigned now = atomic_load(&forks);
+
+	if (left < n || filled_at != now) {
+		random_bytes(pool, sizeof pool);
+		left = sizeof pool;
+		filled_at = now;
+	}
+	left -= n;
+	memcpy(p, pool + left, n);
+	explicit_bzero(pool + left, n);
+}
+
 uint64_t random_u64(void)
 {
 	uint64_t v;
 
-	random_bytes(&v, sizeof v);
+	pooled(&v, sizeof v);
 	return v;
 }
 
@@ -58,7 +97,7 @@ void random_uuid(char out[37])
 	unsigned char b[16];
 	char *p = out;
 
-	random_bytes(b, sizeof b);
+	pooled(b, sizeof b);
 	b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
 	b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
 	for (int i = 0; i < 16; i++) {

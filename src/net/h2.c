@@ -27,8 +27,10 @@
 #define CLIENT_CONN_WINDOW (16 << 20)
 #define WRITE_STALL_MS 120000         /* a peer that takes nothing for so long is gone */
 #define CLOSE_FLUSH_MS 5000
-#define RESET_BURST 1000              /* resets and other churn by the peer: this many, */
-#define RESET_PER_SECOND 100          /* refilled so fast */
+#define TOKENS 10000                  /* what frames that cost us work may cost at once, */
+#define TOKENS_PER_SECOND 2000        /* and for ever */
+#define COST_RESET 10                 /* a stream opened and reset, settings, nonsense */
+#define COST_PING 1                   /* gRPC clients measure with pings: one a call is normal */
 #define PING_AFTER_MS 30000           /* client: silence after which the server is asked for a sign of life, */
 #define PING_WAIT_MS 15000            /* and given up */
 #define SPARE_STREAMS 64
@@ -59,7 +61,7 @@ struct h2 {
 	int64_t tokens, tokens_at;
 	unsigned refs;          /* client: pool and requests */
 	bool goaway;            /* client: no new requests */
-	bool ping_sent;
+	bool ping, ping_sent;   /* client: asks a silent server for a sign of life */
 };
 
 struct h2s {
@@ -718,15 +720,16 @@ static void handler_fiber(void *arg)
 }
 
 /* The peer's churn costs tokens; an endless supply of it ends the connection. */
-static bool churn(struct h2 *c)
+static bool churn(struct h2 *c, int cost)
 {
 	int64_t now = now_ms();
 
-	c->tokens += (now - c->tokens_at) * RESET_PER_SECOND / 1000;
-	if (c->tokens > RESET_BURST)
-		c->tokens = RESET_BURST;
+	c->tokens += (now - c->tokens_at) * TOKENS_PER_SECOND / 1000;
+	if (c->tokens > TOKENS)
+		c->tokens = TOKENS;
 	c->tokens_at = now;
-	return --c->tokens >= 0;
+	c->tokens -= cost;
+	return c->tokens >= 0;
 }
 
 static int on_frame_server(nghttp2_session *ng, const nghttp2_frame *f, void *user)
@@ -777,7 +780,7 @@ static int on_frame_server(nghttp2_session *ng, const nghttp2_frame *f, void *us
 	case NGHTTP2_PRIORITY:
 	case NGHTTP2_PING:
 	case NGHTTP2_SETTINGS:
-		if (!churn(c))
+		if (!churn(c, f->hd.type == NGHTTP2_PING ? COST_PING : COST_RESET))
 			return NGHTTP2_ERR_CALLBACK_FAILURE;
 		break;
 	default:
@@ -792,7 +795,7 @@ static void set_callbacks(nghttp2_session_callbacks *cb, bool server);
 
 static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int code, void *user)
 {
-	return churn(user) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+	return churn(user, COST_RESET) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 static struct h2 *h2_new(struct stream *s, struct conn *conn)
@@ -806,7 +809,7 @@ static struct h2 *h2_new(struct stream *s, struct conn *conn)
 	c->conn = conn;
 	c->server = server;
 	c->tls = stream_is_tls(s);
-	c->tokens = RESET_BURST;
+	c->tokens = TOKENS;
 	c->tokens_at = now_ms();
 	if (!callbacks[server]) {
 		if (nghttp2_session_callbacks_new(&callbacks[server]) != 0)
@@ -863,7 +866,7 @@ static void read_loop(struct h2 *c, int64_t idle_ms)
 	size_t n;
 
 	while (!finished(c)) {
-		int64_t t = deadline_push(c->server ? idle_ms : c->ping_sent ? PING_WAIT_MS : PING_AFTER_MS);
+		int64_t t = deadline_push(c->server ? idle_ms : !c->ping ? -1 : c->ping_sent ? PING_WAIT_MS : PING_AFTER_MS);
 		struct error *e = stream_read(c->s, scratch, SCRATCH, &n);
 
 		deadline_pop(t);
@@ -1084,10 +1087,11 @@ static void client_fiber(void *arg)
 	h2_unref(c);
 }
 
-struct h2 *h2_client_new(struct stream *s)
+struct h2 *h2_client_new(struct stream *s, bool ping)
 {
 	struct h2 *c = h2_new(s, NULL);
 
+	c->ping = ping;
 	c->refs = 2; /* the caller and the connection's fiber */
 	fiber_spawn("http2 client", client_fiber, c);
 	return c;

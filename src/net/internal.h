@@ -142,8 +142,8 @@ static inline size_t bq_len(const struct bytes_queue *q)
 void h2_serve(struct conn *c, struct rbuf *in);
 
 struct h2;
-/* Client: takes s over and starts the connection's fiber. */
-struct h2 *h2_client_new(struct stream *s);
+/* Client: takes s over and starts the connection's fiber. ping: asks a silent server for a sign of life while requests run. */
+struct h2 *h2_client_new(struct stream *s, bool ping);
 bool h2_usable(struct h2 *c);  /* takes new requests */
 void h2_ref(struct h2 *c);
 void h2_unref(struct h2 *c);   /* the last one closes the connection */

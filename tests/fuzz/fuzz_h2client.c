@@ -6,7 +6,7 @@
 static void run(void *arg)
 {
 	struct fuzz_input *in = arg;
-	struct h2 *c = h2_client_new(memory_stream(in->p, in->n));
+	struct h2 *c = h2_client_new(memory_stream(in->p, in->n), true);
 	struct h2_request rq = {.method = "GET", .scheme = "http", .authority = STR("a"), .target = STR("/")};
 	struct arena a = {0};
 	struct http_response r;

@@ -499,6 +499,22 @@ static void test_random(void **state)
 	assert_non_null(strchr("89ab", a[19]));
 	assert_true(a[8] == '-' && a[13] == '-' && a[18] == '-' && a[23] == '-');
 	assert_true(random_u64() != random_u64());
+	/* A forked child must not draw what its parent draws. */
+	int fd[2];
+	uint64_t theirs = 0;
+
+	assert_int_equal(pipe(fd), 0);
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		theirs = random_u64();
+		_exit(write(fd[1], &theirs, sizeof theirs) == sizeof theirs ? 0 : 1);
+	}
+	assert_int_equal(read(fd[0], &theirs, sizeof theirs), sizeof theirs);
+	assert_true(theirs != random_u64());
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(fd[0]);
+	close(fd[1]);
 }
 
 /* ---- many, and deep ---- */
