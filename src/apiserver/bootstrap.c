@@ -624,6 +624,7 @@ struct error *bootstrap_run(struct apiserver *s)
 	TRY(aggregator_register_local(s));
 	s->bootstrapped[HOOK_APISERVICES] = true;
 	s->bootstrapped[HOOK_CRDS] = true;
+	aggregate_roles_start(s);
 	return NULL;
 }
 

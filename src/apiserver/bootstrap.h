@@ -12,7 +12,9 @@ extern const char bootstrap_policy[]; /* bootstrap_policy.c says its form */
 
 /* The rules of one default ClusterRole. */
 void bootstrap_policy_rules(struct arena *a, struct str name, struct rbac_v1_policy_rule **rules, uint32_t *n);
-/* Everything, in order; then keeps the kubernetes endpoints and the identity lease alive on a fiber. */
+/* Everything, in order. */
 struct error *bootstrap_run(struct apiserver *s);
+/* aggregate_roles.c: keeps the rules of aggregated ClusterRoles, on a fiber. */
+void aggregate_roles_start(struct apiserver *s);
 
 #endif

@@ -323,22 +323,30 @@ static void check(struct apiserver *s, struct remote *r)
 	r->available = v.ok;
 }
 
+static void register_custom(struct apiserver *s);
+
 static void checker(void *arg)
 {
 	struct apiserver *s = arg;
 	int64_t round = 0;
+	uint64_t epoch = 0;
 
 	for (;;) {
-		struct error *e = fiber_sleep(2000);
+		struct error *e = fiber_sleep(1000);
 
 		if (e) {
 			error_free(e);
 			return;
 		}
 		sync(s);
+		crds_sync(s);
+		if (s->ready && epoch != s->resources_epoch) {
+			epoch = s->resources_epoch;
+			register_custom(s);
+		}
 		round++;
 		for (size_t i = 0; i < s->aggregator->n; i++)
-			if (!s->aggregator->list[i]->available || !s->aggregator->list[i]->resources.n || round % 15 == 0)
+			if (!s->aggregator->list[i]->available || !s->aggregator->list[i]->resources.n || round % 30 == 0)
 				check(s, s->aggregator->list[i]);
 	}
 }
@@ -382,6 +390,69 @@ static const struct {
 	{"flowcontrol.apiserver.k8s.io", "v1", 16100, 21},
 	{"resource.k8s.io", "v1", 15900, 20},
 };
+
+/* One APIService for each served group-version of custom resources, gone with it. */
+static void register_custom(struct apiserver *s)
+{
+	struct resource *res = resource_any(s, STR("apiregistration.k8s.io"), STR("apiservices")), *r;
+	struct arena a arena_cleanup = {0};
+	struct map want = {0};
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *en;
+	struct error *e;
+
+	for (size_t i = 0; (r = crd_resource_at(s, i)) != NULL; i++) {
+		struct str name = arena_printf(&a, "%.*s.%.*s", STR_ARG(r->api->version), STR_ARG(r->api->group));
+		struct apiregistration_v1_api_service *o;
+		struct verdict v = {.ok = true, .reason = STR("Local"), .message = STR("Local APIServices are always available")};
+		struct request rq;
+		struct write_result w;
+
+		map_set(&want, name, r);
+		if (cache_peek(res->st->cache, STR_NULL, name))
+			continue;
+		o = arena_new(&a, struct apiregistration_v1_api_service);
+		o->metadata.name = name;
+		str_map_set(&a, API_MAP(&o->metadata.labels), STR("kube-aggregator.kubernetes.io/automanaged"), STR("true"));
+		o->spec.group = arena_str(&a, r->api->group);
+		o->spec.version = arena_str(&a, r->api->version);
+		o->spec.group_priority_minimum = 1000;
+		o->spec.version_priority = 100;
+		request_internal(&rq, s, &a, res, STR_NULL);
+		e = registry_create(&rq, o, &w);
+		if (!e) {
+			block_unref(w.json);
+			set_status(s, &a, name, &v);
+		}
+		log_and_free(e, "APIService %.*s", STR_ARG(name));
+	}
+	e = cache_snapshot(res->st->cache, CACHE_CONSISTENT, 0, &snap);
+	if (e) {
+		log_and_free(e, "APIServices");
+		map_free(&want);
+		return;
+	}
+	cache_iter_init(&it, res->st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((en = cache_iter_next(&it)) != NULL) {
+		struct str_pair labels[255];
+		struct str_map m = {labels, (uint32_t)cache_entry_labels(en, labels), 0};
+		struct request rq;
+		struct meta_v1_delete_options o = {0};
+		struct write_result w;
+
+		if (!str_eqz(str_map_get(&m, STR("kube-aggregator.kubernetes.io/automanaged")), "true") ||
+		    map_has(&want, cache_entry_name(en)))
+			continue;
+		request_internal(&rq, s, &a, res, STR_NULL);
+		e = registry_delete(&rq, STR_NULL, arena_str(&a, cache_entry_name(en)), &o, &w);
+		if (error_is(e, 404, NULL))
+			error_clear(&e);
+		log_and_free(e, "APIService");
+	}
+	cache_snap_free(snap);
+	map_free(&want);
+}
 
 struct error *aggregator_register_local(struct apiserver *s)
 {

@@ -255,10 +255,22 @@ FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .ret
 FACTS(validatingwebhooks, "admissionregistration.k8s.io", "validatingwebhookconfigurations", .generation = true,
       .no_unconditional_update = true);
 FACTS(mutatingwebhooks, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", .generation = true, .no_unconditional_update = true);
-FACTS(vaps, "admissionregistration.k8s.io", "validatingadmissionpolicies", .generation = true, .no_unconditional_update = true);
-FACTS(vapbs, "admissionregistration.k8s.io", "validatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true);
-FACTS(maps, "admissionregistration.k8s.io", "mutatingadmissionpolicies", .generation = true, .no_unconditional_update = true);
-FACTS(mapbs, "admissionregistration.k8s.io", "mutatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true);
+/* Policies need CEL, which is not built: whoever writes one is told. */
+static void policy_warn(struct request *rq, const void *obj, const void *old)
+{
+	(void)obj;
+	(void)old;
+	request_warn(rq, "%.*s is kept but not enforced by this server", STR_ARG(rq->res->api->kind));
+}
+
+FACTS(vaps, "admissionregistration.k8s.io", "validatingadmissionpolicies", .generation = true, .no_unconditional_update = true,
+      .warn = policy_warn);
+FACTS(vapbs, "admissionregistration.k8s.io", "validatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true,
+      .warn = policy_warn);
+FACTS(maps, "admissionregistration.k8s.io", "mutatingadmissionpolicies", .generation = true, .no_unconditional_update = true,
+      .warn = policy_warn);
+FACTS(mapbs, "admissionregistration.k8s.io", "mutatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true,
+      .warn = policy_warn);
 FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .generation = true);
 FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .generation = true);
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .name_check = validate_path_segment);
