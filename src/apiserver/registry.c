@@ -174,17 +174,6 @@ static struct str generated_name(struct arena *a, struct str base)
 	return arena_printf(a, "%.*s%s", STR_ARG(str_sub(base, 0, GENERATE_BASE_MAX)), suffix);
 }
 
-/* The tables' own checks, of everything but status: that is written by those who know. */
-static void validate_by_table(struct request *rq, const void *obj, struct field_errors *fe)
-{
-	const struct schema_type *t = rq->res->st->type;
-	void *copy = arena_alloc(rq->a, t->size);
-
-	memcpy(copy, obj, t->size);
-	object_field_zero(t, copy, "status");
-	validate_object(fe, t, copy, NULL);
-}
-
 static struct error *validate_create(struct request *rq, void *obj)
 {
 	struct storage *st = rq->res->st;
@@ -195,7 +184,7 @@ static struct error *validate_create(struct request *rq, void *obj)
 	if (rq->res->crd)
 		custom_validate(rq, obj, NULL, &fe);
 	else
-		validate_by_table(rq, obj, &fe);
+		validate_object(&fe, st->type, obj, NULL);
 	if (sg && sg->validate)
 		sg->validate(rq, obj, &fe);
 	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, meta_of(st, obj)->name));
@@ -418,7 +407,7 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	if (rq->res->crd)
 		custom_validate(rq, obj, old, &fe);
 	else if (is_main(sub))
-		validate_by_table(rq, obj, &fe);
+		validate_object(&fe, st->type, obj, NULL);
 	if (is_main(sub) && sg && sg->validate_update)
 		sg->validate_update(rq, obj, old, &fe);
 	else if (is_main(sub) && sg && sg->validate)

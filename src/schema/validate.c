@@ -190,6 +190,15 @@ void field_too_many(struct field_errors *e, const struct field_path *p, int64_t 
 	    arena_printf(e->arena, "must have at most %lld item%s", (long long)max, max == 1 ? "" : "s"));
 }
 
+/* The tables and the rules of a kind may find the same thing. */
+static bool said_before(const struct field_errors *e, uint32_t i)
+{
+	for (uint32_t k = 0; k < i; k++)
+		if (str_eq(e->list.v[k].field, e->list.v[i].field) && str_eq(e->list.v[k].body, e->list.v[i].body))
+			return true;
+	return false;
+}
+
 struct error *field_errors_status(const struct field_errors *e, struct str group, struct str kind, struct str name)
 {
 	if (!e->list.n)
@@ -199,11 +208,8 @@ struct error *field_errors_status(const struct field_errors *e, struct str group
 
 	for (uint32_t i = 0; i < e->list.n; i++) {
 		const struct field_error *f = &e->list.v[i];
-		bool seen = false;
 
-		for (uint32_t k = 0; k < i && !seen; k++)
-			seen = str_eq(e->list.v[k].field, f->field) && str_eq(e->list.v[k].body, f->body);
-		if (seen)
+		if (said_before(e, i))
 			continue;
 		if (shown++)
 			buf_puts(&text, ", ");
@@ -221,6 +227,8 @@ struct error *field_errors_status(const struct field_errors *e, struct str group
 	for (uint32_t i = 0; i < e->list.n; i++) {
 		const struct field_error *f = &e->list.v[i];
 
+		if (said_before(e, i))
+			continue;
 		error_add_cause(s, kinds[f->type].reason, arena_strz(e->arena, f->field), "%.*s", STR_ARG(f->body));
 	}
 	return s;
