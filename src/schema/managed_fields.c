@@ -17,6 +17,8 @@ struct manager { /* one entry of metadata.managedFields */
 	bool applied;
 	struct str time; /* RFC 3339, empty: none */
 	const struct field_set *set;
+	struct str raw;  /* FieldsV1 of raw_set, as it was read */
+	const struct field_set *raw_set;
 	bool self;       /* the write under way, before it is joined with its entry */
 };
 
@@ -81,21 +83,30 @@ static struct error *decode_entry(struct arena *a, const struct jv *v, uint32_t 
 	buf_cleanup struct buf b = {0};
 
 	jv_encode(&b, fields);
-	return field_set_parse(a, arena_str(a, buf_view(&b)), &m->set);
+	m->raw = arena_str(a, buf_view(&b));
+	TRY(field_set_parse(a, m->raw, &m->set));
+	m->raw_set = m->set;
+	return NULL;
+}
+
+static void add_manager(struct arena *a, struct managers *out, const struct manager *m)
+{
+	struct manager *old = find_manager(out, m);
+
+	if (old)
+		*old = *m;
+	else
+		*arena_push(a, out) = *m;
 }
 
 static struct error *decode(struct arena *a, const struct jv *list, struct managers *out)
 {
 	*out = (struct managers){0};
 	for (uint32_t i = 0; list && list->kind == JV_ARRAY && i < list->n; i++) {
-		struct manager m, *old;
+		struct manager m;
 
 		TRY(decode_entry(a, &list->items[i], i, &m));
-		old = find_manager(out, &m);
-		if (old)
-			*old = m;
-		else
-			*arena_push(a, out) = m;
+		add_manager(a, out, &m);
 	}
 	return NULL;
 }
@@ -113,6 +124,17 @@ static int order(const void *x, const void *y)
 	return str_cmp(a->subresource, b->subresource);
 }
 
+/* FieldsV1 of an entry: as it was when nothing changed. */
+static struct str fields_text(struct arena *a, const struct manager *m)
+{
+	buf_cleanup struct buf b = {0};
+
+	if (m->raw.n && m->set == m->raw_set)
+		return m->raw;
+	field_set_encode(&b, m->set);
+	return arena_str(a, buf_view(&b));
+}
+
 static struct jv encode(struct arena *a, struct managers *m)
 {
 	struct jv list = jv_array();
@@ -122,7 +144,6 @@ static struct jv encode(struct arena *a, struct managers *m)
 	for (uint32_t i = 0; i < m->n; i++) {
 		const struct manager *e = &m->v[i];
 		struct jv o = jv_object(), fields;
-		buf_cleanup struct buf b = {0};
 
 		if (e->name.n)
 			jv_set(a, &o, STR("manager"), jv_string(e->name));
@@ -131,9 +152,8 @@ static struct jv encode(struct arena *a, struct managers *m)
 		if (e->time.n)
 			jv_set(a, &o, STR("time"), jv_string(e->time));
 		jv_set(a, &o, STR("fieldsType"), jv_string(STR("FieldsV1")));
-		field_set_encode(&b, e->set);
 		/* Well-formed by construction, and no deeper than the object. */
-		struct error *err = jv_parse(a, arena_str(a, buf_view(&b)), NULL, &fields);
+		struct error *err = jv_parse(a, fields_text(a, e), NULL, &fields);
 
 		if (err) {
 			error_free(err);
@@ -559,29 +579,6 @@ static bool reset_by_client(const struct jv *list)
 	return true;
 }
 
-/* Which entries an update starts from: the client's, or live's where it sent none or broken ones. */
-static void decode_live_or_new(struct arena *a, const struct managed_fields_request *req, const struct jv *live,
-			       const struct jv *obj, struct managers *out)
-{
-	const struct jv *sent = managed_of(obj);
-	struct error *e = NULL;
-
-	*out = (struct managers){0};
-	if (!req->subresource.n) {
-		if (reset_by_client(sent))
-			return;
-		e = decode(a, sent, out);
-		if (!e && out->n)
-			return;
-		error_free(e); /* as upstream: what cannot be read is as if it had not been sent */
-	}
-	e = decode(a, managed_of(live), out);
-	if (e) {
-		error_free(e);
-		*out = (struct managers){0};
-	}
-}
-
 /* The same entries but for their times. */
 static bool same_entries(struct arena *a, struct managers *x, struct managers *y)
 {
@@ -623,28 +620,66 @@ static bool equal_but_version(struct arena *a, const struct jv *x, const struct 
 	return true;
 }
 
+/*
+ * The entries after a write, from those the client sent (or live's, before a
+ * subresource's write) and what changed. live and obj are without
+ * managedFields; live may be NULL. *out is empty where nothing is tracked.
+ */
+static struct error *update_entries(struct arena *a, const struct managed_fields_request *req, const struct jv *live,
+				    const struct jv *obj, struct managers *before, struct managers *out)
+{
+	struct work w = work_of(a, req);
+	struct jv empty;
+
+	/* Objects from before there was tracking stay untracked until someone applies. */
+	if (!out->n && live)
+		return NULL;
+	if (!live)
+		empty = empty_object(a, req, obj);
+	TRY(update(&w, live ? live : &empty, obj, out, manager_name(req)));
+	cap_updaters(a, out);
+	if (live && same_entries(a, out, before) && equal_but_version(a, live, obj))
+		*out = *before; /* nothing but a time would change */
+	return NULL;
+}
+
+/*
+ * Which entries an update starts from: the client's, or live's where it sent
+ * none or broken ones, or for a subresource.
+ */
+static void start_entries(struct arena *a, const struct managed_fields_request *req, bool reset, struct error *sent_error,
+			  const struct managers *sent, const struct managers *before, struct managers *out)
+{
+	const struct managers *from = before;
+
+	if (!req->subresource.n && (reset || (!sent_error && sent->n)))
+		from = sent;
+	error_free(sent_error); /* as upstream: what cannot be read is as if it had not been sent */
+	*out = (struct managers){0};
+	for (uint32_t i = 0; i < from->n && !(reset && from == sent); i++)
+		*arena_push(a, out) = from->v[i];
+}
+
 struct error *managed_fields_update(struct arena *a, const struct managed_fields_request *req, const struct jv *live,
 				    struct jv *obj)
 {
-	struct work w = work_of(a, req);
-	struct managers m, before;
-	struct jv old;
-
-	decode_live_or_new(a, req, live, obj, &m);
-	*obj = without_managed(a, obj);
-	/* Objects from before there was tracking stay untracked until someone applies. */
-	if (!m.n && live)
-		return NULL;
-	old = live ? without_managed(a, live) : empty_object(a, req, obj);
-	TRY(update(&w, &old, obj, &m, manager_name(req)));
-	cap_updaters(a, &m);
-	struct error *e = live ? decode(a, managed_of(live), &before) : NULL;
+	struct managers sent, before, m;
+	struct jv old = {0};
+	struct error *e = decode(a, managed_of(live), &before);
+	bool reset = reset_by_client(managed_of(obj));
 
 	if (e) {
 		error_free(e);
-	} else if (live && same_entries(a, &m, &before) && equal_but_version(a, &old, obj)) {
-		m = before; /* nothing but a time would change */
+		before = (struct managers){0};
 	}
+	e = reset ? NULL : decode(a, managed_of(obj), &sent);
+	if (reset || e)
+		sent = (struct managers){0};
+	start_entries(a, req, reset, e, &sent, &before, &m);
+	*obj = without_managed(a, obj);
+	if (live)
+		old = without_managed(a, live);
+	TRY(update_entries(a, req, live ? &old : NULL, obj, &before, &m));
 	set_managed(a, obj, &m);
 	return NULL;
 }
@@ -913,31 +948,103 @@ struct error *managed_fields_apply(struct arena *a, const struct managed_fields_
 
 /* ---- typed objects ---- */
 
+typedef __typeof__(((struct meta_v1_object_meta *)0)->managed_fields) entry_list;
+
+static struct error *decode_typed(struct arena *a, const entry_list *list, struct managers *out)
+{
+	*out = (struct managers){0};
+	for (uint32_t i = 0; i < list->n; i++) {
+		const struct meta_v1_managed_fields_entry *e = &list->v[i];
+		struct manager m = {
+			.name = e->manager,
+			.api_version = e->api_version,
+			.subresource = e->subresource,
+			.applied = str_eqz(e->operation, "Apply"),
+			.time = e->time && e->time->set ? time_format(a, *e->time, false) : STR_NULL,
+		};
+
+		if ((!m.applied && !str_eqz(e->operation, "Update")) || !m.api_version.n || !str_eqz(e->fields_type, "FieldsV1"))
+			return error_status(422, "Invalid", "managed fields entry %u is not valid", i);
+		if (e->fields_v1 && e->fields_v1->n) {
+			TRY(field_set_parse(a, *e->fields_v1, &m.set));
+			m.raw = *e->fields_v1;
+			m.raw_set = m.set;
+		}
+		add_manager(a, out, &m);
+	}
+	return NULL;
+}
+
+static void encode_typed(struct arena *a, struct managers *m, entry_list *out)
+{
+	memset(out, 0, sizeof *out);
+	if (m->n)
+		qsort(m->v, m->n, sizeof *m->v, order);
+	for (uint32_t i = 0; i < m->n; i++) {
+		const struct manager *from = &m->v[i];
+		struct meta_v1_managed_fields_entry *e = arena_push(a, out);
+		struct api_time t;
+
+		e->manager = from->name;
+		e->operation = from->applied ? STR("Apply") : STR("Update");
+		e->api_version = from->api_version;
+		if (from->time.n && time_parse(from->time, &t)) {
+			e->time = arena_new(a, struct api_time);
+			*e->time = t;
+		}
+		e->fields_type = STR("FieldsV1");
+		e->fields_v1 = arena_new(a, struct str);
+		*e->fields_v1 = fields_text(a, from);
+		e->subresource = from->subresource;
+	}
+}
+
+/* One entry with nothing in it, or none at all where the list itself was sent. */
+static bool typed_reset(const entry_list *list)
+{
+	const struct meta_v1_managed_fields_entry *e = list->v;
+
+	if (list->n != 1)
+		return list->v && !list->n;
+	return !e->manager.n && !e->operation.n && !e->api_version.n && !e->time && !e->fields_type.n && !e->fields_v1 &&
+	       !e->subresource.n;
+}
+
+/* The tree of an object without its managedFields. */
+static void bare_tree(struct arena *a, const struct schema_type *t, const void *obj, struct jv *out)
+{
+	void *bare = arena_alloc(a, t->size);
+
+	memcpy(bare, obj, t->size);
+	memset(&object_meta(t, bare)->managed_fields, 0, sizeof(entry_list));
+	jv_from_object(a, t, bare, out);
+}
+
 struct error *managed_fields_update_object(struct arena *a, const struct managed_fields_request *req, const void *live,
 					   void *obj)
 {
 	const struct schema_type *t = req->shape.type;
-	struct meta_v1_object_meta *meta = object_meta(t, obj);
-	struct jv l, o, encoded;
+	entry_list *list = &object_meta(t, obj)->managed_fields;
+	struct managers sent = {0}, before = {0}, m;
+	bool reset = typed_reset(list);
+	struct jv l, o;
+	struct error *e = live ? decode_typed(a, &object_meta(t, (void *)(uintptr_t)live)->managed_fields, &before) : NULL;
 
-	jv_from_object(a, t, obj, &o);
-	/* An empty list is left out of JSON, but means a reset. */
-	if (meta->managed_fields.v && !meta->managed_fields.n)
-		jv_set(a, jv_sub(a, &o, STR("metadata")), STR("managedFields"), jv_array());
-	if (live)
-		jv_from_object(a, t, live, &l);
-	TRY(managed_fields_update(a, req, live ? &l : NULL, &o));
-	memset(&meta->managed_fields, 0, sizeof meta->managed_fields);
-	encoded = jv_object();
-	if (!managed_of(&o))
+	if (e) {
+		error_free(e);
+		before = (struct managers){0};
+	}
+	e = reset ? NULL : decode_typed(a, list, &sent);
+	start_entries(a, req, reset, e, &sent, &before, &m);
+	if (!m.n && live) {
+		memset(list, 0, sizeof *list);
 		return NULL;
-	jv_set(a, &encoded, STR("managedFields"), *managed_of(&o));
-	struct meta_v1_object_meta *only = arena_new(a, struct meta_v1_object_meta);
-
-	TRY(jv_to_object(a, &meta_v1_object_meta_type, &encoded, NULL, only));
-	meta->managed_fields.v = only->managed_fields.v;
-	meta->managed_fields.n = only->managed_fields.n;
-	meta->managed_fields.cap = only->managed_fields.cap;
+	}
+	bare_tree(a, t, obj, &o);
+	if (live)
+		bare_tree(a, t, live, &l);
+	TRY(update_entries(a, req, live ? &l : NULL, &o, &before, &m));
+	encode_typed(a, &m, list);
 	return NULL;
 }
 
