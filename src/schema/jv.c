@@ -563,6 +563,18 @@ static struct error *string_scan(struct parser *p, bool *plain)
 {
 	*plain = true;
 	while (p->p < p->end) {
+		/* Eight bytes at a time while none is special: control, quote, backslash or not ASCII. */
+		for (uint64_t w; p->end - p->p >= 8; p->p += 8) {
+			const uint64_t ones = 0x0101010101010101ull, high = ones << 7;
+
+			memcpy(&w, p->p, 8);
+			uint64_t quote = w ^ ones * '"', slash = w ^ ones * '\\';
+
+			if ((w | (w - ones * 0x20) | (quote - ones) | (slash - ones)) & high)
+				break;
+		}
+		if (p->p >= p->end)
+			break;
 		unsigned char c = (unsigned char)*p->p;
 
 		if (c == '"')

@@ -434,18 +434,19 @@ static struct error *conflict_error(struct arena *a, struct conflicts *c)
 
 /* ---- steps of every write ---- */
 
-static const struct field_set *stripped_fields(struct arena *a)
-{
-	static const char *const paths[] = {
-		"apiVersion",	"kind",		    "metadata.name",	     "metadata.namespace",     "metadata.creationTimestamp",
-		"metadata.selfLink", "metadata.uid", "metadata.clusterName", "metadata.generation", "metadata.managedFields",
-		"metadata.resourceVersion", NULL,
-	};
-	struct field_set top = {0};
-
-	fs_push(a, &top, pe_field(STR("metadata")), true, NULL);
-	return field_set_union(a, set_of_paths(a, paths), fs_keep(a, &top));
-}
+#define MEMBER(lit) {{PE_FIELD, {.kind = JV_STRING, .n = sizeof(lit) - 1, .p = (lit)}}, true, NULL}
+static struct fs_node stripped_metadata[] = { /* sorted */
+	MEMBER("clusterName"), MEMBER("creationTimestamp"), MEMBER("generation"), MEMBER("managedFields"), MEMBER("name"),
+	MEMBER("namespace"), MEMBER("resourceVersion"), MEMBER("selfLink"), MEMBER("uid"),
+};
+static const struct field_set stripped_metadata_set = {stripped_metadata, sizeof stripped_metadata / sizeof *stripped_metadata, 0};
+static struct fs_node stripped_nodes[] = {
+	MEMBER("apiVersion"), MEMBER("kind"),
+	{{PE_FIELD, {.kind = JV_STRING, .n = 8, .p = "metadata"}}, true, &stripped_metadata_set},
+};
+#undef MEMBER
+/* What nobody owns. */
+static const struct field_set stripped_fields = {stripped_nodes, 3, 0};
 
 static struct str now_text(const struct work *w)
 {
@@ -464,7 +465,7 @@ static struct error *update(const struct work *w, const struct jv *old, const st
 	remove_empty(m);
 	const struct field_set *set = filter(w, field_set_union(w->a, c.modified, c.added));
 
-	set = field_set_difference(w->a, set, stripped_fields(w->a));
+	set = field_set_difference(w->a, set, &stripped_fields);
 	if (field_set_empty(set))
 		return NULL;
 	key = (struct manager){.name = name, .api_version = w->req->api_version, .subresource = w->req->subresource};
@@ -816,7 +817,7 @@ static struct error *apply_once(const struct work *w, const struct jv *live, con
 	remove_empty(m);
 	mine = find_manager(m, &self);
 	if (mine) {
-		mine->set = field_set_difference(w->a, mine->set, stripped_fields(w->a));
+		mine->set = field_set_difference(w->a, mine->set, &stripped_fields);
 		if (field_set_empty(mine->set))
 			remove_manager(m, (uint32_t)(mine - m->v));
 	}
