@@ -1,4 +1,5 @@
 /* kubelet/hooks.c: what lifecycle handlers and probes do: exec, HTTP, TCP, gRPC, sleep. */
+#include <errno.h>
 #include "kubelet/internal.h"
 
 #include <stdio.h>

@@ -2,6 +2,7 @@
  * kubelet/images.c: images for containers: pull policy, credentials, backoff;
  * and the removal of unused images when the disk fills up.
  */
+#include <errno.h>
 #include "kubelet/internal.h"
 
 #include <stdlib.h>

@@ -913,7 +913,7 @@ static void finish(struct pod *p, struct arena *a, const struct core_v1_pod *pod
 	p->removed = true;
 }
 
-static void sync(struct pod *p)
+static void sync_pod(struct pod *p)
 {
 	arena_cleanup struct arena a = {0};
 	struct core_v1_pod *pod = NULL;
@@ -991,7 +991,7 @@ static void worker(void *arg)
 
 	while (p->dirty && !p->removed && !fiber_cancelled()) {
 		p->dirty = false;
-		sync(p);
+		sync_pod(p);
 	}
 	p->working = false;
 	pod_release(p);
