@@ -476,7 +476,7 @@ void status_update(struct pod *p, struct arena *a, const struct core_v1_pod *pod
 struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_status *s, bool terminal);
 /* The patch that brings `old` to `new`. Pure. */
 void status_patch(struct arena *a, struct str uid, const struct core_v1_pod_status *old, const struct core_v1_pod_status *new_, struct buf *out);
-struct api_time time_now(void);
+struct api_time kubelet_time_now(void);
 struct api_time time_from_ns(int64_t ns);
 
 /* ---- static_pods.c ---- */
@@ -511,7 +511,7 @@ struct log_entry {
 	struct str content; /* with its newline unless partial */
 };
 /* One line of the CRI log format (with its newline); false when it is none. */
-bool log_parse(struct str line, struct log_entry *out);
+bool pod_log_parse(struct str line, struct log_entry *out);
 struct log_opts {
 	bool follow, timestamps, has_tail, has_limit, want_out, want_err;
 	int64_t tail, limit;

@@ -17,7 +17,7 @@
 #define FOLLOW_POLL_MS 100
 #define ROTATE_PERIOD_MS 10000
 
-bool log_parse(struct str line, struct log_entry *out)
+bool pod_log_parse(struct str line, struct log_entry *out)
 {
 	struct str rest = line, stream, tags;
 
@@ -132,7 +132,7 @@ static struct error *entry(struct reader *r, struct str line)
 	struct log_entry en;
 	bool begins = !r->line_open;
 
-	if (!log_parse(line, &en))
+	if (!pod_log_parse(line, &en))
 		return NULL; /* not ours: a line cut by a crash */
 	if (r->o->since_ns && time_ns(en.time) < r->o->since_ns)
 		return NULL;
@@ -313,7 +313,7 @@ static void rotate(struct kubelet *k, struct str id, const char *path)
 	arena_cleanup struct arena a = {0};
 	struct cri_v1_reopen_container_log_request req = {.container_id = id};
 	struct cri_v1_reopen_container_log_response resp = {0};
-	struct str stamp = time_format(&a, time_now(), false), digits;
+	struct str stamp = time_format(&a, kubelet_time_now(), false), digits;
 	char *p = arena_alloc(&a, stamp.n + 1), *to;
 	size_t n = 0;
 	struct error *e;

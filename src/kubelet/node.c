@@ -269,8 +269,8 @@ static void add_condition(struct kubelet *k, struct arena *a, struct core_v1_nod
 	c->status = status ? STR("True") : STR("False");
 	c->reason = str_from(reason);
 	c->message = str_from(message);
-	c->last_heartbeat_time = time_now();
-	c->last_transition_time = time_now();
+	c->last_heartbeat_time = kubelet_time_now();
+	c->last_transition_time = kubelet_time_now();
 	for (uint32_t i = 0; old && i < old->conditions.n; i++)
 		if (str_eqz(old->conditions.v[i].type, type) && str_eq(old->conditions.v[i].status, c->status))
 			c->last_transition_time = old->conditions.v[i].last_transition_time;

@@ -60,7 +60,7 @@ static struct error *load(struct kubelet *k, const char *path, struct map *seen)
 	pod.metadata.name = arena_printf(&a, "%.*s-%s", STR_ARG(pod.metadata.name), k->c->node_name);
 	if (!pod.metadata.namespace.n)
 		pod.metadata.namespace = STR("default");
-	pod.metadata.creation_timestamp = time_now();
+	pod.metadata.creation_timestamp = kubelet_time_now();
 	pod.spec.node_name = str_from(k->c->node_name);
 	str_map_set(&a, API_MAP(&pod.metadata.annotations), STR("kubernetes.io/config.source"), STR("file"));
 	str_map_set(&a, API_MAP(&pod.metadata.annotations), STR("kubernetes.io/config.hash"), uid);

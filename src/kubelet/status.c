@@ -8,7 +8,7 @@ struct api_time time_from_ns(int64_t ns)
 	return (struct api_time){.s = ns / 1000000000, .ns = 0, .set = ns > 0};
 }
 
-struct api_time time_now(void)
+struct api_time kubelet_time_now(void)
 {
 	return time_from_ns(wall_ns());
 }
@@ -229,7 +229,7 @@ static void condition(struct arena *a, struct core_v1_pod_status *out, const str
 	c->reason = reason;
 	c->message = message;
 	c->observed_generation = pod->metadata.generation;
-	c->last_transition_time = was && str_eq(was->status, c->status) && was->last_transition_time.set ? was->last_transition_time : time_now();
+	c->last_transition_time = was && str_eq(was->status, c->status) && was->last_transition_time.set ? was->last_transition_time : kubelet_time_now();
 }
 
 static struct str name_list(struct arena *a, const char *what, const struct strings *names)
