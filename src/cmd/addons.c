@@ -11,11 +11,6 @@
 #define WAIT_MS (5 * 60 * 1000)
 #define RETRY_MS 50
 
-struct addon {
-	const struct api_resource *resource;
-	const char *ns, *name, *body; /* body: printf format with the arguments that render() gives */
-};
-
 static struct error *apply(struct client *k, struct cluster *c, const struct api_resource *r, const char *ns, const char *name,
 			   struct str body)
 {
@@ -25,20 +20,50 @@ static struct error *apply(struct client *k, struct cluster *c, const struct api
 	return error_wrap(e, "applying %.*s %s", STR_ARG(r->kind), name);
 }
 
+static struct error *bind_role(struct client *k, struct cluster *c, const char *binding, const char *cluster_role, const char *user)
+{
+	return apply(k, c, &rbac_v1_clusterrolebindings_resource, "", binding,
+		     arena_printf(c->a, "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRoleBinding\","
+					"\"metadata\":{\"name\":\"%s\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\","
+					"\"kind\":\"ClusterRole\",\"name\":\"%s\"},\"subjects\":[{\"kind\":\"User\","
+					"\"apiGroup\":\"rbac.authorization.k8s.io\",\"name\":\"%s\"}]}", binding, cluster_role, user));
+}
+
 static struct error *role(struct client *k, struct cluster *c, const char *name, const char *user, const char *rules)
 {
 	TRY(apply(k, c, &rbac_v1_clusterroles_resource, "", name,
 		  arena_printf(c->a, "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRole\","
 				     "\"metadata\":{\"name\":\"%s\"},\"rules\":[%s]}", name, rules)));
-	return apply(k, c, &rbac_v1_clusterrolebindings_resource, "", name,
-		     arena_printf(c->a, "{\"apiVersion\":\"rbac.authorization.k8s.io/v1\",\"kind\":\"ClusterRoleBinding\","
-					"\"metadata\":{\"name\":\"%s\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\","
-					"\"kind\":\"ClusterRole\",\"name\":\"%s\"},\"subjects\":[{\"kind\":\"User\","
-					"\"apiGroup\":\"rbac.authorization.k8s.io\",\"name\":\"%s\"}]}", name, name, user));
+	return bind_role(k, c, name, name, user);
+}
+
+/*
+ * Upstream's controller manager takes a service account for each controller. Skiff's uses one connection and one user, which
+ * therefore gets the roles of all of them.
+ */
+static struct error *bind_controllers(struct client *k, struct cluster *c)
+{
+	struct rbac_v1_cluster_role_list *list;
+	struct str ok;
+
+	/* Ready means that the default roles are there, all of them. */
+	TRY(client_raw(k, c->a, "GET", STR("/readyz"), NULL, STR_NULL, &ok));
+	TRY(client_list(k, c->a, &rbac_v1_clusterroles_resource, STR_NULL, NULL, (void **)&list));
+	for (uint32_t i = 0; i < list->items.n; i++) {
+		struct str name = list->items.v[i].metadata.name;
+
+		if (!str_has_prefix(name, STR("system:controller:")))
+			continue;
+		const char *binding = arena_printf(c->a, "skiff:%.*s", (int)(name.n - 7), name.p + 7).p;
+
+		TRY(bind_role(k, c, binding, arena_strz(c->a, name), "system:kube-controller-manager"));
+	}
+	return NULL;
 }
 
 static struct error *apply_all(struct client *k, struct cluster *c)
 {
+	TRY(bind_controllers(k, c));
 	TRY(role(k, c, "system:cluster-dns", "system:cluster-dns",
 		 "{\"apiGroups\":[\"\"],\"resources\":[\"services\",\"namespaces\",\"pods\",\"nodes\"],\"verbs\":[\"list\",\"watch\"]},"
 		 "{\"apiGroups\":[\"discovery.k8s.io\"],\"resources\":[\"endpointslices\"],\"verbs\":[\"list\",\"watch\"]}"));

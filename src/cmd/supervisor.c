@@ -118,7 +118,11 @@ _Noreturn static void child(struct cluster *c, struct component *p, bool foregro
 	while (p->argv[argc])
 		argc++;
 	optind = 0;
-	exit(p->main(argc, (char **)(void *)p->argv));
+	int code = p->main(argc, (char **)(void *)p->argv);
+
+	/* Not exit(3): destructors of libraries would wait for threads that only the parent had. */
+	fflush(NULL);
+	_exit(code);
 }
 
 static void start(struct cluster *c, struct component *p, bool foreground, const sigset_t *mask)

@@ -49,11 +49,7 @@ static struct error *run(struct kubelet *k)
 		TRY(client_new(&cfg, &k->client));
 		k->events = event_recorder_new(k->client, "kubelet", k->c->node_name);
 	}
-	struct str endpoint = str_from(k->c->cri_endpoint);
-
-	if (str_has_prefix(endpoint, STR("unix://")))
-		endpoint = str_sub(endpoint, 7, endpoint.n);
-	TRY(grpc_client_new(arena_strz(&k->c->arena, endpoint), &k->cri));
+	TRY(grpc_client_new(k->c->cri_endpoint, &k->cri));
 	TRY(node_host_ips(k));
 	TRY(cgroup_setup(k));
 	TRY(server_start(k, &server));
