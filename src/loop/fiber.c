@@ -637,6 +637,36 @@ void loop_offload(void (*fn)(void *arg), void *arg)
 		fiber_park(NEVER, true);
 }
 
+/* Says which fiber needs a larger stack (or less recursion) before the fault takes its course. */
+static void on_fault(int sig, siginfo_t *si, void *context)
+{
+	const struct loop *l = loop_cur;
+	const struct fiber *f = l ? l->cur : NULL;
+	const char *at = si->si_addr;
+
+	if (f && f->stack && at < f->stack->base && at >= f->stack->base - STACK_GUARD) {
+		struct iovec v[3] = {{(void *)(uintptr_t)"stack overflow in fiber \"", 25}, {(void *)(uintptr_t)f->name, strlen(f->name)},
+				     {(void *)(uintptr_t)"\"\n", 2}};
+
+		if (writev(STDERR_FILENO, v, 3) < 0)
+			_exit(139);
+	}
+	signal(sig, SIG_DFL); /* the access is made again, and ends the process as it would have */
+}
+
+static void watch_faults(void)
+{
+	static _Thread_local char stack[16384];
+	struct sigaction was, sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	stack_t ss = {.ss_sp = stack, .ss_size = sizeof stack}, old;
+
+	/* Sanitizers have handlers and stacks of their own. */
+	if (sigaction(SIGSEGV, NULL, &was) < 0 || (was.sa_flags & SA_SIGINFO ? was.sa_sigaction != on_fault : was.sa_handler != SIG_DFL))
+		return;
+	if (sigaltstack(NULL, &old) == 0 && (old.ss_flags & SS_DISABLE) && sigaltstack(&ss, NULL) == 0)
+		sigaction(SIGSEGV, &sa, NULL);
+}
+
 static void run_ready(struct loop *l)
 {
 	/*
@@ -724,6 +754,7 @@ struct error *loop_run(fiber_fn *fn, void *arg)
 	}
 	/* Writing to a closed pipe is an error of that write, not the end of the process. */
 	signal(SIGPIPE, SIG_IGN);
+	watch_faults();
 	loop_cur = l;
 	struct fiber *first = fiber_make("main", fn, arg, true);
 
@@ -764,6 +795,11 @@ void loop_forked(void)
 	/* The epoll set is shared with the parent: only the descriptor is given up, never its contents. */
 	close(uv_backend_fd(&l->uv));
 	loop_cur = NULL;
+}
+
+size_t loop_fiber_room(void)
+{
+	return stack_room(&loop_cur->stacks);
 }
 
 void loop_stats(size_t *fibers, size_t *high_water)

@@ -103,6 +103,9 @@ void random_uuid(char out[37]);
 /* Suspends until one of the signals since the first call arrives; returns its number in *sig. The first call installs handlers. */
 struct error *signal_wait(const int *signals, size_t n, int *sig);
 
+/* How many more fibers this thread may have: some 29,000 in all where the kernel is older than 6.13 (vm.max_map_count), else
+ * a million. Starting one more aborts; servers refuse work before. */
+size_t loop_fiber_room(void);
 /* For /debug and /metrics: fibers alive, peak stack use in bytes since start. */
 void loop_stats(size_t *fibers, size_t *stack_high_water);
 

@@ -33,6 +33,8 @@
 #define SHIELDS_MAX 8
 
 /* ---- stacks (stack.c) ---- */
+/* Several pages: whatever the page size, and frames that would step over one. */
+#define STACK_GUARD ((size_t)65536)
 struct stack {
 	struct stack *next;              /* free list */
 	struct stack *all_next, *all_prev;
@@ -44,12 +46,14 @@ struct stack_pool {
 	struct stack *hot, *cold; /* hot: pages kept; cold: pages given back */
 	size_t n_hot, n_cold, low_hot;
 	struct stack *all;
+	size_t n_all;
 	size_t high_water; /* of stacks whose pages were given back already */
 };
 struct stack *stack_get(struct stack_pool *p);
 void stack_put(struct stack_pool *p, struct stack *s);
 /* Gives back what the last seconds did not need. */
 void stack_trim(struct stack_pool *p);
+size_t stack_room(const struct stack_pool *p); /* how many more there may be */
 size_t stack_high_water(struct stack_pool *p);
 void stack_pool_free(struct stack_pool *p);
 

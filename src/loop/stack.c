@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -12,7 +13,7 @@
 /* Sanitizers put red zones around every local. */
 #define STACK_SIZE ((size_t)FIBER_STACK * (LOOP_ASAN || LOOP_TSAN ? 4 : 1))
 #define PAGE ((size_t)4096)
-#define GUARD ((size_t)16384) /* one page with the largest page size we run on; also catches big frames */
+#define GUARD STACK_GUARD
 #define HOT_MAX 256u          /* free stacks that keep their pages under load */
 #define HOT_IDLE 4u           /* and at rest */
 #define COLD_MAX 1024u        /* free stacks that keep their address space */
@@ -47,8 +48,51 @@ static void stack_unmap(struct stack_pool *p, struct stack *s)
 		p->all = s->all_next;
 	if (s->all_next)
 		s->all_next->all_prev = s->all_prev;
+	p->n_all--;
 	munmap(s->base - GUARD, s->size + GUARD);
 	free(s);
+}
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
+#define MAPS_OTHERS 6000u      /* mappings left to everything that is not a stack */
+#define STACKS_MAX 1000000u
+
+/* Guards inside a mapping leave neighbouring stacks one mapping; older kernels need two a stack, of 65,530 that a process may have. */
+static int guard_kind; /* 0: not known yet, 1: inside, 2: mprotect */
+
+static bool guard(char *m)
+{
+	if (guard_kind != 2 && madvise(m, GUARD, MADV_GUARD_INSTALL) == 0) {
+		guard_kind = 1;
+		return true;
+	}
+	if (mprotect(m, GUARD, PROT_NONE) < 0)
+		return false;
+	guard_kind = 2;
+	return true;
+}
+
+size_t stack_room(const struct stack_pool *p)
+{
+	static size_t limit;
+	size_t max = STACKS_MAX;
+
+	if (guard_kind == 2) {
+		if (!limit) {
+			FILE *f = fopen("/proc/sys/vm/max_map_count", "re");
+			size_t maps = 65530;
+
+			if (f && fscanf(f, "%zu", &maps) != 1)
+				maps = 65530;
+			if (f)
+				fclose(f);
+			limit = maps > 2 * MAPS_OTHERS ? (maps - MAPS_OTHERS) / 2 : maps / 4;
+		}
+		max = limit < max ? limit : max;
+	}
+	return p->n_all < max ? max - p->n_all + p->n_hot + p->n_cold : p->n_hot + p->n_cold;
 }
 
 static struct stack *stack_map(struct stack_pool *p)
@@ -60,7 +104,7 @@ static struct stack *stack_map(struct stack_pool *p)
 		die_oom();
 	/* Huge pages would make every fiber cost 2 MiB. */
 	madvise(m, STACK_SIZE + GUARD, MADV_NOHUGEPAGE);
-	if (mprotect(m, GUARD, PROT_NONE) < 0)
+	if (!guard(m))
 		die_oom();
 	struct stack *s = xcalloc(1, sizeof *s);
 
@@ -70,6 +114,7 @@ static struct stack *stack_map(struct stack_pool *p)
 	if (p->all)
 		p->all->all_prev = s;
 	p->all = s;
+	p->n_all++;
 	return s;
 }
 

@@ -9,6 +9,7 @@
 #define MAX_HEADER_BYTES (1u << 20)
 #define HEADERS_MAX 1000u        /* fields of one message */
 #define SCRATCH (64u << 10)
+#define FIBERS_SPARE 1000u       /* left to others than servers */
 
 /* A thread's receive buffer. Streams fill what they are given only when they no longer wait, so many fibers may wait with it. */
 char *net_scratch(void);

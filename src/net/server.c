@@ -81,7 +81,7 @@ static void accept_fiber(void *arg)
 			error_free(fiber_sleep(100));
 			continue;
 		}
-		if (srv->n_conns >= srv->o.max_connections) {
+		if (srv->n_conns >= srv->o.max_connections || loop_fiber_room() < FIBERS_SPARE) {
 			stream_close(s);
 			continue;
 		}

@@ -525,7 +525,7 @@ struct many {
 	struct waitq q;
 	int up, done;
 	bool go;
-	size_t fibers, high, rss_kb, rss_after_kb;
+	size_t fibers, high, rss_kb, rss_after_kb, room;
 };
 
 static size_t rss_kb(void)
@@ -560,6 +560,7 @@ static void many_main(void *arg)
 	while (m->up < MANY)
 		fiber_yield();
 	loop_stats(&m->fibers, &m->high);
+	m->room = loop_fiber_room();
 	m->rss_kb = rss_kb();
 	m->go = true;
 	waitq_wake_all(&m->q);
@@ -583,6 +584,7 @@ static void test_10000_fibers(void **state)
 	assert_int_equal(m.done, MANY);
 	assert_int_equal(m.fibers, MANY + 1);
 	assert_true(m.high >= 4096);
+	assert_in_range(m.room, 10000, 1000000);
 	print_message("# 10,000 waiting fibers: %zu KiB, after their end %zu KiB, stacks at most %zu bytes deep\n",
 		      m.rss_kb - before, m.rss_after_kb > before ? m.rss_after_kb - before : 0, m.high);
 #if !defined(__SANITIZE_ADDRESS__)
@@ -624,6 +626,9 @@ static void test_high_water(void **state)
 
 static void test_overflow_is_caught(void **state)
 {
+	int fd[2];
+
+	assert_int_equal(pipe(fd), 0);
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -632,13 +637,20 @@ static void test_overflow_is_caught(void **state)
 
 		setrlimit(RLIMIT_CORE, &none);
 		signal(SIGSEGV, SIG_DFL);
-		close(2);
+		dup2(fd[1], 2);
 		error_free(loop_run(deep_fiber, &d));
 		_exit(0);
 	}
 	int status;
+	char said[4096] = "";
 
+	close(fd[1]);
+	assert_true(read(fd[0], said, sizeof said - 1) >= 0);
+	close(fd[0]);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	assert_string_equal(said, "stack overflow in fiber \"main\"\n");
+#endif
 	/* Killed by the guard page (or reported by a sanitizer), and nothing was overwritten silently. */
 	assert_true((WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) ||
 		    (WIFEXITED(status) && WEXITSTATUS(status) != 0));
