@@ -14,6 +14,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "apiserver/extend.h"
+#include "apiserver/flow.h"
 #include "apiserver/pipeline.h"
 #include "apiserver/server.h"
 
@@ -222,6 +223,7 @@ static struct error *start(struct apiserver *s)
 	TRY(admission_init(s, s->o.enable_admission, s->o.disable_admission));
 	TRY(authz_init(s));
 	TRY(audit_init(s));
+	TRY(flow_init(s));
 	TRY(kubelet_clients_init(s));
 	TRY(crds_init(s));
 	TRY(aggregator_init(s));

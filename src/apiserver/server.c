@@ -8,6 +8,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "apiserver/extend.h"
+#include "apiserver/flow.h"
 #include "apiserver/metrics.h"
 #include "apiserver/pipeline.h"
 #include "apiserver/server.h"
@@ -127,27 +128,21 @@ static struct error *dispatch_resource(struct request *rq)
 	return dispatch_verb(rq);
 }
 
-static struct error *limit_inflight(struct request *rq, int **counter)
+/* Counted for /metrics; flow.c decides who waits. */
+static int *count_inflight(struct request *rq)
 {
-	struct apiserver *s = rq->s;
-	bool mutating = is_mutating(rq);
-	int *c = mutating ? &s->inflight_mutating : &s->inflight;
-	int max = mutating ? s->o.max_mutating_inflight : s->o.max_requests_inflight;
+	int *c = is_mutating(rq) ? &rq->s->inflight_mutating : &rq->s->inflight;
 
-	*counter = NULL;
 	if (rq->long_running)
 		return NULL;
-	if (max > 0 && *c >= max && !user_in_group(rq->user, "system:masters"))
-		return err_too_many(1, "Too many requests, please try again later.");
 	++*c;
-	*counter = c;
-	return NULL;
+	return c;
 }
 
 static struct error *run(struct request *rq)
 {
 	struct apiserver *s = rq->s;
-	int *counter;
+	int *counter, *seat;
 	struct error *e;
 	bool handled = false;
 	int64_t deadline = 0, timeout = s->o.request_timeout_ms;
@@ -157,8 +152,13 @@ static struct error *run(struct request *rq)
 	TRY(impersonate(rq));
 	rq->long_running = is_long_running(rq);
 	audit_begin(rq);
-	TRY(authorize_request(rq));
-	TRY(limit_inflight(rq, &counter));
+	TRY(flow_begin(rq, &seat));
+	e = authorize_request(rq);
+	if (e) {
+		flow_end(seat);
+		return e;
+	}
+	counter = count_inflight(rq);
 	if (!rq->long_running) {
 		t = query_get(&rq->q, "timeout");
 		if (t.n) {
@@ -167,6 +167,7 @@ static struct error *run(struct request *rq)
 			if (!duration_parse(t, &ns)) {
 				if (counter)
 					--*counter;
+				flow_end(seat);
 				return err_bad_request("invalid timeout specified in the request URL");
 			}
 			if (ns > 0 && ns / 1000000 < timeout)
@@ -181,6 +182,7 @@ static struct error *run(struct request *rq)
 		deadline_pop(deadline);
 	if (counter)
 		--*counter;
+	flow_end(seat);
 	return e;
 }
 

@@ -1,0 +1,273 @@
+/* Flow schemas by precedence, priority levels by name, as the caches have them. */
+#include "apiserver/flow.h"
+
+struct level {
+	char *name, *uid;
+	bool exempt, seen;
+	int32_t shares;
+	int seats, used;         /* used is pointed to by running requests: levels are never freed */
+};
+struct schema {
+	struct flowcontrol_v1_flow_schema *obj;
+	struct level *level;
+};
+struct flow {
+	struct storage *schemas_st, *levels_st;
+	int64_t schemas_rev, levels_rev; /* of the caches when the index was made */
+	struct arena arena;
+	struct schema *v;
+	size_t n;
+	struct map levels;
+};
+static struct flow *flow;
+
+struct error *flow_init(struct apiserver *s)
+{
+	struct str g = STR("flowcontrol.apiserver.k8s.io");
+
+	flow = xcalloc(1, sizeof *flow);
+	flow->schemas_st = storage_find(s, g, STR("flowschemas"));
+	flow->levels_st = storage_find(s, g, STR("prioritylevelconfigurations"));
+	flow->schemas_rev = -1;
+	return NULL;
+}
+
+static int schema_cmp(const void *x, const void *y)
+{
+	const struct flowcontrol_v1_flow_schema *a = ((const struct schema *)x)->obj, *b = ((const struct schema *)y)->obj;
+
+	if (a->spec.matching_precedence != b->spec.matching_precedence)
+		return a->spec.matching_precedence < b->spec.matching_precedence ? -1 : 1;
+	return str_cmp(a->metadata.name, b->metadata.name);
+}
+
+/* The newest revision of anything in a cache: its own counter moves with the whole store, so the objects' are compared. */
+static int64_t newest(struct storage *st)
+{
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *e;
+	int64_t sum = 0;
+	struct error *err = cache_snapshot(st->cache, CACHE_ANY, 0, &snap);
+
+	if (err) {
+		error_free(err);
+		return -2;
+	}
+	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((e = cache_iter_next(&it)) != NULL)
+		sum = sum * 31 + e->rev;
+	cache_snap_free(snap);
+	return sum;
+}
+
+static void rebuild(struct apiserver *s)
+{
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *e;
+	struct str key;
+	void *v;
+	size_t i = 0;
+	int64_t total = 0, limit = s->o.max_requests_inflight + s->o.max_mutating_inflight;
+	LIST(struct schema) list = {0};
+	struct error *err;
+
+	arena_free(&flow->arena);
+	flow->v = NULL;
+	flow->n = 0;
+	while (map_next(&flow->levels, &i, &key, &v))
+		((struct level *)v)->seen = false;
+	err = cache_snapshot(flow->levels_st->cache, CACHE_ANY, 0, &snap);
+	if (err) {
+		log_and_free(err, "priority levels");
+		return;
+	}
+	cache_iter_init(&it, flow->levels_st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((e = cache_iter_next(&it)) != NULL) {
+		struct flowcontrol_v1_priority_level_configuration *p =
+			arena_new(&flow->arena, struct flowcontrol_v1_priority_level_configuration);
+		struct level *l = map_get(&flow->levels, cache_entry_name(e));
+
+		err = json_decode(&flow->arena, &flowcontrol_v1_priority_level_configuration_type, arena_str(&flow->arena, cache_entry_json(e)), NULL,
+				  p);
+		if (err) {
+			log_and_free(err, "priority level");
+			continue;
+		}
+		if (!l) {
+			l = xcalloc(1, sizeof *l);
+			l->name = str_dupz(p->metadata.name);
+			map_set(&flow->levels, p->metadata.name, l);
+		}
+		free(l->uid);
+		l->uid = str_dupz(p->metadata.uid);
+		l->seen = true;
+		l->exempt = str_eqz(p->spec.type, "Exempt");
+		l->shares = p->spec.limited && p->spec.limited->nominal_concurrency_shares ? *p->spec.limited->nominal_concurrency_shares : 0;
+		total += l->exempt ? 0 : l->shares;
+	}
+	cache_snap_free(snap);
+	i = 0;
+	while (map_next(&flow->levels, &i, &key, &v)) {
+		struct level *l = v;
+
+		/* as upstream's nominal limit, rounded up */
+		l->seats = total ? (int)((limit * l->shares + total - 1) / total) : 0;
+	}
+	err = cache_snapshot(flow->schemas_st->cache, CACHE_ANY, 0, &snap);
+	if (err) {
+		log_and_free(err, "flow schemas");
+		return;
+	}
+	cache_iter_init(&it, flow->schemas_st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((e = cache_iter_next(&it)) != NULL) {
+		struct flowcontrol_v1_flow_schema *f = arena_new(&flow->arena, struct flowcontrol_v1_flow_schema);
+		struct level *l;
+		struct schema *sc;
+
+		err = json_decode(&flow->arena, &flowcontrol_v1_flow_schema_type, arena_str(&flow->arena, cache_entry_json(e)), NULL, f);
+		if (err) {
+			log_and_free(err, "flow schema");
+			continue;
+		}
+		l = map_get(&flow->levels, f->spec.priority_level_configuration.name);
+		if (!l || !l->seen)
+			continue;
+		sc = arena_push(&flow->arena, &list);
+		sc->obj = f;
+		sc->level = l;
+	}
+	cache_snap_free(snap);
+	qsort(list.v, list.n, sizeof *list.v, schema_cmp);
+	flow->v = list.v;
+	flow->n = list.n;
+}
+
+static bool has(const struct str *v, uint32_t n, struct str want)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (str_eqz(v[i], "*") || str_eq(v[i], want))
+			return true;
+	return false;
+}
+
+static bool subject_is(const struct flowcontrol_v1_subject *s, const struct user *u)
+{
+	if (s->user)
+		return str_eqz(s->user->name, "*") || str_eq(s->user->name, u->name);
+	if (s->group) {
+		if (str_eqz(s->group->name, "*"))
+			return true;
+		for (size_t i = 0; i < u->n_groups; i++)
+			if (str_eq(s->group->name, u->groups[i]))
+				return true;
+		return false;
+	}
+	if (s->service_account) {
+		struct str rest = u->name;
+
+		if (!str_has_prefix(rest, STR("system:serviceaccount:")))
+			return false;
+		rest = str_sub(rest, sizeof "system:serviceaccount:" - 1, rest.n);
+		return str_eq(str_cut(&rest, ':'), s->service_account->namespace) &&
+		       (str_eqz(s->service_account->name, "*") || str_eq(rest, s->service_account->name));
+	}
+	return false;
+}
+
+static bool rules_hold(const struct flowcontrol_v1_policy_rules_with_subjects *r, const struct request *rq)
+{
+	const struct request_info *i = &rq->info;
+	bool who = false;
+
+	for (uint32_t k = 0; k < r->subjects.n && !who; k++)
+		who = subject_is(&r->subjects.v[k], rq->user);
+	if (!who)
+		return false;
+	if (!i->resource_request) {
+		for (uint32_t k = 0; k < r->non_resource_rules.n; k++) {
+			const struct flowcontrol_v1_non_resource_policy_rule *n = &r->non_resource_rules.v[k];
+
+			if (!has(n->verbs.v, n->verbs.n, i->verb))
+				continue;
+			for (uint32_t j = 0; j < n->non_resource_urls.n; j++) {
+				struct str u = n->non_resource_urls.v[j];
+
+				if (str_eqz(u, "*") || str_eq(u, i->path) ||
+				    (u.n && u.p[u.n - 1] == '*' && str_has_prefix(i->path, str_sub(u, 0, u.n - 1))))
+					return true;
+			}
+		}
+		return false;
+	}
+	for (uint32_t k = 0; k < r->resource_rules.n; k++) {
+		const struct flowcontrol_v1_resource_policy_rule *p = &r->resource_rules.v[k];
+		char res[300];
+
+		if (i->ns.n ? !has(p->namespaces.v, p->namespaces.n, i->ns) : !p->cluster_scope)
+			continue;
+		if (!has(p->verbs.v, p->verbs.n, i->verb) || !has(p->api_groups.v, p->api_groups.n, i->group))
+			continue;
+		snprintf(res, sizeof res, i->subresource.n ? "%.*s/%.*s" : "%.*s%.*s", STR_ARG(i->resource), STR_ARG(i->subresource));
+		if (has(p->resources.v, p->resources.n, str_from(res)))
+			return true;
+	}
+	return false;
+}
+
+static const struct schema *classify(const struct request *rq)
+{
+	for (size_t k = 0; k < flow->n; k++)
+		for (uint32_t r = 0; r < flow->v[k].obj->spec.rules.n; r++)
+			if (rules_hold(&flow->v[k].obj->spec.rules.v[r], rq))
+				return &flow->v[k];
+	return NULL;
+}
+
+struct error *flow_begin(struct request *rq, int **seat)
+{
+	const struct schema *sc;
+	static int64_t checked;
+
+	*seat = NULL;
+	/* at most ten looks a second at some twenty objects */
+	if (now_ms() - checked >= 100 || flow->schemas_rev < 0) {
+		int64_t a = newest(flow->schemas_st), b = newest(flow->levels_st);
+
+		checked = now_ms();
+		if (a != flow->schemas_rev || b != flow->levels_rev) {
+			flow->schemas_rev = a;
+			flow->levels_rev = b;
+			rebuild(rq->s);
+		}
+	}
+	sc = classify(rq);
+	if (!sc)
+		return NULL;
+	http_set_header(rq->x, "x-kubernetes-pf-flowschema-uid", sc->obj->metadata.uid);
+	http_set_header(rq->x, "x-kubernetes-pf-prioritylevel-uid", str_from(sc->level->uid));
+	if (rq->long_running || sc->level->exempt)
+		return NULL;
+	/* seats of others are lent while there are any: only a full server refuses */
+	if (sc->level->used >= (sc->level->seats > 1 ? sc->level->seats : 1)) {
+		size_t it = 0;
+		struct str key;
+		void *v;
+		int used = 0;
+
+		while (map_next(&flow->levels, &it, &key, &v))
+			used += ((struct level *)v)->used;
+		if (used >= rq->s->o.max_requests_inflight + rq->s->o.max_mutating_inflight)
+			return err_too_many(1, "Too many requests, please try again later.");
+	}
+	sc->level->used++;
+	*seat = &sc->level->used;
+	return NULL;
+}
+
+void flow_end(int *seat)
+{
+	if (seat)
+		--*seat;
+}
