@@ -453,6 +453,14 @@ static struct str now_text(const struct work *w)
 	return w->req->now.set ? time_format(w->a, w->req->now, false) : STR_NULL;
 }
 
+/* Entries from before the schema changed. */
+static void reconcile(const struct work *w, struct managers *m)
+{
+	for (uint32_t i = 0; i < m->n; i++)
+		if (convertible(w, m->v[i].api_version) == CONVERT_SAME)
+			m->v[i].set = typed_reconcile(w->a, w->req->shape, m->v[i].set);
+}
+
 /* Changes become `name`'s; others lose them. */
 static struct error *update(const struct work *w, const struct jv *old, const struct jv *new, struct managers *m,
 			    struct str name)
@@ -461,6 +469,7 @@ static struct error *update(const struct work *w, const struct jv *old, const st
 	struct comparison c;
 	struct conflicts none = {0};
 
+	reconcile(w, m);
 	TRY(take_ownership(w, old, new, m, &self, true, &c, &none));
 	remove_empty(m);
 	const struct field_set *set = filter(w, field_set_union(w->a, c.modified, c.added));
@@ -797,6 +806,7 @@ static struct error *apply_once(const struct work *w, const struct jv *live, con
 		.subresource = w->req->subresource,
 		.applied = true,
 	};
+	reconcile(w, m);
 	struct manager *mine = find_manager(m, &self), last = {0};
 	bool had = mine != NULL;
 	struct comparison c;

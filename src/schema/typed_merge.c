@@ -753,3 +753,38 @@ const struct field_set *typed_named_fields(struct arena *a, struct shape shape, 
 	}
 	return fs_keep(a, &out);
 }
+
+/* ---- changes of the schema ---- */
+
+static bool atomic_kind(enum shape_kind k)
+{
+	return k == SHAPE_ATOMIC_MAP || k == SHAPE_ATOMIC_LIST;
+}
+
+const struct field_set *typed_reconcile(struct arena *a, struct shape shape, const struct field_set *s)
+{
+	enum shape_kind kind = shape_kind(shape);
+	struct field_set out = {0};
+	bool changed = false;
+
+	if (kind == SHAPE_UNTYPED)
+		return s;
+	for (uint32_t i = 0; s && i < s->n; i++) {
+		struct fs_node n = s->v[i];
+		struct shape child = {0};
+
+		if (n.child && n.pe.kind == PE_FIELD)
+			shape_member(shape, jv_str(&n.pe.value), &child);
+		else if (n.child)
+			child = shape_element(shape);
+		if (n.child && atomic_kind(shape_kind(child))) {
+			n.member = true;
+			n.child = NULL;
+		} else if (n.child) {
+			n.child = typed_reconcile(a, child, n.child);
+		}
+		changed |= n.child != s->v[i].child;
+		*arena_push(a, &out) = n;
+	}
+	return changed ? fs_keep(a, &out) : s;
+}

@@ -23,4 +23,7 @@ struct jv typed_remove(struct arena *a, struct shape shape, const struct jv *v, 
 /* The set with every named field on the way to a member as a member. */
 const struct field_set *typed_named_fields(struct arena *a, struct shape shape, const struct field_set *s);
 
+/* The set after its schema changed: what has become atomic is owned as a whole. The same pointer when nothing changes. */
+const struct field_set *typed_reconcile(struct arena *a, struct shape shape, const struct field_set *s);
+
 #endif

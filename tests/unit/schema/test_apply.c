@@ -434,12 +434,36 @@ static void custom(void **state)
 	run(shape, "a.b/v1", steps, sizeof steps / sizeof *steps);
 }
 
+/* A map that has become atomic: who owned members owns it whole. */
+static void schema_change(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	struct apiextensions_v1_json_schema_props schema = {0};
+	struct jv live = parse(&a, "{\"apiVersion\":\"a.b/v1\",\"kind\":\"Thing\",\"metadata\":{\"name\":\"x\",\"managedFields\":[{\"manager\":\"one\","
+				   "\"operation\":\"Apply\",\"apiVersion\":\"a.b/v1\",\"fieldsType\":\"FieldsV1\",\"fieldsV1\":{\"f:spec\":{\"f:m\":{\"f:a\":{}}}}}]},"
+				   "\"spec\":{\"m\":{\"a\":\"1\",\"b\":\"2\"}}}");
+	struct jv config = parse(&a, "{\"apiVersion\":\"a.b/v1\",\"kind\":\"Thing\",\"metadata\":{\"name\":\"x\"},\"spec\":{\"m\":{\"c\":\"3\"}}}"), out;
+	bool changed;
+
+	assert_ok(json_decode(&a, &apiextensions_v1_json_schema_props_type,
+			      STR("{\"type\":\"object\",\"properties\":{\"spec\":{\"type\":\"object\",\"properties\":{\"m\":{\"type\":\"object\","
+				  "\"x-kubernetes-map-type\":\"atomic\",\"additionalProperties\":{\"type\":\"string\"}}}}}}"), NULL, &schema));
+	struct managed_fields_request req = {
+		.shape = shape_of_crd(&schema), .api_version = STR("a.b/v1"), .manager = STR("two"), .now = {1700000000, 0, true}};
+	error_cleanup struct error *e = managed_fields_apply(&a, &req, &live, &config, false, &out, &changed);
+
+	assert_string_equal(error_message(e), "Apply failed with 1 conflict: conflict with \"one\": .spec.m");
+	assert_ok(managed_fields_apply(&a, &req, &live, &config, true, &out, &changed));
+	assert_string_equal(owners_of(&a, &out), "two Apply {\"f:spec\":{\"f:m\":{}}};");
+	assert_string_equal(text_of(&a, jv_get(&out, STR("spec"))), "{\"m\":{\"c\":\"3\"}}");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sets),		 cmocka_unit_test(set_of_objects), cmocka_unit_test(config_maps), cmocka_unit_test(lists),
 		cmocka_unit_test(deployments),	 cmocka_unit_test(last_applied),   cmocka_unit_test(many_updaters),
-		cmocka_unit_test(no_change),	 cmocka_unit_test(typed),	   cmocka_unit_test(custom),
+		cmocka_unit_test(no_change),	 cmocka_unit_test(typed), cmocka_unit_test(schema_change),	   cmocka_unit_test(custom),
 	};
 
 	return cmocka_run_group_tests_name("apply", tests, NULL, NULL);
