@@ -65,6 +65,7 @@ class Field:
     def __init__(self, where, number, name, type_text, attrs):
         self.where, self.number, self.name = where, int(number), name
         self.flags, self.values = [], {}
+        self.doc = ''
         self.typemeta = False
         for a in attrs:
             key, eq, value = a.partition('=')
@@ -109,6 +110,8 @@ def parse(path, groups):
         where = f'{path}:{n}'
         if line.lstrip().startswith('#') or not line.strip():
             continue
+        line, _, doc = line.partition(' -- ')  # types and fields: a sentence for `kubectl explain`
+        doc = doc.strip()
         indented = line[0] == '\t'
         # default= values keep their JSON quotes, so no shell splitting on field lines.
         words = shlex.split(line) if not line.startswith(('\t', 'type')) or line.startswith('\tcolumn ') else line.split()
@@ -126,6 +129,7 @@ def parse(path, groups):
                     group.closed.add(words[1])
             elif words[0] == 'type':
                 cur = Type(group, words[1], words[2:])
+                cur.doc = doc
                 if cur.name in group.types:
                     die(where, f'type {cur.name} is defined twice')
                 group.types[cur.name] = cur
@@ -148,6 +152,7 @@ def parse(path, groups):
                 if words[2] == 'map':
                     words[2:4] = ['map:' + words[3]]
                 cur.fields.append(Field(where, words[0], words[1], words[2], words[3:]))
+                cur.fields[-1].doc = doc
         elif res is not None:
             if words[0] == 'subresource':
                 i = words.index(':')
@@ -334,9 +339,8 @@ class Tables:
             f'STR_INIT({cstr(v.get("patchKey", ""))})', self.strs_array(keys), str(len(keys)),
             cstr(v['default']) if 'default' in v else 'NULL', self.enum(f.enum) if f.enum else 'NULL',
             v.get('minLength', '-1'), v.get('maxLength', '-1'), cstr(v['gate']) if 'gate' in v else 'NULL'])
-        fill = fill_of(f)
-        if fill:
-            text += f', {fill[0]}, {fill[1]}, STR_INIT({cstr(fill[2])})'
+        fill = fill_of(f) or ('SCHEMA_FILL_NONE', 0, '')
+        text += f', {fill[0]}, {fill[1]}, STR_INIT({cstr(fill[2])}), {cstr(f.doc) if f.doc else "NULL"}'
         if text not in self.infos:
             self.infos[text] = f'info_{len(self.infos)}'
             self.o.append(f'static const struct schema_field_info {self.infos[text]} = {{{text}}};')
@@ -417,7 +421,7 @@ class Tables:
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
                    f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {wire}, {always}, {"true" if t.has_defaults else "false"}, '
-                   f'{name + "_default" if t.defaults else "NULL"},', '};', '']
+                   f'{name + "_default" if t.defaults else "NULL"}, {cstr(t.doc) if t.doc else "NULL"},', '};', '']
 
     def resource(self, groups, g, r):
         name = f'{g.prefix}_{r["plural"]}'

@@ -249,6 +249,10 @@ static void field_schema(struct openapi_doc *d, const struct schema_field *f)
 		value_schema(d, f);
 		b->n -= !b->overflow; /* the closing brace, to add members */
 	}
+	if (f->info->doc) {
+		buf_puts(b, ",\"description\":");
+		jv_encode_string(b, str_from(f->info->doc));
+	}
 	default_value(d, f);
 	extensions(b, f);
 	buf_putc(b, '}');
@@ -341,6 +345,11 @@ static void type_definition(struct openapi_doc *d, const struct schema_type *t)
 		order[i] = &t->fields[i];
 	qsort(order, t->n_fields, sizeof *order, by_name);
 	buf_putc(b, '{');
+	if (t->doc) {
+		buf_puts(b, "\"description\":");
+		jv_encode_string(b, str_from(t->doc));
+		buf_putc(b, ',');
+	}
 	if (t->n_fields) {
 		buf_puts(b, "\"properties\":{");
 		for (uint16_t i = 0; i < t->n_fields; i++) {

@@ -84,6 +84,7 @@ struct schema_field_info { /* the cold part */
 	uint8_t fill;               /* enum schema_fill: fill= or default= */
 	int64_t fill_int;
 	struct str fill_str;
+	const char *doc;            /* for `kubectl explain`, or NULL */
 };
 
 struct schema_field {
@@ -146,6 +147,7 @@ struct schema_type {
 	uint64_t json_always;
 	bool has_defaults;          /* defaulting may change something in it or below it */
 	void (*defaults)(struct arena *a, void *obj); /* its conditional defaults, or NULL */
+	const char *doc;            /* for `kubectl explain`, or NULL */
 };
 
 /* Field by JSON name in the flattened view; NULL when unknown. O(n), length first. */
