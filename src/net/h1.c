@@ -11,6 +11,8 @@
 #define DRAIN_MAX (256u << 10)  /* of an unread body; a longer one ends the connection */
 #define DRAIN_MS 5000
 #define LINGER_MS 1000
+#define PIECE (256u << 10)
+#define STALL_MS 120000         /* without progress, either way */
 
 struct h1 {
 	struct xchg x; /* first */
@@ -27,13 +29,36 @@ static struct h1 *of(struct xchg *x)
 	return (struct h1 *)x;
 }
 
+/* In pieces, each of which must be taken in time: a peer that takes nothing is gone, a slow one is only slow. */
 static struct error *send_iov(struct h1 *h, struct iovec *iov, int n)
 {
-	struct error *e = stream_writev(h->c->s, iov, n);
+	while (n) {
+		struct iovec part, *v = iov;
+		size_t sum = 0;
+		int k = 0, m;
 
-	if (e)
-		h->broken = true;
-	return e;
+		while (k < n && iov[k].iov_len <= PIECE - sum)
+			sum += iov[k++].iov_len;
+		m = k;
+		if (!k) {
+			part = (struct iovec){iov->iov_base, PIECE};
+			iov->iov_base = (char *)iov->iov_base + PIECE;
+			iov->iov_len -= PIECE;
+			v = &part;
+			m = 1;
+		}
+		iov += k;
+		n -= k;
+		int64_t d = deadline_push(STALL_MS);
+		struct error *e = stream_writev(h->c->s, v, m);
+
+		deadline_pop(d);
+		if (e) {
+			h->broken = true;
+			return e;
+		}
+	}
+	return NULL;
 }
 
 /* ---- the answer's head ---- */
@@ -108,8 +133,10 @@ static struct error *h1x_body_read(struct xchg *x, void *p, size_t n, size_t *go
 		if (!h->x.started)
 			TRY(stream_write(h->c->s, "HTTP/1.1 100 Continue\r\n\r\n", 25));
 	}
+	int64_t d = deadline_push(STALL_MS);
 	struct error *e = h1_body_read(&h->body, h->in, p, n, got);
 
+	deadline_pop(d);
 	if (e) {
 		h->close = true;
 		h->bad_body = true;

@@ -25,7 +25,7 @@
 #define CONN_WINDOW (1 << 20)
 #define CLIENT_STREAM_WINDOW (4 << 20)
 #define CLIENT_CONN_WINDOW (16 << 20)
-#define WRITE_STALL_MS 120000         /* a peer that takes nothing for so long is gone */
+#define STALL_MS 120000               /* a peer that takes or sends nothing for so long, where it should, is gone */
 #define CLOSE_FLUSH_MS 5000
 #define TOKENS 10000                  /* what frames that cost us work may cost at once, */
 #define TOKENS_PER_SECOND 2000        /* and for ever */
@@ -265,7 +265,7 @@ static void flush_fiber(void *arg)
 		struct out *o = c->writing = c->out;
 
 		c->out = NULL;
-		int64_t t = deadline_push(WRITE_STALL_MS);
+		int64_t t = deadline_push(STALL_MS);
 		struct error *e = stream_writev(c->s, o->iov, o->niov);
 
 		deadline_pop(t);
@@ -387,7 +387,7 @@ static void src_release(struct h2s *s)
 	s->src = NULL;
 	s->nsrc = 0;
 	s->src_left = 0;
-	/* A write that holds them must end first: it does, or the connection breaks after WRITE_STALL_MS. */
+	/* A write that holds them must end first: it does, or the connection breaks after STALL_MS. */
 	fiber_shield_begin();
 	while (s->ext_gen > c->written && (c->flushing || (c->out && !c->broken)))
 		error_free(waitq_wait(&c->room));
@@ -438,7 +438,8 @@ static struct error *body_read(struct h2s *s, void *p, size_t n, size_t *got)
 			return NULL;
 		if (s->closed || c->broken)
 			return stream_ended(s);
-		TRY(waitq_wait(&s->wq));
+		/* A client that promises a body and sends nothing does not keep its handler. Answers may take any time: watches. */
+		TRY(c->server ? waitq_wait_ms(&s->wq, STALL_MS) : waitq_wait(&s->wq));
 	}
 	*got = s->body.n - s->body_off;
 	if (*got > n)
