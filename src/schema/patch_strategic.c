@@ -487,6 +487,28 @@ static struct error *check_order(const struct jv *patch, const struct jv *order,
 	return NULL;
 }
 
+/*
+ * The live order that merged items are compared with. Upstream's list keeps its
+ * length while it merges: what the patch adds takes the places of what it
+ * deleted. Results depend on it, so it is done alike.
+ */
+static struct jv live_order(struct arena *a, const struct jv *before, const struct jv *merged, const struct jv *patch,
+			    struct str key)
+{
+	struct jv out = jv_array();
+
+	for (uint32_t i = 0; i < before->n; i++)
+		if (position(merged, &before->items[i], key) >= 0)
+			jv_push(a, &out, before->items[i]);
+	for (uint32_t i = 0, kept = out.n; i < patch->n && out.n < before->n; i++) {
+		struct jv old = {.kind = JV_ARRAY, .n = kept, .items = out.items};
+
+		if (position(&old, &patch->items[i], key) < 0)
+			jv_push(a, &out, patch->items[i]);
+	}
+	return out;
+}
+
 /* One $setElementOrder/name: merges the list it speaks of and puts it in order. */
 static struct error *set_element_order(struct arena *a, struct shape shape, struct jv *original, struct jv *patch,
 				       struct str name, struct jv *order)
@@ -517,6 +539,8 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 		merged = *live;
 		if (change)
 			TRY(merge_list_field(a, list, &merged, change, false));
+		if (change && key.n)
+			before = live_order(a, &before, &merged, change, key);
 	}
 	TRY(check_elements(&before, change ? change : &none, &maps));
 	TRY(partition(a, &merged, order, maps ? key : STR_NULL, &in, &others));

@@ -338,6 +338,11 @@ static const struct smp_case {
 	{&core_v1_pod_type, PODS "[{\"name\":\"1\"}]}}",
 	 "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"1\"}],\"containers\":[{\"name\":\"2\"}]}}",
 	 "!422 The order in patch list:\n[map[name:2]]\n doesn't match $setElementOrder list:\n[map[name:1]]"},
+	/* what is added takes the place of what is deleted */
+	{&core_v1_pod_type, PODS "[{\"name\":\"1\"},{\"name\":\"2\"},{\"name\":\"4\"}]}}",
+	 "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"2\"},{\"name\":\"3\"}],\"containers\":[{\"name\":\"3\"},"
+	 "{\"$patch\":\"delete\",\"name\":\"1\"}]}}",
+	 PODS "[{\"name\":\"2\"},{\"name\":\"4\"},{\"name\":\"3\"}]}}"},
 	/* retainKeys */
 	{&apps_v1_deployment_type,
 	 "{\"spec\":{\"strategy\":{\"type\":\"RollingUpdate\",\"rollingUpdate\":{\"maxSurge\":1}}}}",
