@@ -96,6 +96,7 @@ static struct error *ensure(struct apiserver *s, struct arena *a, const char *gr
 	if (*existed)
 		return NULL;
 	request_internal(&rq, s, a, res, ns);
+	rq.nosync = true;
 	object_default(a, res->st->type, obj);
 	e = registry_create(&rq, obj, &r);
 	if (error_is(e, 409, "AlreadyExists")) {
@@ -125,6 +126,7 @@ static struct error *replace(struct apiserver *s, struct arena *a, const char *g
 	struct error *e;
 
 	request_internal(&rq, s, a, res, ns);
+	rq.nosync = true;
 	e = registry_update(&rq, ns, object_meta(res->st->type, obj)->name, &u, &r);
 	if (!e)
 		block_unref(r.json);
@@ -485,6 +487,7 @@ static struct error *service_cidr(struct apiserver *s)
 	cond->message = STR("Kubernetes default Service CIDR is ready");
 	cond->last_transition_time = time_now();
 	request_internal(&rq, s, &a, resource_any(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL);
+	rq.nosync = true;
 	u.ctx = now;
 	e = registry_update(&rq, STR_NULL, STR("kubernetes"), &u, &r);
 	if (!e)

@@ -277,6 +277,7 @@ static void set_status(struct apiserver *s, struct arena *a, struct str name, st
 	struct error *e;
 
 	request_internal(&rq, s, a, resource_any(s, STR("apiregistration.k8s.io"), STR("apiservices")), STR_NULL);
+	rq.nosync = true; /* found again by the next check */
 	e = registry_update(&rq, STR_NULL, name, &u, &r);
 	if (error_is(e, 404, NULL))
 		error_clear(&e);
@@ -476,6 +477,7 @@ struct error *aggregator_register_local(struct apiserver *s)
 		o->spec.group_priority_minimum = priorities[i].group_priority;
 		o->spec.version_priority = priorities[i].version_priority;
 		request_internal(&rq, s, &a, res, STR_NULL);
+		rq.nosync = true;
 		e = registry_create(&rq, o, &r);
 		if (error_is(e, 409, NULL))
 			error_clear(&e);

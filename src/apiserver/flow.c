@@ -41,13 +41,13 @@ static int schema_cmp(const void *x, const void *y)
 	return str_cmp(a->metadata.name, b->metadata.name);
 }
 
-/* The newest revision of anything in a cache: its own counter moves with the whole store, so the objects' are compared. */
-static int64_t newest(struct storage *st)
+/* A digest of the revisions of everything in a cache: its own counter moves with the whole store. */
+static int64_t digest(struct storage *st)
 {
 	struct cache_snap *snap;
 	struct cache_iter it;
 	const struct cache_entry *e;
-	int64_t sum = 0;
+	uint64_t sum = 0;
 	struct error *err = cache_snapshot(st->cache, CACHE_ANY, 0, &snap);
 
 	if (err) {
@@ -56,9 +56,9 @@ static int64_t newest(struct storage *st)
 	}
 	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
 	while ((e = cache_iter_next(&it)) != NULL)
-		sum = sum * 31 + e->rev;
+		sum = sum * 31 + (uint64_t)e->rev;
 	cache_snap_free(snap);
-	return sum;
+	return (int64_t)(sum >> 1);
 }
 
 static void rebuild(struct apiserver *s)
@@ -233,7 +233,7 @@ struct error *flow_begin(struct request *rq, int **seat)
 	*seat = NULL;
 	/* at most ten looks a second at some twenty objects */
 	if (now_ms() - checked >= 100 || flow->schemas_rev < 0) {
-		int64_t a = newest(flow->schemas_st), b = newest(flow->levels_st);
+		int64_t a = digest(flow->schemas_st), b = digest(flow->levels_st);
 
 		checked = now_ms();
 		if (a != flow->schemas_rev || b != flow->levels_rev) {

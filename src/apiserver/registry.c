@@ -252,8 +252,8 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		if (st->ttl_ms > 0)
 			e = event_lease(rq->s, st->ttl_ms, &lease);
 		if (!e)
-			e = cache_put(st->cache, st->namespaced ? ns : STR_NULL, m->name, 0, buf_view(&stored), buf_view(&json), lease, 0, &ok,
-				      &entry);
+			e = cache_put(st->cache, st->namespaced ? ns : STR_NULL, m->name, 0, buf_view(&stored), buf_view(&json), lease,
+				      rq->nosync ? CACHE_NOSYNC : 0, &ok, &entry);
 		if (!e && !ok) {
 			const struct cache_entry *now = entry;
 			bool deleting = now && str_contains(str_sub(cache_entry_json(now), 0, 4096), STR("\"deletionTimestamp\":"));
@@ -574,7 +574,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 				e = event_lease(rq->s, st->ttl_ms, &lease);
 			if (!e)
 				e = cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&json), lease,
-					      is_heartbeat(st, obj, old) ? CACHE_NOSYNC : 0, &ok, &written);
+					      rq->nosync || is_heartbeat(st, obj, old) ? CACHE_NOSYNC : 0, &ok, &written);
 		}
 		if (!u->sub && sg && sg->end_write)
 			sg->end_write(rq, deleting && ok ? NULL : obj, old, state, ok && !e);
