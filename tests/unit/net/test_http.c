@@ -86,6 +86,12 @@ static void handler(struct http_exchange *x, void *ctx)
 		waitq_wake_all(&s->q);
 		if (!e)
 			e = http_respond(x, 200, STR("slow"));
+	} else if (str_eqz(x->path, "/soon")) {
+		s->in_slow++;
+		waitq_wake_all(&s->q);
+		e = fiber_sleep(150);
+		if (!e)
+			e = http_respond(x, 200, str_of(big, BIG_N));
 	} else if (str_eqz(x->path, "/endless")) {
 		endless(x, s);
 		waitq_wake_all(&s->q);
@@ -799,6 +805,47 @@ static void test_life(void **state)
 	assert_ok(loop_run(life_main, NULL));
 }
 
+/* A server that stops lets running requests end, whole, and takes no others. */
+static void soon_request(void *arg)
+{
+	struct client *c = arg;
+	struct arena a = {0};
+	int status;
+	struct str b = get(c->c, &a, "/soon", &status);
+
+	CHECK(status == 200 && b.n == BIG_N && memcmp(b.p, big, BIG_N) == 0);
+	arena_free(&a);
+}
+
+static void drain_main(void *arg)
+{
+	for (enum kind k = H1; k < KINDS; k++) {
+		struct server s;
+		struct fiber *f[5];
+
+		start_kind(&s, k);
+		struct client c = client_kind(&s, k, NULL);
+
+		for (int i = 0; i < 5; i++)
+			f[i] = fiber_start("soon", soon_request, &c);
+		while (s.in_slow < 5)
+			OK(waitq_wait_ms(&s.q, 5000));
+		int64_t t = now_ms();
+
+		http_server_stop(s.srv, 5000);
+		CHECK(now_ms() - t >= 100 && now_ms() - t < 4000);
+		for (int i = 0; i < 5; i++)
+			fiber_join(f[i]);
+		tls_server_free(s.tls);
+		client_free(c);
+	}
+}
+
+static void test_drain(void **state)
+{
+	assert_ok(loop_run(drain_main, NULL));
+}
+
 /* Run last: all the connections above are closed again. */
 static void test_no_descriptor_left(void **state)
 {
@@ -869,6 +916,7 @@ int main(void)
 		cmocka_unit_test(test_certificates),
 		cmocka_unit_test(test_raw),
 		cmocka_unit_test(test_life),
+		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_no_descriptor_left),
 	};
 
