@@ -31,9 +31,9 @@
 #define TOKENS_PER_SECOND 2000        /* and for ever */
 #define COST_RESET 10                 /* a stream opened and reset, settings, nonsense */
 #define COST_PING 1                   /* gRPC clients measure with pings: one a call is normal */
-#define PING_AFTER_MS 30000           /* client: silence after which the server is asked for a sign of life, */
-#define PING_WAIT_MS 15000            /* and given up */
 #define SPARE_STREAMS 64
+
+int64_t h2_ping_after_ms = 30000, h2_ping_wait_ms = 15000;
 
 struct out {
 	char *p;           /* OUT_CAP bytes, from the thread's pool */
@@ -871,7 +871,7 @@ static void read_loop(struct h2 *c, int64_t idle_ms)
 	size_t n;
 
 	while (!finished(c)) {
-		int64_t t = deadline_push(c->server ? idle_ms : !c->ping ? -1 : c->ping_sent ? PING_WAIT_MS : PING_AFTER_MS);
+		int64_t t = deadline_push(c->server ? idle_ms : !c->ping ? -1 : c->ping_sent ? h2_ping_wait_ms : h2_ping_after_ms);
 		struct error *e = stream_read(c->s, scratch, SCRATCH, &n);
 
 		deadline_pop(t);

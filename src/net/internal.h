@@ -145,6 +145,8 @@ void h2_serve(struct conn *c, struct rbuf *in);
 struct h2;
 /* Client: takes s over and starts the connection's fiber. ping: asks a silent server for a sign of life while requests run. */
 struct h2 *h2_client_new(struct stream *s, bool ping);
+/* Silence after which a client asks, and after which it gives up; variables for tests only. */
+extern int64_t h2_ping_after_ms, h2_ping_wait_ms;
 bool h2_usable(struct h2 *c);  /* takes new requests */
 void h2_ref(struct h2 *c);
 void h2_unref(struct h2 *c);   /* the last one closes the connection */

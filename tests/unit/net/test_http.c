@@ -2,6 +2,8 @@
 
 #include <sys/socket.h>
 
+#include "net/internal.h"
+
 /* A server and clients of this room against each other, and raw bytes against the server. */
 
 static char dir[] = "/tmp/skiff-http-XXXXXX";
@@ -846,6 +848,75 @@ static void test_drain(void **state)
 	assert_ok(loop_run(drain_main, NULL));
 }
 
+/* A server that vanished without a word is found out by a ping; one that answers pings may take its time. */
+struct pinged {
+	struct stream *s;
+	bool answers;
+	int pings;
+};
+
+static void ping_fiber(void *arg)
+{
+	struct pinged *p = arg;
+	unsigned char h[24], body[1024];
+
+	OK(stream_read_full(p->s, h, 24)); /* the preface */
+	OK(stream_write(p->s, "\0\0\0\4\0\0\0\0\0", 9));
+	for (;;) {
+		struct error *e = stream_read_full(p->s, h, 9);
+
+		if (!e)
+			e = stream_read_full(p->s, body, (size_t)h[1] << 8 | h[2]);
+		if (e) {
+			error_free(e);
+			return;
+		}
+		if (h[3] != 6 || h[4])
+			continue;
+		p->pings++;
+		h[4] = 1;
+		if (p->answers) {
+			OK(stream_write(p->s, h, 9));
+			OK(stream_write(p->s, body, 8));
+		}
+	}
+}
+
+static void silent_main(void *arg)
+{
+	h2_ping_after_ms = 50;
+	h2_ping_wait_ms = 50;
+	for (int answers = 0; answers < 2; answers++) {
+		struct h2_request rq = {.method = "GET", .scheme = "http", .authority = STR("a"), .target = STR("/")};
+		struct arena a = {0};
+		struct http_response r;
+		int fd[2];
+		bool unsent;
+
+		CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, fd) == 0);
+		struct h2 *c = h2_client_new(fd_stream(fd[0]), true);
+		struct pinged p = {.s = fd_stream(fd[1]), .answers = answers};
+		struct fiber *f = fiber_start("pinged", ping_fiber, &p);
+		int64_t d = deadline_push(answers ? 400 : 5000);
+		struct error *e = h2_do(c, &a, &rq, &r, &unsent);
+
+		deadline_pop(d);
+		CHECK(is_sys(e, answers ? ETIMEDOUT : ECONNRESET));
+		CHECK(answers ? p.pings >= 3 : p.pings == 1);
+		h2_unref(c);
+		fiber_stop(f);
+		stream_close(p.s);
+		arena_free(&a);
+	}
+	h2_ping_after_ms = 30000;
+	h2_ping_wait_ms = 15000;
+}
+
+static void test_silent_server(void **state)
+{
+	assert_ok(loop_run(silent_main, NULL));
+}
+
 /* Run last: all the connections above are closed again. */
 static void test_no_descriptor_left(void **state)
 {
@@ -917,6 +988,7 @@ int main(void)
 		cmocka_unit_test(test_raw),
 		cmocka_unit_test(test_life),
 		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_silent_server),
 		cmocka_unit_test(test_no_descriptor_left),
 	};
 
