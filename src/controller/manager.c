@@ -24,6 +24,7 @@ static const struct {
 	{"endpoints-controller", "endpoint", endpoints_start, false},
 	{"endpointslice-controller", "endpointslice", endpointslice_start, false},
 	{"endpointslice-mirroring-controller", "endpointslicemirroring", endpointslicemirroring_start, false},
+	{"job-controller", "job", job_start, false},
 	{"node-ipam-controller", "nodeipam", node_ipam_start, false},
 	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
 	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
