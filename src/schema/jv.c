@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 
 /*
  * Items and members stand behind a hidden head: their room and, for objects
@@ -34,9 +35,30 @@ static void *elements_new(struct arena *a, uint32_t cap, size_t size)
 
 /* ---- objects ---- */
 
+/*
+ * First slot of a key. Multiplied by a secret of the process, so that nobody
+ * can choose keys that all meet in one place.
+ */
+static uint32_t slot_of(struct str key, uint32_t mask)
+{
+	static uint64_t secret;
+	uint64_t v = __atomic_load_n(&secret, __ATOMIC_RELAXED);
+
+	if (!v) { /* racing threads store the same */
+		const void *bytes = (const void *)getauxval(AT_RANDOM);
+
+		v = 0x9e3779b97f4a7c15ull;
+		if (bytes)
+			memcpy(&v, bytes, sizeof v);
+		v |= 1;
+		__atomic_store_n(&secret, v, __ATOMIC_RELAXED);
+	}
+	return (uint32_t)((str_hash(key) * v) >> 32) & mask;
+}
+
 static void index_put(struct head *h, struct str key, uint32_t i)
 {
-	uint32_t at = (uint32_t)str_hash(key) & h->mask;
+	uint32_t at = slot_of(key, h->mask);
 
 	while (h->index[at])
 		at = (at + 1) & h->mask;
@@ -47,7 +69,7 @@ static void index_put(struct head *h, struct str key, uint32_t i)
 static uint32_t index_slot(const struct jv *o, uint32_t i)
 {
 	struct head *h = head_of(o->members);
-	uint32_t at = (uint32_t)str_hash(o->members[i].key) & h->mask;
+	uint32_t at = slot_of(o->members[i].key, h->mask);
 
 	while (h->index[at] != i + 1) {
 		assert(h->index[at]);
@@ -76,7 +98,7 @@ static struct jv_member *member_find(const struct jv *o, struct str key)
 	const struct head *h = head_of(o->members);
 
 	if (h->mask) {
-		uint32_t at = (uint32_t)str_hash(key) & h->mask;
+		uint32_t at = slot_of(key, h->mask);
 
 		for (; h->index[at]; at = (at + 1) & h->mask)
 			if (str_eq(o->members[h->index[at] - 1].key, key))
@@ -186,7 +208,7 @@ static void index_clear(const struct jv *o, struct head *h, uint32_t at)
 			next = (next + 1) & h->mask;
 			if (!h->index[next])
 				return;
-			uint32_t home = (uint32_t)str_hash(o->members[h->index[next] - 1].key) & h->mask;
+			uint32_t home = slot_of(o->members[h->index[next] - 1].key, h->mask);
 
 			/* May stay if its home lies behind the hole (cyclically). */
 			if (((next - home) & h->mask) < ((next - at) & h->mask))

@@ -12,6 +12,8 @@
 #define RETAIN_KEYS "$retainKeys"
 #define DELETE_PREFIX "$deleteFromPrimitiveList"
 #define ORDER_PREFIX "$setElementOrder"
+/* Elements of a list that is merged by key or value; looking them up is quadratic. */
+#define LIST_MAX 4096
 
 /* ---- text of values in messages: Go's %v ---- */
 
@@ -264,11 +266,19 @@ static struct error *partition(struct arena *a, const struct jv *list, const str
 
 static struct error *merge_map(struct arena *a, struct shape shape, struct jv *original, struct jv *patch);
 
+static struct error *too_long(uint32_t n)
+{
+	return error_status(413, "RequestEntityTooLarge", "a strategic merge patch merges lists of at most %d elements, not %u; use a "
+			    "JSON patch or a JSON merge patch", LIST_MAX, n);
+}
+
 /* All elements maps, or none; lists of lists have no meaning. */
 static struct error *check_elements(const struct jv *x, const struct jv *y, bool *maps)
 {
 	const struct jv *first = NULL;
 
+	if (x->n > LIST_MAX || y->n > LIST_MAX)
+		return too_long(x->n > y->n ? x->n : y->n);
 	for (int side = 0; side < 2; side++) {
 		const struct jv *list = side ? y : x;
 
@@ -413,6 +423,8 @@ static struct error *retain_keys(struct arena *a, struct jv *original, struct jv
 	jv_del(patch, STR(RETAIN_KEYS));
 	if (keep.kind != JV_ARRAY)
 		return bad_patch("invalid patch format of retainKeys");
+	if (keep.n > LIST_MAX)
+		return too_long(keep.n);
 	for (uint32_t i = 0; i < patch->n; i++) {
 		const struct jv_member *m = &patch->members[i];
 		struct jv name = jv_string(m->key);
@@ -518,6 +530,8 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 	struct str key = STR_NULL;
 	bool maps;
 
+	if (order->n > LIST_MAX)
+		return too_long(order->n);
 	if (live && live->kind != JV_ARRAY)
 		return bad_type("[]interface {}", live);
 	if (change && change->kind != JV_ARRAY)
@@ -527,6 +541,8 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 					   shape.type ? shape.type->name : "", STR_ARG(name));
 	if (list.field && !list.elem)
 		key = list.field->info->patch_key;
+	if (change && change->n > LIST_MAX)
+		return too_long(change->n);
 	TRY(check_order(change ? change : &none, order, key));
 	if (!live && !change)
 		return NULL;

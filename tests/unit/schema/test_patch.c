@@ -382,13 +382,28 @@ static void strategic_patches(void **state)
 	}
 }
 
+static void strategic_limits(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	buf_cleanup struct buf b = {0};
+	struct jv doc = parse(&a, "{\"metadata\":{\"finalizers\":[\"x\"]}}");
+
+	buf_puts(&b, "{\"metadata\":{\"finalizers\":[");
+	for (int i = 0; i < 5000; i++)
+		buf_printf(&b, "%s\"f%d\"", i ? "," : "", i);
+	buf_puts(&b, "]}}");
+	error_cleanup struct error *e = strategic_merge_patch(&a, &core_v1_pod_type, &doc, buf_view(&b), NULL);
+
+	assert_true(error_is(e, 413, "RequestEntityTooLarge"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(jv_values),	  cmocka_unit_test(jv_errors),	       cmocka_unit_test(jv_depth),
 		cmocka_unit_test(jv_duplicates),  cmocka_unit_test(jv_large_objects),  cmocka_unit_test(jv_paths),
 		cmocka_unit_test(json_patches),	  cmocka_unit_test(json_patch_limits), cmocka_unit_test(merge_patches),
-		cmocka_unit_test(strategic_patches),
+		cmocka_unit_test(strategic_patches), cmocka_unit_test(strategic_limits),
 	};
 
 	return cmocka_run_group_tests_name("patch", tests, NULL, NULL);
