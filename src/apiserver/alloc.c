@@ -208,7 +208,12 @@ static struct error *ip_object(struct request *rq, struct str ip, const struct c
 		return NULL;
 	}
 	if (error_is(e, 409, "AlreadyExists")) {
-		*taken = true;
+		struct networking_v1_ip_address *now = registry_peek(rq->s, rq->a, rq->s->alloc->ips, STR_NULL, ip);
+
+		/* this Service's own, from a write that was cut short */
+		*taken = !(now && now->spec.parent_ref && str_eq(now->spec.parent_ref->namespace, svc->metadata.namespace) &&
+			   str_eq(now->spec.parent_ref->name, svc->metadata.name) &&
+			   !cache_peek(rq->s->alloc->services->cache, svc->metadata.namespace, svc->metadata.name));
 		error_free(e);
 		return NULL;
 	}
@@ -759,6 +764,38 @@ static void repair_one(struct request *rq, const struct core_v1_service *svc)
 	port_set(al, svc->spec.health_check_node_port, true);
 }
 
+/* Addresses of Services that are no more (or never came to be: a crash between the two writes). */
+static struct error *release_orphans(struct request *rq)
+{
+	struct alloc *al = rq->s->alloc;
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *e;
+
+	TRY(cache_snapshot(al->ips->cache, CACHE_ANY, 0, &snap));
+	cache_iter_init(&it, al->ips->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((e = cache_iter_next(&it)) != NULL) {
+		struct networking_v1_ip_address *ip = arena_new(rq->a, struct networking_v1_ip_address);
+		struct core_v1_service svc = {0};
+		struct error *err = json_decode(rq->a, &networking_v1_ip_address_type, arena_str(rq->a, cache_entry_json(e)), NULL, ip);
+
+		if (err) {
+			log_and_free(err, "IPAddress");
+			continue;
+		}
+		if (!ip->spec.parent_ref || !str_eqz(ip->spec.parent_ref->resource, "services") ||
+		    cache_peek(al->services->cache, ip->spec.parent_ref->namespace, ip->spec.parent_ref->name))
+			continue;
+		svc.metadata.namespace = ip->spec.parent_ref->namespace;
+		svc.metadata.name = ip->spec.parent_ref->name;
+		log_info("releasing the address %.*s of service %.*s/%.*s, which is gone", STR_ARG(ip->metadata.name),
+			 STR_ARG(svc.metadata.namespace), STR_ARG(svc.metadata.name));
+		ip_release(rq, ip->metadata.name, &svc);
+	}
+	cache_snap_free(snap);
+	return NULL;
+}
+
 struct error *alloc_init(struct apiserver *s)
 {
 	struct alloc *al = arena_new(&s->arena, struct alloc);
@@ -797,5 +834,6 @@ struct error *alloc_init(struct apiserver *s)
 			repair_one(&rq, svc);
 	}
 	cache_snap_free(snap);
+	TRY(release_orphans(&rq));
 	return ports_save(s, &a);
 }

@@ -524,11 +524,14 @@ static void follower(void *arg)
 				crds_sync(s);
 		}
 		cache_watch_close(w);
-		if (error_is_sys(e, ECANCELED)) {
+		if (!error_is_sys(e, ECANCELED)) {
+			error_free(e);
+			e = fiber_sleep(1000);
+		}
+		if (e) {
 			error_free(e);
 			return;
 		}
-		error_free(e);
 	}
 }
 
