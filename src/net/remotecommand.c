@@ -14,6 +14,7 @@
 
 #define STREAMS_WAIT_MS 30000
 #define LINGER_MS 3000
+#define SETTLE_MS 15
 #define STDIN_MAX (64u << 10)
 #define RESIZES_MAX 16
 #define WS_MESSAGE_MAX (1u << 20)
@@ -38,6 +39,7 @@ struct session {
 	/* WebSocket */
 	struct websocket *ws;
 	bool base64, gone;
+	int64_t since;         /* when the client was told that the connection stands */
 	struct fiber *reader;
 	struct bytes_queue in;
 	struct ws_channel ch[3];
@@ -139,7 +141,11 @@ bool rc_decode64(struct str s, struct buf *out)
 static struct error *send_channel(struct session *k, int channel, const char *p, size_t n)
 {
 	char head[1] = {(char)(k->base64 ? '0' + channel : channel)};
+	int64_t early = k->since + SETTLE_MS - now_ms();
 
+	/* client-go reads before it has made its channels, and throws away what comes meanwhile: output must not be too quick. */
+	if (early > 0)
+		TRY(fiber_sleep(early));
 	if (!k->base64)
 		return ws_write(k->ws, WS_BINARY, str_of(head, 1), str_of(p, n));
 	return rc_ws_write64(k->ws, head, p, n);
@@ -274,6 +280,7 @@ static struct error *accept_ws(struct http_exchange *x, struct session *k)
 	for (size_t i = 0; i < sizeof ws_protocols / sizeof *ws_protocols; i++)
 		names[i] = ws_protocols[i].name;
 	TRY(ws_accept(x, names, WS_MESSAGE_MAX, &chosen, &k->ws));
+	k->since = now_ms();
 	k->version = 1;
 	for (size_t i = 0; chosen && i < sizeof ws_protocols / sizeof *ws_protocols; i++)
 		if (ws_protocols[i].name == chosen) {
@@ -288,7 +295,9 @@ static struct error *accept_ws(struct http_exchange *x, struct session *k)
 	k->bottom = net_bottom(ws_under(k->ws));
 	stream_on_hangup(k->bottom, ws_hung_up, k);
 	k->reader = fiber_start("exec websocket", ws_reader, k);
-	/* An empty message on the first channel that is written tells the client that the session stands. */
+	/* An empty message on the first channel that is written tells old clients that the session stands. New ones only complain. */
+	if (k->version >= 4)
+		return NULL;
 	return send_channel(k, k->pub.o.out ? CH_OUT : k->pub.o.err ? CH_ERR : CH_ERROR, "", 0);
 }
 
