@@ -81,16 +81,24 @@ class Client:
     def open(self, timeout=30):
         return http.client.HTTPSConnection("127.0.0.1", self.s.port, context=self.ctx, timeout=timeout)
 
+    conn = None
+
     def raw(self, method, path, body=None, headers=None):
         h = dict(self.extra)
         if self.token:
             h["Authorization"] = "Bearer " + self.token
         h.update(headers or {})
-        c = self.open()
-        c.request(method, path, body, h)
-        r = c.getresponse()
+        if self.conn is None or self.conn.port != self.s.port:
+            self.conn = self.open()
+        try:
+            self.conn.request(method, path, body, h)
+            r = self.conn.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
+            # the server was started again
+            self.conn = self.open()
+            self.conn.request(method, path, body, h)
+            r = self.conn.getresponse()
         data = r.read()
-        c.close()
         return r.status, r.headers, data
 
     def call(self, method, path, obj=None, headers=None, ctype="application/json"):
@@ -459,6 +467,42 @@ def test_access(s, a):
     equal("a secret of its pod", (st, sec.get("data")), (200, {"a": "Yg=="}))
 
 
+def test_matrix(s, a):
+    """Every resource and verb for people who may nothing, something and all."""
+    open_to_all = {("authentication.k8s.io", "selfsubjectreviews"), ("authorization.k8s.io", "selfsubjectaccessreviews"),
+                   ("authorization.k8s.io", "selfsubjectrulesreviews")}
+    node_only = {"certificatesigningrequests", "nodes", "pods", "services", "leases", "events", "csidrivers", "csinodes", "runtimeclasses",
+                 "tokenreviews", "subjectaccessreviews", "localsubjectaccessreviews", "endpoints", "resourceslices", "resourceclaims",
+                 "persistentvolumeclaims", "persistentvolumes", "volumeattachments", "serviceaccounts", "secrets", "configmaps",
+                 "podcertificaterequests", "clustertrustbundles"}
+    wrong = []
+    n = 0
+    accept = {"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
+    groups = a.get("/api", headers=accept)[1]["items"] + a.get("/apis", headers=accept)[1]["items"]
+    for g in groups:
+        group = g["metadata"].get("name", "")
+        for v in g["versions"]:
+            for r in v["resources"]:
+                for verb in r["verbs"]:
+                    spec = {"resourceAttributes": {"group": group, "version": v["version"], "resource": r["resource"], "verb": verb,
+                                                   "namespace": "kube-system" if r["scope"] == "Namespaced" else "", "name": "x"}}
+                    who = {"admin": dict(spec, user="admin", groups=["system:masters"]),
+                           "user": dict(spec, user="nobody", groups=["system:authenticated"]),
+                           "anonymous": dict(spec, user="system:anonymous", groups=["system:unauthenticated"]),
+                           "node": dict(spec, user="system:node:other", groups=["system:nodes", "system:authenticated"])}
+                    for name, sp in who.items():
+                        st, o = a.post("/apis/authorization.k8s.io/v1/subjectaccessreviews",
+                                       {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "spec": sp})
+                        got = o["status"]["allowed"]
+                        want = name == "admin" or (name in ("user", "node") and (group, r["resource"]) in open_to_all)
+                        n += 1
+                        if name == "node" and r["resource"] in node_only:
+                            continue
+                        if got != want:
+                            wrong.append((name, verb, group, r["resource"], got))
+    check("authorization matrix of %d" % n, not wrong and n > 1500, wrong[:10])
+
+
 def test_services(a):
     base = "/api/v1/namespaces/default/services"
     st, k = a.get(base + "/kubernetes")
@@ -733,7 +777,7 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a),
+                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_matrix(s, a), lambda: test_crd(a),
                  lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]
         for t in tests:
