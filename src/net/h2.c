@@ -2,7 +2,7 @@
  * HTTP/2 connections on nghttp2, server and client.
  *
  * One fiber reads the connection; each request's handler has a fiber of its own. nghttp2 turns what they
- * submit into frames, which pump() collects in one buffer; a write fiber, queued behind all handlers that
+ * submit into frames, which h2_pump() collects in one buffer; a write fiber, queued behind all handlers that
  * are ready, sends what they have all produced with one write. What does not fit the peer's window or the
  * buffer stays with the handler, which waits: nothing is queued without bound.
  */
@@ -10,15 +10,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <nghttp2/nghttp2.h>
 
-#include "net/internal.h"
+#include "net/h2_internal.h"
 
-#define FRAME 16384u
 #define FRAME_TLS (FRAME - 9)         /* frame and head fill one TLS record */
 #define OUT_CAP (4 * (FRAME + 9) + 4096) /* below malloc's threshold for mappings of their own */
 #define SPARE_OUT 32
-#define OUT_IOV 128
 #define OUT_EXT (1u << 20)            /* bytes of handlers' memory in one write */
 #define EXT_MIN 4096u                 /* smaller pieces are copied */
 #define STREAM_WINDOW (256 << 10)     /* of request bodies */
@@ -32,67 +29,6 @@
 #define COST_RESET 10                 /* a stream opened and reset, settings, nonsense */
 #define COST_PING 1                   /* gRPC clients measure with pings: one a call is normal */
 #define SPARE_STREAMS 64
-
-int64_t h2_ping_after_ms = 30000, h2_ping_wait_ms = 15000;
-
-struct out {
-	char *p;           /* OUT_CAP bytes, from the thread's pool */
-	size_t n, ext;
-	struct iovec iov[OUT_IOV];
-	int niov;
-	uint64_t gen;
-};
-
-struct h2s;
-struct h2 {
-	struct stream *s;
-	nghttp2_session *ng;
-	struct conn *conn;      /* server */
-	bool server, tls, broken, closing, draining, over;
-	struct out *out;        /* being filled; NULL: empty */
-	struct out *writing;
-	uint64_t gen, written;  /* generation being filled; the last one written */
-	bool flushing;
-	struct fiber *flusher, *reader;
-	struct waitq room;      /* a write ended: the memory it held is released */
-	struct waitq ends;      /* handlers and the flusher that end, at the close */
-	struct h2s *streams;
-	size_t n_streams, n_handlers;
-	int64_t tokens, tokens_at;
-	unsigned refs;          /* client: pool and requests */
-	bool goaway;            /* client: no new requests */
-	bool ping, ping_sent;   /* client: asks a silent server for a sign of life */
-};
-
-struct h2s {
-	struct xchg x;          /* server; first */
-	struct h2 *c;
-	struct h2s *next, *prev;
-	int32_t id;
-	struct fiber *fiber;    /* of the handler, once it runs */
-	bool closed;            /* nghttp2 is done with it */
-	bool in_use;            /* a handler or a caller holds it */
-	bool in_ended, too_large, bad, got_host;
-	uint32_t why;           /* how it closed */
-	struct buf body;
-	size_t body_off;
-	struct waitq wq;
-	/* What its fiber is sending. */
-	struct iovec *src;
-	int nsrc;
-	size_t src_left;
-	bool src_eof, submitted, trailers_sent;
-	uint64_t ext_gen;       /* the last write that holds its memory */
-	size_t head_bytes;
-	/* client */
-	struct resp resp;
-	struct arena *ra;
-	struct http_headers *rh;
-	header_list headers, rtrailers;
-	int status;
-	int64_t content_length;
-	bool head_done;
-};
 
 /* ---- pools of the thread ---- */
 
@@ -126,7 +62,7 @@ static void out_put(struct out *o)
 	}
 }
 
-static struct h2s *stream_new(struct h2 *c)
+struct h2s *h2_stream_new(struct h2 *c)
 {
 	struct h2s *s = spare_streams;
 
@@ -152,7 +88,7 @@ static struct h2s *stream_new(struct h2 *c)
 	return s;
 }
 
-static void stream_free(struct h2s *s)
+void h2_stream_free(struct h2s *s)
 {
 	struct h2 *c = s->c;
 
@@ -211,7 +147,7 @@ static bool out_has_room(const struct h2 *c)
 	return !o || (OUT_CAP - o->n >= FRAME + 9 && o->niov < OUT_IOV - 4 && o->ext < OUT_EXT);
 }
 
-static void break_conn(struct h2 *c)
+void h2_break(struct h2 *c)
 {
 	if (c->broken)
 		return;
@@ -226,7 +162,7 @@ static void break_conn(struct h2 *c)
 static void flush_fiber(void *arg);
 
 /* Collects frames from nghttp2 while there is room, and has them written soon. */
-static void pump(struct h2 *c)
+void h2_pump(struct h2 *c)
 {
 	const uint8_t *p;
 	ssize_t n;
@@ -240,7 +176,7 @@ static void pump(struct h2 *c)
 		}
 		n = nghttp2_session_mem_send(c->ng, &p);
 		if (n < 0)
-			break_conn(c);
+			h2_break(c);
 		if (n <= 0)
 			break;
 		out_copy(c, p, (size_t)n);
@@ -275,9 +211,9 @@ static void flush_fiber(void *arg)
 		if (e) {
 			log_v(4, "http2: %s", e->message);
 			error_free(e);
-			break_conn(c);
+			h2_break(c);
 		} else {
-			pump(c);
+			h2_pump(c);
 		}
 		waitq_wake_all(&c->room);
 	}
@@ -287,7 +223,7 @@ static void flush_fiber(void *arg)
 	waitq_wake_all(&c->ends);
 }
 
-static nghttp2_nv nv_of(struct str name, struct str value)
+nghttp2_nv h2_nv(struct str name, struct str value)
 {
 	return (nghttp2_nv){(uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, NGHTTP2_NV_FLAG_NONE};
 }
@@ -301,12 +237,12 @@ static void submit_trailers(struct h2s *s)
 		return;
 	s->trailers_sent = true;
 	for (uint32_t i = 0; i < s->x.trailers.n && n < 32; i++)
-		nv[n++] = nv_of(s->x.trailers.v[i].name, s->x.trailers.v[i].value);
+		nv[n++] = h2_nv(s->x.trailers.v[i].name, s->x.trailers.v[i].value);
 	nghttp2_submit_trailer(s->c->ng, s->id, nv, n);
 }
 
-static ssize_t read_src(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
-			nghttp2_data_source *source, void *user)
+ssize_t h2_read_src(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
+		    nghttp2_data_source *source, void *user)
 {
 	struct h2s *s = source->ptr;
 
@@ -372,7 +308,7 @@ static ssize_t frame_length(nghttp2_session *ng, uint8_t type, int32_t id, int32
 	return n < max_frame ? n : max_frame;
 }
 
-static struct error *stream_ended(const struct h2s *s)
+struct error *h2_stream_ended(const struct h2s *s)
 {
 	if (s->c->broken || s->c->over)
 		return error_sys(ECONNRESET, "HTTP/2 connection ended");
@@ -395,7 +331,7 @@ static void src_release(struct h2s *s)
 }
 
 /* Hands vectors (or the end) to nghttp2 and waits until all has been taken over or written. */
-static struct error *send_src(struct h2s *s, struct iovec *iov, int n, size_t total, bool eof)
+struct error *h2_send(struct h2s *s, struct iovec *iov, int n, size_t total, bool eof)
 {
 	struct h2 *c = s->c;
 	struct error *e = NULL;
@@ -406,7 +342,7 @@ static struct error *send_src(struct h2s *s, struct iovec *iov, int n, size_t to
 	s->src_eof = eof;
 	if (s->submitted)
 		nghttp2_session_resume_data(c->ng, s->id);
-	pump(c);
+	h2_pump(c);
 	/* When the buffer or the peer's window is full: the write fiber or the reader pumps as soon as it is not. */
 	while (!e && s->src_left && !s->closed && !c->broken)
 		e = waitq_wait(&s->wq);
@@ -418,18 +354,18 @@ static struct error *send_src(struct h2s *s, struct iovec *iov, int n, size_t to
 		/* Half a body was promised and will not come. */
 		if (!s->closed && !c->broken) {
 			nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_INTERNAL_ERROR);
-			pump(c);
+			h2_pump(c);
 		}
 		return e;
 	}
 	if (cut || c->broken)
-		return stream_ended(s);
+		return h2_stream_ended(s);
 	return NULL;
 }
 
 /* ---- input ---- */
 
-static struct error *body_read(struct h2s *s, void *p, size_t n, size_t *got)
+struct error *h2_body_read(struct h2s *s, void *p, size_t n, size_t *got)
 {
 	struct h2 *c = s->c;
 
@@ -437,7 +373,7 @@ static struct error *body_read(struct h2s *s, void *p, size_t n, size_t *got)
 		if (s->in_ended)
 			return NULL;
 		if (s->closed || c->broken)
-			return stream_ended(s);
+			return h2_stream_ended(s);
 		/* A client that promises a body and sends nothing does not keep its handler. Answers may take any time: watches. */
 		TRY(c->server ? waitq_wait_ms(&s->wq, STALL_MS) : waitq_wait(&s->wq));
 	}
@@ -454,13 +390,13 @@ static struct error *body_read(struct h2s *s, void *p, size_t n, size_t *got)
 			nghttp2_session_consume_connection(c->ng, *got);
 		else
 			nghttp2_session_consume(c->ng, s->id, *got);
-		pump(c);
+		h2_pump(c);
 	}
 	return NULL;
 }
 
 /* Bytes nobody will read do not count against the connection's window. */
-static void body_drop(struct h2s *s)
+void h2_body_drop(struct h2s *s)
 {
 	size_t n = s->body.n - s->body_off;
 
@@ -499,7 +435,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
 	s->why = code;
 	waitq_wake_all(&s->wq);
 	if (!s->in_use)
-		stream_free(s);
+		h2_stream_free(s);
 	else if (s->fiber && code != NGHTTP2_NO_ERROR)
 		fiber_cancel(s->fiber);
 	return 0;
@@ -514,7 +450,7 @@ static struct h2s *of(struct xchg *x)
 
 static struct error *h2x_body_read(struct xchg *x, void *p, size_t n, size_t *got)
 {
-	return body_read(of(x), p, n, got);
+	return h2_body_read(of(x), p, n, got);
 }
 
 static size_t fill_nv(struct h2s *s, nghttp2_nv *nv, char status[3], char length[24], int64_t total)
@@ -525,9 +461,9 @@ static size_t fill_nv(struct h2s *s, nghttp2_nv *nv, char status[3], char length
 	status[0] = (char)('0' + x->status / 100 % 10);
 	status[1] = (char)('0' + x->status / 10 % 10);
 	status[2] = (char)('0' + x->status % 10);
-	nv[n++] = nv_of(STR(":status"), str_of(status, 3));
+	nv[n++] = h2_nv(STR(":status"), str_of(status, 3));
 	for (uint32_t i = 0; i < x->out.n; i++)
-		nv[n++] = nv_of(x->out.v[i].name, x->out.v[i].value);
+		nv[n++] = h2_nv(x->out.v[i].name, x->out.v[i].value);
 	if (total >= 0 && !http_bodyless(x->status)) {
 		char *p = length + 24;
 		uint64_t v = (uint64_t)total;
@@ -536,9 +472,9 @@ static size_t fill_nv(struct h2s *s, nghttp2_nv *nv, char status[3], char length
 			*--p = (char)('0' + v % 10);
 			v /= 10;
 		} while (v);
-		nv[n++] = nv_of(STR("content-length"), str_of(p, (size_t)(length + 24 - p)));
+		nv[n++] = h2_nv(STR("content-length"), str_of(p, (size_t)(length + 24 - p)));
 	}
-	nv[n++] = nv_of(STR("date"), http_date());
+	nv[n++] = h2_nv(STR("date"), http_date());
 	return n;
 }
 
@@ -546,10 +482,10 @@ static struct error *submit_head(struct h2s *s, int64_t total, bool body)
 {
 	nghttp2_nv few[24], *nv = few;
 	char status[3], length[24];
-	nghttp2_data_provider dp = {.source.ptr = s, .read_callback = read_src};
+	nghttp2_data_provider dp = {.source.ptr = s, .read_callback = h2_read_src};
 
 	if (s->closed || s->c->broken)
-		return stream_ended(s);
+		return h2_stream_ended(s);
 	if (s->x.out.n + 3 > 24)
 		nv = xmalloc((s->x.out.n + 3) * sizeof *nv);
 	size_t n = fill_nv(s, nv, status, length, total);
@@ -570,7 +506,7 @@ static struct error *h2x_respond(struct xchg *x, struct iovec *iov, int n, size_
 
 	if (!body) {
 		TRY(submit_head(s, (int64_t)total, false));
-		pump(s->c);
+		h2_pump(s->c);
 		return NULL;
 	}
 	s->src = iov;
@@ -585,7 +521,7 @@ static struct error *h2x_respond(struct xchg *x, struct iovec *iov, int n, size_
 	}
 	/* Submitted with its data: send_src has nothing to resume. */
 	s->submitted = false;
-	e = send_src(s, iov, n, total, true);
+	e = h2_send(s, iov, n, total, true);
 	s->submitted = true;
 	return e;
 }
@@ -595,7 +531,7 @@ static struct error *h2x_start(struct xchg *x)
 	struct h2s *s = of(x);
 
 	TRY(submit_head(s, -1, !x->head && !http_bodyless(x->status)));
-	pump(s->c);
+	h2_pump(s->c);
 	return NULL;
 }
 
@@ -604,8 +540,8 @@ static struct error *h2x_writev(struct xchg *x, struct iovec *iov, int n, size_t
 	struct h2s *s = of(x);
 
 	if (s->closed || s->c->broken)
-		return stream_ended(s);
-	return send_src(s, iov, n, total, false);
+		return h2_stream_ended(s);
+	return h2_send(s, iov, n, total, false);
 }
 
 static struct error *h2x_end(struct xchg *x)
@@ -615,9 +551,9 @@ static struct error *h2x_end(struct xchg *x)
 	if (!s->submitted)
 		return NULL;
 	if (s->closed || s->c->broken)
-		return stream_ended(s);
+		return h2_stream_ended(s);
 	/* An empty DATA frame with END_STREAM, or trailers. */
-	return send_src(s, NULL, 0, 0, true);
+	return h2_send(s, NULL, 0, 0, true);
 }
 
 static bool h2x_gone(struct xchg *x)
@@ -635,7 +571,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *u
 
 	if (f->hd.type != NGHTTP2_HEADERS || f->headers.cat != NGHTTP2_HCAT_REQUEST)
 		return 0;
-	struct h2s *s = stream_new(c);
+	struct h2s *s = h2_stream_new(c);
 
 	s->id = f->hd.stream_id;
 	xchg_init(&s->x, &h2_ops);
@@ -684,7 +620,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t 
 
 static void refuse_large(struct h2s *s)
 {
-	nghttp2_nv nv[] = {nv_of(STR(":status"), STR("431"))};
+	nghttp2_nv nv[] = {h2_nv(STR(":status"), STR("431"))};
 
 	nghttp2_submit_response(s->c->ng, s->id, nv, 1, NULL);
 }
@@ -705,16 +641,16 @@ static void handler_fiber(void *arg)
 	}
 	s->fiber = NULL;
 	s->in_use = false;
-	body_drop(s);
+	h2_body_drop(s);
 	if (s->closed) {
-		stream_free(s);
+		h2_stream_free(s);
 	} else if (!c->broken) {
 		/* Cut off; or answered before the request's body had ended, of which no more is wanted. */
 		if (!s->x.ended)
 			nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_INTERNAL_ERROR);
 		else if (!s->in_ended)
 			nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
-		pump(c);
+		h2_pump(c);
 	}
 	c->n_handlers--;
 	waitq_wake_all(&c->ends);
@@ -803,7 +739,7 @@ static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int cod
 	return churn(user, COST_RESET) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
-static struct h2 *h2_new(struct stream *s, struct conn *conn)
+struct h2 *h2_new(struct stream *s, struct conn *conn)
 {
 	static _Thread_local nghttp2_session_callbacks *callbacks[2];
 	struct h2 *c = xcalloc(1, sizeof *c);
@@ -865,7 +801,7 @@ static bool finished(struct h2 *c)
 }
 
 /* Reads until the connection is to end. */
-static void read_loop(struct h2 *c, int64_t idle_ms)
+void h2_read_loop(struct h2 *c, int64_t idle_ms)
 {
 	char *scratch = net_scratch();
 	size_t n;
@@ -881,7 +817,7 @@ static void read_loop(struct h2 *c, int64_t idle_ms)
 				if (c->n_streams)
 					continue;
 				nghttp2_session_terminate_session(c->ng, NGHTTP2_NO_ERROR);
-				pump(c);
+				h2_pump(c);
 				return;
 			}
 			if (!c->n_streams)
@@ -890,7 +826,7 @@ static void read_loop(struct h2 *c, int64_t idle_ms)
 				return; /* no sign of life */
 			nghttp2_submit_ping(c->ng, NGHTTP2_FLAG_NONE, NULL);
 			c->ping_sent = true;
-			pump(c);
+			h2_pump(c);
 			continue;
 		}
 		if (e || !n) {
@@ -900,7 +836,7 @@ static void read_loop(struct h2 *c, int64_t idle_ms)
 		c->ping_sent = false;
 		bool ok = feed(c, scratch, n);
 
-		pump(c);
+		h2_pump(c);
 		if (!ok)
 			return;
 		/* Handlers of streams long reset still run: no new ones until they have ended. */
@@ -915,7 +851,7 @@ static void read_loop(struct h2 *c, int64_t idle_ms)
 }
 
 /* Ends everything and waits until nothing refers to the connection. */
-static void wind_up(struct h2 *c)
+void h2_wind_up(struct h2 *c)
 {
 	c->reader = NULL;
 	c->closing = true;
@@ -926,7 +862,7 @@ static void wind_up(struct h2 *c)
 	while (!c->broken && c->flushing && now_ms() < end)
 		error_free(waitq_wait_ms(&c->ends, end - now_ms()));
 	c->over = true;
-	break_conn(c);
+	h2_break(c);
 	for (struct h2s *s = c->streams; s; s = s->next) {
 		/* Handlers that have given their whole answer may finish what they do behind it. */
 		if (s->fiber && !(s->closed && s->why == NGHTTP2_NO_ERROR))
@@ -956,12 +892,12 @@ static void wind_up(struct h2 *c)
 	fiber_shield_end();
 }
 
-static void free_idle_streams(struct h2 *c)
+void h2_free_idle(struct h2 *c)
 {
 	for (struct h2s *s = c->streams, *next; s; s = next) {
 		next = s->next;
 		if (!s->in_use)
-			stream_free(s);
+			h2_stream_free(s);
 	}
 }
 
@@ -974,7 +910,7 @@ static void server_drain(struct conn *conn)
 	c->draining = true;
 	nghttp2_submit_goaway(c->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->ng), NGHTTP2_NO_ERROR, NULL,
 			      0);
-	pump(c);
+	h2_pump(c);
 	if (!c->n_streams && c->reader)
 		fiber_cancel(c->reader);
 }
@@ -991,71 +927,14 @@ void h2_serve(struct conn *conn, struct rbuf *in)
 		ok = feed(c, in->p + in->off, in->n - in->off);
 		rbuf_free(in);
 	}
-	pump(c);
+	h2_pump(c);
 	if (ok)
-		read_loop(c, conn->srv->o.idle_timeout_ms);
+		h2_read_loop(c, conn->srv->o.idle_timeout_ms);
 	conn->drain = NULL;
-	wind_up(c);
-	free_idle_streams(c);
+	h2_wind_up(c);
+	h2_free_idle(c);
 	assert(!c->n_streams);
 	free(c);
-}
-
-/* ---- client ---- */
-
-static int on_header_client(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t nn,
-			    const uint8_t *value, size_t nv, uint8_t flags, void *user)
-{
-	struct h2s *s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
-
-	if (!s || !s->in_use || f->hd.type != NGHTTP2_HEADERS)
-		return 0;
-	s->head_bytes += nn + nv + 32;
-	if (s->head_bytes > MAX_HEADER_BYTES || s->headers.n + s->rtrailers.n > HEADERS_MAX) {
-		s->too_large = true;
-		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* resets the stream */
-	}
-	if (nn == 7 && memcmp(name, ":status", 7) == 0) {
-		int64_t st = 0;
-
-		str_to_i64(str_of((const char *)value, nv), &st);
-		s->status = (int)st;
-		return 0;
-	}
-	if (s->status >= 100 && s->status < 200)
-		return 0;
-	struct http_header *h = s->head_done ? arena_push(s->ra, &s->rtrailers) : arena_push(s->ra, &s->headers);
-
-	h->name = arena_str(s->ra, str_of((const char *)name, nn));
-	h->value = arena_str(s->ra, str_of((const char *)value, nv));
-	if (!s->head_done && str_eq(h->name, STR("content-length")))
-		str_to_i64(h->value, &s->content_length);
-	return 0;
-}
-
-static int on_frame_client(nghttp2_session *ng, const nghttp2_frame *f, void *user)
-{
-	struct h2 *c = user;
-	struct h2s *s = f->hd.stream_id ? nghttp2_session_get_stream_user_data(ng, f->hd.stream_id) : NULL;
-
-	switch (f->hd.type) {
-	case NGHTTP2_HEADERS:
-		if (s && s->status >= 200)
-			s->head_done = true;
-		__attribute__((fallthrough));
-	case NGHTTP2_DATA:
-		if (s && (f->hd.flags & NGHTTP2_FLAG_END_STREAM))
-			s->in_ended = true;
-		if (s)
-			waitq_wake_all(&s->wq);
-		break;
-	case NGHTTP2_GOAWAY:
-		c->goaway = true;
-		break;
-	default:
-		break;
-	}
-	return 0;
 }
 
 static void set_callbacks(nghttp2_session_callbacks *cb, bool server)
@@ -1070,198 +949,7 @@ static void set_callbacks(nghttp2_session_callbacks *cb, bool server)
 		nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
 		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_server);
 	} else {
-		nghttp2_session_callbacks_set_on_header_callback(cb, on_header_client);
-		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_client);
+		nghttp2_session_callbacks_set_on_header_callback(cb, h2_on_header_client);
+		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, h2_on_frame_client);
 	}
-}
-
-static void client_fiber(void *arg)
-{
-	struct h2 *c = arg;
-
-	c->reader = fiber_self();
-	if (!c->broken) {
-		pump(c);
-		read_loop(c, 0);
-	}
-	c->goaway = true;
-	wind_up(c);
-	free_idle_streams(c);
-	stream_close(c->s);
-	c->s = NULL;
-	h2_unref(c);
-}
-
-struct h2 *h2_client_new(struct stream *s, bool ping)
-{
-	struct h2 *c = h2_new(s, NULL);
-
-	c->ping = ping;
-	c->refs = 2; /* the caller and the connection's fiber */
-	fiber_spawn("http2 client", client_fiber, c);
-	return c;
-}
-
-bool h2_usable(struct h2 *c)
-{
-	return !c->broken && !c->goaway && !c->closing && nghttp2_session_check_request_allowed(c->ng);
-}
-
-void h2_ref(struct h2 *c)
-{
-	c->refs++;
-}
-
-void h2_unref(struct h2 *c)
-{
-	if (--c->refs == 1 && c->ng) {
-		/* Only its own fiber is left. */
-		h2_shut(c);
-	} else if (c->refs == 0) {
-		free(c);
-	}
-}
-
-void h2_shut(struct h2 *c)
-{
-	if (c->ng && !c->closing)
-		break_conn(c);
-}
-
-/* ---- a request ---- */
-
-static const struct resp_ops resp_ops = {h2_response_read, h2_response_trailers, h2_response_close};
-
-static struct h2s *of_resp(const struct http_response *r)
-{
-	return (struct h2s *)((char *)r->impl - offsetof(struct h2s, resp));
-}
-
-static void request_free(struct h2s *s)
-{
-	struct h2 *c = s->c;
-
-	body_drop(s);
-	s->in_use = false;
-	if (s->closed || !c->ng) {
-		stream_free(s);
-	} else {
-		/* stream_free follows when nghttp2 has closed it. */
-		nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
-		pump(c);
-	}
-	h2_unref(c);
-}
-
-static int32_t submit_request(struct h2s *s, const struct h2_request *rq, bool body)
-{
-	nghttp2_nv few[32], *nv = few;
-	nghttp2_data_provider dp = {.source.ptr = s, .read_callback = read_src};
-	char length[24];
-	size_t n = 0;
-
-	if (rq->n_headers + 6 > 32)
-		nv = xmalloc((rq->n_headers + 6) * sizeof *nv);
-	nv[n++] = nv_of(STR(":method"), str_from(rq->method));
-	nv[n++] = nv_of(STR(":scheme"), str_from(rq->scheme));
-	nv[n++] = nv_of(STR(":authority"), rq->authority);
-	nv[n++] = nv_of(STR(":path"), rq->target);
-	for (size_t i = 0; i < rq->n_headers; i++)
-		nv[n++] = nv_of(rq->headers[i].name, rq->headers[i].value);
-	if (rq->body.n && !rq->next) {
-		int k = snprintf(length, sizeof length, "%zu", rq->body.n);
-
-		nv[n++] = nv_of(STR("content-length"), str_of(length, (size_t)k));
-	}
-	int32_t id = nghttp2_submit_request(s->c->ng, NULL, nv, n, body ? &dp : NULL, s);
-
-	if (nv != few)
-		free(nv);
-	return id;
-}
-
-static struct error *send_body(struct h2s *s, const struct h2_request *rq)
-{
-	if (!rq->next) {
-		struct iovec v = {(void *)(uintptr_t)rq->body.p, rq->body.n};
-
-		return rq->body.n ? send_src(s, &v, 1, rq->body.n, true) : NULL;
-	}
-	char *chunk = xmalloc(FRAME);
-	struct error *e = NULL;
-	size_t n = 1;
-
-	while (!e && n && !s->head_done && !s->closed) {
-		e = rq->next(rq->ctx, chunk, FRAME, &n);
-		struct iovec v = {chunk, n};
-
-		if (!e)
-			e = send_src(s, &v, n ? 1 : 0, n, n == 0);
-	}
-	free(chunk);
-	return e;
-}
-
-struct error *h2_do(struct h2 *c, struct arena *a, const struct h2_request *rq, struct http_response *out, bool *unsent)
-{
-	bool body = rq->body.n || rq->next;
-
-	*unsent = true;
-	if (!h2_usable(c))
-		return error_sys(ECONNRESET, "HTTP/2 connection ended");
-	struct h2s *s = stream_new(c);
-
-	s->in_use = true;
-	s->ra = a;
-	s->resp.ops = &resp_ops;
-	h2_ref(c);
-	s->id = submit_request(s, rq, body);
-	if (s->id < 0) {
-		struct error *e = error_sys(ECONNRESET, "HTTP/2 request: %s", nghttp2_strerror(s->id));
-
-		s->closed = true;
-		request_free(s);
-		return e;
-	}
-	*unsent = false;
-	s->submitted = body;
-	pump(c);
-	struct error *e = body ? send_body(s, rq) : NULL;
-
-	/* An answer may come before the body has gone (413): it counts more than that the body was cut off. */
-	if (e && s->head_done)
-		error_clear(&e);
-	while (!e && !s->head_done) {
-		if (s->closed || c->broken)
-			e = s->too_large ? error_sys(EMSGSIZE, "HTTP/2 response head too large") : stream_ended(s);
-		else
-			e = waitq_wait(&s->wq);
-	}
-	if (e) {
-		*unsent = s->closed && s->why == NGHTTP2_REFUSED_STREAM;
-		request_free(s);
-		return e;
-	}
-	out->status = s->status;
-	out->headers = (struct http_headers){s->headers.v, s->headers.n};
-	out->content_length = s->content_length;
-	out->impl = &s->resp;
-	return NULL;
-}
-
-struct error *h2_response_read(struct http_response *r, void *p, size_t n, size_t *got)
-{
-	return body_read(of_resp(r), p, n, got);
-}
-
-struct http_headers h2_response_trailers(const struct http_response *r)
-{
-	struct h2s *s = of_resp(r);
-
-	return (struct http_headers){s->rtrailers.v, s->rtrailers.n};
-}
-
-void h2_response_close(struct http_response *r)
-{
-	request_free(of_resp(r));
 }

@@ -1,0 +1,97 @@
+/* net/h2_internal.h: shared by h2.c (connections, server) and h2_client.c; nobody else includes it. */
+#ifndef SKIFF_NET_H2_INTERNAL_H
+#define SKIFF_NET_H2_INTERNAL_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "net/internal.h"
+
+#define FRAME 16384u /* bytes of a DATA frame */
+#define OUT_IOV 128  /* vectors of one write */
+
+struct out {
+	char *p;           /* OUT_CAP bytes, from the thread's pool */
+	size_t n, ext;
+	struct iovec iov[OUT_IOV];
+	int niov;
+	uint64_t gen;
+};
+
+struct h2s;
+struct h2 {
+	struct stream *s;
+	nghttp2_session *ng;
+	struct conn *conn;      /* server */
+	bool server, tls, broken, closing, draining, over;
+	struct out *out;        /* being filled; NULL: empty */
+	struct out *writing;
+	uint64_t gen, written;  /* generation being filled; the last one written */
+	bool flushing;
+	struct fiber *flusher, *reader;
+	struct waitq room;      /* a write ended: the memory it held is released */
+	struct waitq ends;      /* handlers and the flusher that end, at the close */
+	struct h2s *streams;
+	size_t n_streams, n_handlers;
+	int64_t tokens, tokens_at;
+	unsigned refs;          /* client: pool and requests */
+	bool goaway;            /* client: no new requests */
+	bool ping, ping_sent;   /* client: asks a silent server for a sign of life */
+};
+
+struct h2s {
+	struct xchg x;          /* server; first */
+	struct h2 *c;
+	struct h2s *next, *prev;
+	int32_t id;
+	struct fiber *fiber;    /* of the handler, once it runs */
+	bool closed;            /* nghttp2 is done with it */
+	bool in_use;            /* a handler or a caller holds it */
+	bool in_ended, too_large, bad, got_host;
+	uint32_t why;           /* how it closed */
+	struct buf body;
+	size_t body_off;
+	struct waitq wq;
+	/* What its fiber is sending. */
+	struct iovec *src;
+	int nsrc;
+	size_t src_left;
+	bool src_eof, submitted, trailers_sent;
+	uint64_t ext_gen;       /* the last write that holds its memory */
+	size_t head_bytes;
+	/* client */
+	struct resp resp;
+	struct arena *ra;
+	struct http_headers *rh;
+	header_list headers, rtrailers;
+	int status;
+	int64_t content_length;
+	bool head_done;
+};
+
+struct h2 *h2_new(struct stream *s, struct conn *conn);
+struct h2s *h2_stream_new(struct h2 *c);
+void h2_stream_free(struct h2s *s);
+/* Collects frames from nghttp2 while there is room, and has them written soon. */
+void h2_pump(struct h2 *c);
+/* The connection is of no more use: its reader ends and winds up. */
+void h2_break(struct h2 *c);
+/* Reads until the connection is to end. */
+void h2_read_loop(struct h2 *c, int64_t idle_ms);
+/* Ends everything and waits until nothing refers to the connection. */
+void h2_wind_up(struct h2 *c);
+/* Frees the streams that nghttp2 will not close any more. */
+void h2_free_idle(struct h2 *c);
+/* Hands vectors (or the end) to nghttp2 and waits until all has been taken over or written. */
+struct error *h2_send(struct h2s *s, struct iovec *iov, int n, size_t total, bool eof);
+struct error *h2_body_read(struct h2s *s, void *p, size_t n, size_t *got);
+/* Bytes nobody will read do not count against the connection's window. */
+void h2_body_drop(struct h2s *s);
+struct error *h2_stream_ended(const struct h2s *s);
+nghttp2_nv h2_nv(struct str name, struct str value);
+ssize_t h2_read_src(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
+		    nghttp2_data_source *source, void *user);
+int h2_on_header_client(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t nn, const uint8_t *value,
+			size_t nv, uint8_t flags, void *user);
+int h2_on_frame_client(nghttp2_session *ng, const nghttp2_frame *f, void *user);
+
+#endif
