@@ -249,7 +249,7 @@ static void idle(const char *name, bool tls, bool http2, int n)
 	fflush(stdout);
 	for (int i = 0; i < n; i++)
 		http_client_free(c[i]);
-	OK(fiber_sleep(3000));
+	OK(fiber_sleep(13000)); /* the heap is trimmed ten seconds after the last time */
 	printf("%-34s %7.1f MB\n", "  after they have gone", (double)rss_of(server) / 1e6);
 	tls_client_free(t);
 	arena_free(&a);
