@@ -8,12 +8,14 @@
 #include <ctype.h>
 #include "apiserver/convert.h"
 #include "apiserver/custom.h"
+#include "apiserver/extend.h"
 
 #define FINALIZER "customresourcecleanup.apiextensions.k8s.io"
 
 struct crd_version {
 	const struct apiextensions_v1_custom_resource_definition_version *v;
 	struct resource *res;
+	struct str json_prefix;       /* how cached JSON of this version begins */
 };
 struct crd {
 	struct arena arena;
@@ -26,6 +28,8 @@ struct crd {
 	size_t n_versions;
 	bool terminating, established;
 	bool cleaning;
+	struct apiserver *s;
+	struct hook_conn conn;        /* of its conversion webhook */
 };
 struct crds {
 	struct storage *st;
@@ -206,6 +210,8 @@ static void make_resources(struct apiserver *s, struct crd *c)
 		res->api_version = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(sp->group), STR_ARG(v->name));
 		c->versions[c->n_versions].v = v;
 		c->versions[c->n_versions].res = res;
+		c->versions[c->n_versions].json_prefix = arena_printf(&c->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",", STR_ARG(r->kind),
+								      STR_ARG(res->api_version));
 		res->crd_version = &c->versions[c->n_versions++];
 		snprintf(key, sizeof key, "%.*s/%.*s/%.*s", STR_ARG(sp->group), STR_ARG(v->name), STR_ARG(r->plural));
 		map_set(&s->crds->by_path, str_from(key), res);
@@ -321,10 +327,13 @@ static struct error *drop_finalizer(void *ctx, struct request *rq, const void *o
 
 static struct error *clean(struct apiserver *s, struct crd *c)
 {
-	struct resource tmp = {0}, *res = c->n_versions ? c->versions[0].res : NULL;
+	struct resource *res = c->n_versions ? c->versions[0].res : NULL;
 	int64_t wait = 50;
 
-	(void)tmp;
+	/* in the version they are stored in, so that no webhook has to live for it */
+	for (size_t i = 0; i < c->n_versions; i++)
+		if (c->versions[i].v->storage)
+			res = c->versions[i].res;
 	while (res) {
 		struct arena a arena_cleanup = {0};
 		struct cache_snap *snap;
@@ -389,6 +398,7 @@ static struct error *apply(struct apiserver *s, struct str json)
 	struct crd *c = xcalloc(1, sizeof *c), *old;
 	struct error *e;
 
+	c->s = s;
 	json = arena_str(&c->arena, json);
 	c->obj = arena_new(&c->arena, struct apiextensions_v1_custom_resource_definition);
 	e = json_decode(&c->arena, &apiextensions_v1_custom_resource_definition_type, json, NULL, c->obj);
@@ -637,6 +647,79 @@ bool custom_is_storage_version(const struct resource *res)
 bool crd_terminating(const struct resource *res)
 {
 	return res->crd->terminating;
+}
+
+/* Between versions: by the webhook where there is one, else only apiVersion differs. *obj is a struct of the type and stays one. */
+struct error *custom_convert(struct arena *a, const struct resource *res, void **obj, struct str api_version)
+{
+	struct crd *c = res->crd;
+	const struct apiextensions_v1_custom_resource_conversion *cv = c->obj->spec.conversion;
+	struct admissionregistration_v1_webhook_client_config cc = {0};
+	struct admissionregistration_v1_service_reference ref;
+	const struct apiextensions_v1_webhook_client_config *from;
+	struct head *h = *obj, *out;
+	struct buf b buf_cleanup = {0};
+	struct str answer, status;
+	struct jv doc;
+	const struct jv *list;
+	char uid[37];
+	struct error *e;
+
+	if (str_eq(h->api_version, api_version))
+		return NULL;
+	if (!cv || !str_eqz(cv->strategy, "Webhook") || !cv->webhook || !cv->webhook->client_config) {
+		h->api_version = api_version;
+		return NULL;
+	}
+	from = cv->webhook->client_config;
+	cc.url = from->url;
+	cc.ca_bundle = from->ca_bundle;
+	if (from->service) {
+		ref = (struct admissionregistration_v1_service_reference){.namespace = from->service->namespace, .name = from->service->name,
+									  .path = from->service->path, .port = from->service->port};
+		cc.service = &ref;
+	}
+	random_uuid(uid);
+	buf_printf(&b, "{\"kind\":\"ConversionReview\",\"apiVersion\":\"apiextensions.k8s.io/v1\",\"request\":{\"uid\":\"%s\","
+		       "\"desiredAPIVersion\":\"%.*s\",\"objects\":[", uid, STR_ARG(api_version));
+	json_encode(&b, res->st->type, *obj);
+	buf_puts(&b, "]}}");
+	e = webhook_post(c->s, a, &c->conn, &cc, 30, buf_view(&b), &answer);
+	if (!e)
+		e = jv_parse(a, answer, NULL, &doc);
+	if (e) {
+		struct error *w = err_internal("conversion webhook for %.*s, Kind=%.*s failed: %s", STR_ARG(h->api_version), STR_ARG(h->kind),
+					       error_message(e));
+
+		error_free(e);
+		return w;
+	}
+	status = jv_str(jv_at(&doc, "response", "result", "status", NULL));
+	list = jv_at(&doc, "response", "convertedObjects", NULL);
+	if (!str_eqz(status, "Success") || !jv_is(list, JV_ARRAY) || list->n != 1) {
+		struct str m = jv_str(jv_at(&doc, "response", "result", "message", NULL));
+
+		return err_internal("conversion webhook for %.*s, Kind=%.*s failed: %.*s", STR_ARG(h->api_version), STR_ARG(h->kind),
+				    STR_ARG(m.n ? m : STR("it returned no converted object")));
+	}
+	out = arena_alloc(a, res->st->type->size);
+	TRY(jv_to_object(a, res->st->type, &list->items[0], NULL, out));
+	if (!str_eq(out->api_version, api_version))
+		return err_internal("conversion webhook for %.*s, Kind=%.*s returned version %.*s", STR_ARG(h->api_version), STR_ARG(h->kind),
+				    STR_ARG(out->api_version));
+	/* of metadata a webhook may change labels and annotations only */
+	struct meta_v1_object_meta keep = h->metadata;
+
+	memcpy(&keep.labels, &out->metadata.labels, sizeof keep.labels);
+	memcpy(&keep.annotations, &out->metadata.annotations, sizeof keep.annotations);
+	out->metadata = keep;
+	*obj = out;
+	return NULL;
+}
+
+bool custom_bytes_fit(const struct resource *res, struct str json)
+{
+	return str_has_prefix(json, res->crd_version->json_prefix);
 }
 
 static struct error *rewrite(struct arena *a, const struct resource *res, struct jv *tree, void *obj)
@@ -950,9 +1033,10 @@ static void crd_validate(struct request *rq, const void *obj, struct field_error
 	}
 	if (o->spec.versions.n && stored != 1)
 		field_invalid_raw(e, versions, STR("[]"), "must have exactly one version marked as storage version");
-	if (o->spec.conversion && str_eqz(o->spec.conversion->strategy, "Webhook"))
-		field_not_supported(e, FIELD_CHILD(FIELD_CHILD(spec, "conversion"), "strategy"), o->spec.conversion->strategy,
-				    (const struct str[]){STR_INIT("None")}, 1);
+	if (o->spec.conversion && str_eqz(o->spec.conversion->strategy, "Webhook") &&
+	    (!o->spec.conversion->webhook || !o->spec.conversion->webhook->client_config))
+		field_required(e, FIELD_CHILD(FIELD_CHILD(FIELD_CHILD(spec, "conversion"), "webhook"), "clientConfig"),
+			       "required when strategy is set to Webhook");
 }
 
 static void crd_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)

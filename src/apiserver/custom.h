@@ -25,6 +25,10 @@ void custom_reset_fields(const struct resource *res, const char *sub, struct man
 bool custom_has_status(const struct resource *res);
 /* "spec.replicas"-like paths of the scale subresource, or NULL. */
 const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(const struct resource *res);
+/* The cached bytes are in this version: they can be written out as they are. */
+bool custom_bytes_fit(const struct resource *res, struct str json);
+/* *obj (a struct of the type, with its apiVersion) to another version; may call a webhook. */
+struct error *custom_convert(struct arena *a, const struct resource *res, void **obj, struct str api_version);
 bool custom_is_storage_version(const struct resource *res);
 /* Removes what the schema does not know, in place; each goes to the report (NULL-able) as `unknown field "spec.x"`. */
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report);

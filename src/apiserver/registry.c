@@ -29,6 +29,13 @@ static struct error *decode_entry(struct arena *a, const struct storage *st, con
 	return NULL;
 }
 
+/* The same in the version of the request. */
+static struct error *decode_for(struct request *rq, const struct cache_entry *e, void **obj)
+{
+	TRY(decode_entry(rq->a, rq->res->st, e, obj));
+	return rq->res->crd ? custom_convert(rq->a, rq->res, obj, rq->res->api_version) : NULL;
+}
+
 void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, struct str ns, struct str name)
 {
 	const struct cache_entry *e = st ? cache_peek(st->cache, st->namespaced ? ns : STR_NULL, name) : NULL;
@@ -49,7 +56,7 @@ struct error *registry_get(struct request *rq, struct str ns, struct str name, v
 	TRY(cache_get(st->cache, st->namespaced ? ns : STR_NULL, name, CACHE_CONSISTENT, 0, &e));
 	if (!e)
 		return err_not_found(rq->res->api->group, rq->res->api->plural, name);
-	err = decode_entry(rq->a, st, e, obj);
+	err = decode_for(rq, e, obj);
 	cache_entry_unref(e);
 	return err;
 }
@@ -73,14 +80,25 @@ void request_internal(struct request *rq, struct apiserver *s, struct arena *a, 
 	rq->info.resource = res->api->plural;
 }
 
-/* Bytes for the store and for the cache, made once. */
-static void encode(struct request *rq, struct storage *st, void *obj, struct buf *stored, struct buf *json)
+/* Bytes for the store and for the cache, made once; a custom resource in its storage version. */
+static struct error *encode(struct request *rq, struct storage *st, void *obj, struct buf *stored, struct buf *json)
 {
-	struct str *type_meta = obj;
-	struct meta_v1_object_meta *m = meta_of(st, obj);
-	struct str rv = m->resource_version;
+	struct str *type_meta;
+	struct meta_v1_object_meta *m;
+	struct str rv;
 
-	(void)rq;
+	if (rq->res->crd) {
+		void *copy = arena_alloc(rq->a, st->type->size);
+
+		memcpy(copy, obj, st->type->size);
+		((struct str *)copy)[0] = rq->res->api->kind;
+		((struct str *)copy)[1] = rq->res->api_version;
+		obj = copy;
+		TRY(custom_convert(rq->a, rq->res, &obj, st->api_version));
+	}
+	type_meta = obj;
+	m = meta_of(st, obj);
+	rv = m->resource_version;
 	m->resource_version = STR_NULL;
 	m->self_link = STR_NULL;
 	type_meta[0] = st->kind;
@@ -91,6 +109,7 @@ static void encode(struct request *rq, struct storage *st, void *obj, struct buf
 	else
 		pb_envelope_encode(stored, st->api_version, st->kind, st->type, obj);
 	m->resource_version = rv;
+	return NULL;
 }
 
 static struct error *too_large(const struct buf *stored)
@@ -236,8 +255,9 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (!e)
 		e = admission_validate(&ad);
 	if (!e) {
-		encode(rq, st, obj, &stored, &json);
-		e = too_large(&stored);
+		e = encode(rq, st, obj, &stored, &json);
+		if (!e)
+			e = too_large(&stored);
 	}
 	if (!e && rq->dry_run) {
 		e = cache_get(st->cache, st->namespaced ? ns : STR_NULL, m->name, CACHE_CONSISTENT, 0, &entry);
@@ -461,7 +481,7 @@ static bool should_delete(const struct storage *st, const void *obj, const void 
 
 static struct error *result_entry(struct request *rq, struct storage *st, struct cache_entry *entry, struct write_result *out)
 {
-	struct error *e = decode_entry(rq->a, st, entry, &out->obj);
+	struct error *e = decode_for(rq, entry, &out->obj);
 
 	if (!e)
 		out->json = block_ref(entry->json);
@@ -498,7 +518,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 			rq->applied = u->apply;
 			return registry_create(rq, obj, out);
 		}
-		e = decode_entry(rq->a, st, entry, &old);
+		e = decode_for(rq, entry, &old);
 		rev = entry->rev;
 		cache_entry_unref(entry);
 		TRY(e);
@@ -560,8 +580,9 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 				cache_entry_unref(written);
 				continue;
 			}
-			encode(rq, st, obj, &stored, &json);
-			e = too_large(&stored);
+			e = encode(rq, st, obj, &stored, &json);
+			if (!e)
+				e = too_large(&stored);
 		}
 		if (!e && rq->dry_run) {
 			ok = true;
@@ -749,9 +770,9 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		if (!entry)
 			return err_not_found(res->api->group, res->api->plural, name);
 		rev = entry->rev;
-		e = decode_entry(rq->a, st, entry, &obj);
+		e = decode_for(rq, entry, &obj);
 		if (!e)
-			e = decode_entry(rq->a, st, entry, &old);
+			e = decode_for(rq, entry, &old);
 		cache_entry_unref(entry);
 		TRY(e);
 		m = meta_of(st, obj);
@@ -810,7 +831,7 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		if (write) {
 			struct buf stored buf_cleanup = {0}, json buf_cleanup = {0};
 
-			encode(rq, st, obj, &stored, &json);
+			TRY(encode(rq, st, obj, &stored, &json));
 			TRY(cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&json), 0, 0, &ok, &written));
 		} else {
 			TRY(cache_delete(st->cache, cns, name, rev, &ok, &written));

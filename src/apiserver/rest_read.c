@@ -19,6 +19,8 @@ static struct error *decode_as(struct arena *a, struct resource *res, struct str
 		res->from_storage(a, o, v);
 		o = v;
 	}
+	if (res->crd)
+		TRY(custom_convert(a, res, &o, res->api_version));
 	((struct str *)o)[0] = res->api->kind;
 	((struct str *)o)[1] = res->api_version;
 	*out = o;
@@ -26,9 +28,9 @@ static struct error *decode_as(struct arena *a, struct resource *res, struct str
 }
 
 /* The cached bytes are what the request's version looks like. */
-static bool bytes_fit(const struct resource *res)
+static bool bytes_fit(const struct resource *res, struct str json)
 {
-	return !res->from_storage && !(res->st->strategy && res->st->strategy->decorate) && (!res->crd || custom_is_storage_version(res));
+	return !res->from_storage && !(res->st->strategy && res->st->strategy->decorate) && (!res->crd || custom_bytes_fit(res, json));
 }
 
 static enum table_object include_object(const struct request *rq)
@@ -99,7 +101,7 @@ struct error *rest_get(struct request *rq)
 	TRY(cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e));
 	if (!e)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
-	if (rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && !rq->out.pretty && bytes_fit(res)) {
+	if (rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && !rq->out.pretty && bytes_fit(res, cache_entry_json(e))) {
 		struct str json = cache_entry_json(e);
 		struct iovec iov[2] = {{(void *)(uintptr_t)json.p, json.n}, {"\n", 1}};
 
@@ -109,6 +111,8 @@ struct error *rest_get(struct request *rq)
 	}
 	obj = arena_alloc(rq->a, res->st->type->size);
 	err = json_decode(rq->a, res->st->type, arena_str(rq->a, cache_entry_json(e)), NULL, obj);
+	if (!err && res->crd)
+		err = custom_convert(rq->a, res, &obj, res->api_version);
 	cache_entry_unref(e);
 	return err ? err : respond_object(rq, 200, res, obj);
 }
@@ -322,9 +326,12 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 	struct buf head buf_cleanup = {0}, all buf_cleanup = {0}, one buf_cleanup = {0};
 	struct str skip = res->st->json_prefix;
 	struct arena tmp arena_cleanup = {0};
+	bool fit = true;
 
 	list_head(&head, res->api->list_kind, res->api_version, &p->meta);
-	if (rq->out.media == MEDIA_JSON && !rq->out.pretty && bytes_fit(res)) {
+	for (size_t i = 0; i < p->n && fit; i++)
+		fit = bytes_fit(res, cache_entry_json(p->v[i]));
+	if (rq->out.media == MEDIA_JSON && !rq->out.pretty && fit) {
 		struct iovec *iov = arena_array(rq->a, struct iovec, p->n * 2 + 2);
 		int n = 0;
 
@@ -350,7 +357,7 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 		struct error *e = NULL;
 
 		arena_reset(&tmp);
-		if (!bytes_fit(res)) {
+		if (!bytes_fit(res, json)) {
 			void *o;
 
 			e = decode_as(&tmp, res, json, &o);
@@ -650,7 +657,7 @@ static struct error *write_error_event(struct watcher *w, struct error *e)
 static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 {
 	struct request *rq = w->rq;
-	bool plain = rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && bytes_fit(w->res);
+	bool plain = rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT;
 	int slot = form_slot(w);
 	struct arena tmp arena_cleanup = {0};
 	struct cache_entry *held[WATCH_BATCH];
@@ -668,7 +675,7 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 			if (end)
 				break;
 			taken++;
-			if (plain && ev.obj) {
+			if (plain && ev.obj && bytes_fit(w->res, cache_entry_json(ev.obj))) {
 				struct str head = cache_event_head(ev.type), json = cache_entry_json(ev.obj);
 
 				held[k++] = cache_entry_ref((struct cache_entry *)(uintptr_t)ev.obj);

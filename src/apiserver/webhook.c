@@ -17,8 +17,7 @@
 struct hook {
 	struct admissionregistration_v1_mutating_webhook w; /* a validating one has the same members */
 	bool mutating;
-	struct tls_client *tls;
-	struct map clients;
+	struct hook_conn conn;
 };
 struct config {
 	struct arena arena;
@@ -230,9 +229,9 @@ static struct error *selectors_match(struct hook *h, const struct admission *a, 
 
 /* ---- asking ---- */
 
-static struct error *client_of(struct request *rq, struct hook *h, struct http_client **out, struct str *target)
+static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
+			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out, struct str *target)
 {
-	const struct admissionregistration_v1_webhook_client_config *cc = &h->w.client_config;
 	struct http_client_opts o = {.http1_only = true, .connect_timeout_ms = 5000};
 	struct str base;
 	const char *server_name = NULL;
@@ -251,15 +250,14 @@ static struct error *client_of(struct request *rq, struct hook *h, struct http_c
 		int port = cc->service->port ? *cc->service->port : 443, at;
 		struct str port_name, host;
 
-		TRY(connect_service_port(rq->s, rq->a, cc->service->namespace, cc->service->name, port, &port_name));
-		TRY(connect_endpoint(rq->s, rq->a, cc->service->namespace, cc->service->name, port_name, &host, &at));
-		base = arena_printf(rq->a, str_index(host, ':') >= 0 ? "https://[%.*s]:%d" : "https://%.*s:%d", STR_ARG(host), at);
-		server_name = arena_printf(rq->a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;
+		TRY(connect_service_port(s, a, cc->service->namespace, cc->service->name, port, &port_name));
+		TRY(connect_endpoint(s, a, cc->service->namespace, cc->service->name, port_name, &host, &at));
+		base = arena_printf(a, str_index(host, ':') >= 0 ? "https://[%.*s]:%d" : "https://%.*s:%d", STR_ARG(host), at);
+		server_name = arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;
 		*target = cc->service->path && cc->service->path->n ? *cc->service->path : STR("/");
 	} else {
 		return error_new("the webhook has neither url nor service");
 	}
-	*target = arena_printf(rq->a, "%.*s?timeout=%ds", STR_ARG(*target), h->w.timeout_seconds ? *h->w.timeout_seconds : 10);
 	*out = map_get(&h->clients, base);
 	if (*out)
 		return NULL;
@@ -268,10 +266,40 @@ static struct error *client_of(struct request *rq, struct hook *h, struct http_c
 
 		TRY(tls_client_new(&t, &h->tls));
 	}
-	o.base = arena_strz(rq->a, base);
+	o.base = arena_strz(a, base);
 	o.tls = h->tls;
 	TRY(http_client_new(&o, out));
 	map_set(&h->clients, base, *out);
+	return NULL;
+}
+
+struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
+			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer)
+{
+	struct http_client *c;
+	struct http_response resp;
+	struct http_header headers[] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
+	struct str target;
+	int64_t d;
+	struct error *e;
+
+	TRY(client_of(s, a, conn, cc, &c, &target));
+	target = arena_printf(a, "%.*s?timeout=%ds", STR_ARG(target), timeout_s);
+	d = deadline_push(1000ll * timeout_s);
+	e = http_do(c, a, "POST", target, headers, 2, body, &resp);
+	if (!e) {
+		e = http_response_all(&resp, a, ANSWER_MAX, answer);
+		http_response_close(&resp);
+	}
+	deadline_pop(d);
+	if (error_is_sys(e, ETIMEDOUT)) {
+		error_free(e);
+		return error_new("failed to call webhook: Post: context deadline exceeded");
+	}
+	if (e)
+		return error_wrap(e, "failed to call webhook");
+	if (resp.status != 200)
+		return error_new("failed to call webhook: the server answered %d", resp.status);
 	return NULL;
 }
 
@@ -315,13 +343,8 @@ static struct error *ask(struct admission *a, struct hook *h, struct admission_v
 	struct admission_v1_admission_request *rq = arena_new(ar, struct admission_v1_admission_request);
 	struct admission_v1_admission_review *ans = arena_new(ar, struct admission_v1_admission_review);
 	struct buf b buf_cleanup = {0};
-	struct http_client *c;
-	struct http_response resp;
-	struct http_header headers[] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
-	struct str target, body;
+	struct str body;
 	char uid[37];
-	int64_t d;
-	struct error *e;
 
 	random_uuid(uid);
 	rq->uid = str_from(uid);
@@ -345,22 +368,7 @@ static struct error *ask(struct admission *a, struct hook *h, struct admission_v
 	*rq->dry_run = a->dry_run;
 	rev.request = rq;
 	json_encode(&b, &admission_v1_admission_review_type, &rev);
-	TRY(client_of(a->rq, h, &c, &target));
-	d = deadline_push(1000ll * (h->w.timeout_seconds ? *h->w.timeout_seconds : 10));
-	e = http_do(c, ar, "POST", target, headers, 2, buf_view(&b), &resp);
-	if (!e) {
-		e = http_response_all(&resp, ar, ANSWER_MAX, &body);
-		http_response_close(&resp);
-	}
-	deadline_pop(d);
-	if (error_is_sys(e, ETIMEDOUT)) {
-		error_free(e);
-		return error_new("failed to call webhook: Post: context deadline exceeded");
-	}
-	if (e)
-		return error_wrap(e, "failed to call webhook");
-	if (resp.status != 200)
-		return error_new("failed to call webhook: the server answered %d", resp.status);
+	TRY(webhook_post(a->rq->s, ar, &h->conn, &h->w.client_config, h->w.timeout_seconds ? *h->w.timeout_seconds : 10, buf_view(&b), &body));
 	TRY(error_wrap(json_decode(ar, &admission_v1_admission_review_type, body, NULL, ans), "failed to call webhook"));
 	if (!ans->response)
 		return error_new("failed to call webhook: webhook response was absent");
@@ -432,7 +440,7 @@ static struct error *run(struct admission *a, struct follow *f, bool mutating)
 
 		for (uint32_t k = 0; k < c->n; k++) {
 			struct hook *h = &c->hooks[k];
-			struct admission_v1_admission_response *r;
+			struct admission_v1_admission_response *r = NULL;
 			bool yes, ignore = h->w.failure_policy && str_eqz(*h->w.failure_policy, "Ignore");
 			struct error *e;
 

@@ -667,6 +667,19 @@ class Extension(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         rq = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
+        if self.path.startswith("/convert"):
+            out = []
+            for o in rq["objects"]:
+                o = json.loads(json.dumps(o))
+                if rq["desiredAPIVersion"].endswith("/v2"):
+                    o["spec"]["num"] = o["spec"].pop("n")
+                else:
+                    o["spec"]["n"] = o["spec"].pop("num")
+                o["apiVersion"] = rq["desiredAPIVersion"]
+                out.append(o)
+            self.answer({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
+                         "response": {"uid": rq["uid"], "result": {"status": "Success"}, "convertedObjects": out}})
+            return
         Extension.seen.append(rq)
         r = {"uid": rq["uid"], "allowed": True}
         data = (rq.get("object") or {}).get("data") or {}
@@ -747,6 +760,43 @@ def test_extensions(s, a):
     st, d = a.get("/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
     g = [i for i in d["items"] if i["metadata"].get("name") == "agg.example.com"]
     check("in discovery", g and g[0]["versions"][0]["resources"][0]["resource"] == "widgets", g)
+    # conversion
+    def version(name, field, storage):
+        return {"name": name, "served": True, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {field: {"type": "integer"}}}}}}}
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    crd = {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "cvs.conv.example.com"},
+           "spec": {"group": "conv.example.com", "scope": "Namespaced", "names": {"plural": "cvs", "kind": "Cv"},
+                    "versions": [version("v1", "n", True), version("v2", "num", False)],
+                    "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
+                        "url": "https://127.0.0.1:%d/convert" % port, "caBundle": ca}}}}}
+    st, o = a.post(crds, crd)
+    equal("crd with a conversion webhook", st, 201)
+    v1, v2 = ("/apis/conv.example.com/%s/namespaces/default/cvs" % v for v in ("v1", "v2"))
+    st, o = a.post(v1, {"kind": "Cv", "apiVersion": "conv.example.com/v1", "metadata": {"name": "a"}, "spec": {"n": 5}})
+    equal("stored version", (st, o.get("spec")), (201, {"n": 5}))
+    st, o = a.get(v2 + "/a")
+    equal("read converted", (st, o.get("apiVersion"), o.get("spec")), (200, "conv.example.com/v2", {"num": 5}))
+    equal("list converted", a.get(v2)[1]["items"][0]["spec"], {"num": 5})
+    st, o = a.patch(v2 + "/a", {"spec": {"num": 6}})
+    equal("patch of the other version", (st, o.get("spec"), a.get(v1 + "/a")[1]["spec"]), (200, {"num": 6}, {"n": 6}))
+    st, o = a.post(v2, {"kind": "Cv", "apiVersion": "conv.example.com/v2", "metadata": {"name": "b"}, "spec": {"num": 7}})
+    equal("create in the other version", (st, o.get("spec"), a.get(v1 + "/b")[1].get("spec")), (201, {"num": 7}, {"n": 7}))
+    ev = []
+    read_events(a, v2 + "?watch=true&resourceVersion=0", 2, ev)
+    equal("watch converted", [e["object"]["spec"] for e in ev], [{"num": 6}, {"num": 7}])
+    # the storage version moves on: what is stored in the old one still reads as asked for
+    now = a.get(crds + "/cvs.conv.example.com")[1]
+    now["spec"]["versions"][0]["storage"], now["spec"]["versions"][1]["storage"] = False, True
+    st, o = a.put(crds + "/cvs.conv.example.com", now)
+    equal("new storage version", (st, o["status"]["storedVersions"]), (200, ["v1", "v2"]))
+    equal("old bytes, new version", a.get(v2 + "/a")[1].get("spec"), {"num": 6})
+    equal("old bytes, old version", a.get(v1 + "/a")[1].get("spec"), {"n": 6})
+    a.delete(crds + "/cvs.conv.example.com")
+    end = time.time() + 10
+    while a.get(crds + "/cvs.conv.example.com")[0] != 404 and time.time() < end:
+        time.sleep(0.05)
+    equal("gone with its objects", a.get(crds + "/cvs.conv.example.com")[0], 404)
     httpd.shutdown()
     a.delete(reg + "mutatingwebhookconfigurations/m")
     a.delete(reg + "validatingwebhookconfigurations/v")
