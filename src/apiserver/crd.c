@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include "apiserver/convert.h"
 #include "apiserver/custom.h"
+#include "apiserver/encrypt.h"
 #include "apiserver/extend.h"
 
 #define FINALIZER "customresourcecleanup.apiextensions.k8s.io"
@@ -134,6 +135,15 @@ static struct error *make_storage(struct apiserver *s, struct crd *c)
 	st->json = true;
 	st->crd = c;
 	c->st = st;
+	st->encryption = encryption_for(s, sp->group, sp->names.plural);
+	if (st->encryption) {
+		struct encryption_place *at = arena_new(&s->arena, struct encryption_place);
+
+		at->e = st->encryption;
+		at->prefix = st->prefix;
+		cr.plain = encryption_open;
+		cr.ctx = at;
+	}
 	if (old) {
 		st->cache = old->cache;
 		map_set(&cs->storages, str_from(key), st);

@@ -70,6 +70,7 @@ static const struct flag flags[] = {
 	{"disable-admission-plugins", F_STR, O(disable_admission), "of the default ones"},
 	{"audit-log-path", F_STR, O(audit_log_path), "file of the audit log; - is standard output"},
 	{"audit-policy-file", F_STR, O(audit_policy_file), "audit policy (levels None and Metadata)"},
+	{"encryption-provider-config", F_STR, O(encryption_config), "EncryptionConfiguration: aescbc, aesgcm, identity"},
 	{"max-requests-inflight", F_INT, O(max_requests_inflight), "default 400"},
 	{"max-mutating-requests-inflight", F_INT, O(max_mutating_inflight), "default 200"},
 	{"request-timeout", F_DURATION_MS, O(request_timeout_ms), "default 1m0s"},

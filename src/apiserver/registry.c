@@ -4,6 +4,7 @@
  */
 #include "apiserver/admission.h"
 #include "apiserver/custom.h"
+#include "apiserver/encrypt.h"
 #include "apiserver/server.h"
 #include "schema/defaults.h"
 #include "schema/managed_fields.h"
@@ -109,6 +110,12 @@ static struct error *encode(struct request *rq, struct storage *st, void *obj, s
 	else
 		pb_envelope_encode(stored, st->api_version, st->kind, st->type, obj);
 	m->resource_version = rv;
+	if (st->encryption) {
+		struct buf plain buf_cleanup = *stored;
+
+		memset(stored, 0, sizeof *stored);
+		return encryption_seal(st->encryption, storage_key(rq->a, st, m->namespace, m->name), buf_view(&plain), stored);
+	}
 	return NULL;
 }
 

@@ -1,5 +1,6 @@
 /* What is served: one entry a (group, version, plural), one storage a kind of object in the store. */
 #include "apiserver/convert.h"
+#include "apiserver/encrypt.h"
 #include "apiserver/server.h"
 
 /* Keys in the store, where upstream's are not the plural. */
@@ -111,6 +112,15 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	cr.type = r->type;
 	cr.namespaced = r->namespaced;
 	cr.node_field = -1;
+	st->encryption = encryption_for(s, r->group, r->plural);
+	if (st->encryption) {
+		struct encryption_place *at = arena_new(&s->arena, struct encryption_place);
+
+		at->e = st->encryption;
+		at->prefix = st->prefix;
+		cr.plain = encryption_open;
+		cr.ctx = at;
+	}
 	if (st->strategy) {
 		cr.fields = st->strategy->fields;
 		cr.n_fields = st->strategy->n_fields;
@@ -125,6 +135,7 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 
 struct error *resources_init(struct apiserver *s)
 {
+	TRY(encryption_init(s));
 	s->resources = arena_array(&s->arena, struct resource *, n_api_resources);
 	for (size_t i = 0; i < n_api_resources; i++) {
 		const struct api_resource *r = api_resources[i], *sv = storage_version(r);

@@ -139,16 +139,6 @@ static struct error *self_rules(struct request *rq)
 		return err_bad_request("no namespace on request");
 	memset(&r->status, 0, sizeof r->status);
 	rbac_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules);
-	if (user_in_group(rq->user, "system:masters")) {
-		struct rbac_v1_policy_rule *p = arena_push(rq->a, &rules);
-
-		*arena_push(rq->a, &p->verbs) = STR("*");
-		*arena_push(rq->a, &p->api_groups) = STR("*");
-		*arena_push(rq->a, &p->resources) = STR("*");
-		p = arena_push(rq->a, &rules);
-		*arena_push(rq->a, &p->verbs) = STR("*");
-		*arena_push(rq->a, &p->non_resource_urls) = STR("*");
-	}
 	r->status.resource_rules.v = arena_alloc(rq->a, 1);
 	r->status.non_resource_rules.v = arena_alloc(rq->a, 1);
 	for (uint32_t i = 0; i < rules.n; i++) {

@@ -41,6 +41,7 @@ struct storage {
 	const struct strategy *strategy; /* may be NULL */
 	struct cache *cache;
 	struct crd *crd;                 /* NULL for built-ins */
+	struct encryption *encryption;   /* at rest, or NULL */
 	struct str json_prefix;          /* `{"kind":"Pod","apiVersion":"v1",`: how every cached JSON block begins */
 };
 
@@ -113,6 +114,7 @@ struct options { /* flags, see options.c */
 	const char *advertise_address;
 	const char *external_hostname;
 	const char *audit_log_path, *audit_policy_file;
+	const char *encryption_config;
 	const char *port_file;           /* the port bound is written there (tests, supervisors) */
 	int max_requests_inflight, max_mutating_inflight;
 	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, watch_history_ms;

@@ -23,6 +23,8 @@ def equal(what, got, want):
 
 
 class Server:
+    more = []
+
     def __init__(self, dir):
         self.dir = dir
         self.proc = None
@@ -57,7 +59,7 @@ class Server:
             [EXE, "--data-dir", "data", "--bind-address", "127.0.0.1", "--secure-port", "0", "--port-file", "port", "--tls-cert-file",
              "server.crt", "--tls-private-key-file", "server.key", "--client-ca-file", "ca.crt", "--service-account-signing-key-file",
              "sa.key", "--service-account-key-file", "sa.key", "--token-auth-file", "tokens.csv", "--service-cluster-ip-range",
-             "10.0.0.0/24"], cwd=self.dir, stdout=self.log, stderr=self.log)
+             "10.0.0.0/24"] + self.more, cwd=self.dir, stdout=self.log, stderr=self.log)
         end = time.time() + 30
         while not os.path.exists(port):
             if self.proc.poll() is not None or time.time() > end:
@@ -816,7 +818,29 @@ def test_restart(s, a, ip, port):
     equal("address still taken", a.post("/api/v1/namespaces/default/services", svc)[0], 422)
     s.stop()
     equal("SIGTERM ends it cleanly", s.proc.returncode, 0)
+    # encryption at rest
+    for i, provider in enumerate(("aescbc", "aesgcm")):
+        with open(os.path.join(s.dir, "enc.yaml"), "w") as f:
+            json.dump({"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1", "resources": [
+                {"resources": ["secrets"], "providers": [
+                    {provider: {"keys": [{"name": "k%d" % i, "secret": base64.b64encode(b"0123456789abcdef" * 2).decode()}]}},
+                    {"aescbc": {"keys": [{"name": "k0", "secret": base64.b64encode(b"0123456789abcdef" * 2).decode()}]}},
+                    {"identity": {}}]}]}, f)
+        s.more = ["--encryption-provider-config", "enc.yaml"]
+        s.start()
+        secret = "/api/v1/namespaces/default/secrets"
+        word = "very-secret-word-%d" % i
+        st, o = a.post(secret, {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "enc%d" % i}, "stringData": {"a": word}})
+        equal("encrypted secret", st, 201)
+        equal("an old one in the clear", a.get(secret + "/used")[0], 200)
+        s.stop()
+        raw = b"".join(open(os.path.join(d, f), "rb").read() for d, _, fs in os.walk(os.path.join(s.dir, "data")) for f in fs)
+        check("not on the disk in the clear", word.encode() not in raw and b"k8s:enc:%s:v1:k%d:" % (provider.encode(), i) in raw)
+        s.start()
+        equal("read again", base64.b64decode(a.get(secret + "/enc%d" % i)[1]["data"]["a"]).decode(), word)
+        s.stop()
     s.start()
+    equal("the first key still opens", a.get(secret + "/enc0")[0], 200)
 
 
 def main():
