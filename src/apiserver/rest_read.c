@@ -144,6 +144,8 @@ static struct error *parse_selectors(struct request *rq, struct cache_filter *f)
 		if (e)
 			return e->status ? e : error_wrap(e, "unable to parse requirement");
 	}
+	if (!fs.n && rq->info.name.n && str_eqz(rq->info.verb, "watch"))
+		fs = arena_printf(rq->a, "metadata.name=%.*s", STR_ARG(rq->info.name)); /* /watch/.../NAME */
 	if (fs.n) {
 		TRY(field_selector_parse(rq->a, fs, &f->fields));
 		TRY(cache_check_fields(rq->res->st->cache, f->fields));
@@ -480,7 +482,7 @@ struct error *rest_list(struct request *rq)
 	LIST(const struct cache_entry *) found = {0};
 	struct list_page page = {0};
 	struct error *e;
-	bool more = false;
+	bool more = false, one;
 	struct str after;
 
 	if (rq->out.as == ANSWER_PARTIAL)
@@ -490,8 +492,23 @@ struct error *rest_list(struct request *rq)
 	if (e)
 		return expired(rq, e, &o);
 	after = after_key(rq, &o);
-	cache_iter_init(&it, c, snap, ns, after, &o.filter);
-	while ((en = cache_iter_next(&it)) != NULL) {
+	one = rq->info.name.n && !after.n && (ns.n || !res->st->namespaced);
+	if (one) {
+		/* metadata.name=x: one look-up, not a walk */
+		struct str key = ns.n ? arena_printf(rq->a, "%.*s/%.*s", STR_ARG(ns), STR_ARG(rq->info.name)) : rq->info.name;
+		char *before = arena_bytes(rq->a, key.n + 2);
+
+		memcpy(before, key.p, key.n);
+		before[key.n - 1]--;
+		before[key.n] = before[key.n + 1] = (char)0xff;
+		cache_iter_init(&it, c, snap, ns, str_of(before, key.n + 2), NULL);
+		en = cache_iter_next(&it);
+		if (en && str_eq(cache_entry_key(en), key) && cache_matches(c, en, &o.filter))
+			*arena_push(rq->a, &found) = en;
+	} else {
+		cache_iter_init(&it, c, snap, ns, after, &o.filter);
+	}
+	while (!one && (en = cache_iter_next(&it)) != NULL) {
 		if (o.limit > 0 && found.n == o.limit) {
 			more = true;
 			break;

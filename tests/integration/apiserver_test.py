@@ -323,6 +323,11 @@ def test_lists(a):
     equal("continue sees the first revision", names, ["c%d" % i for i in range(10)])
     equal("labelSelector", len(a.get(base + "?labelSelector=odd%3D1")[1]["items"]), 4)
     equal("fieldSelector", [i["metadata"]["name"] for i in a.get(base + "?fieldSelector=metadata.name%3Dc3")[1]["items"]], ["c3"])
+    equal("by a name that is not there", a.get(base + "?fieldSelector=metadata.name%3Dc33")[1]["items"], [])
+    equal("by name and label", a.get(base + "?fieldSelector=metadata.name%3Dc3&labelSelector=odd%3D0")[1]["items"], [])
+    equal("all namespaces by name", len(a.get("/api/v1/configmaps?fieldSelector=metadata.name%3Dc3")[1]["items"]), 1)
+    equal("cluster-scoped by name", [i["metadata"]["name"] for i in a.get("/api/v1/namespaces?fieldSelector=metadata.name%3Dlists")[1]["items"]],
+          ["lists"])
     equal("unknown field", a.get(base + "?fieldSelector=spec.x%3D1")[0], 400)
     st, e = a.get(base + "?resourceVersionMatch=Exact")
     equal("match without version", st, 422)
