@@ -1,328 +1,20 @@
 /* Structs to JSON, byte for byte as Go's encoding/json writes upstream's types. */
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "schema/codec.h"
 #include "schema/codec_internal.h"
 
-/* Copies [p, end) up to the first byte that needs care (or its last 15 bytes bytewise); returns how far it got. */
-static inline const char *copy_plain(char **to, const char *p, const char *end)
+static char *enc_message(struct je *e, char *w, const struct schema_type *t, const char *obj);
+
+char *je_grow(struct je *e, char *w, size_t n)
 {
-	char *w = *to;
-#ifdef __SSE2__
-	const __m128i space = _mm_set1_epi8(0x20), back = _mm_set1_epi8('\\'), two = _mm_set1_epi8(2), four = _mm_set1_epi8(4),
-		      angle = _mm_set1_epi8('>'), amp = _mm_set1_epi8('&');
-
-	while (end - p >= 16) {
-		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-		/* '<'|2 and '>'|2 are '>'; '"'|4 and '&'|4 are '&'; negative bytes are below 0x20. */
-		__m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmplt_epi8(v, space), _mm_cmpeq_epi8(v, back)),
-					   _mm_or_si128(_mm_cmpeq_epi8(_mm_or_si128(v, two), angle),
-							_mm_cmpeq_epi8(_mm_or_si128(v, four), amp)));
-		unsigned m = (unsigned)_mm_movemask_epi8(hit);
-
-		_mm_storeu_si128((__m128i *)(void *)w, v);
-		if (m) {
-			unsigned k = (unsigned)__builtin_ctz(m);
-
-			*to = w + k;
-			return p + k;
-		}
-		p += 16;
-		w += 16;
-	}
-#endif
-	while (p < end) {
-		unsigned char c = (unsigned char)*p;
-
-		if (c < 0x20 || c > 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&')
-			break;
-		*w++ = *p++;
-	}
-	*to = w;
-	return p;
+	e->b->n = (size_t)(w - e->b->p);
+	buf_reserve(e->b, n + 2 * JE_SLACK);
+	return je_resume(e);
 }
 
-static const char hex[] = "0123456789abcdef";
-
-static char *put_u(char *w, unsigned c)
-{
-	memcpy(w, "\\u", 2);
-	w[2] = hex[c >> 12 & 15];
-	w[3] = hex[c >> 8 & 15];
-	w[4] = hex[c >> 4 & 15];
-	w[5] = hex[c & 15];
-	return w + 6;
-}
-
-/* The general case: something in s needs care. */
-static __attribute__((noinline)) void put_string_slow(struct buf *b, struct str s)
-{
-	const char *p = s.p, *end = s.p + s.n;
-	char *w = json_room(b, s.n + 2 + 16);
-
-	*w++ = '"';
-	for (;;) {
-		p = copy_plain(&w, p, end);
-		if (likely(p == end))
-			break;
-		/* One special byte grows to at most six; keep room for it and for the plain rest. */
-		b->n = (size_t)(w - b->p);
-		w = json_room(b, (size_t)(end - p) + 6 + 2 + 16);
-		unsigned char c = (unsigned char)*p;
-
-		if (c < 0x80) {
-			p++;
-			switch (c) {
-			case '"': case '\\':
-				*w++ = '\\';
-				*w++ = (char)c;
-				break;
-			case '\b': case '\f': case '\n': case '\r': case '\t':
-				*w++ = '\\';
-				*w++ = "btn.fr"[c - 8];
-				break;
-			default:
-				w = put_u(w, c);
-			}
-			continue;
-		}
-		unsigned n = utf8_len(p, end);
-
-		if (!n) {
-			w = put_u(w, 0xfffd);
-			p++;
-		} else if (n == 3 && c == 0xe2 && (unsigned char)p[1] == 0x80 && ((unsigned char)p[2] & 0xfe) == 0xa8) {
-			w = put_u(w, 0x2000 | ((unsigned char)p[2] & 0x3f));
-			p += 3;
-		} else {
-			memcpy(w, p, n);
-			w += n;
-			p += n;
-		}
-	}
-	*w++ = '"';
-	b->n = (size_t)(w - b->p);
-}
-
-#ifdef __SSE2__
-/* Bytes of v that cannot be copied as they are. */
-static inline unsigned special_bytes(__m128i v)
-{
-	/* '<'|2 and '>'|2 are '>'; '"'|4 and '&'|4 are '&'; negative bytes are below 0x20. */
-	__m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))),
-				   _mm_or_si128(_mm_cmpeq_epi8(_mm_or_si128(v, _mm_set1_epi8(2)), _mm_set1_epi8('>')),
-						_mm_cmpeq_epi8(_mm_or_si128(v, _mm_set1_epi8(4)), _mm_set1_epi8('&'))));
-
-	return (unsigned)_mm_movemask_epi8(hit);
-}
-#endif
-
-/* s with quotes at w, which has room for s.n + 2; NULL when something in it needs care. */
-static inline char *put_plain(char *w, struct str s)
-{
-	const char *p = s.p;
-	size_t n = s.n;
-
-	*w++ = '"';
-#ifdef __SSE2__
-	/* The tail is copied by overlapping loads, never beyond s. */
-	if (n >= 16) {
-		size_t i = 0;
-		__m128i v;
-		unsigned hit = 0;
-
-		for (; i + 16 <= n; i += 16) {
-			v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
-			hit |= special_bytes(v);
-			_mm_storeu_si128((__m128i *)(void *)(w + i), v);
-		}
-		v = _mm_loadu_si128((const __m128i *)(const void *)(p + n - 16));
-		hit |= special_bytes(v);
-		_mm_storeu_si128((__m128i *)(void *)(w + n - 16), v);
-		if (unlikely(hit))
-			return NULL;
-	} else if (n >= 8) {
-		__m128i lo = _mm_loadl_epi64((const __m128i *)(const void *)p),
-			hi = _mm_loadl_epi64((const __m128i *)(const void *)(p + n - 8));
-
-		if (unlikely(special_bytes(_mm_unpacklo_epi64(lo, hi))))
-			return NULL;
-		_mm_storel_epi64((__m128i *)(void *)w, lo);
-		_mm_storel_epi64((__m128i *)(void *)(w + n - 8), hi);
-	} else if (n >= 4) {
-		uint32_t lo, hi;
-
-		memcpy(&lo, p, 4);
-		memcpy(&hi, p + n - 4, 4);
-		if (unlikely(special_bytes(_mm_set1_epi64x((long long)((uint64_t)hi << 32 | lo)))))
-			return NULL;
-		memcpy(w, &lo, 4);
-		memcpy(w + n - 4, &hi, 4);
-	} else
-#endif
-		for (size_t i = 0; i < n; i++) {
-			unsigned char c = (unsigned char)p[i];
-
-			if (unlikely(c < 0x20 || c > 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&'))
-				return NULL;
-			w[i] = (char)c;
-		}
-	w[n] = '"';
-	return w + n + 1;
-}
-
-void json_put_string(struct buf *b, struct str s)
-{
-	char *w = put_plain(json_room(b, s.n + 2), s);
-
-	if (likely(w != NULL))
-		b->n = (size_t)(w - b->p);
-	else
-		put_string_slow(b, s);
-}
-
-unsigned double_digits(double d, char *digits, int *exp10)
-{
-	char tmp[40];
-
-	for (unsigned n = 1;; n++) {
-		snprintf(tmp, sizeof tmp, "%.*e", (int)n - 1, d);
-		char *e = strchr(tmp, 'e');
-
-		*exp10 = atoi(e + 1);
-		digits[0] = tmp[0];
-		if (n > 1)
-			memcpy(digits + 1, tmp + 2, n - 1);
-		if (n == 17 || strtod(tmp, NULL) == d)
-			return n;
-		/* The next number up of as many digits: at ties, and above powers of two, it may be the one. */
-		char *last = e - 1;
-
-		if (*last < '9') {
-			++*last;
-			if (strtod(tmp, NULL) == d) {
-				++digits[n - 1];
-				return n;
-			}
-		}
-	}
-}
-
-void json_put_double(struct buf *b, double d)
-{
-	char digits[20];
-	int e;
-
-	if (!isfinite(d)) {
-		buf_puts(b, "null");
-		return;
-	}
-	if (signbit(d))
-		buf_putc(b, '-');
-	d = fabs(d);
-	unsigned n = double_digits(d, digits, &e);
-
-	if (d != 0 && (d < 1e-6 || d >= 1e21)) {
-		buf_putc(b, digits[0]);
-		if (n > 1) {
-			buf_putc(b, '.');
-			buf_append(b, digits + 1, n - 1);
-		}
-		buf_printf(b, e < 0 ? "e%d" : "e+%d", e);
-		return;
-	}
-	if (e < 0)
-		buf_puts(b, "0.");
-	for (int i = e + 1; i < 0; i++)
-		buf_putc(b, '0');
-	for (unsigned i = 0; i < n; i++) {
-		buf_putc(b, digits[i]);
-		if ((int)i == e && i + 1 < n)
-			buf_putc(b, '.');
-	}
-	for (int i = (int)n; i <= e; i++)
-		buf_putc(b, '0');
-}
-
-/* First byte of [p, end) that is '<', '>', '&' or 0xe2 (the first of U+2028). */
-static const char *html_end(const char *p, const char *end)
-{
-#ifdef __SSE2__
-	for (; end - p >= 16; p += 16) {
-		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-		__m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('&')), _mm_cmpeq_epi8(v, _mm_set1_epi8((char)0xe2))),
-					   _mm_cmpeq_epi8(_mm_or_si128(v, _mm_set1_epi8(2)), _mm_set1_epi8('>')));
-		unsigned m = (unsigned)_mm_movemask_epi8(hit);
-
-		if (m)
-			return p + __builtin_ctz(m);
-	}
-#endif
-	for (; p < end; p++) {
-		unsigned char c = (unsigned char)*p;
-
-		if (c == '<' || c == '>' || c == '&' || c == 0xe2)
-			break;
-	}
-	return p;
-}
-
-void json_put_raw(struct buf *b, struct str raw)
-{
-	const char *end = raw.p + raw.n;
-	const char *p = json_space(raw.p, end), *q = NULL;
-	bool spaces = false;
-	struct json_syntax_error ignored;
-
-	if (p < end)
-		q = json_skip(p, end, CODEC_MAX_DEPTH, &spaces, &ignored);
-	if (!q || json_space(q, end) != end) {
-		buf_puts(b, "null");
-		return;
-	}
-	struct str v = str_of(p, (size_t)(q - p));
-	char *copy = NULL;
-
-	if (spaces) {
-		copy = xmalloc(v.n);
-		v = str_of(copy, json_compact(copy, v));
-	}
-	/* Outside strings no special character but '"' occurs, so one pass escapes HTML and line separators. */
-	p = v.p;
-	end = v.p + v.n;
-	char *w = json_room(b, v.n + 16);
-
-	while (p < end) {
-		q = html_end(p, end);
-		memcpy(w, p, (size_t)(q - p));
-		w += q - p;
-		p = q;
-		if (p == end)
-			break;
-		unsigned char c = (unsigned char)*p;
-
-		if (c != 0xe2) {
-			b->n = (size_t)(w - b->p);
-			w = put_u(json_room(b, (size_t)(end - p) + 6 + 16), c);
-			p++;
-		} else if (end - p >= 3 && (unsigned char)p[1] == 0x80 && ((unsigned char)p[2] & 0xfe) == 0xa8) {
-			b->n = (size_t)(w - b->p);
-			w = put_u(json_room(b, (size_t)(end - p) + 6 + 16), 0x2000 | ((unsigned char)p[2] & 0x3f));
-			p += 3;
-		} else {
-			*w++ = *p++;
-		}
-	}
-	b->n = (size_t)(w - b->p);
-	free(copy);
-}
-
-static void enc_message(struct buf *b, const struct schema_type *t, const char *obj);
-
-static void put_uint(struct buf *b, uint64_t v, bool neg)
+static char *put_uint(char *w, uint64_t v)
 {
 	static const char two[201] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
 				     "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
@@ -330,6 +22,10 @@ static void put_uint(struct buf *b, uint64_t v, bool neg)
 	char tmp[24];
 	size_t i = sizeof tmp;
 
+	if (v < 10) {
+		*w = (char)('0' + v);
+		return w + 1;
+	}
 	while (v >= 100) {
 		i -= 2;
 		memcpy(tmp + i, two + v % 100 * 2, 2);
@@ -341,54 +37,93 @@ static void put_uint(struct buf *b, uint64_t v, bool neg)
 	} else {
 		tmp[--i] = (char)('0' + v);
 	}
-	if (neg)
-		tmp[--i] = '-';
-	char *w = json_room(b, sizeof tmp);
-
 	memcpy(w, tmp + i, sizeof tmp - i);
-	b->n += sizeof tmp - i;
+	return w + sizeof tmp - i;
 }
 
-static void put_int(struct buf *b, int64_t v)
+static char *put_int(char *w, int64_t v)
 {
-	put_uint(b, v < 0 ? 0 - (uint64_t)v : (uint64_t)v, v < 0);
+	if (v < 0) {
+		*w++ = '-';
+		return put_uint(w, 0 - (uint64_t)v);
+	}
+	return put_uint(w, (uint64_t)v);
 }
 
-static void put_strings(struct buf *b, const struct raw_list *l)
+static inline char *put_null(char *w)
 {
-	buf_putc(b, '[');
+	memcpy(w, "null", 4);
+	return w + 4;
+}
+
+static char *put_strings(struct je *e, char *w, const struct raw_list *l)
+{
+	*w++ = '[';
 	for (uint32_t i = 0; i < l->n; i++) {
 		if (i)
-			buf_putc(b, ',');
-		json_put_string(b, ((const struct str *)(const void *)l->v)[i]);
+			*w++ = ',';
+		w = je_string(e, w, ((const struct str *)(const void *)l->v)[i]);
 	}
-	buf_putc(b, ']');
+	*w++ = ']';
+	return je_check(e, w);
 }
 
-void json_put_value(struct buf *b, uint8_t kind, const struct schema_type *type, const void *v)
+char *je_value(struct je *e, char *w, uint8_t kind, const struct schema_type *type, const void *v)
 {
 	switch (kind) {
 	case FIELD_STRING:
-		json_put_string(b, *(const struct str *)v);
-		break;
+		return je_string(e, w, *(const struct str *)v);
 	case FIELD_BOOL:
-		if (*(const bool *)v)
-			buf_append(b, "true", 4);
-		else
-			buf_append(b, "false", 5);
-		break;
+		if (*(const bool *)v) {
+			memcpy(w, "true", 4);
+			return w + 4;
+		}
+		memcpy(w, "false", 5);
+		return w + 5;
 	case FIELD_INT32:
-		put_int(b, *(const int32_t *)v);
-		break;
+		return put_int(w, *(const int32_t *)v);
 	case FIELD_INT64:
-		put_int(b, *(const int64_t *)v);
-		break;
+		return put_int(w, *(const int64_t *)v);
 	case FIELD_UINT32:
-		put_uint(b, *(const uint32_t *)v, false);
-		break;
+		return put_uint(w, *(const uint32_t *)v);
 	case FIELD_UINT64:
-		put_uint(b, *(const uint64_t *)v, false);
+		return put_uint(w, *(const uint64_t *)v);
+	case FIELD_QUANTITY: {
+		struct str s = *(const struct str *)v;
+
+		return je_string(e, w, s.n ? s : STR("0"));
+	}
+	case FIELD_INTSTR: {
+		const struct int_or_string *is = v;
+
+		return is->is_str ? je_string(e, w, is->s) : put_int(w, is->i);
+	}
+	case FIELD_TIME:
+	case FIELD_MICROTIME: {
+		const struct api_time *t = v;
+
+		if (!t->set)
+			return put_null(w);
+		*w++ = '"';
+		w = time_write(w, *t, kind == FIELD_MICROTIME);
+		*w++ = '"';
+		return je_check(e, w);
+	}
+	case FIELD_STRINGS: {
+		const struct raw_list *l = v;
+
+		return l->v ? put_strings(e, w, l) : put_null(w);
+	}
+	case FIELD_MESSAGE:
+		return enc_message(e, w, type, v);
+	default:
 		break;
+	}
+	/* The rare ones append to the buffer itself. */
+	struct buf *b = e->b;
+
+	b->n = (size_t)(w - b->p);
+	switch (kind) {
 	case FIELD_DOUBLE:
 		json_put_double(b, *(const double *)v);
 		break;
@@ -404,57 +139,15 @@ void json_put_value(struct buf *b, uint8_t kind, const struct schema_type *type,
 		buf_putc(b, '"');
 		break;
 	}
-	case FIELD_QUANTITY: {
-		struct str s = *(const struct str *)v;
-
-		json_put_string(b, s.n ? s : STR("0"));
-		break;
-	}
-	case FIELD_INTSTR: {
-		const struct int_or_string *is = v;
-
-		if (is->is_str)
-			json_put_string(b, is->s);
-		else
-			put_int(b, is->i);
-		break;
-	}
-	case FIELD_TIME:
-	case FIELD_MICROTIME: {
-		const struct api_time *t = v;
-
-		if (!t->set) {
-			buf_append(b, "null", 4);
-			break;
-		}
-		buf_putc(b, '"');
-		time_put(b, *t, kind == FIELD_MICROTIME);
-		buf_putc(b, '"');
-		break;
-	}
 	case FIELD_DURATION:
 		buf_putc(b, '"');
 		duration_put(b, *(const int64_t *)v);
 		buf_putc(b, '"');
 		break;
-	case FIELD_RAW:
-	case FIELD_FIELDSV1:
-	case FIELD_JSON:
-	case FIELD_ANY:
+	default: /* FIELD_RAW, FIELD_FIELDSV1, FIELD_JSON, FIELD_ANY */
 		json_put_raw(b, *(const struct str *)v);
-		break;
-	case FIELD_STRINGS: {
-		const struct raw_list *l = v;
-
-		if (l->v)
-			put_strings(b, l);
-		else
-			buf_append(b, "null", 4);
-		break;
 	}
-	default:
-		enc_message(b, type, v);
-	}
+	return je_resume(e);
 }
 
 /* Go's rule of omitempty: structs are never empty. */
@@ -510,22 +203,21 @@ static bool is_zero(const struct schema_field *f, const void *v)
 	return all_zero(v, value_size(f->kind, f->type));
 }
 
-static void enc_list(struct buf *b, const struct schema_field *f, const struct raw_list *l)
+static char *enc_list(struct je *e, char *w, const struct schema_field *f, const struct raw_list *l)
 {
-	if (f->kind == FIELD_STRING) {
-		put_strings(b, l);
-		return;
-	}
-	buf_putc(b, '[');
+	if (f->kind == FIELD_STRING)
+		return put_strings(e, w, l);
+	*w++ = '[';
 	for (uint32_t i = 0; i < l->n; i++) {
 		if (i)
-			buf_putc(b, ',');
-		json_put_value(b, f->kind, f->type, l->v + (size_t)i * f->elem_size);
+			*w++ = ',';
+		w = je_check(e, je_value(e, w, f->kind, f->type, l->v + (size_t)i * f->elem_size));
 	}
-	buf_putc(b, ']');
+	*w++ = ']';
+	return je_check(e, w);
 }
 
-static void enc_map(struct buf *b, const struct schema_field *f, const struct raw_list *l)
+static char *enc_map(struct je *e, char *w, const struct schema_field *f, const struct raw_list *l)
 {
 	struct raw_list sorted = *l;
 	char *copy = NULL;
@@ -536,21 +228,22 @@ static void enc_map(struct buf *b, const struct schema_field *f, const struct ra
 		sorted.v = copy;
 		map_sort(&sorted, f->elem_size);
 	}
-	buf_putc(b, '{');
+	*w++ = '{';
 	for (uint32_t i = 0; i < sorted.n; i++) {
-		const char *e = sorted.v + (size_t)i * f->elem_size;
+		const char *item = sorted.v + (size_t)i * f->elem_size;
 
 		if (i)
-			buf_putc(b, ',');
-		json_put_string(b, *(const struct str *)(const void *)e);
-		buf_putc(b, ':');
-		json_put_value(b, f->kind, f->type, e + f->value_offset);
+			*w++ = ',';
+		w = je_string(e, w, *(const struct str *)(const void *)item);
+		*w++ = ':';
+		w = je_check(e, je_value(e, w, f->kind, f->type, item + f->value_offset));
 	}
-	buf_putc(b, '}');
+	*w++ = '}';
 	free(copy);
+	return je_check(e, w);
 }
 
-static void enc_union(struct buf *b, const struct schema_type *t, const char *obj)
+static char *enc_union(struct je *e, char *w, const struct schema_type *t, const char *obj)
 {
 	const struct schema_field *schema = NULL, *other = NULL;
 
@@ -562,29 +255,19 @@ static void enc_union(struct buf *b, const struct schema_type *t, const char *ob
 	}
 	const void *s = schema ? *(void *const *)(const void *)(obj + schema->offset) : NULL;
 
-	if (t->json == SCHEMA_OR_BOOL) {
-		if (s)
-			enc_message(b, schema->type, s);
-		else
-			json_put_value(b, FIELD_BOOL, NULL, obj + other->offset);
-		return;
-	}
+	if (t->json == SCHEMA_OR_BOOL)
+		return s ? enc_message(e, w, schema->type, s) : je_value(e, w, FIELD_BOOL, NULL, obj + other->offset);
 	const struct raw_list *l = (const void *)(obj + other->offset);
 
 	if (l->n)
-		enc_list(b, other, l);
-	else if (s)
-		enc_message(b, schema->type, s);
-	else
-		buf_append(b, "null", 4);
+		return enc_list(e, w, other, l);
+	return s ? enc_message(e, w, schema->type, s) : put_null(w);
 }
 
-static void enc_message(struct buf *b, const struct schema_type *t, const char *obj)
+static char *enc_message(struct je *e, char *w, const struct schema_type *t, const char *obj)
 {
-	if (unlikely(t->json != SCHEMA_OBJECT)) {
-		enc_union(b, t, obj);
-		return;
-	}
+	if (unlikely(t->json != SCHEMA_OBJECT))
+		return enc_union(e, w, t, obj);
 	char before = '{';
 
 	for (const struct schema_field *f = t->fields, *end = f + t->n_fields; f < end; f++) {
@@ -594,44 +277,35 @@ static void enc_message(struct buf *b, const struct schema_type *t, const char *
 			continue;
 		if (unlikely(f->flags & FIELD_OMITZERO) && is_zero(f, v))
 			continue;
-		char *w = json_room(b, f->name.n + 36);
-
-		*w++ = before;
+		w = je_key(e, w, before, f);
 		before = ',';
-		w = json_put_key(w, f);
-		b->n = (size_t)(w - b->p);
 		switch (f->card) {
 		case CARD_ONE:
 			if (f->kind == FIELD_STRING)
-				json_put_string(b, *(const struct str *)(const void *)v);
+				w = je_string(e, w, *(const struct str *)(const void *)v);
 			else
-				json_put_value(b, f->kind, f->type, v);
+				w = je_value(e, w, f->kind, f->type, v);
 			break;
 		case CARD_PTR: {
 			const void *ptr = *(void *const *)(const void *)v;
 
-			if (ptr)
-				json_put_value(b, f->kind, f->type, ptr);
-			else
-				buf_append(b, "null", 4);
+			w = ptr ? je_value(e, w, f->kind, f->type, ptr) : put_null(w);
 			break;
 		}
 		default: {
 			const struct raw_list *l = (const void *)v;
 
 			if (!l->v && !l->n)
-				buf_append(b, "null", 4);
-			else if (f->card == CARD_LIST)
-				enc_list(b, f, l);
+				w = put_null(w);
 			else
-				enc_map(b, f, l);
+				w = f->card == CARD_LIST ? enc_list(e, w, f, l) : enc_map(e, w, f, l);
 		}
 		}
 	}
 	if (before == '{')
-		buf_append(b, "{}", 2);
-	else
-		buf_putc(b, '}');
+		*w++ = '{';
+	*w++ = '}';
+	return je_check(e, w);
 }
 
 void json_encode(struct buf *b, const struct schema_type *t, const void *obj)
@@ -642,7 +316,10 @@ void json_encode(struct buf *b, const struct schema_type *t, const void *obj)
 	if (limit && b->overflow)
 		return;
 	b->limit = 0;
-	enc_message(b, t, obj);
+	struct je e = {.b = b};
+	char *w = enc_message(&e, je_begin(&e), t, obj);
+
+	b->n = (size_t)(w - b->p);
 	b->limit = limit;
 	if (limit && b->n > limit) {
 		b->n = before;

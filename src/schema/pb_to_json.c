@@ -14,7 +14,7 @@ struct slot { /* where a field's value is */
 };
 
 struct tj {
-	struct buf *b;
+	struct je e;
 	struct arena a; /* for the few values that need memory */
 };
 
@@ -60,7 +60,8 @@ static inline bool is_struct(uint8_t kind)
 	return kind >= FIELD_QUANTITY;
 }
 
-static bool message(struct tj *j, const struct schema_type *t, struct str in, unsigned level, const struct str *meta);
+/* Writers return where they stopped, NULL to give up. */
+static char *message(struct tj *j, char *w, const struct schema_type *t, struct str in, unsigned level, const struct str *meta);
 
 /* Notes the fields of `in`, of type t, whose first JSON field is slot `base`. */
 static bool note(const struct schema_type *t, struct str in, unsigned base, struct slot *slots, uint64_t *present, unsigned level)
@@ -170,7 +171,7 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 }
 
 /* One value whose bytes are `s` (a number: its varint or 8 bytes). */
-static bool value(struct tj *j, const struct schema_field *f, struct str s, unsigned level)
+static char *value(struct tj *j, char *w, const struct schema_field *f, struct str s, unsigned level)
 {
 	union {
 		struct str s;
@@ -186,25 +187,24 @@ static bool value(struct tj *j, const struct schema_field *f, struct str s, unsi
 
 	switch (f->kind) {
 	case FIELD_STRING:
-		json_put_string(j->b, s);
-		return true;
+		return je_string(&j->e, w, s);
+	case FIELD_MESSAGE:
+		return message(j, w, f->type, s, level + 1, NULL);
 	case FIELD_BYTES:
 		if (!s.p)
 			s.p = "";
 		v.s = s;
 		break;
 	case FIELD_BOOL:
-		if (!varint(s.p, s.p + s.n, &n))
-			return false;
-		v.b = n != 0;
-		break;
 	case FIELD_INT32:
 	case FIELD_UINT32:
 	case FIELD_INT64:
 	case FIELD_UINT64:
-		if (!varint(s.p, s.p + s.n, &n))
-			return false;
-		if (f->kind == FIELD_INT32 || f->kind == FIELD_UINT32)
+		if (unlikely(!varint(s.p, s.p + s.n, &n)))
+			return NULL;
+		if (f->kind == FIELD_BOOL)
+			v.b = n != 0;
+		else if (f->kind == FIELD_INT32 || f->kind == FIELD_UINT32)
 			v.i32 = (int32_t)n;
 		else
 			v.u64 = n;
@@ -212,49 +212,43 @@ static bool value(struct tj *j, const struct schema_field *f, struct str s, unsi
 	case FIELD_DOUBLE:
 		memcpy(&v.d, s.p, 8);
 		break;
-	case FIELD_MESSAGE:
-		return message(j, f->type, s, level + 1, NULL);
 	default:
 		memset(&v, 0, sizeof v);
 		if (unlikely(!pb_special(&j->a, f->kind, s, &v)))
-			return false;
+			return NULL;
 	}
-	json_put_value(j->b, f->kind, NULL, &v);
-	return true;
+	return je_value(&j->e, w, f->kind, NULL, &v);
 }
 
 /* The value of a field (or of a map's entry) that protobuf does not have. */
-static bool absent(struct tj *j, const struct schema_field *f, uint8_t card, unsigned level)
+static char *absent(struct tj *j, char *w, const struct schema_field *f, uint8_t card, unsigned level)
 {
-	static const union {
-		uint64_t words[8];
-		struct str s;
-	} zero = {{0}};
+	static const uint64_t zero[8];
 	static const struct str empty = {"", 0};
 
-	if (card != CARD_ONE)
-		buf_append(j->b, "null", 4);
-	else if (f->kind == FIELD_MESSAGE)
-		return message(j, f->type, STR(""), level + 1, NULL);
-	else if (f->kind == FIELD_BYTES && f->card == CARD_MAP)
-		json_put_value(j->b, f->kind, NULL, &empty); /* upstream's decoder makes it empty, not nil */
-	else
-		json_put_value(j->b, f->kind, NULL, &zero);
-	return true;
+	if (card != CARD_ONE) {
+		memcpy(w, "null", 4);
+		return w + 4;
+	}
+	if (f->kind == FIELD_MESSAGE)
+		return message(j, w, f->type, STR(""), level + 1, NULL);
+	/* Upstream's decoder makes bytes of a map empty, not nil. */
+	return je_value(&j->e, w, f->kind, NULL, f->kind == FIELD_BYTES && f->card == CARD_MAP ? (const void *)&empty : zero);
 }
 
-static bool list(struct tj *j, const struct schema_field *f, struct str run, unsigned level)
+static char *list(struct tj *j, char *w, const struct schema_field *f, struct str run, unsigned level)
 {
 	const char *p = run.p, *end = run.p + run.n;
 	unsigned wire = wire_of(f->kind);
 
-	buf_append(j->b, "[", 1);
+	*w++ = '[';
 	while (p < end) {
 		uint64_t skipped;
 		struct str s = STR_NULL;
 
 		if (p != run.p)
-			buf_append(j->b, ",", 1);
+			*w++ = ',';
+		/* note() has been here: nothing is cut short. */
 		p = varint(p, end, &skipped);
 		if (wire == 2) {
 			p = payload(p, end, &s);
@@ -264,19 +258,21 @@ static bool list(struct tj *j, const struct schema_field *f, struct str run, uns
 			p = wire == 0 ? varint(p, end, &skipped) : p + 8;
 			s = str_of(from, (size_t)(p - from));
 		}
-		if (unlikely(!value(j, f, s, level)))
-			return false;
+		w = value(j, w, f, s, level);
+		if (unlikely(!w))
+			return NULL;
+		w = je_check(&j->e, w);
 	}
-	buf_append(j->b, "]", 1);
-	return true;
+	*w++ = ']';
+	return je_check(&j->e, w);
 }
 
-static bool map(struct tj *j, const struct schema_field *f, struct str run, unsigned level)
+static char *map(struct tj *j, char *w, const struct schema_field *f, struct str run, unsigned level)
 {
 	const char *p = run.p, *end = run.p + run.n;
 	struct str last = STR_NULL;
 
-	buf_append(j->b, "{", 1);
+	*w++ = '{';
 	while (p < end) {
 		struct str entry = STR_NULL, key = STR(""), s = STR_NULL;
 		uint64_t tag;
@@ -287,7 +283,7 @@ static bool map(struct tj *j, const struct schema_field *f, struct str run, unsi
 		for (const char *q = entry.p, *stop = q + entry.n; q < stop;) {
 			q = varint(q, stop, &tag);
 			if (!q)
-				return false;
+				return NULL;
 			if (tag == (1 << 3 | 2) && !has_key) {
 				has_key = true;
 				q = payload(q, stop, &key);
@@ -302,36 +298,38 @@ static bool map(struct tj *j, const struct schema_field *f, struct str run, unsi
 					s = str_of(from, q ? (size_t)(q - from) : 0);
 				}
 			} else {
-				return false;
+				return NULL;
 			}
 			if (!q)
-				return false;
+				return NULL;
 		}
 		if (!first) {
 			if (str_cmp(last, key) >= 0)
-				return false;
-			buf_append(j->b, ",", 1);
+				return NULL;
+			*w++ = ',';
 		}
 		last = key;
-		json_put_string(j->b, key);
-		buf_append(j->b, ":", 1);
-		if (unlikely(has_value ? !value(j, f, s, level) : !absent(j, f, CARD_ONE, level)))
-			return false;
+		w = je_string(&j->e, w, key);
+		*w++ = ':';
+		w = has_value ? value(j, w, f, s, level) : absent(j, w, f, CARD_ONE, level);
+		if (unlikely(!w))
+			return NULL;
+		w = je_check(&j->e, w);
 	}
-	buf_append(j->b, "}", 1);
-	return true;
+	*w++ = '}';
+	return je_check(&j->e, w);
 }
 
-static bool message(struct tj *j, const struct schema_type *t, struct str in, unsigned level, const struct str *meta)
+static char *message(struct tj *j, char *w, const struct schema_type *t, struct str in, unsigned level, const struct str *meta)
 {
 	struct slot slots[64];
 	uint64_t present = 0;
 	char before = '{';
 
 	if (unlikely(level > MAX_LEVELS || t->json != SCHEMA_OBJECT || !t->wire))
-		return false;
+		return NULL;
 	if (unlikely(!note(t, in, 0, slots, &present, level)))
-		return false;
+		return NULL;
 	if (meta)
 		for (unsigned i = 0; i < 2; i++)
 			if (meta[i].n) {
@@ -342,54 +340,46 @@ static bool message(struct tj *j, const struct schema_type *t, struct str in, un
 		unsigned i = (unsigned)__builtin_ctzll(bits);
 		const struct schema_field *f = &t->fields[i];
 		struct str s = str_of(slots[i].p, slots[i].n);
-		bool is_present = present >> i & 1, ok;
 
 		if (unlikely(f->flags & FIELD_OMITZERO)) {
 			struct api_time time;
 
 			/* Whether a time is zero is seen in its value only. */
 			if (f->kind != FIELD_TIME || f->card != CARD_ONE || !pb_special(&j->a, FIELD_TIME, s, &time))
-				return false;
+				return NULL;
 			if (!time.set)
 				continue;
 		}
-		char *w = json_room(j->b, f->name.n + 36);
-
-		*w++ = before;
+		w = je_key(&j->e, w, before, f);
 		before = ',';
-		w = json_put_key(w, f);
-		j->b->n = (size_t)(w - j->b->p);
-		if (likely(is_present)) {
-			if (f->card <= CARD_PTR)
-				ok = value(j, f, s, level);
-			else
-				ok = f->card == CARD_LIST ? list(j, f, s, level) : map(j, f, s, level);
-		} else {
-			ok = absent(j, f, f->card, level);
-		}
-		if (unlikely(!ok))
-			return false;
+		if (unlikely(!(present >> i & 1)))
+			w = absent(j, w, f, f->card, level);
+		else if (f->card <= CARD_PTR)
+			w = f->kind == FIELD_STRING ? je_string(&j->e, w, s) : value(j, w, f, s, level);
+		else
+			w = f->card == CARD_LIST ? list(j, w, f, s, level) : map(j, w, f, s, level);
+		if (unlikely(!w))
+			return NULL;
 	}
 	if (before == '{')
-		buf_append(j->b, "{}", 2);
-	else
-		buf_append(j->b, "}", 1);
-	return true;
+		*w++ = '{';
+	*w++ = '}';
+	return je_check(&j->e, w);
 }
 
 struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str pb, struct str api_version, struct str kind)
 {
 	struct str meta[2] = {kind, api_version};
-	struct tj j = {.b = b};
+	struct tj j = {.e.b = b};
 	size_t limit = b->limit, before = b->n;
 
 	if (limit && b->overflow)
 		return NULL;
 	b->limit = 0;
-	bool ok = message(&j, t, pb, 1, t->top ? meta : NULL);
+	char *w = message(&j, je_begin(&j.e), t, pb, 1, t->top ? meta : NULL);
 
 	b->limit = limit;
-	if (!ok) {
+	if (!w) {
 		b->n = before;
 		void *obj = arena_alloc(&j.a, t->size);
 		struct error *e = pb_decode(&j.a, t, pb, obj);
@@ -403,6 +393,7 @@ struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str 
 		return e;
 	}
 	arena_free(&j.a);
+	b->n = (size_t)(w - b->p);
 	if (limit && b->n > limit) {
 		b->n = before;
 		b->overflow = true;

@@ -165,9 +165,8 @@ static char *put_digits(char *p, int n, int64_t v)
 	return p + n;
 }
 
-void time_put(struct buf *b, struct api_time t, bool micro)
+char *time_write(char *p, struct api_time t, bool micro)
 {
-	char tmp[48], *p = tmp;
 	int64_t days = t.s / 86400, sec = t.s % 86400, y;
 	int m, d;
 
@@ -205,7 +204,14 @@ void time_put(struct buf *b, struct api_time t, bool micro)
 		p = put_digits(p, 6, t.ns / 1000);
 	}
 	*p++ = 'Z';
-	buf_append(b, tmp, (size_t)(p - tmp));
+	return p;
+}
+
+void time_put(struct buf *b, struct api_time t, bool micro)
+{
+	char tmp[48];
+
+	buf_append(b, tmp, (size_t)(time_write(tmp, t, micro) - tmp));
 }
 
 static struct str arena_take(struct arena *a, struct buf *b)
