@@ -6,7 +6,7 @@
 static const struct admission_plugin *const all[] = {
 	&admit_namespace_lifecycle, &admit_limit_ranger, &admit_service_account, &admit_taint_nodes, &admit_pod_security, &admit_priority,
 	&admit_default_tolerations, &admit_default_storage_class, &admit_storage_in_use, &admit_pvc_resize, &admit_runtime_class,
-	&admit_certificate_approval, &admit_certificate_signing, &admit_default_ingress_class, &admit_node_restriction,
+	&admit_certificate_approval, &admit_certificate_signing, &admit_default_ingress_class, &admit_node_restriction, &admit_pod_topology_labels,
 	&admit_mutating_webhook, &admit_validating_webhook, &admit_resource_quota,
 };
 

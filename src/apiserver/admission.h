@@ -51,7 +51,10 @@ struct error *admission_forbidden(const struct admission *a, const char *fmt, ..
 
 /* Plugins: the table in admission.c lists them; each file of plugins declares its own here. */
 extern const struct admission_plugin admit_namespace_lifecycle, admit_service_account, admit_priority, admit_default_tolerations,
-	admit_taint_nodes, admit_node_restriction; /* admit_core.c */
+	admit_taint_nodes, admit_node_restriction, admit_pod_topology_labels; /* admit_core.c */
+/* Zone and region of a node into labels of a pod or Binding. */
+struct str_map;
+void topology_labels(struct request *rq, struct str node_name, struct str_map *labels);
 extern const struct admission_plugin admit_limit_ranger, admit_resource_quota; /* admit_limits.c */
 extern const struct admission_plugin admit_pod_security, admit_certificate_approval, admit_certificate_signing; /* admit_security.c */
 extern const struct admission_plugin admit_default_storage_class, admit_default_ingress_class, admit_storage_in_use, admit_pvc_resize,

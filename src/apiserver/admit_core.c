@@ -421,3 +421,30 @@ static struct error *restriction(struct admission *a)
 const struct admission_plugin admit_node_restriction = {
 	.name = "NodeRestriction", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE, .validate = restriction,
 };
+
+/* ---- PodTopologyLabels (KEP-4742) ---- */
+
+void topology_labels(struct request *rq, struct str node_name, struct str_map *labels)
+{
+	static const char *const keys[] = {"topology.kubernetes.io/zone", "topology.kubernetes.io/region"};
+	struct core_v1_node *node = registry_peek(rq->s, rq->a, storage_find(rq->s, STR(""), STR("nodes")), STR_NULL, node_name);
+
+	for (size_t i = 0; node && i < sizeof keys / sizeof *keys; i++) {
+		struct str v = str_map_get(API_MAP(&node->metadata.labels), str_from(keys[i]));
+
+		if (v.p)
+			str_map_set(rq->a, labels, str_from(keys[i]), v);
+	}
+}
+
+static struct error *topology_admit(struct admission *a)
+{
+	struct core_v1_pod *pod = a->obj;
+
+	/* pods that come with a node; the others get theirs when they are bound (special.c) */
+	if (admission_is(a, "", "pods", "") && a->op == ADMIT_CREATE && pod->spec.node_name.n)
+		topology_labels(a->rq, pod->spec.node_name, API_MAP(&pod->metadata.labels));
+	return NULL;
+}
+
+const struct admission_plugin admit_pod_topology_labels = {.name = "PodTopologyLabels", .ops = ADMIT_CREATE, .admit = topology_admit};

@@ -139,7 +139,8 @@ static void rebuild(struct apiserver *s)
 		sc->level = l;
 	}
 	cache_snap_free(snap);
-	qsort(list.v, list.n, sizeof *list.v, schema_cmp);
+	if (list.n)
+		qsort(list.v, list.n, sizeof *list.v, schema_cmp);
 	flow->v = list.v;
 	flow->n = list.n;
 }

@@ -102,6 +102,7 @@ static struct error *binding(struct request *rq, struct str name)
 	if (!b->target.name.n)
 		field_required(&fe, FIELD_CHILD(FIELD_ROOT("target"), "name"), "");
 	TRY(field_errors_status(&fe, STR(""), STR("Binding"), name));
+	topology_labels(rq, b->target.name, API_MAP(&b->metadata.labels));
 	rq->res = pods;
 	u.uid = b->metadata.uid;
 	rq->manager = STR("kube-scheduler");

@@ -641,6 +641,13 @@ def test_validation(a):
     equal("hpa v1", a.post("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", h)[0], 201)
     st, o = a.get("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h")
     equal("hpa v2", o["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50)
+    # zone and region of the node
+    a.post("/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "nz", "labels": {"topology.kubernetes.io/zone": "z1"}}})
+    a.post(PODS, pod("zoned"))
+    a.post(PODS + "/zoned/binding", {"kind": "Binding", "apiVersion": "v1", "metadata": {"name": "zoned"}, "target": {"kind": "Node", "name": "nz"}})
+    equal("labels by binding", a.get(PODS + "/zoned")[1]["metadata"].get("labels"), {"topology.kubernetes.io/zone": "z1"})
+    st, o = a.post(PODS, pod("zoned2", nodeName="nz"))
+    equal("labels at create", o["metadata"].get("labels"), {"topology.kubernetes.io/zone": "z1"})
     # eviction and its budget
     p = pod("ev", nodeName="n1")
     p["metadata"]["labels"] = {"ev": "yes"}
