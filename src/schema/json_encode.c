@@ -270,7 +270,8 @@ static char *enc_message(struct je *e, char *w, const struct schema_type *t, con
 		return enc_union(e, w, t, obj);
 	char before = '{';
 
-	for (const struct schema_field *f = t->fields, *end = f + t->n_fields; f < end; f++) {
+	for (unsigned k = 0; k < t->n_fields; k++) {
+		const struct schema_field *f = &t->fields[k];
 		const char *v = obj + f->offset;
 
 		if (f->flags & FIELD_OMITEMPTY && is_empty(f, v))

@@ -89,7 +89,8 @@ static void copy_value(struct arena *a, uint8_t kind, const struct schema_type *
 
 static void copy_message(struct arena *a, const struct schema_type *t, char *to)
 {
-	for (const struct schema_field *f = t->fields, *end = f + t->n_fields; f < end; f++) {
+	for (unsigned k = 0; k < t->n_fields; k++) {
+		const struct schema_field *f = &t->fields[k];
 		void *v = to + f->offset;
 
 		if (f->card == CARD_ONE) {
@@ -202,7 +203,8 @@ static const char *map_find(const struct schema_field *f, const struct raw_list 
 
 static bool equal_message(const struct schema_type *t, const char *x, const char *y)
 {
-	for (const struct schema_field *f = t->fields, *end = f + t->n_fields; f < end; f++) {
+	for (unsigned k = 0; k < t->n_fields; k++) {
+		const struct schema_field *f = &t->fields[k];
 		const void *p = x + f->offset, *q = y + f->offset;
 
 		if (f->card == CARD_ONE) {

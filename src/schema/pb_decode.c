@@ -123,7 +123,7 @@ struct small {
 
 static bool dec_small(struct pd *d, struct str in, struct small *m)
 {
-	const char *p = in.p, *end = in.p + in.n;
+	const char *p = in.n ? in.p : "", *end = p + in.n;
 
 	*m = (struct small){0};
 	while (p < end) {
@@ -153,7 +153,7 @@ static bool dec_small(struct pd *d, struct str in, struct small *m)
 
 static bool dec_strings(struct pd *d, struct str in, struct strings *l)
 {
-	const char *p = in.p, *end = in.p + in.n;
+	const char *p = in.n ? in.p : "", *end = p + in.n;
 
 	while (p < end) {
 		uint64_t tag;
@@ -344,7 +344,7 @@ static const char *dec_map_entry(struct pd *d, const struct schema_field *f, str
 {
 	char *e = raw_list_push(d->a, l, f->elem_size);
 	struct str *key = (struct str *)(void *)e;
-	const char *p = in.p, *end = in.p + in.n;
+	const char *p = in.n ? in.p : "", *end = p + in.n;
 
 	*key = STR("");
 	if (f->kind == FIELD_BYTES)
@@ -372,7 +372,7 @@ static const char *dec_map_entry(struct pd *d, const struct schema_field *f, str
 /* Packed form of a list of numbers. */
 static bool dec_packed(struct pd *d, const struct schema_field *f, struct str in, struct raw_list *l)
 {
-	const char *p = in.p, *end = in.p + in.n;
+	const char *p = in.n ? in.p : "", *end = p + in.n;
 
 	while (p < end) {
 		p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size), 0);
@@ -411,7 +411,7 @@ static const char *dec_other_wire(struct pd *d, const char *p, const char *end, 
 
 static bool dec_message(struct pd *d, const struct schema_type *t, struct str in, char *out, unsigned depth)
 {
-	const char *p = in.p, *end = in.p + in.n;
+	const char *p = in.n ? in.p : "", *end = p + in.n;
 	bool dirty = false; /* some map's keys came out of order */
 
 	if (unlikely(depth > CODEC_MAX_DEPTH)) {

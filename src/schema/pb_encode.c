@@ -201,7 +201,8 @@ static void put_map(struct pw *w, const struct schema_field *f, const struct raw
 
 static void put_message(struct pw *w, const struct schema_type *t, const char *obj)
 {
-	for (const struct schema_field *f = t->pfields + t->n_pfields; f-- > t->pfields;) {
+	for (unsigned k = t->n_pfields; k--;) {
+		const struct schema_field *f = &t->pfields[k];
 		const char *v = obj + f->offset;
 
 		switch (f->card) {

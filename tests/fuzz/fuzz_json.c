@@ -28,7 +28,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	json_encode(&one, t, obj);
 	FUZZ_OK(json_decode(&a, t, buf_view(&one), NULL, again));
 	json_encode(&two, t, again);
-	FUZZ_CHECK(str_eq(buf_view(&one), buf_view(&two)));
+	/* At the second time nothing changes any more (at the first, 312.5Ki does: see fuzz_quantity.c). */
+	again = arena_alloc(&a, t->size);
+	FUZZ_OK(json_decode(&a, t, arena_str(&a, buf_view(&two)), NULL, again));
+	buf_cleanup struct buf three = {0};
+
+	json_encode(&three, t, again);
+	FUZZ_CHECK(str_eq(buf_view(&two), buf_view(&three)));
 	object_copy(&a, t, obj, copy);
 	FUZZ_CHECK(object_equal(t, obj, copy));
 	two.n = 0;

@@ -21,7 +21,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		return 0;
 	}
 	FUZZ_OK(quantity_canonical(&a, cx, &again));
-	FUZZ_CHECK(str_eq(cx, again));
+	/* A binary text that is no whole Ki loses its format once, as upstream's: 312.5Ki, 320000, 320k. */
+	FUZZ_CHECK(quantity_cmp(cx, again) == 0);
+	FUZZ_OK(quantity_canonical(&a, again, &cy));
+	FUZZ_CHECK(str_eq(again, cy));
 	FUZZ_CHECK(quantity_cmp(x, cx) == 0);
 	FUZZ_CHECK(quantity_value(x) == quantity_value(cx) && quantity_milli(x) == quantity_milli(cx));
 	FUZZ_CHECK(quantity_value(quantity_sub(&a, x, cx)) == 0);
