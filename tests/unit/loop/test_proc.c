@@ -180,6 +180,9 @@ static void test_many_at_once(void **state)
 
 int main(void)
 {
+	/* A shell starts what it runs in the background with these ignored, and children inherit that. */
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_run),
 		cmocka_unit_test(test_spawn),
