@@ -78,7 +78,7 @@ static void child_run(struct child *c)
 	struct sigaction dfl = {.sa_handler = SIG_DFL}, was;
 
 	/* Our handlers must not run here, and what we ignore is not to be ignored by the program. */
-	for (int s = 1; s < 32; s++)
+	for (int s = 1; s < NSIG; s++)
 		if (sigaction(s, NULL, &was) == 0 && was.sa_handler != SIG_DFL)
 			sigaction(s, &dfl, NULL);
 	if (o->new_session && !child_step(c, setsid() >= 0, "setsid"))
