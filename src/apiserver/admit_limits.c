@@ -507,3 +507,131 @@ static struct error *quota_validate(struct admission *a)
 const struct admission_plugin admit_resource_quota = {
 	.name = "ResourceQuota", .ops = ADMIT_CREATE | ADMIT_UPDATE, .validate = quota_validate,
 };
+
+/* ---- status of quotas ---- */
+
+/*
+ * Counted here because admission counts here: once a second, when there are quotas and the store has moved. Upstream's
+ * controller manager, where it runs, writes the same numbers.
+ */
+
+static struct error *count_all(struct request *rq, struct core_v1_resource_quota *q, struct usage *u)
+{
+	struct apiserver *s = rq->s;
+	const struct str_map *hard = API_MAP(&q->spec.hard);
+	struct str ns = q->metadata.namespace;
+
+	TRY(each(rq, storage_find(s, STR(""), STR("pods")), ns, pod_usage, u));
+	if (!is_scoped(q)) {
+		TRY(each(rq, storage_find(s, STR(""), STR("services")), ns, service_usage, u));
+		TRY(each(rq, storage_find(s, STR(""), STR("persistentvolumeclaims")), ns, claim_usage, u));
+	}
+	for (uint32_t i = 0; i < hard->n; i++) {
+		struct str name = hard->v[i].key, group = STR(""), plural = name;
+		struct storage *st;
+		struct cache_snap *snap;
+		ptrdiff_t dot;
+
+		if (str_has_prefix(name, STR("count/"))) {
+			plural = str_sub(name, 6, name.n);
+			dot = str_index(plural, '.');
+			if (dot >= 0) {
+				group = str_sub(plural, (size_t)dot + 1, plural.n);
+				plural = str_sub(plural, 0, (size_t)dot);
+			}
+		} else if (!plain_name(group, plural)) {
+			continue;
+		}
+		st = storage_find(s, group, plural);
+		if (!st || !st->namespaced)
+			continue;
+		TRY(cache_snapshot(st->cache, CACHE_ANY, 0, &snap));
+		str_map_set(rq->a, &u->used, name, quantity_from(rq->a, (int64_t)cache_snap_count(snap, ns, STR_NULL), false));
+		cache_snap_free(snap);
+	}
+	return NULL;
+}
+
+static struct error *make_quota_status(void *ctx, struct request *rq, const void *old, void **out)
+{
+	const struct core_v1_resource_quota *want = ctx;
+	struct core_v1_resource_quota *q = arena_new(rq->a, struct core_v1_resource_quota);
+
+	object_copy(rq->a, &core_v1_resource_quota_type, old, q);
+	q->status = want->status;
+	q->metadata.resource_version = STR_NULL;
+	*out = q;
+	return NULL;
+}
+
+static struct error *refresh(struct apiserver *s, struct arena *a, struct core_v1_resource_quota *q)
+{
+	struct request rq;
+	struct usage u = {.a = a, .q = q};
+	struct core_v1_resource_quota want = {0};
+	struct write_result r;
+	struct update up = {.make = make_quota_status, .ctx = &want, .sub = "status", .retry = true, .flags = UPDATE_UNCONDITIONAL};
+	const struct str_map *hard = API_MAP(&q->spec.hard);
+	struct error *e;
+
+	request_internal(&rq, s, a, resource_any(s, STR(""), STR("resourcequotas")), q->metadata.namespace);
+	rq.nosync = true;
+	TRY(count_all(&rq, q, &u));
+	memcpy(&want.status.hard, &q->spec.hard, sizeof want.status.hard);
+	for (uint32_t i = 0; i < hard->n; i++) {
+		struct str v = str_map_get(&u.used, hard->v[i].key);
+
+		str_map_set(a, API_MAP(&want.status.used), hard->v[i].key, v.n ? v : STR("0"));
+	}
+	if (object_field_equal(&core_v1_resource_quota_type, &want, q, "status"))
+		return NULL;
+	e = registry_update(&rq, q->metadata.namespace, q->metadata.name, &up, &r);
+	if (error_is(e, 404, NULL))
+		error_clear(&e);
+	else if (!e)
+		block_unref(r.json);
+	return e;
+}
+
+static void quota_fiber(void *arg)
+{
+	struct apiserver *s = arg;
+	struct storage *st = storage_find(s, STR(""), STR("resourcequotas"));
+	int64_t seen = -1;
+
+	for (;;) {
+		struct arena a arena_cleanup = {0};
+		struct cache_snap *snap;
+		struct cache_iter it;
+		const struct cache_entry *en;
+		struct error *e = fiber_sleep(1000);
+
+		if (e) {
+			error_free(e);
+			return;
+		}
+		if (store_revision(s->store) == seen)
+			continue;
+		seen = store_revision(s->store);
+		e = cache_snapshot(st->cache, CACHE_ANY, 0, &snap);
+		if (e) {
+			log_and_free(e, "quotas");
+			continue;
+		}
+		cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
+		while ((en = cache_iter_next(&it)) != NULL) {
+			struct core_v1_resource_quota *q = arena_new(&a, struct core_v1_resource_quota);
+
+			e = json_decode(&a, &core_v1_resource_quota_type, arena_str(&a, cache_entry_json(en)), NULL, q);
+			if (!e)
+				e = refresh(s, &a, q);
+			log_and_free(e, "status of quota %.*s", STR_ARG(cache_entry_key(en)));
+		}
+		cache_snap_free(snap);
+	}
+}
+
+void quota_status_start(struct apiserver *s)
+{
+	fiber_spawn("quota-status", quota_fiber, s);
+}

@@ -237,6 +237,7 @@ static struct error *start(struct apiserver *s)
 	TRY(alloc_init(s));
 	TRY(http_server_start(l, &ho, &s->http));
 	TRY(bootstrap_run(s));
+	quota_status_start(s);
 	s->ready = true;
 	if (s->o.port_file) {
 		char text[16];

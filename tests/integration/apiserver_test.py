@@ -585,6 +585,11 @@ def test_admission(a):
     equal("over the quota", (st, e["message"]),
           (403, 'pods "l4" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2'))
     d = "/apis/apps/v1/namespaces/adm/deployments"
+    end = time.time() + 10
+    while a.get(ns + "resourcequotas/q")[1]["status"].get("used", {}).get("pods") != "2" and time.time() < end:
+        time.sleep(0.1)
+    equal("status of the quota", a.get(ns + "resourcequotas/q")[1]["status"],
+          {"hard": {"count/deployments.apps": "1", "pods": "2"}, "used": {"count/deployments.apps": "0", "pods": "2"}})
     equal("object count", (a.post(d, deployment("a"))[0], a.post(d, deployment("b"))[0]), (201, 403))
     a.patch("/api/v1/namespaces/adm", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
     a.delete(ns + "resourcequotas/q")
