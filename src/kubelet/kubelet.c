@@ -31,7 +31,13 @@ static struct error *watch_pods(struct kubelet *k)
 	informer_start(k->service_informer);
 	TRY(informer_wait_synced(k->pod_informer));
 	k->sources_ready = true;
-	return cri_relist(k);
+	struct error *e = cri_relist(k);
+
+	/* A runtime that starts beside us is listed once its events flow (cri_events_run). */
+	if (e)
+		log_v(1, "listing what the runtime has: %s", e->message);
+	error_free(e);
+	return NULL;
 }
 
 static struct error *run(struct kubelet *k)
