@@ -284,11 +284,11 @@ static const char *html_end(const char *p, const char *end)
 
 void json_put_raw(struct buf *b, struct str raw)
 {
-	const char *end = raw.p + raw.n;
-	const char *p = json_space(raw.p, end), *q = NULL;
+	const char *p = raw.n ? raw.p : "", *q = NULL, *end = p + raw.n;
 	bool spaces = false;
 	struct json_syntax_error ignored;
 
+	p = json_space(p, end);
 	if (p < end)
 		q = json_skip(p, end, CODEC_MAX_DEPTH, &spaces, &ignored);
 	if (!q || json_space(q, end) != end) {
