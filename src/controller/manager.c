@@ -25,6 +25,8 @@ static const struct {
 	{"endpointslice-controller", "endpointslice", endpointslice_start, false},
 	{"endpointslice-mirroring-controller", "endpointslicemirroring", endpointslicemirroring_start, false},
 	{"job-controller", "job", job_start, false},
+	/* approving and cleaning too: they share one informer and one queue */
+	{"certificatesigningrequest-signing-controller", "csrsigning", csr_signing_start, false},
 	{"node-ipam-controller", "nodeipam", node_ipam_start, false},
 	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
 	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
