@@ -1,20 +1,20 @@
 /*
- * controller/job.c: runs pods to completion. Each pod carries the finalizer batch.kubernetes.io/job-tracking until its end has been
- * counted in the Job's status, so that no end is lost and none counted twice (KEP-2307). Indexed Jobs: KEP-2214; pod failure
- * policies: KEP-3329; success policies: KEP-3998. Limits per index (KEP-3850) are not built: such Jobs get an event that says so.
+ * controller/job.c: runs pods to completion. Every ended pod is counted exactly
+ * once: its uid is noted in the status before its finalizer goes, and counted after.
  */
-#include "controller/common.h"
-
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-#include "base/buf.h"
+#include "controller/common.h"
 
-#define FINALIZER "batch.kubernetes.io/job-tracking"
+#define TRACKING "batch.kubernetes.io/job-tracking"
 #define INDEX "batch.kubernetes.io/job-completion-index"
 #define BURST 500
 #define BACKOFF_MS 10000
 #define BACKOFF_MAX_MS 600000
-#define INDEXES_MAX 100000 /* upstream's limit of completions of an Indexed Job that are counted one by one */
+#define MAX_INDEXES 100000
+#define MAX_UNCOUNTED 500
 
 struct job_controller {
 	struct manager *m;
@@ -22,205 +22,161 @@ struct job_controller {
 	struct workqueue *q;
 	struct event_recorder *rec;
 	struct expectations x;
+	struct map written; /* key -> resourceVersion (+1) of the status we wrote last, until the informer has it */
 };
 
-struct sync { /* one reconcile */
+struct run { /* one reconcile */
 	struct job_controller *c;
 	struct arena *a;
-	struct batch_v1_job *job;
-	struct batch_v1_job_status st;
 	struct str key;
-	struct owner owner;
-	struct core_v1_pod **pods, **active;
-	size_t n, n_active;
-	int32_t ready, terminating, new_failed, restarts;
+	struct batch_v1_job *j;
+	struct core_v1_pod **pods;
+	size_t n;
+	int32_t active, ready, terminating;
+	int64_t succeeded, failed;  /* with those not counted yet */
 	bool indexed;
-	uint8_t *done;                /* by index: has succeeded */
-	const char *fail_reason;
+	uint8_t *done;              /* completed indexes, a byte each */
+	int32_t n_indexes;
+	struct batch_v1_job_status st;
+	struct str ignored_message;
+	const char *fail_reason;    /* the job has failed */
 	struct str fail_message;
-	bool succeeded_early;         /* by the success policy */
-	int64_t last_failure_ms;
+	bool success;
 };
 
-static bool finished(const struct batch_v1_job_status *st, const char **type)
-{
-	for (uint32_t i = 0; i < st->conditions.n; i++) {
-		const struct batch_v1_job_condition *k = &st->conditions.v[i];
+/* ---- conditions ---- */
 
-		if ((str_eqz(k->type, "Complete") || str_eqz(k->type, "Failed")) && str_eqz(k->status, "True")) {
-			if (type)
-				*type = str_eqz(k->type, "Complete") ? "Complete" : "Failed";
-			return true;
-		}
-	}
-	return false;
-}
-
-static const struct batch_v1_job_condition *condition(const struct batch_v1_job_status *st, const char *type)
+static struct batch_v1_job_condition *condition(struct batch_v1_job_status *st, const char *type)
 {
 	for (uint32_t i = 0; i < st->conditions.n; i++)
-		if (str_eqz(st->conditions.v[i].type, type) && str_eqz(st->conditions.v[i].status, "True"))
+		if (str_eqz(st->conditions.v[i].type, type))
 			return &st->conditions.v[i];
 	return NULL;
 }
 
-static void set_condition(struct sync *s, const char *type, bool on, const char *reason, struct str message)
+static bool has(struct batch_v1_job_status *st, const char *type)
 {
-	struct batch_v1_job_condition *k = NULL;
+	const struct batch_v1_job_condition *c = condition(st, type);
 
-	for (uint32_t i = 0; i < s->st.conditions.n && !k; i++)
-		if (str_eqz(s->st.conditions.v[i].type, type))
-			k = &s->st.conditions.v[i];
-	if (!k) {
-		if (!on)
-			return;
-		k = arena_push(s->a, &s->st.conditions);
-	} else if (str_eqz(k->status, on ? "True" : "False")) {
+	return c && str_eqz(c->status, "True");
+}
+
+static void set_condition(struct run *r, const char *type, const char *status, const char *reason, struct str message)
+{
+	struct batch_v1_job_condition *c = condition(&r->st, type);
+
+	if (c && str_eqz(c->status, status) && str_eqz(c->reason, reason))
 		return;
-	}
-	*k = (struct batch_v1_job_condition){.type = str_from(type), .status = on ? STR("True") : STR("False"), .reason = str_from(reason),
-					     .message = message, .last_probe_time = time_now(), .last_transition_time = time_now()};
+	if (!c)
+		c = arena_push(r->a, &r->st.conditions);
+	*c = (struct batch_v1_job_condition){.type = str_from(type), .status = str_from(status), .reason = str_from(reason),
+		.message = message, .last_probe_time = time_now(), .last_transition_time = time_now()};
 }
 
 /* ---- indexes ---- */
 
-/* "0,2-4" into s->done. */
-static void parse_indexes(struct sync *s, struct str text)
+static int32_t pod_index(const struct core_v1_pod *p)
 {
-	int32_t n = i32_or(s->job->spec.completions, 0);
+	int64_t v;
 
-	for (struct str rest = text; rest.p && rest.n;) {
-		struct str part = str_cut(&rest, ','), from = str_cut(&part, '-');
-		int64_t a, b;
+	return str_to_i64(str_map_get(API_MAP(&p->metadata.annotations), STR(INDEX)), &v) && v >= 0 && v < INT32_MAX ? (int32_t)v : -1;
+}
 
-		if (!str_to_i64(from, &a))
+/* "1,3-5" into bytes. */
+static void parse_indexes(struct str text, uint8_t *set, int32_t n)
+{
+	while (text.p) {
+		struct str part = str_cut(&text, ','), from = str_cut(&part, '-');
+		int64_t lo, hi;
+
+		if (!str_to_i64(from, &lo))
 			continue;
-		if (!part.p || !str_to_i64(part, &b))
-			b = a;
-		for (int64_t i = a; i <= b && i < n; i++)
-			if (i >= 0)
-				s->done[i] = 1;
+		hi = lo;
+		if (part.p && !str_to_i64(part, &hi))
+			continue;
+		for (int64_t i = lo < 0 ? 0 : lo; i <= hi && i < n; i++)
+			set[i] = 1;
 	}
 }
 
-static struct str format_indexes(struct sync *s)
+static struct str format_indexes(struct arena *a, const uint8_t *set, int32_t n)
 {
-	buf_cleanup struct buf b = {0};
-	int32_t n = i32_or(s->job->spec.completions, 0);
+	struct buf buf_cleanup b = {0};
 
 	for (int32_t i = 0; i < n; i++) {
-		int32_t last = i;
+		int32_t j = i;
 
-		if (!s->done[i])
+		if (!set[i])
 			continue;
-		while (last + 1 < n && s->done[last + 1])
-			last++;
-		buf_printf(&b, "%s%d", b.n ? "," : "", i);
-		if (last > i)
-			buf_printf(&b, last == i + 1 ? ",%d" : "-%d", last);
-		i = last;
+		while (j + 1 < n && set[j + 1])
+			j++;
+		buf_printf(&b, j == i ? "%s%d" : j == i + 1 ? "%s%d,%d" : "%s%d-%d", b.n ? "," : "", i, j);
+		i = j;
 	}
-	return arena_str(s->a, buf_view(&b));
+	return arena_str(a, buf_view(&b));
 }
 
-static int64_t index_of(const struct core_v1_pod *p)
-{
-	int64_t v = -1;
-
-	if (!str_to_i64(str_map_get(API_MAP(&p->metadata.annotations), STR(INDEX)), &v))
-		return -1;
-	return v;
-}
-
-static int32_t count_done(struct sync *s)
+static int32_t count_set(const uint8_t *set, int32_t n)
 {
 	int32_t k = 0;
 
-	for (int32_t i = 0; s->done && i < i32_or(s->job->spec.completions, 0); i++)
-		k += s->done[i];
+	for (int32_t i = 0; i < n; i++)
+		k += set[i];
 	return k;
 }
 
-/* ---- failure and success policies ---- */
+/* ---- pod failure policy ---- */
 
-static bool exit_codes_match(const struct batch_v1_pod_failure_policy_on_exit_codes_requirement *r, const struct core_v1_pod *p)
+static bool exit_codes_match(const struct batch_v1_pod_failure_policy_on_exit_codes_requirement *q, const struct core_v1_container_status *s)
 {
-	for (uint32_t i = 0; i < p->status.container_statuses.n; i++) {
-		const struct core_v1_container_status *c = &p->status.container_statuses.v[i];
-		bool in = false;
+	const struct core_v1_container_state_terminated *t = s->state.terminated;
 
-		if (!c->state.terminated || c->state.terminated->exit_code == 0 || (r->container_name && !str_eq(*r->container_name, c->name)))
-			continue;
-		for (uint32_t k = 0; k < r->values.n; k++)
-			in |= r->values.v[k] == c->state.terminated->exit_code;
-		if (in == str_eqz(r->operator, "In"))
-			return true;
-	}
-	return false;
+	if (!t || !t->exit_code || (q->container_name && !str_eq(*q->container_name, s->name)))
+		return false;
+	bool in = false;
+
+	for (uint32_t i = 0; i < q->values.n; i++)
+		in |= q->values.v[i] == t->exit_code;
+	return str_eqz(q->operator, "In") ? in : !in;
 }
 
-static bool conditions_match(const struct batch_v1_pod_failure_policy_rule *r, const struct core_v1_pod *p)
+/* The action for a failed pod, "Count" by default; the message says why. */
+static struct str failure_action(struct run *r, const struct core_v1_pod *p, struct str *message)
 {
-	for (uint32_t i = 0; i < r->on_pod_conditions.n; i++) {
-		struct str want = r->on_pod_conditions.v[i].status.n ? r->on_pod_conditions.v[i].status : STR("True");
+	const struct batch_v1_pod_failure_policy *policy = r->j->spec.pod_failure_policy;
 
-		for (uint32_t k = 0; k < p->status.conditions.n; k++)
-			if (str_eq(p->status.conditions.v[k].type, r->on_pod_conditions.v[i].type) && str_eq(p->status.conditions.v[k].status, want))
-				return true;
-	}
-	return false;
-}
+	for (uint32_t i = 0; policy && i < policy->rules.n; i++) {
+		const struct batch_v1_pod_failure_policy_rule *rule = &policy->rules.v[i];
 
-/* "FailJob", "Ignore", "Count", or NULL when no rule matches. */
-static const char *failure_action(struct sync *s, const struct core_v1_pod *p, uint32_t *rule)
-{
-	const struct batch_v1_pod_failure_policy *pol = s->job->spec.pod_failure_policy;
+		for (uint32_t k = 0; rule->on_exit_codes && k < p->status.container_statuses.n + p->status.init_container_statuses.n; k++) {
+			const struct core_v1_container_status *s = k < p->status.container_statuses.n ?
+				&p->status.container_statuses.v[k] :
+				&p->status.init_container_statuses.v[k - p->status.container_statuses.n];
 
-	for (uint32_t i = 0; pol && i < pol->rules.n; i++) {
-		const struct batch_v1_pod_failure_policy_rule *r = &pol->rules.v[i];
-
-		if (r->on_exit_codes ? !exit_codes_match(r->on_exit_codes, p) : !conditions_match(r, p))
-			continue;
-		*rule = i;
-		return str_eqz(r->action, "FailJob") ? "FailJob" : str_eqz(r->action, "Ignore") ? "Ignore" : "Count";
-	}
-	return NULL;
-}
-
-static bool success_policy_met(struct sync *s)
-{
-	const struct batch_v1_success_policy *pol = s->job->spec.success_policy;
-	uint8_t *all = s->done;
-
-	for (uint32_t i = 0; pol && s->indexed && i < pol->rules.n; i++) {
-		const struct batch_v1_success_policy_rule *r = &pol->rules.v[i];
-		int32_t n = i32_or(s->job->spec.completions, 0), have = 0, want = 0;
-
-		if (r->succeeded_indexes) {
-			uint8_t *asked = arena_array(s->a, uint8_t, (size_t)n + 1);
-
-			s->done = asked;
-			parse_indexes(s, *r->succeeded_indexes);
-			s->done = all;
-			for (int32_t k = 0; k < n; k++) {
-				want += asked[k];
-				have += asked[k] && all[k];
-			}
-		} else {
-			want = n;
-			have = count_done(s);
+			if (!exit_codes_match(rule->on_exit_codes, s))
+				continue;
+			*message = arena_printf(r->a, "Container %.*s for pod %.*s/%.*s failed with exit code %d matching %.*s rule at index %u",
+						STR_ARG(s->name), STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name),
+						s->state.terminated->exit_code, STR_ARG(rule->action), i);
+			return rule->action;
 		}
-		if (r->succeeded_count)
-			want = *r->succeeded_count;
-		if (have >= want)
-			return true;
+		for (uint32_t k = 0; k < rule->on_pod_conditions.n; k++)
+			for (uint32_t c = 0; c < p->status.conditions.n; c++) {
+				if (!str_eq(p->status.conditions.v[c].type, rule->on_pod_conditions.v[k].type) ||
+				    !str_eq(p->status.conditions.v[c].status, rule->on_pod_conditions.v[k].status))
+					continue;
+				*message = arena_printf(r->a, "Pod %.*s/%.*s has condition %.*s matching %.*s rule at index %u",
+							STR_ARG(p->metadata.namespace), STR_ARG(p->metadata.name),
+							STR_ARG(p->status.conditions.v[c].type), STR_ARG(rule->action), i);
+				return rule->action;
+			}
 	}
-	return false;
+	return STR("Count");
 }
 
-/* ---- counting ends ---- */
+/* ---- counting ---- */
 
-static bool in_list(const struct str *v, uint32_t n, struct str uid)
+static bool has_uid(const struct str *v, uint32_t n, struct str uid)
 {
 	for (uint32_t i = 0; i < n; i++)
 		if (str_eq(v[i], uid))
@@ -228,500 +184,545 @@ static bool in_list(const struct str *v, uint32_t n, struct str uid)
 	return false;
 }
 
-static const struct core_v1_pod *pod_with_uid(struct sync *s, struct str uid)
+static const struct core_v1_pod *find_pod(struct run *r, struct str uid)
 {
-	for (size_t i = 0; i < s->n; i++)
-		if (str_eq(s->pods[i]->metadata.uid, uid))
-			return s->pods[i];
+	for (size_t i = 0; i < r->n; i++)
+		if (str_eq(r->pods[i]->metadata.uid, uid))
+			return r->pods[i];
 	return NULL;
 }
 
-/* Uncounted ends whose pod has lost its finalizer are counted for good. */
-static void settle(struct sync *s, struct str **v, uint32_t *n, int32_t *counter)
+/* Moves noted pods whose finalizer is gone to the counters; notes the newly ended. */
+static void count(struct run *r)
 {
-	uint32_t keep = 0;
+	struct batch_v1_uncounted_terminated_pods *old = r->st.uncounted_terminated_pods;
+	struct batch_v1_uncounted_terminated_pods *now = arena_new(r->a, struct batch_v1_uncounted_terminated_pods);
 
-	for (uint32_t i = 0; i < *n; i++) {
-		const struct core_v1_pod *p = pod_with_uid(s, (*v)[i]);
+	for (uint32_t i = 0; old && i < old->succeeded.n; i++) {
+		const struct core_v1_pod *p = find_pod(r, old->succeeded.v[i]);
 
-		if (p && has_finalizer(&p->metadata, FINALIZER))
-			(*v)[keep++] = (*v)[i];
+		if (p && has_finalizer(&p->metadata, TRACKING))
+			*arena_push(r->a, &now->succeeded) = old->succeeded.v[i];
 		else
-			(*counter)++;
+			r->st.succeeded++;
 	}
-	*n = keep;
-}
+	for (uint32_t i = 0; old && i < old->failed.n; i++) {
+		const struct core_v1_pod *p = find_pod(r, old->failed.v[i]);
 
-static int64_t finish_ms(const struct core_v1_pod *p)
-{
-	int64_t t = 0;
-
-	for (uint32_t i = 0; i < p->status.container_statuses.n; i++) {
-		const struct core_v1_container_state_terminated *d = p->status.container_statuses.v[i].state.terminated;
-
-		if (d && time_ms(d->finished_at) > t)
-			t = time_ms(d->finished_at);
+		if (p && has_finalizer(&p->metadata, TRACKING))
+			*arena_push(r->a, &now->failed) = old->failed.v[i];
+		else
+			r->st.failed++;
 	}
-	return t ? t : p->metadata.deletion_timestamp ? time_ms(*p->metadata.deletion_timestamp) : time_ms(p->metadata.creation_timestamp);
-}
+	bool ending = has(&r->st, "FailureTarget") || has(&r->st, "SuccessCriteriaMet") || is_true(r->j->spec.suspend);
 
-static void count_end(struct sync *s, const struct core_v1_pod *p)
-{
-	struct batch_v1_uncounted_terminated_pods *u = s->st.uncounted_terminated_pods;
-	bool ok = str_eqz(p->status.phase, "Succeeded");
-	int64_t index = index_of(p);
-	uint32_t rule = 0;
+	for (size_t i = 0; i < r->n; i++) {
+		const struct core_v1_pod *p = r->pods[i];
+		bool ok = str_eqz(p->status.phase, "Succeeded"), bad = str_eqz(p->status.phase, "Failed");
+		int32_t index = r->indexed ? pod_index(p) : -1;
 
-	if (!has_finalizer(&p->metadata, FINALIZER) || in_list(u->succeeded.v, u->succeeded.n, p->metadata.uid) ||
-	    in_list(u->failed.v, u->failed.n, p->metadata.uid))
-		return;
-	if (ok) {
-		if (s->indexed && index >= 0 && index < i32_or(s->job->spec.completions, 0)) {
-			if (s->done[index])
-				return; /* the same index twice counts once; its finalizer goes all the same */
-			s->done[index] = 1;
+		if (pod_is_active(p)) {
+			r->active++;
+			r->ready += pod_is_ready(p);
+		} else if (!ok && !bad) {
+			r->terminating++;
 		}
-		*arena_push(s->a, &u->succeeded) = p->metadata.uid;
-		return;
-	}
-	const char *action = failure_action(s, p, &rule);
+		if (!has_finalizer(&p->metadata, TRACKING) || now->succeeded.n + now->failed.n >= MAX_UNCOUNTED)
+			continue;
+		if (has_uid(now->succeeded.v, now->succeeded.n, p->metadata.uid) || has_uid(now->failed.v, now->failed.n, p->metadata.uid))
+			continue;
+		if (ok) {
+			if (r->indexed && (index < 0 || index >= r->n_indexes || r->done[index]))
+				continue; /* an index is counted once */
+			if (r->indexed)
+				r->done[index] = 1;
+			*arena_push(r->a, &now->succeeded) = p->metadata.uid;
+		} else if (bad || (p->metadata.deletion_timestamp && !ending && !r->j->spec.pod_failure_policy &&
+				   !(r->j->spec.pod_replacement_policy && str_eqz(*r->j->spec.pod_replacement_policy, "Failed")))) {
+			struct str message = STR_NULL, action = failure_action(r, p, &message);
 
-	if (finish_ms(p) > s->last_failure_ms)
-		s->last_failure_ms = finish_ms(p);
-	if (action && strcmp(action, "Ignore") == 0)
-		return;
-	if (action && strcmp(action, "FailJob") == 0 && !s->fail_reason) {
-		s->fail_reason = "PodFailurePolicy";
-		s->fail_message = arena_printf(s->a, "Pod %.*s/%.*s matching FailJob rule at index %u", STR_ARG(p->metadata.namespace),
-					       STR_ARG(p->metadata.name), rule);
-	}
-	*arena_push(s->a, &u->failed) = p->metadata.uid;
-	s->new_failed++;
-}
-
-static void look_at_pods(struct sync *s)
-{
-	bool replace_failed_only = s->job->spec.pod_replacement_policy && str_eqz(*s->job->spec.pod_replacement_policy, "Failed");
-
-	s->active = arena_array(s->a, struct core_v1_pod *, s->n + 1);
-	for (size_t i = 0; i < s->n; i++) {
-		struct core_v1_pod *p = s->pods[i];
-
-		if (pod_is_terminal(p)) {
-			count_end(s, p);
-		} else if (p->metadata.deletion_timestamp) {
-			s->terminating++;
-			/* A pod that goes before its end has failed, unless its replacement waits for the end itself. */
-			if (!replace_failed_only && !s->job->spec.pod_failure_policy)
-				count_end(s, p);
-		} else {
-			s->active[s->n_active++] = p;
-			s->ready += pod_is_ready(p);
-			for (uint32_t k = 0; k < p->status.container_statuses.n; k++)
-				s->restarts += p->status.container_statuses.v[k].restart_count;
+			if (bad && str_eqz(action, "FailJob") && !r->fail_reason) {
+				r->fail_reason = "PodFailurePolicy";
+				r->fail_message = message;
+			}
+			if (bad && str_eqz(action, "Ignore"))
+				continue;
+			*arena_push(r->a, &now->failed) = p->metadata.uid;
 		}
 	}
+	r->st.uncounted_terminated_pods = now->succeeded.n || now->failed.n || old ? now : NULL;
+	if (r->indexed) {
+		r->st.completed_indexes = format_indexes(r->a, r->done, r->n_indexes);
+		r->st.succeeded = count_set(r->done, r->n_indexes);
+		r->succeeded = r->st.succeeded;
+	} else {
+		r->succeeded = r->st.succeeded + now->succeeded.n;
+	}
+	r->failed = r->st.failed + now->failed.n;
 }
 
-/* ---- making and deleting pods ---- */
+/* Ended pods lose their finalizer once the status that notes them is written. */
+static struct error *release_pods(struct run *r, bool all)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		struct core_v1_pod *p = r->pods[i];
 
-struct creation {
-	struct sync *s;
-	const int32_t *indexes; /* or NULL */
+		if (!has_finalizer(&p->metadata, TRACKING) || (pod_is_active(p) && !all))
+			continue;
+		if (!all && !pod_is_terminal(p) && !p->metadata.deletion_timestamp)
+			continue;
+		struct error *e = client_patch(r->c->m->client, r->a, &core_v1_pods_resource, p->metadata.namespace, p->metadata.name, NULL,
+			PATCH_STRATEGIC, arena_printf(r->a, "{\"metadata\":{\"uid\":\"%.*s\",\"$deleteFromPrimitiveList/finalizers\":[\""
+						      TRACKING "\"]}}", STR_ARG(p->metadata.uid)), NULL, false, NULL);
+
+		if (error_is(e, 404, NULL) || error_is(e, 409, NULL) || error_is(e, 422, NULL))
+			error_clear(&e);
+		TRY(e);
+	}
+	return NULL;
+}
+
+/* ---- pods ---- */
+
+struct work {
+	struct run *r;
+	struct owner owner;
+	const int32_t *indexes;
+	struct core_v1_pod **doomed;
 	size_t tried;
 };
 
-static void add_index(struct arena *a, struct core_v1_pod *p, struct sync *s, int32_t index)
+static void add_index(struct arena *a, struct run *r, struct core_v1_pod *p, int32_t index)
 {
 	struct str text = arena_printf(a, "%d", index);
 
 	str_map_set(a, API_MAP(&p->metadata.annotations), STR(INDEX), text);
 	str_map_set(a, API_MAP(&p->metadata.labels), STR(INDEX), text);
-	p->metadata.name = STR_NULL;
-	p->metadata.generate_name = arena_printf(a, "%.*s-%d-", STR_ARG(s->job->metadata.name), index);
-	p->spec.hostname = arena_printf(a, "%.*s-%d", STR_ARG(s->job->metadata.name), index);
-	for (uint32_t i = 0; i < p->spec.containers.n + p->spec.init_containers.n; i++) {
-		struct core_v1_container *c = i < p->spec.containers.n ? &p->spec.containers.v[i] : &p->spec.init_containers.v[i - p->spec.containers.n];
-		struct core_v1_env_var *e = NULL;
+	p->spec.hostname = arena_printf(a, "%.*s-%d", STR_ARG(r->j->metadata.name), index);
+	p->metadata.generate_name = arena_printf(a, "%.*s-%d-", STR_ARG(r->j->metadata.name), index);
+	for (int pass = 0; pass < 2; pass++) {
+		struct core_v1_container *v = pass ? p->spec.init_containers.v : p->spec.containers.v;
+		uint32_t n = pass ? p->spec.init_containers.n : p->spec.containers.n;
 
-		for (uint32_t k = 0; k < c->env.n && !e; k++)
-			if (str_eqz(c->env.v[k].name, "JOB_COMPLETION_INDEX"))
-				e = &c->env.v[k];
-		if (e)
-			continue;
-		e = arena_push(a, &c->env);
-		e->name = STR("JOB_COMPLETION_INDEX");
-		e->value_from = arena_new(a, struct core_v1_env_var_source);
-		e->value_from->field_ref = arena_new(a, struct core_v1_object_field_selector);
-		e->value_from->field_ref->field_path = STR("metadata.labels['" INDEX "']");
+		for (uint32_t i = 0; i < n; i++) {
+			bool there = false;
+
+			for (uint32_t k = 0; k < v[i].env.n; k++)
+				there |= str_eqz(v[i].env.v[k].name, "JOB_COMPLETION_INDEX");
+			if (there)
+				continue;
+			struct core_v1_env_var *env = arena_push(a, &v[i].env);
+
+			env->name = STR("JOB_COMPLETION_INDEX");
+			env->value_from = arena_new(a, struct core_v1_env_var_source);
+			env->value_from->field_ref = arena_new(a, struct core_v1_object_field_selector);
+			env->value_from->field_ref->field_path = STR("metadata.labels['" INDEX "']");
+		}
 	}
 }
 
 static struct error *create_one(void *ctx, struct arena *a, size_t i)
 {
-	struct creation *k = ctx;
-	struct sync *s = k->s;
-	struct core_v1_pod_template_spec *t = object_clone(a, &core_v1_pod_template_spec_type, &s->job->spec.template);
-	struct core_v1_pod *p = pod_from_template(a, t, s->job->metadata.namespace, STR_NULL, &s->owner);
+	struct work *w = ctx;
+	struct run *r = w->r;
+	struct core_v1_pod *p = pod_from_template(a, &r->j->spec.template, r->j->metadata.namespace, STR_NULL, &w->owner);
 
-	k->tried++;
-	*arena_push(a, &p->metadata.finalizers) = STR(FINALIZER);
-	if (k->indexes)
-		add_index(a, p, s, k->indexes[i]);
-	struct error *e = pod_create(s->c->m, a, s->c->rec, &s->owner, p, NULL);
+	w->tried++;
+	*arena_push(a, &p->metadata.finalizers) = STR(TRACKING);
+	if (w->indexes)
+		add_index(a, r, p, w->indexes[i]);
+	struct error *e = pod_create(r->c->m, a, r->c->rec, &w->owner, p, NULL);
 
 	if (e)
-		creation_observed(&s->c->x, s->key);
+		creation_observed(&r->c->x, r->key);
 	return e;
 }
 
 static struct error *delete_one(void *ctx, struct arena *a, size_t i)
 {
-	struct sync *s = ctx;
-	struct error *e = pod_delete(s->c->m, a, s->c->rec, &s->owner, s->active[i]);
+	struct work *w = ctx;
+	struct error *e = pod_delete(w->r->c->m, a, w->r->c->rec, &w->owner, w->doomed[i]);
 
 	if (e)
-		deletion_observed(&s->c->x, s->key, s->active[i]->metadata.uid);
+		deletion_observed(&w->r->c->x, w->r->key, w->doomed[i]->metadata.uid);
 	return e;
 }
 
-/* Deletes the first k of s->active. */
-static struct error *delete_active(struct sync *s, size_t k)
+/* Deletes active pods until `keep` are left. */
+static struct error *delete_active(struct run *r, int32_t keep)
 {
-	struct str *uids = arena_array(s->a, struct str, k);
+	struct work w = {.r = r, .owner = {&batch_v1_jobs_resource, &r->j->metadata}};
+	size_t n = 0;
 
-	if (!k)
+	w.doomed = arena_array(r->a, struct core_v1_pod *, r->n + 1);
+	for (size_t i = 0; i < r->n; i++)
+		if (pod_is_active(r->pods[i]))
+			w.doomed[n++] = r->pods[i];
+	if (n <= (size_t)keep)
 		return NULL;
-	for (size_t i = 0; i < k; i++)
-		uids[i] = s->active[i]->metadata.uid;
-	expect_deletions(&s->c->x, s->key, uids, k);
-	return fan_out(k, delete_one, s);
+	pods_sort_for_deletion(w.doomed, n, NULL);
+	n -= (size_t)keep;
+	struct str *uids = arena_array(r->a, struct str, n);
+
+	for (size_t i = 0; i < n; i++)
+		uids[i] = w.doomed[i]->metadata.uid;
+	expect_deletions(&r->c->x, r->key, uids, n);
+	return fan_out(n, delete_one, &w);
 }
 
-static struct error *strip_one(void *ctx, struct arena *a, size_t i)
+/* How long to wait before new pods after failures. */
+static int64_t backoff_left(struct run *r)
 {
-	struct sync *s = ctx;
-	const struct core_v1_pod *p = s->pods[i];
+	int64_t last_ok = 0, last_bad = 0, newest;
+	int bad = 0;
 
-	if (!has_finalizer(&p->metadata, FINALIZER))
-		return NULL;
-	struct error *e = client_patch(s->c->m->client, a, &core_v1_pods_resource, p->metadata.namespace, p->metadata.name, NULL, PATCH_STRATEGIC,
-				       arena_printf(a, "{\"metadata\":{\"uid\":\"%.*s\",\"$deleteFromPrimitiveList/finalizers\":[\"" FINALIZER "\"]}}",
-						    STR_ARG(p->metadata.uid)), NULL, false, NULL);
+	for (size_t i = 0; i < r->n; i++)
+		if (str_eqz(r->pods[i]->status.phase, "Succeeded")) {
+			newest = time_ms(r->pods[i]->metadata.creation_timestamp);
+			last_ok = newest > last_ok ? newest : last_ok;
+		}
+	for (size_t i = 0; i < r->n; i++) {
+		const struct core_v1_pod *p = r->pods[i];
 
-	/* Gone, or another pod of that name: nothing of this one is left to strip. */
-	if (error_is(e, 404, NULL) || error_is(e, 409, NULL))
-		error_clear(&e);
-	return e;
-}
+		if (!str_eqz(p->status.phase, "Failed") || time_ms(p->metadata.creation_timestamp) < last_ok)
+			continue;
+		newest = time_ms(p->metadata.creation_timestamp);
+		for (uint32_t k = 0; k < p->status.container_statuses.n; k++) {
+			const struct core_v1_container_state_terminated *t = p->status.container_statuses.v[k].state.terminated;
 
-/* Takes the finalizer off pods whose end stands in the status (all: off every pod). */
-static struct error *strip(struct sync *s, bool all)
-{
-	struct core_v1_pod **keep = s->pods;
-	size_t n = 0, total = s->n;
-	struct core_v1_pod **v = arena_array(s->a, struct core_v1_pod *, s->n + 1);
-
-	for (size_t i = 0; i < s->n; i++) {
-		const struct core_v1_pod *p = s->pods[i];
-		bool ended = pod_is_terminal(p) || (p->metadata.deletion_timestamp && !s->job->spec.pod_failure_policy);
-
-		if ((all || ended) && has_finalizer(&p->metadata, FINALIZER))
-			v[n++] = s->pods[i];
+			if (t && t->finished_at.set && time_ms(t->finished_at) > newest)
+				newest = time_ms(t->finished_at);
+		}
+		last_bad = newest > last_bad ? newest : last_bad;
+		bad++;
 	}
-	s->pods = v;
-	s->n = n;
-	struct error *e = fan_out(n, strip_one, s);
-
-	s->pods = keep;
-	s->n = total;
-	return e;
-}
-
-static bool index_is_active(struct sync *s, int32_t index)
-{
-	bool replace_failed_only = s->job->spec.pod_replacement_policy && str_eqz(*s->job->spec.pod_replacement_policy, "Failed");
-
-	for (size_t i = 0; i < s->n_active; i++)
-		if (index_of(s->active[i]) == index)
-			return true;
-	for (size_t i = 0; replace_failed_only && i < s->n; i++)
-		if (s->pods[i]->metadata.deletion_timestamp && !pod_is_terminal(s->pods[i]) && index_of(s->pods[i]) == index)
-			return true;
-	return false;
-}
-
-static int32_t succeeded_now(const struct sync *s)
-{
-	return s->st.succeeded + (int32_t)s->st.uncounted_terminated_pods->succeeded.n;
-}
-
-static int32_t failed_now(const struct sync *s)
-{
-	return s->st.failed + (int32_t)s->st.uncounted_terminated_pods->failed.n;
-}
-
-/* How long new pods must still wait after failures; 0: not at all. */
-static int64_t backoff_left(struct sync *s)
-{
-	int32_t failures = failed_now(s);
-	int64_t delay = BACKOFF_MS;
-
-	if (!failures || !s->last_failure_ms)
+	if (!bad)
 		return 0;
-	for (int i = 1; i < failures && delay < BACKOFF_MAX_MS; i++)
-		delay *= 2;
-	delay = delay < BACKOFF_MAX_MS ? delay : BACKOFF_MAX_MS;
-	int64_t left = s->last_failure_ms + delay - wall_ms();
+	int64_t wait = bad > 7 ? BACKOFF_MAX_MS : (int64_t)BACKOFF_MS << (bad - 1);
+	int64_t left = last_bad + (wait > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : wait) - wall_ms();
 
 	return left > 0 ? left : 0;
 }
 
-static struct error *manage(struct sync *s)
+static struct error *manage(struct run *r)
 {
-	int32_t parallelism = i32_or(s->job->spec.parallelism, 1), want = parallelism, *indexes = NULL;
-	bool replace_failed_only = s->job->spec.pod_replacement_policy && str_eqz(*s->job->spec.pod_replacement_policy, "Failed");
+	int32_t parallelism = i32_or(r->j->spec.parallelism, 1), want;
 
-	if (s->job->spec.completions) {
-		int32_t left = *s->job->spec.completions - succeeded_now(s);
+	if (is_true(r->j->spec.suspend))
+		return delete_active(r, 0);
+	if (r->j->spec.completions) {
+		int64_t left = *r->j->spec.completions - r->succeeded;
 
-		want = left < parallelism ? left : parallelism;
-	} else if (succeeded_now(s) > 0) {
-		want = (int32_t)s->n_active < parallelism ? (int32_t)s->n_active : parallelism;
+		want = left < 0 ? 0 : left < parallelism ? (int32_t)left : parallelism;
+	} else {
+		/* Work queue: once one has succeeded no more are started. */
+		want = r->succeeded ? (r->active < parallelism ? r->active : parallelism) : parallelism;
 	}
-	if (is_true(s->job->spec.suspend) || want < 0)
-		want = 0;
-	if ((int32_t)s->n_active > want) {
-		pods_sort_for_deletion(s->active, s->n_active, NULL);
-		return delete_active(s, s->n_active - (size_t)want);
-	}
-	int32_t k = want - (int32_t)s->n_active - (replace_failed_only ? s->terminating : 0);
+	if (r->active > want)
+		return delete_active(r, want);
+	int32_t diff = want - r->active;
 
-	if (k <= 0)
+	if (r->j->spec.pod_replacement_policy && str_eqz(*r->j->spec.pod_replacement_policy, "Failed"))
+		diff -= r->terminating;
+	if (diff <= 0)
 		return NULL;
-	int64_t left = backoff_left(s);
+	int64_t wait = backoff_left(r);
 
-	if (left) {
-		workqueue_add_after(s->c->q, s->key, left);
+	if (wait > 0) {
+		workqueue_add_after(r->c->q, r->key, wait + 1);
 		return NULL;
 	}
-	k = k > BURST ? BURST : k;
-	if (s->indexed) {
-		int32_t n = 0;
+	if (diff > BURST)
+		diff = BURST;
+	struct work w = {.r = r, .owner = {&batch_v1_jobs_resource, &r->j->metadata}};
+	int32_t n = diff;
 
-		indexes = arena_array(s->a, int32_t, (size_t)k);
-		for (int32_t i = 0; i < i32_or(s->job->spec.completions, 0) && n < k; i++)
-			if (!s->done[i] && !index_is_active(s, i))
+	if (r->indexed) {
+		uint8_t *taken = arena_array(r->a, uint8_t, (size_t)r->n_indexes + 1);
+		int32_t *indexes = arena_array(r->a, int32_t, (size_t)diff);
+
+		memcpy(taken, r->done, (size_t)r->n_indexes);
+		for (size_t i = 0; i < r->n; i++)
+			if (pod_is_active(r->pods[i]) && pod_index(r->pods[i]) >= 0 && pod_index(r->pods[i]) < r->n_indexes)
+				taken[pod_index(r->pods[i])] = 1;
+		n = 0;
+		for (int32_t i = 0; i < r->n_indexes && n < diff; i++)
+			if (!taken[i])
 				indexes[n++] = i;
-		k = n;
+		w.indexes = indexes;
 	}
-	struct creation c = {.s = s, .indexes = indexes};
 	size_t done;
 
-	expect_creations(&s->c->x, s->key, k);
-	struct error *e = slow_start((size_t)k, create_one, &c, &done);
+	if (!n)
+		return NULL;
+	expect_creations(&r->c->x, r->key, n);
+	struct error *e = slow_start((size_t)n, create_one, &w, &done);
 
-	for (size_t i = c.tried; i < (size_t)k; i++)
-		creation_observed(&s->c->x, s->key);
-	s->n_active += done;
-	if (namespace_terminating(e))
-		error_clear(&e);
+	for (size_t i = w.tried; i < (size_t)n; i++)
+		creation_observed(&r->c->x, r->key);
+	r->active += (int32_t)done;
 	return e;
 }
 
-/* ---- deciding ---- */
+/* ---- the verdict ---- */
 
-static void check_failed(struct sync *s)
+static bool success_policy_met(struct run *r, struct str *message)
 {
-	const struct batch_v1_job_spec *spec = &s->job->spec;
-	int32_t limit = i32_or(spec->backoff_limit, 6);
-	bool on_failure = str_eqz(spec->template.spec.restart_policy, "OnFailure");
-	const struct batch_v1_job_condition *target = condition(&s->st, "FailureTarget");
+	const struct batch_v1_success_policy *s = r->j->spec.success_policy;
 
-	if (target) {
-		s->fail_reason = arena_strz(s->a, target->reason);
-		s->fail_message = target->message;
+	for (uint32_t i = 0; r->indexed && s && i < s->rules.n; i++) {
+		const struct batch_v1_success_policy_rule *rule = &s->rules.v[i];
+		uint8_t *set = arena_array(r->a, uint8_t, (size_t)r->n_indexes + 1);
+		int32_t in = 0, ok = 0;
+
+		if (rule->succeeded_indexes)
+			parse_indexes(*rule->succeeded_indexes, set, r->n_indexes);
+		else
+			memset(set, 1, (size_t)r->n_indexes);
+		for (int32_t k = 0; k < r->n_indexes; k++) {
+			in += set[k];
+			ok += set[k] && r->done[k];
+		}
+		if (ok < (rule->succeeded_count ? *rule->succeeded_count : in))
+			continue;
+		*message = arena_printf(r->a, "Matched rules at index %u", i);
+		return true;
 	}
-	if (s->fail_reason)
+	return false;
+}
+
+static void judge(struct run *r, struct str *success_message, const char **success_reason)
+{
+	const struct batch_v1_job_spec *s = &r->j->spec;
+
+	*success_message = STR("Reached expected number of succeeded pods");
+	*success_reason = "CompletionsReached";
+	struct batch_v1_job_condition *target = condition(&r->st, "FailureTarget"), *met = condition(&r->st, "SuccessCriteriaMet");
+
+	if (target) { /* decided before */
+		r->fail_reason = arena_strz(r->a, target->reason);
+		r->fail_message = target->message;
 		return;
-	if (failed_now(s) > limit || (on_failure && s->restarts > 0 && s->restarts >= limit && (limit > 0 || s->restarts > 0))) {
-		s->fail_reason = "BackoffLimitExceeded";
-		s->fail_message = STR("Job has reached the specified backoff limit");
-	} else if (spec->active_deadline_seconds && s->st.start_time && !is_true(spec->suspend)) {
-		int64_t left = time_ms(*s->st.start_time) + *spec->active_deadline_seconds * 1000 - wall_ms();
+	}
+	if (met) {
+		r->success = true;
+		*success_message = met->message;
+		*success_reason = arena_strz(r->a, met->reason);
+		return;
+	}
+	if (!r->fail_reason && r->failed > i32_or(s->backoff_limit, 6)) {
+		r->fail_reason = "BackoffLimitExceeded";
+		r->fail_message = STR("Job has reached the specified backoff limit");
+	}
+	if (!r->fail_reason && str_eqz(s->template.spec.restart_policy, "OnFailure")) {
+		int64_t restarts = 0;
+
+		for (size_t i = 0; i < r->n; i++) {
+			const struct core_v1_pod *p = r->pods[i];
+
+			if (!str_eqz(p->status.phase, "Running") && !str_eqz(p->status.phase, "Pending"))
+				continue;
+			for (uint32_t k = 0; k < p->status.container_statuses.n; k++)
+				restarts += p->status.container_statuses.v[k].restart_count;
+			for (uint32_t k = 0; k < p->status.init_container_statuses.n; k++)
+				restarts += p->status.init_container_statuses.v[k].restart_count;
+		}
+		int32_t limit = i32_or(s->backoff_limit, 6);
+
+		if (limit ? restarts >= limit : restarts > 0) {
+			r->fail_reason = "BackoffLimitExceeded";
+			r->fail_message = STR("Job has reached the specified backoff limit");
+		}
+	}
+	if (!r->fail_reason && s->active_deadline_seconds && r->st.start_time && !is_true(s->suspend)) {
+		int64_t left = time_ms(*r->st.start_time) + *s->active_deadline_seconds * 1000 - wall_ms();
 
 		if (left <= 0) {
-			s->fail_reason = "DeadlineExceeded";
-			s->fail_message = STR("Job was active longer than specified deadline");
+			r->fail_reason = "DeadlineExceeded";
+			r->fail_message = STR("Job was active longer than specified deadline");
 		} else {
-			workqueue_add_after(s->c->q, s->key, left + 1);
+			workqueue_add_after(r->c->q, r->key, left + 1);
 		}
 	}
+	if (r->fail_reason)
+		return;
+	if (success_policy_met(r, success_message)) {
+		r->success = true;
+		*success_reason = "SuccessPolicy";
+	} else if (s->completions) {
+		r->success = r->succeeded >= *s->completions;
+	} else {
+		r->success = r->succeeded > 0 && !r->active;
+	}
 }
 
-static bool complete(struct sync *s)
+static struct error *write_status(struct run *r)
 {
-	if (condition(&s->st, "SuccessCriteriaMet"))
-		return true;
-	if (s->job->spec.completions)
-		return succeeded_now(s) >= *s->job->spec.completions;
-	return succeeded_now(s) > 0 && s->n_active == 0;
+	if (SAME(batch_v1_job_status, &r->st, &r->j->status))
+		return NULL;
+	struct batch_v1_job copy = *r->j;
+	void *out;
+
+	copy.status = r->st;
+	TRY(client_update(r->c->m->client, r->a, &batch_v1_jobs_resource, r->j->metadata.namespace, "status", &copy, &out));
+	r->j->status = r->st;
+	uint64_t version;
+
+	if (str_to_u64(((struct batch_v1_job *)out)->metadata.resource_version, &version))
+		map_set(&r->c->written, r->key, (void *)(uintptr_t)(version + 1));
+	r->j->metadata.resource_version = ((struct batch_v1_job *)out)->metadata.resource_version;
+	return NULL;
 }
 
-static void event(struct sync *s, const char *type, const char *reason, struct str message)
+static struct error *sync_suspend(struct run *r)
 {
-	struct core_v1_object_reference r = owner_reference(s->a, &s->owner);
+	struct core_v1_object_reference ref = object_reference(&batch_v1_jobs_resource, r->j);
 
-	event_record(s->c->rec, &r, type, reason, "%.*s", STR_ARG(message));
+	if (is_true(r->j->spec.suspend)) {
+		if (!has(&r->st, "Suspended"))
+			event_record(r->c->rec, &ref, "Normal", "Suspended", "Job suspended");
+		set_condition(r, "Suspended", "True", "JobSuspended", STR("Job suspended"));
+		r->st.start_time = NULL;
+		return NULL;
+	}
+	if (has(&r->st, "Suspended")) {
+		set_condition(r, "Suspended", "False", "JobResumed", STR("Job resumed"));
+		event_record(r->c->rec, &ref, "Normal", "Resumed", "Job resumed");
+		r->st.start_time = NULL;
+	}
+	if (!r->st.start_time) {
+		r->st.start_time = arena_new(r->a, struct api_time);
+		*r->st.start_time = time_now();
+	}
+	return NULL;
 }
 
-/* The last step, once every pod has ended and is counted. */
-static bool nothing_left(const struct sync *s)
+static struct error *finish(struct run *r, struct str message, const char *reason)
 {
-	const struct batch_v1_uncounted_terminated_pods *u = s->st.uncounted_terminated_pods;
+	struct core_v1_object_reference ref = object_reference(&batch_v1_jobs_resource, r->j);
 
-	return !u->succeeded.n && !u->failed.n && !s->n_active && !s->terminating;
-}
+	set_condition(r, r->success ? "SuccessCriteriaMet" : "FailureTarget", "True", reason, message);
+	TRY(delete_active(r, 0));
+	r->terminating += r->active;
+	r->active = r->ready = 0;
+	r->st.active = 0;
+	r->st.ready = new_i32(r->a, 0);
+	r->st.terminating = new_i32(r->a, r->terminating);
+	const struct batch_v1_uncounted_terminated_pods *u = r->st.uncounted_terminated_pods;
 
-static struct error *decide(struct sync *s, bool may_manage)
-{
-	check_failed(s);
-	if (s->fail_reason) {
-		set_condition(s, "FailureTarget", true, s->fail_reason, s->fail_message);
-		TRY(delete_active(s, s->n_active));
-		s->terminating += (int32_t)s->n_active;
-		s->n_active = 0;
-		s->ready = 0;
-		if (nothing_left(s)) {
-			set_condition(s, "Failed", true, s->fail_reason, s->fail_message);
-			event(s, "Warning", s->fail_reason, s->fail_message);
+	if (!r->terminating && (!u || (!u->succeeded.n && !u->failed.n))) {
+		r->st.uncounted_terminated_pods = u ? arena_new(r->a, struct batch_v1_uncounted_terminated_pods) : NULL;
+		set_condition(r, r->success ? "Complete" : "Failed", "True", reason, message);
+		if (r->success) {
+			r->st.completion_time = arena_new(r->a, struct api_time);
+			*r->st.completion_time = time_now();
 		}
-		return NULL;
+		TRY(write_status(r));
+		event_record(r->c->rec, &ref, r->success ? "Normal" : "Warning", r->success ? "Completed" : reason, "%.*s",
+			     STR_ARG(r->success ? STR("Job completed") : message));
+		return release_pods(r, true);
 	}
-	bool early = success_policy_met(s);
-
-	if (early || complete(s)) {
-		set_condition(s, "SuccessCriteriaMet", true, early ? "SuccessPolicy" : "CompletionsReached",
-			      early ? STR("Matched rules at index 0") : STR("Reached expected number of succeeded pods"));
-		TRY(delete_active(s, s->n_active));
-		s->terminating += (int32_t)s->n_active;
-		s->n_active = 0;
-		s->ready = 0;
-		if (nothing_left(s)) {
-			set_condition(s, "Complete", true, early ? "SuccessPolicy" : "CompletionsReached",
-				      early ? STR("Matched rules at index 0") : STR("Reached expected number of succeeded pods"));
-			s->st.completion_time = arena_new(s->a, struct api_time);
-			*s->st.completion_time = time_now();
-			event(s, "Normal", "Completed", STR("Job completed"));
-		}
-		return NULL;
-	}
-	if (is_true(s->job->spec.suspend)) {
-		if (!condition(&s->st, "Suspended"))
-			event(s, "Normal", "Suspended", STR("Job suspended"));
-		set_condition(s, "Suspended", true, "JobSuspended", STR("Job suspended"));
-	} else if (condition(&s->st, "Suspended")) {
-		set_condition(s, "Suspended", false, "JobResumed", STR("Job resumed"));
-		s->st.start_time = arena_new(s->a, struct api_time);
-		*s->st.start_time = time_now();
-		event(s, "Normal", "Resumed", STR("Job resumed"));
-	}
-	return may_manage ? manage(s) : NULL;
-}
-
-static struct error *write_status(struct sync *s)
-{
-	struct batch_v1_job copy = *s->job;
-
-	if (SAME(batch_v1_job_status, &s->st, &s->job->status))
-		return NULL;
-	copy.status = s->st;
-	struct error *e = client_update(s->c->m->client, s->a, &batch_v1_jobs_resource, copy.metadata.namespace, "status", &copy, NULL);
-
-	if (error_is(e, 404, NULL))
-		error_clear(&e);
-	return e;
+	TRY(write_status(r));
+	return release_pods(r, false);
 }
 
 static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct str name)
 {
 	struct job_controller *c = ctx;
-	struct sync s = {.c = c, .a = a, .key = object_key(a, ns, name)};
-	struct batch_v1_uncounted_terminated_pods *u;
-	const struct selector *sel;
-	void **claimed;
+	struct run r = {.c = c, .a = a, .key = object_key(a, ns, name)};
+	const struct selector *selector;
+	void **pods;
 
-	s.job = informer_get(c->jobs, a, ns, name);
-	if (!s.job) {
-		expectations_forget(&c->x, s.key);
+	r.j = informer_get(c->jobs, a, ns, name);
+	if (!r.j) {
+		expectations_forget(&c->x, r.key);
+		map_del(&c->written, r.key);
 		return NULL;
 	}
-	if (s.job->spec.managed_by && !str_eqz(*s.job->spec.managed_by, "kubernetes.io/job-controller"))
+	/* With an older status than our own, pods already counted would be missed, and made again. */
+	uint64_t seen, written = (uint64_t)(uintptr_t)map_get(&c->written, r.key);
+
+	if (written && str_to_u64(r.j->metadata.resource_version, &seen) && seen + 1 < written)
+		return NULL; /* its event comes back here */
+	map_del(&c->written, r.key);
+	if (r.j->spec.managed_by && !str_eqz(*r.j->spec.managed_by, "kubernetes.io/job-controller"))
 		return NULL;
-	bool may_manage = expectations_met(&c->x, s.key) && !s.job->metadata.deletion_timestamp;
+	if (r.j->spec.backoff_limit_per_index) {
+		struct core_v1_object_reference ref = object_reference(&batch_v1_jobs_resource, r.j);
 
-	s.owner = (struct owner){&batch_v1_jobs_resource, &s.job->metadata};
-	s.indexed = s.job->spec.completion_mode && str_eqz(*s.job->spec.completion_mode, "Indexed") && s.job->spec.completions;
-	if (s.indexed && *s.job->spec.completions > INDEXES_MAX)
-		return error_new("more than %d indexes", INDEXES_MAX);
-	TRY(label_selector_from(a, s.job->spec.selector, &sel));
-	TRY(claim_objects(&(struct claim){.m = c->m, .i = c->pods, .r = &core_v1_pods_resource, .owner = s.owner, .selector = sel,
-					  .finalizer = FINALIZER}, a, &claimed, &s.n));
-	s.pods = (struct core_v1_pod **)claimed;
-	if (finished(&s.job->status, NULL) || s.job->metadata.deletion_timestamp)
-		return strip(&s, true);
-	if (s.job->spec.backoff_limit_per_index && !s.job->status.start_time)
-		event(&s, "Warning", "Unsupported", STR("backoffLimitPerIndex is not built: failures count for the whole Job"));
-	s.st = s.job->status;
-	s.st.conditions.v = arena_array(a, struct batch_v1_job_condition, s.st.conditions.n + 1);
-	for (uint32_t i = 0; i < s.st.conditions.n; i++)
-		s.st.conditions.v[i] = s.job->status.conditions.v[i];
-	s.st.conditions.cap = 0;
-	u = s.st.uncounted_terminated_pods = arena_new(a, struct batch_v1_uncounted_terminated_pods);
-	if (s.job->status.uncounted_terminated_pods)
-		object_copy(a, &batch_v1_uncounted_terminated_pods_type, s.job->status.uncounted_terminated_pods, u);
-	if (s.indexed) {
-		s.done = arena_array(a, uint8_t, (size_t)*s.job->spec.completions + 1);
-		parse_indexes(&s, s.st.completed_indexes);
+		event_record(c->rec, &ref, "Warning", "Unsupported", "backoffLimitPerIndex is not supported by this controller yet");
+		return NULL;
 	}
-	if (!s.st.start_time && !is_true(s.job->spec.suspend)) {
-		s.st.start_time = arena_new(a, struct api_time);
-		*s.st.start_time = time_now();
+	r.st = *(struct batch_v1_job_status *)object_clone(a, &batch_v1_job_status_type, &r.j->status);
+	bool needs = expectations_met(&c->x, r.key);
+
+	TRY(label_selector_from(a, r.j->spec.selector, &selector));
+	TRY(claim_objects(&(struct claim){.m = c->m, .i = c->pods, .r = &core_v1_pods_resource,
+					  .owner = {&batch_v1_jobs_resource, &r.j->metadata}, .selector = selector, .finalizer = TRACKING},
+			  a, &pods, &r.n));
+	r.pods = (struct core_v1_pod **)(void *)pods;
+	if (has(&r.st, "Complete") || has(&r.st, "Failed"))
+		return release_pods(&r, true);
+	r.indexed = r.j->spec.completion_mode && str_eqz(*r.j->spec.completion_mode, "Indexed");
+	r.n_indexes = r.indexed ? i32_or(r.j->spec.completions, 0) : 0;
+	if (r.n_indexes > MAX_INDEXES)
+		r.n_indexes = MAX_INDEXES;
+	r.done = arena_array(a, uint8_t, (size_t)r.n_indexes + 1);
+	parse_indexes(r.st.completed_indexes, r.done, r.n_indexes);
+	if (r.j->metadata.deletion_timestamp)
+		return release_pods(&r, true);
+	TRY(sync_suspend(&r));
+	count(&r);
+	struct str message;
+	const char *reason;
+
+	judge(&r, &message, &reason);
+	if (r.fail_reason) {
+		r.success = false;
+		return finish(&r, r.fail_message, r.fail_reason);
 	}
-	settle(&s, &u->succeeded.v, &u->succeeded.n, &s.st.succeeded);
-	settle(&s, &u->failed.v, &u->failed.n, &s.st.failed);
-	for (size_t i = 0; i < s.n; i++) /* for the delay before new pods */
-		if (str_eqz(s.pods[i]->status.phase, "Failed") && finish_ms(s.pods[i]) > s.last_failure_ms)
-			s.last_failure_ms = finish_ms(s.pods[i]);
-	look_at_pods(&s);
-	struct error *e = decide(&s, may_manage);
+	if (r.success)
+		return finish(&r, message, reason);
+	struct error *e = needs ? manage(&r) : NULL;
 
-	s.st.active = (int32_t)s.n_active;
-	s.st.ready = new_i32(a, s.ready);
-	s.st.terminating = new_i32(a, s.terminating);
-	if (s.indexed)
-		s.st.completed_indexes = format_indexes(&s);
-	struct error *w = write_status(&s);
+	if (namespace_terminating(e))
+		error_clear(&e);
+	r.st.active = is_true(r.j->spec.suspend) ? 0 : r.active;
+	r.st.ready = new_i32(a, r.ready);
+	r.st.terminating = new_i32(a, r.terminating);
+	struct error *e2 = write_status(&r);
 
-	/* Only what has been written down may go: the finalizers come off behind the status. */
-	if (!w)
-		w = strip(&s, false);
-	if (e && w) {
-		error_free(w);
+	if (e) {
+		error_free(e2);
 		return e;
 	}
-	return e ? e : w;
+	TRY(e2);
+	return release_pods(&r, false);
 }
 
 /* ---- what happens ---- */
+
+static bool queue_left(void *ctx, const struct cached_object *o)
+{
+	struct job_controller *c = ctx;
+	arena_cleanup struct arena a = {0};
+
+	workqueue_add(c->q, arena_printf(&a, "%.*s//%.*s", STR_ARG(o->ns), STR_ARG(o->name)));
+	return true;
+}
 
 static void on_job(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
 {
 	struct job_controller *c = ctx;
 	const struct cached_object *o = new_ ? new_ : old;
 	arena_cleanup struct arena a = {0};
+	struct str key = object_key(&a, o->ns, o->name);
 
-	workqueue_add(c->q, object_key(&a, o->ns, o->name));
+	if (ev == INFORMER_DELETED) {
+		expectations_forget(&c->x, key);
+		informer_each_owned(c->pods, o->uid, queue_left, c); /* its pods must not keep our finalizer */
+	}
+	workqueue_add(c->q, key);
 }
 
 static void on_pod(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
@@ -739,11 +740,34 @@ static void on_pod(void *ctx, enum informer_event ev, const struct cached_object
 	if (ev == INFORMER_DELETED || o->deleting)
 		deletion_observed(&c->x, key, o->uid);
 	workqueue_add(c->q, key);
+	/* A pod of a job that is gone: nobody counts it any more. */
+	if (new_ && !informer_peek(c->jobs, o->ns, o->controller_name) && informer_synced(c->jobs))
+		workqueue_add(c->q, arena_printf(&a, "%.*s//%.*s", STR_ARG(o->ns), STR_ARG(o->name)));
+}
+
+static struct error *reconcile_any(void *ctx, struct arena *a, struct str ns, struct str name)
+{
+	struct job_controller *c = ctx;
+
+	if (!name.n || name.p[0] != '/')
+		return reconcile(ctx, a, ns, name);
+	struct core_v1_pod *p = informer_get(c->pods, a, ns, str_sub(name, 1, name.n));
+	const struct meta_v1_owner_reference *o = p ? controller_of(&p->metadata) : NULL;
+
+	if (!o || !has_finalizer(&p->metadata, TRACKING))
+		return NULL;
+	const struct cached_object *job = informer_peek(c->jobs, ns, o->name);
+
+	if (job && str_eq(job->uid, o->uid))
+		return NULL;
+	struct run r = {.c = c, .a = a, .pods = &p, .n = 1};
+
+	return release_pods(&r, true);
 }
 
 void job_start(struct manager *m)
 {
-	struct job_controller *c = xcalloc(1, sizeof *c);
+	struct job_controller *c = xcalloc(1, sizeof(*c));
 
 	c->m = m;
 	c->q = workqueue_new("job");
@@ -752,5 +776,5 @@ void job_start(struct manager *m)
 	c->pods = manager_informer(m, &core_v1_pods_resource);
 	informer_on_event(c->jobs, on_job, c);
 	informer_on_event(c->pods, on_pod, c);
-	controller_run(m, c->q, "job", 5, reconcile, c, c->jobs, c->pods, NULL);
+	controller_run(m, c->q, "job", 5, reconcile_any, c, c->jobs, c->pods, NULL);
 }
