@@ -37,6 +37,7 @@ struct run { /* one reconcile */
 	bool indexed;
 	uint8_t *done;              /* completed indexes, a byte each */
 	int32_t n_indexes;
+	int32_t seen_ok;            /* pods that are seen to have succeeded: the Job's status in the informer may lag behind theirs */
 	struct batch_v1_job_status st;
 	struct str ignored_message;
 	const char *fail_reason;    /* the job has failed */
@@ -227,6 +228,9 @@ static void count(struct run *r)
 		} else if (!ok && !bad) {
 			r->terminating++;
 		}
+		r->seen_ok += ok;
+		if (ok && index >= 0 && index < r->n_indexes && !has_finalizer(&p->metadata, TRACKING))
+			r->done[index] = 1;
 		if (!has_finalizer(&p->metadata, TRACKING) || now->succeeded.n + now->failed.n >= MAX_UNCOUNTED)
 			continue;
 		if (has_uid(now->succeeded.v, now->succeeded.n, p->metadata.uid) || has_uid(now->failed.v, now->failed.n, p->metadata.uid))
@@ -407,16 +411,17 @@ static int64_t backoff_left(struct run *r)
 static struct error *manage(struct run *r)
 {
 	int32_t parallelism = i32_or(r->j->spec.parallelism, 1), want;
+	int32_t succeeded = r->succeeded > r->seen_ok ? r->succeeded : r->seen_ok;
 
 	if (is_true(r->j->spec.suspend))
 		return delete_active(r, 0);
 	if (r->j->spec.completions) {
-		int64_t left = *r->j->spec.completions - r->succeeded;
+		int64_t left = *r->j->spec.completions - succeeded;
 
 		want = left < 0 ? 0 : left < parallelism ? (int32_t)left : parallelism;
 	} else {
 		/* Work queue: once one has succeeded no more are started. */
-		want = r->succeeded ? (r->active < parallelism ? r->active : parallelism) : parallelism;
+		want = succeeded ? (r->active < parallelism ? r->active : parallelism) : parallelism;
 	}
 	if (r->active > want)
 		return delete_active(r, want);
