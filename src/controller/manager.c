@@ -30,7 +30,6 @@ static const struct {
 	{"node-ipam-controller", "nodeipam", node_ipam_start, false},
 	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
 	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
-	{"job-controller", "job", job_start, false},
 	{"daemonset-controller", "daemonset", daemonset_start, false},
 	{"pod-garbage-collector-controller", "podgc", pod_gc_start, false},
 	/* last: takes the informers that are there */
