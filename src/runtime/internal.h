@@ -106,6 +106,7 @@ struct rt {
 	uint32_t ip_count, ip_next;
 	struct fiber_mutex network_lock;
 	char *network_error;
+	char *crun_path, *conmon_path;
 	/* streaming */
 	char stream_base[64];           /* "http://127.0.0.1:1234" */
 	struct map stream_tokens;

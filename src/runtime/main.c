@@ -75,13 +75,13 @@ static void defaults(struct rt_opts *o)
 }
 
 /* An absolute path of a program: conmon starts crun itself and looks in no PATH. */
-static const char *find_program(const char *name)
+static char *find_program(const char *name)
 {
 	static const char *const dirs[] = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"};
 	if (strchr(name, '/'))
-		return access(name, X_OK) == 0 ? name : NULL;
+		return access(name, X_OK) == 0 ? xstrdup(name) : NULL;
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
-		char *p = sys_path(dirs[i], name); /* lives as long as the process */
+		char *p = sys_path(dirs[i], name);
 		if (access(p, X_OK) == 0)
 			return p;
 		free(p);
@@ -138,9 +138,9 @@ static struct error *open_runtime(struct rt *rt, int *lock)
 	buf_cleanup struct buf b = {0};
 	if (geteuid() != 0)
 		return error_new("the container runtime must run as root");
-	if (!(rt->o.crun = find_program(rt->o.crun)))
+	if (!(rt->o.crun = rt->crun_path = find_program(rt->o.crun)))
 		return error_new("crun is missing (Debian: apt-get install crun)");
-	if (!(rt->o.conmon = find_program(rt->o.conmon)))
+	if (!(rt->o.conmon = rt->conmon_path = find_program(rt->o.conmon)))
 		return error_new("conmon is missing (Debian: apt-get install conmon)");
 	if (rt->o.root[0] != '/' || rt->o.state_dir[0] != '/')
 		return error_new("--root and --state-dir must be absolute paths");
@@ -291,6 +291,11 @@ static int run_all(struct run *r)
 {
 	struct error *e = loop_run(run, r);
 	image_store_close(r->rt.images);
+	map_free(&r->rt.sandboxes);
+	map_free(&r->rt.containers);
+	map_free(&r->rt.stream_tokens);
+	free(r->rt.crun_path);
+	free(r->rt.conmon_path);
 	free(r->rt.network_error);
 	free(r->rt.ip_used);
 	if (e) {
