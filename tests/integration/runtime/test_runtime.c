@@ -542,6 +542,202 @@ static void test_kinds(void)
 	GOOD(remove_pod(p.id), "remove the pod");
 }
 
+/* ---- streams ---- */
+
+struct gather {
+	struct stream *s;
+	struct buf b;
+};
+
+static void gather(void *arg)
+{
+	struct gather *g = arg;
+	char chunk[4096];
+	size_t got;
+	for (;;) {
+		struct error *e = stream_read(g->s, chunk, sizeof(chunk), &got);
+		if (e || !got) {
+			error_free(e);
+			return;
+		}
+		buf_append(&g->b, chunk, got);
+	}
+}
+
+/* url -> client and target */
+static struct error *stream_client(struct arena *a, struct str url, struct http_client **c, struct str *target)
+{
+	str_cleanup char *z = str_dupz(url);
+	char *path = strchr(z + 7, '/');
+	if (!path)
+		return error_new("no path in %s", z);
+	*target = arena_str(a, str_from(path));
+	*path = 0;
+	struct http_client_opts o = {.base = arena_strz(a, str_from(z)), .http1_only = true};
+	return http_client_new(&o, c);
+}
+
+struct typed {
+	struct rc_client *c;
+	const char *text;
+};
+
+/* Runs a stream to its end; what it printed is in out. */
+static struct error *run_stream(struct str url, enum rc_transport t, const struct rc_opts *o, const char *input, char *out, size_t cap, int *code)
+{
+	arena_cleanup struct arena a = {0};
+	struct http_client *h;
+	struct str target;
+	struct rc_client *c;
+	out[0] = 0;
+	TRY(stream_client(&a, url, &h, &target));
+	struct error *e = rc_dial(h, &a, t, target, NULL, 0, o, &c);
+	if (e) {
+		http_client_free(h);
+		return e;
+	}
+	int64_t token = deadline_push(20000);
+	struct gather go = {.s = c->out}, ge = {.s = c->err};
+	struct fiber *fo = o->out ? fiber_start("out", gather, &go) : NULL, *fe = o->err ? fiber_start("err", gather, &ge) : NULL;
+	if (o->tty)
+		e = rc_client_resize(c, 91, 37);
+	if (!e && input)
+		e = stream_write(c->in, input, strlen(input));
+	if (!e && o->in && !o->tty)
+		e = stream_shutdown(c->in);
+	if (!e)
+		e = rc_client_wait(c, code);
+	deadline_pop(token);
+	fiber_stop(fo);
+	fiber_stop(fe);
+	snprintf(out, cap, "%.*s%.*s", (int)go.b.n, go.b.p ? go.b.p : "", (int)ge.b.n, ge.b.p ? ge.b.p : "");
+	buf_free(&go.b);
+	buf_free(&ge.b);
+	rc_client_free(c);
+	http_client_free(h);
+	return e;
+}
+
+static void test_exec_stream(const char *id, enum rc_transport t, const char *name)
+{
+	arena_cleanup struct arena a = {0};
+	char out[8192];
+	int code = -1;
+	struct cri_v1_exec_request q = {.container_id = str_from(id), .stdin = true, .stdout = true, .stderr = true};
+	struct cri_v1_exec_response r = {0};
+	struct rc_opts o = {.in = true, .out = true, .err = true};
+	*arena_push(&a, &q.cmd) = STR("sh");
+	*arena_push(&a, &q.cmd) = STR("-c");
+	*arena_push(&a, &q.cmd) = STR("cat; echo to-err >&2; exit 9");
+	GOOD(RT(&a, "Exec", exec, &q, &r), "Exec");
+	GOOD(run_stream(r.url, t, &o, "typed\n", out, sizeof(out), &code), name);
+	CHECK(code == 9 && strstr(out, "typed\n") && strstr(out, "to-err\n"), "%s: output, error output and exit code (%d: %s)", name, code, out);
+	struct error *e = run_stream(r.url, t, &o, NULL, out, sizeof(out), &code);
+	CHECK(e != NULL, "%s: a URL works once", name);
+	error_free(e);
+	q.tty = true;
+	q.stderr = false;
+	q.cmd.v[2] = STR("tty; stty size; read x; echo got-$x; exit 4");
+	struct rc_opts ot = {.in = true, .out = true, .tty = true};
+	GOOD(RT(&a, "Exec", exec, &q, &r), "Exec with a terminal");
+	GOOD(run_stream(r.url, t, &ot, "line\n", out, sizeof(out), &code), name);
+	CHECK(code == 4 && strstr(out, "/dev/") && strstr(out, "got-line"), "%s: terminal (%d: %s)", name, code, out);
+	q.tty = false;
+	q.stdin = false;
+	q.stderr = true;
+	q.cmd.v[2] = STR("head -c 3000000 /dev/zero | tr '\\0' x | wc -c; seq 1 500");
+	o.in = false;
+	GOOD(RT(&a, "Exec", exec, &q, &r), "Exec");
+	GOOD(run_stream(r.url, t, &o, NULL, out, sizeof(out), &code), name);
+	CHECK(code == 0 && strstr(out, "3000000") && strstr(out, "\n500\n"), "%s: all output arrives", name);
+	q.cmd.n = 1;
+	q.cmd.v[0] = STR("/no/such/program");
+	GOOD(RT(&a, "Exec", exec, &q, &r), "Exec of nothing");
+	e = run_stream(r.url, t, &o, NULL, out, sizeof(out), &code);
+	CHECK(e || code != 0, "%s: a missing program fails (%s)", name, error_message(e));
+	error_free(e);
+}
+
+static void test_attach(const struct pod *p)
+{
+	arena_cleanup struct arena a = {0};
+	char id[80], out[4096], log[256];
+	int code = -1;
+	GOOD(create(p, "reader", "while read x; do echo \"<$x>\"; done; echo end", &(struct opts){.in = true, .in_once = true}, id), "create");
+	GOOD(start(id), "start");
+	struct cri_v1_attach_request q = {.container_id = str_from(id), .stdin = true, .stdout = true, .stderr = true};
+	struct cri_v1_attach_response r = {0};
+	struct rc_opts o = {.in = true, .out = true, .err = true};
+	GOOD(RT(&a, "Attach", attach, &q, &r), "Attach");
+	GOOD(run_stream(r.url, RC_WEBSOCKET, &o, "one\ntwo\n", out, sizeof(out), &code), "attach");
+	CHECK(strstr(out, "<one>\n<two>\nend\n") != NULL, "input and output through attach (%s)", out);
+	snprintf(log, sizeof(log), "%s/streams/reader.log", logs);
+	CHECK(file_has(log, "stdout F <two>\n"), "and in the log");
+	CHECK(wait_state(id, CRI_CONTAINER_EXITED), "stdinOnce: the end of input ended it");
+	GOOD(create(p, "term", "read x; stty size; echo \"tty <$x>\"; exit 3", &(struct opts){.in = true, .tty = true}, id), "create with a terminal");
+	GOOD(start(id), "start");
+	struct cri_v1_attach_request qt = {.container_id = str_from(id), .stdin = true, .stdout = true, .tty = true};
+	struct rc_opts ot = {.in = true, .out = true, .tty = true};
+	GOOD(RT(&a, "Attach", attach, &qt, &r), "Attach to a terminal");
+	GOOD(run_stream(r.url, RC_SPDY, &ot, "word\n", out, sizeof(out), &code), "attach to a terminal");
+	CHECK(strstr(out, "tty <word>") != NULL, "terminal input and output (%s)", out);
+	CHECK(wait_state(id, CRI_CONTAINER_EXITED) && status(&a, id)->exit_code == 3, "its exit code");
+}
+
+static void test_forward(const struct pod *p, enum rc_transport t)
+{
+	arena_cleanup struct arena a = {0};
+	struct cri_v1_port_forward_request q = {.pod_sandbox_id = str_from(p->id)};
+	struct cri_v1_port_forward_response r = {0};
+	struct http_client *h;
+	struct str target;
+	struct pf_client *c;
+	struct stream *s;
+	*arena_push(&a, &q.port) = 8080;
+	GOOD(RT(&a, "PortForward", port_forward, &q, &r), "PortForward");
+	GOOD(stream_client(&a, r.url, &h, &target), "url");
+	if (t == RC_WEBSOCKET)
+		target = arena_printf(&a, "%.*s?ports=8080", STR_ARG(target));
+	if (!good(pf_dial(h, &a, t, target, NULL, 0, &c), "port-forward")) {
+		CHECK(false, "port-forward");
+		http_client_free(h);
+		return;
+	}
+	for (int i = 0; i < 3; i++) {
+		static const char req[] = "GET / HTTP/1.0\r\n\r\n";
+		struct gather g = {0};
+		int64_t token = deadline_push(10000);
+		struct error *e = pf_connect(c, 8080, &s);
+		if (!e) {
+			g.s = s;
+			e = stream_write(s, req, sizeof(req) - 1);
+			if (!e)
+				gather(&g);
+			stream_close(s);
+		}
+		deadline_pop(token);
+		CHECK(good(e, "port-forward") && strstr(buf_z(&g.b), "stream-page"), "a page through port-forward");
+		buf_free(&g.b);
+	}
+	pf_client_free(c);
+	http_client_free(h);
+}
+
+static void test_streams(void)
+{
+	struct pod p;
+	char id[80];
+	GOOD(run_pod("streams", CRI_NAMESPACE_POD, CRI_NAMESPACE_CONTAINER, NULL, 0, &p), "a pod for streams");
+	GOOD(create(&p, "c", "echo stream-page >/tmp/index.html; httpd -f -p 127.0.0.1:8080 -h /tmp", &(struct opts){0}, id), "create");
+	GOOD(start(id), "start");
+	test_exec_stream(id, RC_WEBSOCKET, "WebSocket");
+	test_exec_stream(id, RC_SPDY, "SPDY");
+	test_attach(&p);
+	test_forward(&p, RC_SPDY);
+	test_forward(&p, RC_WEBSOCKET);
+	GOOD(remove_pod(p.id), "remove the pod");
+}
+
 static bool http_get(const char *addr, char *out, size_t cap)
 {
 	static const char req[] = "GET / HTTP/1.0\r\n\r\n";
@@ -790,6 +986,7 @@ static void run(void *arg)
 		test_restart();
 		test_kinds();
 		test_hostport();
+		test_streams();
 		test_end();
 		test_pull();
 	}
