@@ -51,42 +51,48 @@ bool pod_log_parse(struct str line, struct log_entry *out)
 	return true;
 }
 
-/* Offset of the first byte of the last n entries that are whole lines (partial ones count with their end). */
+/* Is the entry that begins at this offset one that the next goes on? */
+static bool partial_at(int fd, int64_t at)
+{
+	char head[64];
+	ssize_t n = pread(fd, head, sizeof head, at);
+	struct str rest = str_of(head, n > 0 ? (size_t)n : 0), tag;
+
+	str_cut(&rest, ' ');
+	str_cut(&rest, ' ');
+	tag = str_cut(&rest, ' ');
+	return tag.n && tag.p[0] == 'P';
+}
+
+/* Offset of the first byte of the last n lines; entries that belong together are one line. */
 static int64_t tail_offset(int fd, int64_t size, int64_t n)
 {
-	char *p = xmalloc(CHUNK);
-	int64_t at = size, seen = 0, found = 0;
-	bool first = true;
+	char *p;
+	int64_t at = size, seen = 0, line = -1; /* the entry found last, whose predecessor is not known yet */
 
-	if (n <= 0) {
-		free(p);
+	if (n <= 0)
 		return size;
-	}
+	p = xmalloc(CHUNK);
 	while (at > 0) {
 		size_t want = at < (int64_t)CHUNK ? (size_t)at : CHUNK;
-		ssize_t got = pread(fd, p, want, at - (int64_t)want);
 
-		if (got != (ssize_t)want)
+		if (pread(fd, p, want, at - (int64_t)want) != (ssize_t)want)
 			break;
 		at -= (int64_t)want;
 		for (size_t i = want; i-- > 0;) {
-			if (p[i] != '\n')
+			int64_t begin = at + (int64_t)i + 1;
+
+			if (p[i] != '\n' || begin == size)
 				continue;
-			if (first && at + (int64_t)i + 1 == size) {
-				first = false;
-				continue; /* the end of the last line */
-			}
-			first = false;
-			/* The line that begins behind this newline. Continuations of a partial entry are not lines. */
-			if (++seen == n) {
-				found = at + (int64_t)i + 1;
+			if (line >= 0 && !partial_at(fd, begin) && ++seen == n) {
 				free(p);
-				return found;
+				return line;
 			}
+			line = begin;
 		}
 	}
 	free(p);
-	return 0;
+	return line > 0 && !partial_at(fd, 0) && ++seen == n ? line : 0;
 }
 
 struct reader {
