@@ -550,6 +550,7 @@ void container_start(struct pod *p, struct arena *a, const struct core_v1_pod *p
 		goto failed;
 	}
 	k->n_started++;
+	cs->start_failures = 0;
 	pod_event(p, pod, path, "Normal", "Started", "Container started");
 	e = view_refresh_container(p, cresp.container_id);
 	log_and_free(e, "container %.*s", STR_ARG(c->name));
@@ -579,8 +580,8 @@ failed:
 	log_warn("pod %s, container %.*s: %s: %s", pod_format(a, pod).p, STR_ARG(c->name), cs->wait_reason, e->message);
 	pod_event(p, pod, path, "Warning", "Failed", "Error: %s", e->message);
 	error_free(e);
-	/* Retried; upstream's sync period for what failed is 10 s at most. */
-	pod_kick_at(p, now_ms() + (p->sync_failures < 3 ? 2000 : 10000));
+	/* Soon at first, as what is missing often comes at once; then each 10 s. */
+	pod_kick_at(p, now_ms() + (cs->start_failures++ < 5 ? 2000 : 10000));
 }
 
 struct stop {

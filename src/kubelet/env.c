@@ -244,8 +244,8 @@ struct error *field_ref(struct kubelet *k, struct arena *a, struct pod *p, const
 		*out = host.n ? host.v[0] : STR_NULL;
 	else if (str_eqz(path, "status.hostIPs"))
 		*out = join(a, &host, ',');
-	else if (str_eqz(path, "status.podIP"))
-		*out = ips->n ? ips->v[0] : STR_NULL;
+	else if (str_eqz(path, "status.podIP")) /* the view it stands in may be replaced while its user waits */
+		*out = ips->n ? arena_str(a, ips->v[0]) : STR_NULL;
 	else if (str_eqz(path, "status.podIPs"))
 		*out = join(a, ips, ',');
 	else

@@ -147,7 +147,9 @@ struct cstate { /* what is known of a container beside what the runtime says */
 	bool startup_done, ready;
 	char *probed_id;                     /* the container that probes belong to */
 	struct probe *probes[PROBE_KINDS];
-	bool hook_running, hook_failed;
+	bool hook_running;
+	bool resize;                         /* its resources are not those it was started with */
+	int start_failures;                  /* in a row */
 	char *image_digest;
 };
 
@@ -157,6 +159,7 @@ struct pod {
 	struct block *spec;         /* JSON of the object */
 	bool is_static;             /* from the manifest directory */
 	char *mirror_uid;           /* static: uid of its mirror pod in the API */
+	bool mirror_deleting;       /* somebody deletes it: it has to go at once, and come again */
 	bool api_deleting, api_gone;
 	bool is_orphan;             /* runs, but nobody wants it: no object */
 
@@ -177,7 +180,7 @@ struct pod {
 	int sync_failures;
 
 	struct view *view;
-	bool view_stale;
+	bool view_stale, fetching;
 
 	struct cstate *containers;
 	/* volumes */
@@ -210,6 +213,7 @@ struct kubelet {
 	bool runtime_ok, network_ok, events_ok;
 	char *runtime_message, *network_message;
 	bool shutting_down;
+	bool static_pending;               /* a static pod waits for an earlier one of its manifest to end */
 	struct waitq timer_q;
 	struct probe *probes;
 	struct map watches;                /* object watches by key */
@@ -263,6 +267,7 @@ void pod_release(struct pod *p);
 /* A pod of the API or the manifest directory is here in this version. */
 void pod_update(struct kubelet *k, struct block *json, bool is_static);
 void pod_gone(struct kubelet *k, struct str uid);
+void mirror_is(struct pod *p, struct str uid);
 /* Something runs that belongs to no pod we know. */
 void pod_orphan(struct kubelet *k, struct str uid, struct str ns, struct str name);
 void pod_event(struct pod *p, const struct core_v1_pod *pod, const char *container_path, const char *type, const char *reason,
@@ -526,6 +531,8 @@ void log_rotate_run(void *arg);
 
 /* ---- server.c ---- */
 struct error *server_start(struct kubelet *k, struct http_server **out);
+/* --healthz-port (loopback) and --read-only-port. A health port that is taken is only a warning: nodes of one machine share it. */
+struct error *server_start_plain(struct kubelet *k);
 void server_pods(struct kubelet *k, struct buf *b);
 /* server_auth.c: false when it has answered 401 or 403. */
 bool server_authorize(struct kubelet *k, struct http_exchange *x);

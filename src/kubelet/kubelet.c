@@ -1,3 +1,4 @@
+/* kubelet/kubelet.c: the process: what is started in which order, and how it ends. */
 #include "kubelet/kubelet.h"
 
 #include <errno.h>
@@ -5,8 +6,6 @@
 #include <string.h>
 
 #include "kubelet/internal.h"
-
-
 
 static void on_pod(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
 {
@@ -24,11 +23,13 @@ static struct error *watch_pods(struct kubelet *k)
 	struct informer_opts o = {.resource = &core_v1_pods_resource};
 
 	o.field_selector = arena_printf(&a, "spec.nodeName=%s", k->c->node_name);
+	k->service_informer = informer_new(k->client, &(struct informer_opts){.resource = &core_v1_services_resource});
+	informer_start(k->service_informer);
+	/* Before any pod: their environment names the Services. */
+	TRY(informer_wait_synced(k->service_informer));
 	k->pod_informer = informer_new(k->client, &o);
 	informer_on_event(k->pod_informer, on_pod, k);
 	informer_start(k->pod_informer);
-	k->service_informer = informer_new(k->client, &(struct informer_opts){.resource = &core_v1_services_resource});
-	informer_start(k->service_informer);
 	TRY(informer_wait_synced(k->pod_informer));
 	k->sources_ready = true;
 	struct error *e = cri_relist(k);
@@ -50,6 +51,8 @@ static struct error *run(struct kubelet *k)
 	k->started_wall = wall_ns();
 	TRY(dir_make(k->c->root_dir, 0750));
 	TRY(dir_make(k->c->pod_logs_dir, 0755));
+	if (*k->c->container_logs_dir)
+		TRY(dir_make(k->c->container_logs_dir, 0755));
 	if (k->c->kubeconfig) {
 		TRY(client_config_load(&k->c->arena, k->c->kubeconfig, NULL, &cfg));
 		TRY(client_new(&cfg, &k->client));
@@ -59,6 +62,7 @@ static struct error *run(struct kubelet *k)
 	TRY(node_host_ips(k));
 	TRY(cgroup_setup(k));
 	TRY(server_start(k, &server));
+	TRY(server_start_plain(k));
 	fiber_spawn("node", node_run, k);
 	if (k->client)
 		fiber_spawn("lease", lease_run, k);

@@ -146,7 +146,12 @@ static struct error *entry(struct reader *r, struct str line)
 		return NULL;
 	r->line_open = en.partial;
 	if (r->o->timestamps && begins) {
-		TRY(emit(r, en.time));
+		/* UTC is written "Z", whichever way the runtime writes it. */
+		bool utc = str_has_suffix(en.time, STR("+00:00"));
+
+		TRY(emit(r, utc ? str_sub(en.time, 0, en.time.n - 6) : en.time));
+		if (utc && !r->done)
+			TRY(emit(r, STR("Z")));
 		if (!r->done)
 			TRY(emit(r, STR(" ")));
 	}

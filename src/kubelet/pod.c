@@ -31,6 +31,12 @@ struct error *pod_decode(struct pod *p, struct arena *a, struct core_v1_pod **ou
 	return NULL;
 }
 
+static void view_cleanup_(struct view **v)
+{
+	view_unref(*v);
+}
+#define view_cleanup __attribute__((cleanup(view_cleanup_)))
+
 static void hold_cleanup_(struct block **b)
 {
 	block_unref(*b);
@@ -308,9 +314,46 @@ static struct pod *pod_new(struct kubelet *k, struct str uid, struct str ns, str
 	return p;
 }
 
+/* The mirror of a static pod in the API has this uid (empty: there is none): the status is written to it afresh. */
+void mirror_is(struct pod *p, struct str uid)
+{
+	if (p->mirror_uid && str_eqz(uid, p->mirror_uid))
+		return;
+	free(p->mirror_uid);
+	p->mirror_uid = uid.n ? str_dupz(uid) : NULL;
+	p->mirror_deleting = false;
+	block_unref(p->status_sent);
+	p->status_sent = NULL;
+}
+
 static int64_t spec_grace(const struct core_v1_pod *pod)
 {
 	return pod->spec.termination_grace_period_seconds ? *pod->spec.termination_grace_period_seconds : 30;
+}
+
+/* Containers whose resources are others now: changed where they run, or restarted when their resizePolicy says so. */
+static void note_resize(struct pod *p, const struct core_v1_pod *old, const struct core_v1_pod *new_)
+{
+	for (uint32_t i = 0; i < new_->spec.containers.n; i++) {
+		const struct core_v1_container *c = &new_->spec.containers.v[i], *was = pod_find_container(old, c->name, NULL);
+		struct cstate *cs;
+
+		if (!was || object_equal(&core_v1_resource_requirements_type, &was->resources, &c->resources))
+			continue;
+		cs = pod_cstate_make(p, c->name, CONTAINER_MAIN);
+		cs->resize = true;
+		for (uint32_t j = 0; j < c->resize_policy.n; j++) {
+			struct str name = c->resize_policy.v[j].resource_name;
+
+			if (!str_eqz(c->resize_policy.v[j].restart_policy, "RestartContainer") || cs->kill_reason || !cs->probed_id ||
+			    (str_eq(str_map_get(API_MAP(&was->resources.limits), name), str_map_get(API_MAP(&c->resources.limits), name)) &&
+			     str_eq(str_map_get(API_MAP(&was->resources.requests), name), str_map_get(API_MAP(&c->resources.requests), name))))
+				continue;
+			cs->kill_reason = xstrdup("Resize");
+			cs->kill_message = xasprintf("Container %s resize requires restart", cs->name);
+			cs->kill_grace = -1;
+		}
+	}
 }
 
 void pod_update(struct kubelet *k, struct block *json, bool is_static)
@@ -329,8 +372,8 @@ void pod_update(struct kubelet *k, struct block *json, bool is_static)
 	if (!is_static && str_map_has(API_MAP(&m->annotations), STR("kubernetes.io/config.mirror"))) {
 		p = pod_by_name(k, m->namespace, m->name);
 		if (p && p->is_static) {
-			free(p->mirror_uid);
-			p->mirror_uid = str_dupz(m->uid);
+			mirror_is(p, m->uid);
+			p->mirror_deleting = m->deletion_timestamp != NULL;
 			pod_kick(p);
 		}
 		return;
@@ -379,6 +422,8 @@ void pod_update(struct kubelet *k, struct block *json, bool is_static)
 					    str_eq(old->metadata.annotations.v[i].value, m->annotations.v[i].value);
 			if (!spec_same || !meta_same)
 				p->volumes_dirty = true;
+			if (!spec_same)
+				note_resize(p, old, pod);
 			/* Only the status changed (mostly our own write): conditions of readiness gates are all that matters. */
 			if (spec_same && meta_same && !m->deletion_timestamp && !pod->spec.readiness_gates.n && m->generation == old->metadata.generation) {
 				block_unref(p->spec);
@@ -402,8 +447,22 @@ void pod_update(struct kubelet *k, struct block *json, bool is_static)
 void pod_gone(struct kubelet *k, struct str uid)
 {
 	struct pod *p = pod_by_uid(k, uid);
+	size_t it = 0;
+	void *value;
 
-	if (!p || p->is_static)
+	if (!p) {
+		/* Perhaps a mirror, which is made again. */
+		while (map_next(&k->pods, &it, NULL, &value)) {
+			struct pod *s = value;
+
+			if (s->is_static && s->mirror_uid && str_eqz(uid, s->mirror_uid)) {
+				mirror_is(s, STR_NULL);
+				pod_kick(s);
+			}
+		}
+		return;
+	}
+	if (p->is_static)
 		return;
 	p->api_gone = true;
 	if (!p->terminating) {
@@ -477,7 +536,7 @@ static struct error *kill_all(struct pod *p, struct arena *a, const struct core_
 /* The message a container left behind, read once. */
 static void read_messages(struct pod *p, struct arena *a)
 {
-	struct view *v = p->view;
+	view_cleanup struct view *v = view_ref(p->view);
 	struct str dir = pod_log_dir(p->k, a, str_from(p->ns), str_from(p->name), str_from(p->uid));
 
 	for (uint32_t i = 0; i < v->containers.n; i++) {
@@ -688,6 +747,48 @@ static bool volumes_done(struct pod *p, const struct core_v1_pod *pod, struct er
 	return false;
 }
 
+/* New requests and limits for containers that run; the pod's own cgroup makes room first and closes in last. */
+static void resize(struct pod *p, struct arena *a, const struct core_v1_pod *pod)
+{
+	bool any = false;
+	struct error *e;
+
+	for (uint32_t i = 0; i < pod->spec.containers.n; i++) {
+		const struct core_v1_container *c = &pod->spec.containers.v[i];
+		struct cstate *cs = pod_cstate(p, c->name);
+		struct view_container *vc = view_find(p->view, c->name);
+		struct cri_v1_linux_container_resources r;
+		struct cri_v1_update_container_resources_request req = {.linux_ = &r};
+		struct cri_v1_update_container_resources_response resp = {0};
+
+		if (!cs || !cs->resize)
+			continue;
+		cs->resize = false;
+		if (!vc || vc->state != CRI_CONTAINER_RUNNING)
+			continue;
+		if (!any) {
+			e = cgroup_pod_make(p->k, a, pod);
+			if (e)
+				log_v(2, "pod %s/%s: %s", p->ns, p->name, e->message);
+			error_free(e);
+		}
+		any = true;
+		container_linux_resources(p->k, a, pod, c, &r);
+		req.container_id = arena_str(a, vc->id);
+		e = CRI_CALL(p->k, a, RUNTIME, UpdateContainerResources, update_container_resources, &req, &resp);
+		if (e) {
+			pod_event(p, pod, container_field_path(a, CONTAINER_MAIN, c->name).p, "Warning", "ResizeError", "%s", e->message);
+			log_and_free(e, "pod %s/%s: resizing %.*s", p->ns, p->name, STR_ARG(c->name));
+			cs->resize = true;
+			pod_kick_at(p, now_ms() + 5000);
+		}
+	}
+	if (any) {
+		e = cgroup_pod_make(p->k, a, pod);
+		log_and_free(e, "pod %s/%s: resizing its cgroup", p->ns, p->name);
+	}
+}
+
 static void run(struct pod *p, struct arena *a, const struct core_v1_pod *pod, struct plan *plan)
 {
 	struct kubelet *k = p->k;
@@ -710,6 +811,8 @@ static void run(struct pod *p, struct arena *a, const struct core_v1_pod *pod, s
 		p->dirty = true; /* plan again with them gone */
 		return;
 	}
+	if (!plan->create_sandbox)
+		resize(p, a, pod);
 	if (!plan->create_sandbox && !plan->starts.n) {
 		if (p->volumes_dirty && plan->sandbox_id.n)
 			volumes_done(p, pod, volumes_setup(p, a, pod));
@@ -936,7 +1039,9 @@ static void sync_pod(struct pod *p)
 		struct view *v;
 
 		p->view_stale = false;
+		p->fetching = true;
 		e = view_fetch(k, str_from(p->uid), &v);
+		p->fetching = false;
 		if (e) {
 			log_v(2, "pod %s/%s: %s", p->ns, p->name, e->message);
 			error_free(e);
@@ -961,7 +1066,10 @@ static void sync_pod(struct pod *p)
 	if (!p->terminating && !p->admitted)
 		admit(p, &a, pod);
 	if (!p->terminating) {
-		plan_make(&a, p, pod, p->view, &plan);
+		/* The plan points into the view it was made from, which events replace while we wait. */
+		view_cleanup struct view *held = view_ref(p->view);
+
+		plan_make(&a, p, pod, held, &plan);
 		if (plan.finished) {
 			p->terminating = true;
 			p->kill_grace = spec_grace(pod);

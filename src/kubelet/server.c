@@ -247,3 +247,54 @@ struct error *server_start(struct kubelet *k, struct http_server **out)
 	TRY(listener_open(arena_printf(&c->arena, "%s:%d", c->address, c->port).p, 0, &l));
 	return http_server_start(l, &o, out);
 }
+
+/* ---- without TLS ---- */
+
+static void handle_health(struct http_exchange *x, void *ctx)
+{
+	if (str_eqz(x->path, "/healthz") || str_eqz(x->path, "/healthz/ping"))
+		health(ctx, x);
+	else
+		server_error(x, 404, "404 page not found");
+}
+
+static void handle_read_only(struct http_exchange *x, void *ctx)
+{
+	static const char *const paths[] = {"/pods", "/stats", "/metrics"};
+
+	if (str_eqz(x->path, "/healthz")) {
+		health(ctx, x);
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+		if (str_eqz(x->method, "GET") && str_has_prefix(x->path, str_from(paths[i]))) {
+			route(ctx, x);
+			return;
+		}
+	server_error(x, 404, "404 page not found");
+}
+
+struct error *server_start_plain(struct kubelet *k)
+{
+	struct kubelet_config *c = k->c;
+	struct http_server_opts o = {.ctx = k, .max_connections = 100};
+	struct http_server *s;
+	struct listener *l;
+
+	if (c->healthz_port) {
+		struct error *e = listener_open(arena_printf(&c->arena, "127.0.0.1:%d", c->healthz_port).p, 0, &l);
+
+		o.handler = handle_health;
+		if (!e)
+			e = http_server_start(l, &o, &s);
+		if (e)
+			log_warn("no health port: %s", e->message);
+		error_free(e);
+	}
+	if (c->read_only_port) {
+		TRY(listener_open(arena_printf(&c->arena, "%s:%d", c->address, c->read_only_port).p, 0, &l));
+		o.handler = handle_read_only;
+		TRY(http_server_start(l, &o, &s));
+	}
+	return NULL;
+}

@@ -43,6 +43,7 @@ static struct error *load(struct kubelet *k, const char *path, struct map *seen)
 	struct core_v1_pod pod = {0};
 	struct str uid;
 	struct block *b;
+	struct pod *known;
 
 	TRY(file_read(path, &text));
 	if (text.n > MANIFEST_MAX)
@@ -71,8 +72,12 @@ static struct error *load(struct kubelet *k, const char *path, struct map *seen)
 		t->effect = STR("NoExecute");
 	}
 	map_set(seen, uid, k);
-	if (pod_by_uid(k, uid))
+	known = pod_by_uid(k, uid);
+	if (known) {
+		/* The same manifest again while its pod still ends: it starts when that has gone. */
+		k->static_pending |= known->terminating && known->api_gone;
 		return NULL;
+	}
 	json_encode(&json, &core_v1_pod_type, &pod);
 	b = block_new(buf_view(&json));
 	log_info("static pod %.*s/%.*s from %s", STR_ARG(pod.metadata.namespace), STR_ARG(pod.metadata.name), path);
@@ -139,7 +144,22 @@ void mirror_pod_ensure(struct pod *p)
 	struct str uid = str_from(p->uid);
 	struct error *e;
 
-	if (!k->client || !k->node_registered || !k->sources_ready || p->mirror_uid || p->terminating)
+	if (!k->client || !k->node_registered || !k->sources_ready || p->terminating)
+		return;
+	if (p->mirror_uid && p->mirror_deleting) {
+		struct delete_opts del = {.grace_seconds = 0, .uid = str_from(p->mirror_uid)};
+
+		e = client_delete(k->client, &a, &core_v1_pods_resource, str_from(p->ns), str_from(p->name), &del);
+		if (e && !error_is(e, 404, NULL)) {
+			log_v(1, "mirror pod %s/%s: %s", p->ns, p->name, e->message);
+			pod_kick_at(p, now_ms() + 5000);
+			error_free(e);
+			return;
+		}
+		error_free(e);
+		mirror_is(p, STR_NULL);
+	}
+	if (p->mirror_uid)
 		return;
 	e = pod_decode(p, &a, &pod, &hold);
 	if (!e) {
@@ -157,8 +177,7 @@ void mirror_pod_ensure(struct pod *p)
 		e = client_create(k->client, &a, &core_v1_pods_resource, pod->metadata.namespace, pod, (void **)&made);
 	}
 	if (!e) {
-		free(p->mirror_uid);
-		p->mirror_uid = str_dupz(made->metadata.uid);
+		mirror_is(p, made->metadata.uid);
 	} else if (error_is(e, 409, NULL)) {
 		/* Of an earlier life: the watch tells its uid. A different manifest's mirror is replaced. */
 		struct core_v1_pod *have = NULL;
@@ -166,7 +185,7 @@ void mirror_pod_ensure(struct pod *p)
 		error_clear(&e);
 		e = client_get(k->client, &a, &core_v1_pods_resource, pod->metadata.namespace, pod->metadata.name, (void **)&have);
 		if (!e && str_eq(str_map_get(API_MAP(&have->metadata.annotations), STR("kubernetes.io/config.mirror")), uid)) {
-			p->mirror_uid = str_dupz(have->metadata.uid);
+			mirror_is(p, have->metadata.uid);
 		} else if (!e) {
 			struct delete_opts del = {.grace_seconds = 0, .uid = have->metadata.uid};
 
@@ -182,9 +201,32 @@ void mirror_pod_ensure(struct pod *p)
 	block_unref(hold);
 }
 
+/* Once, when both sides are known: mirrors whose manifest went while no kubelet ran. */
+static void drop_orphans(struct kubelet *k)
+{
+	arena_cleanup struct arena a = {0};
+	void **objs;
+	size_t n = informer_list(k->pod_informer, &a, STR_NULL, NULL, &objs);
+
+	for (size_t i = 0; i < n; i++) {
+		struct core_v1_pod *m = objs[i];
+		struct pod *p = pod_by_name(k, m->metadata.namespace, m->metadata.name);
+		struct delete_opts del = {.grace_seconds = 0, .uid = m->metadata.uid};
+		struct error *e;
+
+		if (!str_map_has(API_MAP(&m->metadata.annotations), STR("kubernetes.io/config.mirror")) || (p && p->is_static))
+			continue;
+		e = client_delete(k->client, &a, &core_v1_pods_resource, m->metadata.namespace, m->metadata.name, &del);
+		if (e && !error_is(e, 404, NULL))
+			log_warn("mirror pod %.*s/%.*s: %s", STR_ARG(m->metadata.namespace), STR_ARG(m->metadata.name), e->message);
+		error_free(e);
+	}
+}
+
 void static_pods_run(void *arg)
 {
 	struct kubelet *k = arg;
+	bool orphans_done = false;
 	struct fs_watch *w = NULL;
 	struct error *e = dir_make(k->c->manifest_dir, 0755);
 
@@ -192,9 +234,14 @@ void static_pods_run(void *arg)
 		e = fs_watch_open(k->c->manifest_dir, &w);
 	log_and_free(e, "watching %s (it is read every %d s)", k->c->manifest_dir, RESCAN_MS / 1000);
 	while (!fiber_cancelled()) {
+		k->static_pending = false;
 		scan(k);
+		if (!orphans_done && k->client && k->sources_ready) {
+			drop_orphans(k);
+			orphans_done = true;
+		}
 		if (w) {
-			int64_t token = deadline_push(RESCAN_MS);
+			int64_t token = deadline_push(k->static_pending ? 500 : RESCAN_MS);
 
 			e = fs_watch_wait(w);
 			deadline_pop(token);
@@ -202,7 +249,7 @@ void static_pods_run(void *arg)
 				e = fiber_sleep(50);
 			}
 		} else {
-			e = fiber_sleep(RESCAN_MS);
+			e = fiber_sleep(k->static_pending ? 500 : RESCAN_MS);
 		}
 		error_free(e);
 	}

@@ -151,7 +151,7 @@ static const struct core_v1_container_status *find_status(const void *list, stru
 struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_status *s, bool terminal)
 {
 	int pending_init = 0, pending_sidecar = 0, failed_init = 0, unknown = 0, running = 0, wait = 0, stopped = 0, succeeded = 0;
-	bool regular_started = false;
+	bool regular_started = false, restarts = false;
 
 	for (uint32_t i = 0; i < pod->spec.containers.n; i++) {
 		const struct core_v1_container_status *c = find_status(&s->container_statuses, pod->spec.containers.v[i].name);
@@ -165,6 +165,8 @@ struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_sta
 			stopped++;
 			succeeded += c->state.terminated->exit_code == 0;
 			regular_started = true;
+			/* Between its end and its next start it counts as if it ran. */
+			restarts |= container_restarts(pod, &pod->spec.containers.v[i], CONTAINER_MAIN, c->state.terminated->exit_code);
 		} else if (c->last_state.terminated) {
 			stopped++;
 			regular_started = true;
@@ -181,9 +183,10 @@ struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_sta
 		} else if (!c || c->state.running) {
 			pending_init++;
 		} else if (c->state.terminated) {
-			failed_init += c->state.terminated->exit_code != 0;
-		} else if (c->last_state.terminated && c->last_state.terminated->exit_code) {
-			failed_init++;
+			if (container_restarts(pod, &pod->spec.init_containers.v[i], CONTAINER_INIT, c->state.terminated->exit_code))
+				pending_init++;
+			else
+				failed_init += c->state.terminated->exit_code != 0;
 		} else {
 			pending_init++;
 		}
@@ -199,6 +202,8 @@ struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_sta
 	if (running && !unknown)
 		return STR("Running");
 	if (!running && stopped && !unknown) {
+		if (restarts)
+			return STR("Running");
 		if (str_eqz(pod->spec.restart_policy, "Always") || !pod->spec.restart_policy.n)
 			return STR("Running");
 		if (stopped == succeeded)

@@ -289,7 +289,9 @@ static struct error *on_event(void *ctx, struct str message)
 	      p ? "" : " (unknown)");
 	if (!p)
 		return NULL;
-	if (p->view && !p->view_stale)
+	if (!p->view || p->view_stale || p->fetching)
+		p->view_stale = true; /* what is being read may be from before this event: read once more */
+	else
 		publish(p, view_merge(p->view, ev.pod_sandbox_status, ev.containers_statuses.v, ev.containers_statuses.n,
 				      ev.container_event_type == CRI_CONTAINER_DELETED_EVENT ? ev.container_id : STR_NULL));
 	/* Creations are this kubelet's own doing and are known already. */

@@ -490,11 +490,41 @@ struct teardown_job {
 	char path[512];
 };
 
-/* Unmounts everything below prefix, the deepest first. Blocking. */
+/* Whatever is mounted on the entries `depth` levels below dir. */
+static void unmount_entries(const char *dir, int depth)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	char path[4096];
+
+	while (d && (e = readdir(d))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    (size_t)snprintf(path, sizeof path, "%s/%s", dir, e->d_name) >= sizeof path)
+			continue;
+		if (depth > 1)
+			unmount_entries(path, depth - 1);
+		else
+			for (int i = 0; i < 64 && umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0; i++)
+				;
+	}
+	if (d)
+		closedir(d);
+}
+
+/*
+ * Unmounts everything below prefix, the deepest first. Blocking. Our own mounts are taken by their places: the
+ * list of mounts may miss some while others come and go.
+ */
 static void unmount_below(void *arg)
 {
 	struct teardown_job *j = arg;
 	size_t n = strlen(j->prefix);
+	char path[4096];
+
+	snprintf(path, sizeof path, "%s/volume-subpaths", j->prefix);
+	unmount_entries(path, 3);
+	snprintf(path, sizeof path, "%s/volumes", j->prefix);
+	unmount_entries(path, 2);
 
 	for (int round = 0; round < 64; round++) {
 		FILE *f = setmntent("/proc/self/mounts", "r");

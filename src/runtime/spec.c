@@ -4,10 +4,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/openat2.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -307,6 +309,26 @@ static struct error *capabilities(struct arena *a, const struct cri_v1_linux_con
 	return NULL;
 }
 
+/*
+ * Only CAP_SYS_RESOURCE may lower the score below one's own (inside another container it is often missing):
+ * without it a container gets what can be had instead of none at all.
+ */
+static int64_t lowest_oom_score_adj(int64_t want)
+{
+	long long own = 0;
+
+	if (want >= 0 || prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1)
+		return want;
+	FILE *f = fopen("/proc/self/oom_score_adj", "re");
+
+	if (f) {
+		if (fscanf(f, "%lld", &own) != 1)
+			own = 0;
+		fclose(f);
+	}
+	return want < own ? own : want;
+}
+
 static struct error *process(struct arena *a, const struct rt_spec_in *in, const struct cri_v1_linux_container_security_context *sc,
 			     struct oci_v1_process *p)
 {
@@ -358,7 +380,7 @@ static struct error *process(struct arena *a, const struct rt_spec_in *in, const
 	p->no_new_privileges = sc->no_new_privs && !sc->privileged;
 	if (c->linux_ && c->linux_->resources) {
 		p->oom_score_adj = arena_new(a, int64_t);
-		*p->oom_score_adj = c->linux_->resources->oom_score_adj;
+		*p->oom_score_adj = lowest_oom_score_adj(c->linux_->resources->oom_score_adj);
 	}
 	if (in->rt->apparmor && !sc->privileged) {
 		struct str profile = sc->apparmor && sc->apparmor->profile_type == CRI_PROFILE_LOCALHOST ? sc->apparmor->localhost_ref
