@@ -581,7 +581,8 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct
 					  .owner = {&apps_v1_deployments_resource, &d->metadata}, .selector = selector},
 			  a, &sets, &r.n));
 	r.all = (rs_t **)(void *)sets;
-	qsort(r.all, r.n, sizeof(*r.all), cmp_age);
+	if (r.n)
+		qsort(r.all, r.n, sizeof(*r.all), cmp_age);
 	if (d->metadata.deletion_timestamp) {
 		TRY(sync_revision(&r, false));
 		return sync_status_only(&r);

@@ -390,7 +390,11 @@ static int one(struct kubelet_config *c, int o, const char *name, const char *ar
 		}
 		c->always_allow = strcmp(arg, "AlwaysAllow") == 0;
 		break;
-	case O_ROTATE: c->rotate_server_cert = boolean(arg); break;
+	case O_ROTATE:
+		c->rotate_server_cert = boolean(arg);
+		if (c->rotate_server_cert)
+			fprintf(stderr, "kubelet: --rotate-server-certificates: serving certificates by CSR are not built; the given or a self-signed one is used\n");
+		break;
 	case O_GC_HIGH: r = number(name, arg, 0, 100, &n); c->image_gc_high = (int)n; break;
 	case O_GC_LOW: r = number(name, arg, 0, 100, &n); c->image_gc_low = (int)n; break;
 	case O_LOG_SIZE: c->log_max_size = quantity_value(str_from(arg)); break;

@@ -112,6 +112,14 @@ static const char *subresource(struct str path)
 	return "proxy";
 }
 
+/* KEP-2862: paths with a right of their own below "proxy". */
+static const char *fine_subresource(struct str path)
+{
+	return str_eqz(path, "/pods") || str_eqz(path, "/runningpods") ? "pods" : str_has_prefix(path, STR("/healthz")) ? "healthz"
+	       : str_eqz(path, "/configz")				 ? "configz"
+									  : NULL;
+}
+
 static const char *verb(struct str method)
 {
 	static const char *const table[][2] = {{"POST", "create"}, {"GET", "get"}, {"HEAD", "get"}, {"PUT", "update"},
@@ -123,9 +131,9 @@ static const char *verb(struct str method)
 	return "";
 }
 
-static struct error *authorize(struct kubelet *k, struct http_exchange *x, struct str user, struct strings *groups)
+static struct error *authorize(struct kubelet *k, struct http_exchange *x, struct str user, struct strings *groups, const char *sub)
 {
-	const char *sub = subresource(x->path), *v = verb(x->method);
+	const char *v = verb(x->method);
 	struct str key = arena_printf(x->arena, "%.*s %s %s", STR_ARG(user), v, sub);
 	struct answer *a = cached(&k->authz_cache, key);
 
@@ -154,8 +162,16 @@ bool server_authorize(struct kubelet *k, struct http_exchange *x)
 	struct strings groups = {0};
 	struct error *e = authenticate(k, x, &user, &groups);
 
-	if (!e)
-		e = authorize(k, x, user, &groups);
+	if (!e) {
+		const char *fine = fine_subresource(x->path);
+
+		/* The narrower right is enough where there is one, else the one for everything. */
+		e = authorize(k, x, user, &groups, fine ? fine : subresource(x->path));
+		if (fine && error_is(e, 403, NULL)) {
+			error_free(e);
+			e = authorize(k, x, user, &groups, "proxy");
+		}
+	}
 	if (!e)
 		return true;
 	server_error(x, e->status ? e->status : 500, "%s", e->message);

@@ -44,7 +44,10 @@ def once(name, command, **spec):
 
 
 def condition(s, kind):
-    return next(c for c in s['conditions'] if c['type'] == kind)
+    for c in s.get('conditions', []):
+        if c['type'] == kind:
+            return c
+    raise Failed(f'no condition {kind} yet')
 
 
 def waiting(name, reason, timeout=30):
