@@ -4,14 +4,14 @@
 
 /* ---- time, values ---- */
 
-struct api_time time_now_micro(void)
+struct api_time api_now_micro(void)
 {
 	int64_t ns = wall_ns();
 
 	return (struct api_time){.s = ns / 1000000000, .ns = (int32_t)(ns % 1000000000 / 1000 * 1000), .set = true};
 }
 
-struct api_time time_now(void)
+struct api_time api_now(void)
 {
 	return (struct api_time){.s = wall_ns() / 1000000000, .set = true};
 }

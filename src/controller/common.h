@@ -72,11 +72,8 @@ struct error *fan_out(size_t n, struct error *(*fn)(void *ctx, struct arena *a, 
 struct error *slow_start(size_t n, struct error *(*fn)(void *ctx, struct arena *a, size_t i), void *ctx, size_t *done);
 
 /* ---- time, pointers ---- */
-/* The linker sees one name a room. */
-#define time_now controller_time_now
-#define time_now_micro controller_time_now_micro
-struct api_time time_now(void);                 /* whole seconds, as metav1.Now() is stored */
-struct api_time time_now_micro(void);
+struct api_time api_now(void);                 /* whole seconds, as metav1.Now() is stored */
+struct api_time api_now_micro(void);
 int64_t time_ms(struct api_time t);             /* since 1970 */
 int64_t wall_ms(void);
 int time_cmp(struct api_time a, struct api_time b);

@@ -78,7 +78,7 @@ static struct error *put_condition(struct csr_controller *c, struct arena *a, cs
 
 	*k = (struct certificates_v1_certificate_signing_request_condition){
 		.type = str_from(type), .status = STR("True"), .reason = str_from(reason), .message = str_from(message),
-		.last_update_time = time_now(), .last_transition_time = time_now()};
+		.last_update_time = api_now(), .last_transition_time = api_now()};
 	return client_update(c->m->client, a, &certificates_v1_certificatesigningrequests_resource, STR_NULL, sub, r, NULL);
 }
 
@@ -268,18 +268,34 @@ static struct error *sign(struct csr_controller *c, struct arena *a, csr *r)
 	return client_update(c->m->client, a, &certificates_v1_certificatesigningrequests_resource, STR_NULL, "status", r, NULL);
 }
 
-static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct str name)
+static bool decided(const csr *r)
+{
+	return r->status.certificate.n || has_condition(r, "Denied") || has_condition(r, "Failed");
+}
+
+static struct error *reconcile_approval(void *ctx, struct arena *a, struct str ns, struct str name)
 {
 	struct csr_controller *c = ctx;
 	csr *r = informer_get(c->csrs, a, STR_NULL, name);
-	struct error *e = NULL;
 
-	if (!r || r->status.certificate.n || has_condition(r, "Denied") || has_condition(r, "Failed"))
+	if (!r || decided(r) || has_condition(r, "Approved"))
 		return NULL;
-	if (!has_condition(r, "Approved"))
-		e = approve(c, a, r);
-	else if (c->ca && known_signer(r->spec.signer_name))
-		e = sign(c, a, r);
+	struct error *e = approve(c, a, r);
+
+	if (error_is(e, 404, NULL))
+		error_clear(&e);
+	return e;
+}
+
+static struct error *reconcile_signing(void *ctx, struct arena *a, struct str ns, struct str name)
+{
+	struct csr_controller *c = ctx;
+	csr *r = informer_get(c->csrs, a, STR_NULL, name);
+
+	if (!r || decided(r) || !has_condition(r, "Approved") || !known_signer(r->spec.signer_name))
+		return NULL;
+	struct error *e = sign(c, a, r);
+
 	if (error_is(e, 404, NULL))
 		error_clear(&e);
 	return e;
@@ -334,8 +350,6 @@ static struct error *read_ca(struct csr_controller *c)
 	const struct manager_flags *f = &c->m->flags;
 	buf_cleanup struct buf cert = {0}, key = {0};
 
-	if (!f->signing_cert_file || !f->signing_key_file)
-		return NULL; /* nothing is signed here then */
 	TRY(file_read(f->signing_cert_file, &cert));
 	TRY(file_read(f->signing_key_file, &key));
 	BIO *b = BIO_new_mem_buf(cert.p, (int)cert.n);
@@ -348,22 +362,44 @@ static struct error *read_ca(struct csr_controller *c)
 	return c->ca && c->key ? NULL : ssl_error("reading the signing certificate and key");
 }
 
-void csr_signing_start(struct manager *m)
+static struct csr_controller *csr_controller_new(struct manager *m, const char *name)
 {
 	struct csr_controller *c = xcalloc(1, sizeof *c);
 
 	c->m = m;
-	c->q = workqueue_new("certificates");
 	c->csrs = manager_informer(m, &certificates_v1_certificatesigningrequests_resource);
+	if (name) {
+		c->q = workqueue_new(name);
+		informer_on_event(c->csrs, on_csr, c);
+	}
+	return c;
+}
+
+void csr_approving_start(struct manager *m)
+{
+	struct csr_controller *c = csr_controller_new(m, "certificate-approving");
+
+	controller_run(m, c->q, "certificate-approving", 1, reconcile_approval, c, c->csrs, NULL);
+}
+
+void csr_signing_start(struct manager *m)
+{
+	if (!m->flags.signing_cert_file || !m->flags.signing_key_file)
+		return; /* nothing is signed here then */
+	struct csr_controller *c = csr_controller_new(m, "certificate-signing");
 	struct error *e = read_ca(c);
 
 	if (e) {
 		/* Requests stay approved and unsigned until the flags are right. */
-		X509_free(c->ca);
-		c->ca = NULL;
+		log_and_free(e, "certificates are not signed");
+		return;
 	}
-	log_and_free(e, "certificates are not signed");
-	informer_on_event(c->csrs, on_csr, c);
-	controller_run(m, c->q, "certificates", 1, reconcile, c, c->csrs, NULL);
-	controller_every(m, "certificates-cleaner", 60 * 60 * 1000, clean, c, c->csrs, NULL);
+	controller_run(m, c->q, "certificate-signing", 1, reconcile_signing, c, c->csrs, NULL);
+}
+
+void csr_cleaner_start(struct manager *m)
+{
+	struct csr_controller *c = csr_controller_new(m, NULL);
+
+	controller_every(m, "certificate-cleaner", 60 * 60 * 1000, clean, c, c->csrs, NULL);
 }

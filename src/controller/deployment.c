@@ -39,7 +39,7 @@ void deployment_set_condition(struct arena *a, struct apps_v1_deployment_status 
 {
 	struct apps_v1_deployment_condition *old = deployment_condition(st, type), c = {
 		.type = str_from(type), .status = str_from(status), .reason = str_from(reason), .message = message,
-		.last_update_time = time_now(), .last_transition_time = time_now()};
+		.last_update_time = api_now(), .last_transition_time = api_now()};
 
 	if (old && str_eqz(old->status, status) && str_eqz(old->reason, reason))
 		return;
@@ -450,7 +450,7 @@ static struct error *sync_rollout_status(struct rollout *r)
 			struct apps_v1_deployment_condition c = {
 				.type = STR("Progressing"), .status = STR("True"), .reason = STR("ReplicaSetUpdated"),
 				.message = arena_printf(a, "%.*s is progressing.", STR_ARG(what)),
-				.last_update_time = time_now(), .last_transition_time = time_now()};
+				.last_update_time = api_now(), .last_transition_time = api_now()};
 
 			if (cur && str_eqz(cur->status, "True"))
 				c.last_transition_time = cur->last_transition_time;

@@ -10,6 +10,8 @@
 #define FOREGROUND "foregroundDeletion"
 #define ORPHAN "orphan"
 #define ABSENT_MAX 1000
+#define DISCOVERY_MS 600000 /* what is served is looked at again, */
+#define PARTIAL_MS 30000    /* sooner while some group does not answer */
 
 struct gc_owner {
 	char *uid, *api_version, *kind, *name;
@@ -19,7 +21,6 @@ struct gc_owner {
 struct node {
 	char *uid, *ns, *name;
 	struct kind *kind;        /* NULL: virtual, known only as somebody's owner */
-	char *api_version, *kind_name; /* of virtual nodes */
 	struct gc_owner *owners;
 	size_t n_owners;
 	struct node **dependents;
@@ -39,11 +40,11 @@ struct gc {
 	struct manager *m;
 	struct map nodes;   /* uid -> struct node */
 	struct map kinds;   /* "group/plural" -> struct kind */
-	struct map absent;  /* uids of owners known to be gone */
+	struct map absent;  /* owners known to be gone, by absent_key */
 	struct workqueue *deletes, *orphans;
 	struct event_recorder *rec;
 	struct waitq changed;
-	bool stale;
+	bool stale, partial; /* partial: some group did not answer the last discovery */
 };
 
 /* ---- the graph ---- */
@@ -98,8 +99,6 @@ static void node_free(struct node *n)
 	free(n->uid);
 	free(n->ns);
 	free(n->name);
-	free(n->api_version);
-	free(n->kind_name);
 	free(n);
 }
 
@@ -133,6 +132,37 @@ static void drop_owners(struct gc *g, struct node *n)
 	n->n_owners = 0;
 }
 
+/*
+ * A uid alone does not name an owner: an object may claim one of another namespace, which is not there for it (upstream looks
+ * at these coordinates too).
+ */
+static bool owner_matches(const struct gc_owner *o, const struct node *child, const struct node *owner)
+{
+	struct str group, version;
+
+	if (owner->virtual_ || !owner->kind)
+		return true; /* nobody knows yet */
+	api_version_split(str_from(o->api_version), &group, &version);
+	return str_eq(owner->kind->r->group, group) && str_eqz(owner->kind->r->kind, o->kind) && !strcmp(owner->name, o->name) &&
+	       (!owner->kind->r->namespaced || !strcmp(owner->ns, child->ns));
+}
+
+static struct str absent_key(struct arena *a, struct str ns, struct str group, struct str kind, struct str name, struct str uid)
+{
+	return arena_printf(a, "%.*s/%.*s/%.*s/%.*s/%.*s", STR_ARG(ns), STR_ARG(group), STR_ARG(kind), STR_ARG(name), STR_ARG(uid));
+}
+
+static void note_absent(struct gc *g, struct str ns, struct str group, struct str kind, struct str name, struct str uid)
+{
+	arena_cleanup struct arena a = {0};
+
+	if (g->absent.n >= ABSENT_MAX) {
+		map_free(&g->absent);
+		g->absent = (struct map){0};
+	}
+	map_set(&g->absent, absent_key(&a, ns, group, kind, name, uid), g);
+}
+
 static void set_owners(struct gc *g, struct node *n, const struct meta_v1_object_meta *m)
 {
 	n->owners = m->owner_references.n ? xcalloc(m->owner_references.n, sizeof(*n->owners)) : NULL;
@@ -147,11 +177,11 @@ static void set_owners(struct gc *g, struct node *n, const struct meta_v1_object
 			/* Not seen yet, or gone before we looked: find out. */
 			o = node_new(g, r->uid, STR_NULL, r->name);
 			o->virtual_ = true;
-			o->api_version = str_dupz(r->api_version);
-			o->kind_name = str_dupz(r->kind);
-			want_delete(g, n);
 		}
 		add_dependent(o, n);
+		/* Each dependent asks for itself: one that asked before and was deleted does not speak for the others. */
+		if (o->virtual_ || !owner_matches(&n->owners[n->n_owners - 1], n, o))
+			want_delete(g, n);
 	}
 }
 
@@ -186,18 +216,15 @@ static void transitions(struct gc *g, struct node *n, const struct meta_v1_objec
 	}
 }
 
-static void gone(struct gc *g, struct str uid)
+/* Out of the graph. `known` tells that it was deleted, not only that nobody watches it any more. */
+static void gone(struct gc *g, struct str uid, bool known)
 {
 	struct node *n = node_get(g, uid);
 
 	if (!n)
 		return;
-	if (g->absent.n >= ABSENT_MAX) {
-		map_free(&g->absent);
-		g->absent = (struct map){0};
-	}
-	if (n->n_dependents)
-		map_set(&g->absent, uid, g);
+	if (known && n->n_dependents && n->kind)
+		note_absent(g, str_from(n->ns), n->kind->r->group, n->kind->r->kind, str_from(n->name), uid);
 	for (size_t i = 0; i < n->n_dependents; i++)
 		want_delete(g, n->dependents[i]);
 	drop_owners(g, n);
@@ -211,13 +238,25 @@ static void gone(struct gc *g, struct str uid)
 	node_free(n);
 }
 
+/* Now that n is known: those who name it wrongly have no owner in it. */
+static void check_dependents(struct gc *g, const struct node *n)
+{
+	for (size_t i = 0; i < n->n_dependents; i++) {
+		const struct node *d = n->dependents[i];
+
+		for (size_t k = 0; k < d->n_owners; k++)
+			if (!strcmp(d->owners[k].uid, n->uid) && !owner_matches(&d->owners[k], d, n))
+				want_delete(g, n->dependents[i]);
+	}
+}
+
 static void on_object(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
 {
 	struct kind *k = ctx;
 	struct gc *g = k->gc;
 
 	if (ev == INFORMER_DELETED) {
-		gone(g, old->uid);
+		gone(g, old->uid, true);
 		return;
 	}
 	arena_cleanup struct arena a = {0};
@@ -238,8 +277,10 @@ static void on_object(void *ctx, enum informer_event ev, const struct cached_obj
 		n->ns = str_dupz(new_->ns);
 		n->name = str_dupz(new_->name);
 		n->virtual_ = false;
+		n->kind = k;
+		check_dependents(g, n);
 	}
-	n->kind = k;
+	n->kind = k; /* another version may be the preferred one now */
 	if (!same_owners(n, &obj.metadata)) {
 		bool had = n->n_owners > 0;
 
@@ -260,11 +301,26 @@ static bool wanted(const struct api_resource *r)
 	return (r->verbs & need) == need && !str_eqz(r->plural, "events");
 }
 
+/* Owners of a kind nobody served may be found, or found missing, now. */
+static void retry_unknown(struct gc *g)
+{
+	size_t it = 0;
+	struct str uid;
+	void *v;
+
+	while (map_next(&g->nodes, &it, &uid, &v)) {
+		struct node *n = v;
+
+		for (size_t i = 0; n->virtual_ && i < n->n_dependents; i++)
+			want_delete(g, n->dependents[i]);
+	}
+}
+
 static struct error *sync_kinds(struct gc *g)
 {
 	const struct api_resource **v;
 	size_t n, it;
-	bool partial;
+	bool partial, more = false;
 	struct str key;
 	void *value;
 
@@ -288,9 +344,13 @@ static struct error *sync_kinds(struct gc *g)
 			map_set(&g->kinds, key, k);
 			k->informer = manager_metadata_informer(g->m, k->r);
 			informer_on_event(k->informer, on_object, k);
+			more = true;
 		}
 		k->mark = true;
 	}
+	g->partial = partial;
+	if (more)
+		retry_unknown(g);
 	if (partial)
 		return NULL; /* what does not answer now may be back soon */
 	it = 0;
@@ -311,7 +371,7 @@ static struct error *sync_kinds(struct gc *g)
 			if (((struct node *)nv)->kind == k)
 				*arena_push(&a, &lost) = arena_str(&a, uid);
 		for (uint32_t i = 0; i < lost.n; i++)
-			gone(g, lost.v[i]);
+			gone(g, lost.v[i], false);
 		manager_drop_informer(g->m, k->r);
 		arena_free(&k->a);
 		free(k);
@@ -319,20 +379,30 @@ static struct error *sync_kinds(struct gc *g)
 	return NULL;
 }
 
-static const struct api_resource *resource_of_kind(struct gc *g, struct str api_version, struct str kind)
+static void copy_resource(struct arena *a, struct api_resource *to, const struct api_resource *from)
 {
-	struct str group, version, key;
+	*to = *from; /* the kind may go while we wait, its strings with it */
+	to->group = arena_str(a, from->group);
+	to->version = arena_str(a, from->version);
+	to->plural = arena_str(a, from->plural);
+	to->kind = arena_str(a, from->kind);
+}
+
+static bool resource_of_kind(struct gc *g, struct arena *a, struct str group, struct str kind, struct api_resource *out)
+{
+	struct str key;
 	size_t it = 0;
 	void *v;
 
-	api_version_split(api_version, &group, &version);
 	while (map_next(&g->kinds, &it, &key, &v)) {
 		struct kind *k = v;
 
-		if (str_eq(k->r->group, group) && str_eq(k->r->kind, kind))
-			return k->r;
+		if (str_eq(k->r->group, group) && str_eq(k->r->kind, kind)) {
+			copy_resource(a, out, k->r);
+			return true;
+		}
 	}
-	return NULL;
+	return false;
 }
 
 /* ---- deleting ---- */
@@ -403,29 +473,48 @@ static struct error *drop_finalizer(struct gc *g, struct arena *a, const struct 
 
 enum owner_state { OWNER_SOLID, OWNER_GONE, OWNER_WAITING, OWNER_UNKNOWN };
 
-static struct error *look_at_owner(struct gc *g, struct arena *a, const struct meta_v1_object_meta *m,
+static void bad_owner(struct gc *g, const struct meta_v1_object_meta *m, const struct api_resource *self,
+		      const struct meta_v1_owner_reference *o, const char *why)
+{
+	arena_cleanup struct arena a = {0};
+	struct core_v1_object_reference ref = {
+		.kind = self->kind, .api_version = resource_api_version(&a, self), .namespace = m->namespace, .name = m->name, .uid = m->uid};
+
+	event_record(g->rec, &ref, "Warning", "OwnerRefInvalidNamespace", "ownerRef [%.*s/%.*s, name: %.*s, uid: %.*s] is not valid here: %s",
+		     STR_ARG(o->api_version), STR_ARG(o->kind), STR_ARG(o->name), STR_ARG(o->uid), why);
+}
+
+static struct error *look_at_owner(struct gc *g, struct arena *a, const struct meta_v1_object_meta *m, const struct api_resource *self,
 				   const struct meta_v1_owner_reference *o, enum owner_state *state)
 {
-	*state = OWNER_GONE;
-	if (map_has(&g->absent, o->uid))
-		return NULL;
-	const struct api_resource *r = resource_of_kind(g, o->api_version, o->kind);
+	struct str group, version;
+	struct api_resource r;
 
-	if (!r) { /* a kind nobody serves: maybe not yet */
-		*state = OWNER_UNKNOWN;
+	api_version_split(o->api_version, &group, &version);
+	*state = OWNER_GONE;
+	if (map_has(&g->absent, absent_key(a, m->namespace, group, o->kind, o->name, o->uid)) ||
+	    map_has(&g->absent, absent_key(a, STR_NULL, group, o->kind, o->name, o->uid)))
 		return NULL;
-	}
-	if (r->namespaced && str_empty(m->namespace)) {
-		*state = OWNER_UNKNOWN; /* a cluster-scoped object cannot have such an owner; it is left alone */
+	*state = OWNER_UNKNOWN;
+	if (!resource_of_kind(g, a, group, o->kind, &r))
+		return NULL; /* a kind nobody serves: maybe not yet */
+	if (r.namespaced && str_empty(m->namespace)) {
+		/* A cluster-scoped object cannot have such an owner; it is left alone. */
+		bad_owner(g, m, self, o, "cluster-scoped objects have no owners in a namespace");
 		return NULL;
 	}
 	struct meta_v1_object_meta *om;
-	struct error *e = get_metadata(g, a, r, r->namespaced ? m->namespace : STR_NULL, o->name, &om);
+	struct str ns = r.namespaced ? m->namespace : STR_NULL;
+	struct error *e = get_metadata(g, a, &r, ns, o->name, &om);
 
 	if (error_is(e, 404, NULL) || (!e && !str_eq(om->uid, o->uid))) {
+		const struct node *n = node_get(g, o->uid);
+
+		if (n && !n->virtual_ && r.namespaced && strcmp(n->ns, arena_strz(a, m->namespace)))
+			bad_owner(g, m, self, o, "the owner is in another namespace");
 		error_free(e);
-		if (g->absent.n < ABSENT_MAX)
-			map_set(&g->absent, o->uid, g);
+		note_absent(g, ns, group, o->kind, o->name, o->uid);
+		*state = OWNER_GONE;
 		return NULL;
 	}
 	if (e)
@@ -498,7 +587,7 @@ static bool owners_all_here(struct gc *g, const struct node *n)
 	for (size_t i = 0; i < n->n_owners; i++) {
 		const struct node *o = node_get(g, str_from(n->owners[i].uid));
 
-		if (!o || o->virtual_ || o->deleting_dependents)
+		if (!o || o->virtual_ || o->deleting_dependents || !owner_matches(&n->owners[i], n, o))
 			return false;
 	}
 	return true;
@@ -515,18 +604,15 @@ static struct error *attempt_delete(void *ctx, struct arena *a, struct str none,
 		return NULL;
 	if (!n->deleting_dependents && owners_all_here(g, n))
 		return NULL;
-	struct api_resource r = *n->kind->r; /* n may go while we wait */
+	struct api_resource r;
 	struct meta_v1_object_meta *m;
 
-	r.group = arena_str(a, r.group);
-	r.version = arena_str(a, r.version);
-	r.plural = arena_str(a, r.plural);
-	r.kind = arena_str(a, r.kind);
+	copy_resource(a, &r, n->kind->r);
 	struct error *e = get_metadata(g, a, &r, str_from(arena_strz(a, str_from(n->ns))), str_from(arena_strz(a, str_from(n->name))), &m);
 
 	if (error_is(e, 404, NULL) || (!e && !str_eq(m->uid, uid))) {
 		error_free(e);
-		gone(g, uid);
+		gone(g, uid, true);
 		return NULL;
 	}
 	TRY(e);
@@ -541,7 +627,7 @@ static struct error *attempt_delete(void *ctx, struct arena *a, struct str none,
 	int count[4] = {0};
 
 	for (uint32_t i = 0; i < m->owner_references.n; i++) {
-		TRY(look_at_owner(g, a, m, &m->owner_references.v[i], &states[i]));
+		TRY(look_at_owner(g, a, m, &r, &m->owner_references.v[i], &states[i]));
 		count[states[i]]++;
 	}
 	if (count[OWNER_UNKNOWN]) {
@@ -578,7 +664,9 @@ static struct error *attempt_orphan(void *ctx, struct arena *a, struct str none,
 
 	if (!n || n->virtual_ || !n->kind)
 		return NULL;
-	struct api_resource r = *n->kind->r;
+	struct api_resource r;
+
+	copy_resource(a, &r, n->kind->r);
 	struct str ns = arena_str(a, str_from(n->ns)), name = arena_str(a, str_from(n->name));
 	size_t n_deps = n->n_dependents;
 	char **uids = arena_array(a, char *, n_deps + 1);
@@ -591,7 +679,9 @@ static struct error *attempt_orphan(void *ctx, struct arena *a, struct str none,
 
 		if (!d || d->virtual_ || !d->kind)
 			continue;
-		struct api_resource dr = *d->kind->r;
+		struct api_resource dr;
+
+		copy_resource(a, &dr, d->kind->r);
 		struct error *e = get_metadata(g, a, &dr, arena_str(a, str_from(d->ns)), arena_str(a, str_from(d->name)), &m);
 
 		if (error_is(e, 404, NULL)) {
@@ -667,8 +757,11 @@ static void run(void *arg)
 			started = true;
 			log_v(1, "garbage collector watches %zu resources", g->kinds.n);
 		}
-		while (!g->stale && !fiber_cancelled())
-			error_free(waitq_wait(&g->changed));
+		while (!g->stale && !fiber_cancelled()) {
+			e = waitq_wait_ms(&g->changed, g->partial ? PARTIAL_MS : DISCOVERY_MS);
+			g->stale |= e != NULL;
+			error_free(e);
+		}
 		error_free(fiber_sleep(2200)); /* a CRD is served a moment after it is there */
 	}
 }
@@ -680,6 +773,7 @@ void garbage_collector_start(struct manager *m)
 	g->m = m;
 	g->deletes = workqueue_new("gc-delete");
 	g->orphans = workqueue_new("gc-orphan");
+	g->rec = event_recorder_new(m->client, "garbage-collector-controller", "");
 	manager_on_discovery(m, on_discovery, g);
 	fiber_spawn("garbage-collector", run, g);
 }

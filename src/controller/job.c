@@ -71,7 +71,7 @@ static void set_condition(struct run *r, const char *type, const char *status, c
 	if (!c)
 		c = arena_push(r->a, &r->st.conditions);
 	*c = (struct batch_v1_job_condition){.type = str_from(type), .status = str_from(status), .reason = str_from(reason),
-		.message = message, .last_probe_time = time_now(), .last_transition_time = time_now()};
+		.message = message, .last_probe_time = api_now(), .last_transition_time = api_now()};
 }
 
 /* ---- indexes ---- */
@@ -597,7 +597,7 @@ static struct error *sync_suspend(struct run *r)
 	}
 	if (!r->st.start_time) {
 		r->st.start_time = arena_new(r->a, struct api_time);
-		*r->st.start_time = time_now();
+		*r->st.start_time = api_now();
 	}
 	return NULL;
 }
@@ -620,7 +620,7 @@ static struct error *finish(struct run *r, struct str message, const char *reaso
 		set_condition(r, r->success ? "Complete" : "Failed", "True", reason, message);
 		if (r->success) {
 			r->st.completion_time = arena_new(r->a, struct api_time);
-			*r->st.completion_time = time_now();
+			*r->st.completion_time = api_now();
 		}
 		TRY(write_status(r));
 		event_record(r->c->rec, &ref, r->success ? "Normal" : "Warning", r->success ? "Completed" : reason, "%.*s",

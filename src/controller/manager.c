@@ -25,8 +25,9 @@ static const struct {
 	{"endpointslice-controller", "endpointslice", endpointslice_start, false},
 	{"endpointslice-mirroring-controller", "endpointslicemirroring", endpointslicemirroring_start, false},
 	{"job-controller", "job", job_start, false},
-	/* approving and cleaning too: they share one informer and one queue */
+	{"certificatesigningrequest-approving-controller", "csrapproving", csr_approving_start, false},
 	{"certificatesigningrequest-signing-controller", "csrsigning", csr_signing_start, false},
+	{"certificatesigningrequest-cleaner-controller", "csrcleaner", csr_cleaner_start, false},
 	{"node-ipam-controller", "nodeipam", node_ipam_start, false},
 	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
 	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
@@ -334,6 +335,73 @@ static bool enabled(const struct manager_flags *f, size_t k)
 	return star && !controllers[k].off;
 }
 
+/* Upstream's controllers that may have no counterpart here: naming one is no mistake. */
+static const char *const known_elsewhere[] = {
+	"bootstrap-signer-controller", "bootstrapsigner", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
+	"clusterrole-aggregation-controller", "clusterrole-aggregation",
+	"device-taint-eviction-controller", "disruption-controller", "disruption", "ephemeral-volume-controller", "ephemeral-volume",
+	"horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+	"legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "node-route-controller", "route",
+	"persistentvolume-attach-detach-controller", "attachdetach", "persistentvolume-binder-controller", "persistentvolume-binder",
+	"persistentvolume-expander-controller", "persistentvolume-expander", "persistentvolume-protection-controller", "pv-protection",
+	"persistentvolumeclaim-protection-controller", "pvc-protection", "podcertificaterequest-cleaner-controller",
+	"resourceclaim-controller", "resource-claim-controller", "resourcequota-controller", "resourcequota", "selinux-warning-controller",
+	"service-cidr-controller", "service-lb-controller", "service", "serviceaccount-token-controller", "serviceaccount-token",
+	"storage-version-migrator-controller", "storageversion-garbage-collector-controller",
+	"storage-version-gc", "token-cleaner-controller", "tokencleaner",
+	"ttl-controller", "ttl", "validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status",
+	"volumeattributesclass-protection-controller",
+};
+
+static bool is_elsewhere(struct str s)
+{
+	for (size_t k = 0; k < sizeof(known_elsewhere) / sizeof(*known_elsewhere); k++)
+		if (str_eqz(s, known_elsewhere[k]))
+			return true;
+	return false;
+}
+
+static bool is_here(struct str s)
+{
+	for (size_t k = 0; k < N_CONTROLLERS; k++)
+		if (str_eqz(s, controllers[k].name) || str_eqz(s, controllers[k].alias))
+			return true;
+	return false;
+}
+
+/* False, with what is wrong on standard error, when --controllers names what does not exist. */
+static bool check_controllers(const struct manager_flags *f)
+{
+	struct str rest = str_from(f->controllers);
+	bool ok = true;
+
+	while (rest.p) {
+		struct str s = str_trim(str_cut(&rest, ','));
+
+		if (str_eqz(s, "*"))
+			continue;
+		bool off = s.n && s.p[0] == '-';
+
+		s = str_sub(s, off, s.n);
+		if (is_here(s))
+			continue;
+		if (is_elsewhere(s)) {
+			if (!off)
+				fprintf(stderr, "kube-controller-manager: --controllers: \"%.*s\" is not built\n", STR_ARG(s));
+			continue;
+		}
+		fprintf(stderr, "kube-controller-manager: --controllers: \"%.*s\" is not in the list of known controllers\n", STR_ARG(s));
+		ok = false;
+	}
+	if (ok)
+		return true;
+	fputs("Known controllers:", stderr);
+	for (size_t k = 0; k < N_CONTROLLERS; k++)
+		fprintf(stderr, "%s %s", k ? "," : "", controllers[k].name);
+	fputs(".\n", stderr);
+	return false;
+}
+
 static void lease_lost(void *ctx)
 {
 	log_error("leader election lost; ending");
@@ -590,6 +658,8 @@ static int parse_flags(int argc, char **argv, struct manager_flags *f)
 		fprintf(stderr, "kube-controller-manager: unexpected argument \"%s\"\n", argv[optind]);
 		return 2;
 	}
+	if (!check_controllers(f))
+		return 2;
 	if (f->allocate_node_cidrs && !f->cluster_cidr) {
 		fputs("kube-controller-manager: --allocate-node-cidrs needs --cluster-cidr\n", stderr);
 		return 2;

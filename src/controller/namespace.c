@@ -134,7 +134,7 @@ static void set_condition(struct arena *a, struct core_v1_namespace *ns, const c
 	if (str_eq(c->status, status) && str_eqz(c->reason, reason) && str_eq(c->message, message))
 		return;
 	if (!str_eq(c->status, status))
-		c->last_transition_time = time_now();
+		c->last_transition_time = api_now();
 	c->status = status;
 	c->reason = str_from(reason);
 	c->message = message;

@@ -75,7 +75,7 @@ static void lost(struct core_v1_node *n, struct arena *a, const char *type)
 	c->status = STR("Unknown");
 	c->reason = never ? STR("NodeStatusNeverUpdated") : STR("NodeStatusUnknown");
 	c->message = never ? STR("Kubelet never posted node status.") : STR("Kubelet stopped posting node status.");
-	c->last_transition_time = time_now();
+	c->last_transition_time = api_now();
 }
 
 static struct error *mark_pods_not_ready(struct lifecycle *c, struct arena *a, const struct core_v1_node *n)
@@ -97,7 +97,7 @@ static struct error *mark_pods_not_ready(struct lifecycle *c, struct arena *a, c
 		struct core_v1_object_reference ref = object_reference(&core_v1_pods_resource, p);
 		struct str patch = arena_printf(a, "{\"metadata\":{\"uid\":\"%.*s\"},\"status\":{\"conditions\":[{\"type\":\"Ready\","
 						"\"status\":\"False\",\"lastTransitionTime\":\"%.*s\"}]}}", STR_ARG(p->metadata.uid),
-						STR_ARG(time_format(a, time_now(), false)));
+						STR_ARG(time_format(a, api_now(), false)));
 		struct error *e = client_patch(c->m->client, a, &core_v1_pods_resource, p->metadata.namespace, p->metadata.name,
 					       "status", PATCH_STRATEGIC, patch, NULL, false, NULL);
 
@@ -218,7 +218,7 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str none, stru
 		t->key = str_from(want[k].key);
 		t->effect = str_from(want[k].effect);
 		t->time_added = arena_new(a, struct api_time);
-		*t->time_added = time_now();
+		*t->time_added = api_now();
 		changed = true;
 	}
 	if (!changed)

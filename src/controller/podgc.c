@@ -30,7 +30,7 @@ static struct error *force_delete(struct pod_gc *c, struct arena *a, const struc
 			PATCH_STRATEGIC, arena_printf(a, "{\"metadata\":{\"uid\":\"%.*s\"},\"status\":{\"phase\":\"Failed\",\"conditions\":[{\"type\":"
 						      "\"DisruptionTarget\",\"status\":\"True\",\"reason\":\"DeletionByPodGC\",\"message\":\"%s\","
 						      "\"lastTransitionTime\":\"%.*s\"}]}}", STR_ARG(p->metadata.uid), why,
-						      STR_ARG(time_format(a, time_now(), false))), NULL, false, NULL);
+						      STR_ARG(time_format(a, api_now(), false))), NULL, false, NULL);
 
 		if (error_is(e, 404, NULL)) {
 			error_free(e);

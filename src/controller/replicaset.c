@@ -258,7 +258,7 @@ static void set_condition(struct arena *a, struct apps_v1_replica_set_status *st
 	if (on)
 		v[n++] = (struct apps_v1_replica_set_condition){
 			.type = STR("ReplicaFailure"), .status = STR("True"), .reason = str_from(reason),
-			.message = arena_str(a, str_from(message)), .last_transition_time = time_now()};
+			.message = arena_str(a, str_from(message)), .last_transition_time = api_now()};
 	st->conditions.v = v;
 	st->conditions.n = n;
 }

@@ -82,7 +82,7 @@ static struct error *reconcile_pod(void *ctx, struct arena *a, struct str ns, st
 		return NULL;
 	}
 	struct core_v1_object_reference ref = object_reference(&core_v1_pods_resource, p);
-	struct str when = time_format(a, time_now(), false);
+	struct str when = time_format(a, api_now(), false);
 
 	event_record(c->rec, &ref, "Normal", "TaintManagerEviction", "Marking for deletion Pod %.*s/%.*s", STR_ARG(ns), STR_ARG(name));
 	struct error *e = client_patch(c->m->client, a, &core_v1_pods_resource, ns, name, "status", PATCH_STRATEGIC,
