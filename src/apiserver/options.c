@@ -63,6 +63,7 @@ static const struct flag flags[] = {
 	{"kubelet-certificate-authority", F_STR, O(kubelet_ca), "CA of kubelets' serving certificates; none: not verified"},
 	{"kubelet-preferred-address-types", F_STR, O(kubelet_address_types), "default Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"},
 	{"token-auth-file", F_STR, O(token_auth_file), "static tokens: token,user,uid,\"groups\" a line"},
+	{"authentication-config", F_STR, O(authentication_config), "AuthenticationConfiguration: who may be anonymous"},
 	{"enable-bootstrap-token-auth", F_BOOL, O(bootstrap_token_auth), "accept bootstrap tokens"},
 	{"anonymous-auth", F_BOOL, O(anonymous_auth), "default true"},
 	{"authorization-mode", F_STR, O(authorization_mode), "default Node,RBAC"},
@@ -131,6 +132,8 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 			*(int *)at = (int)n;
 		return true;
 	case F_BOOL:
+		if (f->offset == O(anonymous_auth))
+			o->anonymous_auth_set = true;
 		if (!strcmp(v, "true") || !strcmp(v, ""))
 			*(bool *)at = true;
 		else if (!strcmp(v, "false"))

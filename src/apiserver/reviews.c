@@ -203,9 +203,7 @@ static struct error *token_review(struct request *rq)
 			for (size_t i = 0; i < n; i++)
 				*arena_push(rq->a, &tr->status.audiences) = d[i];
 		}
-	} else if (why.n && !str_eqz(why, "invalid bearer token")) {
-		tr->status.error = arena_printf(rq->a, "[invalid bearer token, %.*s]", STR_ARG(why));
-	} else if (why.n) {
+	} else {
 		tr->status.error = why;
 	}
 	return respond_struct(rq, 201, rq->res->api->type, tr);

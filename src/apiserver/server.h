@@ -108,7 +108,8 @@ struct options { /* flags, see options.c */
 	const char *kubelet_client_cert, *kubelet_client_key, *kubelet_ca;
 	const char *kubelet_address_types;
 	const char *token_auth_file;
-	bool bootstrap_token_auth, anonymous_auth;
+	const char *authentication_config;
+	bool bootstrap_token_auth, anonymous_auth, anonymous_auth_set;
 	const char *authorization_mode;
 	const char *enable_admission, *disable_admission;
 	const char *advertise_address;

@@ -1,0 +1,45 @@
+/*
+ * apiserver/authn_internal.h: the inside of authentication, shared by authn.c,
+ * authn_tokens.c, authn_config.c, oidc.c, authn_webhook.c and impersonate.c only.
+ */
+#ifndef SKIFF_APISERVER_AUTHN_INTERNAL_H
+#define SKIFF_APISERVER_AUTHN_INTERNAL_H
+
+#include "apiserver/authn.h"
+
+struct static_token {
+	struct str token;
+	struct user user;
+};
+
+struct authn {
+	struct map cache; /* token -> struct token_entry * */
+	struct static_token *tokens;
+	uint32_t n_tokens;
+	struct str allowed_names[32];
+	size_t n_allowed;
+	struct str user_headers[4], group_headers[4], extra_prefixes[4], uid_headers[4];
+	size_t n_user, n_group, n_extra, n_uid;
+	bool anonymous;                /* a request without credentials is system:anonymous */
+	const struct str *anonymous_paths; /* only under these paths, when there are any */
+	uint32_t n_anonymous_paths;
+};
+
+/* ---- authn_tokens.c ---- */
+struct error *static_tokens_load(struct apiserver *s, const char *path);
+bool static_token_user(struct apiserver *s, struct str token, struct user *u);
+/* tmp: scratch; a: where the user's strings live. Both: false with *why. */
+bool service_account_user(struct apiserver *s, struct arena *tmp, struct arena *a, const struct sa_claims *c, struct user *u, struct str *why);
+bool bootstrap_token_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, struct user *u);
+
+/* ---- authn_config.c ---- */
+/* Reads --authentication-config, or makes the same of flags; sets who is anonymous. */
+struct error *authn_config_init(struct apiserver *s);
+
+/* ---- users ---- */
+/* Copies of `groups`, plus `extra` (a literal, NULL-able) where it is not among them. */
+void user_set_groups(struct arena *a, struct user *u, const struct str *groups, size_t n, const char *extra);
+void user_add_extra(struct arena *a, struct user *u, const char *key, struct str value);
+void user_copy(struct arena *a, const struct user *from, struct user *to);
+
+#endif
