@@ -55,9 +55,8 @@ extern const struct admission_plugin admit_namespace_lifecycle, admit_service_ac
 /* Zone and region of a node into labels of a pod or Binding. */
 struct str_map;
 void topology_labels(struct request *rq, struct str node_name, struct str_map *labels);
-extern const struct admission_plugin admit_limit_ranger, admit_resource_quota; /* admit_limits.c */
-/* Keeps status.used of quotas, on a fiber. */
-void quota_status_start(struct apiserver *s);
+extern const struct admission_plugin admit_limit_ranger; /* admit_limits.c */
+extern const struct admission_plugin admit_resource_quota; /* admit_quota.c */
 extern const struct admission_plugin admit_pod_security, admit_certificate_approval, admit_certificate_signing; /* admit_security.c */
 extern const struct admission_plugin admit_default_storage_class, admit_default_ingress_class, admit_storage_in_use, admit_pvc_resize,
 	admit_runtime_class; /* admit_storage.c */

@@ -32,8 +32,8 @@ static const struct {
 	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
 	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
 	{"daemonset-controller", "daemonset", daemonset_start, false},
-	{"statefulset-controller", "statefulset", statefulset_start, false},
 	{"pod-garbage-collector-controller", "podgc", pod_gc_start, false},
+	{"resourcequota-controller", "resourcequota", resource_quota_start, false},
 	/* last: takes the informers that are there */
 	{"garbage-collector-controller", "garbagecollector", garbage_collector_start, false},
 };
@@ -41,17 +41,21 @@ static const struct {
 
 /* ---- informers ---- */
 
-static struct str informer_key(struct arena *a, const struct api_resource *r)
+/* Whole objects and metadata have informers of their own, where both are asked for. */
+static struct str informer_key(struct arena *a, const struct api_resource *r, bool metadata_only)
 {
-	return arena_printf(a, "%.*s/%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version), STR_ARG(r->plural));
+	return arena_printf(a, "%.*s/%.*s/%.*s%s", STR_ARG(r->group), STR_ARG(r->version), STR_ARG(r->plural),
+			    metadata_only ? "#metadata" : "");
 }
 
 static struct informer *informer_for(struct manager *m, const struct api_resource *r, bool metadata_only)
 {
 	arena_cleanup struct arena a = {0};
-	struct str key = informer_key(&a, r);
+	struct str key = informer_key(&a, r, metadata_only);
 	struct informer *i = map_get(&m->informers, key);
 
+	if (!i && metadata_only)
+		i = map_get(&m->informers, informer_key(&a, r, false));
 	if (i)
 		return i;
 	i = informer_new(m->client, &(struct informer_opts){.resource = r, .metadata_only = metadata_only});
@@ -73,8 +77,10 @@ struct informer *manager_metadata_informer(struct manager *m, const struct api_r
 void manager_drop_informer(struct manager *m, const struct api_resource *r)
 {
 	arena_cleanup struct arena a = {0};
+	struct informer *i = map_del(&m->informers, informer_key(&a, r, true));
 
-	informer_stop(map_del(&m->informers, informer_key(&a, r)));
+	if (i)
+		informer_stop(i);
 }
 
 /* ---- discovery ---- */
@@ -346,7 +352,7 @@ static const char *const known_elsewhere[] = {
 	"persistentvolume-attach-detach-controller", "attachdetach", "persistentvolume-binder-controller", "persistentvolume-binder",
 	"persistentvolume-expander-controller", "persistentvolume-expander", "persistentvolume-protection-controller", "pv-protection",
 	"persistentvolumeclaim-protection-controller", "pvc-protection", "podcertificaterequest-cleaner-controller",
-	"resourceclaim-controller", "resource-claim-controller", "resourcequota-controller", "resourcequota", "selinux-warning-controller",
+	"resourceclaim-controller", "resource-claim-controller", "selinux-warning-controller",
 	"service-cidr-controller", "service-lb-controller", "service", "serviceaccount-token-controller", "serviceaccount-token",
 	"storage-version-migrator-controller", "storageversion-garbage-collector-controller",
 	"storage-version-gc", "token-cleaner-controller", "tokencleaner",

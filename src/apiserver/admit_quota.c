@@ -1,0 +1,318 @@
+/*
+ * ResourceQuota: charges what a write uses to the quotas of its namespace, by compare-and-put on their status.used, before
+ * the write: so writes that come at once never take more than there is. The controller manager counts anew what is freed.
+ *
+ * The writes of a namespace queue up; whoever comes first charges for all that wait, with one status write a quota.
+ */
+#include <stdlib.h>
+
+#include "apiserver/admission.h"
+#include "apiserver/server.h"
+#include "schema/quantity.h"
+#include "schema/quota.h"
+
+#define CHARGE_TIMEOUT_MS 10000 /* upstream's */
+
+struct waiter { /* on its request's stack */
+	struct admission *a;
+	struct error *result, *verdict; /* verdict: of the attempt under way */
+	bool done;
+	struct waiter *next;
+};
+
+struct line { /* of one namespace; lives while somebody stands in it */
+	struct waiter *first, **last;
+	struct waitq q;
+	unsigned users;
+	bool busy;
+};
+
+static struct map lines; /* namespace -> struct line; one loop serves all requests */
+
+/* ---- one write, one quota ---- */
+
+static struct str names_of(struct arena *a, const struct str_map *m)
+{
+	struct buf b buf_cleanup = {0};
+
+	for (uint32_t i = 0; i < m->n; i++)
+		buf_printf(&b, "%s%.*s", i ? "," : "", STR_ARG(m->v[i].key));
+	return arena_str(a, buf_view(&b));
+}
+
+/* What the write adds to the usage of its namespace; of updates only growth counts. */
+static void growth(struct arena *ar, const struct admission *a, const struct core_v1_resource_quota *q, struct str_map *out)
+{
+	struct str_map before, now;
+	int64_t s = time_now().s;
+
+	quota_usage(ar, a->group, a->resource, a->obj, s, &now);
+	memset(out, 0, sizeof *out);
+	memset(&before, 0, sizeof before);
+	/* An update that moves the object into the quota's scopes costs all of it. */
+	if (a->op == ADMIT_UPDATE && a->old && quota_scopes_match(&q->spec, a->group, a->resource, a->old))
+		quota_usage(ar, a->group, a->resource, a->old, s, &before);
+	for (uint32_t i = 0; i < now.n; i++) {
+		struct str b = str_map_get(&before, now.v[i].key);
+		struct str d = b.n ? quantity_sub(ar, now.v[i].value, b) : now.v[i].value;
+
+		if (quantity_cmp(d, STR("0")) > 0)
+			str_map_set(ar, out, now.v[i].key, d);
+	}
+}
+
+/* Judges one write by the quota as it stands and adds its use to q->status.used; *charged when there was any. */
+static struct error *charge(struct arena *ar, const struct admission *a, struct core_v1_resource_quota *q, bool *charged)
+{
+	const struct str_map *hard = API_MAP(&q->status.hard);
+	struct str_map *used = API_MAP(&q->status.used);
+	struct str_map counted = {0}, unknown = {0}, delta, next = {0};
+	struct buf req buf_cleanup = {0}, was buf_cleanup = {0}, lim buf_cleanup = {0};
+
+	*charged = false;
+	for (uint32_t i = 0; i < hard->n; i++) {
+		if (!quota_counts(a->group, a->resource, hard->v[i].key))
+			continue;
+		str_map_set(ar, &counted, hard->v[i].key, hard->v[i].value);
+		if (!str_map_has(used, hard->v[i].key))
+			str_map_set(ar, &unknown, hard->v[i].key, STR("0"));
+	}
+	if (!counted.n || !quota_scopes_match(&q->spec, a->group, a->resource, a->obj))
+		return NULL;
+	if (str_eqz(a->resource, "pods") && !a->group.n) {
+		struct str missing = quota_missing(ar, &counted, a->obj);
+
+		if (missing.n)
+			return admission_forbidden(a, "failed quota: %.*s: must specify %.*s", STR_ARG(q->metadata.name), STR_ARG(missing));
+	}
+	if (unknown.n)
+		return admission_forbidden(a, "status unknown for quota: %.*s, resources: %.*s", STR_ARG(q->metadata.name),
+					   STR_ARG(names_of(ar, &counted)));
+	growth(ar, a, q, &delta);
+	for (uint32_t i = 0; i < delta.n; i++) {
+		struct str k = delta.v[i].key, d = delta.v[i].value, h = str_map_get(hard, k), u = str_map_get(used, k);
+
+		if (!h.n)
+			continue;
+		struct str sum = quantity_add(ar, u.n ? u : STR("0"), d);
+
+		str_map_set(ar, &next, k, sum);
+		/* Status updates (claims that grew) are facts: counted, not refused. */
+		if (quantity_cmp(sum, h) <= 0 || str_eqz(a->subresource, "status"))
+			continue;
+		buf_printf(&req, "%s%.*s=%.*s", req.n ? "," : "", STR_ARG(k), STR_ARG(d));
+		buf_printf(&was, "%s%.*s=%.*s", was.n ? "," : "", STR_ARG(k), STR_ARG(u.n ? u : STR("0")));
+		buf_printf(&lim, "%s%.*s=%.*s", lim.n ? "," : "", STR_ARG(k), STR_ARG(h));
+	}
+	if (req.n)
+		return admission_forbidden(a, "exceeded quota: %.*s, requested: %.*s, used: %.*s, limited: %.*s", STR_ARG(q->metadata.name),
+					   STR_ARG(buf_view(&req)), STR_ARG(buf_view(&was)), STR_ARG(buf_view(&lim)));
+	*charged = next.n > 0;
+	for (uint32_t i = 0; i < next.n; i++)
+		str_map_set(ar, used, next.v[i].key, next.v[i].value);
+	return NULL;
+}
+
+/* ---- all that wait, all quotas ---- */
+
+struct round {
+	struct apiserver *s;
+	struct str ns;
+	struct waiter *waiters;
+};
+
+/* For registry_update: called with the quota as it is now, again after a lost race. */
+static struct error *make_charged(void *ctx, struct request *rq, const void *old, void **out)
+{
+	struct round *r = ctx;
+	struct core_v1_resource_quota *q = arena_new(rq->a, struct core_v1_resource_quota);
+	bool charged;
+
+	object_copy(rq->a, &core_v1_resource_quota_type, old, q);
+	for (struct waiter *w = r->waiters; w; w = w->next) {
+		error_clear(&w->verdict);
+		if (!w->result && !w->a->dry_run)
+			w->verdict = charge(rq->a, w->a, q, &charged);
+	}
+	q->metadata.resource_version = STR_NULL;
+	*out = q;
+	return NULL;
+}
+
+static struct error *write_charged(struct round *r, struct arena *a, struct str name)
+{
+	struct request rq;
+	struct write_result res;
+	struct update u = {.make = make_charged, .ctx = r, .sub = "status", .retry = true, .flags = UPDATE_UNCONDITIONAL | UPDATE_NO_ADMISSION};
+
+	request_internal(&rq, r->s, a, resource_any(r->s, STR(""), STR("resourcequotas")), r->ns);
+	/* The write that it is for comes later in the same log: whatever keeps that keeps this. */
+	rq.nosync = true;
+	struct error *e = registry_update(&rq, r->ns, name, &u, &res);
+
+	if (!e)
+		block_unref(res.json);
+	if (error_is(e, 404, NULL)) /* a quota that is gone limits nothing */
+		error_clear(&e);
+	return e;
+}
+
+static struct error *copy_error(const struct error *e)
+{
+	return error_status(e->status ? e->status : 500, e->reason, "%s", e->message);
+}
+
+static struct error *read_quotas(struct round *r, struct arena *a, struct core_v1_resource_quota ***out, size_t *n)
+{
+	struct storage *st = storage_find(r->s, STR(""), STR("resourcequotas"));
+	LIST(struct core_v1_resource_quota *) all = {0};
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *en;
+	struct error *e = NULL;
+
+	TRY(cache_snapshot(st->cache, CACHE_CONSISTENT, 0, &snap));
+	cache_iter_init(&it, st->cache, snap, r->ns, STR_NULL, NULL);
+	while (!e && (en = cache_iter_next(&it)) != NULL) {
+		struct core_v1_resource_quota *q = arena_new(a, struct core_v1_resource_quota);
+
+		e = json_decode(a, &core_v1_resource_quota_type, arena_str(a, cache_entry_json(en)), NULL, q);
+		*arena_push(a, &all) = q;
+	}
+	cache_snap_free(snap);
+	*out = all.v;
+	*n = all.n;
+	return e;
+}
+
+/* All quotas are asked before any is charged, so that a refused write costs none. */
+static struct error *judge(struct round *r)
+{
+	struct arena a arena_cleanup = {0};
+	struct core_v1_resource_quota **v;
+	size_t n;
+
+	TRY(read_quotas(r, &a, &v, &n));
+	bool *touched = arena_array(&a, bool, n + 1);
+
+	for (struct waiter *w = r->waiters; w; w = w->next) {
+		struct str_map *saved = arena_array(&a, struct str_map, n + 1);
+		bool *mine = arena_array(&a, bool, n + 1);
+
+		for (size_t i = 0; i < n && !w->result; i++) {
+			quota_add(&a, &saved[i], API_MAP(&v[i]->status.used));
+			w->result = charge(&a, w->a, v[i], &mine[i]);
+		}
+		for (size_t i = 0; i < n; i++) {
+			if (w->result || w->a->dry_run) {
+				if (mine[i])
+					*API_MAP(&v[i]->status.used) = saved[i];
+			} else {
+				touched[i] |= mine[i];
+			}
+		}
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (!touched[i])
+			continue;
+		struct error *e = write_charged(r, &a, v[i]->metadata.name);
+
+		for (struct waiter *w = r->waiters; w; w = w->next) {
+			if (e && !w->result)
+				w->result = copy_error(e);
+			else if (!w->result)
+				w->result = w->verdict;
+			else
+				error_free(w->verdict);
+			w->verdict = NULL;
+		}
+		error_free(e);
+	}
+	return NULL;
+}
+
+static void serve(struct line *l, struct apiserver *s, struct str ns)
+{
+	struct round r = {.s = s, .ns = ns, .waiters = l->first};
+
+	l->first = NULL;
+	l->last = &l->first;
+	int64_t token = deadline_push(CHARGE_TIMEOUT_MS);
+	struct error *e = judge(&r);
+
+	deadline_pop(token);
+	for (struct waiter *w = r.waiters; w; w = w->next) {
+		if (e && !w->result)
+			w->result = copy_error(e);
+		w->done = true;
+	}
+	error_free(e);
+}
+
+/* Others hold our waiter, so nothing ends this early; each round has its deadline. */
+static struct error *stand_in_line(struct admission *a)
+{
+	struct waiter w = {.a = a};
+	struct line *l = map_get(&lines, a->ns);
+
+	if (!l) {
+		l = xcalloc(1, sizeof *l);
+		l->last = &l->first;
+		map_set(&lines, a->ns, l);
+	}
+	l->users++;
+	*l->last = &w;
+	l->last = &w.next;
+	fiber_shield_begin();
+	while (!w.done) {
+		if (l->busy) {
+			error_free(waitq_wait(&l->q));
+			continue;
+		}
+		l->busy = true;
+		serve(l, a->rq->s, a->ns);
+		l->busy = false;
+		waitq_wake_all(&l->q);
+	}
+	fiber_shield_end();
+	if (--l->users == 0)
+		free(map_del(&lines, a->ns));
+	return w.result;
+}
+
+static bool terminating(const struct core_v1_pod *p)
+{
+	return p->spec.active_deadline_seconds && *p->spec.active_deadline_seconds >= 0;
+}
+
+/* Does this write cost anything at all, by its kind? */
+static bool concerns(const struct admission *a)
+{
+	bool pods = !a->group.n && str_eqz(a->resource, "pods"), claims = !a->group.n && str_eqz(a->resource, "persistentvolumeclaims");
+
+	if (a->subresource.n)
+		return a->op == ADMIT_UPDATE && ((pods && str_eqz(a->subresource, "resize")) || (claims && str_eqz(a->subresource, "status")));
+	if (a->op == ADMIT_CREATE)
+		return true;
+	if (pods)
+		return a->old && terminating(a->obj) != terminating(a->old);
+	return quota_reads_object(a->group, a->resource);
+}
+
+static struct error *quota_validate(struct admission *a)
+{
+	struct storage *quotas = storage_find(a->rq->s, STR(""), STR("resourcequotas"));
+	struct cache_snap *snap;
+	bool none;
+
+	if (!a->ns.n || a->rq->internal || !a->res->st || !a->obj || quota_ignores(a->group, a->resource) || !concerns(a))
+		return NULL;
+	TRY(cache_snapshot(quotas->cache, CACHE_CONSISTENT, 0, &snap));
+	none = cache_snap_count(snap, a->ns, STR_NULL) == 0;
+	cache_snap_free(snap);
+	return none ? NULL : stand_in_line(a);
+}
+
+const struct admission_plugin admit_resource_quota = {
+	.name = "ResourceQuota", .ops = ADMIT_CREATE | ADMIT_UPDATE, .validate = quota_validate,
+};

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""The controllers of quotas, budgets, volumes, scaling and tokens: a real API server and a real controller manager, no kubelet.
+
+Usage: resources_test.py PATH-OF-kube-apiserver PATH-OF-kube-controller-manager [NAME...]; see controller_test.py.
+"""
+import threading
+
+import controller_test
+from apiserver_test import Client, check, equal
+from controller_test import Missed, Space, template, until
+
+
+def pod(name, labels=None, **spec):
+    return {"metadata": {"name": name, "labels": labels or {}}, "spec": dict({"containers": [{"name": "c", "image": "x"}]}, **spec)}
+
+
+def sized(name, cpu, memory="1Mi", **spec):
+    r = {"cpu": cpu, "memory": memory}
+    return pod(name, containers=[{"name": "c", "image": "x", "resources": {"requests": r, "limits": r}}], **spec)
+
+
+# ---- quotas ----
+
+def quota(s, name, hard, **spec):
+    s.make("resourcequotas", {"metadata": {"name": name}, "spec": dict(spec, hard=hard)})
+    return until("quota %s counted" % name, lambda: used(s, name) if set(used(s, name)) == set(hard) else None)
+
+
+def used(s, name):
+    return s.get("resourcequotas", name)["status"].get("used", {})
+
+
+def test_quota_counts(m, a):
+    s = Space(a, "quota")
+    s.make("configmaps", {"metadata": {"name": "one"}})
+    equal("what is there is counted", quota(s, "q", {"pods": "3", "requests.cpu": "1", "cpu": "1", "limits.memory": "1Gi", "services": "2",
+          "services.nodeports": "2", "services.loadbalancers": "0", "configmaps": "3", "count/configmaps": "3", "count/deployments.apps": "1",
+          "persistentvolumeclaims": "1", "requests.storage": "10Gi", "gold.storageclass.storage.k8s.io/requests.storage": "5Gi"}),
+          {"pods": "0", "requests.cpu": "0", "cpu": "0", "limits.memory": "0", "services": "0", "services.nodeports": "0",
+           "services.loadbalancers": "0", "configmaps": "2", "count/configmaps": "2", "count/deployments.apps": "0",
+           "persistentvolumeclaims": "0", "requests.storage": "0", "gold.storageclass.storage.k8s.io/requests.storage": "0"})
+    equal("hard", s.get("resourcequotas", "q")["status"]["hard"], s.get("resourcequotas", "q")["spec"]["hard"])
+    st, e = a.post(s.path("pods"), pod("no"))
+    equal("what must be stated", (st, e["message"]),
+          (403, 'pods "no" is forbidden: failed quota: q: must specify cpu for: c; limits.memory for: c; requests.cpu for: c'))
+    s.make("pods", sized("p1", "600m", "100Mi"))
+    equal("charged at once", [used(s, "q")[k] for k in ("pods", "requests.cpu", "cpu", "limits.memory")], ["1", "600m", "600m", "100Mi"])
+    st, e = a.post(s.path("pods"), sized("p2", "500m"))
+    equal("too much", (st, e["message"]), (403, 'pods "p2" is forbidden: exceeded quota: q, requested: cpu=500m,requests.cpu=500m, '
+                                                'used: cpu=600m,requests.cpu=600m, limited: cpu=1,requests.cpu=1'))
+    equal("a refused one costs nothing", used(s, "q")["requests.cpu"], "600m")
+    s.make("services", {"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 1, "name": "a"}, {"port": 2, "name": "b"}]}})
+    equal("node ports", [used(s, "q")[k] for k in ("services", "services.nodeports")], ["1", "2"])
+    st, e = a.patch(s.path("services", "s"), {"spec": {"type": "LoadBalancer"}})
+    equal("a type is charged too", st, 403)
+    s.make("persistentvolumeclaims", {"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "gold",
+                                                                          "resources": {"requests": {"storage": "4Gi"}}}})
+    equal("storage", [used(s, "q")[k] for k in ("persistentvolumeclaims", "requests.storage",
+                                                "gold.storageclass.storage.k8s.io/requests.storage")], ["1", "4Gi", "4Gi"])
+    # what goes is free again
+    s.patch("services", "s", {"spec": {"type": "ClusterIP"}})
+    until("node ports freed", lambda: used(s, "q")["services.nodeports"] == "0")
+    s.say("p1", "Succeeded")
+    until("an ended pod is free", lambda: used(s, "q")["pods"] == "0" and used(s, "q")["cpu"] == "0")
+    s.delete("configmaps", "one")
+    until("a deleted one is free", lambda: used(s, "q")["count/configmaps"] == "1" and used(s, "q")["configmaps"] == "1")
+    s.patch("resourcequotas", "q", {"spec": {"hard": {"pods": "7", "services": None}}})
+    until("hard follows", lambda: s.get("resourcequotas", "q")["status"]["hard"].get("pods") == "7" and "services" not in used(s, "q"))
+
+
+def test_quota_scopes(m, a):
+    s = Space(a, "quota-scopes")
+    quota(s, "be", {"pods": "5"}, scopes=["BestEffort"])
+    quota(s, "nbe", {"pods": "5"}, scopes=["NotBestEffort"])
+    quota(s, "ends", {"pods": "5"}, scopes=["Terminating"])
+    quota(s, "class", {"pods": "5"}, scopeSelector={"matchExpressions": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["system-cluster-critical"]}]})
+    quota(s, "cross", {"pods": "0"}, scopes=["CrossNamespacePodAffinity"])
+    names = ("be", "nbe", "ends", "class", "cross")
+    s.make("pods", pod("a"))
+    equal("best effort", [used(s, q)["pods"] for q in names], ["1", "0", "0", "0", "0"])
+    s.make("pods", sized("b", "1m", activeDeadlineSeconds=600))
+    equal("with a deadline", [used(s, q)["pods"] for q in names], ["1", "1", "1", "0", "0"])
+    s.patch("pods", "a", {"spec": {"activeDeadlineSeconds": 60}})
+    equal("a pod moves into a scope", [used(s, q)["pods"] for q in names], ["1", "1", "2", "0", "0"])
+    s.make("pods", pod("c", priorityClassName="system-cluster-critical"))
+    equal("by class", [used(s, q)["pods"] for q in names], ["2", "1", "2", "1", "0"])
+    st, e = a.post(s.path("pods"), pod("d", affinity={"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone", "namespaceSelector": {}, "labelSelector": {}}]}}))
+    equal("across namespaces", st, 403)
+    s.delete("pods", "c", gracePeriodSeconds=0)
+    until("freed in its scope", lambda: used(s, "class")["pods"] == "0" and used(s, "be")["pods"] == "1")
+
+
+def test_quota_custom(m, a):
+    crd = {"metadata": {"name": "gears.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+           "names": {"plural": "gears", "singular": "gear", "kind": "Gear", "listKind": "GearList"},
+           "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}
+    st, e = a.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    equal("definition", st, 201)
+    path = "/apis/example.com/v1/namespaces/quota-crd/gears"
+    s = Space(a, "quota-crd")
+    until("served", lambda: a.get(path)[0] == 200)
+    gear = lambda n: {"apiVersion": "example.com/v1", "kind": "Gear", "metadata": {"name": n}}
+    equal("before the quota", a.post(path, gear("one"))[0], 201)
+    quota(s, "q", {"count/gears.example.com": "2"})
+    equal("counted", used(s, "q"), {"count/gears.example.com": "1"})
+    equal("second, third", (a.post(path, gear("two"))[0], a.post(path, gear("three"))[0]), (201, 403))
+    equal("deleted", a.delete(path + "/one")[0], 200)
+    until("freed", lambda: used(s, "q") == {"count/gears.example.com": "1"})
+    a.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gears.example.com")
+
+
+def test_quota_race(m, a):
+    """Many creates and deletes at once: never more pods than the quota says, none lost at the end."""
+    s = Space(a, "quota-race")
+    quota(s, "q", {"pods": "10"})
+    most, done = [0], threading.Event()
+
+    def watch():
+        c = Client(a.s, cert="admin")
+        while not done.is_set():
+            most[0] = max(most[0], len(c.get(s.path("pods"))[1]["items"]))
+
+    def work(i):
+        c = Client(a.s, cert="admin")
+        for k in range(12):
+            name = "p-%d-%d" % (i, k)
+            if c.post(s.path("pods"), pod(name))[0] == 201 and k % 2:
+                c.delete(s.path("pods", name), {"gracePeriodSeconds": 0})
+    w = threading.Thread(target=watch)
+    w.start()
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    done.set()
+    w.join()
+    check("never more than the quota", most[0] <= 10, most[0])
+    until("the rest fits", lambda: used(s, "q")["pods"] == str(len(s.names())))
+    while len(s.names()) < 10:
+        if a.post(s.path("pods"), pod("rest-%d" % len(s.names())))[0] != 201:
+            break
+    equal("all places can be used", len(s.names()), 10)
+
+
+if __name__ == "__main__":
+    controller_test.main(globals())
