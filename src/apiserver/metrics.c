@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include "apiserver/discovery.h"
 #include "apiserver/metrics.h"
+#include "apiserver/snapshot.h"
 
 #define SERIES_MAX 20000
 static const double buckets[] = {0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60};
@@ -200,6 +201,10 @@ struct error *serve_debug(struct request *rq, bool *handled)
 	*handled = false;
 	if (!rq->s->o.profiling)
 		return NULL;
+	if (str_eqz(rq->info.path, SNAPSHOT_PATH)) {
+		*handled = true;
+		return serve_snapshot(rq);
+	}
 	if (str_eqz(rq->info.path, "/debug/fibers")) {
 		loop_stats(&fibers, &stack);
 		buf_printf(&b, "fibers %zu\nstack_high_water_bytes %zu\n", fibers, stack);

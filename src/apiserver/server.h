@@ -149,6 +149,7 @@ struct apiserver {
 	const struct admission_plugin *plugins[40];
 	size_t n_plugins;
 	bool ready, stopping;
+	bool snapshotting;               /* a copy of the store is being written */
 	bool bootstrapped[8];            /* poststarthooks, for readyz */
 	int inflight, inflight_mutating;
 	int64_t started_wall_ns;

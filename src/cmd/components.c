@@ -26,7 +26,6 @@ const struct program programs[] = {
 	{"pause", "process 1 of a pod that shares its process namespace; started by the runtime", skiff_pause_main, false},
 	{"kube-proxy", "Services as nftables rules", kube_proxy_main, true},
 	{"cluster-dns", "names of services and pods", cluster_dns_main, true},
-	{"pause", "process 1 of a pod that shares its process namespace", skiff_pause_main, false},
 	{"cluster-addons", "applies what every cluster has: the DNS Service, roles of Skiff's own components", cluster_addons_main, true},
 };
 const size_t n_programs = sizeof programs / sizeof *programs;

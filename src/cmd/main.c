@@ -24,6 +24,7 @@ static const struct program commands[] = {
 	{"status", "show its components, nodes and memory", status_main, false},
 	{"kubeconfig", "print the administrator's kubeconfig", kubeconfig_main, false},
 	{"image", "import, pull, list or remove container images", image_main, false},
+	{"snapshot", "save, restore or check a backup of the cluster's objects", snapshot_main, false},
 	{"server", "run control plane and node in the foreground (systemd)", server_main, false},
 	{"agent", "run a node of a cluster elsewhere", agent_main, false},
 	{"completion", "print a shell completion script (bash, zsh)", completion_main, false},

@@ -89,7 +89,7 @@ static int key_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_
 	return mdb_put(txn, keys, &k, &v, 0);
 }
 
-static int state_put(MDB_txn *txn, MDB_dbi main, const struct state_rec *st)
+int state_put(MDB_txn *txn, MDB_dbi main, const struct state_rec *st)
 {
 	MDB_val k = {6, (void *)"~state"}, v = {sizeof(*st), (void *)st};
 	return mdb_put(txn, main, &k, &v, 0);

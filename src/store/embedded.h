@@ -142,6 +142,7 @@ static inline struct embedded *of(struct store *s)
 
 void rev_key(int64_t rev, uint8_t out[8]);
 int64_t rev_of(const MDB_val *k);
+int state_put(MDB_txn *txn, MDB_dbi main, const struct state_rec *st); /* LMDB's codes */
 static inline MDB_val val(struct str s)
 {
 	return (MDB_val){s.n, (void *)s.p};

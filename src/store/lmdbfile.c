@@ -252,9 +252,9 @@ struct error *lmdbfile_check(const char *path)
 	return error_wrap(e, "%s", path);
 }
 
-/* ---- create, save, restore ---- */
+/* ---- create ---- */
 
-static struct error *fsync_dir_of(const char *path)
+struct error *lmdbfile_sync_dir(const char *path)
 {
 	char *dir = xstrdup(path), *slash = strrchr(dir, '/');
 	if (slash)
@@ -305,92 +305,9 @@ struct error *lmdbfile_create(const char *path, uint64_t cluster)
 	if (!e && rename(tmp, path))
 		e = error_sys(errno, "%s", path);
 	if (!e)
-		e = fsync_dir_of(path);
+		e = lmdbfile_sync_dir(path);
 	if (e)
 		unlink(tmp);
 	free(tmp);
 	return error_wrap(e, "%s", path);
-}
-
-struct restore {
-	const char *from, *dir;
-	struct error *e;
-};
-
-static struct error *copy_to(int in, int out)
-{
-	char *p = xmalloc(1 << 20);
-	struct error *e = NULL;
-	for (;;) {
-		ssize_t n = read(in, p, 1 << 20);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			e = error_sys(errno, "reading the snapshot");
-		if (n <= 0)
-			break;
-		for (ssize_t done = 0; done < n && !e;) {
-			ssize_t w = write(out, p + done, (size_t)(n - done));
-			if (w < 0 && errno != EINTR)
-				e = error_sys(errno, "writing the data file");
-			else if (w > 0)
-				done += w;
-		}
-		if (e)
-			break;
-	}
-	if (!e && fsync(out))
-		e = error_sys(errno, "writing the data file");
-	free(p);
-	return e;
-}
-
-static struct error *restore(const char *from, const char *dir)
-{
-	TRY(lmdbfile_check(from));
-	char *data = xasprintf("%s/data.mdb", dir), *tmp = xasprintf("%s/data.mdb.new", dir), *lock = xasprintf("%s/lock", dir);
-	struct error *e = NULL;
-	int in = -1, out = -1, lk = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (lk < 0)
-		e = error_sys(errno, "%s", lock);
-	else if (flock(lk, LOCK_EX | LOCK_NB))
-		e = error_new("%s is in use by a running API server: stop it first", dir);
-	else if (!access(data, F_OK))
-		e = error_new("%s already holds a store: restore into another directory, or move it away", dir);
-	else if ((in = open(from, O_RDONLY | O_CLOEXEC)) < 0)
-		e = error_sys(errno, "%s", from);
-	else if ((out = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0)
-		e = error_sys(errno, "%s", tmp);
-	else
-		e = copy_to(in, out);
-	if (!e && rename(tmp, data))
-		e = error_sys(errno, "%s", data);
-	if (!e)
-		e = fsync_dir_of(data);
-	if (e && out >= 0)
-		unlink(tmp);
-	if (in >= 0)
-		close(in);
-	if (out >= 0)
-		close(out);
-	if (lk >= 0)
-		close(lk);
-	free(data);
-	free(tmp);
-	free(lock);
-	return e;
-}
-
-static void restore_off_loop(void *arg)
-{
-	struct restore *r = arg;
-	r->e = restore(r->from, r->dir);
-}
-
-struct error *store_restore(const char *snapshot, const char *dir)
-{
-	struct restore r = {.from = snapshot, .dir = dir};
-	TRY(dir_make(dir, 0700));
-	loop_offload(restore_off_loop, &r);
-	return error_wrap(r.e, "restoring %s", snapshot);
 }

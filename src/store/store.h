@@ -105,8 +105,18 @@ struct error *store_lease_revoke(struct store *s, int64_t id);
 
 /* Forgets history below rev: reads and watches from before answer 410. */
 struct error *store_compact(struct store *s, int64_t rev);
-/* Online consistent copy of the embedded store to a file, and its check; restore is store_restore on a directory that has none. */
+/* Online consistent copy of the embedded store to a file: complete and on disk when it appears under that name. */
 struct error *store_snapshot_save(struct store *s, const char *path);
+struct store_snapshot_status {
+	int64_t revision, keys, bytes; /* of the newest state; size of the file */
+	uint64_t hash;                 /* XXH3 over the contents: equal for equal contents */
+};
+/* Reads a snapshot whole: an error tells what is wrong with it. Needs no store. */
+struct error *store_snapshot_status(const char *snapshot, struct store_snapshot_status *out);
+/*
+ * Makes `dir`, which must hold no store, one from a snapshot. Its revision goes on 10^9 above the snapshot's, so that what
+ * clients have seen of writes that are lost is never taken for something else: their watches answer 410 and they list again.
+ */
 struct error *store_restore(const char *snapshot, const char *dir);
 
 struct store_stats {

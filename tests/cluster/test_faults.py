@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 
 from cluster import DATA, SKIFF, expect, get, kubectl, namespace, pod, run, running, sh, wait
 
@@ -95,6 +96,28 @@ def test_container():
             pass
     wait('restarted', lambda: get('-n', NS, 'pod', 'victim')['status']['containerStatuses'][0]['restartCount'] >= 1)
     running('victim', NS)
+
+
+def test_snapshot():
+    """A backup of the running cluster is whole, holds what was acknowledged, and becomes a store; a cut one is refused."""
+    def field(text, name):
+        return next(line.split()[1] for line in text.splitlines() if line.startswith(name))
+
+    with tempfile.TemporaryDirectory() as d:
+        os.chmod(d, 0o755)
+        saved = sh(SKIFF, 'snapshot', 'save', f'{d}/snap', '--data-dir', DATA)
+        expect(field(saved, 'hash') == field(sh(SKIFF, 'snapshot', 'status', f'{d}/snap'), 'hash'), 'another hash')
+        code, text = sh(SKIFF, 'snapshot', 'restore', f'{d}/snap', '--data-dir', DATA, check=False)
+        expect(code == 1 and 'is running' in text, f'restored into a running cluster: {text}')
+        sh(SKIFF, 'snapshot', 'restore', f'{d}/snap', '--data-dir', f'{d}/new')
+        restored = sh(SKIFF, 'snapshot', 'status', f'{d}/new/store/data.mdb')
+        expect(field(restored, 'keys') == field(saved, 'keys'), f'{saved} became {restored}')
+        with open(f'{d}/snap', 'r+b') as f:
+            f.truncate(os.path.getsize(f'{d}/snap') - 4096)
+        code, text = sh(SKIFF, 'snapshot', 'restore', f'{d}/snap', '--data-dir', f'{d}/other', check=False)
+        expect(code == 1 and 'truncated' in text and not os.path.exists(f'{d}/other/store/data.mdb'), f'a cut one: {text}')
+        code, text = kubectl('get', '--raw', '/debug/snapshot', '--as', 'nobody', check=False)
+        expect(code != 0 and 'forbidden' in text.lower(), f'for anybody: {text[:200]}')
 
 
 def test_teardown():

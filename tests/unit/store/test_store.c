@@ -419,8 +419,22 @@ LOOP_TEST(refusals)
 	assert_non_null(e);
 	assert_non_null(strstr(e->message, "already holds a store"));
 	error_free(e);
+	struct store_snapshot_status st, again;
+	assert_ok(store_snapshot_status(snap, &st));
+	assert_int_equal(st.keys, 401);
+	assert_int_equal(st.revision, 402);
 	assert_ok(store_restore(snap, other));
 	s = open_at(other, 0);
+	/* Revisions that the lost store may have given are not given again. */
+	assert_true(store_revision(s) >= st.revision + 1000000000);
+	assert_true(put_if(s, "/k/hb", "beat", STORE_ANY, 0) > st.revision + 1000000000);
+	assert_ok(store_snapshot_save(s, snap));
+	assert_ok(store_snapshot_status(snap, &again));
+	assert_true(again.hash != st.hash && again.keys == st.keys && again.revision > st.revision);
+	assert_int_equal(truncate(snap, again.bytes - 4096), 0);
+	e = store_snapshot_status(snap, &again);
+	assert_non_null(e);
+	error_free(e);
 	want_value(s, "/k/hb", 0, "beat");
 	want_value(s, "/k/399", 0, value);
 	store_close(s);
