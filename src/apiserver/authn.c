@@ -1,6 +1,7 @@
 /* Who a request is from. */
 #include <ctype.h>
 #include "apiserver/authn_internal.h"
+#include "apiserver/jwt.h"
 #include "schema/jv.h"
 
 #define TOKEN_CACHE_MS 10000 /* upstream's success TTL */
@@ -88,13 +89,14 @@ struct error *authn_init(struct apiserver *s)
 	s->authn = n;
 	if (s->o.token_auth_file)
 		TRY(static_tokens_load(s, s->o.token_auth_file));
+	TRY(sa_tokens_init(s));
 	TRY(authn_config_init(s));
 	n->n_allowed = split_list(&s->arena, s->o.requestheader_allowed_names, "", n->allowed_names, 32, false);
 	n->n_user = split_list(&s->arena, s->o.requestheader_username_headers, "x-remote-user", n->user_headers, 4, true);
 	n->n_group = split_list(&s->arena, s->o.requestheader_group_headers, "x-remote-group", n->group_headers, 4, true);
 	n->n_extra = split_list(&s->arena, s->o.requestheader_extra_prefixes, "x-remote-extra-", n->extra_prefixes, 4, true);
 	n->n_uid = split_list(&s->arena, s->o.requestheader_uid_headers, "x-remote-uid", n->uid_headers, 4, true);
-	return sa_tokens_init(s);
+	return NULL;
 }
 
 /* ---- tokens: one authenticator after another; what they hold against the token is collected ---- */
@@ -168,6 +170,17 @@ static bool sa_token_user(struct apiserver *s, struct arena *tmp, struct arena *
 	return false;
 }
 
+static bool jwt_token_user(struct apiserver *s, struct arena *a, struct str token, struct user *u, struct complaints *no)
+{
+	bool ok;
+	struct error *e = oidc_authenticate(s->authn->oidc, no->a, a, token, u, &ok);
+
+	if (e)
+		complain(no, str_from(error_message(e)));
+	error_free(e);
+	return ok;
+}
+
 /* tmp: scratch; a: where the user's strings live. False: *why says why not. May wait. */
 static bool token_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, const struct str *audiences, size_t n_aud,
 		       struct user *u, struct strings *auds, struct str *why)
@@ -180,6 +193,8 @@ static bool token_user(struct apiserver *s, struct arena *tmp, struct arena *a, 
 	if (sa_token_user(s, tmp, a, token, audiences, n_aud, u, auds, &no))
 		return true;
 	if (s->o.bootstrap_token_auth && bootstrap_token_user(s, tmp, a, token, u) && own_audiences(s, a, audiences, n_aud, auds))
+		return true;
+	if (jwt_token_user(s, a, token, u, &no) && own_audiences(s, a, audiences, n_aud, auds))
 		return true;
 	*why = complaints_text(&no);
 	return false;
@@ -201,8 +216,9 @@ static void token_unref(struct token_entry *t)
 	}
 }
 
-static void cache_clear(struct authn *n)
+void authn_cache_clear(struct apiserver *s)
 {
+	struct authn *n = s->authn;
 	size_t it = 0;
 	struct str key;
 	void *v;
@@ -255,7 +271,7 @@ static const struct user *cached_token(struct request *rq, struct str token)
 	}
 	t->until = now_ms() + TOKEN_CACHE_MS;
 	if (n->cache.n >= TOKEN_CACHE_MAX)
-		cache_clear(n);
+		authn_cache_clear(rq->s);
 	/* another request may have asked for the same token meanwhile */
 	old = map_set(&n->cache, token, t);
 	if (old)

@@ -44,7 +44,4 @@ struct error *sa_jwks(struct apiserver *s, struct arena *a, struct str *out);
 /* The audiences tokens of this server have by default. */
 void sa_default_audiences(struct apiserver *s, const struct str **v, size_t *n);
 
-void base64url_encode(struct buf *b, struct str bytes); /* unpadded */
-bool base64url_decode(struct arena *a, struct str text, struct str *out);
-
 #endif

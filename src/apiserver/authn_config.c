@@ -1,15 +1,19 @@
 /* AuthenticationConfiguration (KEP-3331): from --authentication-config, or made of the older flags. */
 #include "apiserver/authn_internal.h"
 #include "apiserver/config_file.h"
+#include "apiserver/jwt.h"
+#include "apiserver/oidc.h"
 
-static void anonymous_validate(struct field_errors *e, const struct apiserverconfig_v1_authentication_configuration *c)
+#define RELOAD_WAIT_MS 60000 /* for the issuers of a new file, as upstream */
+
+static void anonymous_validate(struct field_errors *e, const authn_configuration *c)
 {
 	if (c->anonymous && !c->anonymous->enabled && c->anonymous->conditions.n)
 		field_invalid_raw(e, FIELD_CHILD(FIELD_ROOT("anonymous"), "conditions"), STR("[]"),
 				  "enabled should be set to true when conditions are defined");
 }
 
-static struct error *anonymous_init(struct apiserver *s, const struct apiserverconfig_v1_authentication_configuration *c)
+static struct error *anonymous_init(struct apiserver *s, const authn_configuration *c)
 {
 	struct authn *n = s->authn;
 
@@ -31,21 +35,134 @@ static struct error *anonymous_init(struct apiserver *s, const struct apiserverc
 	return NULL;
 }
 
+/* ---- the older flags ---- */
+
+#define FLAG(x) str_from(s->o.x ? s->o.x : "")
+
+static struct error *from_oidc_flags(struct apiserver *s, authn_configuration *c)
+{
+	struct apiserverconfig_v1_jwt_authenticator *t;
+	struct apiserverconfig_v1_prefixed_claim_or_expression *user, *groups;
+	struct arena *a = &s->arena;
+	struct str *prefix = arena_new(a, struct str), rest;
+
+	if (!s->o.oidc_issuer_url || !s->o.oidc_client_id)
+		return error_new("oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set");
+	t = arena_push(a, &c->jwt);
+	t->issuer.url = FLAG(oidc_issuer_url);
+	*arena_push(a, &t->issuer.audiences) = FLAG(oidc_client_id);
+	if (s->o.oidc_ca_file)
+		TRY(error_wrap(config_file_read(a, s->o.oidc_ca_file, &t->issuer.certificate_authority), "--oidc-ca-file"));
+	user = &t->claim_mappings.username;
+	user->claim = s->o.oidc_username_claim ? FLAG(oidc_username_claim) : STR("sub");
+	*prefix = FLAG(oidc_username_prefix);
+	if (!prefix->n && !str_eqz(user->claim, "email"))
+		*prefix = arena_printf(a, "%s#", s->o.oidc_issuer_url);
+	else if (str_eqz(*prefix, "-"))
+		*prefix = STR("");
+	user->prefix = prefix;
+	groups = &t->claim_mappings.groups;
+	groups->claim = FLAG(oidc_groups_claim);
+	if (groups->claim.n) {
+		groups->prefix = arena_new(a, struct str);
+		*groups->prefix = FLAG(oidc_groups_prefix);
+	}
+	for (rest = FLAG(oidc_required_claims); rest.p && rest.n;) {
+		struct str v = str_cut(&rest, ','), k = str_cut(&v, '=');
+		struct apiserverconfig_v1_claim_validation_rule *r = arena_push(a, &t->claim_validation_rules);
+
+		if (!v.p)
+			return error_new("--oidc-required-claim \"%.*s\" is not of the form key=value", STR_ARG(k));
+		r->claim = str_trim(k);
+		r->required_value = v;
+	}
+	return NULL;
+}
+
+static struct error *signing_algs(struct apiserver *s, struct strings *out)
+{
+	/* a file accepts them all, the flags those that they name */
+	struct str rest = s->o.authentication_config ? STR("ES256,ES384,ES512,PS256,PS384,PS512,RS256,RS384,RS512") :
+			  s->o.oidc_signing_algs ? FLAG(oidc_signing_algs) : STR("RS256");
+
+	while (rest.p && rest.n) {
+		struct str alg = str_trim(str_cut(&rest, ','));
+
+		if (!jws_alg_known(alg))
+			return error_new("oidc: unsupported signing alg: \"%.*s\"", STR_ARG(alg));
+		*arena_push(&s->arena, out) = alg;
+	}
+	return NULL;
+}
+
+/* ---- the file ---- */
+
+static struct error *decode(struct arena *a, struct str text, authn_configuration *c)
+{
+	return config_decode(a, &apiserverconfig_v1_authentication_configuration_type, "AuthenticationConfiguration", text, c);
+}
+
+/* The file has changed: what it says replaces the old when its issuers are there. */
+static bool reload(void *ctx, struct str text)
+{
+	struct apiserver *s = ctx;
+	struct authn *n = s->authn;
+	arena_cleanup struct arena a = {0};
+	authn_configuration *c = arena_new(&a, authn_configuration);
+	struct field_errors fe = {.arena = &a};
+	struct oidc *fresh = NULL, *old = n->oidc;
+	struct error *e = decode(&a, text, c);
+
+	if (!e) {
+		anonymous_validate(&fe, c);
+		oidc_validate(&fe, c, sa_issuer(s));
+		if (!c->anonymous != !n->config->anonymous ||
+		    (c->anonymous && !object_equal(&apiserverconfig_v1_anonymous_auth_config_type, c->anonymous, n->config->anonymous)))
+			field_forbidden(&fe, FIELD_ROOT("anonymous"), "changed from initial configuration file");
+		e = config_errors(&fe);
+	}
+	if (e) {
+		log_and_free(e, "reloading authentication config %s; the one before stays", s->o.authentication_config);
+		return true; /* the same text is wrong for ever */
+	}
+	e = oidc_new(c, n->algs.v, n->algs.n, &fresh);
+	if (!e)
+		e = oidc_wait_ready(fresh, RELOAD_WAIT_MS);
+	if (e) {
+		log_and_free(e, "reloading authentication config %s; the one before stays", s->o.authentication_config);
+		oidc_unref(fresh);
+		return false;
+	}
+	n->oidc = fresh;
+	oidc_unref(old);
+	authn_cache_clear(s);
+	log_info("reloaded authentication config %s", s->o.authentication_config);
+	return true;
+}
+
 struct error *authn_config_init(struct apiserver *s)
 {
-	struct apiserverconfig_v1_authentication_configuration *c =
-		arena_new(&s->arena, struct apiserverconfig_v1_authentication_configuration);
+	struct authn *n = s->authn;
+	authn_configuration *c = arena_new(&s->arena, authn_configuration);
 	struct field_errors fe = {.arena = &s->arena};
-	struct str text;
+	struct str text = STR_NULL;
 
+	if (s->o.authentication_config && s->o.oidc_set)
+		return error_new("authentication-config file and oidc-* flags are mutually exclusive");
 	if (s->o.authentication_config) {
 		TRY(error_wrap(config_file_read(&s->arena, s->o.authentication_config, &text), "authentication config"));
-		TRY(error_wrap(config_decode(&s->arena, &apiserverconfig_v1_authentication_configuration_type, "AuthenticationConfiguration",
-					     text, c), "authentication config %s", s->o.authentication_config));
+		TRY(error_wrap(decode(&s->arena, text, c), "authentication config %s", s->o.authentication_config));
+	} else if (s->o.oidc_set) {
+		TRY(from_oidc_flags(s, c));
 	}
 	anonymous_validate(&fe, c);
+	oidc_validate(&fe, c, sa_issuer(s));
 	TRY(error_wrap(config_errors(&fe), "invalid authentication configuration"));
-	if (c->jwt.n)
-		return error_new("invalid authentication configuration: jwt: authenticators are not built");
-	return anonymous_init(s, c);
+	TRY(anonymous_init(s, c));
+	TRY(signing_algs(s, &n->algs));
+	n->config = c;
+	TRY(oidc_new(c, n->algs.v, n->algs.n, &n->oidc));
+	if (s->o.authentication_config)
+		config_file_follow(s->o.authentication_config, text, reload, s);
+	return NULL;
 }

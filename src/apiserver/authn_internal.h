@@ -6,6 +6,7 @@
 #define SKIFF_APISERVER_AUTHN_INTERNAL_H
 
 #include "apiserver/authn.h"
+#include "apiserver/oidc.h"
 
 struct static_token {
 	struct str token;
@@ -23,6 +24,9 @@ struct authn {
 	bool anonymous;                /* a request without credentials is system:anonymous */
 	const struct str *anonymous_paths; /* only under these paths, when there are any */
 	uint32_t n_anonymous_paths;
+	const authn_configuration *config; /* at the start */
+	struct strings algs;           /* of JWT authenticators */
+	struct oidc *oidc;
 };
 
 /* ---- authn_tokens.c ---- */
@@ -35,6 +39,10 @@ bool bootstrap_token_user(struct apiserver *s, struct arena *tmp, struct arena *
 /* ---- authn_config.c ---- */
 /* Reads --authentication-config, or makes the same of flags; sets who is anonymous. */
 struct error *authn_config_init(struct apiserver *s);
+
+/* Tokens are looked at again: what they are checked against has changed. */
+void authn_cache_clear(struct apiserver *s);
+struct str sa_issuer(struct apiserver *s);
 
 /* ---- users ---- */
 /* Copies of `groups`, plus `extra` (a literal, NULL-able) where it is not among them. */

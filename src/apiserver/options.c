@@ -18,7 +18,7 @@
 #include "apiserver/pipeline.h"
 #include "apiserver/server.h"
 
-enum flag_kind { F_STR, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_IGNORED };
+enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_IGNORED };
 
 struct flag {
 	const char *name;
@@ -63,7 +63,16 @@ static const struct flag flags[] = {
 	{"kubelet-certificate-authority", F_STR, O(kubelet_ca), "CA of kubelets' serving certificates; none: not verified"},
 	{"kubelet-preferred-address-types", F_STR, O(kubelet_address_types), "default Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"},
 	{"token-auth-file", F_STR, O(token_auth_file), "static tokens: token,user,uid,\"groups\" a line"},
-	{"authentication-config", F_STR, O(authentication_config), "AuthenticationConfiguration: who may be anonymous"},
+	{"authentication-config", F_STR, O(authentication_config), "AuthenticationConfiguration: JWT authenticators, who may be anonymous"},
+	{"oidc-issuer-url", F_STR, O(oidc_issuer_url), "URL of the OpenID issuer (https)"},
+	{"oidc-client-id", F_STR, O(oidc_client_id), "client ID: audience of its tokens"},
+	{"oidc-ca-file", F_STR, O(oidc_ca_file), "CA of the issuer (default: the system's)"},
+	{"oidc-username-claim", F_STR, O(oidc_username_claim), "default sub"},
+	{"oidc-username-prefix", F_STR, O(oidc_username_prefix), "default ISSUER-URL# unless the claim is email; - for none"},
+	{"oidc-groups-claim", F_STR, O(oidc_groups_claim), "claim with the user's groups"},
+	{"oidc-groups-prefix", F_STR, O(oidc_groups_prefix), "put before every group"},
+	{"oidc-signing-algs", F_STR, O(oidc_signing_algs), "default RS256"},
+	{"oidc-required-claim", F_JOIN, O(oidc_required_claims), "key=value that a token must have; may be repeated"},
 	{"enable-bootstrap-token-auth", F_BOOL, O(bootstrap_token_auth), "accept bootstrap tokens"},
 	{"anonymous-auth", F_BOOL, O(anonymous_auth), "default true"},
 	{"authorization-mode", F_STR, O(authorization_mode), "default Node,RBAC"},
@@ -110,9 +119,13 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 	char *at = (char *)o + f->offset;
 	int64_t n;
 
+	o->oidc_set |= !strncmp(f->name, "oidc-", 5);
 	switch (f->kind) {
 	case F_STR:
 		*(const char **)at = v;
+		return true;
+	case F_JOIN:
+		*(const char **)at = *(const char **)at ? xasprintf("%s,%s", *(const char **)at, v) : v;
 		return true;
 	case F_LIST:
 		while (*v && o->n_sa_key_files < 16) {

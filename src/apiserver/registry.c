@@ -464,11 +464,34 @@ static struct error *check_preconditions(struct request *rq, const struct meta_v
 	return NULL;
 }
 
-/* A renewal of a node's Lease: nothing but the time changed, so it need not wait for the disk. */
-static bool is_heartbeat(const struct storage *st, const void *obj, const void *old)
+/* A status of a node that says nothing new but that it is alive. */
+static bool is_node_heartbeat(struct arena *a, const void *obj, const void *old)
+{
+	struct core_v1_node n = *(const struct core_v1_node *)obj, o = *(const struct core_v1_node *)old;
+	bool beats = false;
+
+	if (n.status.conditions.n != o.status.conditions.n || !n.status.conditions.n)
+		return false;
+	struct core_v1_node_condition *c = arena_array(a, struct core_v1_node_condition, n.status.conditions.n);
+
+	for (uint32_t i = 0; i < n.status.conditions.n; i++) {
+		c[i] = n.status.conditions.v[i];
+		beats |= c[i].last_heartbeat_time.s != o.status.conditions.v[i].last_heartbeat_time.s;
+		c[i].last_heartbeat_time = o.status.conditions.v[i].last_heartbeat_time;
+	}
+	n.status.conditions.v = c;
+	n.metadata.resource_version = o.metadata.resource_version;
+	memcpy(&n.metadata.managed_fields, &o.metadata.managed_fields, sizeof n.metadata.managed_fields); /* their times */
+	return beats && object_equal(&core_v1_node_type, &n, &o);
+}
+
+/* Heartbeats of nodes: nothing but a time changed, so they need not wait for the disk. */
+static bool is_heartbeat(struct arena *a, const struct storage *st, const void *obj, const void *old)
 {
 	const struct coordination_v1_lease *n = obj, *o = old;
 
+	if (st->type == &core_v1_node_type)
+		return is_node_heartbeat(a, obj, old);
 	return st->type == &coordination_v1_lease_type && str_eqz(n->metadata.namespace, "kube-node-lease") && n->spec.holder_identity &&
 	       o->spec.holder_identity && str_eq(*n->spec.holder_identity, *o->spec.holder_identity);
 }
@@ -602,7 +625,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 				e = event_lease(rq->s, st->ttl_ms, &lease);
 			if (!e)
 				e = cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&json), lease,
-					      rq->nosync || is_heartbeat(st, obj, old) ? CACHE_NOSYNC : 0, &ok, &written);
+					      rq->nosync || is_heartbeat(rq->a, st, obj, old) ? CACHE_NOSYNC : 0, &ok, &written);
 		}
 		if (!u->sub && sg && sg->end_write)
 			sg->end_write(rq, deleting && ok ? NULL : obj, old, state, ok && !e);

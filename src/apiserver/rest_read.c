@@ -1,5 +1,5 @@
 /* get, list and watch: bytes of the watch cache, written out; other formats made from them. */
-#include "apiserver/authn.h"
+#include "apiserver/jwt.h"
 #include "apiserver/custom.h"
 #include "apiserver/server.h"
 #include "schema/table.h"

@@ -2,14 +2,14 @@
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
-#include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/sha.h>
 #include <openssl/x509.h>
-#include "apiserver/authn.h"
+#include "apiserver/authn_internal.h"
 #include "apiserver/authz.h"
+#include "apiserver/jwt.h"
 #include "schema/jv.h"
 
 #define KEYS_MAX 32
@@ -32,74 +32,6 @@ struct sa_tokens {
 	size_t n_audiences;
 };
 
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-void base64url_encode(struct buf *b, struct str s)
-{
-	size_t i;
-
-	for (i = 0; i + 3 <= s.n; i += 3) {
-		uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16 | (uint32_t)(unsigned char)s.p[i + 1] << 8 | (unsigned char)s.p[i + 2];
-
-		buf_putc(b, alphabet[v >> 18]);
-		buf_putc(b, alphabet[v >> 12 & 63]);
-		buf_putc(b, alphabet[v >> 6 & 63]);
-		buf_putc(b, alphabet[v & 63]);
-	}
-	if (s.n - i == 1) {
-		uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16;
-
-		buf_putc(b, alphabet[v >> 18]);
-		buf_putc(b, alphabet[v >> 12 & 63]);
-	} else if (s.n - i == 2) {
-		uint32_t v = (uint32_t)(unsigned char)s.p[i] << 16 | (uint32_t)(unsigned char)s.p[i + 1] << 8;
-
-		buf_putc(b, alphabet[v >> 18]);
-		buf_putc(b, alphabet[v >> 12 & 63]);
-		buf_putc(b, alphabet[v >> 6 & 63]);
-	}
-}
-
-bool base64url_decode(struct arena *a, struct str text, struct str *out)
-{
-	char *p;
-	size_t n = 0;
-	uint32_t acc = 0;
-	int bits = 0;
-
-	while (text.n && text.p[text.n - 1] == '=')
-		text.n--;
-	if (text.n % 4 == 1)
-		return false;
-	p = arena_bytes(a, text.n + 1);
-	for (size_t i = 0; i < text.n; i++) {
-		char c = text.p[i];
-		int v;
-
-		if (c >= 'A' && c <= 'Z')
-			v = c - 'A';
-		else if (c >= 'a' && c <= 'z')
-			v = c - 'a' + 26;
-		else if (c >= '0' && c <= '9')
-			v = c - '0' + 52;
-		else if (c == '-')
-			v = 62;
-		else if (c == '_')
-			v = 63;
-		else
-			return false;
-		acc = acc << 6 | (uint32_t)v;
-		bits += 6;
-		if (bits >= 8) {
-			bits -= 8;
-			p[n++] = (char)(acc >> bits & 0xff);
-		}
-	}
-	p[n] = 0;
-	*out = str_of(p, n);
-	return true;
-}
-
 static const char *key_alg(EVP_PKEY *k)
 {
 	if (EVP_PKEY_is_a(k, "RSA"))
@@ -112,12 +44,8 @@ static const char *key_alg(EVP_PKEY *k)
 	return NULL;
 }
 
-static const EVP_MD *alg_md(const char *alg)
-{
-	return !strcmp(alg, "ES384") ? EVP_sha384() : !strcmp(alg, "ES512") ? EVP_sha512() : EVP_sha256();
-}
-
-static size_t alg_coord(const char *alg)
+/* Bytes of a coordinate of the key's curve. */
+static size_t ec_coord(const char *alg)
 {
 	return !strcmp(alg, "ES256") ? 32 : !strcmp(alg, "ES384") ? 48 : 66;
 }
@@ -235,70 +163,15 @@ struct error *sa_tokens_init(struct apiserver *s)
 	return NULL;
 }
 
+struct str sa_issuer(struct apiserver *s)
+{
+	return s->tokens->issuer;
+}
+
 void sa_default_audiences(struct apiserver *s, const struct str **v, size_t *n)
 {
 	*v = s->tokens->audiences;
 	*n = s->tokens->n_audiences;
-}
-
-/* ECDSA: JWS wants r || s, OpenSSL has DER. */
-static bool ecdsa_to_raw(struct str der, size_t coord, struct buf *out)
-{
-	const unsigned char *p = (const unsigned char *)der.p;
-	ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &p, (long)der.n);
-	unsigned char raw[132];
-	bool ok;
-
-	if (!sig)
-		return false;
-	ok = BN_bn2binpad(ECDSA_SIG_get0_r(sig), raw, (int)coord) > 0 && BN_bn2binpad(ECDSA_SIG_get0_s(sig), raw + coord, (int)coord) > 0;
-	ECDSA_SIG_free(sig);
-	if (ok)
-		buf_append(out, raw, 2 * coord);
-	return ok;
-}
-
-static bool ecdsa_from_raw(struct str raw, size_t coord, struct buf *out)
-{
-	ECDSA_SIG *sig;
-	unsigned char *der = NULL;
-	int n;
-
-	if (raw.n != 2 * coord)
-		return false;
-	sig = ECDSA_SIG_new();
-	if (!sig || !ECDSA_SIG_set0(sig, BN_bin2bn((const unsigned char *)raw.p, (int)coord, NULL),
-				    BN_bin2bn((const unsigned char *)raw.p + coord, (int)coord, NULL))) {
-		ECDSA_SIG_free(sig);
-		return false;
-	}
-	n = i2d_ECDSA_SIG(sig, &der);
-	ECDSA_SIG_free(sig);
-	if (n <= 0)
-		return false;
-	buf_append(out, der, (size_t)n);
-	OPENSSL_free(der);
-	return true;
-}
-
-static bool verify(const struct key *k, struct str signed_part, struct str sig)
-{
-	EVP_MD_CTX *c = EVP_MD_CTX_new();
-	struct buf der buf_cleanup = {0};
-	bool ok;
-
-	if (k->alg[0] == 'E') {
-		if (!ecdsa_from_raw(sig, alg_coord(k->alg), &der)) {
-			EVP_MD_CTX_free(c);
-			return false;
-		}
-		sig = buf_view(&der);
-	}
-	ok = EVP_DigestVerifyInit(c, NULL, alg_md(k->alg), NULL, k->pkey) == 1 &&
-	     EVP_DigestVerify(c, (const unsigned char *)sig.p, sig.n, (const unsigned char *)signed_part.p, signed_part.n) == 1;
-	EVP_MD_CTX_free(c);
-	ERR_clear_error();
-	return ok;
 }
 
 static struct str claim(const struct jv *o, const char *key)
@@ -317,57 +190,35 @@ struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str t
 			      bool *ours, struct sa_claims *out)
 {
 	struct sa_tokens *t = s->tokens;
-	struct str rest = token, head, body, sig, json, signed_part;
-	struct jv h, c;
-	struct str kid, alg, iss;
+	struct jws j;
+	struct str iss;
 	bool valid = false;
 	int64_t now = wall_ns() / 1000000000;
 	struct error *e;
-	const struct jv *aud, *k8s;
+	const struct jv *aud, *k8s, *c = &j.payload;
 
 	*ours = false;
 	memset(out, 0, sizeof *out);
-	head = str_cut(&rest, '.');
-	if (!rest.p)
-		return NULL;
-	body = str_cut(&rest, '.');
-	if (!rest.p || str_index(rest, '.') >= 0)
-		return NULL;
-	signed_part = str_of(token.p, head.n + 1 + body.n);
-	if (!base64url_decode(a, head, &json))
-		return NULL;
-	e = jv_parse(a, json, NULL, &h);
+	e = jws_parse(a, token, &j);
 	if (e) {
+		/* some other kind of token */
 		error_free(e);
 		return NULL;
 	}
-	if (!base64url_decode(a, body, &json))
-		return NULL;
-	e = jv_parse(a, json, NULL, &c);
-	if (e) {
-		error_free(e);
-		return NULL;
-	}
-	iss = claim(&c, "iss");
+	iss = claim(c, "iss");
 	if (!str_eq(iss, t->issuer) && !str_eqz(iss, LEGACY_ISSUER))
 		return NULL;
 	*ours = true;
-	if (!base64url_decode(a, rest, &sig))
-		return error_status(401, "Unauthorized", "invalid bearer token: malformed signature");
-	kid = claim(&h, "kid");
-	alg = claim(&h, "alg");
-	for (size_t i = 0; i < t->n && !valid; i++) {
-		if (!str_eqz(alg, t->keys[i].alg) || (kid.n && !str_eqz(kid, t->keys[i].id)))
-			continue;
-		valid = verify(&t->keys[i], signed_part, sig);
-	}
+	for (size_t i = 0; i < t->n && !valid; i++)
+		if (str_eqz(j.alg, t->keys[i].alg) && (!j.kid.n || str_eqz(j.kid, t->keys[i].id)))
+			valid = jws_verify(&j, t->keys[i].pkey);
 	if (!valid)
 		return error_status(401, "Unauthorized", "invalid bearer token: failed to verify signature");
 	out->issuer = iss;
-	out->exp = claim_int(&c, "exp");
-	out->nbf = claim_int(&c, "nbf");
-	out->iat = claim_int(&c, "iat");
-	out->jti = claim(&c, "jti");
+	out->exp = claim_int(c, "exp");
+	out->nbf = claim_int(c, "nbf");
+	out->iat = claim_int(c, "iat");
+	out->jti = claim(c, "jti");
 	/* one minute of leeway, as go-jose's default in upstream */
 	if (out->exp && now > out->exp + 60)
 		return error_status(401, "Unauthorized", "service account token has expired");
@@ -375,13 +226,13 @@ struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str t
 		return error_status(401, "Unauthorized", "service account token is not valid yet");
 	if (str_eqz(iss, LEGACY_ISSUER)) {
 		out->legacy = true;
-		out->ns = claim(&c, "kubernetes.io/serviceaccount/namespace");
-		out->name = claim(&c, "kubernetes.io/serviceaccount/service-account.name");
-		out->uid = claim(&c, "kubernetes.io/serviceaccount/service-account.uid");
-		out->secret_name = claim(&c, "kubernetes.io/serviceaccount/secret.name");
+		out->ns = claim(c, "kubernetes.io/serviceaccount/namespace");
+		out->name = claim(c, "kubernetes.io/serviceaccount/service-account.name");
+		out->uid = claim(c, "kubernetes.io/serviceaccount/service-account.uid");
+		out->secret_name = claim(c, "kubernetes.io/serviceaccount/secret.name");
 		return NULL;
 	}
-	aud = jv_get(&c, STR("aud"));
+	aud = jv_get(c, STR("aud"));
 	if (jv_is(aud, JV_STRING))
 		*arena_push(a, &out->audiences) = jv_str(aud);
 	else if (jv_is(aud, JV_ARRAY))
@@ -391,11 +242,11 @@ struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str t
 		sa_default_audiences(s, &audiences, &n_audiences);
 	valid = false;
 	for (uint32_t i = 0; i < out->audiences.n; i++)
-		for (size_t j = 0; j < n_audiences; j++)
-			valid |= str_eq(out->audiences.v[i], audiences[j]);
+		for (size_t k = 0; k < n_audiences; k++)
+			valid |= str_eq(out->audiences.v[i], audiences[k]);
 	if (!valid)
 		return error_status(401, "Unauthorized", "token audiences do not include any of the server's");
-	k8s = jv_get(&c, STR("kubernetes.io"));
+	k8s = jv_get(c, STR("kubernetes.io"));
 	out->ns = claim(k8s, "namespace");
 	out->name = jv_str(jv_at(k8s, "serviceaccount", "name", NULL));
 	out->uid = jv_str(jv_at(k8s, "serviceaccount", "uid", NULL));
@@ -424,11 +275,6 @@ struct error *sa_token_issue(struct apiserver *s, struct arena *a, const struct 
 {
 	struct sa_tokens *t = s->tokens;
 	struct buf claims buf_cleanup = {0}, out buf_cleanup = {0}, raw buf_cleanup = {0};
-	EVP_MD_CTX *ctx;
-	unsigned char sig[1024];
-	size_t n = sizeof sig;
-	bool ok;
-	struct str signature;
 
 	if (!t->signing)
 		return error_status(404, "NotFound", "this API server has no service account signing key");
@@ -459,23 +305,11 @@ struct error *sa_token_issue(struct apiserver *s, struct arena *a, const struct 
 		   STR_ARG(c->name));
 	buf_putc(&out, '.');
 	base64url_encode(&out, buf_view(&claims));
-	ctx = EVP_MD_CTX_new();
-	ok = EVP_DigestSignInit(ctx, NULL, alg_md(t->signing_alg), NULL, t->signing) == 1 &&
-	     EVP_DigestSign(ctx, sig, &n, (const unsigned char *)out.p, out.n) == 1;
-	EVP_MD_CTX_free(ctx);
-	if (!ok) {
-		ERR_clear_error();
-		return err_internal("signing a service account token failed");
-	}
-	signature = str_of((char *)sig, n);
 	raw.n = 0;
-	if (t->signing_alg[0] == 'E') {
-		if (!ecdsa_to_raw(signature, alg_coord(t->signing_alg), &raw))
-			return err_internal("signing a service account token failed");
-		signature = buf_view(&raw);
-	}
+	if (!jws_sign(t->signing, t->signing_alg, buf_view(&out), &raw))
+		return err_internal("signing a service account token failed");
 	buf_putc(&out, '.');
-	base64url_encode(&out, signature);
+	base64url_encode(&out, buf_view(&raw));
 	*token = arena_str(a, buf_view(&out));
 	return NULL;
 }
@@ -544,7 +378,7 @@ struct error *sa_jwks(struct apiserver *s, struct arena *a, struct str *out)
 			jwk_number(&b, "n", x, 0);
 			jwk_number(&b, "e", y, 0);
 		} else {
-			size_t w = alg_coord(k->alg);
+			size_t w = ec_coord(k->alg);
 
 			EVP_PKEY_get_bn_param(k->pkey, OSSL_PKEY_PARAM_EC_PUB_X, &x);
 			EVP_PKEY_get_bn_param(k->pkey, OSSL_PKEY_PARAM_EC_PUB_Y, &y);

@@ -109,6 +109,9 @@ struct options { /* flags, see options.c */
 	const char *kubelet_address_types;
 	const char *token_auth_file;
 	const char *authentication_config;
+	const char *oidc_issuer_url, *oidc_client_id, *oidc_ca_file, *oidc_username_claim, *oidc_username_prefix, *oidc_groups_claim,
+		*oidc_groups_prefix, *oidc_signing_algs, *oidc_required_claims;
+	bool oidc_set;                   /* any of them */
 	bool bootstrap_token_auth, anonymous_auth, anonymous_auth_set;
 	const char *authorization_mode;
 	const char *enable_admission, *disable_admission;

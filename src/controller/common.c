@@ -190,7 +190,7 @@ struct claim_walk {
 static bool claim_one(void *ctx, const struct cached_object *o)
 {
 	struct claim_walk *w = ctx;
-	bool match = selector_matches(w->c->selector, &o->labels);
+	bool match = selector_matches(w->c->selector, &o->labels) && (!w->c->member || w->c->member(w->c->member_ctx, o));
 
 	if (str_empty(o->controller_uid)) {
 		if (!match || o->deleting || w->c->owner.meta->deletion_timestamp)
@@ -355,6 +355,91 @@ void expectations_forget(struct expectations *x, struct str key)
 		return;
 	map_free(&e->deletions);
 	free(e);
+}
+
+/* ---- what happens to pods ---- */
+
+static void enqueue(struct workqueue *q, const struct cached_object *o)
+{
+	arena_cleanup struct arena a = {0};
+
+	workqueue_add(q, object_key(&a, o->ns, o->name));
+}
+
+const struct cached_object *pod_watch_owner(const struct pod_watch *w, const struct cached_object *o)
+{
+	if (str_empty(o->controller_uid) || !str_eq(o->controller_kind, w->r->kind))
+		return NULL;
+	const struct cached_object *s = informer_peek(w->owners, o->ns, o->controller_name);
+
+	return s && str_eq(s->uid, o->controller_uid) ? s : NULL;
+}
+
+struct orphan {
+	struct pod_watch *w;
+	const struct cached_object *pod;
+};
+
+static bool enqueue_if_matches(void *ctx, const struct cached_object *o)
+{
+	struct orphan *k = ctx;
+	arena_cleanup struct arena a = {0};
+	const struct selector *s = NULL;
+	void *obj = cached_decode(k->w->owners, &a, o);
+	struct error *e = obj ? k->w->selector(&a, obj, &s) : NULL;
+
+	if (obj && !e && s && selector_matches(s, &k->pod->labels))
+		enqueue(k->w->q, o);
+	error_free(e); /* the owner's own reconcile tells */
+	return true;
+}
+
+static void on_watched_pod(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
+{
+	struct pod_watch *w = ctx;
+	arena_cleanup struct arena a = {0};
+	const struct cached_object *o = new_ ? new_ : old, *s = pod_watch_owner(w, o);
+	bool moved = old && new_ && !str_eq(old->controller_uid, new_->controller_uid);
+
+	if (str_eq(o->controller_kind, w->r->kind)) {
+		struct str key = object_key(&a, o->ns, o->controller_name);
+
+		/* The owner may not be here yet, or no more: what was expected of it was asked for under its name. */
+		if (ev == INFORMER_ADDED)
+			creation_observed(w->x, key);
+		if (ev == INFORMER_DELETED || o->deleting)
+			deletion_observed(w->x, key, o->uid);
+	}
+	if (moved) {
+		const struct cached_object *before = pod_watch_owner(w, old);
+
+		if (before)
+			enqueue(w->q, before);
+	}
+	if (s)
+		enqueue(w->q, s);
+	if (!str_empty(o->controller_uid) || ev == INFORMER_DELETED || o->deleting || !o->labels.n)
+		return;
+	if (!old || moved || !map_equal(&old->labels, &new_->labels))
+		informer_each(w->owners, o->ns, NULL, enqueue_if_matches, &(struct orphan){w, o});
+}
+
+void pod_watch_on_owner(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
+{
+	struct pod_watch *w = ctx;
+	const struct cached_object *o = new_ ? new_ : old;
+	arena_cleanup struct arena a = {0};
+
+	/* Another of that name owes nothing of what was expected of the old one. */
+	if (ev == INFORMER_DELETED || (old && new_ && !str_eq(old->uid, new_->uid)))
+		expectations_forget(w->x, object_key(&a, o->ns, o->name));
+	enqueue(w->q, o);
+}
+
+void pod_watch_start(struct pod_watch *w)
+{
+	informer_on_event(w->owners, pod_watch_on_owner, w);
+	informer_on_event(w->pods, on_watched_pod, w);
 }
 
 /* ---- pods ---- */

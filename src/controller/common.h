@@ -138,6 +138,8 @@ struct claim {
 	const struct selector *selector;
 	const char *finalizer;  /* added when adopting, or NULL */
 	bool active_pods;       /* pods that have ended are not adopted */
+	bool (*member)(void *ctx, const struct cached_object *o); /* or NULL: what the selector must match besides */
+	void *member_ctx;
 };
 struct error *claim_objects(const struct claim *c, struct arena *a, void ***objs, size_t *n);
 
@@ -152,6 +154,24 @@ void deletion_observed(struct expectations *x, struct str key, struct str uid);
 /* True when nothing is outstanding, or it has been for 5 minutes. */
 bool expectations_met(const struct expectations *x, struct str key);
 void expectations_forget(struct expectations *x, struct str key);
+
+/*
+ * What happens to pods, for the queue of one kind of owners: expectations are met, the owner before and the owner now are
+ * queued, and of a new orphan every owner that would adopt it. Fill it, then pod_watch_start; it must live on.
+ */
+struct pod_watch {
+	const struct api_resource *r;    /* of the owners */
+	struct informer *owners, *pods;
+	struct workqueue *q;
+	struct expectations *x;
+	/* The owner's selector (NULL out: it selects nothing). */
+	struct error *(*selector)(struct arena *a, void *owner, const struct selector **out);
+};
+void pod_watch_start(struct pod_watch *w);
+/* The owner of kind w->r that controls o, or NULL. */
+const struct cached_object *pod_watch_owner(const struct pod_watch *w, const struct cached_object *o);
+/* A handler for the owners themselves: queues them; ctx is the pod_watch. */
+void pod_watch_on_owner(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_);
 
 /* ---- pods ---- */
 const struct core_v1_pod_condition *pod_condition(const struct core_v1_pod *p, const char *type);

@@ -15,6 +15,7 @@ struct ds_controller {
 	struct workqueue *q;
 	struct event_recorder *rec;
 	struct expectations x;
+	struct pod_watch watch;
 };
 
 struct place { /* a node and our pods there */
@@ -430,13 +431,9 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct
 	struct history h = {.m = c->m, .revisions = c->revisions, .owner = owner, .selector = sel, .hash_label = HASH};
 	struct apps_v1_controller_revision *current, **revs;
 	int32_t collisions = i32_or(s.ds->status.collision_count, 0);
-	struct error *e = history_sync(&h, a, &s.ds->spec.template, &collisions, &current, &revs, &n_revs);
+	struct error *e = NULL;
 
-	if (e && collisions > i32_or(s.ds->status.collision_count, 0)) {
-		s.ds->status.collision_count = new_i32(a, collisions);
-		error_free(client_update(c->m->client, a, &apps_v1_daemonsets_resource, ns, "status", s.ds, NULL));
-	}
-	TRY(e);
+	TRY(history_sync(&h, a, &s.ds->spec.template, &collisions, &current, &revs, &n_revs));
 	s.hash = str_map_get(API_MAP(&current->metadata.labels), STR(HASH));
 	TRY(claim_objects(&(struct claim){.m = c->m, .i = c->pods, .r = &core_v1_pods_resource, .owner = owner, .selector = sel}, a, &pods, &n));
 	s.n = informer_list(c->nodes, a, STR_NULL, NULL, &nodes);
@@ -459,7 +456,7 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct
 		if (namespace_terminating(e))
 			error_clear(&e);
 	}
-	struct error *e2 = write_status(&s, 0);
+	struct error *e2 = write_status(&s, collisions);
 
 	if (e) {
 		error_free(e2);
@@ -474,35 +471,6 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct
 }
 
 /* ---- what happens ---- */
-
-static void on_set(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
-{
-	struct ds_controller *c = ctx;
-	const struct cached_object *o = new_ ? new_ : old;
-	arena_cleanup struct arena a = {0};
-	struct str key = object_key(&a, o->ns, o->name);
-
-	if (ev == INFORMER_DELETED)
-		expectations_forget(&c->x, key);
-	workqueue_add(c->q, key);
-}
-
-static void on_pod(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
-{
-	struct ds_controller *c = ctx;
-	const struct cached_object *o = new_ ? new_ : old;
-	arena_cleanup struct arena a = {0};
-
-	if (!str_eqz(o->controller_kind, "DaemonSet"))
-		return;
-	struct str key = object_key(&a, o->ns, o->controller_name);
-
-	if (ev == INFORMER_ADDED)
-		creation_observed(&c->x, key);
-	if (ev == INFORMER_DELETED || o->deleting)
-		deletion_observed(&c->x, key, o->uid);
-	workqueue_add(c->q, key);
-}
 
 static bool enqueue_set(void *ctx, const struct cached_object *o)
 {
@@ -527,6 +495,11 @@ static void on_node(void *ctx, enum informer_event ev, const struct cached_objec
 	informer_each(c->sets, STR_NULL, NULL, enqueue_set, c);
 }
 
+static struct error *selector_of(struct arena *a, void *obj, const struct selector **out)
+{
+	return label_selector_from(a, ((struct apps_v1_daemon_set *)obj)->spec.selector, out);
+}
+
 void daemonset_start(struct manager *m)
 {
 	struct ds_controller *c = xcalloc(1, sizeof(*c));
@@ -538,8 +511,9 @@ void daemonset_start(struct manager *m)
 	c->pods = manager_informer(m, &core_v1_pods_resource);
 	c->nodes = manager_informer(m, &core_v1_nodes_resource);
 	c->revisions = manager_informer(m, &apps_v1_controllerrevisions_resource);
-	informer_on_event(c->sets, on_set, c);
-	informer_on_event(c->pods, on_pod, c);
+	c->watch = (struct pod_watch){.r = &apps_v1_daemonsets_resource, .owners = c->sets, .pods = c->pods, .q = c->q, .x = &c->x,
+				      .selector = selector_of};
+	pod_watch_start(&c->watch);
 	informer_on_event(c->nodes, on_node, c);
 	controller_run(m, c->q, "daemonset", 2, reconcile, c, c->sets, c->pods, c->nodes, c->revisions, NULL);
 }

@@ -1,5 +1,8 @@
 #include "controller/history.h"
 
+#include "schema/defaults.h"
+#include "schema/jv.h"
+
 #include <stdlib.h>
 
 typedef struct apps_v1_controller_revision rev_t;
@@ -13,16 +16,31 @@ static int cmp_revision(const void *pa, const void *pb)
 	return str_cmp(x->metadata.name, y->metadata.name);
 }
 
-/* {"spec":{"template":{...,"$patch":"replace"}}}: what kubectl rollout undo applies. */
+#define MAX_COLLISIONS 10
+
+/* {"spec":{"template":{"$patch":"replace",...}}}: what kubectl rollout undo applies; members in order, as upstream stores them. */
 static struct str data_of(struct arena *a, const struct core_v1_pod_template_spec *t)
 {
 	struct buf buf_cleanup b = {0};
+	struct jv template, spec = jv_object(), doc = jv_object();
 
-	json_encode(&b, &core_v1_pod_template_spec_type, t);
-	if (b.n < 2 || b.p[b.n - 1] != '}')
-		return STR_NULL;
-	b.n--;
-	return arena_printf(a, "{\"spec\":{\"template\":%.*s,\"$patch\":\"replace\"}}}", STR_ARG(buf_view(&b)));
+	jv_from_object(a, &core_v1_pod_template_spec_type, t, &template);
+	jv_set(a, &template, STR("$patch"), jv_string(STR("replace")));
+	jv_set(a, &spec, STR("template"), template);
+	jv_set(a, &doc, STR("spec"), spec);
+	jv_encode_sorted(&b, &doc);
+	return arena_str(a, buf_view(&b));
+}
+
+/* FNV-1 (not 1a) of the data and the count of collisions, in upstream's safe alphabet. */
+static struct str data_hash(struct arena *a, struct str data, int32_t collisions)
+{
+	uint32_t h = 2166136261u;
+	struct str n = arena_printf(a, "%d", collisions);
+
+	for (size_t i = 0; i < data.n + n.n; i++)
+		h = h * 16777619u ^ (unsigned char)(i < data.n ? data.p[i] : n.p[i - data.n]);
+	return safe_encode(a, arena_printf(a, "%u", h));
 }
 
 struct error *history_template(struct arena *a, const rev_t *r, struct core_v1_pod_template_spec **out)
@@ -35,7 +53,9 @@ struct error *history_template(struct arena *a, const rev_t *r, struct core_v1_p
 
 	if (!t)
 		return error_new("ControllerRevision %.*s holds no template", STR_ARG(r->metadata.name));
-	return jv_to_object(a, &core_v1_pod_template_spec_type, t, NULL, *out);
+	TRY(jv_to_object(a, &core_v1_pod_template_spec_type, t, NULL, *out));
+	object_default(a, &core_v1_pod_template_spec_type, *out); /* an older server may have known fewer */
+	return NULL;
 }
 
 struct error *history_sync(const struct history *h, struct arena *a, const struct core_v1_pod_template_spec *t, int32_t *collisions,
@@ -73,34 +93,37 @@ struct error *history_sync(const struct history *h, struct arena *a, const struc
 		qsort(v, *n, sizeof(*v), cmp_revision);
 		return NULL;
 	}
-	rev_t *r = arena_new(a, rev_t);
-	struct str hash = object_hash(a, &core_v1_pod_template_spec_type, t, collisions);
+	for (int try = 0; try < MAX_COLLISIONS; try++) {
+		rev_t *r = arena_new(a, rev_t);
+		struct str hash = data_hash(a, data, *collisions);
 
-	r->metadata.name = arena_printf(a, "%.*s-%.*s", STR_ARG(str_sub(om->name, 0, 223)), STR_ARG(hash));
-	r->metadata.namespace = om->namespace;
-	for (uint32_t i = 0; i < t->metadata.labels.n; i++)
-		str_map_set(a, API_MAP(&r->metadata.labels), t->metadata.labels.v[i].key, t->metadata.labels.v[i].value);
-	str_map_set(a, API_MAP(&r->metadata.labels), str_from(h->hash_label), hash);
-	owner_add_controller_ref(a, &r->metadata, &h->owner);
-	r->data = data;
-	r->revision = max + 1;
-	struct error *e = client_create(h->m->client, a, res, om->namespace, r, &out);
+		r->metadata.name = arena_printf(a, "%.*s-%.*s", STR_ARG(str_sub(om->name, 0, 223)), STR_ARG(hash));
+		r->metadata.namespace = om->namespace;
+		for (uint32_t i = 0; i < t->metadata.labels.n; i++)
+			str_map_set(a, API_MAP(&r->metadata.labels), t->metadata.labels.v[i].key, t->metadata.labels.v[i].value);
+		str_map_set(a, API_MAP(&r->metadata.labels), str_from(h->hash_label), hash);
+		*API_MAP(&r->metadata.annotations) = *API_MAP(&om->annotations);
+		owner_add_controller_ref(a, &r->metadata, &h->owner);
+		r->data = data;
+		r->revision = max + 1;
+		struct error *e = client_create(h->m->client, a, res, om->namespace, r, &out);
 
-	if (error_is(e, 409, "AlreadyExists")) {
-		error_clear(&e);
-		TRY(client_get(h->m->client, a, res, om->namespace, r->metadata.name, &out));
-		rev_t *there = out;
-		struct core_v1_pod_template_spec *old;
+		if (error_is(e, 409, "AlreadyExists")) {
+			struct core_v1_pod_template_spec *old;
 
-		TRY(history_template(a, there, &old));
-		if (!controlled_by(&there->metadata, om->uid) || !SAME(core_v1_pod_template_spec, old, t)) {
-			++*collisions;
-			return error_status(409, "AlreadyExists", "hash collision of ControllerRevision %.*s", STR_ARG(r->metadata.name));
+			error_clear(&e);
+			TRY(client_get(h->m->client, a, res, om->namespace, r->metadata.name, &out));
+			TRY(history_template(a, out, &old));
+			if (!controlled_by(&((rev_t *)out)->metadata, om->uid) || !SAME(core_v1_pod_template_spec, old, t)) {
+				++*collisions;
+				continue;
+			}
 		}
+		TRY(e);
+		*current = v[(*n)++] = out;
+		return NULL;
 	}
-	TRY(e);
-	*current = v[(*n)++] = out;
-	return NULL;
+	return error_new("no name is free for a ControllerRevision of %.*s/%.*s", STR_ARG(om->namespace), STR_ARG(om->name));
 }
 
 struct error *history_truncate(const struct history *h, struct arena *a, rev_t **all, size_t n, int32_t limit, const struct str *live, size_t n_live)

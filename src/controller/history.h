@@ -9,12 +9,12 @@ struct history {
 	struct informer *revisions;
 	struct owner owner;
 	const struct selector *selector;
-	const char *hash_label;  /* "controller-revision-hash" */
+	const char *hash_label;  /* of the revision: "controller-revision-hash", of StatefulSets "controller.kubernetes.io/hash" */
 };
 
 /*
  * The revision of the template: found (and made the newest), or created. *all gets every revision of the owner, oldest first,
- * with *current among them. A hash collision raises *collisions and is an error to be retried.
+ * with *current among them. Hash collisions raise *collisions and are tried again here, at most 10 times.
  */
 struct error *history_sync(const struct history *h, struct arena *a, const struct core_v1_pod_template_spec *t, int32_t *collisions,
 			   struct apps_v1_controller_revision **current, struct apps_v1_controller_revision ***all, size_t *n);

@@ -22,6 +22,7 @@ struct job_controller {
 	struct workqueue *q;
 	struct event_recorder *rec;
 	struct expectations x;
+	struct pod_watch watch;
 	struct map written; /* key -> resourceVersion (+1) of the status we wrote last, until the informer has it */
 };
 
@@ -719,35 +720,23 @@ static bool queue_left(void *ctx, const struct cached_object *o)
 static void on_job(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
 {
 	struct job_controller *c = ctx;
-	const struct cached_object *o = new_ ? new_ : old;
-	arena_cleanup struct arena a = {0};
-	struct str key = object_key(&a, o->ns, o->name);
 
-	if (ev == INFORMER_DELETED) {
-		expectations_forget(&c->x, key);
-		informer_each_owned(c->pods, o->uid, queue_left, c); /* its pods must not keep our finalizer */
-	}
-	workqueue_add(c->q, key);
+	if (ev == INFORMER_DELETED)
+		informer_each_owned(c->pods, old->uid, queue_left, c); /* its pods must not keep our finalizer */
 }
 
+/* A pod of a job that is gone: nobody counts it any more. */
 static void on_pod(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
 {
 	struct job_controller *c = ctx;
-	const struct cached_object *o = new_ ? new_ : old;
-	arena_cleanup struct arena a = {0};
 
-	if (!str_eqz(o->controller_kind, "Job"))
-		return;
-	struct str key = object_key(&a, o->ns, o->controller_name);
+	if (new_ && str_eqz(new_->controller_kind, "Job") && informer_synced(c->jobs) && !pod_watch_owner(&c->watch, new_))
+		queue_left(c, new_);
+}
 
-	if (ev == INFORMER_ADDED)
-		creation_observed(&c->x, key);
-	if (ev == INFORMER_DELETED || o->deleting)
-		deletion_observed(&c->x, key, o->uid);
-	workqueue_add(c->q, key);
-	/* A pod of a job that is gone: nobody counts it any more. */
-	if (new_ && !informer_peek(c->jobs, o->ns, o->controller_name) && informer_synced(c->jobs))
-		workqueue_add(c->q, arena_printf(&a, "%.*s//%.*s", STR_ARG(o->ns), STR_ARG(o->name)));
+static struct error *selector_of(struct arena *a, void *obj, const struct selector **out)
+{
+	return label_selector_from(a, ((struct batch_v1_job *)obj)->spec.selector, out);
 }
 
 static struct error *reconcile_any(void *ctx, struct arena *a, struct str ns, struct str name)
@@ -779,6 +768,9 @@ void job_start(struct manager *m)
 	c->rec = event_recorder_new(m->client, "job-controller", "");
 	c->jobs = manager_informer(m, &batch_v1_jobs_resource);
 	c->pods = manager_informer(m, &core_v1_pods_resource);
+	c->watch = (struct pod_watch){.r = &batch_v1_jobs_resource, .owners = c->jobs, .pods = c->pods, .q = c->q, .x = &c->x,
+				      .selector = selector_of};
+	pod_watch_start(&c->watch);
 	informer_on_event(c->jobs, on_job, c);
 	informer_on_event(c->pods, on_pod, c);
 	controller_run(m, c->q, "job", 5, reconcile_any, c, c->jobs, c->pods, NULL);

@@ -32,6 +32,7 @@ static const struct {
 	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
 	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
 	{"daemonset-controller", "daemonset", daemonset_start, false},
+	{"statefulset-controller", "statefulset", statefulset_start, false},
 	{"pod-garbage-collector-controller", "podgc", pod_gc_start, false},
 	{"resourcequota-controller", "resourcequota", resource_quota_start, false},
 	/* last: takes the informers that are there */

@@ -16,6 +16,7 @@ struct rs_controller {
 	struct workqueue *q;
 	struct event_recorder *rec;
 	struct expectations x;
+	struct pod_watch watch;
 };
 
 struct set {
@@ -63,86 +64,6 @@ static struct error *set_of(struct rs_controller *c, struct arena *a, void *obj,
 		return error_new("%.*s/%.*s has no selector or template", STR_ARG(s->meta->namespace), STR_ARG(s->meta->name));
 	s->selector = label_selector_from_map(a, API_MAP(&rc->spec.selector));
 	return NULL;
-}
-
-/* ---- what happens ---- */
-
-static void enqueue(struct rs_controller *c, const struct cached_object *o)
-{
-	arena_cleanup struct arena a = {0};
-
-	workqueue_add(c->q, object_key(&a, o->ns, o->name));
-}
-
-static void on_set(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
-{
-	struct rs_controller *c = ctx;
-	const struct cached_object *o = new_ ? new_ : old;
-
-	if (ev == INFORMER_DELETED) {
-		arena_cleanup struct arena a = {0};
-
-		expectations_forget(&c->x, object_key(&a, o->ns, o->name));
-	}
-	enqueue(c, o);
-}
-
-/* The set that controls o, or NULL. */
-static const struct cached_object *set_of_pod(struct rs_controller *c, const struct cached_object *o)
-{
-	if (str_empty(o->controller_uid) || !str_eq(o->controller_kind, c->r->kind))
-		return NULL;
-	const struct cached_object *s = informer_peek(c->sets, o->ns, o->controller_name);
-
-	return s && str_eq(s->uid, o->controller_uid) ? s : NULL;
-}
-
-struct orphan {
-	struct rs_controller *c;
-	const struct cached_object *pod;
-};
-
-static bool enqueue_if_matches(void *ctx, const struct cached_object *o)
-{
-	struct orphan *w = ctx;
-	arena_cleanup struct arena a = {0};
-	void *obj = cached_decode(w->c->sets, &a, o);
-	struct set s = {0};
-	struct error *e = obj ? set_of(w->c, &a, obj, &s) : NULL;
-
-	if (obj && !e && s.selector && selector_matches(s.selector, &w->pod->labels))
-		enqueue(w->c, o);
-	error_free(e);
-	return true;
-}
-
-static void on_pod(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
-{
-	struct rs_controller *c = ctx;
-	arena_cleanup struct arena a = {0};
-	const struct cached_object *o = new_ ? new_ : old;
-	const struct cached_object *s = set_of_pod(c, o);
-	struct str key = s ? object_key(&a, s->ns, s->name) : STR_NULL;
-
-	if (s && ev == INFORMER_ADDED)
-		creation_observed(&c->x, key);
-	if (s && (ev == INFORMER_DELETED || o->deleting))
-		deletion_observed(&c->x, key, o->uid);
-	if (ev == INFORMER_UPDATED && !str_eq(old->controller_uid, new_->controller_uid)) {
-		const struct cached_object *before = set_of_pod(c, old);
-
-		if (before)
-			enqueue(c, before);
-	}
-	if (s) {
-		workqueue_add(c->q, key);
-		return;
-	}
-	if (!str_empty(o->controller_uid) || ev == INFORMER_DELETED || o->deleting || !o->labels.n)
-		return;
-	if (ev == INFORMER_UPDATED && str_eq(old->controller_uid, new_->controller_uid) && map_equal(&old->labels, &new_->labels))
-		return;
-	informer_each(c->sets, o->ns, NULL, enqueue_if_matches, &(struct orphan){c, o});
 }
 
 /* ---- making and deleting pods ---- */
@@ -351,6 +272,19 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct
 	return e ? e : status_error;
 }
 
+static struct error *rs_selector(struct arena *a, void *obj, const struct selector **out)
+{
+	return label_selector_from(a, ((struct apps_v1_replica_set *)obj)->spec.selector, out);
+}
+
+static struct error *rc_selector(struct arena *a, void *obj, const struct selector **out)
+{
+	struct core_v1_replication_controller *rc = obj;
+
+	*out = rc->spec.selector.n ? label_selector_from_map(a, API_MAP(&rc->spec.selector)) : NULL;
+	return NULL;
+}
+
 static void start(struct manager *m, const struct api_resource *r, const char *name, const char *component)
 {
 	struct rs_controller *c = xcalloc(1, sizeof(*c));
@@ -362,8 +296,9 @@ static void start(struct manager *m, const struct api_resource *r, const char *n
 	c->rec = event_recorder_new(m->client, component, "");
 	c->sets = manager_informer(m, r);
 	c->pods = manager_informer(m, &core_v1_pods_resource);
-	informer_on_event(c->sets, on_set, c);
-	informer_on_event(c->pods, on_pod, c);
+	c->watch = (struct pod_watch){.r = r, .owners = c->sets, .pods = c->pods, .q = c->q, .x = &c->x,
+				      .selector = is_rc(c) ? rc_selector : rs_selector};
+	pod_watch_start(&c->watch);
 	controller_run(m, c->q, name, 5, reconcile, c, c->sets, c->pods, NULL);
 }
 

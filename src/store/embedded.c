@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -776,6 +777,25 @@ static void find_map(struct embedded *em)
 	fclose(f);
 }
 
+/*
+ * LMDB's table of readers and its mutexes live in a file, DATA-lock, that it maps and touches with each transaction: 8 KiB of disk
+ * writes each time the kernel looks. One process has the store (lock_dir), so the file can be memory that goes with it: LMDB is
+ * led there by a link of that name, which is taken away again. Where that does not work, it makes the file.
+ */
+static int lock_in_memory(const char *lock)
+{
+	char target[64];
+	int fd = memfd_create("lmdb-lock", MFD_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	snprintf(target, sizeof(target), "/proc/self/fd/%d", fd);
+	if ((unlink(lock) && errno != ENOENT) || access(target, R_OK | W_OK) || symlink(target, lock)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
 static struct error *open_env(struct embedded *em, const struct store_opts *o, const char *data)
 {
 	size_t map = o->map_size ? o->map_size : sizeof(void *) == 8 ? (size_t)64 << 30 : (size_t)1 << 30;
@@ -784,23 +804,29 @@ static struct error *open_env(struct embedded *em, const struct store_opts *o, c
 		rc = mdb_env_set_maxdbs(em->env, 8);
 	if (!rc)
 		rc = mdb_env_set_mapsize(em->env, map);
-	if (!rc)
-		rc = mdb_env_open(em->env, data, MDB_NOSUBDIR | MDB_NOTLS, 0600);
 	if (rc)
 		return lmdb_error(rc, data);
-	/* LMDB maps its lock file: on a full disk a hole in it would be a SIGBUS. */
 	char *lock = xasprintf("%s-lock", data);
-	struct stat st;
-	int fd = open(lock, O_RDWR | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st))
-		rc = errno;
-	else if ((rc = posix_fallocate(fd, 0, st.st_size)) == EOPNOTSUPP || rc == EINVAL)
-		rc = 0;
-	if (fd >= 0)
-		close(fd);
+	int mem = lock_in_memory(lock);
+	rc = mdb_env_open(em->env, data, MDB_NOSUBDIR | MDB_NOTLS, 0600);
+	if (mem >= 0) {
+		close(mem); /* LMDB has opened its own */
+		if (unlink(lock) && !rc)
+			rc = errno;
+	} else if (!rc) {
+		/* Mapped: on a full disk a hole in it would be a SIGBUS. */
+		struct stat st;
+		int fd = open(lock, O_RDWR | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st))
+			rc = errno;
+		else if ((rc = posix_fallocate(fd, 0, st.st_size)) == EOPNOTSUPP || rc == EINVAL)
+			rc = 0;
+		if (fd >= 0)
+			close(fd);
+	}
 	free(lock);
 	if (rc)
-		return lmdb_error(rc, "the lock file");
+		return lmdb_error(rc, data);
 	MDB_txn *txn;
 	rc = mdb_txn_begin(em->env, NULL, MDB_RDONLY, &txn);
 	if (rc)

@@ -3,7 +3,7 @@
 
 Usage: access_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, json, os, shutil, sys, tempfile, time
+import base64, http.server, json, os, shutil, ssl, subprocess, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import apiserver_test as t
@@ -136,15 +136,258 @@ def test_anonymous(s):
     refuses(s, "no file", ["--authentication-config", os.path.join(s.dir, "none")], "No such file")
 
 
+class Issuer:
+    """An OpenID provider: discovery, keys, distributed claims; it counts what it is asked."""
+
+    def __init__(self, s):
+        self.s, self.keys, self.asked, self.claims, self.lost = s, [], [], {}, False
+        s.cert("idp", "/CN=idp", "subjectAltName=IP:127.0.0.1")
+        this = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *a):
+                pass
+
+            def do_GET(self):
+                this.asked.append(self.path)
+                code, body = 200, None
+                if self.path.endswith("/.well-known/openid-configuration"):
+                    name = self.path[:-len("/.well-known/openid-configuration")]
+                    body = {"issuer": this.url + name, "jwks_uri": this.url + "/keys"}
+                elif self.path == "/elsewhere":
+                    body = {"issuer": this.url + "/moved", "jwks_uri": this.url + "/keys"}
+                elif self.path == "/keys":
+                    body = {"keys": this.keys}
+                elif self.path.startswith("/claims/"):
+                    body = this.claims[self.path] if self.headers.get("Authorization") == "Bearer sesame" else None
+                if body is None or this.lost:
+                    code, body = 404, {}
+                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ctx.load_cert_chain(os.path.join(s.dir, "idp.crt"), os.path.join(s.dir, "idp.key"))
+        self.httpd.socket = ctx.wrap_socket(self.httpd.socket, server_side=True)
+        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
+        self.url = "https://127.0.0.1:%d" % self.httpd.server_address[1]
+
+    def openssl(self, *argv, **k):
+        return subprocess.run(("openssl",) + argv, cwd=self.s.dir, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **k).stdout
+
+    def key(self, kid, kind="RSA", publish=True):
+        if kind == "RSA":
+            self.openssl("genrsa", "-out", kid + ".pem", "2048")
+            n = self.openssl("rsa", "-in", kid + ".pem", "-noout", "-modulus").decode().strip().split("=")[1]
+            jwk = {"kty": "RSA", "kid": kid, "use": "sig", "n": url64(bytes.fromhex(n)), "e": "AQAB"}
+        else:
+            group, size = {"P-256": ("prime256v1", 32), "P-384": ("secp384r1", 48), "P-521": ("secp521r1", 66)}[kind]
+            self.openssl("ecparam", "-genkey", "-name", group, "-noout", "-out", kid + ".pem")
+            der = self.openssl("ec", "-in", kid + ".pem", "-pubout", "-outform", "DER")
+            jwk = {"kty": "EC", "crv": kind, "kid": kid, "x": url64(der[-2 * size:-size]), "y": url64(der[-size:])}
+        if publish:
+            self.keys = self.keys + [jwk]
+        return jwk
+
+    def token(self, kid, alg="RS256", header=None, **claims):
+        c = {"iss": self.url, "aud": "skiff", "sub": "carol", "exp": int(time.time()) + 600}
+        c.update(claims)
+        h = {"alg": alg, "kid": kid}
+        h.update(header or {})
+        part = url64(json.dumps(h).encode()) + "." + url64(json.dumps({k: v for k, v in c.items() if v is not None}).encode())
+        argv = ["dgst", "-sha" + alg[2:], "-sign", kid + ".pem"]
+        if alg[0] == "P":
+            argv += ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"]
+        sig = self.openssl(*argv, input=part.encode())
+        if alg[0] == "E":
+            size = {"256": 32, "384": 48, "512": 66}[alg[2:]]
+            at = 2 if sig[1] < 128 else 3
+            raw = b""
+            for _ in range(2):
+                n = sig[at + 1]
+                raw += int.from_bytes(sig[at + 2:at + 2 + n], "big").to_bytes(size, "big")
+                at += 2 + n
+            sig = raw
+        return part + "." + url64(sig)
+
+
+def url64(b):
+    return base64.urlsafe_b64encode(b).decode().rstrip("=")
+
+
+def review(a, token, audiences=None):
+    spec = {"token": token}
+    if audiences:
+        spec["audiences"] = audiences
+    return a.post("/apis/authentication.k8s.io/v1/tokenreviews", {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1",
+                                                                   "spec": spec})[1]["status"]
+
+
+def test_oidc_flags(s, idp):
+    ca = os.path.join(s.dir, "ca.crt")
+    base = ["--oidc-issuer-url", idp.url, "--oidc-client-id", "skiff", "--oidc-ca-file", ca]
+    idp.key("k1")
+    idp.key("e1", "P-256")
+    s.more = base + ["--oidc-groups-claim", "groups", "--oidc-groups-prefix", "oidc:", "--oidc-required-claim", "hd=example.com",
+                     "--oidc-required-claim", "tier=gold"]
+    s.start()
+    a = Client(s, cert="admin")
+    good = dict(hd="example.com", tier="gold")
+
+    def who(**k):
+        return whoami(Client(s, token=idp.token("k1", **dict(good, **k))))
+
+    until("the provider is found", lambda: who() != 401)
+    u = who(groups=["a", "b"], jti="j1")
+    equal("claims to a user", (u["username"], u["groups"], u["extra"]),
+          (idp.url + "#carol", ["oidc:a", "oidc:b", "system:authenticated"], {"authentication.kubernetes.io/credential-id": ["JTI=j1"]}))
+    equal("one group", who(groups="a")["groups"], ["oidc:a", "system:authenticated"])
+    equal("several audiences of the token", who(aud=["x", "skiff"])["username"], idp.url + "#carol")
+    for what, k, words in (("expired", dict(exp=1), "oidc: verify token: oidc: token is expired"),
+                           ("no end", dict(exp=None), "oidc: verify token: oidc: token is expired"),
+                           ("not yet", dict(nbf=int(time.time()) + 3600), "before the nbf (not before) time"),
+                           ("another audience", dict(aud="other"), 'oidc: verify token: oidc: expected audience "skiff" got ["other"]'),
+                           ("no audience", dict(aud=None), 'oidc: verify token: oidc: expected audience "skiff" got []'),
+                           ("sub is no string", dict(sub=5), 'oidc: parse username claims "sub": json: cannot unmarshal number into Go value of '
+                                                             'type string'),
+                           ("no sub", dict(sub=None), 'oidc: parse username claims "sub": claim not present'),
+                           ("required claim missing", dict(tier=None), "oidc: required claim tier not present in ID token"),
+                           ("required claim differs", dict(tier="tin"), "oidc: required claim tier value does not match. Got = tin, want = gold"),
+                           ("groups are none", dict(groups={"a": 1}), 'oidc: parse groups claim "groups"')):
+        tok = idp.token("k1", **dict(good, **k))
+        equal(what, whoami(Client(s, token=tok)), 401)
+        r = review(a, tok)
+        check(what + ": why", not r.get("authenticated") and words in r.get("error", ""), r)
+    r = review(a, idp.token("e1", alg="ES256", **good))
+    check("algorithms of the flags", 'signed with unsupported algorithm, expected ["RS256"] got "ES256"' in r.get("error", ""), r)
+    tok = idp.token("k1", **good)
+    h, b, sig = tok.split(".")
+    other = url64(json.dumps({"iss": idp.url, "aud": "skiff", "sub": "root", "exp": int(time.time()) + 600}).encode())
+    r = review(a, ".".join((h, other, sig)))
+    check("another's signature", "failed to verify id token signature" in r.get("error", ""), r)
+    for what, bad in (("none", {"alg": "none"}), ("HS256", {"alg": "HS256"}), ("critical", {"crit": ["x"], "x": 1})):
+        equal("header " + what, whoami(Client(s, token=idp.token("k1", header=bad, **good))), 401)
+    equal("another issuer is not asked", review(a, idp.token("k1", iss="https://other.example.com", **good))["error"], "invalid bearer token")
+    r = review(a, tok, ["https://kubernetes.default.svc.cluster.local", "x"])
+    equal("audiences of the review", (r["authenticated"], r["audiences"]), (True, ["https://kubernetes.default.svc.cluster.local"]))
+    equal("none of them", review(a, tok, ["x"]).get("authenticated"), None)
+    # keys come and go; what is unknown makes it look, not too often
+    idp.key("k2")
+    equal("a new key", whoami(Client(s, token=idp.token("k2", **good)))["username"], idp.url + "#carol")
+    idp.keys = [k for k in idp.keys if k["kid"] != "k1"]
+    n = len([p for p in idp.asked if p == "/keys"])
+    t0 = time.time()
+    threads = [threading.Thread(target=lambda: whoami(Client(s, token=idp.token("k2", header={"kid": "zz"}, **good)))) for i in range(12)]
+    [x.start() for x in threads]
+    [x.join() for x in threads]
+    n = len([p for p in idp.asked if p == "/keys"]) - n
+    check("not a fetch a request", 1 <= n <= 2 + (time.time() - t0), n)
+    equal("a key that is gone", whoami(Client(s, token=idp.token("k1", sub="dave", **good))), 401)
+    s.stop()
+    s.more = base + ["--oidc-username-claim", "email", "--oidc-signing-algs", "RS256,ES256"]
+    s.start()
+    idp.key("k1")
+
+    def mail(**k):
+        return whoami(Client(s, token=idp.token("e1", alg="ES256", **k)))
+
+    until("found again", lambda: mail(email="c@example.com") != 401)
+    equal("mail has no prefix", mail(email="c@example.com", email_verified=True)["username"], "c@example.com")
+    equal("mail not verified", mail(email="c@example.com", email_verified=False), 401)
+    equal("verified how", mail(email="c@example.com", email_verified="yes"), 401)
+    s.stop()
+    refuses(s, "client id is needed", ["--oidc-issuer-url", idp.url], "oidc-issuer-url and oidc-client-id must be specified together")
+    refuses(s, "known algorithms", base + ["--oidc-signing-algs", "HS256"], 'oidc: unsupported signing alg: "HS256"')
+    refuses(s, "https", ["--oidc-issuer-url", "http://x", "--oidc-client-id", "x"], "URL scheme must be https")
+
+
+def issuer(idp, path="", **k):
+    ca = open(os.path.join(idp.s.dir, "ca.crt")).read()
+    return {"issuer": dict({"url": idp.url + path, "audiences": ["skiff"], "certificateAuthority": ca}, **k.pop("issuer", {})),
+            "claimMappings": {"username": {"claim": "sub", "prefix": ""}}, **k}
+
+
+def test_oidc_config(s, idp):
+    idp.key("k1")
+    idp.key("e2", "P-384")
+    idp.key("e3", "P-521")
+    one = issuer(idp, issuer={"audiences": ["skiff", "other"], "audienceMatchPolicy": "MatchAny"},
+                 claimValidationRules=[{"claim": "hd", "requiredValue": "x"}])
+    one["claimMappings"] = {"username": {"claim": "sub", "prefix": "one:"}, "groups": {"claim": "roles", "prefix": ""}, "uid": {"claim": "oid"}}
+    two = issuer(idp, "/moved", issuer={"discoveryURL": idp.url + "/elsewhere"})
+    cfg = write(s, "authn.yaml", authn_config(jwt=[one, two]))
+    s.more = ["--authentication-config", cfg]
+    s.start()
+    a = Client(s, cert="admin")
+
+    def who(kid="k1", **k):
+        return whoami(Client(s, token=idp.token(kid, **k)))
+
+    until("the providers are found", lambda: who(hd="x", oid="1") != 401 and who(iss=idp.url + "/moved") != 401)
+    u = who(hd="x", oid="o1", roles=["r"], aud="other")
+    equal("mapped", (u["username"], u["uid"], u["groups"]), ("one:carol", "o1", ["r", "system:authenticated"]))
+    equal("two: another discovery", who(iss=idp.url + "/moved")["username"], "carol")
+    equal("uid is needed", who(hd="x"), 401)
+    check("audiences", "expected audience in [" in review(a, idp.token("k1", hd="x", oid="1", aud="z"))["error"])
+    for kid, alg in (("k1", "RS384"), ("k1", "RS512"), ("k1", "PS256"), ("k1", "PS384"), ("k1", "PS512"), ("e1", "ES256"), ("e2", "ES384"),
+                     ("e3", "ES512")):
+        equal(alg, who(kid, alg=alg, hd="x", oid="1").get("username"), "one:carol")
+    equal("a key of another kind", who("e1", alg="ES256", header={"alg": "ES384"}, hd="x", oid="1"), 401)
+    # the groups claim is elsewhere
+    far = {"_claim_names": {"roles": "src"}, "_claim_sources": {"src": {"endpoint": idp.url + "/claims/carol", "access_token": "sesame"}}}
+    idp.claims["/claims/carol"] = idp.token("k1", roles=["far"])
+    equal("distributed claim", who(hd="x", oid="2", **far)["groups"], ["far", "system:authenticated"])
+    idp.claims["/claims/carol"] = idp.token("k1", other=1)
+    check("it is not there", "did not contain claim: roles" in review(a, idp.token("k1", hd="x", oid="3", **far))["error"])
+    # reload
+    write(s, "authn.yaml", authn_config(jwt=[dict(two, claimMappings={"username": {"claim": "sub", "prefix": "new:"}})]))
+    until("reloaded", lambda: who(iss=idp.url + "/moved") == 401 or who(iss=idp.url + "/moved")["username"] == "new:carol")
+    equal("the first is gone", who(hd="x", oid="1"), 401)
+    write(s, "authn.yaml", "nonsense: [")
+    log = os.path.join(s.dir, "log")
+    until("a bad file is told", lambda: "reloading authentication config" in open(log).read().rsplit("reloaded authentication config", 1)[1])
+    equal("and the one before stays", who(iss=idp.url + "/moved")["username"], "new:carol")
+    write(s, "authn.yaml", authn_config(jwt=[two], anonymous={"enabled": False}))
+    until("anonymous may not change", lambda: "changed from initial configuration file" in open(log).read())
+    write(s, "authn.yaml", authn_config(jwt=[]))
+    until("none is left", lambda: who(iss=idp.url + "/moved") == 401)
+    s.stop()
+    for what, words, bad in (
+            ("same issuer", 'jwt[1].issuer.url: Duplicate value', [one, one]),
+            ("service accounts' issuer", "URL must not overlap with disallowed issuers",
+             [dict(two, issuer=dict(two["issuer"], url="https://kubernetes.default.svc.cluster.local"))]),
+            ("audiences", "jwt[0].issuer.audiences: Required value: at least one jwt[0].issuer.audiences is required",
+             [dict(two, issuer=dict(two["issuer"], audiences=[]))]),
+            ("match policy", "audienceMatchPolicy must be MatchAny for multiple audiences",
+             [dict(two, issuer=dict(two["issuer"], audiences=["a", "b"]))]),
+            ("CA", "jwt[0].issuer.certificateAuthority: Invalid value", [dict(two, issuer=dict(two["issuer"], certificateAuthority="x"))]),
+            ("discovery", "discoveryURL must be different from URL", [dict(two, issuer=dict(two["issuer"], discoveryURL=two["issuer"]["url"] + "/"))]),
+            ("query", "URL must not contain a query", [dict(two, issuer=dict(two["issuer"], url=two["issuer"]["url"] + "?a=b"))]),
+            ("prefix", "prefix is required when claim is set", [dict(two, claimMappings={"username": {"claim": "sub"}})]),
+            ("username", "claim or expression is required", [dict(two, claimMappings={})]),
+            ("rule", "claimValidationRules[0]: Required value: claim or expression is required", [dict(two, claimValidationRules=[{}])])):
+        write(s, "authn.yaml", authn_config(jwt=bad))
+        refuses(s, what, s.more, words)
+    write(s, "authn.yaml", authn_config(jwt=[two]))
+    refuses(s, "file and flags", s.more + ["--oidc-issuer-url", "x"], "authentication-config file and oidc-* flags are mutually exclusive")
+
+
 def main():
     dir = tempfile.mkdtemp(prefix="skiff-access-")
     s = Server(dir)
     try:
         s.pki()
-        for test in (test_static_tokens, test_bootstrap, test_anonymous):
+        idp = Issuer(s)
+        for test in (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config):
             try:
-                test(s)
-            except Exception:
+                test(*(s, idp)[:test.__code__.co_argcount])
+            except (Exception, SystemExit):
                 import traceback
                 check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
                 if s.proc and s.proc.poll() is None:

@@ -173,6 +173,159 @@ def test_gc_crd(m, a):
     until("the dependent goes", lambda: not s.get("configmaps", "child"))
 
 
+# ---- StatefulSet ----
+
+def sts(name, replicas, **spec):
+    t = template({"app": name}, image=spec.pop("image", "a"))
+    return {"metadata": {"name": name}, "spec": dict({"replicas": replicas, "serviceName": name, "selector": {"matchLabels": {"app": name}},
+                                                      "template": t}, **spec)}
+
+
+def revision(pod):
+    return pod["metadata"]["labels"]["controller-revision-hash"]
+
+
+def test_statefulset_order(m, a):
+    s = Space(a, "sts-order")
+    s.make("statefulsets", sts("web", 3))
+    p = until("the first pod, alone", lambda: s.pods())[0]
+    equal("its name", p["metadata"]["name"], "web-0")
+    equal("its host name", (p["spec"]["hostname"], p["spec"]["subdomain"], p["metadata"]["generateName"]), ("web-0", "web", "web-"))
+    equal("its labels", [p["metadata"]["labels"][k] for k in ("statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index")],
+          ["web-0", "0"])
+    s.say("web-0", "Running", ready=False)
+    until("counted", lambda: s.get("statefulsets", "web")["status"].get("replicas") == 1)
+    equal("no second before the first is ready", s.names(), ["web-0"])
+    s.run("web-0")
+    until("the second", lambda: s.names() == ["web-0", "web-1"])
+    s.run("web-1")
+    until("the third", lambda: s.names() == ["web-0", "web-1", "web-2"])
+    s.run("web-2")
+    st = until("status", lambda: s.get("statefulsets", "web")["status"].get("availableReplicas") == 3 and s.get("statefulsets", "web"))["status"]
+    equal("status's counts", [st[k] for k in ("replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "collisionCount")],
+          [3, 3, 3, 3, 0])
+    equal("one revision", st["currentRevision"], st["updateRevision"])
+    equal("of that name", [r["metadata"]["name"] for r in s.list("controllerrevisions")], [st["currentRevision"]])
+    equal("which pods carry", {revision(p) for p in s.pods()}, {st["currentRevision"]})
+    # down: from the highest, one at a time, not while one is not ready
+    s.say("web-0", "Running", ready=False)
+    s.patch("statefulsets", "web", {"spec": {"replicas": 1}})
+    until("seen", lambda: s.get("statefulsets", "web")["status"].get("observedGeneration") == 2)
+    equal("it waits", s.names(), ["web-0", "web-1", "web-2"])
+    s.run("web-0")
+    until("down", lambda: s.names() == ["web-0"])
+    order = [e["message"].split()[2] for e in sorted(s.events("SuccessfulDelete"), key=lambda e: int(e["metadata"]["resourceVersion"]))]
+    equal("highest first", order, ["web-2", "web-1"])
+    # an ended pod comes again
+    s.say("web-0", "Failed")
+    uid = s.get("pods", "web-0")["metadata"]["uid"]
+    until("a failed pod is replaced", lambda: (s.get("pods", "web-0") or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid)
+    s.delete("statefulsets", "web", propagationPolicy="Orphan")
+    until("orphaned", lambda: not s.get("statefulsets", "web"))
+    equal("the pod stays", [p["metadata"].get("ownerReferences") for p in s.pods()], [None])
+    s.make("statefulsets", sts("web", 1))
+    until("and is adopted", lambda: s.pods()[0]["metadata"].get("ownerReferences"))
+
+
+def test_statefulset_update(m, a):
+    s = Space(a, "sts-update")
+    s.make("statefulsets", sts("w", 3, podManagementPolicy="Parallel"))
+    until("all at once", lambda: s.names() == ["w-0", "w-1", "w-2"])
+    s.run_all()
+    until("ready", lambda: s.get("statefulsets", "w")["status"].get("readyReplicas") == 3)
+    one = s.get("statefulsets", "w")["status"]["currentRevision"]
+    s.patch("statefulsets", "w", {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}})
+    s.patch("statefulsets", "w", {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "b"}]}}}}, type="strategic")
+    until("only the one above the partition", lambda: [revision(p) == one for p in s.pods()] == [True, True, False])
+    s.run_all()
+    st = until("noted", lambda: s.get("statefulsets", "w")["status"].get("readyReplicas") == 3 and s.get("statefulsets", "w"))["status"]
+    two = st["updateRevision"]
+    equal("canary", (st["currentRevision"], st["currentReplicas"], st["updatedReplicas"], two != one), (one, 2, 1, True))
+    # below the partition the old one comes again, above it the new one
+    s.delete("pods", "w-0")
+    s.delete("pods", "w-2")
+    until("both again", lambda: len(s.pods()) == 3)
+    equal("each of its revision", [revision(p) for p in s.pods()], [one, one, two])
+    s.run_all()
+    until("ready again", lambda: s.get("statefulsets", "w")["status"].get("readyReplicas") == 3)
+    s.patch("statefulsets", "w", {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}})
+    until("the second", lambda: [revision(p) for p in s.pods()] == [one, two, two])
+    until("counted", lambda: s.get("statefulsets", "w")["status"].get("updatedReplicas") == 2)
+    equal("one at a time", [revision(p) for p in s.pods()], [one, two, two])
+    s.run_all()
+    until("the last", lambda: [revision(p) for p in s.pods()] == [two, two, two])
+    s.run_all()
+    until("done", lambda: s.get("statefulsets", "w")["status"].get("currentRevision") == two)
+    # back: the same revision, made the newest
+    s.patch("statefulsets", "w", {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "a"}]}}}}, type="strategic")
+    for i in (2, 1, 0):
+        until("w-%d is back" % i, lambda: [revision(p) for p in s.pods()][i:] == [one] * (3 - i))
+        s.run_all()
+    until("done again", lambda: s.get("statefulsets", "w")["status"].get("currentRevision") == one)
+    equal("revisions", sorted((r["revision"], r["metadata"]["name"] == one) for r in s.list("controllerrevisions")), [(2, False), (3, True)])
+    # history and OnDelete
+    s.patch("statefulsets", "w", {"spec": {"revisionHistoryLimit": 0, "updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}})
+    until("history is cut", lambda: [r["metadata"]["name"] for r in s.list("controllerrevisions")] == [one])
+    s.patch("statefulsets", "w", {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "z"}]}}}}, type="strategic")
+    three = until("a new revision", lambda: s.get("statefulsets", "w")["status"]["updateRevision"] != one and s.get("statefulsets", "w"))
+    three = three["status"]["updateRevision"]
+    equal("nothing is replaced", [revision(p) for p in s.pods()], [one] * 3)
+    s.delete("pods", "w-1")
+    until("but by hand", lambda: [revision(p) for p in s.pods()] == [one, three, one])
+
+
+def test_statefulset_claims(m, a):
+    s = Space(a, "sts-claims")
+    claim = {"metadata": {"name": "data", "labels": {"of": "me"}}, "spec": {"accessModes": ["ReadWriteOnce"],
+                                                                            "resources": {"requests": {"storage": "1Gi"}}}}
+    s.make("statefulsets", sts("db", 2, podManagementPolicy="Parallel", ordinals={"start": 5}, volumeClaimTemplates=[claim],
+                               persistentVolumeClaimRetentionPolicy={"whenScaled": "Delete", "whenDeleted": "Retain"}))
+    until("pods from the first ordinal on", lambda: s.names() == ["db-5", "db-6"])
+    equal("their volumes", [[v["persistentVolumeClaim"]["claimName"] for v in p["spec"]["volumes"] if v["name"] == "data"] for p in s.pods()],
+          [["data-db-5"], ["data-db-6"]])
+    c = s.get("persistentvolumeclaims", "data-db-5")
+    equal("the claim's labels", c["metadata"]["labels"], {"of": "me", "app": "db"})
+    check("no owner yet", not c["metadata"].get("ownerReferences"), c["metadata"])
+    s.run_all()
+    # a finalizer holds the claim, as where it is in use
+    s.patch("persistentvolumeclaims", "data-db-6", {"metadata": {"finalizers": ["example.com/hold"]}})
+    uid = s.get("pods", "db-6")["metadata"]["uid"]
+    s.patch("pods", "db-6", {"metadata": {"finalizers": ["example.com/hold"]}})
+    s.patch("statefulsets", "db", {"spec": {"replicas": 1}})
+    until("the pod goes", lambda: s.names() == ["db-5"])
+    until("its claim is its own", lambda: [o["uid"] for o in s.get("persistentvolumeclaims", "data-db-6")["metadata"].get("ownerReferences", [])]
+          == [uid])
+    s.patch("pods", "db-6", {"metadata": {"finalizers": None}})
+    until("and goes with it", lambda: s.get("persistentvolumeclaims", "data-db-6")["metadata"].get("deletionTimestamp"))
+    s.patch("statefulsets", "db", {"spec": {"replicas": 2}})
+    until("seen", lambda: s.get("statefulsets", "db")["status"].get("observedGeneration", 0) >= 3)
+    equal("no new pod on an old claim", s.names(), ["db-5"])
+    s.patch("persistentvolumeclaims", "data-db-6", {"metadata": {"finalizers": None}})
+    until("a new pod with a new claim", lambda: s.names() == ["db-5", "db-6"])
+    s.run_all()
+    s.patch("statefulsets", "db", {"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Retain", "whenDeleted": "Delete"}}})
+    set_uid = s.get("statefulsets", "db")["metadata"]["uid"]
+    until("the set owns them", lambda: all([o["uid"] for o in c["metadata"].get("ownerReferences", [])] == [set_uid]
+                                           for c in s.list("persistentvolumeclaims")))
+    s.patch("statefulsets", "db", {"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Retain", "whenDeleted": "Retain"}}})
+    until("nobody owns them", lambda: all(not c["metadata"].get("ownerReferences") for c in s.list("persistentvolumeclaims")))
+    s.patch("statefulsets", "db", {"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"}}})
+    until("the set owns them again", lambda: all(c["metadata"].get("ownerReferences") for c in s.list("persistentvolumeclaims")))
+    s.delete("statefulsets", "db")
+    until("all gone", lambda: not s.names() and not s.list("persistentvolumeclaims"))
+
+
+def test_statefulset_min_ready(m, a):
+    s = Space(a, "sts-min-ready")
+    s.make("statefulsets", sts("w", 2, minReadySeconds=2))
+    until("the first", lambda: s.names() == ["w-0"])
+    s.run("w-0")
+    until("ready, not available", lambda: s.get("statefulsets", "w")["status"].get("readyReplicas") == 1)
+    equal("not yet", (s.get("statefulsets", "w")["status"].get("availableReplicas"), s.names()), (0, ["w-0"]))
+    until("by time alone", lambda: s.names() == ["w-0", "w-1"])
+    equal("available", s.get("statefulsets", "w")["status"].get("availableReplicas"), 1)
+
+
 # ---- the program ----
 
 def test_flags(m, a):

@@ -37,10 +37,9 @@ for ws in true false; do
 	ok "cp to $ws" "$sum" "$(md5sum < "$dir/copy")"
 	$k cp "p:$dir/copy" "$dir/back" > "$dir/e" 2>&1
 	ok "cp from $ws" "$sum" "$(md5sum < "$dir/back")"
-	# A terminal: script(1) gives kubectl one.
-	if command -v script > /dev/null; then
-		ok "tty $ws" "in a tty" "$(script -qec "$k exec -it p -- echo 'in a tty'" /dev/null < /dev/null 2>&1 | tr -d '\r')"
-	fi
+	# A terminal. In timeout's own process group kubectl would be in its background and stop at the first look at it.
+	ok "tty $ws" "in a tty" "$(python3 -c 'import pty, sys; pty.spawn(sys.argv[1:])' \
+		timeout --foreground ${k#timeout } exec -it p -- echo 'in a tty' < /dev/null 2>&1 | tr -d '\r')"
 	# kubectl killed: the command goes too.
 	$k exec p -- sleep 4242 > /dev/null 2>&1 &
 	ex=$!

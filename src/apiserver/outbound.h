@@ -1,0 +1,39 @@
+/*
+ * apiserver/outbound.h: HTTP(S) calls that the API server makes because its
+ * configuration says so: to identity providers, and to the webhooks that a
+ * kubeconfig file names. Admission and conversion webhooks, which objects of
+ * the API name, are webhook.c's.
+ */
+#ifndef SKIFF_APISERVER_OUTBOUND_H
+#define SKIFF_APISERVER_OUTBOUND_H
+
+#include "net/http.h"
+
+#define OUTBOUND_ANSWER_MAX (4u << 20) /* bytes of a body */
+#define OUTBOUND_HOSTS_MAX 16          /* connections are kept to so many servers of one outbound */
+
+struct outbound; /* used by many fibers of one loop; freed when the last call in it has ended */
+/* The CA and names of t; its strings are copied. */
+struct error *outbound_new(const struct tls_client_opts *t, struct outbound **out);
+/*
+ * A webhook by kubeconfig: the current context's cluster and user. The server's URL is called as it stands. Exec plugins, auth
+ * providers, impersonation and proxies are errors.
+ */
+struct error *outbound_from_kubeconfig(const char *path, struct outbound **out);
+void outbound_free(struct outbound *o); /* NULL is allowed */
+
+struct outbound_answer { /* all in the arena */
+	int status;
+	struct str body;
+	struct http_headers headers;
+};
+/* GET, following at most ten redirects; bearer may be empty. Answers of any status are no error. */
+struct error *outbound_get(struct outbound *o, struct arena *a, struct str url, struct str bearer, int64_t timeout_ms, struct outbound_answer *out);
+/*
+ * POSTs JSON to the kubeconfig's server. Connections that are reset and answers 429, 500, 504 or with Retry-After are tried
+ * again: five times in all, from 500 ms on, each pause half as long again (upstream's webhook backoff). timeout_ms is for each try.
+ * Anything but a 2xx answer is an error then.
+ */
+struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, struct str *answer);
+
+#endif
