@@ -1,6 +1,8 @@
 /* Workloads, and the strategies that use these rules. */
 #include "apiserver/validate_pod.h"
 #include "apiserver/validate_workloads.h"
+#include "loop/io.h"
+#include "schema/cron.h"
 
 static const struct str always[] = {STR_INIT("Always")}, once[] = {STR_INIT("Never"), STR_INIT("OnFailure")};
 
@@ -229,32 +231,44 @@ void job_validate_update(struct request *rq, const void *obj, const void *old, s
 		field_invalid_raw(e, FIELD_CHILD(spec, "template"), STR("{}"), "field is immutable");
 }
 
-/* Five fields of cron, @every and friends. */
-static bool cron_ok(struct str s)
+static void schedule_validate(const struct batch_v1_cron_job *c, const struct field_path *spec, struct field_errors *e)
 {
-	size_t fields = 0;
+	struct cron cron;
+	struct error *bad = cron_parse(c->spec.schedule, &cron);
 
-	s = str_trim(s);
-	if (s.n && s.p[0] == '@') {
-		static const char *const names[] = {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"};
-		int64_t ns;
+	if (bad)
+		field_invalid(e, FIELD_CHILD(spec, "schedule"), c->spec.schedule, "%s", error_message(bad));
+	error_free(bad);
+	if (str_contains(c->spec.schedule, STR("TZ")))
+		field_invalid(e, FIELD_CHILD(spec, "schedule"), c->spec.schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+}
 
-		for (size_t i = 0; i < 7; i++)
-			if (str_eqz(s, names[i]))
-				return true;
-		return str_has_prefix(s, STR("@every ")) && duration_parse(str_sub(s, 7, s.n), &ns);
+/* The zone must be in this machine's tz database. */
+static void zone_validate(struct str name, const struct field_path *p, struct field_errors *e)
+{
+	arena_cleanup struct arena a = {0};
+	struct buf buf_cleanup b = {0};
+	const struct time_zone *z;
+
+	if (!name.n) {
+		field_invalid(e, p, name, "timeZone must be nil or non-empty string");
+		return;
 	}
-	while (s.p && s.n) {
-		struct str f = str_cut(&s, ' ');
-
-		if (!f.n)
-			continue;
-		fields++;
-		for (size_t i = 0; i < f.n; i++)
-			if (!strchr("0123456789*/,-?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", f.p[i]) || !f.p[i])
-				return false;
+	if (!time_zone_name_ok(name)) {
+		field_invalid(e, p, name, "unknown time zone %.*s", STR_ARG(name));
+		return;
 	}
-	return fields == 5;
+	if (str_eq_nocase(name, STR("Local")))
+		field_invalid(e, p, name, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones");
+	if (str_eqz(name, "UTC"))
+		return;
+	struct error *bad = file_read(arena_printf(&a, "/usr/share/zoneinfo/%.*s", STR_ARG(name)).p, &b);
+
+	if (!bad)
+		bad = time_zone_parse(&a, buf_view(&b), &z);
+	if (bad)
+		field_invalid(e, p, name, "unknown time zone %.*s", STR_ARG(name));
+	error_free(bad);
 }
 
 void cronjob_validate(struct request *rq, const void *obj, struct field_errors *e)
@@ -265,11 +279,10 @@ void cronjob_validate(struct request *rq, const void *obj, struct field_errors *
 	(void)rq;
 	if (!c->spec.schedule.n)
 		field_required(e, FIELD_CHILD(spec, "schedule"), "");
-	else if (str_contains(c->spec.schedule, STR("TZ")))
-		field_invalid(e, FIELD_CHILD(spec, "schedule"), c->spec.schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
-	else if (!cron_ok(c->spec.schedule))
-		field_invalid(e, FIELD_CHILD(spec, "schedule"), c->spec.schedule, "expected exactly 5 fields, found other than that: [%.*s]",
-			      STR_ARG(c->spec.schedule));
+	else
+		schedule_validate(c, spec, e);
+	if (c->spec.time_zone)
+		zone_validate(*c->spec.time_zone, FIELD_CHILD(spec, "timeZone"), e);
 	if (c->metadata.name.n > 52)
 		field_invalid(e, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), c->metadata.name, "must be no more than 52 characters");
 	if (c->spec.starting_deadline_seconds)

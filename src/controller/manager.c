@@ -25,6 +25,8 @@ static const struct {
 	{"endpointslice-controller", "endpointslice", endpointslice_start, false},
 	{"endpointslice-mirroring-controller", "endpointslicemirroring", endpointslicemirroring_start, false},
 	{"job-controller", "job", job_start, false},
+	{"cronjob-controller", "cronjob", cronjob_start, false},
+	{"ttl-after-finished-controller", "ttl-after-finished", ttl_after_finished_start, false},
 	{"certificatesigningrequest-approving-controller", "csrapproving", csr_approving_start, false},
 	{"certificatesigningrequest-signing-controller", "csrsigning", csr_signing_start, false},
 	{"certificatesigningrequest-cleaner-controller", "csrcleaner", csr_cleaner_start, false},

@@ -326,6 +326,103 @@ def test_statefulset_min_ready(m, a):
     equal("available", s.get("statefulsets", "w")["status"].get("availableReplicas"), 1)
 
 
+# ---- CronJob, TTL ----
+
+def utc(back):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - back))
+
+
+def cron(name, schedule, **spec):
+    return {"metadata": {"name": name}, "spec": dict({"schedule": schedule, "jobTemplate": {
+        "metadata": {"labels": {"l": "1"}, "annotations": {"n": "2"}}, "spec": {"template": template(restartPolicy="Never")}}}, **spec)}
+
+
+def daily(back):
+    """A schedule that came `back` minutes ago, and that minute since 1970."""
+    t = int(time.time()) // 60 - back
+    return time.strftime("%M %H * * *", time.gmtime(t * 60)), t
+
+
+def test_cronjob(m, a):
+    s = Space(a, "cron")
+    # not just before a minute ends: the names come of minutes
+    if time.time() % 60 > 52:
+        time.sleep(60 - time.time() % 60)
+    when, minute = daily(9)
+    s.make("cronjobs", cron("c", when, timeZone="Etc/UTC", suspend=True, concurrencyPolicy="Forbid"))
+    s.patch("cronjobs", "c", {"status": {"lastScheduleTime": utc(3600)}}, sub="status")
+    time.sleep(0.2)
+    equal("suspended", s.list("jobs"), [])
+    s.patch("cronjobs", "c", {"spec": {"suspend": False}})
+    j = until("a job", lambda: s.list("jobs"))[0]["metadata"]
+    equal("its name", j["name"], "c-%d" % minute)
+    equal("its labels and owner", (j["labels"]["l"], j["annotations"]["n"], j["ownerReferences"][0]["kind"]), ("1", "2", "CronJob"))
+    equal("its time", j["annotations"]["batch.kubernetes.io/cronjob-scheduled-timestamp"],
+          time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(minute * 60)))
+    st = until("status", lambda: s.get("cronjobs", "c")["status"].get("active") and s.get("cronjobs", "c")["status"])
+    equal("active", [(r["kind"], r["name"]) for r in st["active"]], [("Job", j["name"])])
+    equal("last time", st["lastScheduleTime"], time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime(minute * 60)))
+    # a second time while the first job runs
+    when, minute2 = daily(5)
+    s.patch("cronjobs", "c", {"spec": {"schedule": when}})
+    s.patch("cronjobs", "c", {"status": {"lastScheduleTime": utc(3000)}}, sub="status")
+    until("forbidden", lambda: s.events("JobAlreadyActive"))
+    equal("one job", len(s.list("jobs")), 1)
+    s.patch("cronjobs", "c", {"spec": {"concurrencyPolicy": "Replace"}})
+    until("replaced", lambda: [x["metadata"]["name"] for x in s.list("jobs")] == ["c-%d" % minute2])
+    until("one active", lambda: [r["name"] for r in s.get("cronjobs", "c")["status"].get("active", [])] == ["c-%d" % minute2])
+    # it ends
+    until("its pod", lambda: s.pods())
+    for p in s.pods():
+        s.say(p, "Succeeded")
+    st = until("seen", lambda: not s.get("cronjobs", "c")["status"].get("active") and s.get("cronjobs", "c")["status"])
+    check("last success", st.get("lastSuccessfulTime"), st)
+    until("told", lambda: s.events("SawCompletedJob"))
+    # the next one, and then only one is kept
+    when, minute3 = daily(3)
+    s.patch("cronjobs", "c", {"spec": {"schedule": when, "successfulJobsHistoryLimit": 1}})
+    s.patch("cronjobs", "c", {"status": {"lastScheduleTime": utc(3000)}}, sub="status")
+    until("the third", lambda: s.get("jobs", "c-%d" % minute3))
+    equal("the second is kept", bool(s.get("jobs", "c-%d" % minute2)), True)
+    until("its pod", lambda: [p for p in s.pods() if p["status"]["phase"] == "Pending"])
+    for p in s.pods():
+        if p["status"]["phase"] == "Pending":
+            s.say(p, "Succeeded")
+    until("history is cut", lambda: [x["metadata"]["name"] for x in s.list("jobs")] == ["c-%d" % minute3])
+    s.delete("jobs", "c-%d" % minute3, propagationPolicy="Background")
+
+
+def test_cronjob_missed(m, a):
+    s = Space(a, "cron-missed")
+    s.make("cronjobs", cron("many", "* * * * *", suspend=True))
+    s.patch("cronjobs", "many", {"status": {"lastScheduleTime": utc(86400)}}, sub="status")
+    s.patch("cronjobs", "many", {"spec": {"suspend": False}})
+    until("one job for all", lambda: len(s.list("jobs")) == 1)
+    until("and a word", lambda: s.events("TooManyMissedTimes"))
+    # too late
+    when, minute = daily(10)
+    s.make("cronjobs", cron("late", when, suspend=True, startingDeadlineSeconds=60, timeZone="UTC"))
+    s.patch("cronjobs", "late", {"status": {"lastScheduleTime": utc(3600)}}, sub="status")
+    s.patch("cronjobs", "late", {"spec": {"suspend": False}})
+    s.make("cronjobs", cron("never", "0 0 31 2 *"))
+    until("what never comes is told", lambda: s.events("InvalidSchedule"))
+    equal("nothing too late", len(s.list("jobs")), 1)
+    status, got = a.post(s.path("cronjobs"), cron("bad", "61 * * * *"))
+    equal("a bad schedule", (status, got.get("reason")), (422, "Invalid"))
+    status, got = a.post(s.path("cronjobs"), cron("bad", "1 * * * *", timeZone="Mars/Base"))
+    equal("a bad zone", (status, got.get("reason")), (422, "Invalid"))
+    s.make("cronjobs", cron("zone", "1 * * * *", timeZone="Europe/Berlin"))
+
+
+def test_ttl(m, a):
+    s = Space(a, "ttl")
+    s.make("jobs", {"metadata": {"name": "j"}, "spec": {"ttlSecondsAfterFinished": 1, "template": template(restartPolicy="Never")}})
+    until("its pod", lambda: s.pods())
+    s.say(s.pods()[0], "Succeeded")
+    until("the job is complete", lambda: (s.get("jobs", "j") or {"status": {}})["status"].get("completionTime"))
+    until("and gone with its pod", lambda: not s.get("jobs", "j") and not s.list("pods"))
+
+
 # ---- the program ----
 
 def test_flags(m, a):
