@@ -1,0 +1,474 @@
+#!/usr/bin/env python3
+"""The differential test: the same requests to two API servers, the answers normalised and compared.
+
+    replay.py check SERVER [SCENARIO...]            against the recorded answers (answers/), with the known differences (known.txt)
+    replay.py compare SERVER SERVER [SCENARIO...]   two servers side by side
+    replay.py record SERVER [SCENARIO...]           writes answers/ (from upstream's server)
+    replay.py list                                  scenarios and their steps
+
+SERVER is described in servers.py, scenarios in scenario.py. Options: -v shows known differences too, --full keeps OpenAPI documents
+whole in compare, --answers DIR other than answers/, --prune takes out of known.txt what is as upstream's now, --step TEXT shows the answers of the steps whose label has TEXT.
+"""
+import argparse, http.client, json, os, re, socket, sys, time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kinds, normalise, scenario, servers, wire
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+EVENT_WAIT = 4.0
+
+
+class Headers(dict):
+    """A header may stand more than once: a list of values."""
+
+    def items(self):
+        for k, v in super().items():
+            for x in v if isinstance(v, list) else [v]:
+                yield k, x
+
+
+class Runner:
+    """One scenario on one server."""
+
+    def __init__(self, server, full=False):
+        self.server, self.full = server, full
+        self.conns = {}
+
+    def conn(self, cert):
+        if cert not in self.conns:
+            self.conns[cert] = self.server.connect(cert)
+        return self.conns[cert]
+
+    def subst(self, text, own=False):
+        """Variables put in; own: only those that the scenario itself gives a value, not what a server answered."""
+        def one(m):
+            name = m.group(1) or m.group(2)
+            if name not in self.vars or (own and name in self.captured):
+                return m.group(0)
+            return str(self.vars[name])
+        return re.sub(r"\$(?:(\w+)|\{(\w+)\})", one, text)
+
+    def send(self, method, path, data, headers, cert):
+        for attempt in (0, 1):
+            c = self.conn(cert)
+            try:
+                c.request(method, path, data, headers)
+                r = c.getresponse()
+                return r.status, r.headers, r.read()
+            except (http.client.HTTPException, ConnectionError, socket.timeout) as e:
+                c.close()
+                del self.conns[cert]
+                if attempt or isinstance(e, socket.timeout):
+                    raise
+
+    def request_of(self, s):
+        """method, path, body, headers, certificate of a step; variables put in."""
+        local = self.vars
+        self.vars = dict(local, **{k: self.subst(v) for k, v in s.vars.items()})
+        try:
+            path = self.subst(s.path)
+            headers = Headers()
+            accept = s.opts.get("accept")
+            if accept is not None:
+                headers["Accept"] = scenario.ACCEPTS.get(accept, accept)
+            data = None
+            ctype = s.opts.get("type")
+            if ctype is not None:
+                headers["Content-Type"] = scenario.TYPES.get(ctype, ctype)
+            if s.raw is not None:
+                data = self.subst(s.raw).encode()
+            elif s.body is not None:
+                if "loose" in s.opts:
+                    data = self.subst(s.body).encode()
+                else:
+                    v = scenario.relaxed(self.subst(s.body)) if isinstance(s.body, str) else json.loads(self.subst(json.dumps(s.body)))
+                    if "base" in s.opts and "$edit" in v:
+                        v = kinds.edit(self.base(s.opts["base"]), *v["$edit"])
+                    elif "base" in s.opts:
+                        v = scenario.merge(self.base(s.opts["base"]), v)
+                    data = b"\xd9\xd9\xf7" + wire.to_cbor(v) if ctype in ("cbor", "applycbor") else json.dumps(v).encode()
+            if data is not None:
+                headers.setdefault("Content-Type", "application/json")
+            self.own(s)
+            for k, v in s.headers:
+                headers[k] = self.subst(v)
+            cred = self.subst(s.opts.get("cred", "admin"))
+            cert = cred if cred in ("admin", "node") else None
+            if cert is None and cred != "none":
+                headers["Authorization"] = "Bearer " + cred
+            if "as" in s.opts:
+                headers["Impersonate-User"] = self.subst(s.opts["as"])
+            if s.groups:
+                headers["Impersonate-Group"] = [self.subst(g) for g in s.groups]
+            return path, data, headers, cert
+        finally:
+            self.vars = local
+
+    def own(self, s):
+        """What the scenario itself sends is its own wherever it comes back."""
+        self.state.send(self.subst(s.path, True))
+        text = s.raw or s.body
+        if text is None:
+            return
+        if isinstance(text, str):
+            text = self.subst(text, True)
+            self.state.send(text)
+            if s.raw is None and "loose" not in s.opts:
+                self.remember(scenario.relaxed(text))
+        else:
+            text = self.subst(json.dumps(text), True)
+            self.state.send(text)
+            self.remember(json.loads(text))
+
+    def base(self, name):
+        """A captured object, to be sent again with changes."""
+        try:
+            return json.loads(self.vars[name])
+        except (KeyError, ValueError):
+            return {}
+
+    def remember(self, v):
+        if isinstance(v, dict):
+            for k, x in v.items():
+                self.remember(x)
+        elif isinstance(v, list):
+            for x in v:
+                self.remember(x)
+        else:
+            self.state.sent_values.add(v)
+            self.state.sent_values.add(str(v))
+
+    def capture(self, s, data):
+        for name, path in s.captures:
+            try:
+                v = json.loads(data)
+                for p in [] if path == "." else re.findall(r'"[^"]*"|[^.\[\]]+', path):
+                    p = p.strip('"')
+                    v = v[int(p)] if isinstance(v, list) else v[p]
+                self.captured.add(name)
+                self.vars[name] = v if isinstance(v, str) else json.dumps(v)
+            except (ValueError, KeyError, IndexError, TypeError):
+                self.vars[name] = "not-captured"
+
+    def open_watch(self, s):
+        path, data, headers, cert = self.request_of(s)
+        c = self.server.connect(cert, EVENT_WAIT)
+        c.request("GET", path, None, headers)
+        r = c.getresponse()
+        out = {"code": r.status}
+        if r.status != 200:
+            out = normalise.answer(r.status, r.headers, r.read(), self.state)
+        else:
+            h = normalise.headers(r.headers, self.state)
+            if h:
+                out["head"] = h
+        self.watches[s.opts.get("name", "w")] = (c, r)
+        return out
+
+    def events(self, s):
+        name = s.path
+        if name not in self.watches:
+            return {"code": 0, "body": "no watch"}
+        c, r = self.watches[name]
+        out = []
+        n = int(s.opts.get("n", "1"))
+        last = s.opts.get("until")
+        while len(out) < n or last:
+            try:
+                l = r.readline()
+            except (socket.timeout, OSError):
+                out.append("<no more>")
+                # a response that timed out cannot be read on
+                del self.watches[name]
+                c.close()
+                break
+            if not l:
+                out.append("<end>")
+                break
+            e = json.loads(l)
+            if e.get("type") == "BOOKMARK" and "k8s.io/initial-events-end" not in str(e):
+                continue
+            if not out and s.captures:
+                self.capture(s, l)
+            if e.get("type") == "BOOKMARK":
+                e["object"]["metadata"]["resourceVersion"] = "0"
+            out.append(normalise.walk(e, self.state))
+            if last == e.get("type"):
+                break
+        return {"code": 200, "body": out}
+
+    def until(self, s):
+        end = time.time() + 15
+        want = s.opts.get("is")
+        code = None
+        while time.time() < end:
+            path, data, headers, cert = self.request_of(s)
+            code, h, got = self.send("GET", path, None, headers, cert)
+            if "code" in s.opts:
+                if str(code) == s.opts["code"]:
+                    return {"code": 200}
+            else:
+                try:
+                    v = json.loads(got)
+                    for p in s.opts["field"].split("."):
+                        if "=" in p:
+                            k, _, x = p.partition("=")
+                            v = [i for i in v if str(i.get(k)) == x][0]
+                        else:
+                            v = v[int(p)] if isinstance(v, list) else v[p]
+                    if want is None or str(v) == self.subst(want):
+                        self.capture(s, got)
+                        return {"code": 200}
+                except (ValueError, KeyError, IndexError, TypeError):
+                    pass
+            time.sleep(0.02)
+        return {"code": code, "body": "never"}
+
+    def step(self, s):
+        if s.method == "WATCH":
+            return self.open_watch(s)
+        if s.method == "EVENTS":
+            return self.events(s)
+        if s.method == "UNTIL":
+            return self.until(s)
+        path, data, headers, cert = self.request_of(s)
+        try:
+            code, h, got = self.send(s.method, path, data, headers, cert)
+        except (OSError, http.client.HTTPException) as e:
+            return {"code": 0, "body": type(e).__name__}
+        self.capture(s, got)
+        mode = s.opts.get("mode")
+        if mode == "code":
+            return {"code": code}
+        return normalise.answer(code, h, got, self.state, mode, self.full)
+
+    def must(self, method, path, obj):
+        code, h, got = self.send(method, path, json.dumps(obj).encode(), {"Content-Type": "application/json"}, "admin")
+        if code not in (200, 201, 409):
+            raise SystemExit("replay: %s %s: %d %s" % (method, path, code, got[:300]))
+
+    def run(self, sc):
+        """The normalised answers, one a step."""
+        ns = "replay-" + re.sub(r"[^a-z0-9]", "-", sc.name)
+        self.vars = {"ns": ns, "node": servers.NODE}
+        self.state = normalise.State()
+        self.watches = {}
+        self.captured = set()
+        self.state.send(ns)
+        if "no-namespace" not in sc.flags:
+            self.must("POST", "/api/v1/namespaces", {"metadata": {"name": ns}})
+            self.must("POST", "/api/v1/namespaces/%s/serviceaccounts" % ns, {"metadata": {"name": "default"}})
+        out = []
+        for i, s in enumerate(sc.steps, 1):
+            self.state.step = i
+            out.append(self.step(s))
+        for c, r in self.watches.values():
+            c.close()
+        return out
+
+    def close(self):
+        for c in self.conns.values():
+            c.close()
+
+
+def scenarios(names):
+    all = scenario.load_dir(os.path.join(HERE, "scenarios")) + kinds.load(os.path.join(HERE, "kinds"))
+    if not names:
+        return all
+    out = [s for s in all if any(s.name == n or re.fullmatch(n.replace("*", ".*"), s.name) for n in names)]
+    if not out:
+        raise SystemExit("replay: no scenario of that name")
+    return out
+
+
+def canon(a):
+    """As it would be after a round trip through the file."""
+    return json.loads(json.dumps(a))
+
+
+def write_answers(dir, sc, answers):
+    """One line a step; a body that was answered before is written as the label of the step that had it."""
+    bodies = {}
+    with open(os.path.join(dir, sc.name + ".jsonl"), "w") as f:
+        for s, a in zip(sc.steps, answers):
+            text = json.dumps(a.get("body"), sort_keys=True)
+            if text in bodies:
+                a = {k: v for k, v in a.items() if k != "body"}
+                a["same"] = bodies[text]
+            elif len(text) > 60:
+                bodies[text] = s.label
+            f.write(json.dumps([s.label, a], sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def read_answers(dir, sc):
+    path = os.path.join(dir, sc.name + ".jsonl")
+    if not os.path.exists(path):
+        raise SystemExit("replay: %s was never recorded" % sc.name)
+    out = {}
+    with open(path) as f:
+        for l in f:
+            label, a = json.loads(l)
+            if "same" in a:
+                a["body"] = out[a.pop("same")]["body"]
+            out[label] = a
+    return out
+
+
+def read_known(path):
+    """{(scenario, label): reason}; lines "scenario: label: reason", * for any in a scenario's name or at the end of a label."""
+    out = {}
+    if os.path.exists(path):
+        with open(path) as f:
+            for no, l in enumerate(f, 1):
+                if l.strip() and not l.startswith("#"):
+                    parts = [p.strip() for p in l.split(" :: ")]
+                    if len(parts) != 3 or not parts[2]:
+                        raise SystemExit("%s:%d: wants: scenario :: step :: reason" % (path, no))
+                    out[parts[0], parts[1]] = parts[2]
+    return out
+
+
+def write_known(path, known):
+    with open(path) as f:
+        head = [l for l in f if l.startswith("#")]
+    with open(path, "w") as f:
+        f.writelines(head)
+        for (sc, label), why in sorted(known.items()):
+            f.write("%s :: %s :: %s\n" % (sc, label, why))
+
+
+def report(sc, s, lines):
+    print("DIFFERS %s :: %s" % (sc.name, s.label))
+    for l in lines:
+        print("    " + l)
+
+
+def cmd_check(opts):
+    known = read_known(os.path.join(HERE, "known.txt"))
+    server = servers.Server(opts.servers[0])
+    steps = same = expected = bad = 0
+    found = {}
+    began = time.time()
+    try:
+        for sc in opts.scenarios:
+            want = read_answers(opts.answers, sc)
+            r = Runner(server)
+            got = r.run(sc)
+            r.close()
+            for s, g in zip(sc.steps, got):
+                steps += 1
+                if s.label not in want:
+                    bad += 1
+                    print("FAILED %s :: %s: no recorded answer" % (sc.name, s.label))
+                    continue
+                g = canon(g)
+                lines = normalise.diff(want[s.label], g)
+                key = (sc.name, s.label)
+                if lines:
+                    found[key] = lines[0]
+                if opts.step and opts.step in s.label:
+                    print("%s :: %s\n%s" % (sc.name, s.label, json.dumps(g, indent=1, sort_keys=True)))
+                if not lines:
+                    if key in known:
+                        bad += 1
+                        print("FAILED %s :: %s: a known difference is gone; take it out of known.txt" % key)
+                    else:
+                        same += 1
+                elif key in known:
+                    expected += 1
+                    if opts.verbose:
+                        print("KNOWN (%s)" % known[key])
+                        report(sc, s, lines)
+                else:
+                    bad += 1
+                    report(sc, s, lines)
+        if not opts.names:
+            have = {(sc.name, s.label) for sc in opts.scenarios for s in sc.steps}
+            for key in sorted(set(known) - have):
+                bad += 1
+                print("FAILED %s :: %s: in known.txt, but there is no such step" % key)
+    finally:
+        if bad and opts.log:
+            print(server.log_tail())
+        server.close()
+    if opts.learn or opts.prune:
+        ran = {(sc.name, s.label) for sc in opts.scenarios for s in sc.steps}
+        keep = {k: v for k, v in known.items() if k in found or (opts.names and k not in ran)}
+        if opts.learn:
+            for k, l in found.items():
+                keep.setdefault(k, "open: " + l.split(": ", 1)[0])
+        write_known(os.path.join(HERE, "known.txt"), keep)
+    print("replay: %d steps in %.1f s: %d as upstream, %d known differences, %d others" % (steps, time.time() - began, same, expected, bad))
+    print("%d passed, %d failed" % (same + expected, bad))
+    return 1 if bad else 0
+
+
+def cmd_compare(opts):
+    a = b = None
+    differ = steps = 0
+    try:
+        a = servers.Server(opts.servers[0])
+        b = servers.Server(opts.servers[1])
+        for sc in opts.scenarios:
+            ra, rb = Runner(a, opts.full), Runner(b, opts.full)
+            ga, gb = ra.run(sc), rb.run(sc)
+            for s, x, y in zip(sc.steps, ga, gb):
+                steps += 1
+                if opts.step and opts.step in s.label:
+                    print("%s :: %s\nfirst: %s\nsecond: %s" % (sc.name, s.label, json.dumps(x, indent=1, sort_keys=True),
+                                                               json.dumps(y, indent=1, sort_keys=True)))
+                lines = normalise.diff(canon(normalise.without_fork(x)), canon(y))
+                if lines:
+                    differ += 1
+                    report(sc, s, lines)
+            ra.close()
+            rb.close()
+    finally:
+        for s in (a, b):
+            if s:
+                s.close()
+    print("replay: %d steps, %d differ" % (steps, differ))
+    return 1 if differ else 0
+
+
+def cmd_record(opts):
+    os.makedirs(opts.answers, exist_ok=True)
+    server = servers.Server(opts.servers[0])
+    try:
+        for sc in opts.scenarios:
+            r = Runner(server, opts.full)
+            write_answers(opts.answers, sc, [normalise.without_fork(a) for a in r.run(sc)])
+            r.close()
+            print("recorded %s: %d steps" % (sc.name, len(sc.steps)), flush=True)
+    finally:
+        server.close()
+    return 0
+
+
+def main():
+    p = argparse.ArgumentParser(usage=__doc__)
+    p.add_argument("command", choices=["check", "compare", "record", "list"])
+    p.add_argument("rest", nargs="*")
+    p.add_argument("-v", "--verbose", action="store_true")
+    p.add_argument("--full", action="store_true")
+    p.add_argument("--learn", action="store_true", help="check: writes what differs into known.txt, to be given reasons by hand")
+    p.add_argument("--prune", action="store_true", help="check: takes out of known.txt what is as upstream now")
+    p.add_argument("--log", action="store_true")
+    p.add_argument("--answers", default=os.path.join(HERE, "answers"))
+    p.add_argument("--step")
+    opts = p.parse_args()
+    n = {"check": 1, "compare": 2, "record": 1, "list": 0}[opts.command]
+    opts.servers, opts.names = opts.rest[:n], opts.rest[n:]
+    if len(opts.servers) != n:
+        p.error("a server is missing")
+    opts.scenarios = scenarios(opts.names)
+    if opts.command == "list":
+        for sc in opts.scenarios:
+            print("%-24s %d steps" % (sc.name, len(sc.steps)))
+        print("%d steps" % sum(len(sc.steps) for sc in opts.scenarios))
+        return 0
+    return {"check": cmd_check, "compare": cmd_compare, "record": cmd_record}[opts.command](opts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

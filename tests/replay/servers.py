@@ -1,0 +1,157 @@
+"""Servers that a replay talks to: Skiff's, upstream's (with an etcd), or one that already runs.
+
+A server is named on the command line as
+    skiff:KUBE_APISERVER            Skiff's API server, started on a free port with an empty store
+    upstream:KUBE_APISERVER,ETCD    upstream's, with an etcd of its own
+    at:https://HOST:PORT,DIR        one that runs already; DIR has ca.crt, admin.crt, admin.key
+All get the same flags, tokens and certificates, so that what differs is the server.
+"""
+import os, shutil, signal, socket, ssl, subprocess, tempfile, time, http.client
+
+TOKENS = """alice-token,alice,uid-alice,"dev,ops"
+bob-token,bob,uid-bob
+carol-token,carol,uid-carol,"replay-readers"
+"""
+NODE = "replay-node"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A started server; ends with its processes and files at close()."""
+
+    def __init__(self, spec, dir=None):
+        self.kind, _, rest = spec.partition(":")
+        self.procs = []
+        self.own_dir = dir is None
+        self.dir = dir or tempfile.mkdtemp(prefix="replay-")
+        self.host = "127.0.0.1"
+        try:
+            if self.kind == "at":
+                url, _, self.dir = rest.partition(",")
+                self.own_dir = False
+                self.host, _, port = url[len("https://"):].partition(":")
+                self.port = int(port)
+            elif self.kind == "skiff":
+                self.pki()
+                self.start_skiff(os.path.abspath(rest))
+            elif self.kind == "upstream":
+                exe, _, etcd = rest.partition(",")
+                self.pki()
+                self.start_upstream(os.path.abspath(exe), os.path.abspath(etcd))
+            else:
+                raise SystemExit("replay: unknown server %r" % spec)
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def sh(self, *argv):
+        r = subprocess.run(argv, cwd=self.dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if r.returncode:
+            raise SystemExit("replay: %s: %s" % (" ".join(argv), r.stdout.decode()))
+
+    def cert(self, name, subj, ext):
+        with open(os.path.join(self.dir, name + ".ext"), "w") as f:
+            f.write(ext)
+        self.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", name + ".key")
+        self.sh("openssl", "req", "-new", "-key", name + ".key", "-subj", subj, "-out", name + ".csr")
+        self.sh("openssl", "x509", "-req", "-in", name + ".csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+                "-extfile", name + ".ext", "-out", name + ".crt")
+
+    def pki(self):
+        self.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "ca.key")
+        self.sh("openssl", "req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=ca", "-days", "2", "-out", "ca.crt")
+        self.cert("server", "/CN=kube-apiserver", "subjectAltName=IP:127.0.0.1")
+        self.cert("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth")
+        self.cert("node", "/O=system:nodes/CN=system:node:" + NODE, "extendedKeyUsage=clientAuth")
+        self.sh("openssl", "genrsa", "-out", "sa.key", "2048")
+        self.sh("openssl", "rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
+        with open(os.path.join(self.dir, "tokens.csv"), "w") as f:
+            f.write(TOKENS)
+
+    def flags(self):
+        return ["--bind-address=127.0.0.1", "--tls-cert-file=server.crt", "--tls-private-key-file=server.key", "--client-ca-file=ca.crt",
+                "--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=sa.pub",
+                "--service-account-signing-key-file=sa.key", "--token-auth-file=tokens.csv", "--service-cluster-ip-range=10.96.0.0/12",
+                "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth=true",
+                "--allow-privileged=true"]
+
+    def spawn(self, argv):
+        log = open(os.path.join(self.dir, os.path.basename(argv[0]) + ".log"), "ab")
+        p = subprocess.Popen(argv, cwd=self.dir, stdout=log, stderr=log)
+        log.close()
+        self.procs.append(p)
+
+    def start_skiff(self, exe):
+        port = os.path.join(self.dir, "port")
+        self.spawn([exe, "--data-dir=data", "--secure-port=0", "--port-file=port"] + self.flags())
+        end = time.time() + 30
+        while not os.path.exists(port):
+            if self.procs[-1].poll() is not None or time.time() > end:
+                raise SystemExit("replay: the server did not start; see its log:\n" + self.log_tail())
+            time.sleep(0.02)
+        self.port = int(open(port).read())
+
+    def start_upstream(self, exe, etcd):
+        client, peer = free_port(), free_port()
+        url = "http://127.0.0.1:%d" % client
+        self.spawn([etcd, "--data-dir=etcd", "--listen-client-urls=" + url, "--advertise-client-urls=" + url,
+                    "--listen-peer-urls=http://127.0.0.1:%d" % peer, "--unsafe-no-fsync"])
+        self.port = free_port()
+        self.spawn([exe, "--etcd-servers=" + url, "--secure-port=%d" % self.port] + self.flags())
+
+    def log_tail(self):
+        out = ""
+        for f in sorted(os.listdir(self.dir)):
+            if f.endswith(".log"):
+                with open(os.path.join(self.dir, f), errors="replace") as fd:
+                    out += "--- %s\n%s\n" % (f, fd.read()[-3000:])
+        return out
+
+    def wait_ready(self):
+        """Ready is /readyz answering 200 to the admin and the namespace "default" being there."""
+        end = time.time() + 120
+        while time.time() < end:
+            for p in self.procs:
+                if p.poll() is not None:
+                    raise SystemExit("replay: a server ended:\n" + self.log_tail())
+            try:
+                if all(self.status(p) == 200 for p in ("/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/default/services/kubernetes")):
+                    return
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(0.1)
+        raise SystemExit("replay: the server did not become ready:\n" + self.log_tail())
+
+    def status(self, path):
+        c = self.connect("admin")
+        try:
+            c.request("GET", path)
+            return c.getresponse().status
+        finally:
+            c.close()
+
+    def connect(self, cert=None, timeout=30):
+        """A new connection; cert: the base name of a client certificate, or None."""
+        ctx = ssl.create_default_context(cafile=os.path.join(self.dir, "ca.crt"))
+        if cert:
+            ctx.load_cert_chain(os.path.join(self.dir, cert + ".crt"), os.path.join(self.dir, cert + ".key"))
+        return http.client.HTTPSConnection(self.host, self.port, context=ctx, timeout=timeout)
+
+    def close(self):
+        for p in reversed(self.procs):
+            if p.poll() is None:
+                p.send_signal(signal.SIGTERM)
+                try:
+                    p.wait(20)
+                except subprocess.TimeoutExpired:
+                    p.kill()
+                    p.wait()
+        self.procs = []
+        if self.own_dir:
+            shutil.rmtree(self.dir, ignore_errors=True)
