@@ -91,6 +91,7 @@ struct error *authn_init(struct apiserver *s)
 		TRY(static_tokens_load(s, s->o.token_auth_file));
 	TRY(sa_tokens_init(s));
 	TRY(authn_config_init(s));
+	TRY(token_webhook_init(s));
 	n->n_allowed = split_list(&s->arena, s->o.requestheader_allowed_names, "", n->allowed_names, 32, false);
 	n->n_user = split_list(&s->arena, s->o.requestheader_username_headers, "x-remote-user", n->user_headers, 4, true);
 	n->n_group = split_list(&s->arena, s->o.requestheader_group_headers, "x-remote-group", n->group_headers, 4, true);
@@ -181,6 +182,20 @@ static bool jwt_token_user(struct apiserver *s, struct arena *a, struct str toke
 	return ok;
 }
 
+static bool webhook_token_user(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n_aud, struct user *u,
+			       struct strings *auds, struct complaints *no)
+{
+	bool ok;
+	struct error *e = token_webhook_authenticate(s, no->a, a, token, audiences, n_aud, u, auds, &ok);
+
+	if (e) {
+		log_v(1, "webhook authenticator: %s", error_message(e));
+		complain(no, str_from(error_message(e)));
+	}
+	error_free(e);
+	return ok;
+}
+
 /* tmp: scratch; a: where the user's strings live. False: *why says why not. May wait. */
 static bool token_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, const struct str *audiences, size_t n_aud,
 		       struct user *u, struct strings *auds, struct str *why)
@@ -195,6 +210,8 @@ static bool token_user(struct apiserver *s, struct arena *tmp, struct arena *a, 
 	if (s->o.bootstrap_token_auth && bootstrap_token_user(s, tmp, a, token, u) && own_audiences(s, a, audiences, n_aud, auds))
 		return true;
 	if (jwt_token_user(s, a, token, u, &no) && own_audiences(s, a, audiences, n_aud, auds))
+		return true;
+	if (webhook_token_user(s, a, token, audiences, n_aud, u, auds, &no))
 		return true;
 	*why = complaints_text(&no);
 	return false;

@@ -4,6 +4,7 @@
 #include "apiserver/jwt.h"
 #include "apiserver/oidc.h"
 
+#define FLAG(x) str_from(s->o.x ? s->o.x : "")
 #define RELOAD_WAIT_MS 60000 /* for the issuers of a new file, as upstream */
 
 static void anonymous_validate(struct field_errors *e, const authn_configuration *c)
@@ -18,6 +19,12 @@ static struct error *anonymous_init(struct apiserver *s, const authn_configurati
 	struct authn *n = s->authn;
 
 	n->anonymous = s->o.anonymous_auth;
+	if (n->anonymous && !c->anonymous)
+		for (struct str rest = FLAG(authorization_mode); rest.p && rest.n;)
+			if (str_eqz(str_trim(str_cut(&rest, ',')), "AlwaysAllow")) {
+				log_warn("anonymous requests are refused, because the authorizer AlwaysAllow would let them do everything");
+				n->anonymous = false;
+			}
 	if (!c->anonymous)
 		return NULL;
 	if (s->o.anonymous_auth_set)
@@ -36,8 +43,6 @@ static struct error *anonymous_init(struct apiserver *s, const authn_configurati
 }
 
 /* ---- the older flags ---- */
-
-#define FLAG(x) str_from(s->o.x ? s->o.x : "")
 
 static struct error *from_oidc_flags(struct apiserver *s, authn_configuration *c)
 {

@@ -27,6 +27,7 @@ struct authn {
 	const authn_configuration *config; /* at the start */
 	struct strings algs;           /* of JWT authenticators */
 	struct oidc *oidc;
+	struct token_webhook *webhook; /* or NULL */
 };
 
 /* ---- authn_tokens.c ---- */
@@ -39,6 +40,12 @@ bool bootstrap_token_user(struct apiserver *s, struct arena *tmp, struct arena *
 /* ---- authn_config.c ---- */
 /* Reads --authentication-config, or makes the same of flags; sets who is anonymous. */
 struct error *authn_config_init(struct apiserver *s);
+
+/* ---- authn_webhook.c ---- */
+struct error *token_webhook_init(struct apiserver *s);
+/* *ok false without an error: it does not know the token, or there is no webhook. May wait. */
+struct error *token_webhook_authenticate(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, const struct str *audiences,
+					 size_t n, struct user *u, struct strings *auds, bool *ok);
 
 /* Tokens are looked at again: what they are checked against has changed. */
 void authn_cache_clear(struct apiserver *s);

@@ -1,61 +1,148 @@
 /* The authorizers in order, and what a refusal says. */
-#include "apiserver/authz.h"
+#include "apiserver/authz_internal.h"
+#include "schema/selector.h"
 
 struct error *authz_init(struct apiserver *s)
 {
-	struct str rest = str_from(s->o.authorization_mode ? s->o.authorization_mode : "Node,RBAC");
-
-	while (rest.p && rest.n) {
-		struct str m = str_trim(str_cut(&rest, ','));
-
-		if (!str_eqz(m, "Node") && !str_eqz(m, "RBAC") && !str_eqz(m, "AlwaysAllow") && !str_eqz(m, "AlwaysDeny"))
-			return error_new("--authorization-mode %.*s is not built; known are Node, RBAC, AlwaysAllow, AlwaysDeny", STR_ARG(m));
-	}
+	s->authz = xcalloc(1, sizeof *s->authz);
+	TRY(authz_config_init(s));
 	TRY(rbac_init(s));
 	return node_authz_init(s);
 }
 
-enum authz authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason)
+bool authz_has(struct apiserver *s, const char *type)
 {
-	struct str rest = str_from(s->o.authorization_mode ? s->o.authorization_mode : "Node,RBAC"), why = STR_NULL;
+	for (uint32_t i = 0; i < s->authz->chain->n; i++)
+		if (!strcmp(authorizer_names[s->authz->chain->v[i].type], type))
+			return true;
+	return false;
+}
 
-	if (reason)
-		*reason = STR_NULL;
+static enum authz ask(struct apiserver *s, const struct authorizer *z, struct arena *a, const struct authz_attrs *at, struct str *reason,
+		      struct str *trouble)
+{
+	switch (z->type) {
+	case AUTHORIZER_RBAC:
+		return rbac_authorize(s, a, at, reason);
+	case AUTHORIZER_NODE:
+		return node_authorize(s, a, at, reason);
+	case AUTHORIZER_WEBHOOK:
+		return authz_webhook_ask(z->webhook, a, at, reason, trouble);
+	case AUTHORIZER_ALWAYS_ALLOW:
+		return AUTHZ_ALLOW;
+	case AUTHORIZER_ALWAYS_DENY:
+		*reason = STR("Everything is forbidden.");
+		return AUTHZ_NO_OPINION;
+	case N_AUTHORIZER_TYPES:
+		break;
+	}
+	return AUTHZ_NO_OPINION;
+}
+
+enum authz authorize_explained(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason, struct str *trouble)
+{
+	struct authz_chain *c = s->authz->chain;
+	struct buf reasons buf_cleanup = {0}, troubles buf_cleanup = {0};
+	enum authz d = AUTHZ_NO_OPINION;
+
+	*reason = *trouble = STR_NULL;
 	if (user_in_group(at->user, "system:masters"))
 		return AUTHZ_ALLOW;
-	while (rest.p && rest.n) {
-		struct str m = str_trim(str_cut(&rest, ',')), r = STR_NULL;
-		enum authz d = AUTHZ_NO_OPINION;
+	c->refs++;
+	for (uint32_t i = 0; i < c->n && d == AUTHZ_NO_OPINION; i++) {
+		struct str r = STR_NULL, t = STR_NULL;
 
-		if (str_eqz(m, "RBAC"))
-			d = rbac_authorize(s, a, at, &r);
-		else if (str_eqz(m, "Node"))
-			d = node_authorize(s, a, at, &r);
-		else if (str_eqz(m, "AlwaysAllow"))
-			d = AUTHZ_ALLOW;
-		else if (str_eqz(m, "AlwaysDeny"))
-			r = STR("Everything is forbidden.");
+		d = ask(s, &c->v[i], a, at, &r, &t);
 		if (d != AUTHZ_NO_OPINION) {
-			if (reason)
-				*reason = r;
-			return d;
+			*reason = arena_str(a, r);
+			*trouble = t.p ? arena_str(a, t) : STR_NULL;
 		}
 		if (r.n)
-			why = r;
+			buf_printf(&reasons, "%s%.*s", reasons.n ? "\n" : "", STR_ARG(r));
+		if (t.p)
+			buf_printf(&troubles, "%s%.*s", troubles.n ? ", " : "", STR_ARG(t));
 	}
+	authz_chain_unref(c);
+	if (d == AUTHZ_NO_OPINION) {
+		*reason = arena_str(a, buf_view(&reasons));
+		if (troubles.n)
+			*trouble = arena_str(a, buf_view(&troubles));
+	}
+	return d;
+}
+
+enum authz authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason)
+{
+	struct str r, trouble;
+	enum authz d = authorize_explained(s, a, at, &r, &trouble);
+
 	if (reason)
-		*reason = why;
-	return AUTHZ_NO_OPINION;
+		*reason = r;
+	return d;
+}
+
+bool authz_rules_incomplete(struct apiserver *s, struct arena *a, const struct user *u, struct str *why)
+{
+	struct authz_chain *c = s->authz->chain;
+	struct buf b buf_cleanup = {0};
+	struct str node;
+	bool incomplete = false;
+
+	for (uint32_t i = 0; i < c->n; i++) {
+		const char *name = c->v[i].type == AUTHORIZER_WEBHOOK			   ? "webhook" :
+				   c->v[i].type == AUTHORIZER_NODE && user_is_node(u, &node) ? "node" :
+											     NULL;
+
+		if (!name)
+			continue;
+		buf_printf(&b, "%s%s authorizer does not support user rule resolution", incomplete ? ", " : "", name);
+		incomplete = true;
+	}
+	*why = arena_str(a, buf_view(&b));
+	return incomplete;
+}
+
+void authz_selectors(struct arena *a, struct authz_attrs *at, struct str fields, struct str labels)
+{
+	const struct selector *sel = NULL;
+	LIST(struct meta_v1_field_selector_requirement) f = {0};
+	struct label_requirements l = {0};
+	struct str key, value;
+	bool neg;
+	struct error *e = fields.n ? field_selector_parse(a, fields, &sel) : NULL;
+
+	at->fields_broken |= e != NULL;
+	for (size_t i = 0; !e && field_selector_get(sel, i, &key, &value, &neg); i++) {
+		struct meta_v1_field_selector_requirement *r = arena_push(a, &f);
+
+		r->key = key;
+		r->operator = neg ? STR("NotIn") : STR("In");
+		*arena_push(a, &r->values) = value;
+	}
+	error_clear(&e);
+	sel = NULL;
+	e = labels.n ? label_selector_parse(a, labels, &sel) : NULL;
+	at->labels_broken |= e != NULL;
+	if (!e)
+		label_selector_requirements(a, sel, &l);
+	error_free(e);
+	at->fields = f.v;
+	at->n_fields = f.n;
+	at->labels = l.v;
+	at->n_labels = l.n;
 }
 
 struct authz_attrs authz_attrs_of(const struct request *rq)
 {
 	const struct request_info *i = &rq->info;
-
-	return (struct authz_attrs){
+	struct authz_attrs at = {
 		.user = rq->user, .verb = i->verb, .resource_request = i->resource_request, .ns = i->ns, .group = i->group,
 		.version = i->version, .resource = i->resource, .subresource = i->subresource, .name = i->name, .path = i->path,
 	};
+
+	if (i->field_selector || i->label_selector)
+		authz_selectors(rq->a, &at, str_from(i->field_selector), str_from(i->label_selector));
+	return at;
 }
 
 struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at)
@@ -75,10 +162,12 @@ struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at)
 struct error *authorize_request(struct request *rq)
 {
 	struct authz_attrs at = authz_attrs_of(rq);
-	struct str reason = STR_NULL, text;
+	struct str reason, trouble, text;
 
-	if (authorize(rq->s, rq->a, &at, &reason) == AUTHZ_ALLOW)
+	if (authorize_explained(rq->s, rq->a, &at, &reason, &trouble) == AUTHZ_ALLOW)
 		return NULL;
+	if (trouble.p)
+		return err_internal("Internal Server Error: \"%.*s\": %.*s", STR_ARG(rq->info.path), STR_ARG(trouble));
 	text = authz_forbidden_text(rq->a, &at);
 	if (!at.resource_request)
 		return err_forbidden(STR_NULL, STR_NULL, STR_NULL, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));

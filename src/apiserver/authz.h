@@ -14,17 +14,33 @@ struct authz_attrs {
 	bool resource_request;
 	struct str ns, group, version, resource, subresource, name;
 	struct str path;         /* of non-resource requests */
+	/*
+	 * What list, watch and deletecollection are narrowed to (KEP-4601). Requirements that cannot be read are left out, which only asks
+	 * for more. `broken`: some could not be read.
+	 */
+	const struct meta_v1_field_selector_requirement *fields; /* In and NotIn with one value */
+	uint32_t n_fields;
+	const struct meta_v1_label_selector_requirement *labels;
+	uint32_t n_labels;
+	bool fields_broken, labels_broken;
 };
 enum authz { AUTHZ_NO_OPINION, AUTHZ_ALLOW, AUTHZ_DENY };
 
 struct error *authz_init(struct apiserver *s);
-/* reason (or NULL) gets words in the arena. */
+/* The authorizers in order, until one allows or denies; webhooks make it wait. reason (or NULL) gets words in the arena. */
 enum authz authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason);
+/* The same; *trouble (p == NULL: none) says what kept an authorizer from deciding. */
+enum authz authorize_explained(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason, struct str *trouble);
 /* The request itself; 403 in upstream's words. */
 struct error *authorize_request(struct request *rq);
 /* `User "x" cannot get resource "pods" in API group "" at the cluster scope`, in the arena. */
 struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at);
 struct authz_attrs authz_attrs_of(const struct request *rq);
+/* Fills fields and labels from selector texts (empty: none); strings in the arena. */
+void authz_selectors(struct arena *a, struct authz_attrs *at, struct str fields, struct str labels);
+/* Authorizers that cannot list the rules of a user are in the chain: *why names them. */
+bool authz_rules_incomplete(struct apiserver *s, struct arena *a, const struct user *u, struct str *why);
+bool authz_has(struct apiserver *s, const char *type);
 
 /* ---- RBAC (rbac.c) ---- */
 struct error *rbac_init(struct apiserver *s);

@@ -75,7 +75,15 @@ static const struct flag flags[] = {
 	{"oidc-required-claim", F_JOIN, O(oidc_required_claims), "key=value that a token must have; may be repeated"},
 	{"enable-bootstrap-token-auth", F_BOOL, O(bootstrap_token_auth), "accept bootstrap tokens"},
 	{"anonymous-auth", F_BOOL, O(anonymous_auth), "default true"},
-	{"authorization-mode", F_STR, O(authorization_mode), "default Node,RBAC"},
+	{"authentication-token-webhook-config-file", F_STR, O(token_webhook_config), "kubeconfig of a webhook that TokenReviews are sent to"},
+	{"authentication-token-webhook-version", F_STR, O(token_webhook_version), "v1 or v1beta1 (default v1beta1)"},
+	{"authentication-token-webhook-cache-ttl", F_DURATION_MS, O(token_webhook_cache_ms), "how long its answers are kept (default 2m0s)"},
+	{"authorization-mode", F_STR, O(authorization_mode), "in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default Node,RBAC)"},
+	{"authorization-config", F_STR, O(authorization_config), "AuthorizationConfiguration, instead of the other authorization flags"},
+	{"authorization-webhook-config-file", F_STR, O(authorization_webhook_config), "kubeconfig of the webhook of mode Webhook"},
+	{"authorization-webhook-version", F_STR, O(authorization_webhook_version), "v1 or v1beta1 (default v1beta1)"},
+	{"authorization-webhook-cache-authorized-ttl", F_DURATION_MS, O(authorization_webhook_authorized_ms), "default 5m0s"},
+	{"authorization-webhook-cache-unauthorized-ttl", F_DURATION_MS, O(authorization_webhook_unauthorized_ms), "default 30s"},
 	{"enable-admission-plugins", F_STR, O(enable_admission), "beside the default ones"},
 	{"disable-admission-plugins", F_STR, O(disable_admission), "of the default ones"},
 	{"audit-log-path", F_STR, O(audit_log_path), "file of the audit log; - is standard output"},
@@ -119,6 +127,7 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 	char *at = (char *)o + f->offset;
 	int64_t n;
 
+	o->authorization_set |= !strncmp(f->name, "authorization-", 14) && f->offset != O(authorization_config);
 	o->oidc_set |= !strncmp(f->name, "oidc-", 5);
 	switch (f->kind) {
 	case F_STR:
@@ -296,6 +305,7 @@ int kube_apiserver_main(int argc, char **argv)
 	server.o = (struct options){
 		.bind_address = "0.0.0.0", .secure_port = 6443, .sa_extend_expiration = true, .anonymous_auth = true, .profiling = true,
 		.max_requests_inflight = 400, .max_mutating_inflight = 200, .request_timeout_ms = 60000, .min_request_timeout_s = 1800,
+		.token_webhook_cache_ms = 120000, .authorization_webhook_authorized_ms = 300000, .authorization_webhook_unauthorized_ms = 30000,
 		.event_ttl_ms = 3600000, .watch_history_ms = 300000,
 	};
 	rc = parse(argc, argv, &server.o);

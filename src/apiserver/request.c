@@ -195,7 +195,15 @@ void request_info_parse(struct arena *a, struct str method, struct str raw_path,
 		if (ls.n)
 			out->label_selector = arena_strz(a, ls);
 	} else if (!out->name.n && str_eqz(out->verb, "delete")) {
+		struct query q;
+		struct str v;
+
 		out->verb = STR("deletecollection");
+		query_parse(a, query, &q);
+		v = query_get(&q, "fieldSelector");
+		out->field_selector = v.n ? arena_strz(a, v) : NULL;
+		v = query_get(&q, "labelSelector");
+		out->label_selector = v.n ? arena_strz(a, v) : NULL;
 	}
 }
 

@@ -1,6 +1,7 @@
 /* Virtual resources that answer questions: access reviews, token reviews, who am I. */
 #include "apiserver/authn.h"
 #include "apiserver/authz.h"
+#include "schema/selector.h"
 
 static struct error *body_as(struct request *rq, const struct schema_type *t, void **out)
 {
@@ -34,11 +35,53 @@ static struct error *body_as(struct request *rq, const struct schema_type *t, vo
 	return NULL;
 }
 
+/* Requirements as they are given; those that no selector can have are left out, and said so. */
+static void review_selectors(struct arena *a, struct authz_attrs *at, const struct authorization_v1_resource_attributes *r)
+{
+	LIST(struct meta_v1_field_selector_requirement) f = {0};
+	LIST(struct meta_v1_label_selector_requirement) l = {0};
+
+	authz_selectors(a, at, r->field_selector ? r->field_selector->raw_selector : STR_NULL,
+			r->label_selector ? r->label_selector->raw_selector : STR_NULL);
+	if (r->field_selector && r->field_selector->requirements.n) {
+		for (uint32_t i = 0; i < r->field_selector->requirements.n; i++) {
+			const struct meta_v1_field_selector_requirement *q = &r->field_selector->requirements.v[i];
+
+			if (q->values.n == 1 && (str_eqz(q->operator, "In") || str_eqz(q->operator, "NotIn")))
+				*arena_push(a, &f) = *q;
+			else
+				at->fields_broken = true;
+		}
+		at->fields = f.v;
+		at->n_fields = f.n;
+	}
+	if (r->label_selector && r->label_selector->requirements.n) {
+		for (uint32_t i = 0; i < r->label_selector->requirements.n; i++) {
+			const struct meta_v1_label_selector_requirement *q = &r->label_selector->requirements.v[i];
+			struct meta_v1_label_selector one = {0};
+			const struct selector *sel;
+			struct error *e;
+
+			one.match_expressions.v = (struct meta_v1_label_selector_requirement *)(uintptr_t)q;
+			one.match_expressions.n = 1;
+			e = label_selector_from(a, &one, &sel);
+			if (e)
+				at->labels_broken = true;
+			else
+				*arena_push(a, &l) = *q;
+			error_free(e);
+		}
+		at->labels = l.v;
+		at->n_labels = l.n;
+	}
+}
+
 static void evaluate(struct request *rq, const struct user *u, const struct authorization_v1_resource_attributes *r,
 		     const struct authorization_v1_non_resource_attributes *n, struct authorization_v1_subject_access_review_status *st)
 {
 	struct authz_attrs at = {.user = u};
-	struct str reason;
+	struct buf trouble buf_cleanup = {0};
+	struct str reason, why;
 	enum authz d;
 
 	if (r) {
@@ -46,23 +89,95 @@ static void evaluate(struct request *rq, const struct user *u, const struct auth
 		at.verb = r->verb;
 		at.ns = r->namespace;
 		at.group = r->group;
-		at.version = r->version;
+		at.version = r->version.n ? r->version : STR("*");
 		at.resource = r->resource;
 		at.subresource = r->subresource;
 		at.name = r->name;
+		review_selectors(rq->a, &at, r);
 	} else {
 		at.verb = n->verb;
 		at.path = n->path;
 	}
-	d = authorize(rq->s, rq->a, &at, &reason);
+	d = authorize_explained(rq->s, rq->a, &at, &reason, &why);
 	st->allowed = d == AUTHZ_ALLOW;
 	st->denied = d == AUTHZ_DENY;
 	st->reason = arena_str(rq->a, reason);
+	if (why.p)
+		buf_str(&trouble, why);
+	if (at.fields_broken)
+		buf_printf(&trouble, "%sspec.resourceAttributes.fieldSelector %signored due to parse error", trouble.n ? "; " : "",
+			   at.n_fields ? "partially " : "");
+	if (at.labels_broken)
+		buf_printf(&trouble, "%sspec.resourceAttributes.labelSelector %signored due to parse error", trouble.n ? "; " : "",
+			   at.n_labels ? "partially " : "");
+	st->evaluation_error = arena_str(rq->a, buf_view(&trouble));
 }
 
-static struct error *check_spec(struct request *rq, const void *r, const void *n)
+static const char *operator_known(struct str op)
+{
+	return str_eqz(op, "In") || str_eqz(op, "NotIn") ? "values" : str_eqz(op, "Exists") || str_eqz(op, "DoesNotExist") ? "none" : NULL;
+}
+
+static void requirement_validate(struct field_errors *e, struct str key, struct str op, const struct strings *values, bool label,
+				 const struct field_path *p)
+{
+	const char *kind = operator_known(op), *m;
+
+	/* operators of later versions are let through, and ignored */
+	if (kind && !strcmp(kind, "values") && !values->n)
+		field_required(e, FIELD_CHILD(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
+	if (kind && !strcmp(kind, "none") && values->n)
+		field_forbidden(e, FIELD_CHILD(p, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+	if (label) {
+		m = validate_qualified_name(e->arena, key);
+		if (m)
+			field_invalid(e, FIELD_CHILD(p, "key"), key, "%s", m);
+	} else if (!key.n) {
+		field_required(e, FIELD_CHILD(p, "key"), "must be specified");
+	}
+}
+
+static void selector_attributes_validate(struct field_errors *e, struct str raw, uint32_t n, const struct field_path *p)
+{
+	if (raw.n && n)
+		field_invalid(e, FIELD_CHILD(p, "rawSelector"), raw, "may not specified at the same time as requirements");
+	if (!raw.n && !n)
+		field_required(e, FIELD_CHILD(p, "requirements"),
+			       arena_printf(e->arena, "when %.*s is specified, requirements or rawSelector is required",
+					    STR_ARG(field_path_format(e->arena, p))).p);
+}
+
+static void attributes_validate(struct field_errors *e, const struct authorization_v1_resource_attributes *r)
+{
+	const struct field_path *ra = FIELD_CHILD(FIELD_ROOT("spec"), "resourceAttributes"), *f = FIELD_CHILD(ra, "fieldSelector"),
+				*l = FIELD_CHILD(ra, "labelSelector");
+
+	if (r->field_selector) {
+		selector_attributes_validate(e, r->field_selector->raw_selector, r->field_selector->requirements.n, f);
+		for (uint32_t i = 0; i < r->field_selector->requirements.n; i++) {
+			const struct meta_v1_field_selector_requirement *q = &r->field_selector->requirements.v[i];
+
+			requirement_validate(e, q->key, q->operator, (const struct strings *)(const void *)&q->values, false,
+					     FIELD_INDEX(FIELD_CHILD(f, "requirements"), i));
+		}
+	}
+	if (r->label_selector) {
+		selector_attributes_validate(e, r->label_selector->raw_selector, r->label_selector->requirements.n, l);
+		for (uint32_t i = 0; i < r->label_selector->requirements.n; i++) {
+			const struct meta_v1_label_selector_requirement *q = &r->label_selector->requirements.v[i];
+
+			requirement_validate(e, q->key, q->operator, (const struct strings *)(const void *)&q->values, true,
+					     FIELD_INDEX(FIELD_CHILD(l, "requirements"), i));
+		}
+	}
+}
+
+static struct error *check_spec(struct request *rq, const struct authorization_v1_resource_attributes *r, const void *n)
 {
 	struct field_errors fe = {.arena = rq->a};
+
+	if (r)
+		attributes_validate(&fe, r);
 
 	if (r && n)
 		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
@@ -141,6 +256,16 @@ static struct error *self_rules(struct request *rq)
 	rbac_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules);
 	r->status.resource_rules.v = arena_alloc(rq->a, 1);
 	r->status.non_resource_rules.v = arena_alloc(rq->a, 1);
+	r->status.incomplete = authz_rules_incomplete(rq->s, rq->a, rq->user, &r->status.evaluation_error);
+	if (authz_has(rq->s, "AlwaysAllow")) {
+		struct authorization_v1_resource_rule *all = arena_push(rq->a, &r->status.resource_rules);
+		struct authorization_v1_non_resource_rule *urls = arena_push(rq->a, &r->status.non_resource_rules);
+
+		*arena_push(rq->a, &all->verbs) = *arena_push(rq->a, &all->api_groups) = *arena_push(rq->a, &all->resources) =
+			*arena_push(rq->a, &urls->verbs) = *arena_push(rq->a, &urls->non_resource_urls) = STR("*");
+	}
+	if (!authz_has(rq->s, "RBAC"))
+		return respond_struct(rq, 201, rq->res->api->type, r);
 	for (uint32_t i = 0; i < rules.n; i++) {
 		const struct rbac_v1_policy_rule *p = &rules.v[i];
 

@@ -113,7 +113,11 @@ struct options { /* flags, see options.c */
 		*oidc_groups_prefix, *oidc_signing_algs, *oidc_required_claims;
 	bool oidc_set;                   /* any of them */
 	bool bootstrap_token_auth, anonymous_auth, anonymous_auth_set;
-	const char *authorization_mode;
+	const char *authorization_mode, *authorization_config, *authorization_webhook_config, *authorization_webhook_version;
+	int64_t authorization_webhook_authorized_ms, authorization_webhook_unauthorized_ms;
+	bool authorization_set;          /* any of them but authorization_config */
+	const char *token_webhook_config, *token_webhook_version;
+	int64_t token_webhook_cache_ms;
 	const char *enable_admission, *disable_admission;
 	const char *advertise_address;
 	const char *external_hostname;
@@ -139,6 +143,7 @@ struct apiserver {
 	uint64_t resources_epoch;        /* raised when what is served changes (CRDs, APIServices) */
 	struct authn *authn;
 	struct rbac *rbac;
+	struct authz_state *authz;
 	struct node_graph *node_graph;
 	struct sa_tokens *tokens;
 	struct aggregator *aggregator;

@@ -508,6 +508,25 @@ struct error *field_selector_parse(struct arena *a, struct str text, const struc
 	return NULL;
 }
 
+void label_selector_requirements(struct arena *a, const struct selector *s, struct label_requirements *out)
+{
+	for (uint32_t i = 0; s && i < s->n; i++) {
+		const struct requirement *q = &s->v[i];
+		struct meta_v1_label_selector_requirement *r;
+
+		if (q->op == OP_GT || q->op == OP_LT)
+			continue;
+		r = arena_push(a, out);
+		r->key = q->key;
+		r->operator = q->op == OP_EXISTS	   ? STR("Exists") :
+			      q->op == OP_NOT_EXISTS	   ? STR("DoesNotExist") :
+			      q->op == OP_NOT_IN || q->op == OP_NE ? STR("NotIn") :
+								     STR("In");
+		for (uint32_t k = 0; k < q->n; k++)
+			*arena_push(a, &r->values) = q->values[k];
+	}
+}
+
 bool field_selector_get(const struct selector *s, size_t i, struct str *key, struct str *value, bool *negated)
 {
 	if (!s || i >= s->n)

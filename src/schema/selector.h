@@ -18,6 +18,12 @@ const struct selector *label_selector_from_map(struct arena *a, const struct str
 bool selector_matches(const struct selector *s, const struct str_map *labels);
 /* A selector that matches nothing / tells so. */
 bool selector_is_nothing(const struct selector *s);
+/* Its requirements as metav1 has them (Gt and Lt, which it has not, are left out): In, NotIn, Exists, DoesNotExist; none for NULL. */
+struct label_requirements {
+	struct meta_v1_label_selector_requirement *v;
+	uint32_t n, cap;
+};
+void label_selector_requirements(struct arena *a, const struct selector *s, struct label_requirements *out);
 /* Canonical text, sorted by key. */
 struct str selector_format(struct arena *a, const struct selector *s);
 

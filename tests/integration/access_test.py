@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Who may do what: authentication and authorization of a real server with other flags than apiserver_test.py has.
 
-Usage: access_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
+Usage: access_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
 import base64, http.server, json, os, shutil, ssl, subprocess, sys, tempfile, threading, time
 
@@ -378,15 +378,260 @@ def test_oidc_config(s, idp):
     refuses(s, "file and flags", s.more + ["--oidc-issuer-url", "x"], "authentication-config file and oidc-* flags are mutually exclusive")
 
 
+class Hook:
+    """Answers TokenReviews and SubjectAccessReviews with what the test says."""
+
+    def __init__(self, s):
+        self.seen, self.answer, self.fail = [], lambda spec: {}, 0
+        this = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *a):
+                pass
+
+            def do_POST(self):
+                rq = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                this.seen.append(dict(rq, path=self.path, auth=self.headers.get("Authorization")))
+                code, body = 200, dict(rq, status=this.answer(rq["spec"]))
+                if this.fail:
+                    this.fail -= 1
+                    code, body = 500, {"kind": "Status", "message": "out of order"}
+                data = json.dumps(body).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ctx.load_cert_chain(os.path.join(s.dir, "idp.crt"), os.path.join(s.dir, "idp.key"))
+        self.httpd.socket = ctx.wrap_socket(self.httpd.socket, server_side=True)
+        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
+        self.url = "https://127.0.0.1:%d" % self.httpd.server_address[1]
+
+    def kubeconfig(self, s, name, path="", user=None):
+        return write(s, name, {"kind": "Config", "apiVersion": "v1", "current-context": "c",
+                               "clusters": [{"name": "hook", "cluster": {"server": self.url + path, "certificate-authority": "ca.crt"}}],
+                               "users": [{"name": "me", "user": user or {"token": "hooktoken"}}],
+                               "contexts": [{"name": "c", "context": {"cluster": "hook", "user": "me"}}]})
+
+
+def test_token_webhook(s, hook):
+    s.more = ["--authentication-token-webhook-config-file", hook.kubeconfig(s, "tokens.kubeconfig", "/authenticate?x=y"),
+              "--authentication-token-webhook-version", "v1", "--authentication-token-webhook-cache-ttl", "1h"]
+    mine = "https://kubernetes.default.svc.cluster.local"
+
+    def answer(spec):
+        if spec["token"] == "good":
+            return {"authenticated": True, "user": {"username": "eve", "uid": "7", "groups": ["g"], "extra": {"k": ["v"]}}}
+        if spec["token"] == "elsewhere":
+            return {"authenticated": True, "audiences": ["x"], "user": {"username": "eve"}}
+        if spec["token"] == "broken":
+            return {"authenticated": False, "error": "no idea"}
+        return {"authenticated": False}
+
+    hook.answer = answer
+    s.start()
+    a = Client(s, cert="admin")
+    u = whoami(Client(s, token="good"))
+    equal("user of the webhook", (u["username"], u["uid"], u["groups"], u["extra"]), ("eve", "7", ["g", "system:authenticated"], {"k": ["v"]}))
+    q = hook.seen[0]
+    equal("what it was asked", (q["path"], q["auth"], q["kind"], q["apiVersion"], q["spec"]),
+          ("/authenticate?x=y", "Bearer hooktoken", "TokenReview", "authentication.k8s.io/v1", {"token": "good", "audiences": [mine]}))
+    equal("unknown", whoami(Client(s, token="bad")), 401)
+    equal("static tokens go first", (whoami(Client(s, token="alicetoken"))["username"], len(hook.seen)), ("alice", 2))
+    equal("for another", whoami(Client(s, token="elsewhere")), 401)
+    equal("its error", review(a, "broken").get("error"), "no idea")
+    n = len(hook.seen)
+    equal("answers are kept", (review(a, "good")["user"]["username"], review(a, "bad").get("authenticated"), len(hook.seen)), ("eve", None, n))
+    equal("errors are not", (review(a, "broken").get("error"), len(hook.seen)), ("no idea", n + 1))
+    r = review(a, "good", ["x", "y"])
+    equal("audiences of the review are asked", (r.get("authenticated"), hook.seen[-1]["spec"]["audiences"]), (None, ["x", "y"]))
+    r = review(a, "elsewhere", ["x", "y"])
+    equal("and answered", (r.get("authenticated"), r.get("audiences")), (True, ["x"]))
+    hook.fail = 1
+    equal("one failure is tried again", whoami(Client(s, token="good2")), 401)
+    equal("twice", [q["spec"]["token"] for q in hook.seen[-2:]], ["good2", "good2"])
+    s.stop()
+    s.more = s.more[:2] + ["--authentication-token-webhook-cache-ttl", "0s"]
+    hook.kubeconfig(s, "tokens.kubeconfig", "/v1beta1", {"username": "u", "password": "p"})
+    s.start()
+    equal("the older version", (review(a, "good")["user"]["username"], hook.seen[-1]["apiVersion"], hook.seen[-1]["auth"]),
+          ("eve", "authentication.k8s.io/v1beta1", "Basic dTpw"))
+    n = len(hook.seen)
+    equal("nothing kept", (review(a, "good")["user"]["username"], len(hook.seen)), ("eve", n + 1))
+    s.stop()
+    refuses(s, "exec plugins", ["--authentication-token-webhook-config-file", hook.kubeconfig(s, "x.kubeconfig", user={"exec": {"command": "x"}})],
+            "not built here")
+    refuses(s, "version", s.more[:2] + ["--authentication-token-webhook-version", "v2"], 'unsupported authentication webhook version "v2"')
+
+
+def sar(a, user="frank", **attrs):
+    spec = {"user": user, "groups": ["system:authenticated"]}
+    spec.update({"nonResourceAttributes": attrs} if "path" in attrs else {"resourceAttributes": attrs})
+    st, r = a.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", {"kind": "SubjectAccessReview",
+                                                                           "apiVersion": "authorization.k8s.io/v1", "spec": spec})
+    return r["status"] if st == 201 else (st, r["message"])
+
+
+def test_authz_webhook(s, hook):
+    kube = hook.kubeconfig(s, "authz.kubeconfig", "/authorize")
+
+    def answer(spec):
+        r = spec.get("resourceAttributes") or {}
+        if r.get("verb") == "deny":
+            return {"allowed": False, "denied": True, "reason": "never"}
+        if r.get("verb") == "both":
+            return {"allowed": True, "denied": True}
+        return {"allowed": r.get("resource") == "pods" or spec.get("nonResourceAttributes", {}).get("path") == "/x", "reason": "because"}
+
+    hook.answer, hook.seen = answer, []
+    s.more = ["--authorization-mode", "Webhook,RBAC", "--authorization-webhook-config-file", kube, "--authorization-webhook-version", "v1"]
+    s.start()
+    a = Client(s, cert="admin")
+    alice = Client(s, token="alicetoken")
+    equal("allowed by the webhook", alice.get(t.PODS)[0], 200)
+    equal("what it was asked", hook.seen[-1]["spec"], {
+        "resourceAttributes": {"namespace": "default", "verb": "list", "version": "v1", "resource": "pods"}, "user": "alice",
+        "groups": ["dev", "system:authenticated"], "uid": "1"})
+    st, e = alice.get(t.CM)
+    check("not allowed, with its reason", st == 403 and e["message"].endswith('in the namespace "default": because'), e)
+    n = len(hook.seen)
+    equal("answers are kept", (alice.get(t.PODS)[0], alice.get(t.CM)[0], len(hook.seen)), (200, 403, n))
+    equal("RBAC is asked after it", whoami(alice)["username"], "alice")
+    equal("system:masters never", (a.get("/api/v1/nodes")[0], [q for q in hook.seen if q["spec"].get("user") == "admin"]), (200, []))
+    alice.get(t.PODS + "?fieldSelector=spec.nodeName%3Dn1&labelSelector=a+in+(b,c),!d")
+    equal("selectors", {k: v for k, v in hook.seen[-1]["spec"]["resourceAttributes"].items() if "Sel" in k}, {
+        "fieldSelector": {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["n1"]}]},
+        "labelSelector": {"requirements": [{"key": "a", "operator": "In", "values": ["b", "c"]}, {"key": "d", "operator": "DoesNotExist"}]}})
+    alice.delete(t.PODS + "?labelSelector=x%3Dy")
+    r = hook.seen[-1]["spec"]["resourceAttributes"]
+    equal("of deletecollection", (r["verb"], r["labelSelector"]["requirements"][0]["key"]), ("deletecollection", "x"))
+    equal("denied", sar(a, verb="deny", resource="pods"), {"allowed": False, "denied": True, "reason": "never"})
+    equal("both", sar(a, verb="both", resource="pods").get("evaluationError"), "webhook subject access review returned both allow and deny response")
+    equal("paths", (sar(a, verb="get", path="/x")["allowed"], sar(a, verb="get", path="/y")["allowed"]), (True, False))
+    st, r = alice.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {
+        "kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "spec": {"namespace": "default"}})
+    equal("rules are not complete", (r["status"]["incomplete"], r["status"]["evaluationError"]),
+          (True, "webhook authorizer does not support user rule resolution"))
+    # selectors of reviews
+    s1 = {"fieldSelector": {"requirements": [{"key": "a", "operator": "In", "values": ["b"]}, {"key": "c", "operator": "New"}]}}
+    r = sar(a, verb="list", resource="pods", **s1)
+    equal("unknown operators are ignored", r["evaluationError"], "spec.resourceAttributes.fieldSelector partially ignored due to parse error")
+    equal("the rest is asked", hook.seen[-1]["spec"]["resourceAttributes"]["fieldSelector"]["requirements"], s1["fieldSelector"]["requirements"][:1])
+    r = sar(a, verb="list", resource="pods", labelSelector={"rawSelector": "a in ("})
+    equal("broken text", r["evaluationError"], "spec.resourceAttributes.labelSelector ignored due to parse error")
+    r = sar(a, verb="list", resource="pods", labelSelector={"rawSelector": "a=b"})
+    equal("text", hook.seen[-1]["spec"]["resourceAttributes"]["labelSelector"],
+          {"requirements": [{"key": "a", "operator": "In", "values": ["b"]}]})
+    st, e = sar(a, verb="list", resource="pods", labelSelector={})
+    check("empty selector", st == 422 and "when spec.resourceAttributes.labelSelector is specified, requirements or rawSelector is required" in e, e)
+    st, e = sar(a, verb="list", resource="pods", fieldSelector={"rawSelector": "a=b", "requirements": [{"key": "", "operator": "In"}]})
+    check("both forms", st == 422 and "may not specified at the same time" in e and "requirements[0].values: Required value" in e and
+          "requirements[0].key: Required value" in e, e)
+    # a webhook that does not answer has no opinion
+    hook.fail = 9
+    st, e = alice.get("/apis/apps/v1/deployments")
+    check("out of order", st == 500 and "out of order" in e["message"], e)
+    equal("five times", hook.fail, 4)
+    hook.fail = 0
+    s.stop()
+    s.more = ["--authorization-mode", "Webhook", "--authorization-webhook-config-file", kube, "--authorization-webhook-cache-authorized-ttl", "0"]
+    s.more[-1] = "0s"
+    s.start()
+    n = len(hook.seen)
+    equal("the older version", (alice.get(t.PODS)[0], hook.seen[-1]["apiVersion"], hook.seen[-1]["spec"]["group"]),
+          (200, "authorization.k8s.io/v1beta1", ["dev", "system:authenticated"]))
+    equal("nothing kept", (alice.get(t.PODS)[0], len(hook.seen)), (200, n + 2))
+    s.stop()
+    refuses(s, "twice", ["--authorization-mode", "RBAC,RBAC"], "has mode specified more than once")
+    refuses(s, "ABAC", ["--authorization-mode", "ABAC"], "--authorization-mode ABAC is not built")
+    refuses(s, "unknown mode", ["--authorization-mode", "X"], 'authorization-mode "X" is not a valid mode')
+    refuses(s, "no file", ["--authorization-mode", "Webhook"], "authorization config file not passed")
+    refuses(s, "file without mode", ["--authorization-webhook-config-file", kube], "without mode Webhook")
+    s.more = ["--authorization-mode", "AlwaysAllow"]
+    s.start()
+    equal("AlwaysAllow", (alice.get("/api/v1/nodes")[0], Client(s).get("/api/v1/nodes")[0]), (200, 401))
+    s.stop()
+    s.more = ["--authorization-mode", "AlwaysDeny"]
+    s.start()
+    st, e = alice.get("/api/v1/nodes")
+    check("AlwaysDeny", st == 403 and e["message"].endswith("Everything is forbidden."), e)
+    equal("but system:masters", a.get("/api/v1/nodes")[0], 200)
+    s.stop()
+
+
+def authz_config(*authorizers):
+    return {"kind": "AuthorizationConfiguration", "apiVersion": "apiserver.config.k8s.io/v1", "authorizers": list(authorizers)}
+
+
+def test_authz_config(s, hook):
+    kube = hook.kubeconfig(s, "authz.kubeconfig", "/first")
+    kube2 = hook.kubeconfig(s, "authz2.kubeconfig", "/second")
+    hook.answer, hook.seen = lambda spec: {"allowed": spec["user"] == "bob"}, []
+    node, rbac = {"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}
+
+    def webhook(name, file, **k):
+        return {"type": "Webhook", "name": name, "webhook": dict({
+            "timeout": "3s", "subjectAccessReviewVersion": "v1", "failurePolicy": "NoOpinion",
+            "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": file}}, **k)}
+
+    cfg = write(s, "authz.yaml", authz_config(webhook("one", kube), node, rbac, webhook("two", kube2, failurePolicy="Deny")))
+    s.more = ["--authorization-config", cfg]
+    s.start()
+    alice, bob = Client(s, token="alicetoken"), Client(s, token="bobtoken")
+    equal("first allows", (bob.get("/api/v1/nodes")[0], [q["path"] for q in hook.seen]), (200, ["/first"]))
+    equal("none allows", (alice.get("/api/v1/nodes")[0], [q["path"] for q in hook.seen[1:]]), (403, ["/first", "/second"]))
+    hook.fail = 10
+    st, e = alice.get("/api/v1/pods")
+    check("both fail: refused", st == 500 and "out of order" in e["message"], e)
+    hook.fail = 0
+    # reload
+    write(s, "authz.yaml", authz_config(node, rbac, webhook("three", kube2)))
+    until("reloaded", lambda: hook.seen.clear() or bob.get("/api/v1/services")[0] == 200 and [q["path"] for q in hook.seen] == ["/second"])
+    log = os.path.join(s.dir, "log")
+    for what, bad, words in (
+            ("what was there stays", authz_config(rbac), "missing required types: [Node]"),
+            ("timeout", authz_config(webhook("w", kube, timeout="0s")), "authorizers[0].timeout: Required value"),
+            ("long timeout", authz_config(webhook("w", kube, timeout="31s")), "must be > 0s and <= 30s"),
+            ("policy", authz_config(webhook("w", kube, failurePolicy="X")), "authorizers[0].failurePolicy: Unsupported value"),
+            ("version", authz_config(webhook("w", kube, subjectAccessReviewVersion="v3")), "authorizers[0].subjectAccessReviewVersion: Unsupported"),
+            ("relative", authz_config(webhook("w", "x")), "must be an absolute path"),
+            ("nowhere", authz_config(webhook("w", "/nowhere/at/all")), "error loading file"),
+            ("type", authz_config({"type": "X", "name": "x"}), "authorizers[0].type: Unsupported value"),
+            ("name", authz_config({"type": "RBAC", "name": "x"}), "expected name"),
+            ("twice", authz_config(rbac, rbac), "authorizers[1].type: Duplicate value"),
+            ("same name", authz_config(webhook("w", kube), webhook("w", kube)), "authorizers[1].name: Duplicate value"),
+            ("webhook of RBAC", authz_config(dict(rbac, webhook=webhook("w", kube)["webhook"])), "may only be specified when type=Webhook"),
+            ("no webhook", authz_config({"type": "Webhook", "name": "w"}), "required when type=Webhook"),
+            ("conditions' version", authz_config(webhook("w", kube, matchConditions=[{"expression": "true"}])),
+             "required if match conditions are specified"),
+            ("none", authz_config(), "at least one authorization mode must be defined"),
+            ("ABAC", authz_config({"type": "ABAC", "name": "abac"}), "is not built")):
+        at = os.path.getsize(log)
+        write(s, "authz.yaml", bad)
+        until("bad file: " + what, lambda: words in open(log).read()[at:])
+    equal("the last good one holds", bob.get("/api/v1/secrets")[0], 200)
+    s.stop()
+    refuses(s, "bad at the start", s.more, "is not built")
+    refuses(s, "file and flags", s.more + ["--authorization-mode", "RBAC"], "can not be specified when")
+
+
 def main():
     dir = tempfile.mkdtemp(prefix="skiff-access-")
     s = Server(dir)
     try:
         s.pki()
-        idp = Issuer(s)
-        for test in (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config):
+        have = {"s": s, "idp": Issuer(s), "hook": Hook(s)}
+        for test in (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_token_webhook,
+                     test_authz_webhook, test_authz_config):
+            if sys.argv[2:] and test.__name__ not in sys.argv[2:]:
+                continue
             try:
-                test(*(s, idp)[:test.__code__.co_argcount])
+                test(*(have[n] for n in test.__code__.co_varnames[:test.__code__.co_argcount]))
             except (Exception, SystemExit):
                 import traceback
                 check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])

@@ -1,0 +1,193 @@
+/* The webhook authorizer: SubjectAccessReviews (authorization.k8s.io) asked of a server that a kubeconfig names. */
+#include <openssl/sha.h>
+#include <stdlib.h>
+#include "apiserver/authz_internal.h"
+#include "apiserver/outbound.h"
+#include "schema/jv.h"
+
+#define CACHE_MAX 8192        /* answers; then all are forgotten */
+#define CACHED_ATTRS_MAX 10000 /* bytes of attributes that the asker chooses: more is asked again each time (upstream's) */
+
+struct answer {
+	int64_t until;
+	bool allowed, denied;
+	char *reason;
+};
+
+struct authz_webhook {
+	struct arena arena;
+	struct str name;
+	struct outbound *out;
+	bool v1beta1;
+	int64_t timeout_ms, allowed_ttl_ms, refused_ttl_ms; /* a TTL of 0: not kept */
+	enum authz on_error;
+	struct map answers; /* SHA-256 of the spec -> struct answer * */
+};
+
+static void answer_free(struct answer *n)
+{
+	free(n->reason);
+	free(n);
+}
+
+static void forget(struct authz_webhook *w)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(&w->answers, &it, &key, &v))
+		answer_free(v);
+	map_free(&w->answers);
+	memset(&w->answers, 0, sizeof w->answers);
+}
+
+void authz_webhook_free(struct authz_webhook *w)
+{
+	if (!w)
+		return;
+	forget(w);
+	outbound_free(w->out);
+	arena_free(&w->arena);
+	free(w);
+}
+
+struct error *authz_webhook_new(struct str name, const struct apiserverconfig_v1_webhook_configuration *c, const char *path,
+				struct authz_webhook **out)
+{
+	struct authz_webhook *w = xcalloc(1, sizeof *w);
+	struct error *e = outbound_from_kubeconfig(path, &w->out);
+
+	if (e) {
+		free(w);
+		return e;
+	}
+	w->name = arena_str(&w->arena, name);
+	w->v1beta1 = str_eqz(c->subject_access_review_version, "v1beta1");
+	w->timeout_ms = c->timeout / 1000000;
+	w->allowed_ttl_ms = !c->cache_authorized_requests || *c->cache_authorized_requests ? c->authorized_ttl / 1000000 : 0;
+	w->refused_ttl_ms = !c->cache_unauthorized_requests || *c->cache_unauthorized_requests ? c->unauthorized_ttl / 1000000 : 0;
+	w->on_error = str_eqz(c->failure_policy, "Deny") ? AUTHZ_DENY : AUTHZ_NO_OPINION;
+	*out = w;
+	return NULL;
+}
+
+static void spec_of(struct arena *a, const struct authz_attrs *at, struct authorization_v1_subject_access_review_spec *spec)
+{
+	spec->user = at->user->name;
+	spec->uid = at->user->uid;
+	spec->groups.v = (struct str *)(uintptr_t)at->user->groups;
+	spec->groups.n = (uint32_t)at->user->n_groups;
+	for (size_t i = 0; i < at->user->n_extra; i++)
+		*(struct strings_pair *)(void *)arena_push(a, &spec->extra) = at->user->extra[i];
+	if (at->resource_request) {
+		struct authorization_v1_resource_attributes *r = spec->resource_attributes =
+			arena_new(a, struct authorization_v1_resource_attributes);
+
+		r->namespace = at->ns;
+		r->verb = at->verb;
+		r->group = at->group;
+		r->version = at->version;
+		r->resource = at->resource;
+		r->subresource = at->subresource;
+		r->name = at->name;
+		if (at->n_fields) {
+			r->field_selector = arena_new(a, struct authorization_v1_field_selector_attributes);
+			r->field_selector->requirements.v = (struct meta_v1_field_selector_requirement *)(uintptr_t)at->fields;
+			r->field_selector->requirements.n = at->n_fields;
+		}
+		if (at->n_labels) {
+			r->label_selector = arena_new(a, struct authorization_v1_label_selector_attributes);
+			r->label_selector->requirements.v = (struct meta_v1_label_selector_requirement *)(uintptr_t)at->labels;
+			r->label_selector->requirements.n = at->n_labels;
+		}
+	} else {
+		spec->non_resource_attributes = arena_new(a, struct authorization_v1_non_resource_attributes);
+		spec->non_resource_attributes->path = at->path;
+		spec->non_resource_attributes->verb = at->verb;
+	}
+}
+
+/* v1beta1 has the same fields, but `group` for `groups`. */
+static struct error *ask(struct authz_webhook *w, struct arena *a, struct authorization_v1_subject_access_review_spec *spec,
+			 struct authorization_v1_subject_access_review_status *out)
+{
+	struct authorization_v1_subject_access_review r = {.kind = STR("SubjectAccessReview")},
+						      *ans = arena_new(a, struct authorization_v1_subject_access_review);
+	struct buf b buf_cleanup = {0};
+	struct str body;
+
+	r.api_version = w->v1beta1 ? STR("authorization.k8s.io/v1beta1") : STR("authorization.k8s.io/v1");
+	r.spec = *spec;
+	if (w->v1beta1) {
+		struct jv doc;
+		struct jv *s, *groups;
+
+		jv_from_object(a, &authorization_v1_subject_access_review_type, &r, &doc);
+		s = jv_get(&doc, STR("spec"));
+		groups = jv_get(s, STR("groups"));
+		if (groups) {
+			jv_set(a, s, STR("group"), *groups);
+			jv_del(s, STR("groups"));
+		}
+		jv_encode(&b, &doc);
+	} else {
+		json_encode(&b, &authorization_v1_subject_access_review_type, &r);
+	}
+	TRY(outbound_post(w->out, a, buf_view(&b), w->timeout_ms, &body));
+	TRY(json_decode(a, &authorization_v1_subject_access_review_type, body, NULL, ans));
+	*out = ans->status;
+	return NULL;
+}
+
+static void keep(struct authz_webhook *w, struct str key, const struct authorization_v1_subject_access_review_status *st)
+{
+	int64_t ttl = st->allowed ? w->allowed_ttl_ms : w->refused_ttl_ms;
+	struct answer *n, *old;
+
+	if (ttl <= 0)
+		return;
+	if (w->answers.n >= CACHE_MAX)
+		forget(w);
+	n = xcalloc(1, sizeof *n);
+	*n = (struct answer){.until = now_ms() + ttl, .allowed = st->allowed, .denied = st->denied, .reason = str_dupz(st->reason)};
+	old = map_set(&w->answers, key, n);
+	if (old)
+		answer_free(old);
+}
+
+enum authz authz_webhook_ask(struct authz_webhook *w, struct arena *a, const struct authz_attrs *at, struct str *reason, struct str *trouble)
+{
+	struct authorization_v1_subject_access_review_spec spec = {0};
+	struct authorization_v1_subject_access_review_status st = {0};
+	struct buf b buf_cleanup = {0};
+	unsigned char sum[SHA256_DIGEST_LENGTH];
+	struct str key = str_of((const char *)sum, sizeof sum);
+	struct answer *known;
+	struct error *e;
+
+	spec_of(a, at, &spec);
+	json_encode(&b, &authorization_v1_subject_access_review_spec_type, &spec);
+	SHA256((const unsigned char *)b.p, b.n, sum);
+	known = map_get(&w->answers, key);
+	if (known && known->until > now_ms()) {
+		st.allowed = known->allowed;
+		st.denied = known->denied;
+		st.reason = arena_str(a, str_from(known->reason));
+	} else {
+		e = ask(w, a, &spec, &st);
+		if (e) {
+			log_error("webhook authorizer %.*s: %s", STR_ARG(w->name), error_message(e));
+			*trouble = arena_str(a, str_from(error_message(e)));
+			error_free(e);
+			return w->on_error;
+		}
+		if (at->ns.n + at->verb.n + at->group.n + at->version.n + at->resource.n + at->subresource.n + at->name.n + at->path.n <
+		    CACHED_ATTRS_MAX)
+			keep(w, key, &st);
+	}
+	*reason = st.reason;
+	if (st.denied && st.allowed)
+		*trouble = STR("webhook subject access review returned both allow and deny response");
+	return st.denied ? AUTHZ_DENY : st.allowed ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
+}
