@@ -175,10 +175,13 @@ static struct scheduling_v1_priority_class *default_class(struct apiserver *s, s
 	}
 	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
 	while ((e = cache_iter_next(&it)) != NULL) {
-		struct scheduling_v1_priority_class *pc;
+		struct scheduling_v1_priority_class *pc, look = {0};
 
-		if (!str_contains(cache_entry_json(e), STR("\"globalDefault\":true")))
+		err = cache_entry_decode(a, &scheduling_v1_priority_class_type, e, false, &look);
+		if (err || !look.global_default) {
+			log_and_free(err, "priority classes");
 			continue;
+		}
 		pc = registry_peek(s, a, st, STR_NULL, cache_entry_name(e));
 		if (pc && pc->global_default && (!best || pc->value < best->value))
 			best = pc;

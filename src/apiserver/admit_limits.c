@@ -17,7 +17,7 @@ static struct error *each(struct request *rq, struct storage *st, struct str ns,
 	while (!e && (en = cache_iter_next(&it)) != NULL) {
 		void *obj = arena_alloc(rq->a, st->type->size);
 
-		e = json_decode(rq->a, st->type, arena_str(rq->a, cache_entry_json(en)), NULL, obj);
+		e = cache_entry_decode(rq->a, st->type, en, true, obj);
 		if (!e)
 			e = fn(ctx, obj);
 	}

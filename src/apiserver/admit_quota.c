@@ -151,7 +151,7 @@ static struct error *write_charged(struct round *r, struct arena *a, struct str 
 	struct error *e = registry_update(&rq, r->ns, name, &u, &res);
 
 	if (!e)
-		block_unref(res.json);
+		cache_entry_unref(res.entry);
 	if (error_is(e, 404, NULL)) /* a quota that is gone limits nothing */
 		error_clear(&e);
 	return e;

@@ -11,22 +11,20 @@ static struct str default_of(struct request *rq, struct storage *st, const char 
 	const struct cache_entry *en;
 	struct str best = STR_NULL;
 	int64_t when = INT64_MIN;
-	char needle[200];
 	struct error *e = cache_snapshot(st->cache, CACHE_ANY, 0, &snap);
 
 	if (e) {
 		log_and_free(e, "default classes");
 		return best;
 	}
-	snprintf(needle, sizeof needle, "\"%s\":\"true\"", annotation);
 	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
 	while ((en = cache_iter_next(&it)) != NULL) {
 		struct meta_v1_partial_object_metadata *p;
 
-		if (!str_contains(cache_entry_json(en), str_from(needle)))
+		if (!str_contains(block_str(en->body), str_from(annotation)))
 			continue;
 		p = arena_new(rq->a, struct meta_v1_partial_object_metadata);
-		e = json_decode(rq->a, &meta_v1_partial_object_metadata_type, arena_str(rq->a, cache_entry_json(en)), NULL, p);
+		e = cache_entry_decode(rq->a, &meta_v1_partial_object_metadata_type, en, true, p);
 		if (e) {
 			log_and_free(e, "default classes");
 			continue;

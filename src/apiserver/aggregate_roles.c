@@ -24,7 +24,7 @@ static struct error *all_roles(struct apiserver *s, struct arena *a, struct foun
 	while (!err && (e = cache_iter_next(&it)) != NULL) {
 		struct rbac_v1_cluster_role *r = arena_new(a, struct rbac_v1_cluster_role);
 
-		err = json_decode(a, &rbac_v1_cluster_role_type, arena_str(a, cache_entry_json(e)), NULL, r);
+		err = cache_entry_decode(a, &rbac_v1_cluster_role_type, e, true, r);
 		if (!err)
 			*arena_push(a, out) = r;
 	}
@@ -87,7 +87,7 @@ static struct error *aggregate_one(struct apiserver *s, struct arena *a, const s
 	if (error_is(e, 404, NULL))
 		error_clear(&e);
 	else if (!e)
-		block_unref(res.json);
+		cache_entry_unref(res.entry);
 	return e;
 }
 

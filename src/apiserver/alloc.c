@@ -204,7 +204,7 @@ static struct error *ip_object(struct request *rq, struct str ip, const struct c
 	o->spec.parent_ref->name = svc->metadata.name;
 	e = registry_create(&in, o, &r);
 	if (!e) {
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 		return NULL;
 	}
 	if (error_is(e, 409, "AlreadyExists")) {
@@ -777,7 +777,7 @@ static struct error *release_orphans(struct request *rq)
 	while ((e = cache_iter_next(&it)) != NULL) {
 		struct networking_v1_ip_address *ip = arena_new(rq->a, struct networking_v1_ip_address);
 		struct core_v1_service svc = {0};
-		struct error *err = json_decode(rq->a, &networking_v1_ip_address_type, arena_str(rq->a, cache_entry_json(e)), NULL, ip);
+		struct error *err = cache_entry_decode(rq->a, &networking_v1_ip_address_type, e, true, ip);
 
 		if (err) {
 			log_and_free(err, "IPAddress");
@@ -826,7 +826,7 @@ struct error *alloc_init(struct apiserver *s)
 	cache_iter_init(&it, al->services->cache, snap, STR_NULL, STR_NULL, NULL);
 	while ((e = cache_iter_next(&it)) != NULL) {
 		struct core_v1_service *svc = arena_new(&a, struct core_v1_service);
-		struct error *err = json_decode(&a, &core_v1_service_type, arena_str(&a, cache_entry_json(e)), NULL, svc);
+		struct error *err = cache_entry_decode(&a, &core_v1_service_type, e, true, svc);
 
 		if (err)
 			log_and_free(err, "services");

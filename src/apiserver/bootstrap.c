@@ -105,7 +105,7 @@ static struct error *ensure(struct apiserver *s, struct arena *a, const char *gr
 		return NULL;
 	}
 	if (!e)
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 	return error_wrap(e, "creating %s %.*s", plural, STR_ARG(name));
 }
 
@@ -129,7 +129,7 @@ static struct error *replace(struct apiserver *s, struct arena *a, const char *g
 	rq.nosync = true;
 	e = registry_update(&rq, ns, object_meta(res->st->type, obj)->name, &u, &r);
 	if (!e)
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 	return e;
 }
 
@@ -491,7 +491,7 @@ static struct error *service_cidr(struct apiserver *s)
 	u.ctx = now;
 	e = registry_update(&rq, STR_NULL, STR("kubernetes"), &u, &r);
 	if (!e)
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 	return e;
 }
 

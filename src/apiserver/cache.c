@@ -96,14 +96,16 @@ static void set_current(struct cache *c, struct str key, struct cache_entry *e, 
 	snap_unref(c->snap);
 	c->snap = NULL;
 	*old = trees_set(&c->r, &c->main, &c->node, key, e);
+	size_t before = c->object_bytes + c->entry_bytes;
 	if (e) {
-		c->json_bytes += e->json->n;
+		c->object_bytes += e->body->n;
 		c->entry_bytes += e->bytes;
 	}
 	if (*old) {
-		c->json_bytes -= (*old)->json->n;
+		c->object_bytes -= (*old)->body->n;
 		c->entry_bytes -= (*old)->bytes;
 	}
+	hot_holding((ptrdiff_t)(c->object_bytes + c->entry_bytes - before));
 }
 
 /* ---- feed ---- */
@@ -117,7 +119,7 @@ static void apply(struct cache *c, struct store_event *ev)
 		return; /* the load has it */
 	if (!ev->is_delete) {
 		struct error *err = ev->cookie ? entry_new(&c->r, key, rev, block_str(ev->cookie), &e) :
-						 entry_decode(&c->r, &c->buf, key, rev, block_str(ev->kv.value), &e);
+						 entry_decode(&c->r, key, rev, block_str(ev->kv.value), &e);
 		if (err) {
 			/* Nobody can be shown this object: as upstream, it is an error in the log, and the older one goes. */
 			log_and_free(err, "cache: an object is left out");
@@ -173,7 +175,7 @@ struct chunk {
 struct load {
 	struct cache *c;
 	struct tree main, node;
-	size_t json_bytes, entry_bytes;
+	size_t object_bytes, entry_bytes;
 	struct chunk *chunks[LOAD_AHEAD];
 	size_t first, n;
 };
@@ -190,11 +192,9 @@ static bool chunk_one(void *ctx, struct store_kv *kv)
 static void decode_chunk(void *arg)
 {
 	struct chunk *k = arg;
-	struct buf b = {0};
 	for (size_t i = 0; i < k->n; i++)
-		k->err[i] = entry_decode(k->r, &b, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
+		k->err[i] = entry_decode(k->r, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
 					 block_str(k->kv[i].value), &k->e[i]);
-	buf_free(&b);
 }
 
 static void chunk_fiber(void *arg)
@@ -217,7 +217,7 @@ static void file_chunk(struct load *l, bool drop)
 		if (k->err[i]) {
 			log_and_free(k->err[i], "cache: an object is left out");
 		} else if (!drop) {
-			l->json_bytes += e->json->n;
+			l->object_bytes += e->body->n;
 			l->entry_bytes += e->bytes;
 			cache_entry_unref(trees_set(&l->c->r, &l->main, &l->node, cache_entry_key(e), e));
 		}
@@ -285,7 +285,8 @@ static struct error *load(struct cache *c)
 	c->feed = feed;
 	c->main = l.main;
 	c->node = l.node;
-	c->json_bytes = l.json_bytes;
+	hot_holding((ptrdiff_t)(l.object_bytes + l.entry_bytes) - (ptrdiff_t)(c->object_bytes + c->entry_bytes));
+	c->object_bytes = l.object_bytes;
 	c->entry_bytes = l.entry_bytes;
 	c->load_rev = rev;
 	c->broken = false;
@@ -343,7 +344,7 @@ static void trim_loop(void *arg)
 				}
 			}
 		}
-		if (before - after > 1u << 20)
+		if (before - after + hot_sweep(false) > 1u << 20)
 			malloc_trim(0);
 	}
 }
@@ -357,11 +358,12 @@ struct error *cache_new(struct store *s, const struct cache_resource *r, struct 
 		return error_new("cache: %.*s: more than %d selectable fields", STR_ARG(r->prefix), CACHE_FIELDS_MAX);
 	struct cache *c = xcalloc(1, sizeof(*c));
 	c->r = *r;
+	paths_init(&c->paths, r);
+	c->r.paths = &c->paths;
 	c->s = s;
 	c->main.by = -1;
 	c->node.by = r->node_field;
 	struct error *e = load(c);
-	buf_free(&c->buf);
 	if (e) {
 		free(c);
 		return error_wrap(e, "cache: %.*s", STR_ARG(r->prefix));
@@ -385,7 +387,9 @@ void cache_free(struct cache *c)
 	while (*p != c)
 		p = &(*p)->next_cache;
 	*p = c->next_cache;
+	hot_holding(-(ptrdiff_t)(c->object_bytes + c->entry_bytes));
 	if (!caches) {
+		hot_sweep(true);
 		waitq_wake_all(&trim_wait);
 		fiber_stop(trimmer);
 		trimmer = NULL;
@@ -398,7 +402,6 @@ void cache_free(struct cache *c)
 	ring_free(c);
 	tree_free(&c->main);
 	tree_free(&c->node);
-	buf_free(&c->buf);
 	free(c);
 }
 
@@ -417,7 +420,7 @@ int64_t cache_rev(const struct cache *c)
 void cache_stats(const struct cache *c, struct cache_stats *out)
 {
 	*out = (struct cache_stats){.objects = tree_count(&c->main), .watchers = c->n_watchers,
-				    .events = (size_t)(c->next_seq - c->first_seq), .json_bytes = c->json_bytes,
+				    .events = (size_t)(c->next_seq - c->first_seq), .object_bytes = c->object_bytes, .hot_bytes = hot_bytes(),
 				    .index_bytes = c->entry_bytes + tree_bytes(&c->main) + tree_bytes(&c->node),
 				    .event_bytes = c->event_bytes, .oldest_rev = c->oldest_rev};
 }
@@ -621,7 +624,7 @@ static struct error *what_is_there(struct cache *c, struct str key, struct store
 		*out = cache_entry_ref(e);
 		return NULL;
 	}
-	return entry_decode(&c->r, &c->buf, key, now->mod_rev, block_str(now->value), out);
+	return entry_decode(&c->r, key, now->mod_rev, block_str(now->value), out);
 }
 
 /* With a store elsewhere the event may come after the answer. */
@@ -637,7 +640,7 @@ static void wait_written(struct cache *c, int64_t rev)
 	error_free(e);
 }
 
-struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t expect, struct str stored, struct str json,
+struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t expect, struct str stored, struct str plain,
 			int64_t lease, unsigned flags, bool *ok, struct cache_entry **out)
 {
 	char buf[STORE_KEY_MAX];
@@ -647,7 +650,7 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 	*ok = false;
 	*out = NULL;
 	TRY(object_key(c, ns, name, buf, &key));
-	struct block *cookie = block_new(json);
+	struct block *cookie = c->r.plain ? block_new(plain) : NULL;
 	struct error *e = store_put(c->s, key, stored, expect, lease, flags, cookie, ok, &rev, &now);
 	key = str_sub(key, c->r.prefix.n, key.n);
 	if (!e && *ok) {
@@ -656,7 +659,7 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 		if (ev && ev->cur)
 			*out = cache_entry_ref(ev->cur);
 		else
-			e = entry_new(&c->r, key, rev, json, out);
+			e = entry_new(&c->r, key, rev, c->r.plain ? plain : stored, out);
 	} else if (!e) {
 		e = what_is_there(c, key, &now, out);
 	}

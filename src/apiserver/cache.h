@@ -3,20 +3,24 @@
  * resource is served from here; lists and watches never touch the store.
  *
  * One `struct cache` per stored resource, built-in or custom. It holds for each
- * object one immutable, reference-counted entry: the JSON bytes that GET, LIST
- * and WATCH write out unchanged, and a small index of labels and selectable
- * fields. Entries hang in a persistent (copy-on-write) B+tree, so a snapshot
+ * object one immutable, reference-counted entry: its bytes as they are stored,
+ * with metadata.resourceVersion put in (protobuf for built-in types, half as
+ * many as JSON; JSON for custom resources), and a small index of labels and
+ * selectable fields. GET, LIST and WATCH write these bytes out unchanged. JSON
+ * of built-in types is made when somebody wants it and kept for a while,
+ * within a limit (see cache_entry_json).
+ *
+ * Entries hang in a persistent (copy-on-write) B+tree, so a snapshot
  * costs O(1) and holds references only, and in a ring of the latest events,
  * into which every watcher keeps a cursor: an event costs a watcher nothing.
  *
  * It is fed by a watch of its prefix in the store; writes of this process go
- * through cache_put/cache_delete, which hand over the JSON already encoded.
- * When they return, the cache holds the write.
+ * through cache_put/cache_delete. When they return, the cache holds the write.
  *
  * It never validates, authorises, converts versions or frames HTTP.
  *
  * Threads: all calls are made on fibers of the loop that made the cache, but
- * entries and snapshots, once got, may be read and dropped on any thread.
+ * entries and snapshots, once got, may be read (not as JSON) and dropped on any thread.
  */
 #ifndef SKIFF_APISERVER_CACHE_H
 #define SKIFF_APISERVER_CACHE_H
@@ -39,7 +43,7 @@ struct cache_field {
 
 struct cache_resource { /* copied by cache_new; strings and arrays must outlive the cache */
 	struct str prefix;               /* "/registry/pods/": keys are prefix + [namespace + "/"] + name */
-	struct str group, version, kind; /* of the JSON held: the storage version */
+	struct str group, version, kind; /* of what is held: the storage version */
 	const struct schema_type *type;  /* NULL: custom resource, stored and held as JSON */
 	bool namespaced;
 	const struct cache_field *fields;
@@ -51,6 +55,7 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	 */
 	struct error *(*plain)(void *ctx, struct str key, struct str stored, struct buf *out);
 	void *ctx;
+	const struct cache_paths *paths; /* cache_new's own: where the fields stand in protobuf */
 };
 
 struct cache;
@@ -64,16 +69,23 @@ int64_t cache_rev(const struct cache *c);
 
 /* ---- entries ---- */
 
-struct cache_slice { /* bytes of json, or (top bit of off) of the entry's own tail */
+struct cache_slice { /* bytes of body, or (top bit of off) of the entry's own tail */
 	uint32_t off, n;
 };
-struct cache_entry { /* immutable */
+struct cache_hot;
+struct cache_entry { /* immutable, but for hot */
 	_Atomic uint32_t refs;
 	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
+	bool pb;
 	uint16_t ns_n, name_n;
-	uint32_t bytes;             /* of memory, without json's */
+	uint32_t bytes;             /* of memory, without body's */
 	int64_t rev;                /* metadata.resourceVersion */
-	struct block *json;         /* the whole object, compact, kind, apiVersion and metadata.resourceVersion filled in */
+	/*
+	 * The whole object with its resourceVersion. pb: the message behind the tag of field 2 and its length, as it stands
+	 * among the items of a list and in an envelope. Else JSON, compact if it was stored so.
+	 */
+	struct block *body;
+	struct cache_hot *hot;      /* JSON made of protobuf lately; the loop's thread only */
 	struct cache_slice uid;
 	struct cache_slice slices[]; /* labels: key, value, ...; fields; then the key's bytes and the tail */
 };
@@ -88,10 +100,20 @@ struct str cache_entry_key(const struct cache_entry *e); /* "ns/name" or "name":
 struct str cache_entry_ns(const struct cache_entry *e);  /* empty for cluster-scoped */
 struct str cache_entry_name(const struct cache_entry *e);
 struct str cache_entry_uid(const struct cache_entry *e);
-static inline struct str cache_entry_json(const struct cache_entry *e)
-{
-	return block_str(e->json);
-}
+/*
+ * The object as JSON, kind, apiVersion and metadata.resourceVersion filled in: one reference. JSON made of protobuf stays with the entry
+ * for the next reader and watcher, as long as all such JSON fits into cache_hot_limit() and has been used within a minute.
+ * 500 when the stored bytes are damaged.
+ */
+struct error *cache_entry_json(const struct cache *c, const struct cache_entry *e, struct block **out);
+/* The same appended to b and not kept: for lists too large to stay. */
+struct error *cache_entry_json_append(const struct cache *c, const struct cache_entry *e, struct buf *b);
+size_t cache_hot_limit(void); /* bytes: 4 MiB and an eighth of all that the caches of this loop hold */
+/*
+ * The object as a struct of type t: the resource's, or one whose fields are among its fields (PartialObjectMetadata). kind and apiVersion
+ * are not set for built-in types. Strings point into the entry, or, copy given, into the arena.
+ */
+struct error *cache_entry_decode(struct arena *a, const struct schema_type *t, const struct cache_entry *e, bool copy, void *out);
 /* Value of the resource's selectable field i. */
 struct str cache_entry_field(const struct cache *c, const struct cache_entry *e, size_t i);
 /* The labels into pairs[255]; returns their number. For selector_matches: struct str_map m = {pairs, n, 0}. */
@@ -154,13 +176,13 @@ enum {
 	CACHE_NOSYNC = STORE_NOSYNC, /* renewals of Leases whose holder did not change */
 };
 /*
- * Writes `stored` (protobuf envelope or JSON, as the resource is stored; without resourceVersion) under ns/name if the object's
- * revision is `expect` (0: must not exist, STORE_ANY). `json` is the same object as JSON with kind and apiVersion, and without
- * metadata.resourceVersion or with any (the cache puts the right one in); for built-in types in the resource's version.
+ * Writes `stored` (protobuf envelope or JSON, as the resource is stored) under ns/name if the object's revision is `expect` (0: must not
+ * exist, STORE_ANY). `plain`: what the resource's plain() would make of it, when it has one; else empty. metadata.resourceVersion
+ * may be in or not: the cache puts the right one in.
  * *ok true: *out is the new entry. *ok false: nothing was written and *out is what is there now (NULL: nothing). One reference.
  * Errors as store_put's (507 InsufficientStorage).
  */
-struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t expect, struct str stored, struct str json,
+struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t expect, struct str stored, struct str plain,
 			int64_t lease, unsigned flags, bool *ok, struct cache_entry **out);
 /* *ok true: *out is the object as deleted (its resourceVersion is the deletion's), as watchers see it. */
 struct error *cache_delete(struct cache *c, struct str ns, struct str name, int64_t expect, bool *ok, struct cache_entry **out);
@@ -209,7 +231,8 @@ void cache_watch_close(struct cache_watch *w); /* NULL is allowed */
 
 struct cache_stats {
 	size_t objects, watchers, events; /* events: in the window */
-	size_t json_bytes;   /* of current objects */
+	size_t object_bytes; /* of current objects */
+	size_t hot_bytes;    /* JSON kept of this and all other caches of the loop */
 	size_t index_bytes;  /* entries and trees */
 	size_t event_bytes;  /* objects only the window still holds */
 	int64_t oldest_rev;  /* watches from here on are possible */

@@ -1,381 +1,49 @@
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 #include "apiserver/cache_internal.h"
 #include "base/log.h"
 
-/* ---- finding things in JSON ---- */
-
-/*
- * A scanner over JSON that a codec made or accepted: it finds a few members and passes over the rest. It stays inside the text
- * whatever that is, and fails on what it cannot follow.
- */
-#define SCAN_DEPTH 600
-struct scan {
-	const char *start, *p, *end;
-	bool bad;
-};
-
-static void ws(struct scan *s)
-{
-	while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r'))
-		s->p++;
-}
-
-static bool eat(struct scan *s, char c)
-{
-	ws(s);
-	if (s->p < s->end && *s->p == c) {
-		s->p++;
-		return true;
-	}
-	return false;
-}
-
-/* What a byte is to skip(): 0 ordinary, 1 string, 2 opens, 3 closes, 4 NUL (no JSON). */
-static const uint8_t byte_class[256] = {[0] = 4, ['"'] = 1, ['{'] = 2, ['['] = 2, ['}'] = 3, [']'] = 3};
-
-/* At the opening quote; *text is what stands between the quotes, still escaped when *escaped. */
-static bool string(struct scan *s, struct str *text, bool *escaped)
-{
-	const char *p = s->p, *end = s->end;
-	*escaped = false;
-	if (p >= end || *p != '"') {
-		ws(s);
-		p = s->p;
-		if (p >= end || *p != '"') {
-			s->bad = true;
-			return false;
-		}
-	}
-	const char *from = ++p;
-	for (;;) {
-#ifdef __SSE2__
-		while (end - p >= 16) {
-			__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-			unsigned hit = (unsigned)_mm_movemask_epi8(
-				_mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
-			if (hit) {
-				p += __builtin_ctz(hit);
-				break;
-			}
-			p += 16;
-		}
-#endif
-		while (p < end && *p != '"' && *p != '\\')
-			p++;
-		if (p >= end) {
-			s->bad = true;
-			return false;
-		}
-		if (*p == '"')
-			break;
-		*escaped = true;
-		p += 2;
-		if (p > end)
-			p = end;
-	}
-	*text = str_of(from, (size_t)(p - from));
-	s->p = p + 1;
-	return true;
-}
-
-/* Passes one value. Inside it only strings and brackets count: the JSON was valid when it was stored. */
-static void skip(struct scan *s)
-{
-	struct str t;
-	bool esc;
-	int depth = 0;
-	ws(s);
-	if (s->p < s->end && !byte_class[(uint8_t)*s->p]) { /* a number or a word */
-		const char *p = s->p;
-		while (p < s->end && *p != ',' && *p != '}' && *p != ']' && (uint8_t)*p > ' ' && *p != ':' && *p != '"')
-			p++;
-		s->bad = p == s->p;
-		s->p = p;
-		return;
-	}
-	do {
-		while (s->p < s->end && !byte_class[(uint8_t)*s->p])
-			s->p++;
-		if (s->p >= s->end) {
-			s->bad = true;
-			return;
-		}
-		switch (byte_class[(uint8_t)*s->p]) {
-		case 1:
-			if (!string(s, &t, &esc))
-				return;
-			break;
-		case 2:
-			depth++;
-			s->p++;
-			break;
-		case 3:
-			depth--;
-			s->p++;
-			break;
-		default:
-			depth = -1;
-		}
-		if (depth < 0 || depth > SCAN_DEPTH) {
-			s->bad = true;
-			return;
-		}
-	} while (depth);
-}
-
-static void utf8(struct buf *b, uint32_t c)
-{
-	if (c < 0x80) {
-		buf_putc(b, (char)c);
-	} else if (c < 0x800) {
-		buf_putc(b, (char)(0xc0 | c >> 6));
-		buf_putc(b, (char)(0x80 | (c & 63)));
-	} else if (c < 0x10000) {
-		buf_putc(b, (char)(0xe0 | c >> 12));
-		buf_putc(b, (char)(0x80 | (c >> 6 & 63)));
-		buf_putc(b, (char)(0x80 | (c & 63)));
-	} else {
-		buf_putc(b, (char)(0xf0 | c >> 18));
-		buf_putc(b, (char)(0x80 | (c >> 12 & 63)));
-		buf_putc(b, (char)(0x80 | (c >> 6 & 63)));
-		buf_putc(b, (char)(0x80 | (c & 63)));
-	}
-}
-
-static uint32_t hex4(const char *p)
-{
-	uint32_t v = 0;
-	for (int i = 0; i < 4; i++) {
-		char c = p[i];
-		v = v << 4 | (uint32_t)(c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : 0);
-	}
-	return v;
-}
-
-static void unescape(struct buf *b, struct str s)
-{
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] != '\\' || i + 1 == s.n) {
-			buf_putc(b, s.p[i]);
-			continue;
-		}
-		char c = s.p[++i];
-		static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
-		const char *at = strchr(from, c);
-		if (c == 'u' && s.n - i > 4) {
-			uint32_t v = hex4(s.p + i + 1);
-			i += 4;
-			if (v >= 0xd800 && v < 0xdc00 && s.n - i > 6 && s.p[i + 1] == '\\' && s.p[i + 2] == 'u') {
-				uint32_t lo = hex4(s.p + i + 3);
-				if (lo >= 0xdc00 && lo < 0xe000) {
-					v = 0x10000 + ((v - 0xd800) << 10) + (lo - 0xdc00);
-					i += 6;
-				}
-			}
-			utf8(b, v);
-		} else {
-			buf_putc(b, at && c ? to[at - from] : c);
-		}
-	}
-}
-
-/* ---- index ---- */
-
-struct index {
-	const struct cache_resource *r;
-	struct buf tail;                 /* key bytes and unescaped values */
-	struct cache_slice labels[2 * 255];
-	int n_labels;
-	struct cache_slice fields[CACHE_FIELDS_MAX], alt[CACHE_FIELDS_MAX];
-	struct cache_slice uid;
-	struct str rv;                   /* the value's text with its quotes, or NULL */
-	const char *insert;              /* where to put resourceVersion when there is none */
-	bool first;                      /* ... and that is the start of metadata */
-	bool has_metadata;
-};
-
-static struct cache_slice slice(struct index *x, struct scan *s, struct str text, bool escaped)
-{
-	if (!escaped)
-		return (struct cache_slice){(uint32_t)(text.p - s->start), (uint32_t)text.n};
-	size_t at = x->tail.n;
-	unescape(&x->tail, text);
-	return (struct cache_slice){(uint32_t)at | SLICE_TAIL, (uint32_t)(x->tail.n - at)};
-}
-
-/* A value as a selectable field shows it: a string's text, anything else as it stands. */
-static struct cache_slice value(struct index *x, struct scan *s)
-{
-	struct str t;
-	bool esc;
-	ws(s);
-	if (s->p < s->end && *s->p == '"') {
-		if (!string(s, &t, &esc))
-			return (struct cache_slice){0};
-		return slice(x, s, t, esc);
-	}
-	const char *from = s->p;
-	skip(s);
-	if (s->bad || str_eq(str_of(from, (size_t)(s->p - from)), STR("null")))
-		return (struct cache_slice){0};
-	return slice(x, s, str_of(from, (size_t)(s->p - from)), false);
-}
-
-static void labels(struct index *x, struct scan *s)
-{
-	struct str k;
-	bool esc;
-	ws(s);
-	if (s->p < s->end && *s->p != '{') {
-		skip(s);
-		return;
-	}
-	if (!eat(s, '{') || eat(s, '}'))
-		return;
-	do {
-		if (!string(s, &k, &esc) || !eat(s, ':')) {
-			s->bad = true;
-			return;
-		}
-		if (x->n_labels < 255) {
-			x->labels[2 * x->n_labels] = slice(x, s, k, esc);
-			x->labels[2 * x->n_labels + 1] = value(x, s);
-			x->n_labels++;
-		} else {
-			skip(s);
-		}
-	} while (!s->bad && eat(s, ','));
-	if (!eat(s, '}'))
-		s->bad = true;
-}
-
-/* Members that stand before resourceVersion in Go's order. */
-static bool before_rv(struct str k)
-{
-	return str_eqz(k, "name") || str_eqz(k, "generateName") || str_eqz(k, "namespace") || str_eqz(k, "selfLink") ||
-	       str_eqz(k, "uid");
-}
-
-/* The segment of path after `depth` dots; *last: nothing follows it. */
-static struct str segment(struct str path, int depth, bool *last)
-{
-	const char *p = path.p, *end = path.p + path.n;
-	*last = false;
-	for (; depth; depth--) {
-		while (p < end && *p != '.')
-			p++;
-		if (p == end)
-			return STR_NULL;
-		p++;
-	}
-	const char *q = p;
-	while (q < end && *q != '.')
-		q++;
-	*last = q == end;
-	return str_of(p, (size_t)(q - p));
-}
-
-/*
- * An object at `depth`. want/want2: the fields whose path (path2) leads through here. metadata: we are in it.
- */
-static void object(struct index *x, struct scan *s, int depth, uint32_t want, uint32_t want2, bool metadata)
-{
-	struct str k;
-	bool esc;
-	if (!eat(s, '{')) {
-		skip(s);
-		return;
-	}
-	if (metadata) {
-		x->insert = s->p;
-		x->first = true;
-	}
-	if (eat(s, '}'))
-		return;
-	do {
-		if (!string(s, &k, &esc) || !eat(s, ':')) {
-			s->bad = true;
-			return;
-		}
-		uint32_t down = 0, down2 = 0;
-		int here = -1, here2 = -1;
-		for (int i = 0; (want | want2) >> i; i++) {
-			bool last;
-			const struct cache_field *f = &x->r->fields[i];
-			if (want & 1u << i && str_eq(segment(f->path.n ? f->path : f->name, depth, &last), k)) {
-				if (last)
-					here = i;
-				else
-					down |= 1u << i;
-			}
-			if (want2 & 1u << i && str_eq(segment(f->path2, depth, &last), k)) {
-				if (last)
-					here2 = i;
-				else
-					down2 |= 1u << i;
-			}
-		}
-		if (here >= 0 || here2 >= 0) {
-			struct cache_slice v = value(x, s);
-			if (here >= 0)
-				x->fields[here] = v;
-			if (here2 >= 0)
-				x->alt[here2] = v;
-		} else if (!depth && str_eqz(k, "metadata")) {
-			x->has_metadata = true;
-			object(x, s, 1, down, down2, true);
-		} else if (metadata && str_eqz(k, "labels")) {
-			labels(x, s);
-		} else if (metadata && str_eqz(k, "uid")) {
-			x->uid = value(x, s);
-		} else if (metadata && str_eqz(k, "resourceVersion")) {
-			ws(s);
-			const char *from = s->p;
-			skip(s);
-			x->rv = str_of(from, (size_t)(s->p - from));
-		} else if (down || down2) {
-			object(x, s, depth + 1, down, down2, false);
-		} else {
-			skip(s);
-		}
-		if (metadata && !s->bad && before_rv(k)) {
-			x->insert = s->p;
-			x->first = false;
-		}
-	} while (!s->bad && eat(s, ','));
-	if (!eat(s, '}'))
-		s->bad = true;
-}
-
-static bool scan_object(struct index *x, struct str json)
-{
-	struct scan s = {json.p, json.p, json.p + json.n, false};
-	uint32_t all = x->r->n_fields ? (uint32_t)((1ull << x->r->n_fields) - 1) : 0, two = 0;
-	for (int i = 0; i < x->r->n_fields; i++)
-		if (x->r->fields[i].path2.n)
-			two |= 1u << i;
-	ws(&s);
-	if (s.p >= s.end || *s.p != '{')
-		return false;
-	object(x, &s, 0, all, two, false);
-	return !s.bad && x->has_metadata && x->insert;
-}
-
 /* ---- entries ---- */
 
-static struct cache_slice shifted(struct cache_slice s, uint32_t from, int32_t by)
+/* Memory for an entry of x, filled but for body, uid, labels and fields. */
+static struct cache_entry *entry_alloc(const struct index *x, struct str key, int64_t rev)
 {
-	if (!(s.off & SLICE_TAIL) && s.off >= from)
-		s.off = (uint32_t)((int32_t)s.off + by);
+	size_t slices = (size_t)(2 * x->n_labels) + x->r->n_fields;
+	size_t size = sizeof(struct cache_entry) + slices * sizeof(struct cache_slice) + x->tail.n;
+	struct cache_entry *e = xmalloc(size);
+	ptrdiff_t slash = x->r->namespaced ? str_index(key, '/') : -1;
+	*e = (struct cache_entry){.refs = 1, .n_labels = (uint8_t)x->n_labels, .n_fields = x->r->n_fields, .bytes = (uint32_t)size, .rev = rev};
+	e->ns_n = (uint16_t)(slash < 0 ? 0 : slash);
+	e->name_n = (uint16_t)(key.n - (size_t)(slash + 1));
+	memcpy(&e->slices[slices], x->tail.p, x->tail.n);
+	return e;
+}
+
+/* Slices of x, which are offsets into the original, to the entry's: from `first` on they move by `by`, from `second` on by `by2`. */
+struct moves {
+	uint32_t first, second;
+	int32_t by, by2;
+};
+
+static struct cache_slice moved(struct cache_slice s, const struct moves *m)
+{
+	if (!(s.off & SLICE_TAIL) && s.off >= m->first)
+		s.off = (uint32_t)((int32_t)s.off + (s.off >= m->second ? m->by2 : m->by));
 	return s;
 }
 
-static struct cache_entry *build(struct index *x, struct str key, int64_t rev, struct str json)
+static void set_slices(struct cache_entry *e, const struct index *x, const struct moves *m)
+{
+	e->uid = moved(x->uid, m);
+	for (int i = 0; i < 2 * x->n_labels; i++)
+		e->slices[i] = moved(x->labels[i], m);
+	for (int i = 0; i < x->r->n_fields; i++)
+		e->slices[2 * x->n_labels + i] = moved(x->fields[i].n ? x->fields[i] : x->alt[i], m);
+}
+
+static struct cache_entry *build_json(struct index *x, struct str key, int64_t rev, struct str json)
 {
 	/* The block: json with resourceVersion put in or replaced. */
 	char rv[64];
@@ -399,90 +67,173 @@ static struct cache_entry *build(struct index *x, struct str key, int64_t rev, s
 	memcpy(b->bytes, head.p, head.n);
 	memcpy(b->bytes + head.n, rv, (size_t)n);
 	memcpy(b->bytes + head.n + (size_t)n, tail.p, tail.n);
-	uint32_t from = (uint32_t)(tail.p - json.p);
-	int32_t by = (int32_t)((ptrdiff_t)(head.n + (size_t)n) - (tail.p - json.p));
-
-	size_t slices = (size_t)(2 * x->n_labels) + x->r->n_fields;
-	size_t size = sizeof(struct cache_entry) + slices * sizeof(struct cache_slice) + x->tail.n;
-	struct cache_entry *e = xmalloc(size);
-	e->refs = 1;
-	e->n_labels = (uint8_t)x->n_labels;
-	e->n_fields = x->r->n_fields;
-	ptrdiff_t slash = x->r->namespaced ? str_index(key, '/') : -1;
-	e->ns_n = (uint16_t)(slash < 0 ? 0 : slash);
-	e->name_n = (uint16_t)(key.n - (size_t)(slash + 1));
-	e->bytes = (uint32_t)size;
-	e->rev = rev;
-	e->json = b;
-	e->uid = shifted(x->uid, from, by);
-	for (int i = 0; i < 2 * x->n_labels; i++)
-		e->slices[i] = shifted(x->labels[i], from, by);
-	for (int i = 0; i < x->r->n_fields; i++)
-		e->slices[2 * x->n_labels + i] = shifted(x->fields[i].n ? x->fields[i] : x->alt[i], from, by);
-	memcpy(&e->slices[slices], x->tail.p, x->tail.n);
+	struct moves m = {.first = (uint32_t)(tail.p - json.p), .second = UINT32_MAX};
+	m.by = (int32_t)((ptrdiff_t)(head.n + (size_t)n) - (tail.p - json.p));
+	struct cache_entry *e = entry_alloc(x, key, rev);
+	e->body = b;
+	set_slices(e, x, &m);
 	return e;
 }
 
-struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str json, struct cache_entry **out)
+static size_t put_varint(char *p, size_t v)
+{
+	size_t n = 0;
+	for (; v >= 0x80; v >>= 7)
+		p[n++] = (char)(v | 0x80);
+	p[n++] = (char)v;
+	return n;
+}
+
+static struct cache_entry *build_pb(struct index *x, struct str key, int64_t rev, struct str raw)
+{
+	/* The body: tag and length, what stands before metadata, its tag and new length, metadata with resourceVersion, the rest. */
+	char rv[32], meta_len[10], len[10];
+	size_t rv_n = (size_t)snprintf(rv, sizeof(rv), "\x32%c%lld", 0, (long long)rev);
+	rv[1] = (char)(rv_n - 2);
+	uint32_t rest = x->meta_from + x->meta_n, tag_n = 1;
+	while (raw.p[x->meta_at + tag_n - 1] & 0x80)
+		tag_n++;
+	size_t meta_len_n = put_varint(meta_len, x->meta_n - (x->rv_to - x->rv_from) + rv_n);
+	size_t before = x->meta_at + tag_n, n = raw.n - (x->rv_to - x->rv_from) + rv_n + meta_len_n - (x->meta_from - before);
+	size_t len_n = put_varint(len, n);
+	struct block *b = block_new(str_of(NULL, 1 + len_n + n));
+	char *w = b->bytes;
+#define PUT(from, bytes) (memcpy(w, from, bytes), w += bytes)
+	*w++ = 2 << 3 | 2;
+	PUT(len, len_n);
+	PUT(raw.p, before);
+	PUT(meta_len, meta_len_n);
+	PUT(raw.p + x->meta_from, x->rv_from - x->meta_from);
+	PUT(rv, rv_n);
+	PUT(raw.p + x->rv_to, rest - x->rv_to);
+	PUT(raw.p + rest, raw.n - rest);
+#undef PUT
+	struct moves m = {.first = 0, .second = x->rv_to};
+	m.by = (int32_t)(1 + len_n + meta_len_n) - (int32_t)(x->meta_from - before);
+	m.by2 = m.by + (int32_t)rv_n - (int32_t)(x->rv_to - x->rv_from);
+	struct cache_entry *e = entry_alloc(x, key, rev);
+	e->pb = true;
+	e->body = b;
+	set_slices(e, x, &m);
+	return e;
+}
+
+static void index_start(struct index *x, const struct cache_resource *r, struct str key)
+{
+	struct buf tail = x->tail;
+	memset(x, 0, offsetof(struct index, labels));
+	x->r = r;
+	x->tail = tail;
+	x->tail.n = 0;
+	buf_str(&x->tail, key);
+}
+
+static struct error *no_object(const struct cache_resource *r, struct str key, const char *what)
+{
+	return error_status(500, "InternalError", "%.*s%.*s: the stored object is not %s with metadata", STR_ARG(r->prefix), STR_ARG(key), what);
+}
+
+/* A message not as our encoder writes it, or JSON: by way of a struct. */
+static struct error *normal_pb(const struct cache_resource *r, struct str plain, struct str raw, struct buf *out)
+{
+	struct arena a arena_cleanup = {0};
+	void *o = arena_alloc(&a, r->type->size);
+	TRY(raw.p ? pb_decode(&a, r->type, raw, o) : json_decode(&a, r->type, plain, NULL, o));
+	pb_encode(out, r->type, o);
+	return NULL;
+}
+
+static struct error *entry_pb(struct index *x, struct str key, int64_t rev, struct str plain, struct cache_entry **out)
+{
+	const struct cache_resource *r = x->r;
+	struct pb_envelope env = {0};
+	struct buf normal buf_cleanup = {0};
+	if (pb_is_envelope(plain))
+		TRY(pb_envelope_decode(plain, &env));
+	if (!env.raw.p || !index_pb(x, env.raw)) {
+		TRY(normal_pb(r, plain, env.raw, &normal));
+		env.raw = buf_view(&normal);
+		index_start(x, r, key);
+		if (!index_pb(x, env.raw))
+			return no_object(r, key, "an object");
+	}
+	*out = build_pb(x, key, rev, env.raw);
+	return NULL;
+}
+
+struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str plain, struct cache_entry **out)
 {
 	*out = NULL;
-	if (json.n >= BLOCK_MAX - 64)
-		return error_status(500, "InternalError", "an object of %zu bytes is too large to cache", json.n);
-	struct index *x = xcalloc(1, sizeof(*x));
-	x->r = r;
-	buf_str(&x->tail, key);
+	if (plain.n >= BLOCK_MAX / 2)
+		return error_status(500, "InternalError", "an object of %zu bytes is too large to cache", plain.n);
+	struct index x;
+	x.tail = (struct buf){0};
+	index_start(&x, r, key);
 	struct error *e = NULL;
-	if (scan_object(x, json))
-		*out = build(x, key, rev, json);
+	if (r->type)
+		e = entry_pb(&x, key, rev, plain, out);
+	else if (index_json(&x, plain))
+		*out = build_json(&x, key, rev, plain);
 	else
-		e = error_status(500, "InternalError", "%.*s%.*s: the stored object is not a JSON object with metadata", STR_ARG(r->prefix),
-				 STR_ARG(key));
-	buf_free(&x->tail);
-	free(x);
+		e = no_object(r, key, "a JSON object");
+	buf_free(&x.tail);
 	return e;
 }
 
 struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct cache_entry *e, int64_t rev)
 {
-	struct cache_entry *out;
-	struct error *err = entry_new(r, cache_entry_key(e), rev, cache_entry_json(e), &out);
-	if (err) { /* it was parsed once already */
-		log_error("%s", err->message);
+	struct index x;
+	struct str key = cache_entry_key(e);
+	x.tail = (struct buf){0};
+	index_start(&x, r, key);
+	struct cache_entry *out = NULL;
+	if (e->pb && index_pb(&x, entry_raw(e)))
+		out = build_pb(&x, key, rev, entry_raw(e));
+	else if (!e->pb && index_json(&x, block_str(e->body)))
+		out = build_json(&x, key, rev, block_str(e->body));
+	if (!out) { /* it was parsed once already */
+		log_error("cache: %.*s cannot be read again", STR_ARG(key));
 		abort();
 	}
+	buf_free(&x.tail);
 	return out;
 }
 
-struct error *entry_decode(const struct cache_resource *r, struct buf *b, struct str key, int64_t rev, struct str stored,
-			   struct cache_entry **out)
+struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, struct cache_entry **out)
 {
+	struct buf plain buf_cleanup = {0};
 	struct error *e = NULL;
-	struct buf plain = {0};
 	*out = NULL;
 	if (r->plain) {
 		e = r->plain(r->ctx, key, stored, &plain);
 		stored = buf_view(&plain);
 	}
-	if (!e && r->type && pb_is_envelope(stored)) {
-		struct pb_envelope env;
-		b->n = 0;
-		e = pb_envelope_decode(stored, &env);
-		if (!e)
-			e = pb_to_json(b, r->type, env.raw, env.api_version, env.kind);
-		if (!e)
-			e = entry_new(r, key, rev, buf_view(b), out);
-	} else if (!e) {
+	if (!e)
 		e = entry_new(r, key, rev, stored, out);
-	}
-	buf_free(&plain);
 	return error_wrap(e, "%.*s%.*s", STR_ARG(r->prefix), STR_ARG(key));
+}
+
+struct str entry_raw(const struct cache_entry *e)
+{
+	size_t at = 1;
+	while (e->body->bytes[at++] & 0x80)
+		;
+	return str_of(e->body->bytes + at, e->body->n - at);
+}
+
+struct error *cache_entry_decode(struct arena *a, const struct schema_type *t, const struct cache_entry *e, bool copy, void *out)
+{
+	struct str bytes = e->pb ? entry_raw(e) : block_str(e->body);
+	if (copy)
+		bytes = arena_str(a, bytes);
+	return e->pb ? pb_decode(a, t, bytes, out) : json_decode(a, t, bytes, NULL, out);
 }
 
 void cache_entry_unref(struct cache_entry *e)
 {
 	if (!e || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	block_unref(e->json);
+	block_unref(e->body);
 	free(e);
 }
 

@@ -1,7 +1,7 @@
 /*
  * apiserver/cache_internal.h: the parts of the watch cache:
- * cache_entry.c (JSON in, entry out), cache_tree.c (persistent B+tree of
- * entries), cache.c (feed, reads, writes), cache_watch.c (the ring and its watchers).
+ * cache_entry.c (stored bytes in, entry out; cache_index_json.c and cache_index_pb.c find what is indexed), cache_hot.c (JSON made of
+ * protobuf), cache_tree.c (persistent B+tree of entries), cache.c (feed, reads, writes), cache_watch.c (the ring and its watchers).
  */
 #ifndef SKIFF_APISERVER_CACHE_INTERNAL_H
 #define SKIFF_APISERVER_CACHE_INTERNAL_H
@@ -9,25 +9,76 @@
 #include "apiserver/cache.h"
 #include "base/map.h"
 
-/* ---- entries ---- */
+/* ---- the index of an object ---- */
 
 #define SLICE_TAIL 0x80000000u
 
-/* From any JSON of the object; puts metadata.resourceVersion = rev in. One reference. 500 when the JSON is not an object with metadata. */
-struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str json, struct cache_entry **out);
+struct index {
+	const struct cache_resource *r;
+	struct buf tail;                 /* key bytes and values that do not stand in the object as they are */
+	struct cache_slice uid, fields[CACHE_FIELDS_MAX], alt[CACHE_FIELDS_MAX];
+	/* JSON: where resourceVersion is to go. */
+	struct str rv;                   /* the value's text with its quotes, or NULL */
+	const char *insert;              /* where to put resourceVersion when there is none */
+	bool first;                      /* ... and that is the start of metadata */
+	bool has_metadata;
+	/* Protobuf: offsets. */
+	uint32_t meta_at, meta_from, meta_n; /* metadata's tag, its bytes */
+	uint32_t rv_from, rv_to;         /* resourceVersion with its tag, or both where it belongs */
+	int n_labels;
+	struct cache_slice labels[2 * 255]; /* last: not cleared */
+};
+bool index_json(struct index *x, struct str json);
+
+/*
+ * Where the selectable fields stand in protobuf. A path that leads through more than messages to a string, boolean or number
+ * (`others`) is looked for in the JSON instead.
+ */
+#define PATH_MAX_DEPTH 5
+struct cache_path {
+	uint8_t depth;                   /* 0: none, or one of the others */
+	uint8_t kind;                    /* enum field_kind of the last */
+	bool omitzero;                   /* zero is as absent */
+	uint32_t number[PATH_MAX_DEPTH];
+};
+struct cache_paths {
+	struct cache_path path[CACHE_FIELDS_MAX], path2[CACHE_FIELDS_MAX];
+	bool others;
+	uint32_t metadata;               /* field number */
+};
+void paths_init(struct cache_paths *p, const struct cache_resource *r);
+/* `raw`: a bare message; slices are offsets in it. False: not as our encoder writes it (or not at all protobuf). */
+bool index_pb(struct index *x, struct str raw);
+
+/* ---- entries ---- */
+
+/*
+ * From the plain stored bytes: an envelope or JSON for resources with a type, JSON for the others. Puts metadata.resourceVersion = rev in.
+ * One reference. 500 when they are no object with metadata.
+ */
+struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str plain, struct cache_entry **out);
 /* The same object with another resourceVersion. */
 struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct cache_entry *e, int64_t rev);
-/* From stored bytes (runs r->plain, transcodes protobuf). `b` is scratch. */
-struct error *entry_decode(const struct cache_resource *r, struct buf *b, struct str key, int64_t rev, struct str stored,
-			   struct cache_entry **out);
+/* From stored bytes (runs r->plain). */
+struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, struct cache_entry **out);
 static inline struct str entry_slice(const struct cache_entry *e, struct cache_slice s)
 {
 	if (!s.n)
 		return STR_NULL;
 	if (s.off & SLICE_TAIL)
 		return str_of((const char *)&e->slices[2 * e->n_labels + e->n_fields] + (s.off & ~SLICE_TAIL), s.n);
-	return str_of(e->json->bytes + s.off, s.n);
+	return str_of(e->body->bytes + s.off, s.n);
 }
+/* A protobuf entry's bare message. */
+struct str entry_raw(const struct cache_entry *e);
+
+/* ---- JSON kept (cache_hot.c) ---- */
+
+/* Bytes that all caches of this loop hold changed by this. */
+void hot_holding(ptrdiff_t more);
+/* Drops what has not been used since the last call; `all`: everything. Returns the bytes freed. */
+size_t hot_sweep(bool all);
+size_t hot_bytes(void);
 
 /* ---- trees ---- */
 
@@ -121,12 +172,12 @@ struct cache {
 	struct ev *ring;        /* cap, a power of two; sequence numbers first_seq .. next_seq */
 	uint64_t first_seq, next_seq;
 	size_t ring_cap;
-	size_t event_bytes, json_bytes, entry_bytes;
+	size_t event_bytes, object_bytes, entry_bytes;
 	int64_t oldest_rev;     /* the ring holds all that happened after it */
 	struct cache_watch *watchers; /* those of no node */
 	size_t n_watchers;
 	struct map nodes;       /* node -> struct chan */
-	struct buf buf;
+	struct cache_paths paths;
 	bool broken;            /* the feed was lost: list again */
 	bool closing, relisting;
 	struct fiber *relister;

@@ -54,7 +54,7 @@ static void forms_unref(struct forms *f)
 
 static size_t entry_size(const struct cache_entry *e)
 {
-	return e ? e->bytes + e->json->n : 0;
+	return e ? e->bytes + e->body->n : 0;
 }
 
 /* Bytes that live only because the ring holds them. */
@@ -79,7 +79,7 @@ void ring_trim(struct cache *c, int64_t now)
 	for (uint64_t n; (n = c->next_seq - c->first_seq) > 0;) {
 		int64_t age = now - ring_at(c, c->first_seq)->ms;
 		bool drop = n > RING_MAX || c->event_bytes > BYTES_HARD ||
-			    (age > FRESH_MS && c->event_bytes > BYTES_STALE + c->json_bytes / 16) ||
+			    (age > FRESH_MS && c->event_bytes > BYTES_STALE + c->object_bytes / 16) ||
 			    (age > STALE_MS && (n > RING_MIN || c->event_bytes > BYTES_STALE));
 		if (!drop)
 			break;

@@ -563,7 +563,7 @@ struct error *connect_endpoint(struct apiserver *srv, struct arena *a, struct st
 		if (!str_eq(str_map_get(&m, STR("kubernetes.io/service-name")), name))
 			continue;
 		s = arena_new(a, struct discovery_v1_endpoint_slice);
-		e = json_decode(a, &discovery_v1_endpoint_slice_type, arena_str(a, cache_entry_json(en)), NULL, s);
+		e = cache_entry_decode(a, &discovery_v1_endpoint_slice_type, en, true, s);
 		if (e) {
 			cache_snap_free(snap);
 			return e;

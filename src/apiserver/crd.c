@@ -386,7 +386,7 @@ static struct error *clean(struct apiserver *s, struct crd *c)
 	if (error_is(e, 404, NULL))
 		error_clear(&e);
 	else if (!e)
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 	return e;
 }
 
@@ -402,16 +402,15 @@ static void clean_fiber(void *arg)
 	free(k);
 }
 
-static struct error *apply(struct apiserver *s, struct str json)
+static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 {
 	struct crds *cs = s->crds;
 	struct crd *c = xcalloc(1, sizeof *c), *old;
 	struct error *e;
 
 	c->s = s;
-	json = arena_str(&c->arena, json);
 	c->obj = arena_new(&c->arena, struct apiextensions_v1_custom_resource_definition);
-	e = json_decode(&c->arena, &apiextensions_v1_custom_resource_definition_type, json, NULL, c->obj);
+	e = cache_entry_decode(&c->arena, &apiextensions_v1_custom_resource_definition_type, en, true, c->obj);
 	if (e) {
 		arena_free(&c->arena);
 		free(c);
@@ -516,7 +515,7 @@ void crds_sync(struct apiserver *s)
 		} else {
 			struct cache_entry *held = cache_entry_ref((struct cache_entry *)(uintptr_t)ev.obj);
 
-			log_and_free(apply(s, cache_entry_json(held)), "CustomResourceDefinition %.*s", STR_ARG(cache_entry_name(held)));
+			log_and_free(apply(s, held), "CustomResourceDefinition %.*s", STR_ARG(cache_entry_name(held)));
 			cache_entry_unref(held);
 		}
 	}

@@ -72,7 +72,7 @@ static void apply(struct apiserver *s, const struct cache_entry *en, bool delete
 
 	r = xcalloc(1, sizeof *r);
 	r->obj = arena_new(&r->arena, struct apiregistration_v1_api_service);
-	e = deleted ? NULL : json_decode(&r->arena, &apiregistration_v1_api_service_type, arena_str(&r->arena, cache_entry_json(en)), NULL, r->obj);
+	e = deleted ? NULL : cache_entry_decode(&r->arena, &apiregistration_v1_api_service_type, en, true, r->obj);
 	if (e || deleted || !r->obj->spec.service) {
 		log_and_free(e, "APIService %.*s", STR_ARG(name));
 		remote_drop(r);
@@ -282,7 +282,7 @@ static void set_status(struct apiserver *s, struct arena *a, struct str name, st
 	if (error_is(e, 404, NULL))
 		error_clear(&e);
 	else if (!e)
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 	log_and_free(e, "status of APIService %.*s", STR_ARG(name));
 }
 
@@ -423,7 +423,7 @@ static void register_custom(struct apiserver *s)
 		request_internal(&rq, s, &a, res, STR_NULL);
 		e = registry_create(&rq, o, &w);
 		if (!e) {
-			block_unref(w.json);
+			cache_entry_unref(w.entry);
 			set_status(s, &a, name, &v);
 		}
 		log_and_free(e, "APIService %.*s", STR_ARG(name));
@@ -482,7 +482,7 @@ struct error *aggregator_register_local(struct apiserver *s)
 		if (error_is(e, 409, NULL))
 			error_clear(&e);
 		else if (!e)
-			block_unref(r.json);
+			cache_entry_unref(r.entry);
 		TRY(e);
 		set_status(s, &a, name, &v);
 	}

@@ -89,8 +89,7 @@ static void rebuild(struct apiserver *s)
 			arena_new(&flow->arena, struct flowcontrol_v1_priority_level_configuration);
 		struct level *l = map_get(&flow->levels, cache_entry_name(e));
 
-		err = json_decode(&flow->arena, &flowcontrol_v1_priority_level_configuration_type, arena_str(&flow->arena, cache_entry_json(e)), NULL,
-				  p);
+		err = cache_entry_decode(&flow->arena, &flowcontrol_v1_priority_level_configuration_type, e, true, p);
 		if (err) {
 			log_and_free(err, "priority level");
 			continue;
@@ -126,7 +125,7 @@ static void rebuild(struct apiserver *s)
 		struct level *l;
 		struct schema *sc;
 
-		err = json_decode(&flow->arena, &flowcontrol_v1_flow_schema_type, arena_str(&flow->arena, cache_entry_json(e)), NULL, f);
+		err = cache_entry_decode(&flow->arena, &flowcontrol_v1_flow_schema_type, e, true, f);
 		if (err) {
 			log_and_free(err, "flow schema");
 			continue;

@@ -209,13 +209,13 @@ struct error *serve_debug(struct request *rq, bool *handled)
 		loop_stats(&fibers, &stack);
 		buf_printf(&b, "fibers %zu\nstack_high_water_bytes %zu\n", fibers, stack);
 	} else if (str_eqz(rq->info.path, "/debug/memory")) {
-		buf_puts(&b, "resource objects watchers json_bytes index_bytes event_bytes\n");
+		buf_puts(&b, "resource objects watchers object_bytes index_bytes event_bytes\n");
 		while (map_next(&rq->s->storages, &it, &key, &v)) {
 			struct storage *st = v;
 			struct cache_stats cs;
 
 			cache_stats(st->cache, &cs);
-			buf_printf(&b, "%.*s %zu %zu %zu %zu %zu\n", STR_ARG(key), cs.objects, cs.watchers, cs.json_bytes, cs.index_bytes,
+			buf_printf(&b, "%.*s %zu %zu %zu %zu %zu\n", STR_ARG(key), cs.objects, cs.watchers, cs.object_bytes, cs.index_bytes,
 				   cs.event_bytes);
 		}
 	} else {

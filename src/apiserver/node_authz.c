@@ -146,7 +146,7 @@ static bool related(struct apiserver *s, struct arena *a, struct str node, enum 
 			yes = str_eq(cache_entry_name(e), name);
 			continue;
 		}
-		err = json_decode(a, &core_v1_pod_type, arena_str(a, cache_entry_json(e)), NULL, pod);
+		err = cache_entry_decode(a, &core_v1_pod_type, e, true, pod);
 		if (err) {
 			log_and_free(err, "node authorizer: cached pod");
 			continue;

@@ -124,21 +124,19 @@ static void apply(struct rbac *r, int w, const struct cache_entry *e, bool delet
 		struct role *n = NULL;
 
 		if (!deleted) {
-			struct str json;
 			struct error *err;
 
 			n = xcalloc(1, sizeof *n);
-			json = arena_str(&n->arena, cache_entry_json(e));
 			if (w == W_ROLES) {
 				struct rbac_v1_role *o = arena_new(&n->arena, struct rbac_v1_role);
 
-				err = json_decode(&n->arena, &rbac_v1_role_type, json, NULL, o);
+				err = cache_entry_decode(&n->arena, &rbac_v1_role_type, e, true, o);
 				n->rules = o->rules.v;
 				n->n = o->rules.n;
 			} else {
 				struct rbac_v1_cluster_role *o = arena_new(&n->arena, struct rbac_v1_cluster_role);
 
-				err = json_decode(&n->arena, &rbac_v1_cluster_role_type, json, NULL, o);
+				err = cache_entry_decode(&n->arena, &rbac_v1_cluster_role_type, e, true, o);
 				n->rules = o->rules.v;
 				n->n = o->rules.n;
 			}
@@ -155,13 +153,11 @@ static void apply(struct rbac *r, int w, const struct cache_entry *e, bool delet
 		if (!deleted) {
 			struct rbac_v1_role_binding *o;
 			struct error *err;
-			struct str json;
 
 			b = xcalloc(1, sizeof *b);
-			json = arena_str(&b->arena, cache_entry_json(e));
 			/* RoleBinding and ClusterRoleBinding have the same fields */
 			o = arena_new(&b->arena, struct rbac_v1_role_binding);
-			err = json_decode(&b->arena, &rbac_v1_role_binding_type, json, NULL, o);
+			err = cache_entry_decode(&b->arena, &rbac_v1_role_binding_type, e, true, o);
 			if (err) {
 				log_and_free(err, "role binding %.*s", STR_ARG(key));
 				arena_free(&b->arena);

@@ -22,10 +22,14 @@ static struct meta_v1_object_meta *meta_of(const struct storage *st, const void 
 static struct error *decode_entry(struct arena *a, const struct storage *st, const struct cache_entry *e, void **obj)
 {
 	void *o = arena_alloc(a, st->type->size);
-	struct error *err = json_decode(a, st->type, arena_str(a, cache_entry_json(e)), NULL, o);
+	struct error *err = cache_entry_decode(a, st->type, e, true, o);
 
 	if (err)
 		return error_wrap(err, "decoding %.*s%.*s", STR_ARG(st->prefix), STR_ARG(cache_entry_key(e)));
+	if (e->pb) {
+		((struct str *)o)[0] = st->kind;
+		((struct str *)o)[1] = st->api_version;
+	}
 	*obj = o;
 	return NULL;
 }
@@ -81,8 +85,8 @@ void request_internal(struct request *rq, struct apiserver *s, struct arena *a, 
 	rq->info.resource = res->api->plural;
 }
 
-/* Bytes for the store and for the cache, made once; a custom resource in its storage version. */
-static struct error *encode(struct request *rq, struct storage *st, void *obj, struct buf *stored, struct buf *json)
+/* Bytes for the store, and what they are before they are encrypted (else empty); a custom resource in its storage version. */
+static struct error *encode(struct request *rq, struct storage *st, void *obj, struct buf *stored, struct buf *plain)
 {
 	struct str *type_meta;
 	struct meta_v1_object_meta *m;
@@ -104,17 +108,15 @@ static struct error *encode(struct request *rq, struct storage *st, void *obj, s
 	m->self_link = STR_NULL;
 	type_meta[0] = st->kind;
 	type_meta[1] = st->api_version;
-	json_encode(json, st->type, obj);
 	if (st->json)
-		buf_str(stored, buf_view(json));
+		json_encode(stored, st->type, obj);
 	else
 		pb_envelope_encode(stored, st->api_version, st->kind, st->type, obj);
 	m->resource_version = rv;
 	if (st->encryption) {
-		struct buf plain buf_cleanup = *stored;
-
+		*plain = *stored;
 		memset(stored, 0, sizeof *stored);
-		return encryption_seal(st->encryption, storage_key(rq->a, st, m->namespace, m->name), buf_view(&plain), stored);
+		return encryption_seal(st->encryption, storage_key(rq->a, st, m->namespace, m->name), buf_view(plain), stored);
 	}
 	return NULL;
 }
@@ -227,7 +229,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	const struct strategy *sg = st->strategy;
 	struct meta_v1_object_meta *m = meta_of(st, obj);
 	struct admission ad;
-	struct buf stored buf_cleanup = {0}, json buf_cleanup = {0};
+	struct buf stored buf_cleanup = {0}, plain buf_cleanup = {0};
 	struct cache_entry *entry = NULL;
 	void *state = NULL;
 	struct error *e;
@@ -262,7 +264,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (!e)
 		e = admission_validate(&ad);
 	if (!e) {
-		e = encode(rq, st, obj, &stored, &json);
+		e = encode(rq, st, obj, &stored, &plain);
 		if (!e)
 			e = too_large(&stored);
 	}
@@ -279,11 +281,17 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		if (st->ttl_ms > 0)
 			e = event_lease(rq->s, st->ttl_ms, &lease);
 		if (!e)
-			e = cache_put(st->cache, st->namespaced ? ns : STR_NULL, m->name, 0, buf_view(&stored), buf_view(&json), lease,
+			e = cache_put(st->cache, st->namespaced ? ns : STR_NULL, m->name, 0, buf_view(&stored), buf_view(&plain), lease,
 				      rq->nosync ? CACHE_NOSYNC : 0, &ok, &entry);
 		if (!e && !ok) {
 			const struct cache_entry *now = entry;
-			bool deleting = now && str_contains(str_sub(cache_entry_json(now), 0, 4096), STR("\"deletionTimestamp\":"));
+			struct meta_v1_partial_object_metadata there = {0};
+			bool deleting = false;
+
+			if (now) {
+				log_and_free(cache_entry_decode(rq->a, &meta_v1_partial_object_metadata_type, now, false, &there), "cache");
+				deleting = there.metadata.deletion_timestamp != NULL;
+			}
 
 			*taken = true;
 			e = err_already_exists(rq->res->api->group, rq->res->api->plural, m->name);
@@ -305,10 +313,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	m->resource_version = entry ? rv_text(rq->a, entry->rev) : STR_NULL;
 	out->obj = obj;
 	out->created = true;
-	if (entry) {
-		out->json = block_ref(entry->json);
-		cache_entry_unref(entry);
-	}
+	out->entry = entry;
 	return NULL;
 }
 
@@ -514,7 +519,7 @@ static struct error *result_entry(struct request *rq, struct storage *st, struct
 	struct error *e = decode_for(rq, entry, &out->obj);
 
 	if (!e)
-		out->json = block_ref(entry->json);
+		out->entry = cache_entry_ref(entry);
 	return e;
 }
 
@@ -530,7 +535,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		struct cache_entry *entry = NULL, *written = NULL;
 		void *old, *obj = NULL, *state = NULL;
 		struct meta_v1_object_meta *m, *om;
-		struct buf stored buf_cleanup = {0}, json buf_cleanup = {0};
+		struct buf stored buf_cleanup = {0}, plain buf_cleanup = {0};
 		struct admission ad;
 		struct error *e;
 		int64_t rev;
@@ -610,7 +615,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 				cache_entry_unref(written);
 				continue;
 			}
-			e = encode(rq, st, obj, &stored, &json);
+			e = encode(rq, st, obj, &stored, &plain);
 			if (!e)
 				e = too_large(&stored);
 		}
@@ -624,7 +629,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 			if (st->ttl_ms > 0)
 				e = event_lease(rq->s, st->ttl_ms, &lease);
 			if (!e)
-				e = cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&json), lease,
+				e = cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&plain), lease,
 					      rq->nosync || is_heartbeat(rq->a, st, obj, old) ? CACHE_NOSYNC : 0, &ok, &written);
 		}
 		if (!u->sub && sg && sg->end_write)
@@ -641,9 +646,10 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		out->deleted = deleting;
 		if (written) {
 			m->resource_version = rv_text(rq->a, written->rev);
-			if (!deleting)
-				out->json = block_ref(written->json);
-			cache_entry_unref(written);
+			if (deleting)
+				cache_entry_unref(written);
+			else
+				out->entry = written;
 		}
 		return NULL;
 	}
@@ -859,10 +865,10 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			return NULL;
 		}
 		if (write) {
-			struct buf stored buf_cleanup = {0}, json buf_cleanup = {0};
+			struct buf stored buf_cleanup = {0}, plain buf_cleanup = {0};
 
-			TRY(encode(rq, st, obj, &stored, &json));
-			TRY(cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&json), 0, 0, &ok, &written));
+			TRY(encode(rq, st, obj, &stored, &plain));
+			TRY(cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&plain), 0, 0, &ok, &written));
 		} else {
 			TRY(cache_delete(st->cache, cns, name, rev, &ok, &written));
 		}

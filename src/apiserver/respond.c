@@ -1,6 +1,8 @@
 /* Answers: formats, conversions, compression, headers. */
 #include <zlib.h>
+#include "apiserver/custom.h"
 #include "apiserver/server.h"
+#include "base/log.h"
 #include "schema/table.h"
 
 #define GZIP_THRESHOLD (128 * 1024) /* upstream's defaultGzipThresholdBytes */
@@ -54,39 +56,96 @@ void respond_headers(struct request *rq)
 	}
 }
 
+enum { GZIP_CHUNK = 64 * 1024 };
+
+struct pieces {
+	struct request *rq;
+	bool gzip;
+	z_stream z;
+	char *out;
+};
+
+static struct error *pieces_deflate(struct pieces *w, struct str piece, int flush)
+{
+	z_stream *z = &w->z;
+	int r;
+
+	z->next_in = (Bytef *)(uintptr_t)piece.p;
+	z->avail_in = (uInt)piece.n;
+	do {
+		r = deflate(z, flush);
+		if (z->avail_out == 0 || r == Z_STREAM_END) {
+			TRY(http_write(w->rq->x, str_of(w->out, GZIP_CHUNK - z->avail_out)));
+			z->next_out = (Bytef *)w->out;
+			z->avail_out = GZIP_CHUNK;
+		}
+	} while (z->avail_in || (flush == Z_FINISH && r != Z_STREAM_END));
+	return NULL;
+}
+
+/* Headers but content-length, and the compressor when wanted. */
+static struct error *pieces_start(struct request *rq, int status, bool gzip, struct pieces **out)
+{
+	struct pieces *w = xcalloc(1, sizeof *w);
+	struct error *e;
+
+	w->rq = rq;
+	w->gzip = gzip;
+	if (gzip) {
+		/* level 1, as upstream */
+		if (deflateInit2(&w->z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
+			free(w);
+			return err_internal("gzip cannot start");
+		}
+		w->out = xmalloc(GZIP_CHUNK);
+		w->z.next_out = (Bytef *)w->out;
+		w->z.avail_out = GZIP_CHUNK;
+		http_set_header(rq->x, "content-encoding", STR("gzip"));
+		http_set_header(rq->x, "vary", STR("Accept-Encoding"));
+	}
+	e = http_start(rq->x, status);
+	if (e)
+		return pieces_end(w, e);
+	*out = w;
+	return NULL;
+}
+
+struct error *pieces_begin(struct request *rq, int status, struct str content_type, struct pieces **out)
+{
+	*out = NULL;
+	rq->status = status;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", content_type);
+	return pieces_start(rq, status, accepts_gzip(&rq->x->headers), out);
+}
+
+struct error *pieces_write(struct pieces *w, struct str piece)
+{
+	return w->gzip ? pieces_deflate(w, piece, Z_NO_FLUSH) : http_write(w->rq->x, piece);
+}
+
+struct error *pieces_end(struct pieces *w, struct error *e)
+{
+	if (!e && w->gzip)
+		e = pieces_deflate(w, STR(""), Z_FINISH);
+	if (!e)
+		e = http_end(w->rq->x);
+	if (w->gzip)
+		deflateEnd(&w->z);
+	free(w->out);
+	free(w);
+	return e;
+}
+
 static struct error *respond_gzip(struct request *rq, int status, struct iovec *iov, int n)
 {
-	enum { CHUNK = 64 * 1024 };
-	z_stream z = {0};
+	struct pieces *w;
 	struct error *e = NULL;
-	char *out;
 
-	/* level 1, as upstream */
-	if (deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
-		return err_internal("gzip cannot start");
-	out = xmalloc(CHUNK);
-	http_set_header(rq->x, "content-encoding", STR("gzip"));
-	http_set_header(rq->x, "vary", STR("Accept-Encoding"));
-	e = http_start(rq->x, status);
-	z.next_out = (Bytef *)out;
-	z.avail_out = CHUNK;
-	for (int i = 0; !e && i <= n; i++) {
-		int flush = i == n ? Z_FINISH : Z_NO_FLUSH, r;
-
-		z.next_in = i == n ? NULL : (Bytef *)iov[i].iov_base;
-		z.avail_in = i == n ? 0 : (uInt)iov[i].iov_len;
-		do {
-			r = deflate(&z, flush);
-			if (z.avail_out == 0 || r == Z_STREAM_END) {
-				e = http_write(rq->x, str_of(out, CHUNK - z.avail_out));
-				z.next_out = (Bytef *)out;
-				z.avail_out = CHUNK;
-			}
-		} while (!e && (z.avail_in || (flush == Z_FINISH && r != Z_STREAM_END)));
-	}
-	deflateEnd(&z);
-	free(out);
-	return e ? e : http_end(rq->x);
+	TRY(pieces_start(rq, status, true, &w));
+	for (int i = 0; !e && i < n; i++)
+		e = pieces_write(w, str_of(iov[i].iov_base, iov[i].iov_len));
+	return pieces_end(w, e);
 }
 
 struct error *respond_iov(struct request *rq, int status, struct str content_type, struct iovec *iov, int n)
@@ -278,6 +337,68 @@ static enum table_object table_include(const struct request *rq)
 	if (str_eqz(v, "Object"))
 		return TABLE_OBJECT_FULL;
 	return TABLE_OBJECT_METADATA;
+}
+
+void pb_put_varint(struct buf *b, uint64_t v)
+{
+	while (v >= 0x80) {
+		buf_putc(b, (char)(v | 0x80));
+		v >>= 7;
+	}
+	buf_putc(b, (char)v);
+}
+
+void pb_put_bytes(struct buf *b, unsigned field, struct str s)
+{
+	pb_put_varint(b, (uint64_t)field << 3 | 2);
+	pb_put_varint(b, s.n);
+	buf_str(b, s);
+}
+
+void pb_envelope_begin(struct buf *b, struct str api_version, struct str kind)
+{
+	struct buf tm buf_cleanup = {0};
+
+	buf_append(b, "k8s\0", 4);
+	pb_put_bytes(&tm, 1, api_version);
+	pb_put_bytes(&tm, 2, kind);
+	pb_put_bytes(b, 1, buf_view(&tm));
+}
+
+bool entry_fits(const struct resource *res, const struct cache_entry *e)
+{
+	return !res->from_storage && !(res->st->strategy && res->st->strategy->decorate) && (!res->crd || custom_bytes_fit(res, block_str(e->body)));
+}
+
+struct error *respond_entry(struct request *rq, int status, struct resource *res, const struct cache_entry *e, bool *done)
+{
+	struct error *err;
+
+	*done = false;
+	if (rq->out.as != ANSWER_OBJECT || rq->out.pretty || !entry_fits(res, e))
+		return NULL;
+	if (rq->out.media == MEDIA_PROTOBUF && e->pb) {
+		struct buf head buf_cleanup = {0};
+		struct str body = block_str(e->body), end = PB_ENVELOPE_END;
+
+		*done = true;
+		pb_envelope_begin(&head, res->api_version, res->api->kind);
+		struct iovec iov[3] = {{head.p, head.n}, {(void *)(uintptr_t)body.p, body.n}, {(void *)(uintptr_t)end.p, end.n}};
+
+		return respond_iov(rq, status, rq->out.content_type, iov, 3);
+	}
+	if (rq->out.media == MEDIA_JSON) {
+		struct block *json;
+
+		*done = true;
+		TRY(cache_entry_json(res->st->cache, e, &json));
+		struct iovec iov[2] = {{json->bytes, json->n}, {"\n", 1}};
+
+		err = respond_iov(rq, status, STR("application/json"), iov, 2);
+		block_unref(json);
+		return err;
+	}
+	return NULL;
 }
 
 struct error *respond_object(struct request *rq, int status, struct resource *res, void *obj)

@@ -2,17 +2,18 @@
 #include "apiserver/jwt.h"
 #include "apiserver/custom.h"
 #include "apiserver/server.h"
+#include "base/log.h"
 #include "schema/table.h"
 
 /* ---- rows and conversions shared by the verbs ---- */
 
-/* Cached JSON decoded, in the request's version, kind and apiVersion set. */
-static struct error *decode_as(struct arena *a, struct resource *res, struct str json, void **out)
+/* A cached object in the request's version, kind and apiVersion set; strings point into the entry. */
+static struct error *decode_as(struct arena *a, struct resource *res, const struct cache_entry *e, void **out)
 {
 	struct storage *st = res->st;
 	void *o = arena_alloc(a, st->type->size);
 
-	TRY(json_decode(a, st->type, json, NULL, o));
+	TRY(cache_entry_decode(a, st->type, e, false, o));
 	if (res->from_storage) {
 		void *v = arena_alloc(a, res->api->type->size);
 
@@ -25,12 +26,6 @@ static struct error *decode_as(struct arena *a, struct resource *res, struct str
 	((struct str *)o)[1] = res->api_version;
 	*out = o;
 	return NULL;
-}
-
-/* The cached bytes are what the request's version looks like. */
-static bool bytes_fit(const struct resource *res, struct str json)
-{
-	return !res->from_storage && !(res->st->strategy && res->st->strategy->decorate) && (!res->crd || custom_bytes_fit(res, json));
 }
 
 static enum table_object include_object(const struct request *rq)
@@ -95,22 +90,20 @@ struct error *rest_get(struct request *rq)
 	enum cache_mode mode;
 	int64_t rev;
 	struct error *err;
+	bool done;
 	void *obj;
 
 	TRY(rv_param(rq, &mode, &rev));
 	TRY(cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e));
 	if (!e)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
-	if (rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && !rq->out.pretty && bytes_fit(res, cache_entry_json(e))) {
-		struct str json = cache_entry_json(e);
-		struct iovec iov[2] = {{(void *)(uintptr_t)json.p, json.n}, {"\n", 1}};
-
-		err = respond_iov(rq, 200, STR("application/json"), iov, 2);
+	err = respond_entry(rq, 200, res, e, &done);
+	if (err || done) {
 		cache_entry_unref(e);
 		return err;
 	}
 	obj = arena_alloc(rq->a, res->st->type->size);
-	err = json_decode(rq->a, res->st->type, arena_str(rq->a, cache_entry_json(e)), NULL, obj);
+	err = cache_entry_decode(rq->a, res->st->type, e, true, obj);
 	if (!err && res->crd)
 		err = custom_convert(rq->a, res, &obj, res->api_version);
 	cache_entry_unref(e);
@@ -251,33 +244,12 @@ static struct str after_key(struct request *rq, const struct list_opts *o)
 	return arena_printf(rq->a, "%.*s/%.*s", STR_ARG(rq->info.ns), STR_ARG(o->after));
 }
 
-static void varint(struct buf *b, uint64_t v)
-{
-	while (v >= 0x80) {
-		buf_putc(b, (char)(v | 0x80));
-		v >>= 7;
-	}
-	buf_putc(b, (char)v);
-}
-
-static void pb_bytes(struct buf *b, unsigned field, struct str s)
-{
-	varint(b, (uint64_t)field << 3 | 2);
-	varint(b, s.n);
-	buf_str(b, s);
-}
-
-/* runtime.Unknown around raw message bytes: k8s\0 + {1: TypeMeta{1: apiVersion, 2: kind}, 2: raw, 3: "", 4: ""} */
+/* runtime.Unknown around raw message bytes, up to them. */
 static void envelope_head(struct buf *b, struct str api_version, struct str kind, size_t raw)
 {
-	struct buf tm buf_cleanup = {0};
-
-	buf_append(b, "k8s\0", 4);
-	pb_bytes(&tm, 1, api_version);
-	pb_bytes(&tm, 2, kind);
-	pb_bytes(b, 1, buf_view(&tm));
-	varint(b, 2 << 3 | 2);
-	varint(b, raw);
+	pb_envelope_begin(b, api_version, kind);
+	buf_putc(b, 2 << 3 | 2);
+	pb_put_varint(b, raw);
 }
 
 struct list_page {
@@ -286,30 +258,43 @@ struct list_page {
 	struct meta_v1_list_meta meta;
 };
 
+static struct iovec iov_of(struct str s)
+{
+	return (struct iovec){(void *)(uintptr_t)s.p, s.n};
+}
+
 static struct error *list_protobuf(struct request *rq, struct resource *res, const struct list_page *p)
 {
 	struct buf raw buf_cleanup = {0}, one buf_cleanup = {0}, head buf_cleanup = {0};
 	struct arena tmp arena_cleanup = {0};
-	struct iovec iov[3];
+	struct iovec *iov = arena_array(rq->a, struct iovec, p->n + 3);
+	size_t total = 0;
+	int n = 2;
 
 	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
-	pb_bytes(&raw, 1, buf_view(&one));
+	pb_put_bytes(&raw, 1, buf_view(&one));
 	for (size_t i = 0; i < p->n; i++) {
 		void *o;
 
+		if (p->v[i]->pb && entry_fits(res, p->v[i])) {
+			/* an entry's bytes are those of an item */
+			iov[n++] = iov_of(block_str(p->v[i]->body));
+			total += p->v[i]->body->n;
+			continue;
+		}
 		arena_reset(&tmp);
-		TRY(decode_as(&tmp, res, cache_entry_json(p->v[i]), &o));
+		TRY(decode_as(&tmp, res, p->v[i], &o));
 		one.n = 0;
 		pb_encode(&one, res->api->type, o);
-		pb_bytes(&raw, 2, buf_view(&one));
+		pb_put_bytes(&raw, 2, buf_view(&one));
 		if (i % 256 == 255)
 			fiber_yield();
 	}
-	envelope_head(&head, res->api_version, res->api->list_kind, raw.n);
-	iov[0] = (struct iovec){head.p, head.n};
-	iov[1] = (struct iovec){raw.p, raw.n};
-	iov[2] = (struct iovec){"\x1a\0\x22\0", 4};
-	return respond_iov(rq, 200, rq->out.content_type, iov, 3);
+	envelope_head(&head, res->api_version, res->api->list_kind, raw.n + total);
+	iov[0] = iov_of(buf_view(&head));
+	iov[1] = iov_of(buf_view(&raw)); /* all of one resource's objects fit, or none */
+	iov[n++] = iov_of(PB_ENVELOPE_END);
+	return respond_iov(rq, 200, rq->out.content_type, iov, n);
 }
 
 static void list_head(struct buf *b, struct str kind, struct str api_version, const struct meta_v1_list_meta *m)
@@ -323,61 +308,126 @@ static void list_head(struct buf *b, struct str kind, struct str api_version, co
 	buf_puts(b, ",\"items\":[");
 }
 
+/* JSON of an entry as an item: items of typed lists carry no kind and apiVersion. */
+static struct str item_json(struct resource *res, struct str json, struct str *open)
+{
+	struct str skip = res->st->json_prefix;
+
+	if (res->crd || !str_has_prefix(json, skip)) {
+		*open = STR("");
+		return json;
+	}
+	*open = STR("{");
+	return str_sub(json, skip.n, json.n);
+}
+
+/* The JSON blocks of all items, referenced: nothing is copied. */
+static struct error *list_blocks(struct request *rq, struct resource *res, const struct list_page *p, struct str head)
+{
+	struct block **held = arena_array(rq->a, struct block *, p->n);
+	struct iovec *iov = arena_array(rq->a, struct iovec, p->n * 2 + 2);
+	struct error *e = NULL;
+	size_t got = 0;
+	int n = 0;
+
+	iov[n++] = iov_of(head);
+	for (; !e && got < p->n; got++) {
+		struct str json, open;
+
+		e = cache_entry_json(res->st->cache, p->v[got], &held[got]);
+		if (e)
+			break;
+		json = item_json(res, block_str(held[got]), &open);
+		if (got || open.n)
+			iov[n++] = iov_of(!got ? open : open.n ? STR(",{") : STR(","));
+		iov[n++] = iov_of(json);
+		if (got % 256 == 255)
+			fiber_yield();
+	}
+	iov[n++] = iov_of(STR("]}\n"));
+	if (!e)
+		e = respond_iov(rq, 200, STR("application/json"), iov, n);
+	for (size_t i = 0; i < got; i++)
+		block_unref(held[i]);
+	return e;
+}
+
+#define LIST_PIECE (64 * 1024)
+
+/* Made as the client takes it, a piece at a time. */
+static struct error *list_pieces(struct request *rq, struct resource *res, const struct list_page *p, struct str head)
+{
+	struct buf b buf_cleanup = {0}, one buf_cleanup = {0};
+	struct pieces *w;
+	struct error *e;
+
+	TRY(pieces_begin(rq, 200, STR("application/json"), &w));
+	buf_str(&b, head);
+	for (size_t i = 0; i < p->n; i++) {
+		struct str open;
+
+		one.n = 0;
+		e = cache_entry_json_append(res->st->cache, p->v[i], &one);
+		if (e)
+			return pieces_end(w, e);
+		if (i)
+			buf_putc(&b, ',');
+		struct str json = item_json(res, buf_view(&one), &open);
+
+		buf_str(&b, open);
+		buf_str(&b, json);
+		if (b.n < LIST_PIECE)
+			continue;
+		e = pieces_write(w, buf_view(&b));
+		if (e)
+			return pieces_end(w, e);
+		b.n = 0;
+		fiber_yield();
+	}
+	buf_puts(&b, "]}\n");
+	return pieces_end(w, pieces_write(w, buf_view(&b)));
+}
+
 static struct error *list_objects(struct request *rq, struct resource *res, const struct list_page *p)
 {
 	struct buf head buf_cleanup = {0}, all buf_cleanup = {0}, one buf_cleanup = {0};
-	struct str skip = res->st->json_prefix;
 	struct arena tmp arena_cleanup = {0};
-	bool fit = true;
+	bool fit = true, pb = false;
+	size_t total = 0;
 
 	list_head(&head, res->api->list_kind, res->api_version, &p->meta);
-	for (size_t i = 0; i < p->n && fit; i++)
-		fit = bytes_fit(res, cache_entry_json(p->v[i]));
+	for (size_t i = 0; i < p->n && fit; i++) {
+		fit = entry_fits(res, p->v[i]);
+		total += p->v[i]->body->n;
+		pb |= p->v[i]->pb;
+	}
 	if (rq->out.media == MEDIA_JSON && !rq->out.pretty && fit) {
-		struct iovec *iov = arena_array(rq->a, struct iovec, p->n * 2 + 2);
-		int n = 0;
-
-		iov[n++] = (struct iovec){head.p, head.n};
-		for (size_t i = 0; i < p->n; i++) {
-			struct str json = cache_entry_json(p->v[i]);
-
-			if (!res->crd && str_has_prefix(json, skip)) {
-				/* items of typed lists carry no kind and apiVersion */
-				iov[n++] = (struct iovec){i ? ",{" : "{", i ? 2 : 1};
-				json = str_sub(json, skip.n, json.n);
-			} else if (i) {
-				iov[n++] = (struct iovec){",", 1};
-			}
-			iov[n++] = (struct iovec){(void *)(uintptr_t)json.p, json.n};
-		}
-		iov[n++] = (struct iovec){"]}\n", 3};
-		return respond_iov(rq, 200, STR("application/json"), iov, n);
+		/* JSON is about twice as long; what would push everything else out is not kept */
+		if (pb && total > cache_hot_limit() / 4)
+			return list_pieces(rq, res, p, buf_view(&head));
+		return list_blocks(rq, res, p, buf_view(&head));
 	}
 	buf_str(&all, buf_view(&head));
 	for (size_t i = 0; i < p->n; i++) {
-		struct str json = cache_entry_json(p->v[i]);
-		struct error *e = NULL;
+		struct str json, open = STR("");
 
 		arena_reset(&tmp);
-		if (!bytes_fit(res, json)) {
+		one.n = 0;
+		if (!entry_fits(res, p->v[i])) {
 			void *o;
 
-			e = decode_as(&tmp, res, json, &o);
-			if (e)
-				return e;
+			TRY(decode_as(&tmp, res, p->v[i], &o));
 			if (!res->crd)
 				((struct str *)o)[0] = ((struct str *)o)[1] = STR_NULL;
-			one.n = 0;
 			json_encode(&one, res->api->type, o);
 			json = buf_view(&one);
-		} else if (!res->crd && str_has_prefix(json, skip)) {
-			one.n = 0;
-			buf_putc(&one, '{');
-			buf_str(&one, str_sub(json, skip.n, json.n));
-			json = buf_view(&one);
+		} else {
+			TRY(cache_entry_json_append(res->st->cache, p->v[i], &one));
+			json = item_json(res, buf_view(&one), &open);
 		}
 		if (i)
 			buf_putc(&all, ',');
+		buf_str(&all, open);
 		buf_str(&all, json);
 		if (i % 256 == 255)
 			fiber_yield();
@@ -398,7 +448,7 @@ static struct error *list_table(struct request *rq, struct resource *res, const 
 		void *obj;
 
 		arena_reset(&tmp);
-		TRY(decode_as(&tmp, res, cache_entry_json(p->v[i]), &obj));
+		TRY(decode_as(&tmp, res, p->v[i], &obj));
 		table_append(rq, &b, res, &o, obj, i == 0);
 		if (i % 256 == 255)
 			fiber_yield();
@@ -417,19 +467,19 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 
 	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta);
 	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
-	pb_bytes(&raw, 1, buf_view(&one));
+	pb_put_bytes(&raw, 1, buf_view(&one));
 	for (size_t i = 0; i < p->n; i++) {
 		struct meta_v1_partial_object_metadata *o;
 
 		arena_reset(&tmp);
 		o = arena_new(&tmp, struct meta_v1_partial_object_metadata);
-		TRY(json_decode(&tmp, t, cache_entry_json(p->v[i]), NULL, o));
+		TRY(cache_entry_decode(&tmp, t, p->v[i], false, o));
 		o->kind = pb ? STR_NULL : STR("PartialObjectMetadata");
 		o->api_version = pb ? STR_NULL : api_version;
 		if (pb) {
 			one.n = 0;
 			pb_encode(&one, t, o);
-			pb_bytes(&raw, 2, buf_view(&one));
+			pb_put_bytes(&raw, 2, buf_view(&one));
 		} else {
 			if (i)
 				buf_putc(&b, ',');
@@ -543,7 +593,7 @@ struct error *rest_list(struct request *rq)
 
 /* ---- watch ---- */
 
-enum form { FORM_PROTOBUF, FORM_PARTIAL_JSON, FORM_TABLE }; /* slots of cache_event.forms */
+enum form { FORM_PARTIAL_JSON, FORM_TABLE }; /* slots of cache_event.forms */
 
 struct watcher {
 	struct request *rq;
@@ -574,9 +624,9 @@ static struct error *frame(struct watcher *w, struct str type, struct str object
 	switch (w->rq->out.media) {
 	case MEDIA_PROTOBUF: {
 		/* 4 bytes of length, then WatchEvent{1: type, 2: RawExtension{1: raw}} */
-		pb_bytes(&c, 1, object);
-		pb_bytes(&b, 1, type);
-		pb_bytes(&b, 2, buf_view(&c));
+		pb_put_bytes(&c, 1, object);
+		pb_put_bytes(&b, 1, type);
+		pb_put_bytes(&b, 2, buf_view(&c));
 		buf_putc(out, (char)(b.n >> 24));
 		buf_putc(out, (char)(b.n >> 16));
 		buf_putc(out, (char)(b.n >> 8));
@@ -615,7 +665,7 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 		if (ev->initial_end)
 			str_map_set(tmp, API_MAP(&m->annotations), STR("k8s.io/initial-events-end"), STR("true"));
 	} else {
-		TRY(decode_as(tmp, res, cache_entry_json(ev->obj), &obj));
+		TRY(decode_as(tmp, res, ev->obj, &obj));
 	}
 	if (rq->out.as == ANSWER_TABLE) {
 		struct table_options o = {.object = include_object(rq), .now = time_now(), .api_version = res->api_version, .kind = res->api->kind,
@@ -647,8 +697,6 @@ static int form_slot(const struct watcher *w)
 {
 	if (w->rq->out.as == ANSWER_TABLE || w->res->from_storage || (w->res->crd && !custom_is_storage_version(w->res)))
 		return -1;
-	if (w->rq->out.as == ANSWER_OBJECT && w->rq->out.media == MEDIA_PROTOBUF)
-		return FORM_PROTOBUF;
 	if (w->rq->out.as == ANSWER_PARTIAL && w->rq->out.media == MEDIA_JSON && !w->rq->out.table_v1beta1)
 		return FORM_PARTIAL_JSON;
 	return -1;
@@ -671,36 +719,124 @@ static struct error *write_error_event(struct watcher *w, struct error *e)
 
 #define WATCH_BATCH 64
 
+/* Events whose objects are written as they are, gathered for one write. */
+struct gathered {
+	struct iovec iov[WATCH_BATCH * 3];
+	int n, k;
+	struct block *held[WATCH_BATCH];
+	struct buf heads;               /* protobuf: what stands before each object */
+	size_t head_at[WATCH_BATCH];
+};
+
+/* One is kept for the next: watchers that wait need none. */
+static __thread struct gathered *spare;
+
+static struct gathered *gathered_take(void)
+{
+	struct gathered *g = spare;
+
+	spare = NULL;
+	return g ? g : xcalloc(1, sizeof *g);
+}
+
+static void gathered_give(struct gathered *g)
+{
+	if (!g)
+		return;
+	for (int i = 0; i < g->k; i++)
+		block_unref(g->held[i]);
+	buf_free(&g->heads);
+	if (spare) {
+		free(g);
+		return;
+	}
+	g->n = g->k = 0;
+	spare = g;
+}
+
+/*
+ * 4 bytes of length, then WatchEvent{1: type, 2: RawExtension{1: raw}}, raw being an envelope: "k8s\0", type meta, the entry's
+ * bytes, its end.
+ */
+static void pb_event_head(struct buf *b, struct watcher *w, struct str type, size_t body)
+{
+	struct str end = PB_ENVELOPE_END;
+	struct buf raw buf_cleanup = {0}, ext buf_cleanup = {0}, all buf_cleanup = {0};
+
+	pb_envelope_begin(&raw, w->res->api_version, w->res->api->kind);
+	pb_put_varint(&ext, 1 << 3 | 2);
+	pb_put_varint(&ext, raw.n + body + end.n);
+	pb_put_bytes(&all, 1, type);
+	pb_put_varint(&all, 2 << 3 | 2);
+	pb_put_varint(&all, ext.n + raw.n + body + end.n);
+	size_t n = all.n + ext.n + raw.n + body + end.n;
+
+	for (int i = 24; i >= 0; i -= 8)
+		buf_putc(b, (char)(n >> i));
+	buf_str(b, buf_view(&all));
+	buf_str(b, buf_view(&ext));
+	buf_str(b, buf_view(&raw));
+}
+
+/* Adds ev; *taken false: it is not written as it is. */
+static struct error *gather(struct gathered **gp, struct watcher *w, const struct cache_event *ev, bool *taken)
+{
+	struct negotiated *out = &w->rq->out;
+	struct gathered *g;
+	struct str tail, body;
+
+	*taken = false;
+	if (!ev->obj || out->as != ANSWER_OBJECT || !entry_fits(w->res, ev->obj))
+		return NULL;
+	if (out->media != MEDIA_JSON && !(out->media == MEDIA_PROTOBUF && ev->obj->pb))
+		return NULL;
+	g = *gp = *gp ? *gp : gathered_take();
+	if (out->media == MEDIA_JSON) {
+		TRY(cache_entry_json(w->res->st->cache, ev->obj, &g->held[g->k]));
+		g->iov[g->n++] = iov_of(cache_event_head(ev->type));
+		tail = CACHE_EVENT_TAIL;
+	} else {
+		g->held[g->k] = block_ref(ev->obj->body);
+		g->head_at[g->k] = g->heads.n;
+		pb_event_head(&g->heads, w, type_name(ev->type), ev->obj->body->n);
+		g->iov[g->n++] = (struct iovec){NULL, g->heads.n - g->head_at[g->k]};
+		tail = PB_ENVELOPE_END;
+	}
+	body = block_str(g->held[g->k++]);
+	g->iov[g->n++] = iov_of(body);
+	g->iov[g->n++] = iov_of(tail);
+	*taken = true;
+	return NULL;
+}
+
+static struct error *write_gathered(struct gathered *g, struct watcher *w)
+{
+	if (w->rq->out.media == MEDIA_PROTOBUF) /* now the heads stay where they are */
+		for (int i = 0; i < g->k; i++)
+			g->iov[3 * i].iov_base = g->heads.p + g->head_at[i];
+	return http_writev(w->rq->x, g->iov, g->n);
+}
+
 static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 {
 	struct request *rq = w->rq;
-	bool plain = rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT;
 	int slot = form_slot(w);
 	struct arena tmp arena_cleanup = {0};
-	struct cache_entry *held[WATCH_BATCH];
 
 	for (;;) {
 		struct cache_event ev;
 		struct error *e = NULL, *end = NULL;
-		struct iovec iov[WATCH_BATCH * 3];
-		int n = 0, k = 0, taken = 0;
-		struct str tail = CACHE_EVENT_TAIL;
+		struct gathered *g = NULL;
+		bool taken;
 
 		w->out.n = 0;
 		do {
 			end = cache_watch_next(cw, &ev);
 			if (end)
 				break;
-			taken++;
-			if (plain && ev.obj && bytes_fit(w->res, cache_entry_json(ev.obj))) {
-				struct str head = cache_event_head(ev.type), json = cache_entry_json(ev.obj);
-
-				held[k++] = cache_entry_ref((struct cache_entry *)(uintptr_t)ev.obj);
-				iov[n++] = (struct iovec){(void *)(uintptr_t)head.p, head.n};
-				iov[n++] = (struct iovec){(void *)(uintptr_t)json.p, json.n};
-				iov[n++] = (struct iovec){(void *)(uintptr_t)tail.p, tail.n};
+			e = gather(&g, w, &ev, &taken);
+			if (e || taken)
 				continue;
-			}
 			struct buf b buf_cleanup = {0};
 
 			arena_reset(&tmp);
@@ -714,11 +850,10 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 					e = frame(w, type_name(ev.type), buf_view(&b), &w->out);
 			}
 			break; /* bookmarks and converted events keep their order: written before the next */
-		} while (!e && k < WATCH_BATCH && cache_watch_ready(cw));
-		if (!e && n)
-			e = http_writev(rq->x, iov, n);
-		for (int i = 0; i < k; i++)
-			cache_entry_unref(held[i]);
+		} while (!e && (!g || g->k < WATCH_BATCH) && cache_watch_ready(cw));
+		if (!e && g)
+			e = write_gathered(g, w);
+		gathered_give(g);
 		if (!e && w->out.n)
 			e = http_write(rq->x, buf_view(&w->out));
 		if (e) {

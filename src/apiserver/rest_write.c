@@ -171,19 +171,15 @@ static struct error *check_name(struct request *rq, const struct meta_v1_object_
 
 static struct error *answer_write(struct request *rq, int status, struct write_result *r)
 {
-	struct error *e;
+	struct error *e = NULL;
+	bool done = false;
 
-	if (r->json && rq->out.media == MEDIA_JSON && rq->out.as == ANSWER_OBJECT && !rq->out.pretty && !rq->res->from_storage &&
-	    !(rq->res->st->strategy && rq->res->st->strategy->decorate) && (!rq->res->crd || custom_is_storage_version(rq->res))) {
-		struct str json = block_str(r->json);
-		struct iovec iov[2] = {{(void *)(uintptr_t)json.p, json.n}, {"\n", 1}};
-
-		e = respond_iov(rq, status, STR("application/json"), iov, 2);
-	} else {
+	if (r->entry)
+		e = respond_entry(rq, status, rq->res, r->entry, &done);
+	if (!e && !done)
 		e = respond_object(rq, status, rq->res, r->obj);
-	}
-	block_unref(r->json);
-	r->json = NULL;
+	cache_entry_unref(r->entry);
+	r->entry = NULL;
 	return e;
 }
 
@@ -519,7 +515,7 @@ struct error *rest_delete_collection(struct request *rq)
 	struct cache_iter it;
 	const struct cache_entry *en;
 	struct str ls = query_get(&rq->q, "labelSelector"), fs = query_get(&rq->q, "fieldSelector");
-	struct buf b buf_cleanup = {0};
+	struct buf b buf_cleanup = {0}, one buf_cleanup = {0};
 	struct error *e = NULL;
 	bool first = true;
 
@@ -538,17 +534,21 @@ struct error *rest_delete_collection(struct request *rq)
 	buf_printf(&b, "\",\"metadata\":{\"resourceVersion\":\"%lld\"},\"items\":[", (long long)cache_snap_rev(snap));
 	cache_iter_init(&it, res->st->cache, snap, res->st->namespaced ? rq->info.ns : STR_NULL, STR_NULL, &f);
 	while (!e && (en = cache_iter_next(&it)) != NULL) {
-		struct write_result r;
-		struct str json = cache_entry_json(en);
-		struct str ns = arena_str(rq->a, cache_entry_ns(en)), name = arena_str(rq->a, cache_entry_name(en));
+		struct write_result r = {0};
+		struct str json, ns = arena_str(rq->a, cache_entry_ns(en)), name = arena_str(rq->a, cache_entry_name(en));
 
 		e = registry_delete(rq, ns, name, &o, &r);
+		cache_entry_unref(r.entry);
 		if (error_is(e, 404, NULL)) {
 			error_clear(&e);
 			continue;
 		}
+		one.n = 0;
+		if (!e)
+			e = cache_entry_json_append(res->st->cache, en, &one);
 		if (e)
 			break;
+		json = buf_view(&one);
 		if (!first)
 			buf_putc(&b, ',');
 		first = false;
@@ -729,7 +729,7 @@ struct error *rest_scale(struct request *rq)
 			TRY(decode_body(rq, &autoscaling_v1_scale_type, STR("Scale"), STR("autoscaling/v1"), &c.o, (void **)&c.scale));
 		}
 		TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 		obj = r.obj;
 	}
 	if (!scale_read(rq, obj, &s))

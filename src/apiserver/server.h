@@ -179,6 +179,10 @@ void respond_error(struct request *rq, struct error *e); /* takes e */
 struct error *respond_struct(struct request *rq, int status, const struct schema_type *t, const void *obj);
 /* A resource's object (storage struct) with the request's version, or as Table or PartialObjectMetadata. */
 struct error *respond_object(struct request *rq, int status, struct resource *res, void *obj);
+/* Whether the cached bytes are what the request's version looks like. */
+bool entry_fits(const struct resource *res, const struct cache_entry *e);
+/* The cached bytes where they are what was asked for: *done false, and nothing done, where they are not. */
+struct error *respond_entry(struct request *rq, int status, struct resource *res, const struct cache_entry *e, bool *done);
 struct error *respond_success(struct request *rq, struct resource *res, struct str name, struct str uid);
 struct error *respond_bytes(struct request *rq, int status, struct str content_type, struct str body);
 struct table_options;
@@ -189,6 +193,16 @@ void table_append(struct request *rq, struct buf *b, struct resource *res, const
 struct error *respond_json(struct request *rq, int status, struct str json);
 /* Compresses when asked for and large enough, sets headers, writes. */
 struct error *respond_iov(struct request *rq, int status, struct str content_type, struct iovec *iov, int n);
+/* An answer too long to be held at once, written piece by piece; compressed when the client takes that. pieces_end also after errors. */
+struct pieces;
+struct error *pieces_begin(struct request *rq, int status, struct str content_type, struct pieces **out);
+struct error *pieces_write(struct pieces *w, struct str piece); /* suspends; the bytes are free to change when it returns */
+struct error *pieces_end(struct pieces *w, struct error *e);    /* e: what writing ended with, handed through; then there is no proper end */
+/* "k8s\0" and the runtime.Unknown up to its raw bytes, whose own tag and length follow; behind them goes PB_ENVELOPE_END. */
+void pb_envelope_begin(struct buf *b, struct str api_version, struct str kind);
+#define PB_ENVELOPE_END str_of("\x1a\0\x22\0", 4) /* contentEncoding "", contentType "" */
+void pb_put_varint(struct buf *b, uint64_t v);
+void pb_put_bytes(struct buf *b, unsigned field, struct str s); /* field with its tag and length */
 void pretty_json(struct buf *out, struct str json);
 /* Sets Audit-Id, Cache-Control, Warning and flow headers: before any answer. */
 void respond_headers(struct request *rq);
@@ -215,7 +229,7 @@ void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, st
 
 struct write_result {
 	void *obj;               /* storage struct as written, with resourceVersion */
-	struct block *json;      /* its cached JSON, a reference of the receiver's, or NULL */
+	struct cache_entry *entry; /* as cached, a reference of the receiver's, or NULL */
 	bool created, deleted;
 };
 /* obj: storage version struct, defaulted; changed in place. Admission, strategy, validation, managedFields, store. */

@@ -107,7 +107,7 @@ static struct error *binding(struct request *rq, struct str name)
 	u.uid = b->metadata.uid;
 	rq->manager = STR("kube-scheduler");
 	TRY(registry_update(rq, rq->info.ns, name, &u, &r));
-	block_unref(r.json);
+	cache_entry_unref(r.entry);
 	return respond_struct(rq, 201, &meta_v1_status_type, &ok);
 }
 
@@ -177,7 +177,7 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 		struct policy_v1_pod_disruption_budget *b = arena_new(rq->a, struct policy_v1_pod_disruption_budget);
 		const struct selector *sel;
 
-		e = json_decode(rq->a, &policy_v1_pod_disruption_budget_type, arena_str(rq->a, cache_entry_json(en)), NULL, b);
+		e = cache_entry_decode(rq->a, &policy_v1_pod_disruption_budget_type, en, true, b);
 		if (!e && b->spec.selector)
 			e = label_selector_from(rq->a, b->spec.selector, &sel);
 		if (e)
@@ -206,7 +206,7 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 	rq->internal = true;
 	e = registry_update(rq, pod->metadata.namespace, match->metadata.name, &u, &r);
 	if (!e)
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 	rq->res = was;
 	rq->internal = internal;
 	return e;

@@ -44,7 +44,7 @@ static int config_cmp(const void *x, const void *y)
 /* Configurations that were replaced stay allocated: a request may be waiting in one. They change rarely. */
 static void apply(struct follow *f, bool mutating, const struct cache_entry *en, bool deleted)
 {
-	struct str name = cache_entry_name(en), json, key;
+	struct str name = cache_entry_name(en), key;
 	struct config *c;
 	size_t it = 0, n = 0;
 	void *v;
@@ -54,12 +54,11 @@ static void apply(struct follow *f, bool mutating, const struct cache_entry *en,
 		map_del(&f->by_name, name);
 	} else {
 		c = xcalloc(1, sizeof *c);
-		json = arena_str(&c->arena, cache_entry_json(en));
 		if (mutating) {
 			struct admissionregistration_v1_mutating_webhook_configuration *o =
 				arena_new(&c->arena, struct admissionregistration_v1_mutating_webhook_configuration);
 
-			e = json_decode(&c->arena, &admissionregistration_v1_mutating_webhook_configuration_type, json, NULL, o);
+			e = cache_entry_decode(&c->arena, &admissionregistration_v1_mutating_webhook_configuration_type, en, true, o);
 			c->n = o->webhooks.n;
 			c->hooks = arena_array(&c->arena, struct hook, c->n);
 			for (uint32_t i = 0; i < c->n; i++)
@@ -68,7 +67,7 @@ static void apply(struct follow *f, bool mutating, const struct cache_entry *en,
 			struct admissionregistration_v1_validating_webhook_configuration *o =
 				arena_new(&c->arena, struct admissionregistration_v1_validating_webhook_configuration);
 
-			e = json_decode(&c->arena, &admissionregistration_v1_validating_webhook_configuration_type, json, NULL, o);
+			e = cache_entry_decode(&c->arena, &admissionregistration_v1_validating_webhook_configuration_type, en, true, o);
 			c->n = o->webhooks.n;
 			c->hooks = arena_array(&c->arena, struct hook, c->n);
 			for (uint32_t i = 0; i < c->n; i++) {

@@ -111,7 +111,7 @@ static void write_some(void *arg)
 		encode(&a, i, 0, &e);
 		bool ok;
 		struct cache_entry *out;
-		must(cache_put(cache, str_from(e.ns), str_from(e.name), 0, buf_view(&e.pb), buf_view(&e.json), 0, 0, &ok, &out));
+		must(cache_put(cache, str_from(e.ns), str_from(e.name), 0, buf_view(&e.pb), STR_NULL, 0, 0, &ok, &out));
 		cache_entry_unref(out);
 	}
 	buf_free(&e.pb);
@@ -153,7 +153,7 @@ static void fan_out(int n, bool node, int events)
 		encode(&a, i % n_pods, i, &e);
 		bool ok;
 		struct cache_entry *out;
-		must(cache_put(cache, str_from(e.ns), str_from(e.name), STORE_ANY, buf_view(&e.pb), buf_view(&e.json), 0, CACHE_NOSYNC,
+		must(cache_put(cache, str_from(e.ns), str_from(e.name), STORE_ANY, buf_view(&e.pb), STR_NULL, 0, CACHE_NOSYNC,
 			       &ok, &out));
 		cache_entry_unref(out);
 		fiber_yield();
@@ -201,14 +201,14 @@ static void bench(void *arg)
 	double sec = since(t0);
 	struct cache_stats st;
 	cache_stats(cache, &st);
-	printf("load %zu pods (%.0f bytes of JSON each): %.2f s, %.0f MB/s\n", st.objects, (double)st.json_bytes / (double)st.objects, sec,
-	       (double)st.json_bytes / sec / 1e6);
+	printf("load %zu pods (%.0f bytes of JSON each): %.2f s, %.0f MB/s\n", st.objects, (double)st.object_bytes / (double)st.objects, sec,
+	       (double)st.object_bytes / sec / 1e6);
 	malloc_trim(0);
 	must(fiber_sleep(6000)); /* the store gives its mapped pages back when it has been idle */
 	size_t dirty = pss_kb("Private_Dirty:") - empty, pss = pss_kb("Pss:");
 	printf("memory: JSON %.1f MB, index %.1f MB; process +%.1f MB dirty = %.2f x the JSON; PSS %.1f MB = %.2f x\n",
-	       (double)st.json_bytes / 1e6, (double)st.index_bytes / 1e6, (double)dirty / 1e3,
-	       (double)dirty * 1024 / (double)st.json_bytes, (double)pss / 1e3, (double)pss * 1024 / (double)st.json_bytes);
+	       (double)st.object_bytes / 1e6, (double)st.index_bytes / 1e6, (double)dirty / 1e3,
+	       (double)dirty * 1024 / (double)st.object_bytes, (double)pss / 1e3, (double)pss * 1024 / (double)st.object_bytes);
 
 	struct cache_snap *snap;
 	struct cache_iter it;
@@ -219,7 +219,7 @@ static void bench(void *arg)
 	cache_iter_init(&it, cache, snap, STR_NULL, STR_NULL, NULL);
 	while ((e = cache_iter_next(&it))) {
 		n++;
-		bytes += e->json->n;
+		bytes += e->body->n;
 	}
 	printf("list all, references only:    %.2f ms for %zu objects\n", since(t0) * 1e3, n);
 	struct arena a = {0};

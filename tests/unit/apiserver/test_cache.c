@@ -35,6 +35,36 @@ static void open_store(void)
 	assert_ok(store_open(&o, &store));
 }
 
+/* The JSON of e; valid until the call after the next. */
+static struct str json_of(const struct cache *c, const struct cache_entry *e)
+{
+	static struct buf bufs[2];
+	static unsigned turn;
+	struct buf *b = &bufs[turn++ % 2];
+	struct block *json;
+	assert_ok(cache_entry_json(c, e, &json));
+	b->n = 0;
+	buf_str(b, block_str(json));
+	block_unref(json);
+	/* What is kept and what is made anew are the same. */
+	size_t n = b->n;
+	assert_ok(cache_entry_json_append(c, e, b));
+	assert_true(b->n == 2 * n && !memcmp(b->p, b->p + n, n));
+	return str_of(b->p, n);
+}
+
+/* metadata.resourceVersion as the entry's bytes have it. */
+static void rv_is(const struct cache_entry *e, int64_t rev)
+{
+	struct arena a = {0};
+	struct meta_v1_partial_object_metadata m = {0};
+	char want[24];
+	snprintf(want, sizeof(want), "%lld", (long long)rev);
+	assert_ok(cache_entry_decode(&a, &meta_v1_partial_object_metadata_type, e, false, &m));
+	assert_str(m.metadata.resource_version, want);
+	arena_free(&a);
+}
+
 #define CACHE_TEST(name)                                                                           \
 	static void name##_body(void *arg);                                                        \
 	static void name(void **state)                                                             \
@@ -66,16 +96,14 @@ static int64_t put_pod(struct cache *c, const char *ns, const char *name, const 
 		str_map_set(&a, API_MAP(&p->metadata.labels), STR("app"), str_from(app));
 	p->spec.node_name = str_from(node);
 	p->status.phase = STR("Running");
-	struct buf pb = {0}, json = {0};
+	struct buf pb = {0};
 	object_encode(&pb, MEDIA_PROTOBUF, &core_v1_pod_type, p);
-	object_encode(&json, MEDIA_JSON, &core_v1_pod_type, p);
 	bool ok;
 	struct cache_entry *e;
-	assert_ok(cache_put(c, str_from(ns), str_from(name), expect, buf_view(&pb), buf_view(&json), 0, 0, &ok, &e));
+	assert_ok(cache_put(c, str_from(ns), str_from(name), expect, buf_view(&pb), STR_NULL, 0, 0, &ok, &e));
 	int64_t rev = ok ? e->rev : 0;
 	cache_entry_unref(e);
 	buf_free(&pb);
-	buf_free(&json);
 	arena_free(&a);
 	return rev;
 }
@@ -122,7 +150,7 @@ CACHE_TEST(reads_and_writes)
 	assert_int_equal(put_pod(c, "a", "one", "n1", "db", 2), 5);
 	struct cache_entry *e;
 	assert_ok(cache_get(c, STR("a"), STR("one"), CACHE_CONSISTENT, 0, &e));
-	assert_str(cache_entry_json(e),
+	assert_str(json_of(c, e),
 		   "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"one\",\"namespace\":\"a\","
 		   "\"uid\":\"0b5e2f6e-0000-4000-8000-000000000001\",\"resourceVersion\":\"5\",\"labels\":{\"app\":\"db\"}},"
 		   "\"spec\":{\"containers\":null,\"nodeName\":\"n1\"},\"status\":{\"phase\":\"Running\"}}");
@@ -193,7 +221,7 @@ CACHE_TEST(reads_and_writes)
 	assert_true(!ok && e->rev == 5);
 	cache_entry_unref(e);
 	assert_ok(cache_delete(c, STR("a"), STR("one"), 5, &ok, &e));
-	assert_true(ok && e->rev == 7 && str_contains(cache_entry_json(e), STR("\"resourceVersion\":\"7\"")));
+	assert_true(ok && e->rev == 7 && str_contains(json_of(c, e), STR("\"resourceVersion\":\"7\"")));
 	cache_entry_unref(e);
 	assert_ok(cache_delete(c, STR("a"), STR("one"), STORE_ANY, &ok, &e));
 	assert_true(!ok && !e);
@@ -206,7 +234,7 @@ CACHE_TEST(reads_and_writes)
 	struct cache *c2;
 	assert_ok(cache_new(store, &pods, &c2));
 	const struct cache_entry *e1 = cache_peek(c, STR("a"), STR("one")), *e2 = cache_peek(c2, STR("a"), STR("one"));
-	assert_true(e1 && e2 && e1 != e2 && str_eq(cache_entry_json(e1), cache_entry_json(e2)));
+	assert_true(e1 && e2 && e1 != e2 && str_eq(json_of(c, e1), json_of(c2, e2)));
 	/* And follows foreign writes. */
 	put_pod(c, "a", "four", "n1", "web", 0);
 	assert_non_null(cache_peek(c2, STR("a"), STR("four")));
@@ -220,7 +248,7 @@ static void put_json(struct cache *c, const char *name, const char *json)
 {
 	bool ok;
 	struct cache_entry *e;
-	assert_ok(cache_put(c, STR(""), str_from(name), STORE_ANY, str_from(json), str_from(json), 0, 0, &ok, &e));
+	assert_ok(cache_put(c, STR(""), str_from(name), STORE_ANY, str_from(json), STR_NULL, 0, 0, &ok, &e));
 	assert_true(ok);
 	cache_entry_unref(e);
 }
@@ -229,7 +257,7 @@ static void json_is(struct cache *c, const char *name, const char *want, const c
 {
 	const struct cache_entry *e = cache_peek(c, STR(""), str_from(name));
 	assert_non_null(e);
-	assert_str(cache_entry_json(e), want);
+	assert_str(json_of(c, e), want);
 	assert_str(cache_entry_field(c, e, 0), color);
 }
 
@@ -282,10 +310,7 @@ static void event(struct cache_watch *w, enum cache_event_type t, const char *ke
 		return;
 	}
 	assert_str(cache_entry_key(ev.obj), key);
-	char rv[64];
-	snprintf(rv, sizeof(rv), "\"resourceVersion\":\"%lld\"", (long long)rev);
-	if (!str_contains(cache_entry_json(ev.obj), str_from(rv)))
-		fail_msg("%.*s lacks %s", STR_ARG(cache_entry_json(ev.obj)), rv);
+	rv_is(ev.obj, rev);
 }
 
 static void quiet(struct cache_watch *w)
@@ -589,7 +614,7 @@ CACHE_TEST(model)
 	assert_null(c->node.root);
 	struct cache_stats st;
 	cache_stats(c, &st);
-	assert_int_equal(st.json_bytes, 0);
+	assert_int_equal(st.object_bytes, 0);
 	assert_int_equal(st.index_bytes, 0);
 	cache_watch_close(w);
 	arena_free(&a);
@@ -598,11 +623,209 @@ CACHE_TEST(model)
 	done();
 }
 
+/* ---- protobuf ---- */
+
+static const struct cache_field odd_fields[] = {
+	{STR_INIT("spec.unschedulable"), STR_INIT(""), STR_INIT("false"), STR_INIT("")},
+	{STR_INIT("status.daemonEndpoints.kubeletEndpoint.Port"), STR_INIT(""), STR_INIT(""), STR_INIT("")},
+	{STR_INIT("either"), STR_INIT("spec.podCIDR"), STR_INIT("nothing"), STR_INIT("spec.providerID")},
+	{STR_INIT("metadata.generation"), STR_INIT(""), STR_INIT(""), STR_INIT("")},
+};
+static const struct cache_field far_fields[] = {
+	{STR_INIT("spec.providerID"), STR_INIT(""), STR_INIT(""), STR_INIT("")},
+	{STR_INIT("born"), STR_INIT("metadata.creationTimestamp"), STR_INIT("never"), STR_INIT("")}, /* no plain value: by way of JSON */
+};
+static const struct cache_resource nodes = {
+	.prefix = STR_INIT("/registry/minions/"), .group = STR_INIT(""), .version = STR_INIT("v1"), .kind = STR_INIT("Node"),
+	.type = &core_v1_node_type, .fields = odd_fields, .n_fields = 4, .node_field = -1,
+};
+static const struct cache_resource far_nodes = {
+	.prefix = STR_INIT("/registry/minions/"), .group = STR_INIT(""), .version = STR_INIT("v1"), .kind = STR_INIT("Node"),
+	.type = &core_v1_node_type, .fields = far_fields, .n_fields = 2, .node_field = -1,
+};
+
+/* Puts stored bytes as they are. */
+static const struct cache_entry *put_bytes(struct cache *c, const char *name, struct str stored)
+{
+	bool ok;
+	struct cache_entry *e;
+	assert_ok(cache_put(c, STR(""), str_from(name), STORE_ANY, stored, STR_NULL, 0, 0, &ok, &e));
+	assert_true(ok);
+	cache_entry_unref(e);
+	return cache_peek(c, STR(""), str_from(name));
+}
+
+static void field_is(struct cache *c, const struct cache_entry *e, size_t i, const char *want)
+{
+	struct str v = cache_entry_field(c, e, i);
+	if (!str_eqz(v, want))
+		fail_msg("field %zu is \"%.*s\", not \"%s\"", i, STR_ARG(v), want);
+}
+
+CACHE_TEST(protobuf)
+{
+	open_store();
+	struct cache *c, *far;
+	struct arena a = {0};
+	assert_ok(cache_new(store, &nodes, &c));
+	assert_ok(cache_new(store, &far_nodes, &far));
+	struct core_v1_node n = {.metadata.name = STR("n"), .metadata.uid = STR("u-1"), .metadata.generation = 7};
+	n.spec.unschedulable = true;
+	n.spec.provider_id = STR("here://1");
+	n.status.daemon_endpoints.kubelet_endpoint.port = 10250;
+	n.metadata.creation_timestamp = (struct api_time){.set = true, .s = 1700000000};
+	str_map_set(&a, API_MAP(&n.metadata.labels), STR("zone"), STR("a"));
+	str_map_set(&a, API_MAP(&n.metadata.labels), STR("arch"), STR("b\"c"));
+	struct buf b = {0};
+	pb_envelope_encode(&b, STR("v1"), STR("Node"), &core_v1_node_type, &n);
+	const struct cache_entry *e = put_bytes(c, "n", buf_view(&b));
+	assert_true(e && e->pb);
+	rv_is(e, 2);
+	assert_str(cache_entry_uid(e), "u-1");
+	field_is(c, e, 0, "true");
+	field_is(c, e, 1, "10250");
+	field_is(c, e, 2, "here://1");
+	field_is(c, e, 3, "7");
+	struct str_pair l[255];
+	assert_int_equal(cache_entry_labels(e, l), 2);
+	assert_str(l[0].key, "arch");
+	assert_str(l[0].value, "b\"c");
+	assert_str(l[1].value, "a");
+	/* The body is an item of a list: tag, length, the message the encoder would write. */
+	struct core_v1_node back = {0};
+	struct buf again = {0};
+	assert_int_equal((unsigned char)e->body->bytes[0], 0x12);
+	assert_ok(cache_entry_decode(&a, &core_v1_node_type, e, true, &back));
+	assert_str(back.metadata.resource_version, "2");
+	pb_encode(&again, &core_v1_node_type, &back);
+	assert_true(str_eq(entry_raw(e), buf_view(&again)));
+	const struct cache_entry *f = cache_peek(far, STR(""), STR("n"));
+	field_is(far, f, 0, "here://1");
+	field_is(far, f, 1, "2023-11-14T22:13:20Z");
+	assert_str(cache_entry_uid(f), "u-1");
+	assert_true(str_eq(block_str(e->body), block_str(f->body)));
+
+	/* A resourceVersion that was stored is replaced; zero values are absent where JSON has none. */
+	n.metadata.resource_version = STR("123456789012");
+	n.metadata.generation = 0;
+	n.spec.unschedulable = false;
+	n.spec.pod_cidr = STR("10.0.0.0/24");
+	b.n = 0;
+	pb_envelope_encode(&b, STR("v1"), STR("Node"), &core_v1_node_type, &n);
+	e = put_bytes(c, "n", buf_view(&b));
+	rv_is(e, 3);
+	field_is(c, e, 0, "false");
+	field_is(c, e, 2, "10.0.0.0/24");
+	field_is(c, e, 3, "");
+	assert_str(cache_entry_uid(e), "u-1");
+	struct cache_entry *late = entry_at_rev(cache_resource(c), e, 1234567);
+	rv_is(late, 1234567);
+	assert_str(cache_entry_uid(late), "u-1");
+	field_is(c, late, 2, "10.0.0.0/24");
+	cache_entry_unref(late);
+
+	/* JSON, as upstream stores it with --storage-media-type=application/json, is held as protobuf. */
+	e = put_bytes(c, "j", STR("{\"kind\":\"Node\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"j\",\"labels\":{\"x\":\"y\"}},"
+				  "\"spec\":{\"unschedulable\":true}}"));
+	assert_true(e && e->pb);
+	rv_is(e, 4);
+	field_is(c, e, 0, "true");
+	assert_int_equal(cache_entry_labels(e, l), 1);
+	/* Metadata in two pieces, unsorted labels: valid protobuf, but not how an encoder writes it. */
+	static const char odd[] = "k8s\0\x0a\x0a\x0a\x02v1\x12\x04Node\x12\x1d\x0a\x03\x0a\x01o\x0a\x10\x5a\x06\x0a\x01z\x12\x01" "1\x5a\x06\x0a\x01" "a\x12\x01"
+				  "2\x12\x04\x3a\x02p:";
+	e = put_bytes(c, "o", str_of(odd, sizeof(odd) - 1));
+	assert_true(e && e->pb);
+	rv_is(e, 5);
+	assert_str(cache_entry_name(e), "o");
+	assert_int_equal(cache_entry_labels(e, l), 2);
+	assert_str(l[0].key, "a");
+	assert_str(l[1].value, "1");
+	/* What is no object is nobody's: an error, and the older version goes on. */
+	static const char *const bad[] = {"", "no", "{\"metadata\":", "k8s", "k8s\0"};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		struct cache_entry *none;
+		struct error *err = entry_new(cache_resource(c), STR("x"), 1, str_of(bad[i], i == 4 ? 4 : strlen(bad[i])), &none);
+		if (i < 4 && !err)
+			fail_msg("case %zu was taken", i);
+		assert_true(!err == (none != NULL));
+		cache_entry_unref(none);
+		error_free(err);
+	}
+	/* Cut anywhere, it is refused or read, never past its end. */
+	for (size_t i = 0; i < b.n; i++) {
+		char *cut = memcpy(malloc(i + 1), b.p, i);
+		struct cache_entry *none;
+		struct error *err = entry_new(cache_resource(c), STR("x"), 1, str_of(cut, i), &none);
+		error_free(err);
+		cache_entry_unref(none);
+		free(cut);
+	}
+	buf_free(&b);
+	buf_free(&again);
+	arena_free(&a);
+	cache_free(far);
+	cache_free(c);
+	done();
+}
+
+/* JSON that was made stays for the next reader, within the limit, and goes when nobody wants it. */
+CACHE_TEST(hot)
+{
+	open_store();
+	struct cache *c;
+	assert_ok(cache_new(store, &pods, &c));
+	put_pod(c, "a", "one", "n1", "web", 0);
+	struct cache_entry *e;
+	struct block *j1, *j2;
+	assert_ok(cache_get(c, STR("a"), STR("one"), CACHE_ANY, 0, &e));
+	assert_null(e->hot);
+	assert_ok(cache_entry_json(c, e, &j1));
+	assert_ok(cache_entry_json(c, e, &j2));
+	assert_true(j1 == j2 && e->hot);
+	assert_true(hot_bytes() >= j1->n);
+	hot_sweep(false); /* it was used */
+	assert_non_null(e->hot);
+	hot_sweep(false);
+	assert_null(e->hot);
+	assert_int_equal(hot_bytes(), 0);
+	assert_true(str_contains(block_str(j1), STR("\"one\""))); /* readers keep theirs */
+	block_unref(j1);
+	block_unref(j2);
+	/* A deleted object's JSON goes with the next sweeps; 2,000 objects stay within the limit. */
+	assert_ok(cache_entry_json(c, e, &j1));
+	block_unref(j1);
+	cache_entry_unref(e);
+	del(c, "a", "one");
+	struct buf pb = {0};
+	struct arena a = {0};
+	struct core_v1_pod p = {.metadata.name = STR("x"), .metadata.namespace = STR("a")};
+	char *big = arena_bytes(&a, 4096);
+	memset(big, 'x', 4096);
+	p.spec.hostname = str_of(big, 4096);
+	pb_envelope_encode(&pb, STR("v1"), STR("Pod"), &core_v1_pod_type, &p);
+	for (int i = 0; i < 2000; i++) {
+		char key[32];
+		snprintf(key, sizeof(key), "a/p%d", i);
+		assert_ok(entry_new(cache_resource(c), str_from(key), i + 1, buf_view(&pb), &e));
+		assert_ok(cache_entry_json(c, e, &j1));
+		block_unref(j1);
+		cache_entry_unref(e);
+		assert_true(hot_bytes() <= cache_hot_limit());
+	}
+	assert_true(hot_bytes() > cache_hot_limit() / 2);
+	buf_free(&pb);
+	arena_free(&a);
+	cache_free(c);
+	assert_int_equal(hot_bytes(), 0);
+	done();
+}
+
 int main(void)
 {
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(reads_and_writes), cmocka_unit_test(custom_json), cmocka_unit_test(watches),
+		cmocka_unit_test(reads_and_writes), cmocka_unit_test(custom_json), cmocka_unit_test(protobuf), cmocka_unit_test(hot), cmocka_unit_test(watches),
 		cmocka_unit_test(slow_watcher), cmocka_unit_test(model),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
