@@ -176,7 +176,7 @@ static struct error *read_quotas(struct round *r, struct arena *a, struct core_v
 	while (!e && (en = cache_iter_next(&it)) != NULL) {
 		struct core_v1_resource_quota *q = arena_new(a, struct core_v1_resource_quota);
 
-		e = json_decode(a, &core_v1_resource_quota_type, arena_str(a, cache_entry_json(en)), NULL, q);
+		e = cache_entry_decode(a, &core_v1_resource_quota_type, en, true, q);
 		*arena_push(a, &all) = q;
 	}
 	cache_snap_free(snap);
