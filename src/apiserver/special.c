@@ -121,33 +121,89 @@ static bool pod_ready(const struct core_v1_pod *p)
 	return false;
 }
 
+static struct error *too_many(int after_s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static struct error *too_many(int after_s, const char *fmt, ...)
+{
+	struct error *e = err_too_many(after_s, "Cannot evict pod as it would violate the pod's disruption budget.");
+	char text[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	error_add_cause(e, "DisruptionBudget", "", "%s", text);
+	return e;
+}
+
+static struct error *still_processed(struct str budget)
+{
+	return too_many(10, "The disruption budget %.*s is still being processed by the server.", STR_ARG(budget));
+}
+
+static struct error *none_allowed(const struct policy_v1_pod_disruption_budget *b)
+{
+	const struct meta_v1_condition *c = NULL;
+	struct str name = b->metadata.name;
+
+	for (uint32_t i = 0; i < b->status.conditions.n; i++)
+		if (str_eqz(b->status.conditions.v[i].type, "DisruptionAllowed"))
+			c = &b->status.conditions.v[i];
+	if (c && (!str_eqz(c->status, "False") || !c->message.n))
+		c = NULL;
+	if (c && str_eqz(c->reason, "SyncFailed"))
+		return too_many(0, "The disruption budget %.*s does not allow evicting pods currently because it failed sync: %.*s", STR_ARG(name),
+				STR_ARG(c->message));
+	if (b->status.current_healthy <= b->status.desired_healthy)
+		return too_many(0, "The disruption budget %.*s needs %d healthy pods and has %d currently", STR_ARG(name),
+				b->status.desired_healthy, b->status.current_healthy);
+	if (c)
+		return too_many(0, "The disruption budget %.*s does not allow evicting pods currently (%.*s): %.*s", STR_ARG(name),
+				STR_ARG(c->reason), STR_ARG(c->message));
+	return too_many(0, "The disruption budget %.*s does not allow evicting pods currently", STR_ARG(name));
+}
+
+static void say_insufficient(struct arena *a, struct policy_v1_pod_disruption_budget *b)
+{
+	struct meta_v1_condition *c = NULL;
+
+	for (uint32_t i = 0; i < b->status.conditions.n && !c; i++)
+		if (str_eqz(b->status.conditions.v[i].type, "DisruptionAllowed"))
+			c = &b->status.conditions.v[i];
+	if (!c) {
+		c = arena_push(a, &b->status.conditions);
+		c->type = STR("DisruptionAllowed");
+	}
+	if (!str_eqz(c->status, "False"))
+		c->last_transition_time = time_now();
+	c->status = STR("False");
+	c->reason = STR("InsufficientPods");
+	c->message = STR_NULL;
+	c->observed_generation = b->status.observed_generation;
+}
+
 static struct error *make_disrupted(void *ctx, struct request *rq, const void *old, void **out)
 {
 	struct core_v1_pod *pod = ctx;
 	struct policy_v1_pod_disruption_budget *b = arena_new(rq->a, struct policy_v1_pod_disruption_budget);
-	struct time_pair *t;
-	struct error *e;
+	struct time_pair *t = NULL;
 
 	object_copy(rq->a, &policy_v1_pod_disruption_budget_type, old, b);
-	if (b->status.observed_generation < b->metadata.generation) {
-		e = err_too_many(0, "Cannot evict pod as it would violate the pod's disruption budget.");
-		error_add_cause(e, "DisruptionBudget", "", "The disruption budget %.*s is still being processed by the server.",
-				STR_ARG(b->metadata.name));
-		return e;
-	}
+	if (b->status.observed_generation < b->metadata.generation)
+		return still_processed(b->metadata.name);
 	if (b->status.disruptions_allowed < 0)
 		return err_forbidden(STR("policy"), STR("poddisruptionbudget"), b->metadata.name, "pdb disruptions allowed is negative");
-	if (b->status.disruptions_allowed == 0) {
-		e = err_too_many(0, "Cannot evict pod as it would violate the pod's disruption budget.");
-		error_add_cause(e, "DisruptionBudget", "", "The disruption budget %.*s needs %d healthy pods and has %d currently",
-				STR_ARG(b->metadata.name), b->status.desired_healthy, b->status.current_healthy);
-		return e;
-	}
 	if (b->status.disrupted_pods.n > 2000)
 		return err_forbidden(STR("policy"), STR("poddisruptionbudget"), b->metadata.name, "DisruptedPods map too big - too many evictions not "
 				     "confirmed by PDB controller");
-	b->status.disruptions_allowed--;
-	t = (struct time_pair *)(void *)arena_push(rq->a, &b->status.disrupted_pods);
+	if (b->status.disruptions_allowed == 0)
+		return none_allowed(b);
+	if (--b->status.disruptions_allowed == 0)
+		say_insufficient(rq->a, b);
+	for (uint32_t i = 0; i < b->status.disrupted_pods.n && !t; i++)
+		if (str_eq(b->status.disrupted_pods.v[i].key, pod->metadata.name))
+			t = &b->status.disrupted_pods.v[i];
+	if (!t)
+		t = (struct time_pair *)(void *)arena_push(rq->a, &b->status.disrupted_pods);
 	t->key = pod->metadata.name;
 	t->value = time_now();
 	b->metadata.resource_version = STR_NULL;
@@ -155,7 +211,8 @@ static struct error *make_disrupted(void *ctx, struct request *rq, const void *o
 	return NULL;
 }
 
-static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, bool dry_run)
+/* *pinned: the budget let it go for what it is now (not ready); it must not be deleted once it has become something else. */
+static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, struct str *budget, bool *pinned)
 {
 	struct resource *pdbs = resource_any(rq->s, STR("policy"), STR("poddisruptionbudgets")), *was = rq->res;
 	struct policy_v1_pod_disruption_budget *match = NULL;
@@ -168,9 +225,6 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 	struct error *e = NULL;
 	bool internal = rq->internal;
 
-	if (str_eqz(pod->status.phase, "Succeeded") || str_eqz(pod->status.phase, "Failed") || str_eqz(pod->status.phase, "Pending") ||
-	    pod->metadata.deletion_timestamp)
-		return NULL;
 	TRY(cache_snapshot(pdbs->st->cache, CACHE_CONSISTENT, 0, &snap));
 	cache_iter_init(&it, pdbs->st->cache, snap, pod->metadata.namespace, STR_NULL, NULL);
 	while ((en = cache_iter_next(&it)) != NULL) {
@@ -193,15 +247,16 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 		return err_internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.");
 	if (!match)
 		return NULL;
+	*budget = match->metadata.name;
 	/* pods that are not ready may go without a budget when enough others are healthy, or always by policy */
 	if (!pod_ready(pod)) {
 		if (match->spec.unhealthy_pod_eviction_policy && str_eqz(*match->spec.unhealthy_pod_eviction_policy, "AlwaysAllow"))
-			return NULL;
+			*pinned = true;
 		if (match->status.current_healthy >= match->status.desired_healthy && match->status.desired_healthy > 0)
+			*pinned = true;
+		if (*pinned)
 			return NULL;
 	}
-	if (dry_run)
-		return NULL;
 	rq->res = pdbs;
 	rq->internal = true;
 	e = registry_update(rq, pod->metadata.namespace, match->metadata.name, &u, &r);
@@ -212,26 +267,109 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 	return e;
 }
 
+static struct error *make_evicted(void *ctx, struct request *rq, const void *old, void **out)
+{
+	struct core_v1_pod *p = arena_new(rq->a, struct core_v1_pod);
+	struct core_v1_pod_condition *c = NULL;
+
+	object_copy(rq->a, &core_v1_pod_type, old, p);
+	for (uint32_t i = 0; i < p->status.conditions.n && !c; i++)
+		if (str_eqz(p->status.conditions.v[i].type, "DisruptionTarget"))
+			c = &p->status.conditions.v[i];
+	if (!c) {
+		c = arena_push(rq->a, &p->status.conditions);
+		c->type = STR("DisruptionTarget");
+	}
+	if (!str_eqz(c->status, "True"))
+		c->last_transition_time = time_now();
+	c->status = STR("True");
+	c->reason = STR("EvictionByEvictionAPI");
+	c->message = STR("Eviction API: evicting");
+	p->metadata.resource_version = STR_NULL;
+	*out = p;
+	return NULL;
+}
+
+/* The pod's condition says why it goes, then it goes; uid and rv are preconditions of both. */
+static struct error *mark_and_delete(struct request *rq, const struct meta_v1_delete_options *o, struct str rv)
+{
+	struct meta_v1_delete_options mine = *o;
+	struct meta_v1_preconditions pre = o->preconditions ? *o->preconditions : (struct meta_v1_preconditions){0};
+	struct update u = {.make = make_evicted, .sub = "status", .retry = !rv.n, .uid = pre.uid ? *pre.uid : STR_NULL, .rv = rv,
+			   .flags = UPDATE_NO_ADMISSION};
+	struct write_result r;
+
+	if (!rq->dry_run) {
+		struct core_v1_pod *p;
+		void *obj;
+
+		TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
+		block_unref(r.json);
+		if (rv.n) { /* our own write moved it */
+			TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
+			p = obj;
+			rv = p->metadata.resource_version;
+		}
+	}
+	if (rv.n) {
+		pre.resource_version = &rv;
+		mine.preconditions = &pre;
+	}
+	return registry_delete(rq, rq->info.ns, rq->info.name, &mine, &r);
+}
+
+static bool needs_no_budget(const struct core_v1_pod *p, bool *gone)
+{
+	*gone = str_eqz(p->status.phase, "Succeeded") || str_eqz(p->status.phase, "Failed") || p->metadata.deletion_timestamp;
+	return *gone || str_eqz(p->status.phase, "Pending");
+}
+
+#define EVICTION_RETRIES 20
+
+static struct error *evict(struct request *rq, const struct meta_v1_delete_options *o)
+{
+	struct str asked = o->preconditions && o->preconditions->resource_version ? *o->preconditions->resource_version : STR_NULL;
+	struct str budget = STR_NULL, pin;
+	bool pinned = false, gone;
+	struct core_v1_pod *pod;
+	struct error *e;
+	void *obj;
+
+	for (int i = 0; i < EVICTION_RETRIES; i++) {
+		TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
+		pod = obj;
+		if (!needs_no_budget(pod, &gone))
+			break;
+		/* A pending pod may become ready meanwhile, and then its budget counts. */
+		e = mark_and_delete(rq, o, asked.n ? asked : gone ? STR_NULL : pod->metadata.resource_version);
+		if (!error_is(e, 409, NULL) || asked.n || i == EVICTION_RETRIES - 1)
+			return e;
+		error_free(e);
+	}
+	TRY(check_budgets(rq, pod, &budget, &pinned));
+	pin = asked.n ? asked : pinned ? pod->metadata.resource_version : STR_NULL;
+	e = mark_and_delete(rq, o, pin);
+	if (error_is(e, 409, NULL) && pinned && !asked.n) {
+		error_free(e);
+		e = still_processed(budget);
+	}
+	return e;
+}
+
 static struct error *eviction(struct request *rq)
 {
 	struct policy_v1_eviction *ev = arena_new(rq->a, struct policy_v1_eviction);
 	struct meta_v1_delete_options none = {0}, *o = &none;
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
-	struct core_v1_pod *pod;
-	struct write_result r;
-	void *obj;
 
 	TRY(decode(rq, &policy_v1_eviction_type, "Eviction", ev));
-	if (ev->metadata.name.n && !str_eq(ev->metadata.name, rq->info.name))
+	if (!str_eq(ev->metadata.name, rq->info.name))
 		return err_bad_request("name in URL does not match name in Eviction object");
 	if (ev->delete_options)
 		o = ev->delete_options;
 	if (o->dry_run.n)
 		rq->dry_run = true;
-	TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
-	pod = obj;
-	TRY(check_budgets(rq, pod, rq->dry_run));
-	TRY(registry_delete(rq, rq->info.ns, rq->info.name, o, &r));
+	TRY(evict(rq, o));
 	return respond_struct(rq, 201, &meta_v1_status_type, &ok);
 }
 

@@ -37,6 +37,7 @@ static const struct {
 	{"statefulset-controller", "statefulset", statefulset_start, false},
 	{"pod-garbage-collector-controller", "podgc", pod_gc_start, false},
 	{"resourcequota-controller", "resourcequota", resource_quota_start, false},
+	{"disruption-controller", "disruption", disruption_start, false},
 	/* last: takes the informers that are there */
 	{"garbage-collector-controller", "garbagecollector", garbage_collector_start, false},
 };
@@ -349,7 +350,7 @@ static bool enabled(const struct manager_flags *f, size_t k)
 static const char *const known_elsewhere[] = {
 	"bootstrap-signer-controller", "bootstrapsigner", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
 	"clusterrole-aggregation-controller", "clusterrole-aggregation",
-	"device-taint-eviction-controller", "disruption-controller", "disruption", "ephemeral-volume-controller", "ephemeral-volume",
+	"device-taint-eviction-controller", "ephemeral-volume-controller", "ephemeral-volume",
 	"horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
 	"legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "node-route-controller", "route",
 	"persistentvolume-attach-detach-controller", "attachdetach", "persistentvolume-binder-controller", "persistentvolume-binder",

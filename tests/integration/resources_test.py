@@ -145,5 +145,105 @@ def test_quota_race(m, a):
     equal("all places can be used", len(s.names()), 10)
 
 
+# ---- budgets ----
+
+PDBS = "/apis/policy/v1/namespaces/%s/poddisruptionbudgets"
+
+
+def budget(a, ns, name, app, **spec):
+    st, got = a.post(PDBS % ns, {"metadata": {"name": name}, "spec": dict(spec, selector={"matchLabels": {"app": app}})})
+    check("create budget " + name, st == 201, got)
+
+
+def budget_status(a, ns, name, **want):
+    def same():
+        got = a.get(PDBS % ns + "/" + name)[1]
+        if got["status"].get("observedGeneration") != got["metadata"]["generation"]:
+            return None
+        return all(got["status"].get(k) == v for k, v in want.items()) and got["status"]
+    return until("budget %s: %r" % (name, want), same)
+
+
+def evict(a, ns, name, **options):
+    return a.post("/api/v1/namespaces/%s/pods/%s/eviction" % (ns, name),
+                  dict(options, apiVersion="policy/v1", kind="Eviction", metadata={"name": name, "namespace": ns}))
+
+
+def test_budget(m, a):
+    s = Space(a, "budget")
+    budget(a, s.ns, "b", "web", maxUnavailable=1)
+    st = budget_status(a, s.ns, "b", expectedPods=0, disruptionsAllowed=0)
+    equal("nothing yet", [(c["type"], c["status"], c["reason"]) for c in st["conditions"]], [("DisruptionAllowed", "False", "InsufficientPods")])
+    s.make("deployments", {"metadata": {"name": "web"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+                                                                 "template": template({"app": "web"})}})
+    until("pods", lambda: len(s.names("app=web")) == 3)
+    budget_status(a, s.ns, "b", expectedPods=3, desiredHealthy=2, currentHealthy=0, disruptionsAllowed=0)
+    s.run_all("app=web")
+    st = budget_status(a, s.ns, "b", expectedPods=3, desiredHealthy=2, currentHealthy=3, disruptionsAllowed=1)
+    equal("now one may go", [(c["status"], c["reason"]) for c in st["conditions"]], [("True", "SufficientPods")])
+    names = s.names("app=web")
+    st, e = evict(a, s.ns, names[0], deleteOptions={"dryRun": ["All"]})
+    equal("a trial changes nothing", (st, a.get(PDBS % s.ns + "/b")[1]["status"]["disruptionsAllowed"]), (201, 1))
+    equal("evict", evict(a, s.ns, names[0])[0], 201)
+    gone = s.get("pods", names[0])
+    check("it knows why", not gone or [c["reason"] for c in gone["status"]["conditions"] if c["type"] == "DisruptionTarget"]
+          == ["EvictionByEvictionAPI"], gone)
+    st, e = evict(a, s.ns, names[1])
+    equal("no second", (st, e["reason"], [c["reason"] for c in e["details"]["causes"]]), (429, "TooManyRequests", ["DisruptionBudget"]))
+    until("a new pod", lambda: len(s.names("app=web")) == 3)
+    s.run_all("app=web")
+    budget_status(a, s.ns, "b", currentHealthy=3, disruptionsAllowed=1, disruptedPods=None)
+    a.patch(PDBS % s.ns + "/b", {"spec": {"maxUnavailable": "50%"}})
+    budget_status(a, s.ns, "b", desiredHealthy=1, disruptionsAllowed=2)
+    s.patch("deployments", "web", {"spec": {"replicas": 1}})
+    budget_status(a, s.ns, "b", expectedPods=1, desiredHealthy=0, disruptionsAllowed=1)
+
+
+def test_budget_unhealthy(m, a):
+    s = Space(a, "budget-unhealthy")
+    budget(a, s.ns, "b", "x", minAvailable=2)
+    for n in ("one", "two"):
+        s.make("pods", pod(n, {"app": "x"}))
+    s.say("one", "Running")
+    s.say("two", "Running", ready=False)
+    budget_status(a, s.ns, "b", expectedPods=2, desiredHealthy=2, currentHealthy=1, disruptionsAllowed=0)
+    equal("an unready pod is guarded", evict(a, s.ns, "two")[0], 429)
+    a.patch(PDBS % s.ns + "/b", {"spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}})
+    budget_status(a, s.ns, "b", expectedPods=2, disruptionsAllowed=0)
+    equal("a ready one too", evict(a, s.ns, "one")[0], 429)
+    equal("but not by this policy", evict(a, s.ns, "two")[0], 201)
+    budget(a, s.ns, "alone", "alone", maxUnavailable="10%")
+    s.make("pods", pod("alone", {"app": "alone"}))
+    budget_status(a, s.ns, "alone", expectedPods=0, disruptionsAllowed=0)
+    until("pods without a controller are named", lambda: s.events("UnmanagedPods"))
+    budget(a, s.ns, "again", "alone", maxUnavailable=1)
+    s.say("alone", "Running")
+    st, e = evict(a, s.ns, "alone")
+    equal("two budgets", (st, "more than one" in e["message"]), (500, True))
+
+
+def test_budget_custom(m, a):
+    """A custom resource with a scale is a controller like any other."""
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    crd = {"metadata": {"name": "flocks.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+           "names": {"plural": "flocks", "singular": "flock", "kind": "Flock", "listKind": "FlockList"},
+           "versions": [{"name": "v1", "served": True, "storage": True, "subresources": {"status": {}, "scale": scale},
+                         "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}}
+    a.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    path = "/apis/example.com/v1/namespaces/budget-crd/flocks"
+    s = Space(a, "budget-crd")
+    until("served", lambda: a.get(path)[0] == 200)
+    st, f = a.post(path, {"apiVersion": "example.com/v1", "kind": "Flock", "metadata": {"name": "f"}, "spec": {"replicas": 4}})
+    equal("flock", st, 201)
+    p = pod("one", {"app": "f"})
+    p["metadata"]["ownerReferences"] = [{"apiVersion": "example.com/v1", "kind": "Flock", "name": "f", "uid": f["metadata"]["uid"],
+                                         "controller": True}]
+    s.make("pods", p)
+    s.say("one", "Running")
+    budget(a, s.ns, "b", "f", maxUnavailable=3)
+    budget_status(a, s.ns, "b", expectedPods=4, desiredHealthy=1, currentHealthy=1, disruptionsAllowed=0)
+    a.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/flocks.example.com")
+
+
 if __name__ == "__main__":
     controller_test.main(globals())
