@@ -304,7 +304,7 @@ static struct error *mark_and_delete(struct request *rq, const struct meta_v1_de
 		void *obj;
 
 		TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
-		block_unref(r.json);
+		cache_entry_unref(r.entry);
 		if (rv.n) { /* our own write moved it */
 			TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
 			p = obj;
