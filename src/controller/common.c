@@ -280,6 +280,8 @@ struct error *claim_objects(const struct claim *c, struct arena *a, void ***objs
 		if (e)
 			return error_wrap(e, "adopting %.*s %.*s/%.*s", STR_ARG(c->r->kind), STR_ARG(m->namespace), STR_ARG(m->name));
 		owner_add_controller_ref(a, m, &c->owner);
+		if (c->finalizer && !has_finalizer(m, c->finalizer))
+			*arena_push(a, &m->finalizers) = str_from(c->finalizer);
 		*arena_push(a, &w.keep) = w.adopt.v[k];
 	}
 	*objs = w.keep.v;

@@ -326,6 +326,217 @@ def test_statefulset_min_ready(m, a):
     equal("available", s.get("statefulsets", "w")["status"].get("availableReplicas"), 1)
 
 
+# ---- Job ----
+
+def job(name, **spec):
+    t = template(restartPolicy=spec.pop("restartPolicy", "Never"))
+    return {"metadata": {"name": name}, "spec": dict({"template": t}, **spec)}
+
+
+def conditions(obj):
+    return [c["type"] for c in obj["status"].get("conditions", []) if c["status"] == "True"]
+
+
+def reason(obj, type):
+    return [c.get("reason") for c in obj["status"].get("conditions", []) if c["type"] == type and c["status"] == "True"]
+
+
+def ended(s, name, type, patience=PATIENCE):
+    return until("%s is %s" % (name, type), lambda: type in conditions(s.get("jobs", name)) and s.get("jobs", name), patience)
+
+
+def pending(s):
+    return [p for p in s.pods() if p["status"]["phase"] == "Pending"]
+
+
+def index(p):
+    return int(p["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])
+
+
+def exits(code):
+    return {"containerStatuses": [{"name": "c", "image": "a", "imageID": "", "ready": False, "restartCount": 0,
+                                   "state": {"terminated": {"exitCode": code, "finishedAt": utc(60)}}}]}
+
+
+def test_job(m, a):
+    s = Space(a, "job")
+    s.make("jobs", job("j", completions=3, parallelism=2))
+    until("two at once", lambda: len(s.pods()) == 2)
+    p = s.pods()[0]
+    equal("a pod's finalizer", p["metadata"]["finalizers"], ["batch.kubernetes.io/job-tracking"])
+    s.run_all()
+    st = until("ready", lambda: s.get("jobs", "j")["status"].get("ready") == 2 and s.get("jobs", "j"))["status"]
+    equal("status", (st["active"], st["terminating"], st["uncountedTerminatedPods"], "startTime" in st), (2, 0, {}, True))
+    s.say(s.pods()[0], "Succeeded")
+    until("a third", lambda: len(pending(s)) == 1)
+    until("counted", lambda: s.get("jobs", "j")["status"].get("succeeded") == 1)
+    for p in s.pods():
+        s.say(p, "Succeeded")
+    j = ended(s, "j", "Complete")
+    equal("conditions", conditions(j), ["SuccessCriteriaMet", "Complete"])
+    equal("counts", [j["status"].get(k) for k in ("succeeded", "failed", "active", "ready", "terminating", "uncountedTerminatedPods")],
+          [3, None, None, 0, 0, {}])
+    check("when", j["status"].get("completionTime"))
+    until("no finalizers are left", lambda: all(not p["metadata"].get("finalizers") for p in s.pods()))
+    equal("three pods were enough", len(s.pods()), 3)
+    # too many failures; nobody waits: the next try would be 10 s later
+    s.make("jobs", job("bad", backoffLimit=1, parallelism=2, completions=2))
+    until("pods", lambda: len(pending(s)) == 2)
+    for p in pending(s):
+        s.say(p, "Failed")
+    j = ended(s, "bad", "Failed")
+    equal("why", (conditions(j), reason(j, "Failed"), j["status"]["failed"]), (["FailureTarget", "Failed"], ["BackoffLimitExceeded"], 2))
+    s.make("jobs", job("late", activeDeadlineSeconds=1))
+    j = ended(s, "late", "Failed")
+    equal("why", reason(j, "Failed"), ["DeadlineExceeded"])
+    s.make("jobs", job("ours", managedBy="example.com/me"))
+    time.sleep(0.2)
+    equal("another's job", s.get("jobs", "ours")["status"], {})
+
+
+def test_job_suspend(m, a):
+    s = Space(a, "job-suspend")
+    s.make("jobs", job("j", parallelism=2, completions=4, suspend=True))
+    j = ended(s, "j", "Suspended")
+    equal("nothing runs", (s.pods(), "startTime" in j["status"]), ([], False))
+    s.patch("jobs", "j", {"spec": {"suspend": False}})
+    until("it runs", lambda: len(s.pods()) == 2 and s.get("jobs", "j")["status"].get("startTime"))
+    s.run_all()
+    s.patch("jobs", "j", {"spec": {"suspend": True}})
+    until("it stops", lambda: not s.pods() and not s.get("jobs", "j")["status"].get("active"))
+    j = ended(s, "j", "Suspended")
+    equal("nothing failed", (j["status"].get("failed"), "startTime" in j["status"]), (None, False))
+    s.patch("jobs", "j", {"spec": {"suspend": False, "parallelism": 3}})
+    until("three", lambda: len(s.pods()) == 3)
+    s.patch("jobs", "j", {"spec": {"parallelism": 1}})
+    until("one", lambda: len(s.pods()) == 1)
+    until("told", lambda: s.get("jobs", "j")["status"].get("active") == 1)
+    equal("still nothing failed", s.get("jobs", "j")["status"].get("failed"), None)
+    check("events", s.events("Suspended") and s.events("Resumed"))
+
+
+def test_job_failure_policy(m, a):
+    s = Space(a, "job-policy")
+    rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+             {"action": "FailJob", "onExitCodes": {"containerName": "c", "operator": "In", "values": [42]}}]
+    s.make("jobs", job("j", backoffLimit=0, podFailurePolicy={"rules": rules}))
+    until("a pod", lambda: pending(s))
+    s.say(pending(s)[0], "Failed", conditions=[{"type": "DisruptionTarget", "status": "True"}], **exits(1))
+    p = until("another, at once", lambda: pending(s))[0]
+    equal("nothing counted", s.get("jobs", "j")["status"].get("failed"), None)
+    s.say(p, "Failed", **exits(42))
+    j = ended(s, "j", "Failed")
+    equal("why", reason(j, "Failed"), ["PodFailurePolicy"])
+    equal("what", [c["message"] for c in j["status"]["conditions"] if c["type"] == "Failed"],
+          ["Container c for pod job-policy/%s failed with exit code 42 matching FailJob rule at index 1" % p["metadata"]["name"]])
+
+
+def test_job_indexes(m, a):
+    s = Space(a, "job-indexes")
+    s.make("jobs", job("j", completions=4, parallelism=4, completionMode="Indexed", backoffLimitPerIndex=1))
+    until("all indexes", lambda: sorted(index(p) for p in s.pods()) == [0, 1, 2, 3])
+    p = [p for p in s.pods() if index(p) == 2][0]
+    equal("its words", (p["spec"]["hostname"], p["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"],
+                        p["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"], p["metadata"]["generateName"]),
+          ("j-2", "2", "0", "j-2-"))
+    equal("its environment", [e["valueFrom"]["fieldRef"]["fieldPath"] for e in p["spec"]["containers"][0]["env"]],
+          ["metadata.labels['batch.kubernetes.io/job-completion-index']"])
+    s.say(p, "Failed", **exits(1))  # it ended a minute ago: no wait
+    p2 = until("again", lambda: [q for q in pending(s) if index(q) == 2])[0]
+    equal("it knows", p2["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"], "1")
+    until("the first is released", lambda: not s.get("pods", p["metadata"]["name"])["metadata"].get("finalizers"))
+    for q in pending(s):
+        s.say(q, "Failed" if index(q) == 2 else "Succeeded", **exits(1 if index(q) == 2 else 0))
+    j = ended(s, "j", "Failed")
+    equal("indexes", (j["status"]["completedIndexes"], j["status"]["failedIndexes"], j["status"]["failed"], j["status"]["succeeded"]),
+          ("0,1,3", "2", 2, 3))
+    equal("why", reason(j, "Failed"), ["FailedIndexes"])
+    # too many failed indexes
+    s.make("jobs", job("m", completions=5, parallelism=3, completionMode="Indexed", backoffLimitPerIndex=0, maxFailedIndexes=1))
+    until("pods", lambda: len(pending(s)) == 3)
+    for q in pending(s)[:2]:
+        s.say(q, "Failed", **exits(1))
+    j = ended(s, "m", "Failed")
+    equal("why", reason(j, "Failed"), ["MaxFailedIndexesExceeded"])
+    equal("nothing runs", pending(s), [])
+    # FailIndex
+    rules = [{"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}}]
+    s.make("jobs", job("f", completions=2, parallelism=2, completionMode="Indexed", backoffLimitPerIndex=5, podFailurePolicy={"rules": rules}))
+    until("pods", lambda: len(pending(s)) == 2)
+    for q in pending(s):
+        s.say(q, "Succeeded" if index(q) else "Failed", **exits(0 if index(q) else 42))
+    j = ended(s, "f", "Failed")
+    equal("indexes", (j["status"]["completedIndexes"], j["status"]["failedIndexes"]), ("1", "0"))
+
+
+def test_job_success_policy(m, a):
+    s = Space(a, "job-success")
+    s.make("jobs", job("j", completions=5, parallelism=5, completionMode="Indexed",
+                       successPolicy={"rules": [{"succeededIndexes": "1-3", "succeededCount": 2}]}))
+    until("pods", lambda: len(pending(s)) == 5)
+    s.run_all()
+    for p in s.pods():
+        if index(p) in (1, 3):
+            s.say(p, "Succeeded")
+    j = ended(s, "j", "Complete")
+    equal("why", (reason(j, "SuccessCriteriaMet"), reason(j, "Complete")), (["SuccessPolicy"], ["SuccessPolicy"]))
+    equal("indexes", (j["status"]["completedIndexes"], j["status"]["succeeded"]), ("1,3", 2))
+    equal("the rest is gone", sorted(index(p) for p in s.pods()), [1, 3])
+
+
+def test_job_elastic(m, a):
+    s = Space(a, "job-elastic")
+    s.make("jobs", job("j", completions=4, parallelism=4, completionMode="Indexed"))
+    until("pods", lambda: len(pending(s)) == 4)
+    s.run_all()
+    s.patch("jobs", "j", {"spec": {"completions": 2, "parallelism": 2}})
+    until("two indexes", lambda: sorted(index(p) for p in s.pods()) == [0, 1])
+    s.patch("jobs", "j", {"spec": {"completions": 3, "parallelism": 3}})
+    until("three", lambda: sorted(index(p) for p in s.pods()) == [0, 1, 2])
+    for p in s.pods():
+        s.say(p, "Succeeded")
+    equal("indexes", ended(s, "j", "Complete")["status"]["completedIndexes"], "0-2")
+
+
+def test_job_replacement(m, a):
+    s = Space(a, "job-replace")
+    s.make("jobs", job("j", podReplacementPolicy="Failed"))
+    s.make("jobs", job("k"))
+    until("pods", lambda: len(pending(s)) == 2)
+    for p in s.pods():
+        a.post(s.path("pods", p["metadata"]["name"], "binding"), {"metadata": {"name": p["metadata"]["name"]},
+                                                                  "target": {"kind": "Node", "name": "n"}})
+        s.say(p, "Running")
+    old = {p["metadata"]["labels"]["job-name"]: p["metadata"]["name"] for p in s.pods()}
+    for p in s.pods():
+        s.delete("pods", p["metadata"]["name"])
+    until("k counts it as failed", lambda: s.get("jobs", "k")["status"].get("failed") == 1)
+    until("j waits", lambda: s.get("jobs", "j")["status"].get("terminating") == 1)
+    s.say(old["j"], "Failed", **exits(1))
+    until("until it has failed", lambda: [p["metadata"]["labels"]["job-name"] for p in s.pods()
+                                          if p["metadata"]["name"] not in old.values()] == ["j"])
+
+
+def test_job_adoption(m, a):
+    s = Space(a, "job-adopt")
+    s.make("jobs", job("j", parallelism=2))
+    until("pods", lambda: len(pending(s)) == 2)
+    p = s.pods()[0]["metadata"]["name"]
+    s.patch("pods", p, {"metadata": {"ownerReferences": None}})
+    until("adopted again", lambda: s.get("pods", p)["metadata"].get("ownerReferences"))
+    equal("with its finalizer", s.get("pods", p)["metadata"].get("finalizers"), ["batch.kubernetes.io/job-tracking"])
+    s.patch("pods", p, {"metadata": {"labels": {k: None for k in s.get("pods", p)["metadata"]["labels"]}}})
+    until("released", lambda: not s.get("pods", p)["metadata"].get("ownerReferences"))
+    equal("without finalizer", s.get("pods", p)["metadata"].get("finalizers"), None)
+    until("replaced", lambda: len(s.pods()) == 3)
+    m.stop()
+    s.delete("jobs", "j", propagationPolicy="Orphan")
+    m.start()
+    until("orphans", lambda: not s.get("jobs", "j"))
+    until("can be deleted", lambda: not [p for p in s.pods() if p["metadata"].get("finalizers")])
+    equal("and are there", len(s.pods()), 3)
+
+
 # ---- CronJob, TTL ----
 
 def utc(back):
