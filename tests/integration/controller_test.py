@@ -214,8 +214,8 @@ def test_statefulset_order(m, a):
     equal("it waits", s.names(), ["web-0", "web-1", "web-2"])
     s.run("web-0")
     until("down", lambda: s.names() == ["web-0"])
-    order = [e["message"].split()[2] for e in sorted(s.events("SuccessfulDelete"), key=lambda e: int(e["metadata"]["resourceVersion"]))]
-    equal("highest first", order, ["web-2", "web-1"])
+    until("highest first", lambda: [e["message"].split()[2] for e in sorted(s.events("SuccessfulDelete"),
+                                    key=lambda e: int(e["metadata"]["resourceVersion"]))] == ["web-2", "web-1"])
     # an ended pod comes again
     s.say("web-0", "Failed")
     uid = s.get("pods", "web-0")["metadata"]["uid"]
@@ -323,7 +323,7 @@ def test_statefulset_min_ready(m, a):
     until("ready, not available", lambda: s.get("statefulsets", "w")["status"].get("readyReplicas") == 1)
     equal("not yet", (s.get("statefulsets", "w")["status"].get("availableReplicas"), s.names()), (0, ["w-0"]))
     until("by time alone", lambda: s.names() == ["w-0", "w-1"])
-    equal("available", s.get("statefulsets", "w")["status"].get("availableReplicas"), 1)
+    until("available", lambda: s.get("statefulsets", "w")["status"].get("availableReplicas") == 1)
 
 
 # ---- Job ----
@@ -412,7 +412,7 @@ def test_job_suspend(m, a):
     until("one", lambda: len(s.pods()) == 1)
     until("told", lambda: s.get("jobs", "j")["status"].get("active") == 1)
     equal("still nothing failed", s.get("jobs", "j")["status"].get("failed"), None)
-    check("events", s.events("Suspended") and s.events("Resumed"))
+    until("events", lambda: s.events("Suspended") and s.events("Resumed"))
 
 
 def test_job_failure_policy(m, a):
