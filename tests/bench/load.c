@@ -1,6 +1,7 @@
 /*
  * load: measures any Kubernetes API server: GET, LIST, CREATE, UPDATE, PATCH, server-side apply and watch fan-out, in requests a
- * second and a CPU-second of the server's processes, with latencies. Works in a namespace of its own and removes it.
+ * second and a CPU-second of the server's processes, with latencies. With -n: that many pods of 3 KiB are made, listed and held, and the
+ * servers' memory is shown beside the bytes of what they hold. Works in a namespace of its own and removes it.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -13,14 +14,17 @@
 #include "client/client.h"
 
 #define CLIENTS 4
+#define WATCH_CLIENTS 16
 #define SAMPLES_MAX 2000000
 #define OBJECTS 1000
 
 struct load {
 	struct arena a;
-	struct client *clients[CLIENTS];
+	struct client *clients[CLIENTS], *watch_clients[WATCH_CLIENTS];
 	int pids[8], n_pids;
-	int seconds;
+	int seconds, watchers, pods;
+	int next_pod;
+	bool only_pods;
 	char ns[64];
 	struct str payload;
 	int64_t until_ns;
@@ -106,6 +110,16 @@ static struct error *get_proto(struct load *l, struct client *k, struct arena *a
 	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/configmaps/c0", l->ns), "application/vnd.kubernetes.protobuf");
 }
 
+static struct error *list_pods(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/pods?resourceVersion=0", l->ns), "application/json");
+}
+
+static struct error *list_pods_proto(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/%s/pods?resourceVersion=0", l->ns), "application/vnd.kubernetes.protobuf");
+}
+
 static struct str body(struct load *l, struct arena *a, const char *meta)
 {
 	return arena_printf(a, "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{%s},\"data\":{\"payload\":\"%.*s\"}}", meta,
@@ -145,13 +159,30 @@ static struct error *apply(struct load *l, struct client *k, struct arena *a, in
 									     (unsigned long long)i).p));
 }
 
+/* About 3 KiB of JSON as the server answers it; no scheduler takes it. */
+static struct error *create_pod(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return request(l, k, a, "POST", arena_printf(a, "/api/v1/namespaces/%s/pods", l->ns), "application/json",
+		    arena_printf(a,
+				 "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"web-6d4f8c7b9d-%05d\",\"generateName\":\"web-6d4f8c7b9d-\","
+				 "\"labels\":{\"app\":\"web\",\"pod-template-hash\":\"6d4f8c7b9d\",\"shard\":\"s%d\"},\"annotations\":{"
+				 "\"example.com/config-hash\":\"%016llx%016llx\"},\"ownerReferences\":[{\"apiVersion\":\"apps/v1\",\"kind\":\"ReplicaSet\","
+				 "\"name\":\"web-6d4f8c7b9d\",\"uid\":\"11111111-2222-4333-8444-555555555555\",\"controller\":true,"
+				 "\"blockOwnerDeletion\":true}]},\"spec\":{\"schedulerName\":\"none\",\"containers\":[{\"name\":\"web\","
+				 "\"image\":\"registry.example.com/team/web:1.2.3\",\"command\":[\"/usr/bin/web\",\"--listen=:8080\",\"--workers=4\"],"
+				 "\"ports\":[{\"containerPort\":8080,\"protocol\":\"TCP\"}],\"env\":[{\"name\":\"REGION\",\"value\":\"eu-west\"},"
+				 "{\"name\":\"SHARD\",\"value\":\"%d\"}],\"resources\":{\"limits\":{\"memory\":\"128Mi\"},\"requests\":{\"cpu\":\"100m\","
+				 "\"memory\":\"128Mi\"}},\"livenessProbe\":{\"httpGet\":{\"path\":\"/healthz\",\"port\":8080},\"periodSeconds\":10}}]}}",
+				 l->next_pod++, (int)(i % 10), (unsigned long long)random_u64(), (unsigned long long)random_u64(), worker));
+}
+
 static void work(void *arg)
 {
 	struct worker *w = arg;
 	struct load *l = w->l;
 	struct client *k = l->clients[w->number % CLIENTS];
 
-	for (uint64_t i = 0; now_ns() < l->until_ns && !l->error; i++) {
+	for (uint64_t i = 0; !l->error && (l->until_ns ? now_ns() < l->until_ns : l->next_pod < l->pods); i++) {
 		arena_cleanup struct arena a = {0};
 		int64_t start = now_ns();
 		struct error *e = w->fn(l, k, &a, w->number, i);
@@ -184,6 +215,7 @@ static double percentile(struct load *l, double p)
 	return l->n_samples ? (double)l->samples_us[(size_t)((double)(l->n_samples - 1) * p)] / 1000 : 0;
 }
 
+/* For l->seconds; of pods: until all are there. */
 static struct error *phase(struct load *l, const char *name, int workers, request_fn *fn)
 {
 	l->n_samples = 0;
@@ -191,7 +223,7 @@ static struct error *phase(struct load *l, const char *name, int workers, reques
 	int64_t start = now_ns();
 	double cpu = cpu_seconds(l);
 
-	l->until_ns = start + l->seconds * 1000000000LL;
+	l->until_ns = fn == create_pod ? 0 : start + l->seconds * 1000000000LL;
 	for (int i = 0; i < workers; i++) {
 		struct worker *w = xmalloc(sizeof *w);
 
@@ -230,7 +262,7 @@ static void watch(void *arg)
 	struct http_response r;
 	char buf[65536];
 	size_t n = 1;
-	struct error *e = client_stream(l->clients[w->number % CLIENTS], &a, "GET",
+	struct error *e = client_stream(l->watch_clients[w->number % WATCH_CLIENTS], &a, "GET",
 					arena_printf(&a, "/api/v1/namespaces/%s/configmaps?watch=true&fieldSelector=metadata.name%%3Dc0&resourceVersion=0", l->ns),
 					"application/json", &r);
 
@@ -277,18 +309,82 @@ static struct error *fan_out(struct load *l, int watchers, int updates)
 	return NULL;
 }
 
+static long pss_kb(const struct load *l)
+{
+	long sum = 0, kb;
+
+	for (int i = 0; i < l->n_pids; i++) {
+		char path[64], line[256];
+
+		snprintf(path, sizeof path, "/proc/%d/smaps_rollup", l->pids[i]);
+		FILE *f = fopen(path, "re");
+
+		while (f && fgets(line, sizeof line, f))
+			if (sscanf(line, "Pss: %ld kB", &kb) == 1)
+				sum += kb;
+		if (f)
+			fclose(f);
+	}
+	return sum;
+}
+
+static void memory(struct load *l, const char *when, uint64_t json, uint64_t proto)
+{
+	double mib = (double)pss_kb(l) / 1024, j = (double)json / 1048576, p = (double)proto / 1048576;
+
+	printf("%-26s %10.1f MiB PSS   objects as JSON %.1f MiB, as protobuf %.1f MiB: %.2f x, %.2f x\n", when, mib, j, p, mib / j, mib / p);
+	fflush(stdout);
+}
+
+static struct error *hold_pods(struct load *l)
+{
+	uint64_t json, proto;
+	struct error *e = phase(l, "CREATE pods of 3 KiB", 64, create_pod);
+
+	TRY(e);
+	TRY(phase(l, "LIST all pods, protobuf", 2, list_pods_proto));
+	proto = l->done ? l->bytes / l->done : 0;
+	TRY(phase(l, "LIST all pods, JSON", 2, list_pods));
+	json = l->done ? l->bytes / l->done : 0;
+	memory(l, "memory right after", json, proto);
+	TRY(fiber_sleep(90000));
+	memory(l, "memory 90 s later", json, proto);
+	return NULL;
+}
+
 static struct error *set_up(struct load *l)
 {
 	arena_cleanup struct arena a = {0};
 
 	TRY(request(l, l->clients[0], &a, "POST", STR("/api/v1/namespaces"), "application/json",
 		 arena_printf(&a, "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"%s\"}}", l->ns)));
-	for (int i = 0; i < OBJECTS; i++) {
+	/* Where no controller makes it; pods need it. */
+	struct error *e = request(l, l->clients[0], &a, "POST", arena_printf(&a, "/api/v1/namespaces/%s/serviceaccounts", l->ns), "application/json",
+				  STR("{\"apiVersion\":\"v1\",\"kind\":\"ServiceAccount\",\"metadata\":{\"name\":\"default\"}}"));
+
+	if (e && !error_is(e, 409, NULL))
+		return e;
+	error_free(e);
+	for (int i = 0; i < OBJECTS && !l->only_pods; i++) {
 		arena_reset(&a);
 		TRY(request(l, l->clients[0], &a, "POST", arena_printf(&a, "/api/v1/namespaces/%s/configmaps", l->ns), "application/json",
 			 body(l, &a, arena_printf(&a, "\"name\":\"c%d\",\"labels\":{\"set\":\"list\"}", i).p)));
 	}
 	return NULL;
+}
+
+static struct error *small_objects(struct load *l)
+{
+	TRY(phase(l, "GET 1 KiB, JSON", 16, get));
+	TRY(phase(l, "GET 1 KiB, protobuf", 16, get_proto));
+	TRY(phase(l, "LIST 1,000, JSON", 4, list_plain));
+	TRY(phase(l, "LIST 1,000, selector", 4, list));
+	TRY(phase(l, "LIST 1,000, protobuf", 4, list_proto));
+	TRY(fan_out(l, l->watchers, 200));
+	TRY(phase(l, "UPDATE 1 KiB", 64, update));
+	TRY(phase(l, "PATCH strategic", 64, patch));
+	TRY(phase(l, "APPLY server-side", 64, apply));
+	return phase(l, "CREATE 1 KiB", 64, create);
 }
 
 static struct error *run(struct load *l, const char *kubeconfig)
@@ -298,6 +394,8 @@ static struct error *run(struct load *l, const char *kubeconfig)
 	TRY(client_config_load(&l->a, kubeconfig, NULL, &cfg));
 	for (int i = 0; i < CLIENTS; i++)
 		TRY(client_new(&cfg, &l->clients[i]));
+	for (int i = 0; i < WATCH_CLIENTS; i++)
+		TRY(client_new(&cfg, &l->watch_clients[i]));
 	snprintf(l->ns, sizeof l->ns, "load-%llx", (unsigned long long)(random_u64() & 0xffffff));
 	char *p = arena_bytes(&l->a, 1024);
 
@@ -305,26 +403,10 @@ static struct error *run(struct load *l, const char *kubeconfig)
 	l->payload = str_of(p, 1024);
 	l->samples_us = xmalloc(SAMPLES_MAX * sizeof *l->samples_us);
 	TRY(set_up(l));
-	struct error *e = phase(l, "GET 1 KiB, JSON", 16, get);
+	struct error *e = l->only_pods ? NULL : small_objects(l);
 
-	if (!e)
-		e = phase(l, "GET 1 KiB, protobuf", 16, get_proto);
-	if (!e)
-		e = phase(l, "LIST 1,000, JSON", 4, list_plain);
-	if (!e)
-		e = phase(l, "LIST 1,000, selector", 4, list);
-	if (!e)
-		e = phase(l, "LIST 1,000, protobuf", 4, list_proto);
-	if (!e)
-		e = fan_out(l, 100, 200);
-	if (!e)
-		e = phase(l, "UPDATE 1 KiB", 64, update);
-	if (!e)
-		e = phase(l, "PATCH strategic", 64, patch);
-	if (!e)
-		e = phase(l, "APPLY server-side", 64, apply);
-	if (!e)
-		e = phase(l, "CREATE 1 KiB", 64, create);
+	if (!e && l->pods)
+		e = hold_pods(l);
 	arena_cleanup struct arena a = {0};
 	struct error *gone = request(l, l->clients[0], &a, "DELETE", arena_printf(&a, "/api/v1/namespaces/%s", l->ns), "application/json", STR_NULL);
 
@@ -347,21 +429,27 @@ static void main_fiber(void *arg)
 
 int main(int argc, char **argv)
 {
-	static struct load l = {.seconds = 5};
+	static struct load l = {.seconds = 5, .watchers = 100};
 	struct main_arg m = {.l = &l};
 
-	for (int o; (o = getopt(argc, argv, "k:p:s:")) != -1;) {
+	for (int o; (o = getopt(argc, argv, "k:p:s:w:n:m")) != -1;) {
 		if (o == 'k')
 			m.kubeconfig = optarg;
 		else if (o == 'p' && l.n_pids < 8)
 			l.pids[l.n_pids++] = atoi(optarg);
 		else if (o == 's')
 			l.seconds = atoi(optarg);
+		else if (o == 'w')
+			l.watchers = atoi(optarg);
+		else if (o == 'n')
+			l.pods = atoi(optarg);
+		else if (o == 'm')
+			l.only_pods = true;
 		else
 			m.kubeconfig = NULL;
 	}
 	if (!m.kubeconfig) {
-		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE]\n");
+		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE] [-w WATCHERS] [-n PODS [-m: nothing else]]\n");
 		return 2;
 	}
 	log_init("load", 0);
