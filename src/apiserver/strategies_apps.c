@@ -11,8 +11,40 @@ static const struct strategy replicasets = {
 };
 static const struct strategy statefulsets = {.group = STR_INIT("apps"), .plural = STR_INIT("statefulsets"), .generation = true, .validate = statefulset_validate,
 	.validate_update = statefulset_validate_update,};
+/* How often the template changed: a field of older API versions, which this one keeps as an annotation. */
+#define TEMPLATE_GENERATION "deprecated.daemonset.template.generation"
+
+static void set_template_generation(struct request *rq, struct apps_v1_daemon_set *d, int64_t n)
+{
+	str_map_set(rq->a, API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION), arena_printf(rq->a, "%lld", (long long)n));
+}
+
+static int64_t template_generation(const struct apps_v1_daemon_set *d)
+{
+	int64_t n;
+
+	return str_to_i64(str_map_get(API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION)), &n) && n > 0 ? n : 1;
+}
+
+static void daemonset_create(struct request *rq, void *obj)
+{
+	struct apps_v1_daemon_set *d = obj;
+
+	memset(&d->status, 0, sizeof d->status);
+	set_template_generation(rq, d, template_generation(d));
+}
+
+static void daemonset_update(struct request *rq, void *obj, const void *old)
+{
+	struct apps_v1_daemon_set *d = obj;
+	const struct apps_v1_daemon_set *o = old;
+
+	set_template_generation(rq, d, template_generation(o) + !object_equal(&core_v1_pod_template_spec_type, &d->spec.template,
+									      &o->spec.template));
+}
+
 static const struct strategy daemonsets = {.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .generation = true, .validate = daemonset_validate,
-	.validate_update = daemonset_validate_update,};
+	.validate_update = daemonset_validate_update, .prepare_create = daemonset_create, .prepare_update = daemonset_update,};
 static const struct strategy controllerrevisions = {.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions")};
 
 /* A Job's selector and pod labels are made from its uid unless manualSelector says otherwise. */

@@ -318,12 +318,16 @@ void expect_creations(struct expectations *x, struct str key, int n)
 	e->creations += n;
 }
 
-void expect_deletions(struct expectations *x, struct str key, const struct str *uids, size_t n)
+void expect_deletions(struct expectations *x, struct str key, struct informer *pods, struct core_v1_pod *const *v, size_t n)
 {
 	struct expected *e = expected_of(x, key);
 
-	for (size_t i = 0; i < n; i++)
-		map_set(&e->deletions, uids[i], e);
+	for (size_t i = 0; i < n; i++) {
+		const struct cached_object *o = informer_peek(pods, v[i]->metadata.namespace, v[i]->metadata.name);
+
+		if (o && str_eq(o->uid, v[i]->metadata.uid) && !o->deleting)
+			map_set(&e->deletions, v[i]->metadata.uid, e);
+	}
 }
 
 void creation_observed(struct expectations *x, struct str key)

@@ -148,7 +148,8 @@ struct expectations {
 	struct map keys;
 };
 void expect_creations(struct expectations *x, struct str key, int n);
-void expect_deletions(struct expectations *x, struct str key, const struct str *uids, size_t n);
+/* Of pods that the informer still holds, not being deleted: of others no event would come that says more. */
+void expect_deletions(struct expectations *x, struct str key, struct informer *pods, struct core_v1_pod *const *v, size_t n);
 void creation_observed(struct expectations *x, struct str key);
 void deletion_observed(struct expectations *x, struct str key, struct str uid);
 /* True when nothing is outstanding, or it has been for 5 minutes. */

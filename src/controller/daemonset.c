@@ -8,6 +8,9 @@
 
 #define HASH "controller-revision-hash"
 #define BURST 250
+#define FAILURE_MS 1000
+#define FAILURE_MAX_MS (15 * 60 * 1000)
+#define MAX_FAILURES 10000
 
 struct ds_controller {
 	struct manager *m;
@@ -16,6 +19,11 @@ struct ds_controller {
 	struct event_recorder *rec;
 	struct expectations x;
 	struct pod_watch watch;
+	struct map failures;        /* "uid/generation/node" -> struct failure: failed pods there are not deleted at once for ever */
+};
+
+struct failure {
+	int64_t wait_ms, at_ms;
 };
 
 struct place { /* a node and our pods there */
@@ -27,7 +35,7 @@ struct place { /* a node and our pods there */
 struct sync {
 	struct ds_controller *c;
 	struct arena *a;
-	struct str key, hash;
+	struct str key, hash, generation; /* of the template: the controller revision's, the annotation's (may be empty) */
 	struct apps_v1_daemon_set *ds;
 	struct place *places;
 	size_t n;
@@ -173,9 +181,8 @@ static struct error *create_one(void *ctx, struct arena *a, size_t i)
 
 	s->tried++;
 	str_map_set(a, API_MAP(&p->metadata.labels), STR(HASH), s->hash);
-	str_map_set(a, API_MAP(&p->metadata.labels), STR("pod-template-generation"),
-		    str_map_get(API_MAP(&s->ds->metadata.annotations), STR("deprecated.daemonset.template.generation")).n ?
-		    str_map_get(API_MAP(&s->ds->metadata.annotations), STR("deprecated.daemonset.template.generation")) : STR("1"));
+	if (s->generation.n)
+		str_map_set(a, API_MAP(&p->metadata.labels), STR("pod-template-generation"), s->generation);
 	add_tolerations(a, &p->spec);
 	if (!p->spec.affinity)
 		p->spec.affinity = arena_new(a, struct core_v1_affinity);
@@ -216,16 +223,13 @@ static struct error *delete_one(void *ctx, struct arena *a, size_t i)
 
 static struct error *carry_out(struct sync *s)
 {
-	struct str *uids = arena_array(s->a, struct str, s->doomed.n + 1);
 	size_t n = s->create.n > BURST ? BURST : s->create.n, k = s->doomed.n > BURST ? BURST : s->doomed.n, done;
 	struct error *e = NULL;
 
-	for (size_t i = 0; i < k; i++)
-		uids[i] = s->doomed.v[i]->metadata.uid;
 	if (n)
 		expect_creations(&s->c->x, s->key, (int)n);
 	if (k)
-		expect_deletions(&s->c->x, s->key, uids, k);
+		expect_deletions(&s->c->x, s->key, s->c->pods, s->doomed.v, k);
 	s->tried = 0;
 	if (n) {
 		e = slow_start(n, create_one, s, &done);
@@ -242,9 +246,31 @@ static struct error *carry_out(struct sync *s)
 	return e ? e : e2;
 }
 
+/* ---- what each node needs ---- */
+
 static bool updated(const struct sync *s, const struct core_v1_pod *p)
 {
-	return str_eq(str_map_get(API_MAP(&p->metadata.labels), STR(HASH)), s->hash);
+	const struct str_map *labels = API_MAP(&p->metadata.labels);
+
+	return str_eq(str_map_get(labels, STR(HASH)), s->hash) ||
+	       (s->generation.n && str_eq(str_map_get(labels, STR("pod-template-generation")), s->generation));
+}
+
+static bool is_available(const struct sync *s, const struct core_v1_pod *p)
+{
+	return pod_is_available(p, s->ds->spec.min_ready_seconds, NULL);
+}
+
+/* Scheduled ones first, then the oldest. */
+static int cmp_pods(const void *pa, const void *pb)
+{
+	const struct core_v1_pod *x = *(struct core_v1_pod *const *)pa, *y = *(struct core_v1_pod *const *)pb;
+
+	if (!x->spec.node_name.n != !y->spec.node_name.n)
+		return x->spec.node_name.n ? -1 : 1;
+	int c = time_cmp(x->metadata.creation_timestamp, y->metadata.creation_timestamp);
+
+	return c ? c : str_cmp(x->metadata.name, y->metadata.name);
 }
 
 static void place_pods(struct sync *s, void **pods, size_t n)
@@ -254,138 +280,252 @@ static void place_pods(struct sync *s, void **pods, size_t n)
 	for (size_t i = 0; i < s->n; i++)
 		map_set(&by_name, s->places[i].node->metadata.name, &s->places[i]);
 	for (size_t i = 0; i < n; i++) {
-		struct place *p = map_get(&by_name, node_of(pods[i]));
+		struct core_v1_pod *pod = pods[i];
+		struct place *p = map_get(&by_name, node_of(pod));
 
+		if (pod->metadata.deletion_timestamp && pod_is_terminal(pod))
+			continue; /* as good as gone */
 		if (p)
-			*arena_push(s->a, &p->pods) = pods[i];
-		else if (pod_is_active(pods[i]) && str_empty(((struct core_v1_pod *)pods[i])->spec.node_name))
-			*arena_push(s->a, &s->doomed) = pods[i]; /* meant for a node that is gone */
+			*arena_push(s->a, &p->pods) = pod;
+		else if (!pod->metadata.deletion_timestamp && str_empty(pod->spec.node_name))
+			*arena_push(s->a, &s->doomed) = pod; /* meant for a node that is gone: it would wait for ever */
 	}
 	map_free(&by_name);
+	for (size_t i = 0; i < s->n; i++)
+		if (s->places[i].pods.n > 1)
+			qsort(s->places[i].pods.v, s->places[i].pods.n, sizeof(*s->places[i].pods.v), cmp_pods);
 }
 
-static void manage(struct sync *s)
+static int32_t surge_of(const struct sync *s, int desired)
 {
-	for (size_t i = 0; i < s->n; i++) {
-		struct place *p = &s->places[i];
-		struct core_v1_pod *keep = NULL;
-		bool waits = false, surge = s->ds->spec.update_strategy.rolling_update &&
-			scaled_value(s->ds->spec.update_strategy.rolling_update->max_surge, (int)s->n, true) > 0;
+	const struct apps_v1_rolling_update_daemon_set *u = s->ds->spec.update_strategy.rolling_update;
 
-		for (uint32_t k = 0; k < p->pods.n; k++) {
-			struct core_v1_pod *pod = p->pods.v[k];
+	return str_eqz(s->ds->spec.update_strategy.type, "RollingUpdate") && u ? scaled_value(u->max_surge, desired, true) : 0;
+}
 
-			if (pod->metadata.deletion_timestamp) {
-				waits = true; /* its place is free when it is gone */
-				continue;
-			}
-			if (str_eqz(pod->status.phase, "Failed") || str_eqz(pod->status.phase, "Succeeded")) {
-				struct core_v1_object_reference ref = object_reference(&apps_v1_daemonsets_resource, s->ds);
+static int32_t unavailable_of(const struct sync *s, int desired)
+{
+	const struct apps_v1_rolling_update_daemon_set *u = s->ds->spec.update_strategy.rolling_update;
 
-				event_record(s->c->rec, &ref, "Warning", str_eqz(pod->status.phase, "Failed") ? "FailedDaemonPod" :
-					     "SucceededDaemonPod", "Found %s daemon pod %.*s/%.*s on node %.*s, will try to kill it",
-					     str_eqz(pod->status.phase, "Failed") ? "failed" : "succeeded", STR_ARG(pod->metadata.namespace),
-					     STR_ARG(pod->metadata.name), STR_ARG(p->node->metadata.name));
-				*arena_push(s->a, &s->doomed) = pod;
-				waits = true;
-				continue;
-			}
-			if (!p->go_on) {
-				*arena_push(s->a, &s->doomed) = pod;
-				continue;
-			}
-			if (!keep) {
-				keep = pod;
-				continue;
-			}
-			/* Two: the older stays; with surge an old template's waits for the new one. */
-			if (surge && updated(s, keep) != updated(s, pod)) {
-				struct core_v1_pod *fresh = updated(s, keep) ? keep : pod, *old = fresh == keep ? pod : keep;
+	return str_eqz(s->ds->spec.update_strategy.type, "RollingUpdate") && u ? scaled_value(u->max_unavailable, desired, true) : 0;
+}
 
-				if (pod_is_available(fresh, s->ds->spec.min_ready_seconds, NULL))
-					*arena_push(s->a, &s->doomed) = old;
-				continue;
-			}
-			bool older = time_cmp(keep->metadata.creation_timestamp, pod->metadata.creation_timestamp) <= 0;
+/* True when a failed pod may be deleted now; a kubelet that refuses each new one at once would keep us busy otherwise. */
+static bool failed_pod_due(struct sync *s, const struct place *p)
+{
+	struct map *m = &s->c->failures;
+	struct str key = arena_printf(s->a, "%.*s/%lld/%.*s", STR_ARG(s->ds->metadata.uid), (long long)s->ds->status.observed_generation,
+				      STR_ARG(p->node->metadata.name));
+	struct failure *f = map_get(m, key);
+	int64_t now = now_ms();
 
-			*arena_push(s->a, &s->doomed) = older ? pod : keep;
-			keep = older ? keep : pod;
-		}
-		if (p->run && !keep && !waits)
-			*arena_push(s->a, &s->create) = p->node->metadata.name;
+	if (f && now - f->at_ms < f->wait_ms) {
+		workqueue_add_after(s->c->q, s->key, f->wait_ms - (now - f->at_ms) + 1);
+		return false;
 	}
+	if (!f) {
+		size_t it = 0;
+		struct str k;
+		void *v;
+
+		if (m->n >= MAX_FAILURES) { /* the counts begin again: at worst pods are replaced sooner */
+			while (map_next(m, &it, &k, &v))
+				free(v);
+			map_free(m);
+			*m = (struct map){0};
+		}
+		f = xcalloc(1, sizeof(*f));
+		map_set(m, key, f);
+	}
+	bool old = now - f->at_ms > 2 * FAILURE_MAX_MS;
+
+	f->wait_ms = !f->wait_ms || old ? FAILURE_MS : f->wait_ms * 2 > FAILURE_MAX_MS ? FAILURE_MAX_MS : f->wait_ms * 2;
+	f->at_ms = now;
+	return true;
+}
+
+static void tell_ended(struct sync *s, const struct place *p, const struct core_v1_pod *pod)
+{
+	struct core_v1_object_reference ref = object_reference(&apps_v1_daemonsets_resource, s->ds);
+	bool failed = str_eqz(pod->status.phase, "Failed");
+
+	event_record(s->c->rec, &ref, failed ? "Warning" : "Normal", failed ? "FailedDaemonPod" : "SucceededDaemonPod",
+		     "Found %s daemon pod %.*s/%.*s on node %.*s, will try to %s it", failed ? "failed" : "succeeded",
+		     STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name), STR_ARG(p->node->metadata.name), failed ? "kill" : "delete");
+}
+
+/* While surging, an old pod stays beside the new one as long as it is ready and the new one is not available. */
+static void prune_surge(struct sync *s, struct core_v1_pod **v, size_t n)
+{
+	struct core_v1_pod *fresh = NULL, *old = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		struct core_v1_pod **slot = updated(s, v[i]) ? &fresh : &old;
+
+		if (*slot)
+			*arena_push(s->a, &s->doomed) = v[i];
+		else
+			*slot = v[i];
+	}
+	if (fresh && old && (!pod_is_ready(old) || is_available(s, fresh)))
+		*arena_push(s->a, &s->doomed) = old;
+}
+
+static void manage_place(struct sync *s, const struct place *p)
+{
+	struct core_v1_pod **live = arena_array(s->a, struct core_v1_pod *, p->pods.n + 1);
+	size_t n = 0;
+
+	if (p->run && !p->pods.n) {
+		*arena_push(s->a, &s->create) = p->node->metadata.name;
+		return;
+	}
+	for (uint32_t k = 0; k < p->pods.n; k++) {
+		struct core_v1_pod *pod = p->pods.v[k];
+
+		if (pod->metadata.deletion_timestamp)
+			continue;
+		if (p->go_on && !pod_is_terminal(pod)) {
+			live[n++] = pod;
+			continue;
+		}
+		if (p->go_on) {
+			if (str_eqz(pod->status.phase, "Failed") && !failed_pod_due(s, p))
+				continue;
+			tell_ended(s, p, pod);
+		}
+		*arena_push(s->a, &s->doomed) = pod;
+	}
+	if (surge_of(s, 1) <= 0) {
+		for (size_t i = 1; i < n; i++)
+			*arena_push(s->a, &s->doomed) = live[i];
+	} else if (n > 1) {
+		prune_surge(s, live, n);
+	} else if (!n && p->run) {
+		*arena_push(s->a, &s->create) = p->node->metadata.name; /* not waiting for the last one to be gone */
+	}
+}
+
+/* ---- rolling update ---- */
+
+/* The new and the old pod of a node; false when there are several of a kind, which manage_place thins out. */
+static bool find_pods(const struct sync *s, const struct place *p, struct core_v1_pod **fresh, struct core_v1_pod **old)
+{
+	*fresh = *old = NULL;
+	for (uint32_t k = 0; k < p->pods.n; k++) {
+		struct core_v1_pod *pod = p->pods.v[k], **slot = updated(s, pod) ? fresh : old;
+
+		if (pod->metadata.deletion_timestamp)
+			continue;
+		if (*slot)
+			return false;
+		*slot = pod;
+	}
+	return true;
+}
+
+/* As many old pods go as maxUnavailable allows; those that are not available anyway, at once. */
+static void update_in_place(struct sync *s, int most)
+{
+	struct core_v1_pod **candidates = arena_array(s->a, struct core_v1_pod *, s->n + 1), *fresh, *old;
+	int missing = 0, n = 0;
+
+	for (size_t i = 0; i < s->n; i++) {
+		const struct place *p = &s->places[i];
+
+		if (!p->pods.n && !p->run)
+			continue;
+		if (!find_pods(s, p, &fresh, &old) || !old == !fresh) {
+			missing++;
+		} else if (fresh) {
+			missing += !is_available(s, fresh);
+		} else if (!is_available(s, old)) {
+			*arena_push(s->a, &s->doomed) = old;
+			missing++;
+		} else {
+			candidates[n++] = old;
+		}
+	}
+	for (int i = 0; i < n && missing < most; i++, missing++)
+		*arena_push(s->a, &s->doomed) = candidates[i];
+}
+
+/* New pods beside old ones, at most maxSurge of them where the old one is available (KEP-1591). */
+static void update_by_surge(struct sync *s, int most, int desired)
+{
+	struct core_v1_pod **sunset = arena_array(s->a, struct core_v1_pod *, s->n + 1), *fresh, *old;
+	struct str *candidates = arena_array(s->a, struct str, s->n + 1);
+	int surging = 0, available = 0, n = 0, n_sunset = 0;
+
+	for (size_t i = 0; i < s->n; i++) {
+		const struct place *p = &s->places[i];
+
+		if (!p->pods.n && !p->run)
+			continue;
+		if (!find_pods(s, p, &fresh, &old)) {
+			surging++;
+			continue;
+		}
+		const struct core_v1_pod *first = old ? old : fresh;
+
+		available += first && is_available(s, first);
+		if (!old)
+			continue;
+		if (fresh) {
+			if (is_available(s, fresh))
+				*arena_push(s->a, &s->doomed) = old;
+			else
+				surging++;
+		} else if (!is_available(s, old)) {
+			if (p->run)
+				*arena_push(s->a, &s->create) = p->node->metadata.name;
+			else
+				*arena_push(s->a, &s->doomed) = old;
+		} else if (!p->run) {
+			sunset[n_sunset++] = old;
+		} else {
+			candidates[n++] = p->node->metadata.name;
+		}
+	}
+	/* A pod on a node that is not wanted any more goes when enough others are available. */
+	for (int i = 0; i < n_sunset && i < available - desired; i++)
+		*arena_push(s->a, &s->doomed) = sunset[i];
+	for (int i = 0; i < n && surging < most; i++, surging++)
+		*arena_push(s->a, &s->create) = candidates[i];
 }
 
 static void rolling_update(struct sync *s)
 {
-	const struct apps_v1_rolling_update_daemon_set *u = s->ds->spec.update_strategy.rolling_update;
-	int desired = 0, unavailable = 0;
+	int desired = 0;
 
 	for (size_t i = 0; i < s->n; i++)
 		desired += s->places[i].run;
-	int surge = u ? scaled_value(u->max_surge, desired, true) : 0;
-	int most = u ? scaled_value(u->max_unavailable, desired, true) : 1;
+	int surge = surge_of(s, desired), most = unavailable_of(s, desired);
 
-	if (!most && !surge)
-		most = 1;
-	for (size_t i = 0; i < s->n && !surge; i++) {
-		bool ok = false;
-
-		for (uint32_t k = 0; k < s->places[i].pods.n; k++)
-			ok |= pod_is_active(s->places[i].pods.v[k]) &&
-			      pod_is_available(s->places[i].pods.v[k], s->ds->spec.min_ready_seconds, NULL);
-		unavailable += s->places[i].run && !ok;
-	}
-	for (int pass = 0; pass < 2; pass++)
-		for (size_t i = 0; i < s->n; i++) {
-			struct place *p = &s->places[i];
-			struct core_v1_pod *old = NULL;
-			bool fresh = false, going = false;
-
-			for (uint32_t k = 0; k < p->pods.n; k++) {
-				going |= p->pods.v[k]->metadata.deletion_timestamp != NULL;
-				if (!pod_is_active(p->pods.v[k]))
-					continue;
-				if (updated(s, p->pods.v[k]))
-					fresh = true;
-				else
-					old = p->pods.v[k];
-			}
-			if (!old || fresh || going || !p->run)
-				continue;
-			bool available = pod_is_available(old, s->ds->spec.min_ready_seconds, NULL);
-
-			if (surge) {
-				if (pass == 0 && surge-- > 0)
-					*arena_push(s->a, &s->create) = p->node->metadata.name;
-				if (surge <= 0)
-					return;
-			} else if (pass == 0 && !available) {
-				*arena_push(s->a, &s->doomed) = old; /* no loss */
-			} else if (pass == 1 && available && unavailable < most) {
-				*arena_push(s->a, &s->doomed) = old;
-				unavailable++;
-			}
-		}
+	if (surge)
+		update_by_surge(s, surge, desired);
+	else
+		update_in_place(s, !most && desired ? 1 : most);
 }
 
-static struct error *write_status(struct sync *s, int32_t collisions)
+/* ---- status ---- */
+
+static struct error *write_status(struct sync *s, int32_t collisions, bool observed)
 {
 	struct apps_v1_daemon_set_status st = s->ds->status;
 	int64_t wait = -1;
 
 	st.current_number_scheduled = st.number_misscheduled = st.desired_number_scheduled = st.number_ready = 0;
 	st.updated_number_scheduled = st.number_available = 0;
-	st.observed_generation = s->ds->metadata.generation;
+	if (observed)
+		st.observed_generation = s->ds->metadata.generation;
 	if (collisions)
 		st.collision_count = new_i32(s->a, collisions);
 	for (size_t i = 0; i < s->n; i++) {
-		struct place *p = &s->places[i];
-		struct core_v1_pod *first = NULL;
+		const struct place *p = &s->places[i];
+		const struct core_v1_pod *first = p->pods.n ? p->pods.v[0] : NULL;
+		int64_t left;
 
-		for (uint32_t k = 0; k < p->pods.n; k++)
-			if (!p->pods.v[k]->metadata.deletion_timestamp && (!first || updated(s, p->pods.v[k])))
-				first = p->pods.v[k];
 		if (!p->run) {
 			st.number_misscheduled += first != NULL;
 			continue;
@@ -393,8 +533,6 @@ static struct error *write_status(struct sync *s, int32_t collisions)
 		st.desired_number_scheduled++;
 		if (!first)
 			continue;
-		int64_t left;
-
 		st.current_number_scheduled++;
 		st.number_ready += pod_is_ready(first);
 		st.number_available += pod_is_available(first, s->ds->spec.min_ready_seconds, &left);
@@ -408,7 +546,47 @@ static struct error *write_status(struct sync *s, int32_t collisions)
 	if (SAME(apps_v1_daemon_set_status, &st, &s->ds->status))
 		return NULL;
 	s->ds->status = st;
-	return client_update(s->c->m->client, s->a, &apps_v1_daemonsets_resource, s->ds->metadata.namespace, "status", s->ds, NULL);
+	struct error *e = client_update(s->c->m->client, s->a, &apps_v1_daemonsets_resource, s->ds->metadata.namespace, "status", s->ds, NULL);
+
+	if (error_is(e, 404, NULL))
+		error_clear(&e);
+	return e;
+}
+
+/* ---- reconcile ---- */
+
+/* Revisions beyond the limit go, the oldest first, but not those of pods that are there. */
+static struct error *cleanup(struct sync *s, const struct history *h, void **pods, size_t n, const struct apps_v1_controller_revision *current,
+			     struct apps_v1_controller_revision **revs, size_t n_revs)
+{
+	struct str *live = arena_array(s->a, struct str, n_revs + 1);
+	int32_t limit = i32_or(s->ds->spec.revision_history_limit, 10);
+	size_t k = 0;
+
+	live[k++] = current->metadata.name;
+	for (size_t i = 0; i < n_revs; i++) {
+		struct str hash = str_map_get(API_MAP(&revs[i]->metadata.labels), STR(HASH));
+		bool used = false;
+
+		for (size_t m = 0; m < n && !used && revs[i] != current; m++)
+			used = hash.n && str_eq(str_map_get(API_MAP(&((struct core_v1_pod *)pods[m])->metadata.labels), STR(HASH)), hash);
+		if (used)
+			live[k++] = revs[i]->metadata.name;
+	}
+	limit -= (int32_t)k - 1; /* those count too */
+	return history_truncate(h, s->a, revs, n_revs, limit < 0 ? 0 : limit, live, k);
+}
+
+static struct error *update(struct sync *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		manage_place(s, &s->places[i]);
+	if (s->create.n || s->doomed.n)
+		return carry_out(s); /* its events come back here */
+	if (!str_eqz(s->ds->spec.update_strategy.type, "RollingUpdate"))
+		return NULL;
+	rolling_update(s);
+	return carry_out(s);
 }
 
 static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct str name)
@@ -424,17 +602,25 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct
 		expectations_forget(&c->x, s.key);
 		return NULL;
 	}
-	if (s.ds->metadata.deletion_timestamp)
+	if (!s.ds->spec.selector || (!s.ds->spec.selector->match_labels.n && !s.ds->spec.selector->match_expressions.n)) {
+		struct core_v1_object_reference ref = object_reference(&apps_v1_daemonsets_resource, s.ds);
+
+		event_record(c->rec, &ref, "Warning", "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.");
 		return NULL;
+	}
+	if (s.ds->metadata.deletion_timestamp)
+		return NULL; /* its history may be gone already: nothing could be said of its pods */
+	bool satisfied = expectations_met(&c->x, s.key);
+
 	TRY(label_selector_from(a, s.ds->spec.selector, &sel));
 	struct owner owner = {&apps_v1_daemonsets_resource, &s.ds->metadata};
 	struct history h = {.m = c->m, .revisions = c->revisions, .owner = owner, .selector = sel, .hash_label = HASH};
 	struct apps_v1_controller_revision *current, **revs;
 	int32_t collisions = i32_or(s.ds->status.collision_count, 0);
-	struct error *e = NULL;
 
 	TRY(history_sync(&h, a, &s.ds->spec.template, &collisions, &current, &revs, &n_revs));
 	s.hash = str_map_get(API_MAP(&current->metadata.labels), STR(HASH));
+	s.generation = str_map_get(API_MAP(&s.ds->metadata.annotations), STR("deprecated.daemonset.template.generation"));
 	TRY(claim_objects(&(struct claim){.m = c->m, .i = c->pods, .r = &core_v1_pods_resource, .owner = owner, .selector = sel}, a, &pods, &n));
 	s.n = informer_list(c->nodes, a, STR_NULL, NULL, &nodes);
 	s.places = arena_array(a, struct place, s.n + 1);
@@ -446,28 +632,18 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str ns, struct
 		judge(spec, &s.places[i]);
 	}
 	place_pods(&s, pods, n);
-	if (expectations_met(&c->x, s.key)) {
-		manage(&s);
-		e = carry_out(&s);
-		if (!e && expectations_met(&c->x, s.key) && str_eqz(s.ds->spec.update_strategy.type, "RollingUpdate")) {
-			rolling_update(&s);
-			e = carry_out(&s);
-		}
-		if (namespace_terminating(e))
-			error_clear(&e);
-	}
-	struct error *e2 = write_status(&s, collisions);
+	struct error *e = satisfied ? update(&s) : NULL, *e2;
 
+	if (namespace_terminating(e))
+		error_clear(&e);
+	e2 = write_status(&s, collisions, satisfied);
+	if (!e && !e2 && satisfied)
+		e2 = cleanup(&s, &h, pods, n, current, revs, n_revs);
 	if (e) {
 		error_free(e2);
 		return e;
 	}
-	TRY(e2);
-	struct str *live = arena_array(a, struct str, n + 1);
-	size_t n_live = 1;
-
-	live[0] = current->metadata.name;
-	return history_truncate(&h, a, revs, n_revs, i32_or(s.ds->spec.revision_history_limit, 10), live, n_live);
+	return e2;
 }
 
 /* ---- what happens ---- */

@@ -427,13 +427,10 @@ static void note_deleted(struct run *r, const struct work *w, size_t n)
 static struct error *drop_pods(struct run *r, pod_t **v, size_t n)
 {
 	struct work w = work_of(r);
-	struct str *uids = arena_array(r->a, struct str, n + 1);
 
 	w.doomed = v;
 	w.deleted = arena_array(r->a, bool, n + 1);
-	for (size_t i = 0; i < n; i++)
-		uids[i] = v[i]->metadata.uid;
-	expect_deletions(&r->c->x, r->key, uids, n);
+	expect_deletions(&r->c->x, r->key, r->c->pods, v, n);
 	struct error *e = fan_out(n, drop_one, &w);
 
 	note_deleted(r, &w, n);

@@ -150,11 +150,7 @@ static struct error *manage(struct rs_controller *c, struct arena *a, struct set
 		log_v(2, "%s %.*s: too many pods, deleting %zu", c->name, STR_ARG(key), k);
 		if (k < n)
 			pods_sort_for_deletion(pods, n, related_ranks(c, a, s, pods, n));
-		struct str *uids = arena_array(a, struct str, k);
-
-		for (size_t i = 0; i < k; i++)
-			uids[i] = pods[i]->metadata.uid;
-		expect_deletions(&c->x, key, uids, k);
+		expect_deletions(&c->x, key, c->pods, pods, k);
 		w.doomed = pods;
 		return fan_out(k, delete_one, &w);
 	}

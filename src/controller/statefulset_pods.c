@@ -177,7 +177,7 @@ struct error *sts_create_pod(struct sts_sync *s, struct arena *a, pod_t *p)
 
 struct error *sts_delete_pod(struct sts_sync *s, struct arena *a, pod_t *p)
 {
-	expect_deletions(&s->c->x, s->key, &p->metadata.uid, 1);
+	expect_deletions(&s->c->x, s->key, s->c->pods, &p, 1);
 	struct error *e = client_delete(s->c->m->client, a, pods, p->metadata.namespace, p->metadata.name,
 					&(struct delete_opts){.grace_seconds = -1, .uid = p->metadata.uid});
 	bool gone = error_is(e, 404, NULL) || error_is(e, 409, "Conflict"); /* or another pod of that name */

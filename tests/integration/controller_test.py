@@ -173,6 +173,290 @@ def test_gc_crd(m, a):
     until("the dependent goes", lambda: not s.get("configmaps", "child"))
 
 
+# ---- ReplicaSet, ReplicationController ----
+
+def rs(name, replicas, **spec):
+    return {"metadata": {"name": name}, "spec": dict({"replicas": replicas, "selector": {"matchLabels": {"app": name}},
+                                                      "template": template({"app": name})}, **spec)}
+
+
+def status(s, kind, name, *keys):
+    st = (s.get(kind, name) or {"status": {}})["status"]
+    return [st.get(k, 0) for k in keys]
+
+
+def test_replicaset(m, a):
+    s = Space(a, "rs")
+    s.make("replicasets", rs("r", 4, minReadySeconds=1))
+    until("pods", lambda: len(s.pods()) == 4)
+    until("status", lambda: status(s, "replicasets", "r", "replicas", "fullyLabeledReplicas", "observedGeneration") == [4, 4, 1])
+    s.run_all()
+    until("ready", lambda: status(s, "replicasets", "r", "readyReplicas") == [4])
+    until("available by time alone", lambda: status(s, "replicasets", "r", "availableReplicas", "terminatingReplicas") == [4, 0])
+    # which go first: the cheap one, those that are not ready
+    n = s.names()
+    s.patch("pods", n[1], {"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-5"}}})
+    s.say(n[2], "Running", ready=False)
+    until("seen", lambda: status(s, "replicasets", "r", "readyReplicas") == [3])
+    s.patch("replicasets", "r", {"spec": {"replicas": 2}})
+    until("two are left", lambda: s.names() == [n[0], n[3]])
+    # one that is being deleted is terminating, and replaced
+    a.post(s.path("pods", n[0], "binding"), {"metadata": {"name": n[0]}, "target": {"kind": "Node", "name": "no"}})
+    s.delete("pods", n[0])
+    until("replaced", lambda: len(s.pods()) == 2)
+    until("terminating", lambda: status(s, "replicasets", "r", "replicas", "terminatingReplicas") == [2, 1])
+    a.delete(s.path("pods", n[0]) + "?gracePeriodSeconds=0")
+    until("gone", lambda: status(s, "replicasets", "r", "terminatingReplicas") == [0])
+    # orphans are adopted, the first owner's pods are released
+    s.patch("pods", n[3], {"metadata": {"labels": {"app": "other"}}})
+    until("released", lambda: not s.get("pods", n[3])["metadata"].get("ownerReferences"))
+    until("replaced", lambda: len(s.pods("app=r")) == 2)
+    s.make("replicasets", rs("other", 1))
+    until("adopted", lambda: [o["name"] for o in s.get("pods", n[3])["metadata"].get("ownerReferences", [])] == ["other"])
+    equal("nothing new", len(s.pods("app=other")), 1)
+    s.delete("replicasets", "other", propagationPolicy="Foreground")
+    until("foreground deletion", lambda: not s.get("replicasets", "other") and not s.pods("app=other"))
+
+
+def test_replicationcontroller(m, a):
+    s = Space(a, "rc")
+    a.post("/api/v1/namespaces/rc/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "2"}}})
+    until("the quota counts", lambda: (s.get("resourcequotas", "q") or {"status": {}})["status"].get("hard"))
+    s.make("replicationcontrollers", {"metadata": {"name": "c"}, "spec": {"replicas": 3, "selector": {"app": "c"}, "template": template({"app": "c"})}})
+    until("a failure shows", lambda: [(c["type"], c["reason"]) for c in s.get("replicationcontrollers", "c")["status"].get("conditions", [])]
+          == [("ReplicaFailure", "FailedCreate")])
+    equal("two pods", len(s.pods()), 2)
+    s.patch("replicationcontrollers", "c", {"spec": {"replicas": 2}})
+    until("no failure any more", lambda: not s.get("replicationcontrollers", "c")["status"].get("conditions"))
+    s.run_all()
+    until("ready", lambda: status(s, "replicationcontrollers", "c", "replicas", "readyReplicas", "availableReplicas") == [2, 2, 2])
+
+
+# ---- Deployment ----
+
+def deploy(name, replicas, **spec):
+    return {"metadata": {"name": name, "annotations": {"note": "1"}}, "spec": dict(
+        {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template({"app": name}, image=spec.pop("image", "a"))}, **spec)}
+
+
+def image(s, kind, name, image):
+    s.patch(kind, name, {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}, type="strategic")
+
+
+def sets(s):
+    """Image -> replica set."""
+    return {r["spec"]["template"]["spec"]["containers"][0]["image"]: r for r in s.list("replicasets")}
+
+
+def sizes(s):
+    return {k: r["spec"]["replicas"] for k, r in sets(s).items()}
+
+
+def annotation(obj, name):
+    return obj["metadata"].get("annotations", {}).get("deployment.kubernetes.io/" + name)
+
+
+def progress(s, name):
+    return [(c["status"], c["reason"]) for c in s.get("deployments", name)["status"].get("conditions", []) if c["type"] == "Progressing"]
+
+
+def test_deployment(m, a):
+    s = Space(a, "deploy")
+    s.make("deployments", deploy("d", 4, strategy={"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}}, revisionHistoryLimit=2))
+    until("pods", lambda: len(s.pods()) == 4)
+    r = sets(s)["a"]
+    hash = r["metadata"]["labels"]["pod-template-hash"]
+    equal("the set", (r["metadata"]["name"], r["spec"]["selector"]["matchLabels"]["pod-template-hash"], r["metadata"]["annotations"]["note"],
+                      annotation(r, "revision"), annotation(r, "desired-replicas"), annotation(r, "max-replicas")),
+          ("d-" + hash, hash, "1", "1", "4", "5"))
+    s.run_all()
+    until("available", lambda: status(s, "deployments", "d", "availableReplicas", "updatedReplicas", "unavailableReplicas",
+                                      "terminatingReplicas") == [4, 4, 0, 0])
+    until("complete", lambda: progress(s, "d") == [("True", "NewReplicaSetAvailable")])
+    equal("its revision", annotation(s.get("deployments", "d"), "revision"), "1")
+    image(s, "deployments", "d", "b")
+    until("one more, one less", lambda: sizes(s) == {"a": 3, "b": 2})
+    until("counted", lambda: status(s, "deployments", "d", "updatedReplicas", "replicas") == [2, 5])
+    equal("no further", sizes(s), {"a": 3, "b": 2})
+    # scaled in the middle: in proportion
+    s.patch("deployments", "d", {"spec": {"replicas": 8}})
+    until("in proportion", lambda: sum(sizes(s).values()) == 9)
+    equal("the larger gets more", sizes(s), {"a": 5, "b": 4})
+    for i in range(20):
+        s.run_all()
+        if sizes(s) == {"a": 0, "b": 8}:
+            break
+        time.sleep(0.05)
+    s.run_all()
+    until("rolled out", lambda: sizes(s) == {"a": 0, "b": 8} and not s.run_all() and progress(s, "d") == [("True", "NewReplicaSetAvailable")])
+    # back to the first: a new revision of the old set
+    s.patch("deployments", "d", {"spec": {"replicas": 2}})
+    until("down", lambda: sizes(s) == {"a": 0, "b": 2})
+    image(s, "deployments", "d", "a")
+    until("back", lambda: sizes(s).get("a") and (s.run_all() or sizes(s) == {"a": 2, "b": 0}))
+    r = sets(s)["a"]
+    equal("revision and history", (annotation(r, "revision"), annotation(r, "revision-history")), ("3", "1"))
+    # revisions beyond the limit go
+    for i in "xyz":
+        image(s, "deployments", "d", i)
+        until("rolled out " + i, lambda: sizes(s).get(i) == 2 and not s.run_all() and status(s, "deployments", "d", "updatedReplicas",
+              "availableReplicas", "replicas") == [2, 2, 2])
+    until("two old ones are kept", lambda: sorted(sizes(s)) == ["x", "y", "z"])
+
+
+def test_deployment_recreate(m, a):
+    s = Space(a, "recreate")
+    s.make("deployments", deploy("d", 2, strategy={"type": "Recreate"}))
+    until("pods", lambda: len(s.pods()) == 2)
+    s.run_all()
+    # held as by a kubelet
+    old = s.names()
+    for n in old:
+        a.post(s.path("pods", n, "binding"), {"metadata": {"name": n}, "target": {"kind": "Node", "name": "no"}})
+    image(s, "deployments", "d", "b")
+    until("the old ones are going", lambda: not s.pods())
+    until("seen", lambda: status(s, "deployments", "d", "observedGeneration") == [2])
+    check("no new set meanwhile", "b" not in sets(s), sizes(s))
+    for n in old:
+        a.delete(s.path("pods", n) + "?gracePeriodSeconds=0")
+    until("then the new ones", lambda: len(s.pods()) == 2 and sizes(s) == {"a": 0, "b": 2})
+
+
+def test_deployment_conditions(m, a):
+    s = Space(a, "deploy-cond")
+    s.make("deployments", deploy("d", 1, progressDeadlineSeconds=2, minReadySeconds=1))
+    until("a pod", lambda: s.pods())
+    until("not available", lambda: [(c["status"], c["reason"]) for c in s.get("deployments", "d")["status"].get("conditions", [])
+                                    if c["type"] == "Available"] == [("False", "MinimumReplicasUnavailable")])
+    until("stuck", lambda: progress(s, "d") == [("False", "ProgressDeadlineExceeded")])
+    s.run_all()
+    until("and on", lambda: progress(s, "d") == [("True", "NewReplicaSetAvailable")])
+    s.patch("deployments", "d", {"spec": {"paused": True}})
+    until("paused", lambda: progress(s, "d") == [("Unknown", "DeploymentPaused")])
+    image(s, "deployments", "d", "b")
+    until("seen", lambda: status(s, "deployments", "d", "observedGeneration") == [3])
+    equal("nothing happens", sizes(s), {"a": 1})
+    s.patch("deployments", "d", {"spec": {"replicas": 2}})
+    until("but it scales", lambda: sizes(s) == {"a": 2})
+    s.patch("deployments", "d", {"spec": {"paused": False}})
+    until("on", lambda: "b" in sizes(s))
+    # a set with the name of the next: the count of collisions makes another
+    s.make("deployments", deploy("e", 0))
+    name = until("its set", lambda: [r for r in s.list("replicasets") if r["metadata"]["name"].startswith("e-")])[0]["metadata"]["name"]
+    s.delete("deployments", "e", propagationPolicy="Background")
+    until("gone", lambda: not s.get("replicasets", name))
+    s.make("replicasets", dict(rs("x", 0), metadata={"name": name}))
+    s.make("deployments", deploy("e", 0))
+    until("collided", lambda: status(s, "deployments", "e", "collisionCount") == [1])
+    until("and made", lambda: len([r for r in s.list("replicasets") if r["metadata"]["name"].startswith("e-")]) == 2)
+
+
+# ---- DaemonSet ----
+
+def node(a, name):
+    """A node that is ready; comes without taints once its condition is seen."""
+    a.post("/api/v1/nodes", {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "pool": "daemons"}}})
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    a.patch("/api/v1/nodes/%s/status" % name, {"status": {"conditions": [
+        {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now, "lastTransitionTime": now}]}}, kind="strategic")
+    until("node %s has no taints" % name, lambda: not a.get("/api/v1/nodes/" + name)[1]["spec"].get("taints"))
+
+
+def where(p):
+    t = p["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return t[0]["matchFields"][0]["values"][0]
+
+
+def ds(name, **spec):
+    return {"metadata": {"name": name}, "spec": dict({"selector": {"matchLabels": {"app": name}}, "template": template(
+        {"app": name}, image="a", nodeSelector={"pool": "daemons"})}, **spec)}
+
+
+def daemons(s, **match):
+    """Node -> images of the pods there."""
+    r = {}
+    for p in s.pods():
+        r.setdefault(where(p), []).append(p["spec"]["containers"][0]["image"])
+    return {k: sorted(v) for k, v in r.items()}
+
+
+def test_daemonset(m, a):
+    s = Space(a, "ds")
+    for n in ("n1", "n2", "n3"):
+        node(a, n)
+    s.make("daemonsets", ds("d"))
+    until("one a node", lambda: daemons(s) == {"n1": ["a"], "n2": ["a"], "n3": ["a"]})
+    p = s.pods()[0]
+    equal("its generation", (p["metadata"]["labels"]["pod-template-generation"],
+                             s.get("daemonsets", "d")["metadata"]["annotations"]["deprecated.daemonset.template.generation"]), ("1", "1"))
+    check("tolerations", {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"} in p["spec"]["tolerations"], p)
+    s.run_all()
+    keys = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "numberAvailable", "updatedNumberScheduled",
+            "numberUnavailable", "numberMisscheduled")
+    until("status", lambda: status(s, "daemonsets", "d", *keys) == [3, 3, 3, 3, 3, 0, 0])
+    # a rolling update: one at a time
+    image(s, "daemonsets", "d", "b")
+    until("one", lambda: sorted(sum(daemons(s).values(), [])) == ["a", "a", "b"])
+    until("counted", lambda: status(s, "daemonsets", "d", "updatedNumberScheduled", "numberAvailable") == [1, 2])
+    equal("still one", sorted(sum(daemons(s).values(), [])), ["a", "a", "b"])
+    until("all", lambda: not s.run_all() and daemons(s) == {"n1": ["b"], "n2": ["b"], "n3": ["b"]})
+    until("ready", lambda: not s.run_all() and status(s, "daemonsets", "d", *keys) == [3, 3, 3, 3, 3, 0, 0])
+    equal("two revisions", sorted(r["revision"] for r in s.list("controllerrevisions")), [1, 2])
+    equal("the generation", s.get("daemonsets", "d")["metadata"]["annotations"]["deprecated.daemonset.template.generation"], "2")
+    # a rollback that touches what is new only
+    kept = {where(p): p["metadata"]["uid"] for p in s.pods()}
+    image(s, "daemonsets", "d", "c")
+    until("one is new", lambda: sorted(sum(daemons(s).values(), [])) == ["b", "b", "c"])
+    image(s, "daemonsets", "d", "b")
+    until("back", lambda: not s.run_all() and daemons(s) == {"n1": ["b"], "n2": ["b"], "n3": ["b"]})
+    equal("the others stayed", len([1 for p in s.pods() if kept[where(p)] == p["metadata"]["uid"]]), 2)
+    equal("revisions", sorted(r["revision"] for r in s.list("controllerrevisions")), [1, 3, 4])
+    # a failed pod is replaced, once in a while
+    s.run_all()
+    f = s.pods()[0]
+    s.say(f, "Failed")
+    until("replaced", lambda: where(f) in daemons(s) and f["metadata"]["name"] not in s.names())
+    until("told", lambda: s.events("FailedDaemonPod"))
+    # nodes come, change and go
+    s.run_all()
+    a.patch("/api/v1/nodes/n3", {"metadata": {"labels": {"pool": None}}})
+    until("not there any more", lambda: sorted(daemons(s)) == ["n1", "n2"])
+    a.patch("/api/v1/nodes/n3", {"metadata": {"labels": {"pool": "daemons"}}, "spec": {"taints": [{"key": "x", "effect": "NoSchedule"}]}})
+    until("misscheduled none", lambda: status(s, "daemonsets", "d", "desiredNumberScheduled", "numberMisscheduled") == [2, 0])
+    a.patch("/api/v1/nodes/n3", {"spec": {"taints": None}})
+    until("there again", lambda: sorted(daemons(s)) == ["n1", "n2", "n3"])
+    a.patch("/api/v1/nodes/n3", {"spec": {"taints": [{"key": "x", "effect": "NoSchedule"}]}})
+    until("stays, misscheduled", lambda: status(s, "daemonsets", "d", "desiredNumberScheduled", "numberMisscheduled") == [2, 1])
+    a.patch("/api/v1/nodes/n3", {"spec": {"taints": [{"key": "x", "effect": "NoExecute"}]}})
+    until("goes", lambda: sorted(daemons(s)) == ["n1", "n2"])
+    a.patch("/api/v1/nodes/n3", {"spec": {"taints": None}})
+    s.delete("daemonsets", "d", propagationPolicy="Background")
+    until("all gone", lambda: not s.pods() and not s.list("controllerrevisions"))
+
+
+def test_daemonset_surge(m, a):
+    s = Space(a, "ds-surge")
+    for n in ("n1", "n2", "n3"):
+        if a.get("/api/v1/nodes/" + n)[0] != 200:
+            node(a, n)
+    s.make("daemonsets", ds("d", updateStrategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}))
+    until("one a node", lambda: len(daemons(s)) == 3)
+    s.run_all()
+    until("ready", lambda: status(s, "daemonsets", "d", "numberAvailable") == [3])
+    image(s, "daemonsets", "d", "b")
+    until("one more", lambda: sorted(sum(daemons(s).values(), [])) == ["a", "a", "a", "b"])
+    equal("beside the old one", sorted(daemons(s).values()), [["a"], ["a"], ["a", "b"]])
+    until("all", lambda: not s.run_all() and daemons(s) == {"n1": ["b"], "n2": ["b"], "n3": ["b"]})
+    # OnDelete
+    s.patch("daemonsets", "d", {"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}})
+    image(s, "daemonsets", "d", "c")
+    until("seen", lambda: status(s, "daemonsets", "d", "observedGeneration", "updatedNumberScheduled") == [4, 0])
+    s.delete("pods", [p for p in s.pods() if where(p) == "n2"][0]["metadata"]["name"])
+    until("by hand only", lambda: daemons(s) == {"n1": ["b"], "n2": ["c"], "n3": ["b"]})
+    for n in ("n1", "n2", "n3"):
+        a.delete("/api/v1/nodes/" + n)
+
+
 # ---- StatefulSet ----
 
 def sts(name, replicas, **spec):
