@@ -93,9 +93,8 @@ static struct error *in_use(struct admission *a)
 		protect(a, object_meta(a->type, a->obj), "kubernetes.io/vac-protection");
 	return NULL;
 }
-/* Off until the protection controllers run: without them nothing would ever take the finalizers away. */
 const struct admission_plugin admit_storage_in_use = {
-	.name = "StorageObjectInUseProtection", .ops = ADMIT_CREATE, .admit = in_use, .off_by_default = true,
+	.name = "StorageObjectInUseProtection", .ops = ADMIT_CREATE, .admit = in_use,
 };
 
 static struct error *claim_resize(struct admission *a)

@@ -315,7 +315,9 @@ static struct error *mark_and_delete(struct request *rq, const struct meta_v1_de
 		pre.resource_version = &rv;
 		mine.preconditions = &pre;
 	}
-	return registry_delete(rq, rq->info.ns, rq->info.name, &mine, &r);
+	TRY(registry_delete(rq, rq->info.ns, rq->info.name, &mine, &r));
+	cache_entry_unref(r.entry);
+	return NULL;
 }
 
 static bool needs_no_budget(const struct core_v1_pod *p, bool *gone)

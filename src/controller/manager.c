@@ -38,6 +38,11 @@ static const struct {
 	{"pod-garbage-collector-controller", "podgc", pod_gc_start, false},
 	{"resourcequota-controller", "resourcequota", resource_quota_start, false},
 	{"disruption-controller", "disruption", disruption_start, false},
+	{"persistentvolume-binder-controller", "persistentvolume-binder", pv_binder_start, false},
+	{"persistentvolume-protection-controller", "pv-protection", pv_protection_start, false},
+	{"persistentvolumeclaim-protection-controller", "pvc-protection", pvc_protection_start, false},
+	{"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", vac_protection_start, false},
+	{"ephemeral-volume-controller", "ephemeral-volume", ephemeral_volume_start, false},
 	/* last: takes the informers that are there */
 	{"garbage-collector-controller", "garbagecollector", garbage_collector_start, false},
 };
@@ -350,18 +355,17 @@ static bool enabled(const struct manager_flags *f, size_t k)
 static const char *const known_elsewhere[] = {
 	"bootstrap-signer-controller", "bootstrapsigner", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
 	"clusterrole-aggregation-controller", "clusterrole-aggregation",
-	"device-taint-eviction-controller", "ephemeral-volume-controller", "ephemeral-volume",
+	"device-taint-eviction-controller",
 	"horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
 	"legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "node-route-controller", "route",
-	"persistentvolume-attach-detach-controller", "attachdetach", "persistentvolume-binder-controller", "persistentvolume-binder",
-	"persistentvolume-expander-controller", "persistentvolume-expander", "persistentvolume-protection-controller", "pv-protection",
-	"persistentvolumeclaim-protection-controller", "pvc-protection", "podcertificaterequest-cleaner-controller",
+	"persistentvolume-attach-detach-controller", "attachdetach",
+	"persistentvolume-expander-controller", "persistentvolume-expander",
+	"podcertificaterequest-cleaner-controller",
 	"resourceclaim-controller", "resource-claim-controller", "selinux-warning-controller",
 	"service-cidr-controller", "service-lb-controller", "service", "serviceaccount-token-controller", "serviceaccount-token",
 	"storage-version-migrator-controller", "storageversion-garbage-collector-controller",
 	"storage-version-gc", "token-cleaner-controller", "tokencleaner",
 	"ttl-controller", "ttl", "validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status",
-	"volumeattributesclass-protection-controller",
 };
 
 static bool is_elsewhere(struct str s)

@@ -245,5 +245,163 @@ def test_budget_custom(m, a):
     a.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/flocks.example.com")
 
 
+# ---- volumes ----
+
+PV = "/api/v1/persistentvolumes"
+
+
+def volume(a, name, size="1Gi", modes=("ReadWriteOnce",), policy="Retain", cls="", labels=None, **spec):
+    v = {"metadata": {"name": name, "labels": labels or {}},
+         "spec": dict({"capacity": {"storage": size}, "accessModes": list(modes), "persistentVolumeReclaimPolicy": policy,
+                       "storageClassName": cls, "hostPath": {"path": "/tmp/" + name}}, **spec)}
+    st, got = a.post(PV, v)
+    check("create volume " + name, st == 201, got)
+
+
+def claim(s, name, size="1Gi", modes=("ReadWriteOnce",), cls="", **spec):
+    s.make("persistentvolumeclaims", {"metadata": {"name": name}, "spec": dict({"accessModes": list(modes), "storageClassName": cls,
+                                      "resources": {"requests": {"storage": size}}}, **spec)})
+
+
+def bound(a, s, name, to):
+    """Claim and volume are bound to one another, as both say."""
+    def both():
+        c, v = s.get("persistentvolumeclaims", name), a.get(PV + "/" + to)[1]
+        return c["spec"].get("volumeName") == to and c["status"]["phase"] == "Bound" and v["status"].get("phase") == "Bound" and \
+            v["spec"]["claimRef"]["uid"] == c["metadata"]["uid"] and c
+    return until("claim %s has volume %s" % (name, to), both)
+
+
+def phase(a, name, want):
+    until("volume %s is %s" % (name, want), lambda: a.get(PV + "/" + name)[1].get("status", {}).get("phase") == want)
+
+
+def storage_class(a, name, **more):
+    st, got = a.post("/apis/storage.k8s.io/v1/storageclasses", dict(more, metadata={"name": name, "annotations": more.pop("annotations", {})}))
+    check("create class " + name, st == 201, got)
+
+
+def test_volumes_bind(m, a):
+    s = Space(a, "volumes")
+    volume(a, "big", "5Gi")
+    volume(a, "small", "1Gi")
+    volume(a, "shared", "1Gi", ("ReadWriteMany", "ReadWriteOnce"))
+    volume(a, "gold", "1Gi", cls="gold", labels={"tier": "gold"})
+    volume(a, "reserved", "1Gi", claimRef={"namespace": s.ns, "name": "mine"})
+    for n in ("big", "small", "shared", "gold", "reserved"):
+        phase(a, n, "Available")
+    claim(s, "c1")
+    c = bound(a, s, "c1", "small")
+    equal("status of the claim", (c["status"]["capacity"], c["status"]["accessModes"]), ({"storage": "1Gi"}, ["ReadWriteOnce"]))
+    equal("annotations", sorted(k for k in c["metadata"]["annotations"]), ["pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller"])
+    claim(s, "many", modes=("ReadWriteMany",))
+    bound(a, s, "many", "shared")
+    claim(s, "selects", cls="gold", selector={"matchLabels": {"tier": "silver"}})
+    claim(s, "asks", cls="gold", selector={"matchLabels": {"tier": "gold"}})
+    bound(a, s, "asks", "gold")
+    claim(s, "mine")
+    bound(a, s, "mine", "reserved")
+    claim(s, "named", volumeName="big", size="2Gi")
+    bound(a, s, "named", "big")
+    claim(s, "wrong", volumeName="later", size="3Gi")
+    volume(a, "later", "1Gi")
+    until("a volume that is too small says so", lambda: s.events("VolumeMismatch"))
+    claim(s, "late")
+    claim(s, "none")
+    bound(a, s, "late", "later")
+    until("nothing for it", lambda: [e for e in s.events("FailedBinding") if e["involvedObject"]["name"] == "none"])
+    equal("pending", s.get("persistentvolumeclaims", "selects")["status"]["phase"], "Pending")
+
+
+def test_volumes_reclaim(m, a):
+    s = Space(a, "reclaim")
+    for name, policy in (("keep", "Retain"), ("del", "Delete"), ("cycle", "Recycle")):
+        volume(a, name, policy=policy, cls=name)
+        claim(s, name, cls=name)
+        bound(a, s, name, name)
+    ext = {"metadata": {"name": "ext", "annotations": {"pv.kubernetes.io/provisioned-by": "example.com/disk"}},
+           "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Delete",
+                    "storageClassName": "ext", "csi": {"driver": "example.com", "volumeHandle": "x"}}}
+    equal("a provisioned volume", a.post(PV, ext)[0], 201)
+    claim(s, "ext", cls="ext")
+    bound(a, s, "ext", "ext")
+    for name in ("keep", "del", "cycle", "ext"):
+        s.delete("persistentvolumeclaims", name)
+    phase(a, "keep", "Released")
+    phase(a, "ext", "Released")
+    phase(a, "del", "Failed")
+    phase(a, "cycle", "Failed")
+    events = lambda: {e["reason"] for e in a.get("/api/v1/namespaces/default/events")[1]["items"] if e["involvedObject"]["kind"] == "PersistentVolume"}
+    until("events say why", lambda: {"VolumeFailedDelete", "VolumeFailedRecycle"} <= events())
+    a.patch(PV + "/keep", {"spec": {"claimRef": None}})
+    phase(a, "keep", "Available")
+    claim(s, "lost", cls="keep")
+    bound(a, s, "lost", "keep")
+    a.delete(PV + "/keep")
+    check("a bound volume stays", a.get(PV + "/keep")[1]["metadata"].get("deletionTimestamp"))
+    a.patch(PV + "/keep", {"metadata": {"finalizers": None}})
+    until("the claim lost it", lambda: s.get("persistentvolumeclaims", "lost")["status"]["phase"] == "Lost")
+
+
+def test_volumes_classes(m, a):
+    s = Space(a, "classes")
+    storage_class(a, "outside", provisioner="example.com/disk")
+    storage_class(a, "waits", provisioner="example.com/disk", volumeBindingMode="WaitForFirstConsumer")
+    storage_class(a, "inside", provisioner="kubernetes.io/none")
+    claim(s, "outside", cls="outside")
+    until("asked for", lambda: s.get("persistentvolumeclaims", "outside")["metadata"].get("annotations", {}).get(
+        "volume.kubernetes.io/storage-provisioner") == "example.com/disk")
+    until("it says so", lambda: s.events("ExternalProvisioning"))
+    claim(s, "waits", cls="waits")
+    until("waits", lambda: s.events("WaitForFirstConsumer"))
+    claim(s, "inside", cls="inside")
+    claim(s, "unknown", cls="unknown")
+    until("no such plugin, no such class", lambda: len(s.events("ProvisioningFailed")) == 2)
+    # what the scheduler would do, then a provisioner
+    s.patch("persistentvolumeclaims", "waits", {"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n1"}}})
+    until("asked for with a node", lambda: s.get("persistentvolumeclaims", "waits")["metadata"]["annotations"].get(
+        "volume.kubernetes.io/storage-provisioner"))
+    c = s.get("persistentvolumeclaims", "waits")
+    volume(a, "made", cls="waits", policy="Delete", claimRef={"kind": "PersistentVolumeClaim", "namespace": s.ns, "name": "waits",
+                                                              "uid": c["metadata"]["uid"]})
+    bound(a, s, "waits", "made")
+    # a default class that comes later
+    s.make("persistentvolumeclaims", {"metadata": {"name": "plain"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                                                                              "resources": {"requests": {"storage": "1Gi"}}}})
+    storage_class(a, "default", provisioner="example.com/disk", annotations={"storageclass.kubernetes.io/is-default-class": "true"})
+    until("the default class", lambda: s.get("persistentvolumeclaims", "plain")["spec"].get("storageClassName") == "default")
+    a.delete("/apis/storage.k8s.io/v1/storageclasses/default")
+
+
+def test_volumes_protection(m, a):
+    s = Space(a, "protection")
+    volume(a, "guarded", cls="guarded")
+    claim(s, "c", cls="guarded")
+    bound(a, s, "c", "guarded")
+    equal("finalizers", (s.get("persistentvolumeclaims", "c")["metadata"]["finalizers"], a.get(PV + "/guarded")[1]["metadata"]["finalizers"]),
+          (["kubernetes.io/pvc-protection"], ["kubernetes.io/pv-protection"]))
+    s.make("pods", pod("p", nodeName="n1", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]))
+    s.delete("persistentvolumeclaims", "c")
+    a.delete(PV + "/guarded")
+    check("in use", s.get("persistentvolumeclaims", "c")["metadata"].get("deletionTimestamp"))
+    s.delete("pods", "p", gracePeriodSeconds=0)
+    until("free: both go", lambda: s.get("persistentvolumeclaims", "c") is None and a.get(PV + "/guarded")[0] == 404)
+
+
+def test_volumes_ephemeral(m, a):
+    s = Space(a, "ephemeral")
+    t = {"metadata": {"labels": {"a": "b"}}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "",
+                                                       "resources": {"requests": {"storage": "1Gi"}}}}
+    p = s.make("pods", pod("p", volumes=[{"name": "v", "ephemeral": {"volumeClaimTemplate": t}}]))
+    c = until("the claim is made", lambda: s.get("persistentvolumeclaims", "p-v"))
+    equal("its owner", [(o["kind"], o["uid"], o["controller"]) for o in c["metadata"]["ownerReferences"]], [("Pod", p["metadata"]["uid"], True)])
+    equal("its labels", c["metadata"]["labels"], {"a": "b"})
+    s.delete("pods", "p", gracePeriodSeconds=0)
+    until("it goes with its pod", lambda: s.get("persistentvolumeclaims", "p-v") is None)
+    claim(s, "q-v")
+    s.make("pods", pod("q", volumes=[{"name": "v", "ephemeral": {"volumeClaimTemplate": t}}]))
+    until("another's claim is not taken", lambda: [e for e in s.events("FailedBinding", "Pod") if "not owner" in e["message"]])
+
+
 if __name__ == "__main__":
     controller_test.main(globals())
