@@ -5,6 +5,9 @@
 #include "apiserver/admission.h"
 #include "apiserver/authz.h"
 #include "apiserver/connect.h"
+#include "apiserver/proxy_html.h"
+#include "net/websocket.h"
+#include "schema/jv.h"
 
 #define CLIENTS_MAX 10000
 
@@ -184,8 +187,35 @@ static struct error *upgrade(struct request *rq, struct http_client *c, struct s
 	return e;
 }
 
-/* An ordinary request passed on, its answer streamed back. `prefix` is put before a Location of the backend's. */
-struct error *connect_forward(struct request *rq, struct http_client *c, struct str target, struct str prefix,
+#define HTML_MAX (8u << 20) /* longer pages are passed on as they are */
+
+/* A page whose links go through this proxy. What is over HTML_MAX is in *head, unchanged; the rest is still to be read. */
+static struct error *read_html(struct request *rq, struct http_response *resp, struct str prefix, struct str host, struct buf *out)
+{
+	struct buf page buf_cleanup = {0};
+
+	for (;;) {
+		size_t got;
+
+		buf_reserve(&page, 32 * 1024);
+		TRY(http_response_read(resp, page.p + page.n, 32 * 1024, &got));
+		if (!got)
+			break;
+		page.n += got;
+		if (page.n > HTML_MAX) {
+			buf_str(out, buf_view(&page));
+			return NULL;
+		}
+	}
+	proxy_html_rewrite(buf_view(&page), prefix, host, http_header_get(&rq->x->headers, "host"), out);
+	return NULL;
+}
+
+/*
+ * An ordinary request passed on, its answer streamed back. With a `prefix` (a proxy's own path) links in the answer's Location and
+ * in HTML to `host` ("name:port", the backend's) get it in front.
+ */
+struct error *connect_forward(struct request *rq, struct http_client *c, struct str target, struct str prefix, struct str host,
 			      const struct http_header *more, size_t n_more)
 {
 	struct http_response resp;
@@ -193,10 +223,15 @@ struct error *connect_forward(struct request *rq, struct http_client *c, struct 
 	struct http_header *from = forward_headers(rq, false, &n), *h = arena_array(rq->a, struct http_header, n + n_more + 1);
 	char method[16];
 	char *buf;
+	struct buf page buf_cleanup = {0};
+	struct str type;
 	struct error *e;
 
 	if (n)
 		memcpy(h, from, n * sizeof *h);
+	for (size_t i = 0; prefix.n && i < n; i++)
+		if (str_eqz(h[i].name, "accept-encoding"))
+			h[i].value = STR("identity"); /* links are rewritten in clear text */
 	for (size_t i = 0; i < n_more; i++)
 		h[n++] = more[i];
 	h[n++] = (struct http_header){STR("x-forwarded-uri"), rq->x->path};
@@ -218,14 +253,30 @@ struct error *connect_forward(struct request *rq, struct http_client *c, struct 
 		if (hop_header(r->name))
 			continue;
 		snprintf(name, sizeof name, "%.*s", STR_ARG(r->name));
-		if (str_eqz(r->name, "location") && r->value.n && r->value.p[0] == '/')
-			http_add_header(rq->x, name, arena_printf(rq->a, "%.*s%.*s", STR_ARG(prefix), STR_ARG(r->value)));
-		else
+		if (prefix.n && str_eqz(r->name, "location")) {
+			struct buf to buf_cleanup = {0};
+
+			proxy_url_rewrite(r->value, prefix, host, http_header_get(&rq->x->headers, "host"), &to);
+			http_add_header(rq->x, name, arena_str(rq->a, buf_view(&to)));
+		} else {
 			http_add_header(rq->x, name, r->value);
+		}
 	}
 	rq->status = resp.status;
 	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	type = http_header_get(&resp.headers, "content-type");
+	type = str_trim(str_cut(&type, ';'));
+	if (prefix.n && str_eqz(type, "text/html") && !http_header_get(&resp.headers, "content-encoding").n &&
+	    !http_header_get(&resp.headers, "location").n && !str_eqz(rq->x->method, "HEAD")) {
+		e = read_html(rq, &resp, prefix, host, &page);
+		if (e) {
+			http_response_close(&resp);
+			return e;
+		}
+	}
 	e = http_start(rq->x, resp.status);
+	if (!e && page.n)
+		e = http_write(rq->x, buf_view(&page));
 	buf = xmalloc(32 * 1024);
 	while (!e) {
 		size_t got;
@@ -333,12 +384,51 @@ static struct error *may_create(struct request *rq)
 	return err_forbidden(at.group, at.resource, at.name, "%.*s", STR_ARG(text));
 }
 
+/* Options of a connect (PodExecOptions, PodAttachOptions...) from the query, as plugins and webhooks see them. */
+static struct error *connect_options(struct request *rq, const struct schema_type *t, void **out)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_printf(&b, "{\"kind\":\"%s\",\"apiVersion\":\"v1\"", t->name);
+	for (unsigned i = 0; i < t->n_fields; i++) {
+		const struct schema_field *f = &t->fields[i];
+		bool list = f->card == CARD_LIST, any = false;
+
+		if (f->flags & FIELD_TYPEMETA)
+			continue;
+		for (size_t k = 0; k < rq->q.n && (list || !any); k++) {
+			struct str v = rq->q.v[k].value;
+			int64_t n;
+
+			if (!str_eq(rq->q.v[k].name, f->name))
+				continue;
+			if (any)
+				buf_putc(&b, ',');
+			else
+				buf_printf(&b, ",\"%.*s\":%s", STR_ARG(f->name), list ? "[" : "");
+			any = true;
+			if (f->kind == FIELD_STRING)
+				jv_encode_string(&b, v);
+			else if (f->kind == FIELD_BOOL)
+				buf_puts(&b, str_eqz(v, "false") || str_eqz(v, "0") ? "false" : "true");
+			else
+				buf_printf(&b, "%lld", str_to_i64(v, &n) ? (long long)n : 0);
+		}
+		if (list && any)
+			buf_putc(&b, ']');
+	}
+	buf_putc(&b, '}');
+	*out = arena_alloc(rq->a, t->size);
+	return json_decode(rq->a, t, arena_str(rq->a, buf_view(&b)), NULL, *out);
+}
+
 static struct error *admit_connect(struct request *rq, const struct schema_type *t)
 {
 	struct admission a = {.rq = rq, .res = rq->res, .group = rq->info.group, .version = rq->info.version, .resource = rq->info.resource,
 			      .kind = str_from(t->name), .subresource = rq->info.subresource, .ns = rq->info.ns, .name = rq->info.name,
 			      .op = ADMIT_CONNECT, .type = t};
 
+	TRY(connect_options(rq, t, &a.obj));
 	TRY(admission_admit(&a));
 	return admission_validate(&a);
 }
@@ -363,6 +453,39 @@ static struct error *pod_stream(struct request *rq, const char *path, bool conta
 	if (!wants_upgrade(rq))
 		return err_bad_request("Upgrade request required");
 	return upgrade(rq, c, target);
+}
+
+/* The kubelet's answer over a WebSocket: binary messages, or base64 in text ones where the client asks for base64.binary.k8s.io. */
+static struct error *log_websocket(struct request *rq, struct http_response *resp)
+{
+	static const char *const protocols[] = {"binary.k8s.io", "base64.binary.k8s.io", NULL};
+	const char *chosen;
+	struct websocket *w;
+	bool text;
+	char *buf;
+	struct error *e;
+
+	TRY(ws_accept(rq->x, protocols, 4096, &chosen, &w));
+	rq->status = 101;
+	text = chosen && !strcmp(chosen, "base64.binary.k8s.io");
+	e = ws_write(w, text ? WS_TEXT : WS_BINARY, STR_NULL, STR("")); /* tells the client that the stream stands */
+	buf = xmalloc(32 * 1024);
+	while (!e) {
+		struct buf b64 buf_cleanup = {0};
+		size_t got;
+
+		e = http_response_read(resp, buf, 32 * 1024, &got);
+		if (e || !got)
+			break;
+		if (text)
+			base64_encode(&b64, str_of(buf, got));
+		e = ws_write(w, text ? WS_TEXT : WS_BINARY, STR_NULL, text ? buf_view(&b64) : str_of(buf, got));
+	}
+	free(buf);
+	if (!e)
+		e = ws_close(w, 1000, STR(""));
+	ws_free(w);
+	return e;
 }
 
 static struct error *pod_log(struct request *rq)
@@ -433,6 +556,11 @@ static struct error *pod_log(struct request *rq)
 					    STR_ARG(body));
 		return error_status(resp.status, resp.status == 400 ? "BadRequest" : "InternalError", "%.*s", STR_ARG(body));
 	}
+	if (ws_requested(rq->x)) {
+		e = log_websocket(rq, &resp);
+		http_response_close(&resp);
+		return e;
+	}
 	rq->status = 200;
 	respond_headers(rq);
 	http_set_header(rq->x, "content-type", STR("text/plain"));
@@ -492,7 +620,8 @@ static struct error *proxy_to(struct request *rq, struct str base, bool kubelet)
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(path), STR_ARG(rq->x->query)) : path;
 	prefix = str_sub(rq->x->path, 0, rq->x->path.n - rq->info.raw_rest.n);
 	TRY(client_for(rq->s, base, kubelet, &c));
-	return wants_upgrade(rq) ? upgrade(rq, c, target) : connect_forward(rq, c, target, prefix, NULL, 0);
+	return wants_upgrade(rq) ? upgrade(rq, c, target) : connect_forward(rq, c, target, prefix, str_sub(base, (size_t)str_find(base, STR("://")) + 3, base.n),
+								       NULL, 0);
 }
 
 static struct error *node_proxy(struct request *rq)

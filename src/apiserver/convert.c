@@ -31,6 +31,18 @@ void convert_events_to_core(struct arena *a, const void *from, void *to)
 	c->reporting_instance = e->reporting_instance;
 }
 
+const struct str events_field_names[][2] = {
+	{STR_INIT("reason"), STR_INIT("reason")}, {STR_INIT("type"), STR_INIT("type")},
+	{STR_INIT("regarding.kind"), STR_INIT("involvedObject.kind")}, {STR_INIT("regarding.namespace"), STR_INIT("involvedObject.namespace")},
+	{STR_INIT("regarding.name"), STR_INIT("involvedObject.name")}, {STR_INIT("regarding.uid"), STR_INIT("involvedObject.uid")},
+	{STR_INIT("regarding.apiVersion"), STR_INIT("involvedObject.apiVersion")},
+	{STR_INIT("regarding.resourceVersion"), STR_INIT("involvedObject.resourceVersion")},
+	{STR_INIT("regarding.fieldPath"), STR_INIT("involvedObject.fieldPath")},
+	{STR_INIT("reportingController"), STR_INIT("reportingComponent")},
+	{STR_INIT("metadata.name"), STR_INIT("metadata.name")}, {STR_INIT("metadata.namespace"), STR_INIT("metadata.namespace")},
+};
+const size_t events_n_field_names = sizeof events_field_names / sizeof *events_field_names;
+
 void convert_core_to_events(struct arena *a, const void *from, void *to)
 {
 	const struct core_v1_event *c = from;

@@ -17,6 +17,7 @@ struct crd_version {
 	const struct apiextensions_v1_custom_resource_definition_version *v;
 	struct resource *res;
 	struct str json_prefix;       /* how cached JSON of this version begins */
+	bool defaults;                /* its schema has some */
 };
 struct crd {
 	struct arena arena;
@@ -27,6 +28,7 @@ struct crd {
 	struct storage *st;
 	struct crd_version *versions; /* served ones */
 	size_t n_versions;
+	int64_t rev;                  /* of obj */
 	bool terminating, established;
 	bool cleaning;
 	struct apiserver *s;
@@ -90,7 +92,7 @@ static void make_type(struct crd *c)
 			names.v[k] = names.v[k - 1];
 			names.v[k - 1] = t;
 		}
-	c->fields = arena_array(&c->arena, struct schema_field, names.n + 3);
+	c->fields = arena_array(&c->arena, struct schema_field, names.n + 4);
 	add_field(c, &n, STR("kind"), offsetof(struct head, kind), FIELD_OMITEMPTY | FIELD_TYPEMETA, FIELD_STRING, NULL);
 	add_field(c, &n, STR("apiVersion"), offsetof(struct head, api_version), FIELD_OMITEMPTY | FIELD_TYPEMETA, FIELD_STRING, NULL);
 	add_field(c, &n, STR("metadata"), offsetof(struct head, metadata), 0, FIELD_MESSAGE, &meta_v1_object_meta_type);
@@ -98,6 +100,10 @@ static void make_type(struct crd *c)
 		add_field(c, &n, names.v[i], offset, FIELD_OMITEMPTY, FIELD_ANY, NULL);
 		offset += sizeof(struct str);
 	}
+	/* what no schema names: pruned, unless preserved */
+	c->fields[n++] = (struct schema_field){.flags = FIELD_OMITEMPTY | FIELD_REST, .kind = FIELD_ANY, .card = CARD_MAP, .offset = offset,
+					       .info = &no_info, .elem_size = 2 * sizeof(struct str), .value_offset = sizeof(struct str)};
+	offset += sizeof(LIST(struct str_pair));
 	c->type = (struct schema_type){
 		.name = arena_strz(&c->arena, s->names.kind), .openapi = "", .group = s->group, .version = STR(""), .fields = c->fields,
 		.n_fields = n, .pfields = c->fields, .n_pfields = 0, .size = offset, .metadata = offsetof(struct head, metadata), .top = true,
@@ -219,6 +225,7 @@ static void make_resources(struct apiserver *s, struct crd *c)
 		res->crd = c;
 		res->api_version = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(sp->group), STR_ARG(v->name));
 		c->versions[c->n_versions].v = v;
+		c->versions[c->n_versions].defaults = v->schema && schema_has_defaults(v->schema->open_apiv3_schema);
 		c->versions[c->n_versions].res = res;
 		c->versions[c->n_versions].json_prefix = arena_printf(&c->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",", STR_ARG(r->kind),
 								      STR_ARG(res->api_version));
@@ -417,6 +424,8 @@ static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 		return e;
 	}
 	c->name = c->obj->metadata.name;
+	if (!str_to_i64(c->obj->metadata.resource_version, &c->rev))
+		c->rev = INT64_MAX;
 	c->terminating = c->obj->metadata.deletion_timestamp != NULL;
 	c->established = condition_true(c->obj, "Established");
 	old = map_get(&cs->by_name, c->name);
@@ -613,6 +622,11 @@ const struct apiextensions_v1_custom_resource_definition *crd_object(const struc
 	return res->crd->obj;
 }
 
+const struct apiextensions_v1_custom_resource_definition_version *crd_version(const struct resource *res)
+{
+	return res->crd_version->v;
+}
+
 const struct apiextensions_v1_json_schema_props *crd_schema(const struct resource *res)
 {
 	const struct apiextensions_v1_custom_resource_definition_version *v = res->crd_version->v;
@@ -726,15 +740,30 @@ struct error *custom_convert(struct arena *a, const struct resource *res, void *
 	return NULL;
 }
 
-bool custom_bytes_fit(const struct resource *res, struct str json)
-{
-	return str_has_prefix(json, res->crd_version->json_prefix);
-}
-
 static struct error *rewrite(struct arena *a, const struct resource *res, struct jv *tree, void *obj)
 {
 	memset(obj, 0, res->st->type->size);
 	return jv_to_object(a, res->st->type, tree, NULL, obj);
+}
+
+bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
+{
+	/* A later write went through this schema; an earlier one may lack a default. */
+	if (res->crd_version->defaults && e->rev <= res->crd->rev)
+		return false;
+	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
+}
+
+struct error *custom_read(struct arena *a, const struct resource *res, void **obj)
+{
+	struct jv tree;
+
+	TRY(custom_convert(a, res, obj, res->api_version));
+	if (!res->crd_version->defaults)
+		return NULL;
+	jv_from_object(a, res->st->type, *obj, &tree);
+	schema_default(a, crd_schema(res), &tree, true);
+	return rewrite(a, res, &tree, *obj);
 }
 
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report)

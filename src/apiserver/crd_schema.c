@@ -134,6 +134,18 @@ void schema_default(struct arena *a, const props *p, struct jv *v, bool resource
 				schema_default(a, p->additional_properties->schema, &v->members[i].value, false);
 }
 
+bool schema_has_defaults(const props *p)
+{
+	if (!p)
+		return false;
+	if (p->default_ || schema_has_defaults(item_schema(p)))
+		return true;
+	for (uint32_t i = 0; i < p->properties.n; i++)
+		if (schema_has_defaults(&p->properties.v[i].value))
+			return true;
+	return p->additional_properties && schema_has_defaults(p->additional_properties->schema);
+}
+
 /* ---- validation ---- */
 
 static const char *kind_name(const struct jv *v)

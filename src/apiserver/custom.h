@@ -19,14 +19,17 @@ struct resource *crd_resource_at(struct apiserver *s, size_t i);
 struct resource *crd_find(struct apiserver *s, struct str group, struct str version, struct str plural);
 const struct apiextensions_v1_custom_resource_definition *crd_object(const struct resource *res);
 const struct apiextensions_v1_json_schema_props *crd_schema(const struct resource *res);
+const struct apiextensions_v1_custom_resource_definition_version *crd_version(const struct resource *res);
 
 struct shape custom_shape(const struct resource *res);
 void custom_reset_fields(const struct resource *res, const char *sub, struct managed_fields_request *mr);
 bool custom_has_status(const struct resource *res);
 /* "spec.replicas"-like paths of the scale subresource, or NULL. */
 const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(const struct resource *res);
-/* The cached bytes are in this version: they can be written out as they are. */
-bool custom_bytes_fit(const struct resource *res, struct str json);
+/* The cached bytes are in this version and have its defaults: they can be written out as they are. */
+bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e);
+/* What was stored, as the request's version: converted, and with the defaults its schema has got since. */
+struct error *custom_read(struct arena *a, const struct resource *res, void **obj);
 /* *obj (a struct of the type, with its apiVersion) to another version; may call a webhook. */
 struct error *custom_convert(struct arena *a, const struct resource *res, void **obj, struct str api_version);
 bool custom_is_storage_version(const struct resource *res);
@@ -42,6 +45,13 @@ void schema_validate(struct field_errors *e, const struct apiextensions_v1_json_
 		     const struct field_path *at, bool resource);
 /* What is wrong with a schema itself (structural rules). */
 void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool root);
+/*
+ * A field selector on a custom resource: checked against its version's selectable fields. *post is what has to be asked of each
+ * object (custom_fields_match), NULL when the cache's index answers; f->fields is what goes to the cache.
+ */
+struct error *custom_selector(struct request *rq, struct cache_filter *f, const struct selector **post);
+bool custom_fields_match(struct arena *a, const struct resource *res, const void *obj, const struct selector *fields);
+bool schema_has_defaults(const struct apiextensions_v1_json_schema_props *p);
 bool schema_has_rules(const struct apiextensions_v1_json_schema_props *p);
 void custom_prepare_create(struct request *rq, void *obj);
 /* The schema's own checks; old NULL: create. */

@@ -234,7 +234,7 @@ struct error *aggregate(struct request *rq, bool *handled)
 								      rq->user->extra[i].value.v[k]};
 		}
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path;
-	return connect_forward(rq, c, target, STR_NULL, h.v, h.n);
+	return connect_forward(rq, c, target, STR_NULL, STR_NULL, h.v, h.n);
 }
 
 /* ---- health of remote services ---- */

@@ -38,7 +38,7 @@ static struct error *decode_entry(struct arena *a, const struct storage *st, con
 static struct error *decode_for(struct request *rq, const struct cache_entry *e, void **obj)
 {
 	TRY(decode_entry(rq->a, rq->res->st, e, obj));
-	return rq->res->crd ? custom_convert(rq->a, rq->res, obj, rq->res->api_version) : NULL;
+	return rq->res->crd ? custom_read(rq->a, rq->res, obj) : NULL;
 }
 
 void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, struct str ns, struct str name)

@@ -151,6 +151,8 @@ struct error *resources_init(struct apiserver *s)
 			if (str_eqz(r->group, "events.k8s.io")) {
 				res->to_storage = convert_events_to_core;
 				res->from_storage = convert_core_to_events;
+				res->field_names = events_field_names;
+				res->n_field_names = events_n_field_names;
 			} else if (str_eqz(r->version, "v1")) {
 				res->to_storage = convert_hpa_v1_to_v2;
 				res->from_storage = convert_hpa_v2_to_v1;

@@ -21,7 +21,7 @@ static struct error *decode_as(struct arena *a, struct resource *res, const stru
 		o = v;
 	}
 	if (res->crd)
-		TRY(custom_convert(a, res, &o, res->api_version));
+		TRY(custom_read(a, res, &o));
 	((struct str *)o)[0] = res->api->kind;
 	((struct str *)o)[1] = res->api_version;
 	*out = o;
@@ -105,7 +105,7 @@ struct error *rest_get(struct request *rq)
 	obj = arena_alloc(rq->a, res->st->type->size);
 	err = cache_entry_decode(rq->a, res->st->type, e, true, obj);
 	if (!err && res->crd)
-		err = custom_convert(rq->a, res, &obj, res->api_version);
+		err = custom_read(rq->a, res, &obj);
 	cache_entry_unref(e);
 	return err ? err : respond_object(rq, 200, res, obj);
 }
@@ -119,6 +119,7 @@ struct list_opts {
 	bool inconsistent;        /* a continue token without a revision */
 	bool has_selector;
 	struct cache_filter filter;
+	const struct selector *post;
 };
 
 static struct error *invalid_list_options(struct field_errors *fe)
@@ -126,11 +127,12 @@ static struct error *invalid_list_options(struct field_errors *fe)
 	return field_errors_status(fe, STR("meta.k8s.io"), STR("ListOptions"), STR(""));
 }
 
-static struct error *parse_selectors(struct request *rq, struct cache_filter *f)
+struct error *request_selectors(struct request *rq, struct cache_filter *f, const struct selector **post)
 {
 	struct str ls = query_get(&rq->q, "labelSelector"), fs = query_get(&rq->q, "fieldSelector");
 
 	memset(f, 0, sizeof *f);
+	*post = NULL;
 	if (ls.n) {
 		struct error *e = label_selector_parse(rq->a, ls, &f->labels);
 
@@ -141,7 +143,12 @@ static struct error *parse_selectors(struct request *rq, struct cache_filter *f)
 		fs = arena_printf(rq->a, "metadata.name=%.*s", STR_ARG(rq->info.name)); /* /watch/.../NAME */
 	if (fs.n) {
 		TRY(field_selector_parse(rq->a, fs, &f->fields));
-		TRY(cache_check_fields(rq->res->st->cache, f->fields));
+		if (rq->res->field_names)
+			TRY(field_selector_rename(rq->a, f->fields, rq->res->field_names, rq->res->n_field_names, &f->fields));
+		if (rq->res->crd)
+			TRY(custom_selector(rq, f, post));
+		else
+			TRY(cache_check_fields(rq->res->st->cache, f->fields));
 	}
 	return NULL;
 }
@@ -231,8 +238,8 @@ static struct error *list_options(struct request *rq, struct list_opts *o)
 			o->mode = CACHE_EXACT;
 		}
 	}
-	TRY(parse_selectors(rq, &o->filter));
-	o->has_selector = o->filter.labels || o->filter.fields;
+	TRY(request_selectors(rq, &o->filter, &o->post));
+	o->has_selector = o->filter.labels || o->filter.fields || o->post;
 	return NULL;
 }
 
@@ -534,6 +541,7 @@ struct error *rest_list(struct request *rq)
 	struct error *e;
 	bool more = false, one;
 	struct str after;
+	struct arena tmp arena_cleanup = {0};
 
 	if (rq->out.as == ANSWER_PARTIAL)
 		return error_status(406, "NotAcceptable", "PartialObjectMetadata may not be requested for a list of objects");
@@ -542,7 +550,7 @@ struct error *rest_list(struct request *rq)
 	if (e)
 		return expired(rq, e, &o);
 	after = after_key(rq, &o);
-	one = rq->info.name.n && !after.n && (ns.n || !res->st->namespaced);
+	one = rq->info.name.n && !after.n && !o.post && (ns.n || !res->st->namespaced);
 	if (one) {
 		/* metadata.name=x: one look-up, not a walk */
 		struct str key = ns.n ? arena_printf(rq->a, "%.*s/%.*s", STR_ARG(ns), STR_ARG(rq->info.name)) : rq->info.name;
@@ -562,6 +570,18 @@ struct error *rest_list(struct request *rq)
 		if (o.limit > 0 && found.n == o.limit) {
 			more = true;
 			break;
+		}
+		if (o.post) {
+			void *obj;
+
+			arena_reset(&tmp);
+			e = decode_as(&tmp, res, en, &obj);
+			if (e) {
+				cache_snap_free(snap);
+				return e;
+			}
+			if (!custom_fields_match(&tmp, res, obj, o.post))
+				continue;
 		}
 		*arena_push(rq->a, &found) = en;
 	}
@@ -600,7 +620,81 @@ struct watcher {
 	struct resource *res;
 	bool headers_sent;          /* Table: column definitions go with the first event only */
 	struct buf out;             /* frames not from shared blocks */
+	const struct selector *post; /* see custom_selector */
+	struct map matched;         /* with post: key -> struct cache_entry * of what the client has seen */
 };
+
+/* What the client has before the watch starts. */
+static struct error *post_begin(struct watcher *w, const struct cache_watch_opts *o)
+{
+	struct cache *c = w->res->st->cache;
+	struct arena tmp arena_cleanup = {0};
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *en;
+	struct error *e = NULL;
+
+	if (!w->post || o->initial)
+		return NULL;
+	TRY(cache_snapshot(c, CACHE_EXACT, o->rev, &snap));
+	cache_iter_init(&it, c, snap, o->ns, STR_NULL, &o->filter);
+	while (!e && (en = cache_iter_next(&it)) != NULL) {
+		void *obj;
+
+		arena_reset(&tmp);
+		e = decode_as(&tmp, w->res, en, &obj);
+		if (!e && custom_fields_match(&tmp, w->res, obj, w->post))
+			map_set(&w->matched, cache_entry_key(en), cache_entry_ref((struct cache_entry *)(uintptr_t)en));
+	}
+	cache_snap_free(snap);
+	return e;
+}
+
+/* The event as this client's selector has it; *send false: it is none. *keep: a reference to let go of after sending. */
+static struct error *post_event(struct watcher *w, struct cache_event *ev, bool *send, struct cache_entry **keep)
+{
+	struct arena tmp arena_cleanup = {0};
+	struct cache_entry *was;
+	bool now = false;
+
+	*send = true;
+	*keep = NULL;
+	if (!w->post || !ev->obj)
+		return NULL;
+	ev->forms = NULL;
+	if (ev->type != CACHE_DELETED) {
+		void *obj;
+
+		TRY(decode_as(&tmp, w->res, ev->obj, &obj));
+		now = custom_fields_match(&tmp, w->res, obj, w->post);
+	}
+	was = map_del(&w->matched, cache_entry_key(ev->obj));
+	if (now) {
+		ev->type = was ? CACHE_MODIFIED : CACHE_ADDED;
+		map_set(&w->matched, cache_entry_key(ev->obj), cache_entry_ref((struct cache_entry *)(uintptr_t)ev->obj));
+		cache_entry_unref(was);
+	} else if (was) {
+		/* gone, or left the selection: as it was last */
+		if (ev->type != CACHE_DELETED)
+			ev->obj = was;
+		ev->type = CACHE_DELETED;
+		*keep = was;
+	} else {
+		*send = false;
+	}
+	return NULL;
+}
+
+static void post_end(struct watcher *w)
+{
+	struct str key;
+	void *v;
+	size_t it = 0;
+
+	while (map_next(&w->matched, &it, &key, &v))
+		cache_entry_unref(v);
+	map_free(&w->matched);
+}
 
 static struct str type_name(enum cache_event_type t)
 {
@@ -666,6 +760,8 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 			str_map_set(tmp, API_MAP(&m->annotations), STR("k8s.io/initial-events-end"), STR("true"));
 	} else {
 		TRY(decode_as(tmp, res, ev->obj, &obj));
+		if (w->post && ev->type == CACHE_DELETED)
+			object_meta(res->api->type, obj)->resource_version = arena_printf(tmp, "%lld", (long long)ev->rev);
 	}
 	if (rq->out.as == ANSWER_TABLE) {
 		struct table_options o = {.object = include_object(rq), .now = time_now(), .api_version = res->api_version, .kind = res->api->kind,
@@ -828,13 +924,27 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 		struct error *e = NULL, *end = NULL;
 		struct gathered *g = NULL;
 		bool taken;
+		struct cache_entry *left = NULL;
 
 		w->out.n = 0;
 		do {
 			end = cache_watch_next(cw, &ev);
 			if (end)
 				break;
-			e = gather(&g, w, &ev, &taken);
+			if (w->post) {
+				bool send;
+
+				cache_entry_unref(left);
+				left = NULL;
+				e = post_event(w, &ev, &send, &left);
+				if (e)
+					break;
+				if (!send)
+					continue;
+			}
+			taken = false;
+			if (!w->post)
+				e = gather(&g, w, &ev, &taken);
 			if (e || taken)
 				continue;
 			struct buf b buf_cleanup = {0};
@@ -856,6 +966,7 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 		gathered_give(g);
 		if (!e && w->out.n)
 			e = http_write(rq->x, buf_view(&w->out));
+		cache_entry_unref(left);
 		if (e) {
 			error_free(end);
 			return e;
@@ -898,7 +1009,7 @@ struct error *rest_watch(struct request *rq)
 	if (query_has(&rq->q, "continue") && query_get(&rq->q, "continue").n)
 		field_forbidden(&fe, FIELD_ROOT("continue"), "continue is forbidden for watch");
 	TRY(invalid_list_options(&fe));
-	TRY(parse_selectors(rq, &o.filter));
+	TRY(request_selectors(rq, &o.filter, &w.post));
 	TRY(rv_param(rq, &o.mode, &o.rev));
 	o.ns = res->st->namespaced ? rq->info.ns : STR_NULL;
 	o.bookmarks = query_bool(&rq->q, "allowWatchBookmarks");
@@ -917,13 +1028,17 @@ struct error *rest_watch(struct request *rq)
 		o.timeout_ms = timeout_s * 1000;
 	else
 		o.timeout_ms = rq->s->o.min_request_timeout_s * 1000 + (int64_t)(random_u64() % (uint64_t)(rq->s->o.min_request_timeout_s * 1000 + 1));
-	e = cache_watch_open(res->st->cache, &o, &cw);
+	e = post_begin(&w, &o);
+	if (!e)
+		e = cache_watch_open(res->st->cache, &o, &cw);
 	respond_headers(rq);
 	http_set_header(rq->x, "content-type", rq->out.content_type);
 	rq->status = 200;
 	if (e) {
-		if (!error_is(e, 410, NULL))
+		if (!error_is(e, 410, NULL)) {
+			post_end(&w);
 			return e;
+		}
 		/* a version too old is an event of the stream, as upstream sends it */
 		struct error *s = http_start(rq->x, 200);
 
@@ -933,6 +1048,7 @@ struct error *rest_watch(struct request *rq)
 		}
 		e = write_error_event(&w, e);
 		buf_free(&w.out);
+		post_end(&w);
 		return e;
 	}
 	e = http_start(rq->x, 200);
@@ -940,5 +1056,6 @@ struct error *rest_watch(struct request *rq)
 		e = watch_loop(&w, cw);
 	cache_watch_close(cw);
 	buf_free(&w.out);
+	post_end(&w);
 	return e;
 }

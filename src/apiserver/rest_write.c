@@ -514,18 +514,14 @@ struct error *rest_delete_collection(struct request *rq)
 	struct cache_snap *snap;
 	struct cache_iter it;
 	const struct cache_entry *en;
-	struct str ls = query_get(&rq->q, "labelSelector"), fs = query_get(&rq->q, "fieldSelector");
+	const struct selector *post;
+	struct arena tmp arena_cleanup = {0};
 	struct buf b buf_cleanup = {0}, one buf_cleanup = {0};
 	struct error *e = NULL;
 	bool first = true;
 
 	TRY(delete_options(rq, &o));
-	if (ls.n)
-		TRY(label_selector_parse(rq->a, ls, &f.labels));
-	if (fs.n) {
-		TRY(field_selector_parse(rq->a, fs, &f.fields));
-		TRY(cache_check_fields(res->st->cache, f.fields));
-	}
+	TRY(request_selectors(rq, &f, &post));
 	TRY(cache_snapshot(res->st->cache, CACHE_CONSISTENT, 0, &snap));
 	buf_puts(&b, "{\"kind\":\"");
 	buf_str(&b, res->api->list_kind);
@@ -537,6 +533,18 @@ struct error *rest_delete_collection(struct request *rq)
 		struct write_result r = {0};
 		struct str json, ns = arena_str(rq->a, cache_entry_ns(en)), name = arena_str(rq->a, cache_entry_name(en));
 
+		if (post) {
+			void *obj = arena_alloc(&tmp, res->st->type->size);
+
+			e = cache_entry_decode(&tmp, res->st->type, en, true, obj);
+			if (!e)
+				e = custom_read(&tmp, res, &obj);
+			if (e)
+				break;
+			if (!custom_fields_match(&tmp, res, obj, post))
+				continue;
+			arena_reset(&tmp);
+		}
 		e = registry_delete(rq, ns, name, &o, &r);
 		cache_entry_unref(r.entry);
 		if (error_is(e, 404, NULL)) {

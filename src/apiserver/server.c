@@ -108,7 +108,7 @@ static struct error *dispatch_resource(struct request *rq)
 		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
 	rq->ns = i->ns;
 	/* deprecated /watch/ and /proxy/ prefixes have the verb in the path */
-	if (!(verbs & bit))
+	if (!(verbs & bit) && !(sub && str_eqz(sub->name, "proxy"))) /* a proxy passes every method on */
 		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
 	/* proxies and streams choose their own formats */
 	TRY(rest_connect(rq, &handled));

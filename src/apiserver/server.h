@@ -51,6 +51,9 @@ struct resource { /* one (group, version, plural) a client can address */
 	/* Between the request's version and the storage version; NULL where they are the same type. */
 	void (*to_storage)(struct arena *a, const void *from, void *to);
 	void (*from_storage)(struct arena *a, const void *from, void *to);
+	/* Selectable fields by this version's names and by the storage version's; NULL where they are the same. */
+	const struct str (*field_names)[2];
+	size_t n_field_names;
 	struct crd *crd;
 	const struct crd_version *crd_version;
 	struct str api_version;          /* "apps/v1" */
@@ -59,6 +62,9 @@ struct resource { /* one (group, version, plural) a client can address */
 
 struct request;
 struct apiserver;
+
+/* labelSelector and fieldSelector of the request. *post: what is left to ask of each object, see custom_selector. */
+struct error *request_selectors(struct request *rq, struct cache_filter *f, const struct selector **post);
 
 /* ---- one request ---- */
 #define WARNINGS_MAX 64

@@ -7,6 +7,7 @@
  */
 #include "apiserver/admission.h"
 #include "apiserver/connect.h"
+#include "apiserver/custom.h"
 #include "apiserver/extend.h"
 #include "apiserver/server.h"
 #include "schema/defaults.h"
@@ -272,6 +273,18 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 	return NULL;
 }
 
+/* The address as its owner knows it: a Service by its name. */
+static const char *shown_url(struct arena *a, const struct admissionregistration_v1_webhook_client_config *cc, struct str target)
+{
+	if (cc->service)
+		return arena_printf(a, "https://%.*s.%.*s.svc:%d%.*s", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace),
+				    cc->service->port ? *cc->service->port : 443, STR_ARG(target)).p;
+	struct str rest = str_sub(*cc->url, 8, cc->url->n);
+	ptrdiff_t slash = str_index(rest, '/');
+
+	return arena_printf(a, "%.*s%.*s", STR_ARG(slash < 0 ? *cc->url : str_sub(*cc->url, 0, 8 + (size_t)slash)), STR_ARG(target)).p;
+}
+
 struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer)
 {
@@ -279,11 +292,13 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	struct http_response resp;
 	struct http_header headers[] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
 	struct str target;
+	const char *shown;
 	int64_t d;
 	struct error *e;
 
 	TRY(client_of(s, a, conn, cc, &c, &target));
 	target = arena_printf(a, "%.*s?timeout=%ds", STR_ARG(target), timeout_s);
+	shown = shown_url(a, cc, target);
 	d = deadline_push(1000ll * timeout_s);
 	e = http_do(c, a, "POST", target, headers, 2, body, &resp);
 	if (!e) {
@@ -293,10 +308,10 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	deadline_pop(d);
 	if (error_is_sys(e, ETIMEDOUT)) {
 		error_free(e);
-		return error_new("failed to call webhook: Post: context deadline exceeded");
+		return error_new("failed to call webhook: Post \"%s\": context deadline exceeded", shown);
 	}
 	if (e)
-		return error_wrap(e, "failed to call webhook");
+		return error_wrap(e, "failed to call webhook: Post \"%s\"", shown);
 	if (resp.status != 200)
 		return error_new("failed to call webhook: the server answered %d", resp.status);
 	return NULL;
@@ -416,7 +431,9 @@ static struct error *patch_object(struct admission *a, const struct admission_v1
 	TRY(json_patch(ar, &doc, r->patch));
 	out = arena_alloc(ar, t->size);
 	TRY(jv_to_object(ar, t, &doc, NULL, out));
-	if (!res->crd)
+	if (res->crd)
+		TRY(custom_default_and_prune(a->rq, out));
+	else
 		object_default(ar, t, out);
 	if (t != a->type) {
 		void *st = arena_alloc(ar, a->type->size);

@@ -1,6 +1,7 @@
 #include "cmd/node_net.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,9 +30,10 @@ static struct error *ip(const char *const *args)
 }
 #define IP(...) ip((const char *const[]){__VA_ARGS__, NULL})
 
-static bool link_exists(struct arena *a, const char *name)
+/* Asked of the kernel and not of /sys, which may show another network namespace's links. */
+static bool link_exists(const char *name)
 {
-	return access(arena_printf(a, "/sys/class/net/%s", name).p, F_OK) == 0;
+	return if_nametoindex(name) != 0;
 }
 
 static struct error *node_up(struct cluster *c, int i)
@@ -55,7 +57,7 @@ struct error *node_net_up(struct cluster *c)
 {
 	if (c->nodes < 2)
 		return NULL;
-	if (!link_exists(c->a, BRIDGE)) {
+	if (!link_exists(BRIDGE)) {
 		TRY(IP("link", "add", BRIDGE, "type", "bridge"));
 		TRY(IP("addr", "add", arena_printf(c->a, "%s/24", c->node_ip).p, "dev", BRIDGE));
 		TRY(IP("link", "set", BRIDGE, "up"));
@@ -79,7 +81,7 @@ struct error *node_net_down(struct cluster *c)
 		else
 			error_free(e);
 	}
-	if (link_exists(c->a, BRIDGE)) {
+	if (link_exists(BRIDGE)) {
 		struct error *e = IP("link", "del", BRIDGE);
 
 		if (!first)

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <net/if.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -133,23 +134,20 @@ static void remove_tables(struct cluster *c, bool *ok)
 	log_and_free(e, "removing nftables tables");
 }
 
-static void remove_links(struct cluster *c, bool *ok)
+static void remove_links(bool *ok)
 {
-	DIR *d = opendir("/sys/class/net");
-	struct dirent *ent;
+	static const char *const ours[] = {"skiff0", "skiff-lb"};
 
-	while (d && (ent = readdir(d))) {
-		if (strcmp(ent->d_name, "skiff0") != 0 && strcmp(ent->d_name, "skiff-lb") != 0)
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+		if (!if_nametoindex(ours[i]))
 			continue;
-		const char *del[] = {"ip", "link", "del", arena_strz(c->a, str_from(ent->d_name)), NULL};
+		const char *del[] = {"ip", "link", "del", ours[i], NULL};
 		struct error *e = proc_run(del, STR_NULL, NULL, NULL, NULL);
 
 		if (e)
 			*ok = false;
-		log_and_free(e, "removing link %s", ent->d_name);
+		log_and_free(e, "removing link %s", ours[i]);
 	}
-	if (d)
-		closedir(d);
 }
 
 bool teardown_rest(struct cluster *c)
@@ -159,7 +157,7 @@ bool teardown_rest(struct cluster *c)
 	remove_cgroups_in("/sys/fs/cgroup", 0, &ok);
 	remove_mounts(c, &ok);
 	remove_tables(c, &ok);
-	remove_links(c, &ok);
+	remove_links(&ok);
 	struct error *e = node_net_down(c);
 
 	if (e)

@@ -447,11 +447,14 @@ static inline const struct schema_field *lookup(const struct schema_type *t, str
 	return NULL;
 }
 
+static const char *dec_one(struct jd *d, const char *p, const struct schema_field *f, void *dst, const struct frame *fr);
+
 static const char *dec_object(struct jd *d, const char *p, const struct schema_type *t, char *out, const struct frame *up)
 {
 	struct frame fr = {.up = up, .t = t};
 	uint64_t seen_few[2] = {0}, *seen = seen_few;
 	unsigned next = 0;
+	const struct schema_field *rest = t->n_fields && t->fields[t->n_fields - 1].flags & FIELD_REST ? &t->fields[t->n_fields - 1] : NULL;
 
 	if (++d->depth > CODEC_MAX_DEPTH)
 		return too_deep(d, p);
@@ -470,6 +473,8 @@ static const char *dec_object(struct jd *d, const char *p, const struct schema_t
 			return NULL;
 		const struct schema_field *f = lookup(t, fr.key, &next);
 
+		if (unlikely(f && f->flags & FIELD_REST))
+			f = NULL; /* its own name is nobody's */
 		p = json_space(p, d->end);
 		if (unlikely(p == d->end || *p != ':'))
 			return syntax(d, p, "after object key");
@@ -485,6 +490,16 @@ static const char *dec_object(struct jd *d, const char *p, const struct schema_t
 				seen[i / 64] |= 1ULL << i % 64;
 			}
 			p = dec_value(d, p, f, out + f->offset, &fr);
+		} else if (rest) {
+			struct raw_list *l = (void *)(out + rest->offset);
+
+			for (uint32_t i = 0; d->report && i < l->n; i++)
+				if (str_eq(*(struct str *)(void *)(l->v + i * rest->elem_size), fr.key))
+					strict_problem(d, "duplicate field ", &fr);
+			char *v = raw_list_push(d->a, l, rest->elem_size);
+
+			*(struct str *)(void *)v = fr.key;
+			p = dec_one(d, p, rest, v + rest->value_offset, &fr);
 		} else {
 			if (d->report)
 				strict_problem(d, "unknown field ", &fr);
@@ -501,6 +516,8 @@ static const char *dec_object(struct jd *d, const char *p, const struct schema_t
 		}
 		if (unlikely(*p != '}'))
 			return syntax(d, p, "after object key:value pair");
+		if (unlikely(rest != NULL))
+			map_sort((void *)(out + rest->offset), rest->elem_size);
 		d->depth--;
 		return p + 1;
 	}
@@ -534,8 +551,6 @@ static const char *dec_union(struct jd *d, const char *p, const struct schema_ty
 	d->report = report;
 	return p;
 }
-
-static const char *dec_one(struct jd *d, const char *p, const struct schema_field *f, void *dst, const struct frame *fr);
 
 static const char *dec_list(struct jd *d, const char *p, const struct schema_field *f, struct raw_list *l, const struct frame *up)
 {

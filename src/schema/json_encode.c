@@ -243,6 +243,21 @@ static char *enc_map(struct je *e, char *w, const struct schema_field *f, const 
 	return je_check(e, w);
 }
 
+/* Members of the parent. */
+static char *enc_rest(struct je *e, char *w, char *before, const struct schema_field *f, const struct raw_list *l)
+{
+	for (uint32_t i = 0; i < l->n; i++) {
+		const char *item = l->v + (size_t)i * f->elem_size;
+
+		*w++ = *before;
+		*before = ',';
+		w = je_string(e, w, *(const struct str *)(const void *)item);
+		*w++ = ':';
+		w = je_check(e, je_value(e, w, f->kind, f->type, item + f->value_offset));
+	}
+	return w;
+}
+
 static char *enc_union(struct je *e, char *w, const struct schema_type *t, const char *obj)
 {
 	const struct schema_field *schema = NULL, *other = NULL;
@@ -278,6 +293,10 @@ static char *enc_message(struct je *e, char *w, const struct schema_type *t, con
 			continue;
 		if (unlikely(f->flags & FIELD_OMITZERO) && is_zero(f, v))
 			continue;
+		if (unlikely(f->flags & FIELD_REST)) {
+			w = enc_rest(e, w, &before, f, (const void *)v);
+			continue;
+		}
 		w = je_key(e, w, before, f);
 		before = ',';
 		switch (f->card) {

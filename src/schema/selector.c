@@ -527,6 +527,33 @@ void label_selector_requirements(struct arena *a, const struct selector *s, stru
 	}
 }
 
+struct error *field_selector_rename(struct arena *a, const struct selector *s, const struct str (*pairs)[2], size_t n,
+				    const struct selector **out)
+{
+	struct selector *r;
+	struct requirement *v;
+
+	*out = s;
+	if (!s)
+		return NULL;
+	r = arena_new(a, struct selector);
+	v = arena_array(a, struct requirement, s->n);
+	memcpy(v, s->v, s->n * sizeof *v);
+	*r = *s;
+	r->v = v;
+	for (uint32_t i = 0; i < s->n; i++) {
+		size_t k = 0;
+
+		while (k < n && !str_eq(pairs[k][0], s->v[i].key))
+			k++;
+		if (k == n)
+			return error_status(400, "BadRequest", "field label not supported: %.*s", STR_ARG(s->v[i].key));
+		v[i].key = pairs[k][1];
+	}
+	*out = r;
+	return NULL;
+}
+
 bool field_selector_get(const struct selector *s, size_t i, struct str *key, struct str *value, bool *negated)
 {
 	if (!s || i >= s->n)

@@ -29,6 +29,9 @@ struct str selector_format(struct arena *a, const struct selector *s);
 
 /* Field selectors: "metadata.name=x,status.phase!=Running": same engine over (field path, value) pairs. */
 struct error *field_selector_parse(struct arena *a, struct str text, const struct selector **out);
+/* The same with the keys in pairs[][0] called pairs[][1]; a key that is in no pair is a 400. */
+struct error *field_selector_rename(struct arena *a, const struct selector *s, const struct str (*pairs)[2], size_t n,
+				    const struct selector **out);
 /* Requirement i: key, value, negated; false behind the last. */
 bool field_selector_get(const struct selector *s, size_t i, struct str *key, struct str *value, bool *negated);
 

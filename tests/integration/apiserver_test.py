@@ -563,6 +563,63 @@ def test_crd(a):
     equal("crd gone", (a.get(crds + "/things.example.com")[0], a.get(base)[0]), (404, 404))
 
 
+def version(name, props, fields=(), **more):
+    return dict({"name": name, "served": True, "storage": name == "v1", "selectableFields": [{"jsonPath": f} for f in fields],
+                 "schema": {"openAPIV3Schema": dict({"type": "object", "properties": props}, **more)}})
+
+
+def test_crd_read(a):
+    """What an object looks like depends on the definition as it is now."""
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    crd = {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "rows.example.com"},
+           "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "rows", "kind": "Row"},
+                    "versions": [version("v1", {"a": {"type": "string"}, "b": {"type": "string"}}, [".a"]),
+                                 version("v2", {"a": {"type": "string"}, "b": {"type": "string"}}, [".b"])]}}
+    equal("crd", a.post(crds, crd)[0], 201)
+    v1, v2 = ("/apis/example.com/%s/namespaces/default/rows" % v for v in ("v1", "v2"))
+    row = {"kind": "Row", "apiVersion": "example.com/v1"}
+    for name, x, y in (("r1", "1", "1"), ("r2", "1", "2"), ("r3", "2", "2")):
+        st, o = a.post(v1, dict(row, metadata={"name": name}, a=x, b=y, gone=[1]))
+        equal("pruned", (st, o.get("gone")), (201, None))
+    names = lambda r: (r[0], [o["metadata"]["name"] for o in r[1].get("items", [])])
+    equal("field of v1", names(a.get(v1 + "?fieldSelector=a%3D1")), (200, ["r1", "r2"]))
+    equal("field of v2", names(a.get(v2 + "?fieldSelector=b%3D2,metadata.name!%3Dr3")), (200, ["r2"]))
+    equal("not of v2", a.get(v2 + "?fieldSelector=a%3D1")[0], 400)
+    rv = a.get(v2)[1]["metadata"]["resourceVersion"]
+    a.patch(v2 + "/r2", {"b": "9"})       # leaves the selection
+    a.patch(v2 + "/r1", {"b": "2"})       # enters it
+    a.patch(v2 + "/r3", {"a": "x"})       # stays
+    a.delete(v2 + "/r3")
+    st, _, data = a.raw("GET", v2 + "?watch=1&timeoutSeconds=1&fieldSelector=b%3D2&resourceVersion=" + rv)
+    events = [json.loads(line) for line in data.splitlines()]
+    equal("watch by field", [(e["type"], e["object"]["metadata"]["name"], e["object"]["b"]) for e in events],
+          [("DELETED", "r2", "2"), ("ADDED", "r1", "2"), ("MODIFIED", "r3", "2"), ("DELETED", "r3", "2")])
+    equal("its versions", len({e["object"]["metadata"]["resourceVersion"] for e in events}), 4)
+    a.delete(v2 + "?fieldSelector=b%3D9")
+    equal("delete by field", names(a.get(v1)), (200, ["r1"]))
+    # a default that comes later is there at once, an unknown field of the root where it is preserved
+    st, o = a.get(crds + "/rows.example.com")
+    o["spec"]["versions"][0] = version("v1", {"a": {"type": "string"}, "c": {"type": "object", "default": {"d": 1}}}, [".a"],
+                                       **{"x-kubernetes-preserve-unknown-fields": True})
+    equal("crd", a.put(crds + "/rows.example.com", o)[0], 200)
+    equal("default on read", (a.get(v1 + "/r1")[1].get("c"), a.get(v1)[1]["items"][0].get("c")), ({"d": 1}, {"d": 1}))
+    st, o = a.post(v1 + "?fieldValidation=Strict", dict(row, metadata={"name": "r4"}, free={"x": [None, 1.5]}, a="q"))
+    equal("preserved", (st, o.get("free"), a.get(v1 + "/r4")[1].get("free")), (201, {"x": [None, 1.5]}, {"x": [None, 1.5]}))
+    st, o = a.patch(v1 + "/r4", {"free": {"y": 2}, "other": "o"})
+    equal("patched", (st, o["free"], o["other"]), (200, {"x": [None, 1.5], "y": 2}, "o"))
+    equal("crd", a.delete(crds + "/rows.example.com")[0], 200)
+
+
+def test_event_fields(a):
+    ev = {"kind": "Event", "apiVersion": "v1", "metadata": {"name": "e1"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+          "reason": "R", "reportingComponent": "me", "reportingInstance": "i", "action": "A", "type": "Normal"}
+    equal("event", a.post("/api/v1/namespaces/default/events", ev)[0], 201)
+    base = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector="
+    n = lambda f: (lambda r: (r[0], len(r[1].get("items", []))))(a.get(base + f))
+    equal("reportingController", (n("reportingController%3Dme"), n("reportingController%3Dyou")), ((200, 1), (200, 0)))
+    equal("regarding", (n("regarding.kind%3DPod,regarding.name%3Dp"), n("involvedObject.name%3Dp")), ((200, 1), (400, 0)))
+
+
 def causes(e):
     return [(c["reason"], c["field"]) for c in e.get("details", {}).get("causes", [])]
 
@@ -873,7 +930,8 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_matrix(s, a), lambda: test_crd(a),
+                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_matrix(s, a), lambda: test_crd(a), lambda: test_crd_read(a),
+                 lambda: test_event_fields(a),
                  lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]
         for t in tests:
