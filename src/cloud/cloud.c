@@ -13,6 +13,7 @@
 #include "client/informer.h"
 #include "client/leaderelection.h"
 #include "client/workqueue.h"
+#include "cloud/csr.h"
 #include "cloud/provider.h"
 
 #define FINALIZER "service.kubernetes.io/load-balancer-cleanup"
@@ -277,6 +278,7 @@ static struct error *run(struct manager *m)
 	workqueue_run(m->node_queue, "cloud-node", 1, reconcile_node, m);
 	/* One at a time: which addresses are taken is read from the Services themselves. */
 	workqueue_run(m->service_queue, "service", 1, reconcile_service, m);
+	TRY(serving_csr_start(m->client, m->nodes));
 	log_info("cloud provider %s", m->cloud->name);
 	TRY(signal_wait(stop, 2, &sig));
 	log_info("signal %d: ending", sig);

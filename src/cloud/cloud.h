@@ -3,8 +3,8 @@
  * machines below it, and addresses for Services of type LoadBalancer.
  *
  * The controllers are the same for every provider (cloud/provider.h). It changes
- * only Nodes (labels, addresses, the uninitialized taint, deletion) and the status
- * and finalizers of Services.
+ * only Nodes (labels, addresses, the uninitialized taint, deletion), the status and
+ * finalizers of Services, and the approval of kubelets' serving certificates.
  */
 #ifndef SKIFF_CLOUD_CLOUD_H
 #define SKIFF_CLOUD_CLOUD_H

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "client/client.h"
 #include "cmd/cluster.h"
+#include "cmd/join.h"
 
 #define WAIT_MS (5 * 60 * 1000)
 #define RETRY_MS 50
@@ -72,7 +73,12 @@ static struct error *apply_all(struct client *k, struct cluster *c)
 		 "{\"apiGroups\":[\"\"],\"resources\":[\"nodes/status\",\"services/status\"],\"verbs\":[\"update\",\"patch\"]},"
 		 "{\"apiGroups\":[\"\"],\"resources\":[\"services\"],\"verbs\":[\"get\",\"list\",\"watch\",\"update\",\"patch\"]},"
 		 "{\"apiGroups\":[\"\",\"events.k8s.io\"],\"resources\":[\"events\"],\"verbs\":[\"create\",\"patch\",\"update\"]},"
-		 "{\"apiGroups\":[\"coordination.k8s.io\"],\"resources\":[\"leases\"],\"verbs\":[\"get\",\"create\",\"update\"]}"));
+		 "{\"apiGroups\":[\"coordination.k8s.io\"],\"resources\":[\"leases\"],\"verbs\":[\"get\",\"create\",\"update\"]},"
+		 "{\"apiGroups\":[\"certificates.k8s.io\"],\"resources\":[\"certificatesigningrequests\"],\"verbs\":[\"get\",\"list\",\"watch\"]},"
+		 "{\"apiGroups\":[\"certificates.k8s.io\"],\"resources\":[\"certificatesigningrequests/approval\"],\"verbs\":[\"update\"]},"
+		 "{\"apiGroups\":[\"certificates.k8s.io\"],\"resources\":[\"signers\"],\"resourceNames\":[\"kubernetes.io/kubelet-serving\"],"
+		 "\"verbs\":[\"approve\"]}"));
+	TRY(join_objects(k, c, apply));
 	TRY(apply(k, c, &core_v1_services_resource, "kube-system", "kube-dns",
 		  arena_printf(c->a, "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"kube-dns\","
 				     "\"namespace\":\"kube-system\",\"labels\":{\"k8s-app\":\"kube-dns\","

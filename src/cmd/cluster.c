@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/buf.h"
 #include "cmd/pki.h"
@@ -127,7 +128,10 @@ struct error *cluster_init(struct cluster *c)
 			return error_sys(errno, "current directory");
 		c->data_dir = arena_printf(c->a, "%s/%s", cwd, c->data_dir).p;
 	}
-	c->run_dir = strcmp(c->data_dir, SKIFF_DATA_DIR) == 0 ? "/run/skiff" : data_path(c, "run");
+	bool usual = strcmp(c->data_dir, SKIFF_DATA_DIR) == 0;
+
+	c->run_dir = usual ? "/run/skiff" : data_path(c, "run");
+	c->cgroup = usual ? "/skiff" : arena_printf(c->a, "/skiff-%08x", (unsigned)XXH32(c->data_dir, strlen(c->data_dir), 0)).p;
 	TRY(cluster_load(c));
 	if (c->nodes < 0)
 		c->nodes = 0;
@@ -149,7 +153,7 @@ struct error *cluster_init(struct cluster *c)
 		return error_new("this machine has no IPv4 address but loopback; give one with --node-ip, e.g. after "
 				 "'ip addr add 192.0.2.1/32 dev lo'");
 	TRY(nth_address(c->a, c->service_cidr, 1, &c->api_service_ip));
-	return nth_address(c->a, c->service_cidr, 10, &c->dns_ip);
+	return c->dns_ip ? NULL : nth_address(c->a, c->service_cidr, 10, &c->dns_ip);
 }
 
 struct error *cluster_save(const struct cluster *c)
@@ -157,9 +161,9 @@ struct error *cluster_save(const struct cluster *c)
 	buf_cleanup struct buf b = {0};
 
 	buf_printf(&b, "{\"nodes\":%d,\"nodeIP\":\"%s\",\"nodeName\":\"%s\",\"apiPort\":%d,\"serviceCIDR\":\"%s\","
-		   "\"podCIDR\":\"%s\",\"clusterDomain\":\"%s\",\"loadBalancerPool\":\"%s\",\"server\":\"%s\",\"etcdServers\":\"%s\"}\n",
+		   "\"podCIDR\":\"%s\",\"clusterDomain\":\"%s\",\"loadBalancerPool\":\"%s\",\"server\":\"%s\",\"etcdServers\":\"%s\",\"dnsIP\":\"%s\"}\n",
 		   c->nodes, c->node_ip, c->node_name, c->api_port, c->service_cidr, c->pod_cidr, c->cluster_domain,
-		   c->lb_pool, c->server ? c->server : "", c->etcd_servers ? c->etcd_servers : "");
+		   c->lb_pool, c->server ? c->server : "", c->etcd_servers ? c->etcd_servers : "", c->server ? c->dns_ip : "");
 	return file_write_atomic(data_path(c, "cluster.json"), buf_view(&b), 0644);
 }
 
@@ -214,6 +218,8 @@ struct error *cluster_load(struct cluster *c)
 		c->server = field(c, doc, "server");
 	if (!c->etcd_servers)
 		c->etcd_servers = field(c, doc, "etcdServers");
+	if (!c->dns_ip)
+		c->dns_ip = field(c, doc, "dnsIP");
 	return NULL;
 }
 

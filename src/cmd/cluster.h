@@ -33,6 +33,7 @@ struct cluster {
 	const char *lb_pool;       /* LoadBalancer addresses: "FIRST-LAST" */
 	const char *server;        /* agents: URL of the API server elsewhere, else NULL */
 	const char *etcd_servers;  /* or NULL: the embedded store */
+	const char *cgroup;        /* parent of all its pods' cgroups: "/skiff", or "/skiff-<hash>" of another data directory */
 	int verbosity;
 };
 

@@ -101,6 +101,7 @@ static void control_plane(struct cluster *c, struct component *list, size_t *n)
 	arg(&a, "--requestheader-extra-headers-prefix=X-Remote-Extra-");
 	arg(&a, "--proxy-client-cert-file=%s", data_path(c, "pki/front-proxy-client.crt"));
 	arg(&a, "--proxy-client-key-file=%s", data_path(c, "pki/front-proxy-client.key"));
+	arg(&a, "--enable-bootstrap-token-auth=true");
 	arg(&a, "--authorization-mode=Node,RBAC");
 	arg(&a, "--enable-admission-plugins=NodeRestriction");
 
@@ -149,10 +150,20 @@ static void node(struct cluster *c, int i, struct component *list, size_t *n)
 		arg(&a, "--image-root=%s", data_path(c, "runtime"));
 	arg(&a, "--state-dir=%s", run_path(c, "runtime%s", suffix));
 	arg(&a, "--cluster-cidr=%s", c->pod_cidr);
-	arg(&a, "--cgroup-root=/skiff%s", suffix);
+	arg(&a, "--cgroup-root=%s%s", c->cgroup, suffix);
 
 	p = add(c, list, n, "kubelet", &a);
-	arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kubelet-%s.kubeconfig", name));
+	if (c->server) {
+		arg(&a, "--bootstrap-kubeconfig=%s", data_path(c, "kubeconfig/bootstrap.kubeconfig"));
+		arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kubelet.kubeconfig"));
+		arg(&a, "--rotate-certificates=true");
+		arg(&a, "--rotate-server-certificates=true");
+	} else {
+		arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kubelet-%s.kubeconfig", name));
+		arg(&a, "--tls-cert-file=%s", data_path(c, "pki/kubelet-server-%s.crt", name));
+		arg(&a, "--tls-private-key-file=%s", data_path(c, "pki/kubelet-server-%s.key", name));
+		arg(&a, "--provider-id=local://%s", name);
+	}
 	arg(&a, "--hostname-override=%s", name);
 	arg(&a, "--node-ip=%s", ip);
 	arg(&a, "--container-runtime-endpoint=unix://%s", socket);
@@ -160,22 +171,23 @@ static void node(struct cluster *c, int i, struct component *list, size_t *n)
 	arg(&a, "--pod-manifest-path=%s", data_path(c, "manifests%s", suffix));
 	arg(&a, "--cluster-dns=%s", c->dns_ip);
 	arg(&a, "--cluster-domain=%s", c->cluster_domain);
-	arg(&a, "--tls-cert-file=%s", data_path(c, "pki/kubelet-server-%s.crt", name));
-	arg(&a, "--tls-private-key-file=%s", data_path(c, "pki/kubelet-server-%s.key", name));
 	arg(&a, "--client-ca-file=%s", data_path(c, "pki/ca.crt"));
-	arg(&a, "--provider-id=local://%s", name);
-	arg(&a, "--cgroup-root=/skiff%s", suffix);
-	if (i)
+	arg(&a, "--cgroup-root=%s%s", c->cgroup, suffix);
+	if (i || strcmp(c->data_dir, SKIFF_DATA_DIR) != 0)
 		arg(&a, "--pod-logs-dir=%s", data_path(c, "pod-logs%s", suffix));
 
 	p = add(c, list, n, "kube-proxy", &a);
-	p->uid = UID_PROXY;
-	p->keep_caps = 1ull << CAP_NET_ADMIN | 1ull << CAP_NET_RAW | 1ull << CAP_NET_BIND_SERVICE;
-	arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kube-proxy.kubeconfig"));
+	if (c->server) {
+		/* It acts as its node, whose key only root may read. */
+		arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kubelet.kubeconfig"));
+	} else {
+		p->uid = UID_PROXY;
+		p->keep_caps = 1ull << CAP_NET_ADMIN | 1ull << CAP_NET_RAW | 1ull << CAP_NET_BIND_SERVICE;
+		arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kube-proxy.kubeconfig"));
+	}
 	arg(&a, "--hostname-override=%s", name);
 	arg(&a, "--cluster-cidr=%s", c->pod_cidr);
-	if (c->nodes > 1)
-		arg(&a, "--node-routes=true");
+	arg(&a, "--node-routes=true");
 
 	for (; first < *n; first++) {
 		list[first].node = true;

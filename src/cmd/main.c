@@ -26,7 +26,8 @@ static const struct program commands[] = {
 	{"image", "import, pull, list or remove container images", image_main, false},
 	{"snapshot", "save, restore or check a backup of the cluster's objects", snapshot_main, false},
 	{"server", "run control plane and node in the foreground (systemd)", server_main, false},
-	{"agent", "run a node of a cluster elsewhere", agent_main, false},
+	{"agent", "join a cluster elsewhere and run a node of it in the foreground", agent_main, false},
+	{"token", "create or list the tokens that agents join with", token_main, false},
 	{"completion", "print a shell completion script (bash, zsh)", completion_main, false},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
@@ -82,13 +83,6 @@ int kubeconfig_main(int argc, char **argv)
 		fprintf(stderr, "skiff: %s\n", error_message(e));
 	error_free(e);
 	return e ? 1 : 0;
-}
-
-int agent_main(int argc, char **argv)
-{
-	fprintf(stderr, "skiff agent: joining a cluster on another machine is not built yet; "
-			"'skiff up --nodes N' makes several nodes on this one\n");
-	return 1;
 }
 
 int completion_main(int argc, char **argv)

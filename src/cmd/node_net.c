@@ -71,6 +71,8 @@ struct error *node_net_down(struct cluster *c)
 {
 	struct error *first = NULL;
 
+	if (c->server) /* what is there is another cluster's */
+		return NULL;
 	for (int i = 1; i < SKIFF_NODES_MAX; i++) {
 		if (access(node_netns_path(c, i), F_OK) != 0)
 			continue;

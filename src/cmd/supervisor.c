@@ -27,6 +27,8 @@
 #define HOUSEKEEPING_MS 60000
 #define PKI_CHECK_MS (24 * 3600 * 1000LL)
 
+static int pid_fd = -1; /* the pid file's lock says that the supervisor lives: what outlives it must not hold it */
+
 static int64_t mono_ms(void)
 {
 	struct timespec ts;
@@ -91,6 +93,7 @@ _Noreturn static void child(struct cluster *c, struct component *p, bool foregro
 {
 	int argc = 0;
 
+	close(pid_fd);
 	/* The supervisor's death must not leave components that nobody watches. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	prctl(PR_SET_NAME, p->argv[0]);
@@ -280,6 +283,8 @@ static void renew_on_loop(void *arg)
 /* In a child: the supervisor itself runs no loop. Servers and clients notice the new files. */
 static void renew_certificates(struct cluster *c)
 {
+	if (c->server) /* the kubelet renews its own */
+		return;
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -299,7 +304,6 @@ struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd)
 	struct component *list = cluster_components(c, &n);
 	struct pollfd *fds = arena_array(c->a, struct pollfd, n + 1);
 	sigset_t mask, old;
-	int pid_fd;
 
 	TRY(take_pid_file(c, &pid_fd));
 	sigemptyset(&mask);

@@ -25,7 +25,8 @@ bool teardown_pods(struct cluster *c)
 	for (int i = 0; i < c->nodes; i++) {
 		const char *suffix = i ? arena_printf(c->a, "-%d", i + 1).p : "";
 
-		if (skiff_runtime_cleanup(data_path(c, "runtime%s", suffix), run_path(c, "runtime%s", suffix), "skiff0") != 0)
+		if (skiff_runtime_cleanup(data_path(c, "runtime%s", suffix), run_path(c, "runtime%s", suffix), "skiff0",
+					  arena_printf(c->a, "%s%s", c->cgroup, suffix).p) != 0)
 			ok = false;
 	}
 	return ok;
@@ -65,8 +66,20 @@ static void remove_cgroup(const char *path, int depth, bool *ok)
 	}
 }
 
-/* Everything of ours is in cgroups named skiff or skiff-N at the root of a hierarchy (v2), or of each controller's (v1). */
-static void remove_cgroups_in(const char *root, int depth, bool *ok)
+/* "skiff" or "skiff-N" of node N: other clusters' (of other data directories) have other names. */
+static bool is_ours(const struct cluster *c, const char *name)
+{
+	struct str s = str_from(name), own = str_from(c->cgroup + 1);
+	int64_t node;
+
+	if (!str_has_prefix(s, own))
+		return false;
+	s = str_sub(s, own.n, s.n);
+	return !s.n || (s.p[0] == '-' && s.n <= 3 && str_to_i64(str_sub(s, 1, s.n), &node) && node > 1);
+}
+
+/* At the root of the hierarchy (v2), or of each controller's (v1). */
+static void remove_cgroups_in(const struct cluster *c, const char *root, int depth, bool *ok)
 {
 	DIR *d = opendir(root);
 	struct dirent *ent;
@@ -78,10 +91,10 @@ static void remove_cgroups_in(const char *root, int depth, bool *ok)
 		if (ent->d_type != DT_DIR || ent->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof path, "%s/%s", root, ent->d_name);
-		if (str_eqz(str_from(ent->d_name), "skiff") || str_has_prefix(str_from(ent->d_name), STR("skiff-")))
+		if (is_ours(c, ent->d_name))
 			remove_cgroup(path, 0, ok);
 		else if (depth == 0)
-			remove_cgroups_in(path, 1, ok);
+			remove_cgroups_in(c, path, 1, ok);
 	}
 	closedir(d);
 }
@@ -154,7 +167,7 @@ bool teardown_rest(struct cluster *c)
 {
 	bool ok = true;
 
-	remove_cgroups_in("/sys/fs/cgroup", 0, &ok);
+	remove_cgroups_in(c, "/sys/fs/cgroup", 0, &ok);
 	remove_mounts(c, &ok);
 	remove_tables(c, &ok);
 	remove_links(&ok);

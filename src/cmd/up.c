@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "client/client.h"
 #include "cmd/cluster.h"
+#include "cmd/join.h"
 #include "cmd/node_net.h"
 #include "cmd/pki.h"
 #include "cmd/preflight.h"
@@ -26,7 +27,7 @@
 #define DOWN_TIMEOUT_S 90
 
 enum { OPT_NODE_IP = 256, OPT_NODE_NAME, OPT_PORT, OPT_POD_CIDR, OPT_SERVICE_CIDR, OPT_DOMAIN, OPT_POOL, OPT_ETCD, OPT_TIMEOUT,
-       OPT_SERVER, OPT_NO_AGENT };
+       OPT_NO_AGENT, OPT_SERVER, OPT_TOKEN, OPT_TOKEN_FILE, OPT_CA_HASH };
 
 static const struct option options[] = {
 	{"data-dir", required_argument, NULL, 'd'},
@@ -59,8 +60,34 @@ static const char *const options_help =
 	"  --v N                     log more\n"
 	"  --help                    this text\n";
 
+static const struct option agent_options[] = {
+	{"server", required_argument, NULL, OPT_SERVER},
+	{"token", required_argument, NULL, OPT_TOKEN},
+	{"token-file", required_argument, NULL, OPT_TOKEN_FILE},
+	{"ca-cert-hash", required_argument, NULL, OPT_CA_HASH},
+	{"data-dir", required_argument, NULL, 'd'},
+	{"node-ip", required_argument, NULL, OPT_NODE_IP},
+	{"node-name", required_argument, NULL, OPT_NODE_NAME},
+	{"v", required_argument, NULL, 'v'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
+};
+
+static const char *const agent_options_help =
+	"  --server URL              the cluster's API server, https://HOST:6443\n"
+	"  --token TOKEN             a bootstrap token ('skiff token create' on the cluster); or in the environment, SKIFF_TOKEN\n"
+	"  --token-file FILE         the token in a file\n"
+	"  --ca-cert-hash HASH       sha256:<hex>: what the key of the cluster's certificate authority must hash to\n"
+	"  --data-dir DIR            where everything that must survive is kept (default " SKIFF_DATA_DIR ")\n"
+	"  --node-ip IP              address of this node (default: found)\n"
+	"  --node-name NAME          name of this node (default: the host name)\n"
+	"  --v N                     log more\n"
+	"  --help                    this text\n"
+	"Once joined, the first four are not needed again.\n";
+
 struct run {
 	struct cluster *c;
+	struct join *join; /* agents */
 	struct error *error;
 	bool ok;
 };
@@ -94,10 +121,12 @@ static bool parse_int(const char *text, int min, int max, int *out)
 	return true;
 }
 
-/* Returns -1 to go on, or an exit code. */
-static int parse(int argc, char **argv, struct cluster *c, int *timeout_s, const char *usage)
+/* Returns -1 to go on, or an exit code. `j` is an agent's, else NULL. */
+static int parse(int argc, char **argv, struct cluster *c, int *timeout_s, struct join *j, const char *usage)
 {
-	for (int o; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+	const char *help = j ? agent_options_help : options_help;
+
+	for (int o; (o = getopt_long(argc, argv, "h", j ? agent_options : options, NULL)) != -1;) {
 		bool good = true;
 
 		switch (o) {
@@ -113,9 +142,13 @@ static int parse(int argc, char **argv, struct cluster *c, int *timeout_s, const
 		case OPT_POOL: c->lb_pool = optarg; break;
 		case OPT_ETCD: c->etcd_servers = optarg; break;
 		case OPT_NO_AGENT: c->nodes = 0; break;
+		case OPT_SERVER: j->server = optarg; break;
+		case OPT_TOKEN: j->token = optarg; break;
+		case OPT_TOKEN_FILE: j->token_file = optarg; break;
+		case OPT_CA_HASH: j->ca_hash = optarg; break;
 		case OPT_TIMEOUT: good = parse_int(optarg, 1, 86400, timeout_s); break;
-		case 'h': printf("%s%s", usage, options_help); return 0;
-		default: fprintf(stderr, "%s%s", usage, options_help); return 2;
+		case 'h': printf("%s%s", usage, help); return 0;
+		default: fprintf(stderr, "%s%s", usage, help); return 2;
 		}
 		if (!good) {
 			fprintf(stderr, "skiff: \"%s\" is not a value for %s\n", optarg, argv[optind - 1]);
@@ -129,17 +162,25 @@ static int parse(int argc, char **argv, struct cluster *c, int *timeout_s, const
 	return -1;
 }
 
+static struct error *make_dirs(struct cluster *c)
+{
+	TRY(dir_make(c->run_dir, 0755));
+	TRY(dir_make(data_path(c, "log"), 0755));
+	return dir_make(data_path(c, "manifests"), 0755);
+}
+
 /* Directories, certificates, networks: all that must be there before the first component starts. */
 static struct error *prepare(struct cluster *c)
 {
 	int renewed;
 
 	TRY(cluster_init(c));
+	if (c->server)
+		return error_new("%s is the data directory of an agent of %s: run 'skiff agent', or give another one with --data-dir",
+				 c->data_dir, c->server);
 	TRY(preflight(c));
-	TRY(dir_make(c->run_dir, 0755));
-	TRY(dir_make(data_path(c, "log"), 0755));
+	TRY(make_dirs(c));
 	TRY(dir_make(data_path(c, "store"), 0700));
-	TRY(dir_make(data_path(c, "manifests"), 0755));
 	if (chown(data_path(c, "store"), UID_APISERVER, UID_APISERVER) < 0)
 		return error_sys(errno, "chown %s", data_path(c, "store"));
 	TRY(node_net_up(c));
@@ -154,6 +195,35 @@ static void prepare_fiber(void *arg)
 	struct run *r = arg;
 
 	r->error = prepare(r->c);
+}
+
+static struct error *prepare_agent(struct cluster *c, struct join *j)
+{
+	buf_cleanup struct buf b = {0};
+
+	if (j->server)
+		c->server = j->server;
+	TRY(cluster_init(c));
+	if (access(data_path(c, "pki/ca.key"), F_OK) == 0)
+		return error_new("%s is the data directory of a whole cluster ('skiff up', 'skiff server'): give the agent another one with "
+				 "--data-dir", c->data_dir);
+	TRY(preflight(c));
+	TRY(make_dirs(c));
+	if (j->token_file) {
+		TRY(file_read(j->token_file, &b));
+		j->token = arena_strz(c->a, str_trim(buf_view(&b)));
+	}
+	if (!j->token)
+		j->token = getenv("SKIFF_TOKEN");
+	TRY(join_cluster(c, j));
+	return cluster_save(c);
+}
+
+static void prepare_agent_fiber(void *arg)
+{
+	struct run *r = arg;
+
+	r->error = prepare_agent(r->c, r->join);
 }
 
 /* The supervisor, detached: its own session, no terminal. */
@@ -264,7 +334,7 @@ int up_main(int argc, char **argv)
 		"  --timeout SECONDS         how long to wait for them (default 120)\n";
 	arena_cleanup struct arena a = {0};
 	struct cluster c = {.a = &a, .nodes = -1};
-	int timeout = READY_TIMEOUT_S, code = parse(argc, argv, &c, &timeout, usage);
+	int timeout = READY_TIMEOUT_S, code = parse(argc, argv, &c, &timeout, NULL, usage);
 	struct run r = {.c = &c};
 	struct error *e = NULL;
 
@@ -322,10 +392,10 @@ static void notify_ready(void)
 		close(fd);
 }
 
-static int foreground(struct cluster *c)
+static int foreground(struct cluster *c, struct join *j)
 {
-	struct run r = {.c = c};
-	struct error *e = on_loop(prepare_fiber, &r);
+	struct run r = {.c = c, .join = j};
+	struct error *e = on_loop(j ? prepare_agent_fiber : prepare_fiber, &r);
 
 	if (e)
 		return fail(e, NULL);
@@ -341,12 +411,27 @@ int server_main(int argc, char **argv)
 		"  --disable-agent           no node, only the control plane\n";
 	arena_cleanup struct arena a = {0};
 	struct cluster c = {.a = &a, .nodes = 1};
-	int timeout, code = parse(argc, argv, &c, &timeout, usage);
+	int timeout, code = parse(argc, argv, &c, &timeout, NULL, usage);
 
 	if (code >= 0)
 		return code;
 	log_init("skiff", c.verbosity);
-	return foreground(&c);
+	return foreground(&c, NULL);
+}
+
+int agent_main(int argc, char **argv)
+{
+	static const char usage[] = "usage: skiff agent --server URL --token TOKEN --ca-cert-hash HASH [options]\n"
+		"Joins this machine to a cluster elsewhere and runs its node in the foreground, for systemd and containers.\n\n";
+	arena_cleanup struct arena a = {0};
+	struct cluster c = {.a = &a, .nodes = 1};
+	struct join j = {0};
+	int timeout, code = parse(argc, argv, &c, &timeout, &j, usage);
+
+	if (code >= 0)
+		return code;
+	log_init("skiff", c.verbosity);
+	return foreground(&c, &j);
 }
 
 static void wait_gone(struct cluster *c, int pid, int timeout_s)
@@ -369,7 +454,7 @@ int down_main(int argc, char **argv)
 		"What is stored stays: 'skiff up' finds it again.\n\n";
 	arena_cleanup struct arena a = {0};
 	struct cluster c = {.a = &a, .nodes = -1};
-	int timeout = DOWN_TIMEOUT_S, code = parse(argc, argv, &c, &timeout, usage);
+	int timeout = DOWN_TIMEOUT_S, code = parse(argc, argv, &c, &timeout, NULL, usage);
 	struct run r = {.c = &c};
 	struct error *e;
 

@@ -12,6 +12,7 @@ int agent_main(int argc, char **argv);      /* node only, joins --server */
 int status_main(int argc, char **argv);
 int kubeconfig_main(int argc, char **argv);
 int image_main(int argc, char **argv);
+int token_main(int argc, char **argv);
 int snapshot_main(int argc, char **argv);
 int completion_main(int argc, char **argv);
 

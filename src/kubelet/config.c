@@ -277,6 +277,7 @@ static struct error *load_config(struct kubelet_config *c, const char *path)
 	jbool(jv_get(&doc, STR("registerNode")), &c->register_node);
 	jbool(jv_get(&doc, STR("serializeImagePulls")), &c->serialize_image_pulls);
 	jbool(jv_get(&doc, STR("serverTLSBootstrap")), &c->rotate_server_cert);
+	jbool(jv_get(&doc, STR("rotateCertificates")), &c->rotate_client_cert);
 	jbool(jv_get(&doc, STR("failSwapOn")), &c->fail_swap_on);
 	jbool(jv_get(&doc, STR("enableDebuggingHandlers")), &c->enable_debugging_handlers);
 	jbool(jv_at(&doc, "authentication", "anonymous", "enabled", NULL), &c->anonymous_auth);
@@ -345,10 +346,7 @@ static int one(struct kubelet_config *c, int o, const char *name, const char *ar
 
 	switch (o) {
 	case O_KUBECONFIG: c->kubeconfig = arg; break;
-	case O_BOOTSTRAP:
-		if (!c->kubeconfig || access(c->kubeconfig, R_OK) < 0)
-			fprintf(stderr, "kubelet: --bootstrap-kubeconfig: TLS bootstrap of the client certificate is not built; give --kubeconfig\n");
-		break;
+	case O_BOOTSTRAP: c->bootstrap_kubeconfig = arg; break;
 	case O_HOSTNAME: c->node_name = arg; break;
 	case O_NODE_IP: c->node_ip = arg; break;
 	case O_ENDPOINT: c->cri_endpoint = arg; break;
@@ -390,11 +388,8 @@ static int one(struct kubelet_config *c, int o, const char *name, const char *ar
 		}
 		c->always_allow = strcmp(arg, "AlwaysAllow") == 0;
 		break;
-	case O_ROTATE:
-		c->rotate_server_cert = boolean(arg);
-		if (c->rotate_server_cert)
-			fprintf(stderr, "kubelet: --rotate-server-certificates: serving certificates by CSR are not built; the given or a self-signed one is used\n");
-		break;
+	case O_ROTATE: c->rotate_server_cert = boolean(arg); break;
+	case O_ROTATE_CLIENT: c->rotate_client_cert = boolean(arg); break;
 	case O_GC_HIGH: r = number(name, arg, 0, 100, &n); c->image_gc_high = (int)n; break;
 	case O_GC_LOW: r = number(name, arg, 0, 100, &n); c->image_gc_low = (int)n; break;
 	case O_LOG_SIZE: c->log_max_size = quantity_value(str_from(arg)); break;
@@ -409,7 +404,6 @@ static int one(struct kubelet_config *c, int o, const char *name, const char *ar
 		break;
 	case O_CONFIG: /* read before all flags */
 	case O_IMAGE_ENDPOINT:
-	case O_ROTATE_CLIENT:
 	case O_CERT_DIR:
 		break;
 	case 'v':

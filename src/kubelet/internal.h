@@ -43,14 +43,14 @@ extern const char *const eviction_signal_names[EVICT_SIGNALS];
 
 struct kubelet_config { /* strings live as long as the process */
 	struct arena arena;
-	const char *kubeconfig, *node_name, *node_ip, *cri_endpoint, *root_dir, *manifest_dir;
+	const char *kubeconfig, *bootstrap_kubeconfig, *node_name, *node_ip, *cri_endpoint, *root_dir, *manifest_dir;
 	const char *cluster_domain, *cert_file, *key_file, *client_ca_file, *cgroup_root, *provider_id, *cloud_provider;
 	const char *pod_logs_dir, *container_logs_dir, *resolv_conf, *address, *config_file;
 	struct strings cluster_dns;
 	struct str_map node_labels, system_reserved, kube_reserved;
 	LIST(struct core_v1_taint) taints;
 	struct kubelet_threshold eviction_hard[EVICT_SIGNALS];
-	bool register_node, anonymous_auth, webhook_auth, always_allow, rotate_server_cert, fail_swap_on;
+	bool register_node, anonymous_auth, webhook_auth, always_allow, rotate_server_cert, rotate_client_cert, fail_swap_on;
 	bool enable_debugging_handlers, make_iptables;
 	int max_pods, port, read_only_port, healthz_port, verbosity;
 	int image_gc_high, image_gc_low;
@@ -545,7 +545,11 @@ struct error *stats_summary(struct kubelet *k, struct arena *a, bool only_cpu_an
 struct error *stats_metrics(struct kubelet *k, struct arena *a, struct buf *out);
 struct error *stats_resource_metrics(struct kubelet *k, struct arena *a, struct buf *out);
 struct error *stats_cadvisor(struct kubelet *k, struct arena *a, struct buf *out);
-/* serving.c: a self-signed serving certificate in root_dir/pki. */
+/* certificates.c: the serving certificate in root_dir/pki: the cluster's, or a self-signed one. */
 struct error *serving_cert_ensure(struct kubelet *k);
+/* TLS bootstrap: when --bootstrap-kubeconfig is given and --kubeconfig leads nowhere, asks for a client certificate and waits. */
+struct error *client_cert_ensure(struct kubelet *k);
+/* Fiber: asks for the serving certificate, renews both before they end. The TLS room reloads them. */
+void certificates_run(void *arg);
 
 #endif

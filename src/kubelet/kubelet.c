@@ -53,6 +53,7 @@ static struct error *run(struct kubelet *k)
 	TRY(dir_make(k->c->pod_logs_dir, 0755));
 	if (*k->c->container_logs_dir)
 		TRY(dir_make(k->c->container_logs_dir, 0755));
+	TRY(client_cert_ensure(k));
 	if (k->c->kubeconfig) {
 		TRY(client_config_load(&k->c->arena, k->c->kubeconfig, NULL, &cfg));
 		TRY(client_new(&cfg, &k->client));
@@ -64,8 +65,10 @@ static struct error *run(struct kubelet *k)
 	TRY(server_start(k, &server));
 	TRY(server_start_plain(k));
 	fiber_spawn("node", node_run, k);
-	if (k->client)
+	if (k->client) {
 		fiber_spawn("lease", lease_run, k);
+		fiber_spawn("certificates", certificates_run, k);
+	}
 	fiber_spawn("timers", timers_run, k);
 	fiber_spawn("cri-events", cri_events_run, k);
 	fiber_spawn("eviction", eviction_run, k);

@@ -28,6 +28,11 @@ struct error *routes_sync(struct map *have, const struct map *want)
 		if (was && strcmp(was, v) == 0)
 			continue;
 		e = ip_route("replace", key, v);
+		if (e && strstr(error_message(e), "Nexthop has invalid gateway")) {
+			/* Remembered, so that it is said once: whatever routes between the links must route the pods too. */
+			log_warn("node %s shares no link with this one: its pods %.*s are left to the routes that are there", (char *)v, STR_ARG(key));
+			error_clear(&e);
+		}
 		if (!e)
 			free(map_set(have, key, xstrdup(v)));
 		else if (!first)

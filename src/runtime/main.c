@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define CLEANUP_WAIT_MS 15000
+
 static const char help[] =
 	"Usage: skiff runtime [flags]\n"
 	"\n"
@@ -132,7 +134,21 @@ static struct error *gc(void *arg)
 	return image_gc(rt->images);
 }
 
-static struct error *open_runtime(struct rt *rt, int *lock)
+/* A runtime that was ended may still have a child at work: cleaning up waits for it. */
+static struct error *take_lock(const char *state_dir, int fd, int64_t wait_ms)
+{
+	int64_t until = now_ms() + wait_ms;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return error_sys(errno, "lock %s", state_dir);
+		if (now_ms() >= until)
+			return error_new("a container runtime with the state directory %s runs already", state_dir);
+		TRY(fiber_sleep(50));
+	}
+	return NULL;
+}
+
+static struct error *open_runtime(struct rt *rt, int *lock, int64_t wait_ms)
 {
 	static const char *const roots[] = {"sandboxes", "containers"}, *const states[] = {"p", "c", "s", "exits", "crun"};
 	buf_cleanup struct buf b = {0};
@@ -156,9 +172,7 @@ static struct error *open_runtime(struct rt *rt, int *lock)
 	*lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (*lock < 0)
 		return error_sys(errno, "open %s", lock_path);
-	if (flock(*lock, LOCK_EX | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? error_new("a container runtime with the state directory %s runs already", rt->o.state_dir)
-					    : error_sys(errno, "lock %s", lock_path);
+	TRY(take_lock(rt->o.state_dir, *lock, wait_ms));
 	TRY(sys_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &b));
 	snprintf(rt->boot_id, sizeof(rt->boot_id), "%.*s", STR_ARG(str_trim(buf_view(&b))));
 	rt_cgroup_detect(rt);
@@ -282,7 +296,7 @@ static void run(void *arg)
 {
 	struct run *r = arg;
 	fd_cleanup int lock = -1;
-	r->e = open_runtime(&r->rt, &lock);
+	r->e = open_runtime(&r->rt, &lock, r->cleanup ? CLEANUP_WAIT_MS : 0);
 	if (!r->e)
 		r->e = r->cleanup ? clean(&r->rt) : serve(&r->rt);
 }
@@ -308,13 +322,14 @@ static int run_all(struct run *r)
 	return 1;
 }
 
-int skiff_runtime_cleanup(const char *root, const char *state_dir, const char *bridge)
+int skiff_runtime_cleanup(const char *root, const char *state_dir, const char *bridge, const char *cgroup_root)
 {
 	struct run *r = xcalloc(1, sizeof(*r));
 	defaults(&r->rt.o);
 	r->rt.o.root = root ? root : r->rt.o.root;
 	r->rt.o.state_dir = state_dir ? state_dir : r->rt.o.state_dir;
 	r->rt.o.bridge = bridge ? bridge : r->rt.o.bridge;
+	r->rt.o.cgroup_root = cgroup_root ? cgroup_root : r->rt.o.cgroup_root;
 	r->cleanup = true;
 	int code = run_all(r);
 	free(r);

@@ -17,9 +17,10 @@ int skiff_runtime_main(int argc, char **argv);
 int skiff_pause_main(int argc, char **argv);
 /*
  * Stops and removes every pod that the runtime with this root and state directory left (or would leave) behind, its
- * mounts, namespaces, bridge and nftables tables; images stay. For `skiff down`, when the runtime does not run. Must be
- * called outside of loop_run. 0, or 1 after logging what could not be undone.
+ * mounts, namespaces, bridge, nftables tables and the cgroups below cgroup_root (NULL: the default); images stay. For
+ * `skiff down`, when the runtime does not run (its last child is waited for, 15 s). Must be called outside of loop_run.
+ * 0, or 1 after logging what could not be undone.
  */
-int skiff_runtime_cleanup(const char *root, const char *state_dir, const char *bridge);
+int skiff_runtime_cleanup(const char *root, const char *state_dir, const char *bridge, const char *cgroup_root);
 
 #endif

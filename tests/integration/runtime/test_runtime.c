@@ -1031,7 +1031,7 @@ int main(int argc, char **argv)
 	snprintf(cgroup, sizeof(cgroup), "/skiff-test-%d", (int)getpid());
 	struct error *e = loop_run(run, NULL);
 	CHECK(good(e, "loop"), "the loop ends");
-	CHECK(skiff_runtime_cleanup(root, state, "sktest0") == 0, "clean up");
+	CHECK(skiff_runtime_cleanup(root, state, "sktest0", NULL) == 0, "clean up");
 	CHECK(if_nametoindex("sktest0") == 0, "the bridge is gone");
 	CHECK(count_mounts() == 0, "no mount is left");
 	struct rt *rt = xcalloc(1, sizeof(*rt));
