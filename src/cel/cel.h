@@ -134,7 +134,10 @@ struct cel_value {
 		const void *ptr;
 	};
 	union {
-		int64_t ns; /* CEL_TIMESTAMP: 0..999999999 */
+		struct { /* CEL_TIMESTAMP */
+			int32_t ns;     /* 0..999999999 */
+			int32_t offset; /* seconds east of UTC, of its text only */
+		};
 		const void *type;
 	};
 };
@@ -181,10 +184,10 @@ static inline struct str cel_str(struct cel_value v)
 
 /*
  * A view over a tree. `type` NULL: read as it stands (unstructured). Otherwise read through the type: formats become timestamps,
- * durations, bytes; lists of type set and map compare and add as such; undeclared fields are not there. The tree must live and
- * stay unchanged as long as the value. v NULL is null.
+ * durations, bytes; lists of type set and map compare and add as such; undeclared fields are not there; a value that does not fit
+ * is a CEL_ERROR. The tree must live and stay unchanged as long as the value. v NULL is null.
  */
-struct cel_value cel_from_jv(const struct jv *v, const struct cel_type *type);
+struct cel_value cel_from_jv(struct arena *a, const struct jv *v, const struct cel_type *type);
 /*
  * A view over a built-in object as its JSON would be read unstructured: what JSON leaves out is absent, times and quantities are
  * strings, kind and apiVersion are members. obj NULL is null.
@@ -194,8 +197,8 @@ struct cel_value cel_from_object(const struct schema_type *t, const void *obj);
 struct cel_value cel_optional(const struct cel_value *v);
 /* A list over n values (not copied). */
 struct cel_value cel_list(const struct cel_value *v, uint32_t n);
-/* A map with string keys over n values (not copied). */
-struct cel_value cel_string_map(const struct str *keys, const struct cel_value *values, uint32_t n);
+/* A map of n string keys and their values. */
+struct cel_value cel_string_map(struct arena *a, const struct str *keys, const struct cel_value *values, uint32_t n);
 /* An error value with this message (copied). */
 struct cel_value cel_error(struct arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /*

@@ -36,6 +36,8 @@ struct decode_report {
 struct error *json_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out);
 /* Appends obj as compact JSON in Go's field order, HTML characters escaped; without the line end upstream's serializer adds. */
 void json_encode(struct buf *b, const struct schema_type *t, const void *obj);
+/* JSON leaves the field out with this value (v points to it, in its struct). */
+bool json_omits(const struct schema_field *f, const void *v);
 /* YAML 1.1 as sigs.k8s.io/yaml reads it (converted to JSON first); one document. */
 struct error *yaml_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out);
 /* YAML text of one document to JSON text. */

@@ -203,6 +203,11 @@ static bool is_zero(const struct schema_field *f, const void *v)
 	return all_zero(v, value_size(f->kind, f->type));
 }
 
+bool json_omits(const struct schema_field *f, const void *v)
+{
+	return (f->flags & FIELD_OMITEMPTY && is_empty(f, v)) || (f->flags & FIELD_OMITZERO && is_zero(f, v));
+}
+
 static char *enc_list(struct je *e, char *w, const struct schema_field *f, const struct raw_list *l)
 {
 	if (f->kind == FIELD_STRING)
