@@ -360,6 +360,8 @@ struct pod_resources { /* of the whole pod; -1: no limit set by some container *
 	int64_t ephemeral_request, ephemeral_limit;
 };
 void pod_resources_sum(const struct core_v1_pod *pod, struct pod_resources *out);
+/* Both want the same port of the node: same protocol and number, at addresses that overlap. */
+bool pod_ports_conflict(const struct core_v1_pod *x, const struct core_v1_pod *y);
 int64_t milli_to_shares(int64_t milli);
 int64_t milli_to_quota(int64_t milli, int64_t period);
 /* cgroup v2 cpu.weight from v1 cpu.shares (the formula of OCI runtimes). */

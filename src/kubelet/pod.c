@@ -679,6 +679,10 @@ static void admit(struct pod *p, struct arena *a, const struct core_v1_pod *pod)
 			error_free(e);
 			continue;
 		}
+		if (pod_ports_conflict(pod, op)) {
+			reject(p, pod, "NodePorts", "Predicate NodePorts failed");
+			return;
+		}
 		pod_resources_sum(op, &r);
 		used.cpu_request_m += r.cpu_request_m;
 		used.memory_request += r.memory_request;

@@ -256,3 +256,54 @@ struct error *resource_field(struct kubelet *k, struct arena *a, const struct co
 	}
 	return error_new("unsupported container resource : %.*s", STR_ARG(what));
 }
+
+/* ---- ports of the node ---- */
+
+static uint32_t n_port_containers(const struct core_v1_pod *p)
+{
+	return p->spec.containers.n + p->spec.init_containers.n;
+}
+
+/* Container i that may hold a port while the pod runs; NULL for init containers that end. */
+static const struct core_v1_container *port_container(const struct core_v1_pod *p, uint32_t i)
+{
+	if (i < p->spec.containers.n)
+		return &p->spec.containers.v[i];
+	const struct core_v1_container *c = &p->spec.init_containers.v[i - p->spec.containers.n];
+
+	return c->restart_policy && str_eqz(*c->restart_policy, "Always") ? c : NULL;
+}
+
+static bool any_address(struct str ip)
+{
+	return !ip.n || str_eqz(ip, "0.0.0.0") || str_eqz(ip, "::");
+}
+
+static bool port_taken(const struct core_v1_container_port *port, const struct core_v1_pod *by)
+{
+	for (uint32_t i = 0; i < n_port_containers(by); i++) {
+		const struct core_v1_container *c = port_container(by, i);
+
+		for (uint32_t k = 0; c && k < c->ports.n; k++) {
+			const struct core_v1_container_port *o = &c->ports.v[k];
+			struct str protocol = o->protocol.n ? o->protocol : STR("TCP"), wanted = port->protocol.n ? port->protocol : STR("TCP");
+
+			if (o->host_port == port->host_port && str_eq(protocol, wanted) &&
+			    (any_address(o->host_ip) || any_address(port->host_ip) || str_eq(o->host_ip, port->host_ip)))
+				return true;
+		}
+	}
+	return false;
+}
+
+bool pod_ports_conflict(const struct core_v1_pod *x, const struct core_v1_pod *y)
+{
+	for (uint32_t i = 0; i < n_port_containers(x); i++) {
+		const struct core_v1_container *c = port_container(x, i);
+
+		for (uint32_t k = 0; c && k < c->ports.n; k++)
+			if (c->ports.v[k].host_port > 0 && port_taken(&c->ports.v[k], y))
+				return true;
+	}
+	return false;
+}
