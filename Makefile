@@ -1,5 +1,5 @@
 # A thin front door; Meson and Ninja do the work.
-.PHONY: all build deps run down demo test check bench asan fuzz install clean
+.PHONY: all build deps run down demo test check faults bench asan fuzz install clean
 
 BUILD ?= build
 
@@ -29,6 +29,10 @@ test: deps build
 # What needs neither root nor a cluster.
 check: build
 	tools/run-tests --unit
+
+# 1,000 times kill -9 under load, and a checker of the history (some minutes).
+faults: build
+	tests/fault/linearizability.py $(BUILD)/tests/integration/kube-apiserver --runs 1000
 
 bench: build
 	tools/run-bench $(BUILD)
