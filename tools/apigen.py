@@ -40,7 +40,11 @@ C_WORDS = set('auto break case char const continue default do double else enum e
 FLAGS = {'omitempty': 'FIELD_OMITEMPTY', 'omitzero': 'FIELD_OMITZERO', 'required': 'FIELD_REQUIRED',
          'inline': 'FIELD_INLINE', 'nojson': 'FIELD_NOJSON', 'atomic': 'FIELD_ATOMIC',
          'granular': 'FIELD_GRANULAR'}
-VALUED = {'patch', 'patchKey', 'list', 'keys', 'default', 'proto', 'maxLength', 'minLength', 'min', 'gate', 'fill'}
+VALUED = {'patch', 'patchKey', 'list', 'keys', 'default', 'proto', 'maxLength', 'minLength', 'min', 'max', 'maxItems', 'format', 'gate',
+          'fill'}
+RULES = {'must': 'RULE_MUST', 'positive': 'RULE_POSITIVE', 'immutable': 'RULE_IMMUTABLE'}
+FORMATS = ('dns-label', 'dns-subdomain', 'dns1035-label', 'qualified-name', 'label-value', 'config-key', 'port-name', 'env-name', 'ip', 'cidr',
+           'no-backsteps', 'descending-path', 'path-segment', 'id')
 
 
 def die(where, message):
@@ -62,15 +66,21 @@ def cstr(s):
 
 
 class Field:
+    off = set()  # gates of fields that are dropped
+
     def __init__(self, where, number, name, type_text, attrs):
         self.where, self.number, self.name = where, int(number), name
-        self.flags, self.values = [], {}
+        self.flags, self.values, self.rules = [], {}, []
         self.doc = ''
         self.typemeta = False
         for a in attrs:
             key, eq, value = a.partition('=')
             if not eq and a in FLAGS:
                 self.flags.append(FLAGS[a])
+            elif not eq and a in RULES:
+                self.rules.append(RULES[a])
+            elif eq and key == 'format' and value not in FORMATS:
+                die(where, f'unknown format {value}')
             elif eq and key in VALUED:
                 self.values[key] = value
             else:
@@ -123,6 +133,8 @@ def parse(path, groups):
                 if key in groups:
                     die(where, f'group {key} is defined twice')
                 groups[key] = group
+            elif words[0] == 'off':  # features this server does not have: their fields are dropped
+                Field.off.update(words[1:])
             elif words[0] in ('enum', 'open'):  # open: the known values of a set that may have others
                 group.enums[words[1]] = words[2:]
                 if words[0] == 'enum':
@@ -235,6 +247,18 @@ def mark_defaults(types):
                 t.has_defaults = changed = True
 
 
+def mark_dropped(types):
+    """t.drops: it or something below it has a field of a feature that is off."""
+    for t in types:
+        t.drops = any(f.values.get('gate') in Field.off for f in t.fields)
+    changed = True
+    while changed:
+        changed = False
+        for t in types:
+            if not t.drops and any(f.sub and f.sub.drops for f in t.fields):
+                t.drops = changed = True
+
+
 def order(types):
     """By-value members first."""
     done, out = set(), []
@@ -341,6 +365,9 @@ class Tables:
             v.get('minLength', '-1'), v.get('maxLength', '-1'), cstr(v['gate']) if 'gate' in v else 'NULL'])
         fill = fill_of(f) or ('SCHEMA_FILL_NONE', 0, '')
         text += f', {fill[0]}, {fill[1]}, STR_INIT({cstr(fill[2])}), {cstr(f.doc) if f.doc else "NULL"}'
+        form = v['format'].upper().replace('-', '_') if 'format' in v else 'NONE'
+        rules = f.rules + ['RULE_OFF'] * (v.get('gate') in Field.off) + ['RULE_MIN'] * ('min' in v) + ['RULE_MAX'] * ('max' in v)
+        text += f', {" | ".join(rules) or "0"}, FORMAT_{form}, {v.get("maxItems", "-1")}, {v.get("min", "0")}, {v.get("max", "0")}'
         if text not in self.infos:
             self.infos[text] = f'info_{len(self.infos)}'
             self.o.append(f'static const struct schema_field_info {self.infos[text]} = {{{text}}};')
@@ -420,7 +447,7 @@ class Tables:
                    f'{name + "_pfields" if prows else "NULL"}, {len(prows)}, sizeof({t.struct}), '
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
-                   f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {wire}, {always}, {"true" if t.has_defaults else "false"}, '
+                   f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {wire}, {always}, {"true" if t.has_defaults else "false"}, {"true" if t.drops else "false"}, '
                    f'{name + "_default" if t.defaults else "NULL"}, {cstr(t.doc) if t.doc else "NULL"},', '};', '']
 
     def resource(self, groups, g, r):
@@ -471,6 +498,7 @@ def main():
         for f in t.fields:
             resolve(groups, t, f)
     mark_defaults(types)
+    mark_dropped(types)
     types = order(types)
     write_header(header, types, groups)
     tables = Tables()

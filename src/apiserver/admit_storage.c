@@ -124,11 +124,8 @@ static struct error *runtime_class(struct admission *a)
 
 	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
 		return NULL;
-	if (!p->spec.runtime_class_name || !p->spec.runtime_class_name->n) {
-		if (p->spec.overhead.n)
-			return admission_forbidden(a, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+	if (!p->spec.runtime_class_name || !p->spec.runtime_class_name->n)
 		return NULL;
-	}
 	rc = registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR("node.k8s.io"), STR("runtimeclasses")), STR_NULL,
 			   *p->spec.runtime_class_name);
 	if (!rc)
@@ -150,4 +147,22 @@ static struct error *runtime_class(struct admission *a)
 	}
 	return NULL;
 }
-const struct admission_plugin admit_runtime_class = {.name = "RuntimeClass", .ops = ADMIT_CREATE, .admit = runtime_class};
+
+/* After the pod's own rules: an overhead is the class's, or there is none. */
+static struct error *runtime_overhead(struct admission *a)
+{
+	const struct core_v1_pod *p = a->obj;
+	const struct node_v1_runtime_class *rc = NULL;
+
+	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE || !p->spec.overhead.n)
+		return NULL;
+	if (p->spec.runtime_class_name && p->spec.runtime_class_name->n)
+		rc = registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR("node.k8s.io"), STR("runtimeclasses")), STR_NULL,
+				   *p->spec.runtime_class_name);
+	if (!rc || !rc->overhead)
+		return admission_forbidden(a, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+	return NULL;
+}
+const struct admission_plugin admit_runtime_class = {
+	.name = "RuntimeClass", .ops = ADMIT_CREATE, .admit = runtime_class, .validate = runtime_overhead,
+};

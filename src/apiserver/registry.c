@@ -206,12 +206,12 @@ static struct error *validate_create(struct request *rq, void *obj)
 {
 	struct storage *st = rq->res->st;
 	const struct strategy *sg = st->strategy;
-	struct field_errors fe = {.arena = rq->a};
+	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
 
 	validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"));
 	if (rq->res->crd)
 		custom_validate(rq, obj, NULL, &fe);
-	else
+	else if (!(sg && sg->checks_all))
 		validate_object(&fe, st->type, obj, NULL);
 	if (sg && sg->validate)
 		sg->validate(rq, obj, &fe);
@@ -250,11 +250,12 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		m->name = generated_name(rq->a, m->generate_name);
 	if (!rq->res->crd && !(sg && (sg->keep_status_on_create || sg->no_status_split)))
 		object_field_zero(st->type, obj, "status");
-	m->generation = 0;
 	if (sg && sg->generation)
 		m->generation = 1;
 	if (rq->res->crd)
 		custom_prepare_create(rq, obj);
+	else
+		drop_disabled_fields(st->type, obj, NULL);
 	if (sg && sg->prepare_create)
 		sg->prepare_create(rq, obj);
 	if (sg && sg->begin_write)
@@ -390,6 +391,8 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 	if (om->deletion_grace_period_seconds && !m->deletion_grace_period_seconds)
 		m->deletion_grace_period_seconds = om->deletion_grace_period_seconds;
 	m->generation = om->generation;
+	if (!rq->res->crd)
+		drop_disabled_fields(st->type, obj, old);
 	if (is_main(sub)) {
 		if (!(sg && sg->no_status_split) && !(rq->res->crd && !custom_has_status(rq->res)))
 			object_field_copy(st->type, obj, old, "status");
@@ -433,12 +436,12 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 {
 	struct storage *st = rq->res->st;
 	const struct strategy *sg = st->strategy;
-	struct field_errors fe = {.arena = rq->a};
+	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
 
 	validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"));
 	if (rq->res->crd)
 		custom_validate(rq, obj, old, &fe);
-	else if (is_main(sub))
+	else if (is_main(sub) && !(sg && sg->checks_all))
 		validate_object(&fe, st->type, obj, NULL);
 	if (is_main(sub) && sg && sg->validate_update)
 		sg->validate_update(rq, obj, old, &fe);

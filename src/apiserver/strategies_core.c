@@ -5,183 +5,6 @@
 #include "schema/quantity.h"
 #include "apiserver/server.h"
 
-/* ---- pods ---- */
-
-static bool has_resources(const struct core_v1_resource_requirements *r)
-{
-	for (uint32_t i = 0; i < r->requests.n; i++)
-		if (str_eqz(r->requests.v[i].key, "cpu") || str_eqz(r->requests.v[i].key, "memory"))
-			return true;
-	for (uint32_t i = 0; i < r->limits.n; i++)
-		if (str_eqz(r->limits.v[i].key, "cpu") || str_eqz(r->limits.v[i].key, "memory"))
-			return true;
-	return false;
-}
-
-static bool guaranteed(const struct core_v1_resource_requirements *r)
-{
-	static const char *const names[] = {"cpu", "memory"};
-
-	for (int i = 0; i < 2; i++) {
-		struct str l = str_map_get(API_MAP(&r->limits), str_from(names[i])), q = str_map_get(API_MAP(&r->requests), str_from(names[i]));
-
-		if (!l.n || quantity_cmp(l, STR("0")) == 0)
-			return false;
-		if (q.n && quantity_cmp(l, q) != 0)
-			return false;
-	}
-	return true;
-}
-
-static struct str qos_class(const struct core_v1_pod *p)
-{
-	bool any = false, all = true;
-
-	if (p->spec.resources && has_resources(p->spec.resources))
-		return guaranteed(p->spec.resources) ? STR("Guaranteed") : STR("Burstable");
-	for (uint32_t i = 0; i < p->spec.containers.n; i++) {
-		any |= has_resources(&p->spec.containers.v[i].resources);
-		all &= guaranteed(&p->spec.containers.v[i].resources);
-	}
-	for (uint32_t i = 0; i < p->spec.init_containers.n; i++) {
-		any |= has_resources(&p->spec.init_containers.v[i].resources);
-		all &= guaranteed(&p->spec.init_containers.v[i].resources);
-	}
-	return !any ? STR("BestEffort") : all ? STR("Guaranteed") : STR("Burstable");
-}
-
-static void pod_normalize(struct arena *a, void *obj)
-{
-	struct core_v1_pod *p = obj;
-
-	(void)a;
-	if (!p->spec.service_account_name.n)
-		p->spec.service_account_name = p->spec.service_account;
-	p->spec.service_account = p->spec.service_account_name;
-}
-
-static void pod_gates(struct request *rq, struct core_v1_pod *p)
-{
-	struct core_v1_pod_condition *c;
-
-	if (!p->spec.scheduling_gates.n)
-		return;
-	for (uint32_t i = 0; i < p->status.conditions.n; i++)
-		if (str_eqz(p->status.conditions.v[i].type, "PodScheduled"))
-			return;
-	c = arena_push(rq->a, &p->status.conditions);
-	c->type = STR("PodScheduled");
-	c->status = STR("False");
-	c->reason = STR("SchedulingGated");
-	c->message = STR("Scheduling is blocked due to non-empty scheduling gates");
-}
-
-static void pod_create(struct request *rq, void *obj)
-{
-	struct core_v1_pod *p = obj;
-
-	memset(&p->status, 0, sizeof p->status);
-	p->status.phase = STR("Pending");
-	p->status.qos_class = qos_class(p);
-	p->metadata.generation = 1;
-	pod_gates(rq, p);
-}
-
-static void pod_update(struct request *rq, void *obj, const void *old)
-{
-	struct core_v1_pod *p = obj;
-
-	(void)rq;
-	p->status = ((const struct core_v1_pod *)old)->status;
-}
-
-static void pod_sub(struct request *rq, const char *sub, void *obj, const void *old)
-{
-	struct core_v1_pod *p = obj;
-	const struct core_v1_pod *o = old;
-
-	(void)rq;
-	if (!strcmp(sub, "binding"))
-		return;
-	if (!strcmp(sub, "status")) {
-		p->spec = o->spec;
-		p->metadata.deletion_timestamp = o->metadata.deletion_timestamp;
-		memcpy(&p->metadata.owner_references, &o->metadata.owner_references, sizeof o->metadata.owner_references);
-		if (!p->status.qos_class.n)
-			p->status.qos_class = o->status.qos_class.n ? o->status.qos_class : qos_class(p);
-		return;
-	}
-	if (!strcmp(sub, "ephemeralcontainers")) {
-		struct core_v1_pod_spec keep = o->spec;
-
-		memcpy(&keep.ephemeral_containers, &p->spec.ephemeral_containers, sizeof keep.ephemeral_containers);
-		p->spec = keep;
-		p->status = o->status;
-		memcpy(&p->metadata.labels, &o->metadata.labels, sizeof o->metadata.labels);
-		memcpy(&p->metadata.annotations, &o->metadata.annotations, sizeof o->metadata.annotations);
-	} else if (!strcmp(sub, "resize")) {
-		struct core_v1_pod_spec keep = o->spec;
-		LIST(struct core_v1_container) list = {0}, init = {0};
-
-		for (uint32_t i = 0; i < o->spec.containers.n; i++) {
-			struct core_v1_container *c = arena_push(rq->a, &list);
-
-			*c = o->spec.containers.v[i];
-			for (uint32_t k = 0; k < p->spec.containers.n; k++)
-				if (str_eq(p->spec.containers.v[k].name, c->name)) {
-					c->resources = p->spec.containers.v[k].resources;
-					memcpy(&c->resize_policy, &p->spec.containers.v[k].resize_policy, sizeof c->resize_policy);
-				}
-		}
-		for (uint32_t i = 0; i < o->spec.init_containers.n; i++) {
-			struct core_v1_container *c = arena_push(rq->a, &init);
-
-			*c = o->spec.init_containers.v[i];
-			for (uint32_t k = 0; k < p->spec.init_containers.n; k++)
-				if (str_eq(p->spec.init_containers.v[k].name, c->name))
-					c->resources = p->spec.init_containers.v[k].resources;
-		}
-		memcpy(&keep.containers, &list, sizeof list);
-		memcpy(&keep.init_containers, &init, sizeof init);
-		p->spec = keep;
-		p->status = o->status;
-	}
-	if (object_spec_changed(&core_v1_pod_type, obj, old))
-		p->metadata.generation = o->metadata.generation + 1;
-}
-
-static bool pod_graceful(struct request *rq, const void *obj, int64_t *grace)
-{
-	const struct core_v1_pod *p = obj;
-
-	(void)rq;
-	if (*grace < 0)
-		*grace = p->spec.termination_grace_period_seconds ? *p->spec.termination_grace_period_seconds : 0;
-	if (!p->spec.node_name.n || str_eqz(p->status.phase, "Failed") || str_eqz(p->status.phase, "Succeeded"))
-		*grace = 0;
-	if (*grace < 0)
-		*grace = 1;
-	return true;
-}
-
-static const struct cache_field pod_fields[] = {
-	{.name = STR_INIT("spec.nodeName")},
-	{.name = STR_INIT("spec.restartPolicy")},
-	{.name = STR_INIT("spec.schedulerName")},
-	{.name = STR_INIT("spec.serviceAccountName")},
-	{.name = STR_INIT("spec.hostNetwork"), .absent = STR_INIT("false")},
-	{.name = STR_INIT("status.phase")},
-	{.name = STR_INIT("status.podIP")},
-	{.name = STR_INIT("status.podIPs"), .path = STR_INIT("status.podIP")},
-	{.name = STR_INIT("status.nominatedNodeName")},
-};
-static const struct strategy pods = {
-	.plural = STR_INIT("pods"), .generation = true, .return_deleted = true, .keep_status_on_create = true, .normalize = pod_normalize,
-	.prepare_create = pod_create, .prepare_update = pod_update, .prepare_sub_update = pod_sub, .graceful_delete = pod_graceful,
-	.fields = pod_fields, .n_fields = sizeof pod_fields / sizeof *pod_fields, .node_field = 1, 
-	.validate = pod_validate, .validate_update = pod_validate_update, .validate_sub_update = pod_validate_sub, .warn = pod_warn,
-};
-
 /* ---- namespaces ---- */
 
 static void namespace_normalize(struct arena *a, void *obj)
@@ -409,7 +232,6 @@ static const struct strategy endpoints = {.plural = STR_INIT("endpoints"), .crea
 static const struct strategy limitranges = {.plural = STR_INIT("limitranges"), .create_on_update = true};
 static const struct strategy resourcequotas = {.plural = STR_INIT("resourcequotas"), .return_deleted = true};
 static const struct strategy serviceaccounts = {.plural = STR_INIT("serviceaccounts"), .return_deleted = true};
-static const struct strategy podtemplates = {.plural = STR_INIT("podtemplates"), .generation = true, .return_deleted = true};
 
 static void pv_create(struct request *rq, void *obj)
 {
@@ -440,6 +262,6 @@ static const struct strategy persistentvolumeclaims = {
 };
 
 const struct strategy *const strategies_core[] = {
-	&pods, &namespaces, &nodes, &services, &secrets, &configmaps, &events, &replicationcontrollers, &endpoints, &limitranges,
-	&resourcequotas, &serviceaccounts, &podtemplates, &persistentvolumes, &persistentvolumeclaims, NULL,
+	&strategy_pods, &strategy_podtemplates, &namespaces, &nodes, &services, &secrets, &configmaps, &events, &replicationcontrollers, &endpoints, &limitranges,
+	&resourcequotas, &serviceaccounts, &persistentvolumes, &persistentvolumeclaims, NULL,
 };

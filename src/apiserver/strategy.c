@@ -13,48 +13,12 @@ const struct strategy *strategy_find(struct str group, struct str plural)
 	return NULL;
 }
 
-static size_t value_size(const struct schema_field *f)
-{
-	switch (f->card) {
-	case CARD_PTR:
-		return sizeof(void *);
-	case CARD_LIST:
-	case CARD_MAP:
-		return sizeof(struct str_map);
-	default:
-		break;
-	}
-	switch (f->kind) {
-	case FIELD_BOOL:
-		return sizeof(bool);
-	case FIELD_INT32:
-	case FIELD_UINT32:
-		return 4;
-	case FIELD_INT64:
-	case FIELD_UINT64:
-	case FIELD_DOUBLE:
-	case FIELD_DURATION:
-		return 8;
-	case FIELD_TIME:
-	case FIELD_MICROTIME:
-		return sizeof(struct api_time);
-	case FIELD_INTSTR:
-		return sizeof(struct int_or_string);
-	case FIELD_STRINGS:
-		return sizeof(struct strings);
-	case FIELD_MESSAGE:
-		return f->type->size;
-	default:
-		return sizeof(struct str);
-	}
-}
-
 void object_field_copy(const struct schema_type *t, void *obj, const void *old, const char *name)
 {
 	const struct schema_field *f = schema_field(t, str_from(name));
 
 	if (f)
-		memcpy((char *)obj + f->offset, (const char *)old + f->offset, value_size(f));
+		memcpy((char *)obj + f->offset, (const char *)old + f->offset, schema_field_size(f));
 }
 
 void object_field_zero(const struct schema_type *t, void *obj, const char *name)
@@ -62,7 +26,7 @@ void object_field_zero(const struct schema_type *t, void *obj, const char *name)
 	const struct schema_field *f = schema_field(t, str_from(name));
 
 	if (f)
-		memset((char *)obj + f->offset, 0, value_size(f));
+		memset((char *)obj + f->offset, 0, schema_field_size(f));
 }
 
 /* Equality of the whole objects with everything but the field (or but metadata and status) taken from one of them. */
@@ -91,28 +55,27 @@ bool object_spec_changed(const struct schema_type *t, const void *a, const void 
 
 /* ---- metadata ---- */
 
-#define FINALIZER_MAX 63
-
-static void validate_finalizers(struct field_errors *e, const struct meta_v1_object_meta *m, const struct field_path *p)
+static void standard_finalizers(struct field_errors *e, const struct meta_v1_object_meta *m, const struct field_path *p)
 {
 	for (uint32_t i = 0; i < m->finalizers.n; i++) {
 		struct str f = m->finalizers.v[i];
-		const char *msg = validate_qualified_name(e->arena, f);
 
-		if (msg)
-			field_invalid(e, p, f, "%s", msg);
-		else if (str_index(f, '/') < 0 && !str_eqz(f, "kubernetes") && !str_eqz(f, "orphan") && !str_eqz(f, "foregroundDeletion"))
+		if (str_index(f, '/') < 0 && !str_eqz(f, "kubernetes") && !str_eqz(f, "orphan") && !str_eqz(f, "foregroundDeletion"))
 			field_invalid(e, FIELD_INDEX(p, i), f, "name is neither a standard finalizer name nor is it fully qualified");
 	}
+}
+
+static void validate_finalizers(struct field_errors *e, const struct meta_v1_object_meta *m, const struct field_path *p)
+{
 	bool orphan = false, foreground = false;
 
 	for (uint32_t i = 0; i < m->finalizers.n; i++) {
+		field_check(e, p, m->finalizers.v[i], validate_qualified_name);
 		orphan |= str_eqz(m->finalizers.v[i], "orphan");
 		foreground |= str_eqz(m->finalizers.v[i], "foregroundDeletion");
 	}
 	if (orphan && foreground)
-		field_invalid_raw(e, p, STR("[\"orphan\",\"foregroundDeletion\"]"),
-				  "finalizer orphan and foregroundDeletion cannot be both set");
+		field_invalid_list(e, p, (const void *)&m->finalizers, "finalizer orphan and foregroundDeletion cannot be both set");
 }
 
 static void validate_owners(struct field_errors *e, const struct meta_v1_object_meta *m, const struct field_path *p)
@@ -137,8 +100,10 @@ static void validate_owners(struct field_errors *e, const struct meta_v1_object_
 		if (o->controller && *o->controller) {
 			if (controller)
 				field_invalid_raw(e, p, STR("[]"), "Only one reference can have Controller set to true. Found \"true\" in "
-						  "references for %.*s and %.*s", STR_ARG(controller->name), STR_ARG(o->name));
-			controller = o;
+						  "references for %.*s/%.*s and %.*s/%.*s", STR_ARG(controller->kind), STR_ARG(controller->name),
+						  STR_ARG(o->kind), STR_ARG(o->name));
+			else
+				controller = o;
 		}
 	}
 }
@@ -146,35 +111,32 @@ static void validate_owners(struct field_errors *e, const struct meta_v1_object_
 void validate_object_meta(struct field_errors *e, const struct meta_v1_object_meta *m, bool namespaced,
 			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p)
 {
-	const char *msg;
-
 	if (!name_check)
 		name_check = validate_dns1123_subdomain;
 	if (m->generate_name.n) {
 		struct str g = m->generate_name;
+		const char *msg;
 
 		/* a trailing dash is fine: more will follow */
-		if (g.p[g.n - 1] == '-' && g.n > 1)
-			g.n--;
+		if (g.n > 1 && g.p[g.n - 1] == '-')
+			g = arena_printf(e->arena, "%.*sa", (int)g.n - 2, g.p);
 		msg = name_check(e->arena, g);
-		if (msg)
-			field_invalid(e, FIELD_CHILD(p, "generateName"), m->generate_name, "%s", msg);
-	}
-	if (!m->name.n) {
-		field_required(e, FIELD_CHILD(p, "name"), "name or generateName is required");
-	} else {
-		msg = name_check(e->arena, m->name);
-		if (msg)
-			field_invalid(e, FIELD_CHILD(p, "name"), m->name, "%s", msg);
-	}
-	if (namespaced) {
-		if (!m->namespace.n) {
-			field_required(e, FIELD_CHILD(p, "namespace"), "");
-		} else {
-			msg = validate_dns1123_label(e->arena, m->namespace);
-			if (msg)
-				field_invalid(e, FIELD_CHILD(p, "namespace"), m->namespace, "%s", msg);
+		for (struct str rest = str_from(msg ? msg : ""); rest.n;) {
+			ptrdiff_t i = str_find(rest, STR("; "));
+
+			field_invalid(e, FIELD_CHILD(p, "generateName"), m->generate_name, "%.*s", i < 0 ? (int)rest.n : (int)i, rest.p);
+			rest = i < 0 ? STR_NULL : str_sub(rest, (size_t)i + 2, rest.n);
 		}
+	}
+	if (!m->name.n)
+		field_required(e, FIELD_CHILD(p, "name"), "name or generateName is required");
+	else
+		field_check(e, FIELD_CHILD(p, "name"), m->name, name_check);
+	if (namespaced) {
+		if (!m->namespace.n)
+			field_required(e, FIELD_CHILD(p, "namespace"), "");
+		else
+			field_check(e, FIELD_CHILD(p, "namespace"), m->namespace, validate_dns1123_label);
 	} else if (m->namespace.n) {
 		field_forbidden(e, FIELD_CHILD(p, "namespace"), "not allowed on this type");
 	}
@@ -184,6 +146,7 @@ void validate_object_meta(struct field_errors *e, const struct meta_v1_object_me
 	validate_annotations(e, API_MAP(&m->annotations), FIELD_CHILD(p, "annotations"));
 	validate_owners(e, m, FIELD_CHILD(p, "ownerReferences"));
 	validate_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
+	standard_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
 }
 
 static void immutable(struct field_errors *e, const struct field_path *p, struct str now, struct str old)
@@ -229,7 +192,7 @@ void validate_object_meta_update(struct field_errors *e, const struct meta_v1_ob
 	validate_labels(e, API_MAP(&m->labels), FIELD_CHILD(p, "labels"));
 	validate_annotations(e, API_MAP(&m->annotations), FIELD_CHILD(p, "annotations"));
 	validate_owners(e, m, FIELD_CHILD(p, "ownerReferences"));
-	validate_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
+	standard_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
 }
 
 /* ---- clocks and names ---- */

@@ -26,6 +26,7 @@ struct strategy {
 	bool keep_status_on_create;  /* `status` in a create is kept (nodes) */
 	bool no_status_split;        /* the main resource may write status too (kinds without a status subresource) */
 	bool return_deleted;         /* a delete answers with the object, not with a Status */
+	bool checks_all;             /* the validate hooks make every check; the tables' are theirs to call (validate_rules()) */
 	bool orphan_by_default;      /* delete without a propagation policy orphans dependents (v1 of old kinds) */
 
 	/* ---- names ---- */
@@ -73,6 +74,7 @@ struct strategy {
 const struct strategy *strategy_find(struct str group, struct str plural);
 
 /* Tables of the kinds; each file of kinds has one, NULL-terminated, listed in strategy.c. */
+extern const struct strategy strategy_pods, strategy_podtemplates;
 extern const struct strategy *const strategies_core[];
 extern const struct strategy *const strategies_apps[];
 extern const struct strategy *const strategies_other[];

@@ -6,6 +6,34 @@
 
 static const struct str always[] = {STR_INIT("Always")}, once[] = {STR_INIT("Never"), STR_INIT("OnFailure")};
 
+static void validate_non_negative(struct field_errors *e, int64_t v, const struct field_path *at)
+{
+	rule_nonneg(e, at, v);
+}
+
+static void validate_template(struct field_errors *e, const struct core_v1_pod_template_spec *t, const struct meta_v1_label_selector *selector,
+		       const struct str *policies, size_t n_policies, const struct field_path *spec)
+{
+	const struct field_path *at = FIELD_CHILD(spec, "template");
+	const struct selector *sel;
+	bool allowed = n_policies == 0;
+
+	if (selector) {
+		struct error *err = label_selector_from(e->arena, selector, &sel);
+
+		if (err)
+			error_free(err);
+		else if (!selector_matches(sel, API_MAP(&t->metadata.labels)))
+			field_invalid_map(e, FIELD_CHILD(FIELD_CHILD(at, "metadata"), "labels"), API_MAP(&t->metadata.labels),
+					  "`selector` does not match template `labels`");
+	}
+	rule_pod_template(e, at, t, NULL);
+	for (size_t i = 0; i < n_policies; i++)
+		allowed |= str_eq(t->spec.restart_policy, policies[i]);
+	if (!allowed)
+		field_not_supported(e, FIELD_CHILD(FIELD_CHILD(at, "spec"), "restartPolicy"), t->spec.restart_policy, policies, n_policies);
+}
+
 static void selector_required(struct field_errors *e, const struct meta_v1_label_selector *s, const struct field_path *spec)
 {
 	const struct field_path *at = FIELD_CHILD(spec, "selector");

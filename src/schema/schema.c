@@ -104,3 +104,39 @@ void str_map_del(struct str_map *m, struct str key)
 	memmove(&m->v[i], &m->v[i + 1], (m->n - (size_t)i - 1) * sizeof *m->v);
 	m->n--;
 }
+
+size_t schema_field_size(const struct schema_field *f)
+{
+	switch (f->card) {
+	case CARD_PTR:
+		return sizeof(void *);
+	case CARD_LIST:
+	case CARD_MAP:
+		return sizeof(struct str_map);
+	default:
+		break;
+	}
+	switch (f->kind) {
+	case FIELD_BOOL:
+		return sizeof(bool);
+	case FIELD_INT32:
+	case FIELD_UINT32:
+		return 4;
+	case FIELD_INT64:
+	case FIELD_UINT64:
+	case FIELD_DOUBLE:
+	case FIELD_DURATION:
+		return 8;
+	case FIELD_TIME:
+	case FIELD_MICROTIME:
+		return sizeof(struct api_time);
+	case FIELD_INTSTR:
+		return sizeof(struct int_or_string);
+	case FIELD_STRINGS:
+		return sizeof(struct strings);
+	case FIELD_MESSAGE:
+		return f->type->size;
+	default:
+		return sizeof(struct str);
+	}
+}

@@ -74,6 +74,33 @@ enum schema_fill { /* what defaulting sets when the field is absent (Go's zero v
 	SCHEMA_FILL_EMPTY, /* an empty message */
 };
 
+enum schema_rule {
+	RULE_MUST = 1,      /* "Required value" when empty: "", absent, no elements */
+	RULE_POSITIVE = 2,  /* greater than zero */
+	RULE_IMMUTABLE = 4, /* an update may not change it */
+	RULE_MIN = 8,
+	RULE_MAX = 16,
+	RULE_OFF = 32,      /* its feature is off: dropped unless the stored object has it */
+};
+
+enum schema_format { /* docs/api-idl.md: format= */
+	FORMAT_NONE,
+	FORMAT_DNS_LABEL,
+	FORMAT_DNS_SUBDOMAIN,
+	FORMAT_DNS1035_LABEL,
+	FORMAT_QUALIFIED_NAME,
+	FORMAT_LABEL_VALUE,
+	FORMAT_CONFIG_KEY,
+	FORMAT_PORT_NAME,
+	FORMAT_ENV_NAME,
+	FORMAT_IP,
+	FORMAT_CIDR,
+	FORMAT_NO_BACKSTEPS,
+	FORMAT_DESCENDING_PATH,
+	FORMAT_PATH_SEGMENT,
+	FORMAT_ID, /* of users and groups: 0 to 2^31 - 1; integers */
+};
+
 struct schema_field_info { /* the cold part */
 	struct str patch_key;       /* patchMergeKey, may be empty */
 	const struct str *list_keys;/* listMapKeys */
@@ -86,6 +113,10 @@ struct schema_field_info { /* the cold part */
 	int64_t fill_int;
 	struct str fill_str;
 	const char *doc;            /* for `kubectl explain`, or NULL */
+	uint8_t rules;              /* enum schema_rule, of validation */
+	uint8_t format;             /* enum schema_format, of strings that are not empty */
+	int32_t max_items;          /* -1: none */
+	int64_t min, max;           /* with RULE_MIN, RULE_MAX */
 };
 
 struct schema_field {
@@ -147,12 +178,15 @@ struct schema_type {
 	const struct schema_wire *wire;
 	uint64_t json_always;
 	bool has_defaults;          /* defaulting may change something in it or below it */
+	bool drops;                 /* it or something below it has a field of a feature that is off (RULE_OFF) */
 	void (*defaults)(struct arena *a, void *obj); /* its conditional defaults, or NULL */
 	const char *doc;            /* for `kubectl explain`, or NULL */
 };
 
 /* Field by JSON name in the flattened view; NULL when unknown. O(n), length first. */
 const struct schema_field *schema_field(const struct schema_type *t, struct str name);
+/* Bytes of the field in its struct. */
+size_t schema_field_size(const struct schema_field *f);
 
 enum { /* struct api_resource.verbs */
 	VERB_CREATE = 1 << 0,

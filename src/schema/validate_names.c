@@ -1,4 +1,5 @@
 /* Validators of names: patterns as small matchers, messages as upstream's. */
+#include <arpa/inet.h>
 #include <stdio.h>
 
 #include "base/buf.h"
@@ -75,10 +76,11 @@ static void problem(struct problems *p, const char *prefix, const char *text)
 	p->text = p->text ? arena_printf(p->a, "%s; %s%s", p->text, prefix, text).p : arena_printf(p->a, "%s%s", prefix, text).p;
 }
 
-static void too_long(struct problems *p, const char *prefix, struct str s, size_t max)
+/* Upstream's older validators count characters, those of labels bytes; both mean bytes. */
+static void too_long(struct problems *p, const char *prefix, struct str s, size_t max, const char *unit)
 {
 	if (s.n > max)
-		problem(p, prefix, arena_printf(p->a, "must be no more than %zu bytes", max).p);
+		problem(p, prefix, arena_printf(p->a, "must be no more than %zu %s", max, unit).p);
 }
 
 #define LABEL_RE "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -95,7 +97,7 @@ const char *validate_dns1123_label(struct arena *a, struct str s)
 {
 	struct problems p = {a, NULL};
 
-	too_long(&p, "", s, 63);
+	too_long(&p, "", s, 63, "characters");
 	if (!is_label(s))
 		problem(&p, "", is_subdomain(s) ? "must not contain dots"
 			: "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
@@ -104,9 +106,9 @@ const char *validate_dns1123_label(struct arena *a, struct str s)
 	return p.text;
 }
 
-static void subdomain(struct problems *p, const char *prefix, struct str s)
+static void subdomain(struct problems *p, const char *prefix, struct str s, const char *unit)
 {
-	too_long(p, prefix, s, 253);
+	too_long(p, prefix, s, 253, unit);
 	if (!is_subdomain(s))
 		problem(p, prefix, SUBDOMAIN_MESSAGE);
 }
@@ -115,7 +117,30 @@ const char *validate_dns1123_subdomain(struct arena *a, struct str s)
 {
 	struct problems p = {a, NULL};
 
-	subdomain(&p, "", s);
+	subdomain(&p, "", s, "characters");
+	return p.text;
+}
+
+const char *validate_dns1123_subdomain_underscore(struct arena *a, struct str s)
+{
+	struct problems p = {a, NULL};
+	struct str rest = s;
+	bool ok = s.n;
+
+	too_long(&p, "", s, 253, "characters");
+	while (rest.p && ok) {
+		struct str part = str_cut(&rest, '.');
+
+		if (part.n && part.p[0] == '_')
+			part = str_sub(part, 1, part.n);
+		ok = part.n && lower_alnum(part.p[0]) && lower_alnum(part.p[part.n - 1]);
+		for (size_t i = 0; i < part.n; i++)
+			ok = ok && (lower_alnum(part.p[i]) || part.p[i] == '-' || part.p[i] == '_');
+	}
+	if (!ok)
+		problem(&p, "", "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must "
+			"start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+			"'_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')");
 	return p.text;
 }
 
@@ -123,7 +148,7 @@ const char *validate_dns1035_label(struct arena *a, struct str s)
 {
 	struct problems p = {a, NULL};
 
-	too_long(&p, "", s, 63);
+	too_long(&p, "", s, 63, "characters");
 	if (!is_label(s) || !lower(s.p[0]))
 		problem(&p, "", "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
 			"alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex "
@@ -135,7 +160,7 @@ const char *validate_wildcard_dns1123_subdomain(struct arena *a, struct str s)
 {
 	struct problems p = {a, NULL};
 
-	too_long(&p, "", s, 253);
+	too_long(&p, "", s, 253, "characters");
 	if (!str_has_prefix(s, STR("*.")) || !is_subdomain(str_sub(s, 2, s.n)))
 		problem(&p, "", "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must "
 			"consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. "
@@ -154,17 +179,17 @@ const char *validate_qualified_name(struct arena *a, struct str s)
 
 		name = str_sub(s, (size_t)slash + 1, s.n);
 		if (str_index(name, '/') >= 0)
-			return "a qualified name " NAME_MESSAGE
+			return "a valid label key " NAME_MESSAGE
 			       " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 		if (!prefix.n)
 			problem(&p, "prefix part ", "must be non-empty");
 		else
-			subdomain(&p, "prefix part ", prefix);
+			subdomain(&p, "prefix part ", prefix, "bytes");
 	}
 	if (!name.n)
 		problem(&p, "name part ", "must be non-empty");
 	else
-		too_long(&p, "name part ", name, 63);
+		too_long(&p, "name part ", name, 63, "bytes");
 	if (!is_name_part(name))
 		problem(&p, "name part ", NAME_MESSAGE);
 	return p.text;
@@ -174,7 +199,7 @@ const char *validate_label_value(struct arena *a, struct str s)
 {
 	struct problems p = {a, NULL};
 
-	too_long(&p, "", s, 63);
+	too_long(&p, "", s, 63, "bytes");
 	if (s.n && !is_name_part(s))
 		problem(&p, "", "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
 			"and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', "
@@ -215,7 +240,7 @@ const char *validate_config_map_key(struct arena *a, struct str s)
 	struct problems p = {a, NULL};
 	bool ok = s.n;
 
-	too_long(&p, "", s, 253);
+	too_long(&p, "", s, 253, "characters");
 	for (size_t i = 0; i < s.n; i++)
 		ok = ok && (alnum(s.p[i]) || s.p[i] == '-' || s.p[i] == '_' || s.p[i] == '.');
 	if (!ok)
@@ -282,15 +307,42 @@ const char *validate_percent(struct arena *a, struct str s)
 
 const char *validate_path_segment(struct arena *a, struct str s)
 {
+	struct problems p = {a, NULL};
+
 	if (str_eqz(s, "."))
 		return "may not be '.'";
 	if (str_eqz(s, ".."))
 		return "may not be '..'";
 	if (str_index(s, '/') >= 0)
-		return "may not contain '/'";
+		problem(&p, "", "may not contain '/'");
 	if (str_index(s, '%') >= 0)
-		return "may not contain '%'";
-	return NULL;
+		problem(&p, "", "may not contain '%'");
+	return p.text;
+}
+
+static bool steps_up(struct str path)
+{
+	while (path.p)
+		if (str_eqz(str_cut(&path, '/'), ".."))
+			return true;
+	return false;
+}
+
+const char *validate_no_backsteps(struct arena *a, struct str s)
+{
+	(void)a;
+	return steps_up(s) ? "must not contain '..'" : NULL;
+}
+
+const char *validate_descending_path(struct arena *a, struct str s)
+{
+	struct problems p = {a, NULL};
+
+	if (s.n && s.p[0] == '/')
+		problem(&p, "", "must be a relative path");
+	if (steps_up(s))
+		problem(&p, "", "must not contain '..'");
+	return p.text;
 }
 
 /* ---- addresses ---- */
@@ -408,6 +460,82 @@ const char *validate_ip(struct arena *a, struct str s)
 	if (ip.zeros)
 		return "must not have leading 0s";
 	return v4_in_v6(&ip) ? "must not be an IPv4-mapped IPv6 address" : NULL;
+}
+
+static struct str address_text(struct arena *a, const struct address *ip)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	/* Go prints an IPv4-mapped address as IPv4 */
+	if (ip->n == 4 || v4_in_v6(ip))
+		inet_ntop(AF_INET, ip->n == 4 ? ip->b : ip->b + 12, text, sizeof text);
+	else
+		inet_ntop(AF_INET6, ip->b, text, sizeof text);
+	return arena_str(a, str_from(text));
+}
+
+int ip_family(struct str s)
+{
+	struct address ip;
+
+	return !parse_address(s, &ip) ? 0 : ip.n == 4 || v4_in_v6(&ip) ? 4 : 6;
+}
+
+struct str ip_canonical(struct arena *a, struct str s)
+{
+	struct address ip;
+
+	return parse_address(s, &ip) ? address_text(a, &ip) : STR_NULL;
+}
+
+enum ip_scope ip_scope(struct str s)
+{
+	struct address ip;
+	static const uint8_t zero[16];
+
+	if (!parse_address(s, &ip))
+		return IP_INVALID;
+	const uint8_t *b = ip.n == 16 && v4_in_v6(&ip) ? ip.b + 12 : ip.b;
+	int n = b == ip.b ? ip.n : 4;
+
+	if (!memcmp(b, zero, (size_t)n))
+		return IP_UNSPECIFIED;
+	if (n == 4)
+		return b[0] == 127 ? IP_LOOPBACK : b[0] == 169 && b[1] == 254 ? IP_LINK_LOCAL :
+		       b[0] == 224 && !b[1] && !b[2] ? IP_LINK_LOCAL_MULTICAST : IP_GLOBAL;
+	if (!memcmp(b, zero, 15) && b[15] == 1)
+		return IP_LOOPBACK;
+	return b[0] == 0xfe && (b[1] & 0xc0) == 0x80 ? IP_LINK_LOCAL : b[0] == 0xff && (b[1] & 0x0f) == 2 ? IP_LINK_LOCAL_MULTICAST : IP_GLOBAL;
+}
+
+struct str cidr_canonical(struct arena *a, struct str s)
+{
+	ptrdiff_t slash = str_index(s, '/');
+	struct address ip;
+	int64_t bits;
+
+	if (slash < 0 || !parse_address(str_sub(s, 0, (size_t)slash), &ip) || !str_to_i64(str_sub(s, (size_t)slash + 1, s.n), &bits) ||
+	    bits < 0 || bits > ip.n * 8)
+		return STR_NULL;
+	for (int64_t i = bits; i < ip.n * 8; i++)
+		ip.b[i / 8] &= (uint8_t)~(0x80 >> (i % 8));
+	return arena_printf(a, "%.*s/%lld", STR_ARG(address_text(a, &ip)), (long long)bits);
+}
+
+const char *validate_ip_canonical(struct arena *a, struct str s)
+{
+	const char *m = validate_ip(a, s);
+	struct str c = ip_canonical(a, s);
+
+	return m ? m : str_eq(c, s) ? NULL : arena_printf(a, "must be in canonical form (\"%.*s\")", STR_ARG(c)).p;
+}
+
+const char *validate_cidr_canonical(struct arena *a, struct str s)
+{
+	const char *m = validate_cidr(a, s);
+	struct str c = cidr_canonical(a, s);
+
+	return m ? m : str_eq(c, s) ? NULL : arena_printf(a, "must be in canonical form (\"%.*s\")", STR_ARG(c)).p;
 }
 
 const char *validate_ipv4(struct arena *a, struct str s)

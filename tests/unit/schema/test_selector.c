@@ -161,7 +161,7 @@ static void names(void **state)
 	BAD(validate_dns1123_label, "A");
 	BAD(validate_dns1123_label, "");
 	assert_string_equal(validate_dns1123_label(&a, STR("a.b")), "must not contain dots");
-	assert_string_equal(validate_dns1123_label(&a, str_of(long_, 64)), "must be no more than 63 bytes");
+	assert_string_equal(validate_dns1123_label(&a, str_of(long_, 64)), "must be no more than 63 characters");
 	OK(validate_dns1123_subdomain, "a.b-c.1");
 	BAD(validate_dns1123_subdomain, "a..b");
 	BAD(validate_dns1123_subdomain, "a.");
@@ -279,7 +279,7 @@ static void objects(void **state)
 	}
 	/* A kind's own words for what the generic rules found too. */
 	arena_cleanup struct arena a = {0};
-	struct field_errors e = {.arena = &a};
+	struct field_errors e = {.arena = &a, .once = true};
 
 	field_required(&e, FIELD_ROOT("spec"), "");
 	field_required(&e, FIELD_ROOT("spec"), "must be given");
@@ -288,10 +288,45 @@ static void objects(void **state)
 	assert_str(e.list.v[0].body, "Required value: must be given");
 }
 
+/* Rules of the tables alone: must, min and max, formats; features that are off. */
+static void table_rules(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	struct field_errors e = {.arena = &a};
+	buf_cleanup struct buf b = {0};
+	struct core_v1_pod *pod = arena_new(&a, struct core_v1_pod), *old = arena_new(&a, struct core_v1_pod);
+	static const char off[] = "{\"spec\":{\"containers\":[{\"name\":\"a\",\"lifecycle\":{\"stopSignal\":\"SIGHUP\"}}]}}";
+
+	assert_ok(json_decode(&a, &core_v1_pod_type, STR("{\"spec\":{\"securityContext\":{\"runAsUser\":-1},\"volumes\":[{\"name\":\"v\","
+		"\"iscsi\":{\"targetPortal\":\"\",\"iqn\":\"x\",\"lun\":256}},{\"name\":\"g\",\"gitRepo\":{\"repository\":\"r\","
+		"\"directory\":\"/../x\"}}]}}"), NULL, pod));
+	validate_rules(&e, &core_v1_pod_type, pod, NULL);
+	for (uint32_t k = 0; k < e.list.n; k++)
+		buf_printf(&b, "%.*s: %.*s;", STR_ARG(e.list.v[k].field), STR_ARG(e.list.v[k].body));
+	assert_string_equal(buf_z(&b),
+			    "spec.volumes[0].iscsi.targetPortal: Required value;spec.volumes[0].iscsi.lun: Invalid value: 256: must be between 0 and 255, "
+			    "inclusive;spec.volumes[1].gitRepo.directory: Invalid value: \"/../x\": must be a relative path;"
+			    "spec.volumes[1].gitRepo.directory: Invalid value: \"/../x\": must not contain '..';"
+			    "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive;");
+	/* dropped, unless it was there before */
+	assert_ok(json_decode(&a, &core_v1_pod_type, str_from(off), NULL, pod));
+	assert_ok(json_decode(&a, &core_v1_pod_type, str_from(off), NULL, old));
+	drop_disabled_fields(&core_v1_pod_type, pod, old);
+	assert_non_null(pod->spec.containers.v[0].lifecycle->stop_signal);
+	drop_disabled_fields(&core_v1_pod_type, pod, NULL);
+	assert_null(pod->spec.containers.v[0].lifecycle->stop_signal);
+	assert_str(field_json(&a, &core_v1_container_type, &old->spec.containers.v[0], STR("lifecycle")), "{\"stopSignal\":\"SIGHUP\"}");
+	assert_str(field_json(&a, &core_v1_container_type, &old->spec.containers.v[0], STR("env")), "null");
+	assert_str(ip_canonical(&a, STR("::0001")), "::1");
+	assert_str(cidr_canonical(&a, STR("10.1.2.3/8")), "10.0.0.0/8");
+	assert_int_equal(ip_family(STR("::ffff:1.2.3.4")), 4);
+	assert_int_equal(ip_scope(STR("169.254.1.1")), IP_LINK_LOCAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(label_selectors), cmocka_unit_test(label_selector_errors),
+		cmocka_unit_test(label_selectors), cmocka_unit_test(table_rules), cmocka_unit_test(label_selector_errors),
 		cmocka_unit_test(label_selector_objects), cmocka_unit_test(field_selectors),
 		cmocka_unit_test(names), cmocka_unit_test(field_error_lists), cmocka_unit_test(objects),
 	};
