@@ -7,7 +7,7 @@ static const struct admission_plugin *const all[] = {
 	&admit_namespace_lifecycle, &admit_limit_ranger, &admit_service_account, &admit_taint_nodes, &admit_pod_security, &admit_priority,
 	&admit_default_tolerations, &admit_default_storage_class, &admit_storage_in_use, &admit_pvc_resize, &admit_runtime_class,
 	&admit_certificate_approval, &admit_certificate_signing, &admit_default_ingress_class, &admit_node_restriction, &admit_pod_topology_labels,
-	&admit_mutating_webhook, &admit_validating_webhook, &admit_resource_quota,
+	&admit_mutating_policy, &admit_mutating_webhook, &admit_validating_policy, &admit_validating_webhook, &admit_resource_quota,
 };
 
 static bool listed(const char *list, const char *name)
@@ -46,7 +46,7 @@ struct error *admission_init(struct apiserver *s, const char *enable, const char
 	return NULL;
 }
 
-struct error *admission_admit(struct admission *a)
+static struct error *admit_once(struct admission *a)
 {
 	struct apiserver *s = a->rq->s;
 
@@ -54,6 +54,68 @@ struct error *admission_admit(struct admission *a)
 		if ((s->plugins[i]->ops & a->op) && s->plugins[i]->admit)
 			TRY(s->plugins[i]->admit(a));
 	return NULL;
+}
+
+struct error *admission_admit(struct admission *a)
+{
+	TRY(admit_once(a));
+	if (!a->should_reinvoke)
+		return NULL;
+	a->reinvocation = true;
+	return admit_once(a);
+}
+
+/* ---- reinvocation ---- */
+
+static void require_again(struct admission *a, struct reinvocable *r)
+{
+	for (uint32_t i = 0; i < r->before.n; i++)
+		*arena_push(a->rq->a, &r->again) = r->before.v[i];
+	r->before.n = 0;
+}
+
+struct reinvocable *reinvocation_begin(struct admission *a, struct reinvocable **r)
+{
+	bool same;
+
+	if (!*r)
+		*r = arena_new(a->rq->a, struct reinvocable);
+	same = (*r)->output && a->obj ? object_equal(a->type, (*r)->output, a->obj) : !(*r)->output && !a->obj;
+	if (a->reinvocation && !same)
+		require_again(a, *r);
+	return *r;
+}
+
+void reinvocation_end(struct admission *a, struct reinvocable *r)
+{
+	void *copy = NULL;
+
+	if (a->obj) {
+		copy = arena_alloc(a->rq->a, a->type->size);
+		object_copy(a->rq->a, a->type, a->obj, copy);
+	}
+	r->output = copy;
+}
+
+bool reinvocation_skips(const struct admission *a, const struct reinvocable *r, struct str key)
+{
+	if (!a->reinvocation)
+		return false;
+	for (uint32_t i = 0; i < r->again.n; i++)
+		if (str_eq(r->again.v[i], key))
+			return false;
+	return true;
+}
+
+void reinvocation_changed(struct admission *a, struct reinvocable *r)
+{
+	require_again(a, r);
+	a->should_reinvoke = true;
+}
+
+void reinvocation_ran(struct admission *a, struct reinvocable *r, struct str key)
+{
+	*arena_push(a->rq->a, &r->before) = key;
 }
 
 struct error *admission_validate(struct admission *a)

@@ -6,6 +6,7 @@
 #ifndef SKIFF_APISERVER_ADMISSION_H
 #define SKIFF_APISERVER_ADMISSION_H
 
+#include "base/arena.h"
 #include "base/error.h"
 #include "schema/schema.h"
 
@@ -25,8 +26,25 @@ struct admission {
 	const void *old;                 /* update, delete */
 	const struct meta_v1_delete_options *delete_options;
 	bool dry_run;
-	bool reinvocation;               /* admit runs a second time after a webhook changed the object */
+	bool reinvocation;               /* admit runs a second time, because a policy or webhook has changed the object */
+	bool should_reinvoke;            /* set by those: run once more */
+	struct reinvocable *policies, *webhooks; /* what they remember between the two runs */
 };
+
+/* ---- reinvocation (upstream's reinvocationContext): of one plugin, in the request's arena ---- */
+struct reinvocable {
+	const void *output;              /* the object as the plugin left it, a copy */
+	LIST(struct str) before, again;  /* keys that ran and may run again; keys that must */
+};
+/* At the start of the plugin's run: in a second one, what changed the object since makes all that ran before run again. */
+struct reinvocable *reinvocation_begin(struct admission *a, struct reinvocable **r);
+void reinvocation_end(struct admission *a, struct reinvocable *r);
+/* In a second run only what must runs. */
+bool reinvocation_skips(const struct admission *a, const struct reinvocable *r, struct str key);
+/* The object has changed: those that ran before run again. */
+void reinvocation_changed(struct admission *a, struct reinvocable *r);
+void reinvocation_ran(struct admission *a, struct reinvocable *r, struct str key);
+
 /* The object's struct when it is this built-in kind of the core (etc.) storage version and no subresource unless asked; else NULL. */
 static inline bool admission_is(const struct admission *a, const char *group, const char *resource, const char *subresource)
 {
@@ -61,5 +79,7 @@ extern const struct admission_plugin admit_pod_security, admit_certificate_appro
 extern const struct admission_plugin admit_default_storage_class, admit_default_ingress_class, admit_storage_in_use, admit_pvc_resize,
 	admit_runtime_class; /* admit_storage.c */
 extern const struct admission_plugin admit_mutating_webhook, admit_validating_webhook; /* webhook.c */
+extern const struct admission_plugin admit_validating_policy; /* policy_validate.c */
+extern const struct admission_plugin admit_mutating_policy; /* policy_mutate.c */
 
 #endif

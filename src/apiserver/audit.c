@@ -130,6 +130,25 @@ static bool wanted(struct audit *a, const struct request *rq)
 	return false;
 }
 
+static int pair_cmp(const void *x, const void *y)
+{
+	return str_cmp(((const struct str_pair *)x)->key, ((const struct str_pair *)y)->key);
+}
+
+static void annotations(struct buf *b, struct request *rq)
+{
+	if (!rq->annotations.n)
+		return;
+	qsort(rq->annotations.v, rq->annotations.n, sizeof *rq->annotations.v, pair_cmp);
+	for (uint32_t i = 0; i < rq->annotations.n; i++) {
+		buf_puts(b, i ? "," : ",\"annotations\":{");
+		jv_encode_string(b, rq->annotations.v[i].key);
+		buf_putc(b, ':');
+		jv_encode_string(b, rq->annotations.v[i].value);
+	}
+	buf_putc(b, '}');
+}
+
 void audit_end(struct request *rq)
 {
 	struct audit *a = rq->s->audit;
@@ -194,7 +213,9 @@ void audit_end(struct request *rq)
 		}
 		buf_putc(b, '}');
 	}
-	buf_printf(b, ",\"responseStatus\":{\"metadata\":{},\"code\":%d},\"requestReceivedTimestamp\":\"%.*s\",\"stageTimestamp\":\"%.*s\"}\n",
+	buf_printf(b, ",\"responseStatus\":{\"metadata\":{},\"code\":%d},\"requestReceivedTimestamp\":\"%.*s\",\"stageTimestamp\":\"%.*s\"",
 		   rq->status, STR_ARG(start), STR_ARG(now));
+	annotations(b, rq);
+	buf_puts(b, "}\n");
 	waitq_wake_one(&a->more);
 }

@@ -163,8 +163,13 @@ struct error *authorize_request(struct request *rq)
 {
 	struct authz_attrs at = authz_attrs_of(rq);
 	struct str reason, trouble, text;
+	bool allow = authorize_explained(rq->s, rq->a, &at, &reason, &trouble) == AUTHZ_ALLOW;
 
-	if (authorize_explained(rq->s, rq->a, &at, &reason, &trouble) == AUTHZ_ALLOW)
+	if (allow || !trouble.p) {
+		request_annotate(rq, STR("authorization.k8s.io/decision"), allow ? STR("allow") : STR("forbid"));
+		request_annotate(rq, STR("authorization.k8s.io/reason"), reason);
+	}
+	if (allow)
 		return NULL;
 	if (trouble.p)
 		return err_internal("Internal Server Error: \"%.*s\": %.*s", STR_ARG(rq->info.path), STR_ARG(trouble));

@@ -16,6 +16,7 @@
 #include "apiserver/extend.h"
 #include "apiserver/flow.h"
 #include "apiserver/pipeline.h"
+#include "apiserver/policy.h"
 #include "apiserver/server.h"
 
 enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_IGNORED };
@@ -254,6 +255,7 @@ static struct error *start(struct apiserver *s)
 	TRY(crds_init(s));
 	TRY(aggregator_init(s));
 	TRY(webhooks_init(s));
+	TRY(policies_init(s));
 	TRY(error_wrap(tls_server_new(&to, &tls), "TLS"));
 	snprintf(addr, sizeof addr, strchr(s->o.bind_address, ':') ? "[%s]:%d" : "%s:%d", s->o.bind_address, s->o.secure_port);
 	TRY(error_wrap(listener_open(addr, 0600, &l), "listening on %s", addr));

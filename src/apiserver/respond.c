@@ -23,6 +23,17 @@ void request_warn(struct request *rq, const char *fmt, ...)
 	*arena_push(rq->a, &rq->warnings) = w;
 }
 
+void request_annotate(struct request *rq, struct str key, struct str value)
+{
+	if (!rq->s->audit)
+		return;
+	for (uint32_t i = 0; i < rq->annotations.n; i++)
+		if (str_eq(rq->annotations.v[i].key, key))
+			return;
+	if (rq->annotations.n < ANNOTATIONS_MAX)
+		*arena_push(rq->a, &rq->annotations) = (struct str_pair){arena_str(rq->a, key), arena_str(rq->a, value)};
+}
+
 /* RFC 7234 quoted-string; controls become spaces, as upstream's NewWarningHeader refuses them. */
 static void warning_append(struct buf *b, struct str w)
 {

@@ -68,6 +68,7 @@ struct error *request_selectors(struct request *rq, struct cache_filter *f, cons
 
 /* ---- one request ---- */
 #define WARNINGS_MAX 64
+#define ANNOTATIONS_MAX 256 /* of one audit event */
 struct request {
 	struct http_exchange *x;         /* NULL: the server's own */
 	struct arena *a;
@@ -80,6 +81,7 @@ struct request {
 	struct negotiated out;
 	char audit_id[37];
 	LIST(struct str) warnings;
+	LIST(struct str_pair) annotations; /* of the audit event */
 	int64_t start_ns;
 	bool dry_run;
 	bool long_running;
@@ -95,6 +97,9 @@ struct request {
 void request_internal(struct request *rq, struct apiserver *s, struct arena *a, struct resource *res, struct str ns);
 /* Adds a Warning header (deduplicated, at most WARNINGS_MAX). */
 void request_warn(struct request *rq, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Adds an annotation to the audit event (both copied); of a key given twice the first stays, as upstream. */
+void request_annotate(struct request *rq, struct str key, struct str value);
 
 /* ---- the server ---- */
 struct options { /* flags, see options.c */
@@ -155,6 +160,7 @@ struct apiserver {
 	struct aggregator *aggregator;
 	struct crds *crds;
 	struct webhooks *webhooks;
+	struct policies *policies;
 	struct alloc *alloc;             /* service addresses and ports */
 	struct metrics *metrics;
 	struct discovery *discovery;

@@ -1,6 +1,7 @@
 /* Strategies of the other groups: RBAC, certificates, networking, storage, scheduling, policies, extensions. */
 #include "apiserver/authz.h"
 #include "apiserver/custom.h"
+#include "apiserver/policy.h"
 #include "apiserver/server.h"
 #include "apiserver/validate_workloads.h"
 
@@ -255,22 +256,6 @@ FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .ret
 FACTS(validatingwebhooks, "admissionregistration.k8s.io", "validatingwebhookconfigurations", .generation = true,
       .no_unconditional_update = true);
 FACTS(mutatingwebhooks, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", .generation = true, .no_unconditional_update = true);
-/* Policies need CEL, which is not built: whoever writes one is told. */
-static void policy_warn(struct request *rq, const void *obj, const void *old)
-{
-	(void)obj;
-	(void)old;
-	request_warn(rq, "%.*s is kept but not enforced by this server", STR_ARG(rq->res->api->kind));
-}
-
-FACTS(vaps, "admissionregistration.k8s.io", "validatingadmissionpolicies", .generation = true, .no_unconditional_update = true,
-      .warn = policy_warn);
-FACTS(vapbs, "admissionregistration.k8s.io", "validatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true,
-      .warn = policy_warn);
-FACTS(maps, "admissionregistration.k8s.io", "mutatingadmissionpolicies", .generation = true, .no_unconditional_update = true,
-      .warn = policy_warn);
-FACTS(mapbs, "admissionregistration.k8s.io", "mutatingadmissionpolicybindings", .generation = true, .no_unconditional_update = true,
-      .warn = policy_warn);
 FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .generation = true);
 FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .generation = true);
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .name_check = validate_path_segment);
@@ -283,6 +268,6 @@ FACTS(resourceslices, "resource.k8s.io", "resourceslices", .generation = true, .
 const struct strategy *const strategies_other[] = {
 	&roles, &clusterroles, &rolebindings, &clusterrolebindings, &csrs, &leases, &ingresses, &ingressclasses, &networkpolicies, &ipaddresses,
 	&endpointslices, &runtimeclasses, &priorityclasses, &csidrivers, &csinodes, &csistoragecapacities, &storageclasses,
-	&volumeattachments, &volumeattributesclasses, &validatingwebhooks, &mutatingwebhooks, &vaps, &vapbs, &maps, &mapbs, &flowschemas,
+	&volumeattachments, &volumeattributesclasses, &validatingwebhooks, &mutatingwebhooks, &strategy_vap, &strategy_vapb, &strategy_map, &strategy_mapb, &flowschemas,
 	&prioritylevels, &apiservices, &deviceclasses, &resourceclaims, &resourceclaimtemplates, &resourceslices, &strategy_crd, NULL,
 };

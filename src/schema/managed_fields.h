@@ -75,7 +75,13 @@ struct error *managed_fields_update(struct arena *a, const struct managed_fields
 struct error *managed_fields_apply(struct arena *a, const struct managed_fields_request *req, const struct jv *live,
 				   const struct jv *config, bool force, struct jv *out, bool *changed);
 
-/* The same for typed objects of type req->shape.type; `obj`/`out` are changed in place / filled (zeroed before). */
+/*
+ * Merges config into live as an apply would, but nobody comes to own anything (apply_configuration.c). Errors: sentences; among them
+ * that config sets what only ever changes as a whole (atomic lists, maps and structs).
+ */
+struct error *apply_configuration(struct arena *a, struct shape shape, const struct jv *live, const struct jv *config, struct jv *out);
+
+/* managed_fields_update and managed_fields_apply for typed objects of type req->shape.type; `obj`/`out` are changed in place / filled (zeroed before). */
 struct error *managed_fields_update_object(struct arena *a, const struct managed_fields_request *req, const void *live,
 					   void *obj);
 struct error *managed_fields_apply_object(struct arena *a, const struct managed_fields_request *req, const void *live,

@@ -1,6 +1,7 @@
 /*
  * schema/typed_merge.h: values walked along a shape: structured-merge-diff's
- * `typed` package, for managed_fields.c only. Walks are as deep as the values
+ * `typed` package, for managed_fields.c and
+ * apply_configuration.c only. Walks are as deep as the values
  * (JV_MAX_DEPTH).
  */
 #ifndef SKIFF_SCHEMA_TYPED_MERGE_H
