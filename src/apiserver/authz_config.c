@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include "apiserver/authz_internal.h"
 #include "apiserver/config_file.h"
+#include "cel/cel.h"
 
 #define MATCH_CONDITIONS_MAX 64
 #define TIMEOUT_MAX_NS (30ll * 1000000000)
@@ -90,8 +91,24 @@ static void webhook_validate(struct field_errors *e, const struct apiserverconfi
 	connection_validate(e, &w->connection_info, p);
 	if (w->match_conditions.n > MATCH_CONDITIONS_MAX)
 		field_too_many(e, mc, w->match_conditions.n, MATCH_CONDITIONS_MAX);
-	else if (w->match_conditions.n)
-		field_invalid(e, FIELD_CHILD(FIELD_INDEX(mc, 0), "expression"), w->match_conditions.v[0].expression, "expressions are not built");
+	for (uint32_t i = 0; w->match_conditions.n <= MATCH_CONDITIONS_MAX && i < w->match_conditions.n; i++) {
+		const struct field_path *q = FIELD_CHILD(FIELD_INDEX(mc, i), "expression");
+		struct str x = w->match_conditions.v[i].expression, error;
+		struct cel_program *program;
+		bool again = false;
+
+		for (uint32_t k = 0; k < i; k++)
+			again |= str_eq(w->match_conditions.v[k].expression, x);
+		if (!str_trim(x).n) {
+			field_required(e, q, "");
+		} else if (again) {
+			field_duplicate(e, q, x);
+		} else if (!authz_condition_compile(e->arena, x, &program, &error)) {
+			field_invalid(e, q, x, "%.*s", STR_ARG(error));
+		} else {
+			cel_program_free(program);
+		}
+	}
 }
 
 static void validate(struct field_errors *e, const authz_configuration *c)

@@ -40,6 +40,9 @@ struct authz_webhook;
 struct error *authz_webhook_new(struct str name, const struct apiserverconfig_v1_webhook_configuration *c, const char *path,
 				struct authz_webhook **out);
 void authz_webhook_free(struct authz_webhook *w); /* NULL is allowed */
+struct cel_program;
+/* A match condition; false: *error says why not. */
+bool authz_condition_compile(struct arena *a, struct str source, struct cel_program **out, struct str *error);
 /* May wait. Words in the arena; *trouble as authorize_explained. */
 enum authz authz_webhook_ask(struct authz_webhook *w, struct arena *a, const struct authz_attrs *at, struct str *reason, struct str *trouble);
 

@@ -2,6 +2,7 @@
 #include <openssl/sha.h>
 #include <stdlib.h>
 #include "apiserver/authz_internal.h"
+#include "apiserver/expressions.h"
 #include "apiserver/outbound.h"
 #include "schema/jv.h"
 
@@ -21,6 +22,9 @@ struct authz_webhook {
 	bool v1beta1;
 	int64_t timeout_ms, allowed_ttl_ms, refused_ttl_ms; /* a TTL of 0: not kept */
 	enum authz on_error;
+	struct cel_program **conditions; /* all must hold for the webhook to be asked */
+	struct str *sources;
+	uint32_t n_conditions;
 	struct map answers; /* SHA-256 of the spec -> struct answer * */
 };
 
@@ -47,9 +51,90 @@ void authz_webhook_free(struct authz_webhook *w)
 	if (!w)
 		return;
 	forget(w);
+	for (uint32_t i = 0; i < w->n_conditions; i++)
+		cel_program_free(w->conditions[i]);
 	outbound_free(w->out);
 	arena_free(&w->arena);
 	free(w);
+}
+
+/* ---- match conditions: SubjectAccessReviewSpec as `request` (upstream's authorization/cel) ---- */
+
+#define FIELD(n, t) {STR_INIT(n), STR_INIT(n), t}
+#define OBJECT(var, title, ...)                                                                                                       \
+	static const struct cel_field var##_fields[] = {__VA_ARGS__};                                                                  \
+	static const struct cel_type var = {.kind = CEL_OBJECT, .name = STR_INIT(title), .fields = var##_fields,                       \
+					    .n_fields = sizeof var##_fields / sizeof *var##_fields, .max_size = CEL_NO_MAX_SIZE}
+
+static const struct cel_type map_lists = {.kind = CEL_MAP, .key = &cel_type_string, .elem = &cel_type_list_string, .max_size = CEL_NO_MAX_SIZE};
+OBJECT(requirement, "kubernetes.SelectorRequirement", FIELD("key", &cel_type_string), FIELD("operator", &cel_type_string),
+       FIELD("values", &cel_type_list_string));
+static const struct cel_type requirements = {.kind = CEL_LIST, .elem = &requirement, .max_size = CEL_NO_MAX_SIZE};
+OBJECT(field_selector, "kubernetes.FieldSelectorAttributes", FIELD("rawSelector", &cel_type_string), FIELD("requirements", &requirements));
+OBJECT(label_selector, "kubernetes.LabelSelectorAttributes", FIELD("rawSelector", &cel_type_string), FIELD("requirements", &requirements));
+OBJECT(resource_attributes, "kubernetes.ResourceAttributes", FIELD("namespace", &cel_type_string), FIELD("verb", &cel_type_string),
+       FIELD("group", &cel_type_string), FIELD("version", &cel_type_string), FIELD("resource", &cel_type_string),
+       FIELD("subresource", &cel_type_string), FIELD("name", &cel_type_string), FIELD("fieldSelector", &field_selector),
+       FIELD("labelSelector", &label_selector));
+OBJECT(non_resource_attributes, "kubernetes.NonResourceAttributes", FIELD("path", &cel_type_string), FIELD("verb", &cel_type_string));
+OBJECT(review_spec, "kubernetes.SubjectAccessReviewSpec", FIELD("resourceAttributes", &resource_attributes),
+       FIELD("nonResourceAttributes", &non_resource_attributes), FIELD("user", &cel_type_string), FIELD("groups", &cel_type_list_string),
+       FIELD("extra", &map_lists), FIELD("uid", &cel_type_string));
+
+bool authz_condition_compile(struct arena *a, struct str source, struct cel_program **out, struct str *error)
+{
+	static const struct cel_type *const is_bool[] = {&cel_type_bool};
+	static const struct cel_var var = {STR_INIT("request"), &review_spec};
+	const struct cel_env env = {.vars = &var, .n_vars = 1};
+
+	return program_compile(a, &env, source, is_bool, 1, true, out, error);
+}
+
+/* Every text of the attributes is there, also an empty one. */
+static struct jv spec_tree(struct arena *a, const struct authorization_v1_subject_access_review_spec *spec)
+{
+	struct jv out, *r, *n;
+	static const char *const texts[] = {"namespace", "verb", "group", "version", "resource", "subresource", "name"};
+
+	jv_from_object(a, &authorization_v1_subject_access_review_spec_type, spec, &out);
+	if (!jv_get(&out, STR("user")))
+		jv_set(a, &out, STR("user"), jv_string(STR("")));
+	if (!jv_get(&out, STR("uid")))
+		jv_set(a, &out, STR("uid"), jv_string(STR("")));
+	if (!jv_get(&out, STR("groups")))
+		jv_set(a, &out, STR("groups"), jv_array());
+	jv_sub(a, &out, STR("extra"));
+	r = jv_get(&out, STR("resourceAttributes"));
+	for (size_t i = 0; r && i < sizeof texts / sizeof *texts; i++)
+		if (!jv_get(r, str_from(texts[i])))
+			jv_set(a, r, str_from(texts[i]), jv_string(STR("")));
+	n = jv_get(&out, STR("nonResourceAttributes"));
+	for (size_t i = 0; n && i < 2; i++)
+		if (!jv_get(n, i ? STR("verb") : STR("path")))
+			jv_set(a, n, i ? STR("verb") : STR("path"), jv_string(STR("")));
+	return out;
+}
+
+/* One that is false skips the webhook, whatever the others come to. */
+static bool conditions_hold(struct authz_webhook *w, struct arena *a, const struct authorization_v1_subject_access_review_spec *spec, struct str *trouble)
+{
+	struct buf errors buf_cleanup = {0};
+	struct jv tree = spec_tree(a, spec);
+	struct cel_value v = cel_from_jv(a, &tree, NULL);
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < w->n_conditions; i++) {
+		struct cel_value r = cel_eval(w->conditions[i], &v, a, CEL_PER_CALL_LIMIT, NULL);
+
+		if (r.kind == CEL_ERROR)
+			buf_printf(&errors, "%scel evaluation error: expression '%.*s' resulted in error: %.*s", n++ ? ", " : "",
+				   STR_ARG(w->sources[i]), STR_ARG(cel_error_text(r)));
+		else if (r.kind != CEL_BOOL || !r.b)
+			return false;
+	}
+	if (n)
+		*trouble = arena_printf(a, n > 1 ? "[%.*s]" : "%.*s", STR_ARG(buf_view(&errors)));
+	return n == 0;
 }
 
 struct error *authz_webhook_new(struct str name, const struct apiserverconfig_v1_webhook_configuration *c, const char *path,
@@ -68,6 +153,19 @@ struct error *authz_webhook_new(struct str name, const struct apiserverconfig_v1
 	w->allowed_ttl_ms = !c->cache_authorized_requests || *c->cache_authorized_requests ? c->authorized_ttl / 1000000 : 0;
 	w->refused_ttl_ms = !c->cache_unauthorized_requests || *c->cache_unauthorized_requests ? c->unauthorized_ttl / 1000000 : 0;
 	w->on_error = str_eqz(c->failure_policy, "Deny") ? AUTHZ_DENY : AUTHZ_NO_OPINION;
+	w->conditions = arena_array(&w->arena, struct cel_program *, c->match_conditions.n);
+	w->sources = arena_array(&w->arena, struct str, c->match_conditions.n);
+	for (uint32_t i = 0; i < c->match_conditions.n; i++) {
+		struct str error;
+
+		w->sources[i] = arena_str(&w->arena, c->match_conditions.v[i].expression);
+		if (!authz_condition_compile(&w->arena, w->sources[i], &w->conditions[i], &error)) {
+			e = error_new("match condition: %.*s", STR_ARG(error));
+			authz_webhook_free(w);
+			return e;
+		}
+		w->n_conditions++;
+	}
 	*out = w;
 	return NULL;
 }
@@ -167,6 +265,8 @@ enum authz authz_webhook_ask(struct authz_webhook *w, struct arena *a, const str
 	struct error *e;
 
 	spec_of(a, at, &spec);
+	if (w->n_conditions && !conditions_hold(w, a, &spec, trouble))
+		return trouble->p ? w->on_error : AUTHZ_NO_OPINION;
 	json_encode(&b, &authorization_v1_subject_access_review_spec_type, &spec);
 	SHA256((const unsigned char *)b.p, b.n, sum);
 	known = map_get(&w->answers, key);

@@ -20,6 +20,7 @@ OBJECT(gvr, "kubernetes.GroupVersionResource", FIELD("group", &cel_type_string),
        FIELD("resource", &cel_type_string));
 OBJECT(user_info, "kubernetes.UserInfo", FIELD("username", &cel_type_string), FIELD("uid", &cel_type_string),
        FIELD("groups", &cel_type_list_string), FIELD("extra", &map_lists));
+const struct cel_type *const expression_user_info = &user_info;
 OBJECT(admission_request, "kubernetes.AdmissionRequest", FIELD("kind", &gvk), FIELD("resource", &gvr), FIELD("subResource", &cel_type_string),
        FIELD("requestKind", &gvk), FIELD("requestResource", &gvr), FIELD("requestSubResource", &cel_type_string),
        FIELD("name", &cel_type_string), FIELD("namespace", &cel_type_string), FIELD("operation", &cel_type_string),
@@ -68,36 +69,47 @@ static struct str types_text(struct arena *a, const struct cel_type *const *v, s
 	return arena_str(a, buf_view(&b));
 }
 
+bool program_compile(struct arena *a, const struct cel_env *env, struct str source, const struct cel_type *const *returns, size_t n, bool got,
+		     struct cel_program **out, struct str *error)
+{
+	struct cel_issues issues = {0};
+	struct str but = STR_NULL;
+	const struct cel_type *t;
+	bool fits = n == 0;
+
+	*error = STR_NULL;
+	if (!cel_compile(a, env, source, out, &issues)) {
+		*out = NULL;
+		*error = issues.instantiation ? arena_printf(a, "program instantiation failed: %.*s",
+							     STR_ARG(issues.list.n ? issues.list.v[0].message : STR_NULL)) :
+						arena_printf(a, "compilation failed: %.*s", STR_ARG(cel_issues_text(a, source, &issues)));
+		return false;
+	}
+	t = cel_program_type(*out);
+	for (size_t i = 0; i < n; i++)
+		fits |= cel_type_equal(t, returns[i]);
+	if (fits)
+		return true;
+	if (got)
+		but = arena_printf(a, " but got %.*s", STR_ARG(cel_type_text(a, t)));
+	if (n == 1)
+		*error = arena_printf(a, "must evaluate to %.*s%.*s", STR_ARG(cel_type_text(a, returns[0])), STR_ARG(but));
+	else
+		*error = arena_printf(a, "must evaluate to one of [%.*s]%.*s", STR_ARG(types_text(a, returns, n)), STR_ARG(but));
+	cel_program_free(*out);
+	*out = NULL;
+	return false;
+}
+
 void expression_compile(struct arena *a, struct str source, unsigned have, const struct composition *c, const struct cel_type *const *returns,
 			size_t n, struct expression *out)
 {
 	struct cel_var vars[VARS_MAX];
 	struct cel_env env = {.vars = vars, .patch_types = have & EXPR_PATCH};
-	struct cel_issues issues = {0};
-	const struct cel_type *t;
-	bool fits = n == 0;
 
 	*out = (struct expression){.source = arena_str(a, source), .have = have, .variables = c && c->type};
 	env.n_vars = environment(have, c, vars);
-	if (!cel_compile(a, &env, out->source, &out->program, &issues)) {
-		out->program = NULL;
-		out->error = issues.instantiation ? arena_printf(a, "program instantiation failed: %.*s",
-								 STR_ARG(issues.list.n ? issues.list.v[0].message : STR_NULL)) :
-						    arena_printf(a, "compilation failed: %.*s", STR_ARG(cel_issues_text(a, out->source, &issues)));
-		return;
-	}
-	t = cel_program_type(out->program);
-	for (size_t i = 0; i < n; i++)
-		fits |= cel_type_equal(t, returns[i]);
-	if (fits)
-		return;
-	if (n == 1)
-		out->error = arena_printf(a, "must evaluate to %.*s but got %.*s", STR_ARG(cel_type_text(a, returns[0])), STR_ARG(cel_type_text(a, t)));
-	else
-		out->error = arena_printf(a, "must evaluate to one of [%.*s] but got %.*s", STR_ARG(types_text(a, returns, n)),
-					  STR_ARG(cel_type_text(a, t)));
-	cel_program_free(out->program);
-	out->program = NULL;
+	program_compile(a, &env, out->source, returns, n, true, &out->program, &out->error);
 }
 
 void expression_free(struct expression *e)

@@ -38,6 +38,14 @@ void expression_free(struct expression *e);
 const struct expression *composition_add(struct arena *a, struct composition *c, struct str name, struct str source, unsigned have);
 void composition_free(struct composition *c);
 
+/*
+ * One program of any environment, with upstream's sentences: false with *error ("compilation failed: ..."; "must evaluate to bool but got
+ * string", without `got` "must evaluate to bool"). The caller frees the program.
+ */
+bool program_compile(struct arena *a, const struct cel_env *env, struct str source, const struct cel_type *const *returns, size_t n, bool got,
+		     struct cel_program **out, struct str *error);
+extern const struct cel_type *const expression_user_info; /* kubernetes.UserInfo */
+
 /* What expressions see of one request in one version: made once, used by many evaluations. */
 struct expression_input {
 	struct admission *a;

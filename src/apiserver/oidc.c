@@ -3,6 +3,7 @@
 #include "apiserver/authn_internal.h"
 #include "apiserver/jwt.h"
 #include "apiserver/oidc.h"
+#include "apiserver/oidc_rules.h"
 #include "apiserver/outbound.h"
 
 #define RETRY_MS 10000           /* between attempts to find a provider's keys, as upstream */
@@ -198,7 +199,7 @@ static struct error *verify_signature(struct provider *p, const struct jws *j)
 
 struct authenticator {
 	const struct apiserverconfig_v1_jwt_authenticator *c;
-	struct str ca;
+	struct jwt_rules *rules;
 	struct provider *provider;
 	LIST(struct provider *) claim_providers;
 };
@@ -217,6 +218,7 @@ void oidc_unref(struct oidc *o)
 	if (!o || --o->refs)
 		return;
 	for (uint32_t i = 0; i < o->n; i++) {
+		jwt_rules_free(o->v[i].rules);
 		if (o->v[i].provider)
 			provider_drop(o->v[i].provider);
 		for (uint32_t k = 0; k < o->v[i].claim_providers.n; k++)
@@ -251,6 +253,7 @@ struct error *oidc_new(const authn_configuration *c, const struct str *algs, siz
 		struct error *e;
 
 		t->c = &o->c.jwt.v[i];
+		jwt_rules_compile(&o->arena, t->c, NULL, NULL, &t->rules);
 		e = provider_of(t, t->c->issuer.url, t->c->issuer.discovery_url ? *t->c->issuer.discovery_url : STR_NULL, &t->provider);
 		if (e) {
 			oidc_unref(o);
@@ -282,40 +285,6 @@ struct error *oidc_wait_ready(struct oidc *o, int64_t ms)
 }
 
 /* ---- tokens ---- */
-
-static const char *go_kind(const struct jv *v)
-{
-	switch ((enum jv_kind)v->kind) {
-	case JV_BOOL:
-		return "bool";
-	case JV_INT:
-	case JV_DOUBLE:
-		return "number";
-	case JV_STRING:
-		return "string";
-	case JV_ARRAY:
-		return "array";
-	case JV_OBJECT:
-		return "object";
-	case JV_NULL:
-		break;
-	}
-	return "null";
-}
-
-/* As Go decodes into a string: null leaves it empty. */
-static struct error *claim_string(const struct jv *claims, struct str name, struct str *out)
-{
-	const struct jv *v = jv_get(claims, name);
-
-	*out = STR_NULL;
-	if (!v)
-		return error_new("claim not present");
-	if (v->kind != JV_STRING && v->kind != JV_NULL)
-		return error_new("json: cannot unmarshal %s into Go value of type string", go_kind(v));
-	*out = jv_str(v);
-	return NULL;
-}
 
 static bool claim_seconds(const struct jv *claims, const char *name, int64_t *out)
 {
@@ -452,12 +421,12 @@ static struct error *expand_claims(struct oidc *o, struct authenticator *t, stru
 	if (!name.n || jv_get(claims, name) || !names)
 		return NULL;
 	if (names->kind != JV_OBJECT)
-		return error_new("oidc: error parsing distributed claim names: json: cannot unmarshal %s", go_kind(names));
+		return error_new("oidc: error parsing distributed claim names: json: cannot unmarshal %s", claim_kind(names));
 	sources = jv_get(claims, STR("_claim_sources"));
 	if (!sources)
 		return error_new("oidc: no claim sources");
 	if (sources->kind != JV_OBJECT)
-		return error_new("oidc: could not parse claim sources: json: cannot unmarshal %s", go_kind(sources));
+		return error_new("oidc: could not parse claim sources: json: cannot unmarshal %s", claim_kind(sources));
 	source = jv_str(jv_get(names, name));
 	if (!source.n)
 		return NULL;
@@ -468,85 +437,7 @@ static struct error *expand_claims(struct oidc *o, struct authenticator *t, stru
 	return url.n ? resolve_claim(o, t, a, name, url, jv_str(jv_get(ep, STR("access_token"))), claims) : NULL;
 }
 
-/* ---- claims to a user ---- */
-
-static struct error *map_username(const struct authenticator *t, struct arena *a, const struct jv *claims, struct user *u)
-{
-	const struct apiserverconfig_v1_prefixed_claim_or_expression *m = &t->c->claim_mappings.username;
-	const struct jv *verified;
-	struct str name;
-
-	TRY(error_wrap(claim_string(claims, m->claim, &name), "oidc: parse username claims \"%.*s\"", STR_ARG(m->claim)));
-	verified = str_eqz(m->claim, "email") ? jv_get(claims, STR("email_verified")) : NULL;
-	if (verified && verified->kind != JV_BOOL)
-		return error_new("oidc: parse 'email_verified' claim: json: cannot unmarshal %s into Go value of type bool", go_kind(verified));
-	if (verified && !verified->b)
-		return error_new("oidc: email not verified");
-	u->name = arena_printf(a, "%.*s%.*s", STR_ARG(m->prefix ? *m->prefix : STR_NULL), STR_ARG(name));
-	return NULL;
-}
-
-static struct error *map_groups(const struct authenticator *t, struct arena *a, const struct jv *claims, struct strings *out)
-{
-	const struct apiserverconfig_v1_prefixed_claim_or_expression *m = &t->c->claim_mappings.groups;
-	const struct jv *v = m->claim.n ? jv_get(claims, m->claim) : NULL;
-	struct str prefix = m->prefix ? *m->prefix : STR_NULL;
-
-	if (!v || v->kind == JV_NULL)
-		return NULL;
-	if (v->kind == JV_STRING) {
-		*arena_push(a, out) = arena_printf(a, "%.*s%.*s", STR_ARG(prefix), STR_ARG(jv_str(v)));
-		return NULL;
-	}
-	for (uint32_t i = 0; v->kind == JV_ARRAY && i < v->n; i++) {
-		if (v->items[i].kind != JV_STRING && v->items[i].kind != JV_NULL)
-			return error_new("oidc: parse groups claim \"%.*s\": json: cannot unmarshal %s into Go value of type string",
-					 STR_ARG(m->claim), go_kind(v));
-		*arena_push(a, out) = arena_printf(a, "%.*s%.*s", STR_ARG(prefix), STR_ARG(jv_str(&v->items[i])));
-	}
-	if (v->kind != JV_ARRAY)
-		return error_new("oidc: parse groups claim \"%.*s\": json: cannot unmarshal %s into Go value of type string", STR_ARG(m->claim),
-				 go_kind(v));
-	return NULL;
-}
-
-static struct error *check_required(const struct authenticator *t, const struct jv *claims)
-{
-	for (uint32_t i = 0; i < t->c->claim_validation_rules.n; i++) {
-		const struct apiserverconfig_v1_claim_validation_rule *r = &t->c->claim_validation_rules.v[i];
-		struct str v;
-
-		if (!r->claim.n)
-			continue;
-		if (!jv_get(claims, r->claim))
-			return error_new("oidc: required claim %.*s not present in ID token", STR_ARG(r->claim));
-		TRY(error_wrap(claim_string(claims, r->claim, &v), "oidc: parse claim %.*s", STR_ARG(r->claim)));
-		if (!str_eq(v, r->required_value))
-			return error_new("oidc: required claim %.*s value does not match. Got = %.*s, want = %.*s", STR_ARG(r->claim), STR_ARG(v),
-					 STR_ARG(r->required_value));
-	}
-	return NULL;
-}
-
-static struct error *map_user(const struct authenticator *t, struct arena *a, const struct jv *claims, struct user *u)
-{
-	const struct apiserverconfig_v1_claim_mappings *m = &t->c->claim_mappings;
-	struct strings groups = {0};
-	const struct jv *jti = jv_get(claims, STR("jti"));
-
-	memset(u, 0, sizeof *u);
-	TRY(map_username(t, a, claims, u));
-	TRY(map_groups(t, a, claims, &groups));
-	if (m->uid.claim.n) {
-		TRY(error_wrap(claim_string(claims, m->uid.claim, &u->uid), "oidc: parse uid claim \"%.*s\"", STR_ARG(m->uid.claim)));
-		u->uid = arena_str(a, u->uid);
-	}
-	if (jv_str(jti).n)
-		user_add_extra(a, u, "authentication.kubernetes.io/credential-id", arena_printf(a, "JTI=%.*s", STR_ARG(jv_str(jti))));
-	TRY(check_required(t, claims));
-	user_set_groups(a, u, groups.v, groups.n, "system:authenticated");
-	return NULL;
-}
+/* ---- one token ---- */
 
 static struct error *authenticate_one(struct oidc *o, struct authenticator *t, struct arena *tmp, struct arena *a, struct str token, struct user *u)
 {
@@ -556,7 +447,7 @@ static struct error *authenticate_one(struct oidc *o, struct authenticator *t, s
 		return error_new("oidc: authenticator not initialized");
 	TRY(error_wrap(verify(o, t, t->provider, tmp, token, &j), "oidc: verify token"));
 	TRY(error_wrap(expand_claims(o, t, tmp, &j.payload), "oidc: could not expand distributed claims"));
-	return map_user(t, a, &j.payload, u);
+	return jwt_rules_user(t->rules, tmp, a, &j.payload, u);
 }
 
 struct error *oidc_authenticate(struct oidc *o, struct arena *tmp, struct arena *a, struct str token, struct user *u, bool *ok)
@@ -661,46 +552,6 @@ static void issuer_validate(struct field_errors *e, const struct apiserverconfig
 		field_invalid(e, FIELD_CHILD(p, "egressSelectorType"), i->egress_selector_type, "egress selectors are not built");
 }
 
-static void rules_validate(struct field_errors *e, const struct apiserverconfig_v1_jwt_authenticator *t, const struct field_path *p)
-{
-	const struct field_path *root = FIELD_CHILD(p, "claimValidationRules");
-
-	for (uint32_t i = 0; i < t->claim_validation_rules.n; i++) {
-		const struct apiserverconfig_v1_claim_validation_rule *r = &t->claim_validation_rules.v[i];
-		const struct field_path *q = FIELD_INDEX(root, i);
-
-		if (r->claim.n && r->expression.n) {
-			field_invalid(e, q, r->claim, "claim and expression can't both be set");
-		} else if (!r->claim.n && !r->expression.n) {
-			field_required(e, q, "claim or expression is required");
-		} else if (r->claim.n) {
-			if (r->message.n)
-				field_invalid(e, FIELD_CHILD(q, "message"), r->message, "may not be specified when claim is set");
-			for (uint32_t k = 0; k < i; k++)
-				if (str_eq(t->claim_validation_rules.v[k].claim, r->claim)) {
-					field_duplicate(e, FIELD_CHILD(q, "claim"), r->claim);
-					break;
-				}
-		} else {
-			field_invalid(e, FIELD_CHILD(q, "expression"), r->expression, "expressions are not built");
-		}
-	}
-}
-
-static void mapping_validate(struct field_errors *e, const struct apiserverconfig_v1_prefixed_claim_or_expression *m, bool required,
-			     const struct field_path *p)
-{
-	if (m->claim.n && m->expression.n)
-		field_invalid(e, p, STR(""), "claim and expression can't both be set");
-	else if (!m->claim.n && !m->expression.n && required)
-		field_required(e, p, "claim or expression is required");
-	else if (m->expression.n)
-		field_invalid(e, FIELD_CHILD(p, "expression"), m->expression, "expressions are not built");
-	else if (m->claim.n && !m->prefix)
-		field_required(e, FIELD_CHILD(p, "prefix"),
-			       "prefix is required when claim is set. It can be set to an empty string to disable prefixing");
-}
-
 void oidc_validate(struct field_errors *e, const authn_configuration *c, struct str refused)
 {
 	const struct field_path *root = FIELD_ROOT("jwt");
@@ -711,21 +562,12 @@ void oidc_validate(struct field_errors *e, const authn_configuration *c, struct 
 	}
 	for (uint32_t i = 0; i < c->jwt.n; i++) {
 		const struct apiserverconfig_v1_jwt_authenticator *t = &c->jwt.v[i];
-		const struct field_path *p = FIELD_INDEX(root, i), *iss = FIELD_CHILD(p, "issuer"), *map = FIELD_CHILD(p, "claimMappings");
+		const struct field_path *p = FIELD_INDEX(root, i), *iss = FIELD_CHILD(p, "issuer");
+		struct jwt_rules *rules;
 
 		issuer_validate(e, &t->issuer, refused, iss);
-		rules_validate(e, t, p);
-		mapping_validate(e, &t->claim_mappings.username, true, FIELD_CHILD(map, "username"));
-		mapping_validate(e, &t->claim_mappings.groups, false, FIELD_CHILD(map, "groups"));
-		if (t->claim_mappings.uid.claim.n && t->claim_mappings.uid.expression.n)
-			field_invalid(e, FIELD_CHILD(map, "uid"), STR(""), "claim and expression can't both be set");
-		else if (t->claim_mappings.uid.expression.n)
-			field_invalid(e, FIELD_CHILD(FIELD_CHILD(map, "uid"), "expression"), t->claim_mappings.uid.expression,
-				      "expressions are not built");
-		if (t->claim_mappings.extra.n)
-			field_invalid(e, FIELD_CHILD(map, "extra"), STR(""), "expressions are not built");
-		if (t->user_validation_rules.n)
-			field_invalid(e, FIELD_CHILD(p, "userValidationRules"), STR(""), "expressions are not built");
+		jwt_rules_compile(e->arena, t, e, p, &rules);
+		jwt_rules_free(rules);
 		for (uint32_t k = 0; k < i; k++) {
 			const struct apiserverconfig_v1_issuer *o = &c->jwt.v[k].issuer;
 

@@ -295,6 +295,8 @@ struct str cel_issues_text(struct arena *a, struct str source, const struct cel_
 const struct cel_type *cel_program_type(const struct cel_program *p);
 /* The expression refers to variable number i of its environment. */
 bool cel_program_uses(const struct cel_program *p, uint32_t i);
+/* Somewhere it selects `field` of the variable `ident`: x.f, has(x.f), x.?f. */
+bool cel_program_selects(const struct cel_program *p, struct str ident, struct str field);
 /* Parsed and checked, estimated cost in cel-go's units; UINT64_MAX where it has no bound. */
 struct cel_cost {
 	uint64_t min, max;

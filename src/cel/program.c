@@ -302,6 +302,30 @@ bool cel_program_uses(const struct cel_program *p, uint32_t i)
 	return i < 64 && p->info.uses >> i & 1;
 }
 
+struct selects {
+	struct str ident, field;
+	bool found;
+};
+
+static void find_select(struct node *x, bool in_format, void *ctx)
+{
+	struct selects *s = ctx;
+	bool select = x->kind == NODE_SELECT && str_eq(x->name, s->field),
+	     optional = x->kind == NODE_CALL && x->op == OP_OPT_SELECT && x->n == 2 && x->args[1]->kind == NODE_CONST &&
+			str_eq(cel_str(x->args[1]->value), s->field);
+
+	(void)in_format;
+	s->found |= (select || optional) && x->args[0]->kind == NODE_IDENT && str_eq(x->args[0]->name, s->ident);
+}
+
+bool cel_program_selects(const struct cel_program *p, struct str ident, struct str field)
+{
+	struct selects s = {ident, field, false};
+
+	visit(p->root, find_select, false, &s);
+	return s.found;
+}
+
 struct cel_cost cel_program_cost(const struct cel_program *p)
 {
 	return p->cost;

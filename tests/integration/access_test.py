@@ -315,6 +315,7 @@ def issuer(idp, path="", **k):
 
 def test_oidc_config(s, idp):
     idp.key("k1")
+    idp.key("e1", "P-256")
     idp.key("e2", "P-384")
     idp.key("e3", "P-521")
     one = issuer(idp, issuer={"audiences": ["skiff", "other"], "audienceMatchPolicy": "MatchAny"},
@@ -376,6 +377,79 @@ def test_oidc_config(s, idp):
         refuses(s, what, s.more, words)
     write(s, "authn.yaml", authn_config(jwt=[two]))
     refuses(s, "file and flags", s.more + ["--oidc-issuer-url", "x"], "authentication-config file and oidc-* flags are mutually exclusive")
+
+
+def test_oidc_expressions(s, idp):
+    idp.key("k1")
+
+    def auth(**k):
+        c = issuer(idp)
+        c["claimMappings"] = {"username": {"expression": "'cel:' + claims.sub"}}
+        for x in ("username", "groups", "uid"):
+            if x in k:
+                c["claimMappings"][x] = {"expression": k.pop(x)}
+        if "extra" in k:
+            c["claimMappings"]["extra"] = [{"key": a, "valueExpression": b} for a, b in k.pop("extra")]
+        c.update(k)
+        return c
+
+    cfg = write(s, "authn.yaml", authn_config(jwt=[auth(
+        username="claims.user.name + '@' + claims.realm", groups="claims.roles.map(r, 'role:' + r) + (has(claims.admin) && claims.admin ? ['adm'] : [])",
+        uid="string(claims.oid)", extra=[("example.com/tenant", "claims.tenant"), ("example.com/none", "''"), ("example.com/list", "claims.roles"),
+                                         ("example.com/dot", "claims.user.first__dot__name"), ("example.com/opt", "claims.?nick.orValue('')")],
+        claimValidationRules=[{"expression": "claims.exp - claims.iat <= 3600.0", "message": "lives too long"},
+                              {"expression": "claims.hd in ['a', 'b']"}],
+        userValidationRules=[{"expression": "!user.username.startsWith('system:')", "message": "reserved"},
+                             {"expression": "user.groups.all(g, g != 'role:root') && user.uid != '' && 'example.com/tenant' in user.extra"}])]))
+    s.more = ["--authentication-config", cfg]
+    s.start()
+    a = Client(s, cert="admin")
+    now = int(time.time())
+    good = dict(user={"name": "n", "first.name": "F"}, realm="r", roles=["x", ""], oid="o7", tenant="t", hd="a", iat=now, exp=now + 600)
+
+    def who(**k):
+        return whoami(Client(s, token=idp.token("k1", **dict(good, **k))))
+
+    def why(**k):
+        r = review(a, idp.token("k1", **dict(good, **k)))
+        return r.get("error", r)
+
+    until("the provider is found", lambda: who() != 401)
+    u = who(admin=True)
+    equal("by expressions", (u["username"], u["uid"], u["groups"], u["extra"]),
+          ("n@r", "o7", ["role:x", "role:", "adm", "system:authenticated"],
+           {"example.com/tenant": ["t"], "example.com/list": ["x"], "example.com/dot": ["F"]}))
+    equal("optional", who(nick="nn")["extra"]["example.com/opt"], ["nn"])
+    for what, k, words in (("claim rule", dict(exp=now + 7200), "validation expression 'claims.exp - claims.iat <= 3600.0' failed: lives too long"),
+                           ("other claim rule", dict(hd="z"), "failed: "),
+                           ("a claim that is not there", dict(realm=None), "oidc: error evaluating username claim expression: expression 'claims.user.name "
+                            "+ '@' + claims.realm' resulted in error: no such key: realm"),
+                           ("not a string", dict(user={"name": 1}), "oidc: error evaluating username claim expression"),
+                           ("user rule", dict(user={"name": "system:x", "first.name": "F"}), "failed: reserved"),
+                           ("other user rule", dict(roles=["root"]), "oidc: error evaluating user info validation rule"),
+                           ("extra", dict(tenant=5), "expression must return a string or a list of strings")):
+        w = why(**k)
+        check("expression: " + what, isinstance(w, str) and words in w, w)
+    s.stop()
+    for what, words, bad in (
+            ("syntax", "claimMappings.username.expression: Invalid value", auth(username="claims.")),
+            ("unknown", "undeclared reference to 'user'", auth(username="user.username")),
+            ("rule's type", "must evaluate to bool", auth(claimValidationRules=[{"expression": "'x'"}])),
+            ("user rule", "undefined field 'name'", auth(userValidationRules=[{"expression": "user.name == 'x'"}])),
+            ("mail", "claims.email_verified must be used", auth(username="claims.email")),
+            ("extra key", "must be a domain-prefixed path", auth(extra=[("x", "'y'")])),
+            ("reserved key", "are reserved for Kubernetes use", auth(extra=[("a.k8s.io/x", "'y'")])),
+            ("upper case", "must be lowercase", auth(extra=[("a.example.com/X", "'y'")])),
+            ("same key", "claimMappings.extra[1].key: Duplicate value", auth(extra=[("a.example.com/x", "'y'"), ("a.example.com/x", "'z'")])),
+            ("prefix", "may not be specified when expression is set", dict(auth(), claimMappings={"username": {"expression": "'x'", "prefix": ""}})),
+            ("both", "claim and expression can't both be set", dict(auth(), claimMappings={"username": {"expression": "'x'", "claim": "sub"}}))):
+        write(s, "authn.yaml", authn_config(jwt=[bad]))
+        refuses(s, "expressions: " + what, s.more, words)
+    write(s, "authn.yaml", authn_config(jwt=[auth(username="claims.email", claimValidationRules=[{"expression": "claims.?email_verified.orValue(true)"}])]))
+    refuses(s, "dyn is no bool", s.more, "must evaluate to bool")
+    write(s, "authn.yaml", authn_config(jwt=[auth(username="claims.email", claimValidationRules=[{"expression": "claims.?email_verified.orValue(true) == true"}])]))
+    s.start()
+    s.stop()
 
 
 class Hook:
@@ -589,6 +663,20 @@ def test_authz_config(s, hook):
     st, e = alice.get("/api/v1/pods")
     check("both fail: refused", st == 500 and "out of order" in e["message"], e)
     hook.fail = 0
+    # conditions
+    conds = [{"expression": "has(request.resourceAttributes) && request.resourceAttributes.namespace != 'kube-system'"},
+             {"expression": "!('system:nodes' in request.groups) && request.resourceAttributes.verb in ['get', 'list']"}]
+    c = dict(matchConditionSubjectAccessReviewVersion="v1")
+    write(s, "authz.yaml", authz_config(node, rbac, webhook("cond", kube, matchConditions=conds, **c)))
+    kubes = "/api/v1/namespaces/%s/secrets"
+    until("conditions hold", lambda: bob.get(kubes % "default")[0] == 200 and bob.get(kubes % "kube-system")[0] == 403)
+    hook.seen.clear()
+    equal("do not hold", (bob.get("/api/v1/namespaces/kube-system/pods")[0], bob.raw("GET", "/nothing")[0],
+                          bob.delete("/api/v1/namespaces/default/pods/x")[0], hook.seen), (403, 403, 403, []))
+    for policy in ("NoOpinion", "Deny"):
+        write(s, "authz.yaml", authz_config(node, rbac, webhook("cond", kube, failurePolicy=policy, matchConditions=[
+            {"expression": "request.extra['x'][0] == 'y'"}], **c)))
+        until("conditions that fail: %s" % policy, lambda: bob.get(kubes % policy.lower())[0] == 500)
     # reload
     write(s, "authz.yaml", authz_config(node, rbac, webhook("three", kube2)))
     until("reloaded", lambda: hook.seen.clear() or bob.get("/api/v1/services")[0] == 200 and [q["path"] for q in hook.seen] == ["/second"])
@@ -609,6 +697,9 @@ def test_authz_config(s, hook):
             ("no webhook", authz_config({"type": "Webhook", "name": "w"}), "required when type=Webhook"),
             ("conditions' version", authz_config(webhook("w", kube, matchConditions=[{"expression": "true"}])),
              "required if match conditions are specified"),
+            ("condition", authz_config(webhook("w", kube, matchConditions=[{"expression": "request.bogus == ''"}], **c)), "undefined field 'bogus'"),
+            ("condition's type", authz_config(webhook("w", kube, matchConditions=[{"expression": "request.user"}], **c)), "must evaluate to bool but got string"),
+            ("same conditions", authz_config(webhook("w", kube, matchConditions=conds + conds, **c)), "matchConditions[2].expression: Duplicate value"),
             ("none", authz_config(), "at least one authorization mode must be defined"),
             ("ABAC", authz_config({"type": "ABAC", "name": "abac"}), "is not built")):
         at = os.path.getsize(log)
@@ -626,7 +717,7 @@ def main():
     try:
         s.pki()
         have = {"s": s, "idp": Issuer(s), "hook": Hook(s)}
-        for test in (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_token_webhook,
+        for test in (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions, test_token_webhook,
                      test_authz_webhook, test_authz_config):
             if sys.argv[2:] and test.__name__ not in sys.argv[2:]:
                 continue
