@@ -370,6 +370,7 @@ struct error *cache_new(struct store *s, const struct cache_resource *r, struct 
 	}
 	c->next_cache = caches;
 	caches = c;
+	fan_out_start();
 	if (!trimmer)
 		trimmer = fiber_start("cache-trim", trim_loop, NULL);
 	*out = c;
@@ -390,6 +391,7 @@ void cache_free(struct cache *c)
 	hot_holding(-(ptrdiff_t)(c->object_bytes + c->entry_bytes));
 	if (!caches) {
 		hot_sweep(true);
+		fan_out_stop();
 		waitq_wake_all(&trim_wait);
 		fiber_stop(trimmer);
 		trimmer = NULL;

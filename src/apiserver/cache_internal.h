@@ -198,6 +198,9 @@ void ring_free(struct cache *c);
 uint64_t ring_after(const struct cache *c, int64_t rev);
 struct cache_entry *ev_gone(struct cache *c, struct ev *e); /* borrowed */
 void watchers_end(struct cache *c); /* they answer ECANCELED */
+/* With the loop's first cache and after its last: the fiber that wakes watchers. */
+void fan_out_start(void);
+void fan_out_stop(void);
 
 /* The value x of a requirement `<node field>=x` in f, STR_NULL when there is none. */
 struct str filter_node(const struct cache_resource *r, const struct cache_filter *f);

@@ -36,6 +36,9 @@ struct cache_watch {
 	int64_t rev;                /* of the last event or bookmark given, or where it began */
 	bool expired, waiting;
 	struct waitq q;
+	/* Among those to be woken. */
+	struct cache_watch *due_next, *due_prev;
+	bool due;
 	struct cache_entry *held;   /* lent to the reader until its next call */
 	struct forms *forms;
 };
@@ -97,9 +100,80 @@ void ring_trim(struct cache *c, int64_t now)
 	}
 }
 
+/*
+ * Watchers with news are woken some at a time, by a fiber that between them lets requests in: a change that thousands watch does not
+ * make others wait, and what has changed again until a watcher's turn comes goes out in one write.
+ */
+#define FAN_SLICE 64
+
+static __thread struct {
+	struct fiber *fiber;
+	struct waitq q;
+	struct cache_watch *head, *tail;
+	bool stop;
+} fan;
+
+static void due_remove(struct cache_watch *w)
+{
+	if (!w->due)
+		return;
+	w->due = false;
+	*(w->due_prev ? &w->due_prev->due_next : &fan.head) = w->due_next;
+	*(w->due_next ? &w->due_next->due_prev : &fan.tail) = w->due_prev;
+}
+
+static void due_add(struct cache_watch *w)
+{
+	w->waiting = false;
+	if (w->due)
+		return;
+	w->due = true;
+	w->due_next = NULL;
+	w->due_prev = fan.tail;
+	*(fan.tail ? &fan.tail->due_next : &fan.head) = w;
+	fan.tail = w;
+	waitq_wake_all(&fan.q);
+}
+
+static void fan_out(void *arg)
+{
+	while (!fan.stop) {
+		for (int i = 0; i < FAN_SLICE && fan.head; i++) {
+			struct cache_watch *w = fan.head;
+			due_remove(w);
+			waitq_wake_all(&w->q);
+		}
+		if (fan.head) {
+			fiber_yield_io();
+			continue;
+		}
+		struct error *e = waitq_wait(&fan.q);
+		bool end = e != NULL;
+		error_free(e);
+		if (end)
+			return;
+	}
+}
+
+void fan_out_start(void)
+{
+	if (fan.fiber)
+		return;
+	fan.stop = false;
+	fan.fiber = fiber_start("cache-fan-out", fan_out, NULL);
+}
+
+void fan_out_stop(void)
+{
+	fan.stop = true;
+	fiber_stop(fan.fiber);
+	fan.fiber = NULL;
+}
+
 static void watch_wake(struct cache_watch *w)
 {
 	w->waiting = false;
+	due_remove(w);
 	waitq_wake_all(&w->q);
 }
 
@@ -133,7 +207,7 @@ static void offer(struct cache_watch *list, const struct ev *e, uint64_t pos)
 		if (!w->waiting)
 			continue;
 		if (concerns(w, e))
-			watch_wake(w);
+			due_add(w);
 		else
 			w->pos = pos + 1;
 	}
@@ -476,6 +550,7 @@ static bool next_now(struct cache_watch *w, struct cache_event *out)
 struct error *cache_watch_next(struct cache_watch *w, struct cache_event *out)
 {
 	let_go(w);
+	due_remove(w);
 	*out = (struct cache_event){0};
 	for (;;) {
 		if (!w->c)
@@ -544,6 +619,7 @@ void cache_watch_close(struct cache_watch *w)
 	if (!w)
 		return;
 	let_go(w);
+	due_remove(w);
 	unlink_watch(w);
 	cache_snap_free(w->snap);
 	free(w->ns_p);

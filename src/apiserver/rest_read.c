@@ -409,8 +409,8 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 		pb |= p->v[i]->pb;
 	}
 	if (rq->out.media == MEDIA_JSON && !rq->out.pretty && fit) {
-		/* JSON is about twice as long; what would push everything else out is not kept */
-		if (pb && total > cache_hot_limit() / 4)
+		/* JSON is up to twice as long; what would push nearly everything else out is not kept */
+		if (pb && total > cache_hot_limit() / 8 * 3)
 			return list_pieces(rq, res, p, buf_view(&head));
 		return list_blocks(rq, res, p, buf_view(&head));
 	}

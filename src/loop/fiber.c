@@ -303,6 +303,19 @@ void fiber_yield(void)
 	to_scheduler(l, f);
 }
 
+void fiber_yield_io(void)
+{
+	struct loop *l = loop_cur;
+	struct fiber *f = l->cur;
+
+	assert(f);
+	f->waiting = false;
+	f->next = NULL;
+	*l->later_end = f;
+	l->later_end = &f->next;
+	to_scheduler(l, f);
+}
+
 struct error *fiber_check(void)
 {
 	return fiber_stop_error(fiber_must_stop());
@@ -693,10 +706,20 @@ static void turn(struct loop *l, const struct fiber *first)
 	bool sleep;
 
 	run_ready(l);
-	sleep = !l->n_ready && (first ? !first->done : l->n_fibers > 0);
+	sleep = !l->n_ready && !l->later && (first ? !first->done : l->n_fibers > 0);
 	l->in_uv = true;
 	uv_run(&l->uv, sleep ? UV_RUN_ONCE : UV_RUN_NOWAIT);
 	l->in_uv = false;
+	struct fiber *later = l->later;
+
+	l->later = NULL;
+	l->later_end = &l->later;
+	while (later) {
+		struct fiber *f = later;
+
+		later = f->next;
+		push_ready(l, f);
+	}
 }
 
 static struct error *loop_init(struct loop *l)
@@ -716,6 +739,7 @@ static struct error *loop_init(struct loop *l)
 		uv_loop_close(&l->uv);
 		return error_sys(r, "event loop");
 	}
+	l->later_end = &l->later;
 	l->timer.data = l->trim.data = l->async.data = l;
 	l->timer_at = NEVER;
 	l->trimmed_at = now_ms();

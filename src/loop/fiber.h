@@ -38,6 +38,12 @@ struct error *loop_run(fiber_fn *fn, void *arg);
 /* In a child made with fork(2) on a loop's thread, first of all: forgets the parent's loop, so that loop_run may be called. */
 void loop_forked(void);
 
+/*
+ * Lets everything that is ready run, and the loop look once for what has come in from outside, before going on: for long work that is
+ * less urgent than requests.
+ */
+void fiber_yield_io(void);
+
 /* Starts a fiber, to run after the caller next waits. `name` is a literal, for logs and /debug. Detached unless joined:
  * keep the handle only if you will call fiber_join on it exactly once, and then say so with fiber_start. */
 void fiber_spawn(const char *name, fiber_fn *fn, void *arg);

@@ -102,6 +102,7 @@ struct loop {
 	struct fiber *cur;
 	struct fiber *ready, *ready_tail;
 	size_t n_ready;
+	struct fiber *later, **later_end; /* ready once the loop has looked outside */
 	struct fiber *all;
 	size_t n_fibers;
 	struct stack_pool stacks;

@@ -22,7 +22,7 @@ struct load {
 	struct arena a;
 	struct client *clients[CLIENTS], *watch_clients[WATCH_CLIENTS];
 	int pids[8], n_pids;
-	int seconds, watchers, pods;
+	int seconds, watchers, updates, pods;
 	int next_pod;
 	bool only_pods;
 	char ns[64];
@@ -243,8 +243,10 @@ static struct error *phase(struct load *l, const char *name, int workers, reques
 
 	cpu = cpu_seconds(l) - cpu;
 	qsort(l->samples_us, l->n_samples, sizeof *l->samples_us, by_value);
-	printf("%-26s %10.0f/s %10.0f/CPU-s   p50 %8.2f ms  p99 %8.2f ms  %8.1f MB/s\n", name, (double)l->done / s,
-	       cpu > 0 ? (double)l->done / cpu : 0, percentile(l, 0.5), percentile(l, 0.99), (double)l->bytes / s / 1e6);
+	double rate = (double)l->done / s, per_cpu = cpu > 0 ? (double)l->done / cpu : 0;
+
+	printf("%-26s %10.*f/s %10.*f/CPU-s   p50 %8.2f ms  p99 %8.2f ms  %8.1f MB/s\n", name, rate < 20, rate, per_cpu < 100 ? 2 : 0, per_cpu,
+	       percentile(l, 0.5), percentile(l, 0.99), (double)l->bytes / s / 1e6);
 	fflush(stdout);
 	return NULL;
 }
@@ -259,7 +261,7 @@ static void watch(void *arg)
 	struct watcher *w = arg;
 	struct load *l = w->l;
 	arena_cleanup struct arena a = {0};
-	struct http_response r;
+	struct http_response r = {0};
 	char buf[65536];
 	size_t n = 1;
 	struct error *e = client_stream(l->watch_clients[w->number % WATCH_CLIENTS], &a, "GET",
@@ -272,18 +274,21 @@ static void watch(void *arg)
 			l->events += buf[i] == '\n';
 		waitq_wake_all(&l->ended);
 	}
+	http_response_close(&r);
 	error_free(e);
 	free(w);
 }
 
 static struct error *fan_out(struct load *l, int watchers, int updates)
 {
+	struct fiber **fibers = arena_array(&l->a, struct fiber *, (size_t)watchers);
+
 	l->events = 0;
 	for (int i = 0; i < watchers; i++) {
 		struct watcher *w = xmalloc(sizeof *w);
 
 		*w = (struct watcher){l, i};
-		fiber_spawn("watch", watch, w);
+		fibers[i] = fiber_start("watch", watch, w);
 	}
 	int64_t deadline = deadline_push(60000);
 
@@ -306,6 +311,8 @@ static struct error *fan_out(struct load *l, int watchers, int updates)
 	cpu = cpu_seconds(l) - cpu;
 	printf("%-26s %10.0f/s %10.0f/CPU-s   (%d updates to %d watchers)\n", "WATCH events", (double)l->events / s,
 	       cpu > 0 ? (double)l->events / cpu : 0, updates, watchers);
+	for (int i = 0; i < watchers; i++)
+		fiber_stop(fibers[i]);
 	return NULL;
 }
 
@@ -380,7 +387,7 @@ static struct error *small_objects(struct load *l)
 	TRY(phase(l, "LIST 1,000, JSON", 4, list_plain));
 	TRY(phase(l, "LIST 1,000, selector", 4, list));
 	TRY(phase(l, "LIST 1,000, protobuf", 4, list_proto));
-	TRY(fan_out(l, l->watchers, 200));
+	TRY(fan_out(l, l->watchers, l->updates));
 	TRY(phase(l, "UPDATE 1 KiB", 64, update));
 	TRY(phase(l, "PATCH strategic", 64, patch));
 	TRY(phase(l, "APPLY server-side", 64, apply));
@@ -429,10 +436,10 @@ static void main_fiber(void *arg)
 
 int main(int argc, char **argv)
 {
-	static struct load l = {.seconds = 5, .watchers = 100};
+	static struct load l = {.seconds = 5, .watchers = 100, .updates = 200};
 	struct main_arg m = {.l = &l};
 
-	for (int o; (o = getopt(argc, argv, "k:p:s:w:n:m")) != -1;) {
+	for (int o; (o = getopt(argc, argv, "k:p:s:w:u:n:m")) != -1;) {
 		if (o == 'k')
 			m.kubeconfig = optarg;
 		else if (o == 'p' && l.n_pids < 8)
@@ -441,6 +448,8 @@ int main(int argc, char **argv)
 			l.seconds = atoi(optarg);
 		else if (o == 'w')
 			l.watchers = atoi(optarg);
+		else if (o == 'u')
+			l.updates = atoi(optarg);
 		else if (o == 'n')
 			l.pods = atoi(optarg);
 		else if (o == 'm')
@@ -449,7 +458,7 @@ int main(int argc, char **argv)
 			m.kubeconfig = NULL;
 	}
 	if (!m.kubeconfig) {
-		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE] [-w WATCHERS] [-n PODS [-m: nothing else]]\n");
+		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE] [-w WATCHERS] [-u UPDATES] [-n PODS [-m: nothing else]]\n");
 		return 2;
 	}
 	log_init("load", 0);
