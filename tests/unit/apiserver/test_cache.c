@@ -481,7 +481,7 @@ CACHE_TEST(slow_watcher)
 
 /* Random writes, snapshots kept all along, exact reads, watchers with filters: all must agree with a plain array. */
 #define MODEL_KEYS 400
-#define MODEL_STEPS 6000
+#define MODEL_STEPS 2500
 struct model {
 	int64_t rev[MODEL_KEYS];
 	char node[MODEL_KEYS];
