@@ -15,6 +15,11 @@ struct client {
 	double qps, tokens;
 	int burst;
 	int64_t refill_ns;
+	bool shared;             /* the connection is another client's */
+	client_token_fn *token_fn;
+	void *token_ctx;
+	int64_t token_until_ms;  /* of token_fn's; 0: ask */
+	struct fiber_mutex token_lock;
 };
 
 static struct str path_prefix(const char *server, struct str *base)
@@ -87,21 +92,43 @@ struct error *client_new(const struct client_config *cfg, struct client **out)
 	return NULL;
 }
 
+static void take_token(struct client *c, char *token)
+{
+	if (c->token)
+		memset(c->token, 0, strlen(c->token));
+	free(c->token);
+	c->token = token;
+}
+
+struct client *client_with_token(struct client *base, client_token_fn *fn, void *ctx, const char *user_agent)
+{
+	struct client *c = xcalloc(1, sizeof(*c));
+
+	c->http = base->http;
+	c->tls = base->tls;
+	c->shared = true;
+	c->base = xstrdup(base->base);
+	c->prefix = xstrdup(base->prefix);
+	c->ns = xstrdup(base->ns);
+	c->user_agent = xstrdup(user_agent);
+	c->token_fn = fn;
+	c->token_ctx = ctx;
+	return c;
+}
+
 void client_free(struct client *c)
 {
 	if (!c)
 		return;
-	if (c->http)
+	if (c->http && !c->shared)
 		http_client_free(c->http);
-	if (c->tls)
+	if (c->tls && !c->shared)
 		tls_client_free(c->tls);
 	free(c->base);
 	free(c->prefix);
 	free(c->ns);
 	free(c->user_agent);
-	if (c->token)
-		memset(c->token, 0, strlen(c->token));
-	free(c->token);
+	take_token(c, NULL);
 	free(c->token_file);
 	free(c);
 }
@@ -128,10 +155,30 @@ static struct error *fresh_token(struct client *c)
 		c->token_read_ms = now;
 		return NULL;
 	}
-	free(c->token);
-	c->token = str_dupz(str_trim(buf_view(&b)));
+	take_token(c, str_dupz(str_trim(buf_view(&b))));
 	c->token_read_ms = now ? now : 1;
 	return NULL;
+}
+
+static struct error *asked_token(struct client *c)
+{
+	char *token = NULL;
+	int64_t valid_ms;
+
+	if (!c->token_fn || (c->token && now_ms() < c->token_until_ms))
+		return NULL;
+	TRY(fiber_mutex_lock(&c->token_lock));
+	struct error *e = NULL;
+
+	if (!c->token || now_ms() >= c->token_until_ms) { /* nobody did it while we waited */
+		e = c->token_fn(c->token_ctx, &token, &valid_ms);
+		if (!e) {
+			take_token(c, token);
+			c->token_until_ms = now_ms() + valid_ms;
+		}
+	}
+	fiber_mutex_unlock(&c->token_lock);
+	return e;
 }
 
 static struct error *throttle(struct client *c)
@@ -239,6 +286,7 @@ static struct error *send_request(struct client *c, struct arena *a, const struc
 	size_t n = 0;
 
 	TRY(fresh_token(c));
+	TRY(asked_token(c));
 	h[n++] = (struct http_header){STR("accept"), str_from(q->accept ? q->accept : ACCEPT_JSON)};
 	h[n++] = (struct http_header){STR("user-agent"), str_from(c->user_agent)};
 	if (q->content_type)
@@ -264,6 +312,10 @@ static struct error *do_once(struct client *c, struct arena *a, const struct cli
 		int64_t seconds;
 
 		e = client_error(a, r.status, body, q->method, q->target);
+		if (r.status == 401 && c->token_fn && c->token_until_ms) {
+			c->token_until_ms = 0; /* revoked, or its account was made anew: with another one, once */
+			*retry_ms = 0;
+		}
 		if ((r.status == 429 || r.status == 503) && !q->no_retry &&
 		    str_to_i64(http_header_get(&r.headers, "retry-after"), &seconds) && seconds >= 0)
 			*retry_ms = seconds > 30 ? 30000 : seconds * 1000;

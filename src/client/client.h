@@ -35,6 +35,17 @@ struct client;
 struct error *client_new(const struct client_config *c, struct client **out);
 void client_free(struct client *c);
 
+/*
+ * A bearer token for a client: *token is malloc'ed and becomes the client's, *valid_ms is for how long it is used. May wait;
+ * called when the first request needs it, when its time is over, and when the server refuses it.
+ */
+typedef struct error *client_token_fn(void *ctx, char **token, int64_t *valid_ms);
+/*
+ * Another identity at the same server: a client that shares the connection of `base`, which must present no certificate and
+ * no token of its own (a certificate would win) and must outlive it.
+ */
+struct client *client_with_token(struct client *base, client_token_fn *fn, void *ctx, const char *user_agent);
+
 struct list_opts {
 	struct str label_selector, field_selector;
 	struct str resource_version;  /* "0": from the cache; empty: consistent */

@@ -38,33 +38,8 @@ static struct error *role(struct client *k, struct cluster *c, const char *name,
 	return bind_role(k, c, name, name, user);
 }
 
-/*
- * Upstream's controller manager takes a service account for each controller. Skiff's uses one connection and one user, which
- * therefore gets the roles of all of them.
- */
-static struct error *bind_controllers(struct client *k, struct cluster *c)
-{
-	struct rbac_v1_cluster_role_list *list;
-	struct str ok;
-
-	/* Ready means that the default roles are there, all of them. */
-	TRY(client_raw(k, c->a, "GET", STR("/readyz"), NULL, STR_NULL, &ok));
-	TRY(client_list(k, c->a, &rbac_v1_clusterroles_resource, STR_NULL, NULL, (void **)&list));
-	for (uint32_t i = 0; i < list->items.n; i++) {
-		struct str name = list->items.v[i].metadata.name;
-
-		if (!str_has_prefix(name, STR("system:controller:")))
-			continue;
-		const char *binding = arena_printf(c->a, "skiff:%.*s", (int)(name.n - 7), name.p + 7).p;
-
-		TRY(bind_role(k, c, binding, arena_strz(c->a, name), "system:kube-controller-manager"));
-	}
-	return NULL;
-}
-
 static struct error *apply_all(struct client *k, struct cluster *c)
 {
-	TRY(bind_controllers(k, c));
 	TRY(role(k, c, "system:cluster-dns", "system:cluster-dns",
 		 "{\"apiGroups\":[\"\"],\"resources\":[\"services\",\"namespaces\",\"pods\",\"nodes\"],\"verbs\":[\"list\",\"watch\"]},"
 		 "{\"apiGroups\":[\"discovery.k8s.io\"],\"resources\":[\"endpointslices\"],\"verbs\":[\"list\",\"watch\"]}"));

@@ -109,6 +109,7 @@ static void control_plane(struct cluster *c, struct component *list, size_t *n)
 	p->uid = UID_CONTROLLER_MANAGER;
 	arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kube-controller-manager.kubeconfig"));
 	arg(&a, "--leader-elect=%s", c->etcd_servers ? "true" : "false");
+	arg(&a, "--use-service-account-credentials=true");
 	arg(&a, "--root-ca-file=%s", data_path(c, "pki/ca.crt"));
 	arg(&a, "--cluster-signing-cert-file=%s", data_path(c, "pki/ca.crt"));
 	arg(&a, "--cluster-signing-key-file=%s", data_path(c, "pki/ca.key"));

@@ -23,7 +23,7 @@ struct manager_flags {
 	const char *sa_private_key_file;
 	const char *cluster_cidr;           /* comma separated, at most one an IP family */
 	const char *service_cidr;
-	bool allocate_node_cidrs;
+	bool allocate_node_cidrs, use_accounts;
 	int node_mask_v4, node_mask_v6;
 	int64_t node_monitor_period_ms, node_monitor_grace_ms, node_startup_grace_ms;
 	int64_t terminated_pod_threshold;
@@ -31,8 +31,14 @@ struct manager_flags {
 	int verbosity;
 };
 
+/*
+ * What a controller is given. With --use-service-account-credentials each has one of its own: `client` acts as the controller's
+ * service account, all else is the root's.
+ */
 struct manager {
+	struct manager *root;               /* itself, in the root */
 	struct client *client;
+	const char *account;                /* service account in kube-system; NULL in the root */
 	struct manager_flags flags;
 	struct map informers;               /* "group/version/plural" -> struct informer */
 	struct {
@@ -58,6 +64,8 @@ void manager_drop_informer(struct manager *m, const struct api_resource *r);
  * part of it did not answer. Valid until the second-next discovery: copy what you keep.
  */
 struct error *manager_discover(struct manager *m, const struct api_resource ***v, size_t *n, bool *partial);
+/* What manager_discover knows may be old: CRDs or APIServices have changed since. */
+bool manager_discovery_stale(const struct manager *m);
 /* Calls fn(ctx) when what is served may have changed. At most 4. */
 void manager_on_discovery(struct manager *m, void (*fn)(void *ctx), void *ctx);
 /* Starts the workers of a controller once the informers (NULL-terminated) are synced. All must live on. */
@@ -206,6 +214,9 @@ struct str quote(struct arena *a, struct str s); /* JSON string with quotes */
 
 /* An error worth only a retry without noise: the namespace is being deleted. */
 bool namespace_terminating(const struct error *e);
+
+/* accounts.c: the manager of the service account kube-system/NAME, over `connection`, a client without credentials. */
+struct manager *manager_as(struct manager *root, struct client *connection, const char *account);
 
 /* ---- the controllers: each registers its handlers and starts its fibers ---- */
 typedef void controller_start(struct manager *m);

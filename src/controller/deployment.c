@@ -124,22 +124,15 @@ static bool set_new_annotations(struct rollout *r, rs_t *rs, int64_t revision, b
 	return changed;
 }
 
-/* The Deployment says which revision is current. */
-static struct error *set_deployment_revision(struct rollout *r, struct str revision)
+/* The Deployment says which revision is current: with its next status. True when that is new. */
+static bool set_deployment_revision(struct rollout *r, struct str revision)
 {
-	void *out;
+	struct str_map *annotations = API_MAP(&r->d->metadata.annotations);
 
-	if (str_empty(revision) || str_eq(str_map_get(API_MAP(&r->d->metadata.annotations), STR(ANNOTATION_REVISION)), revision))
-		return NULL;
-	TRY(client_patch(r->c->m->client, r->a, &apps_v1_deployments_resource, r->d->metadata.namespace, r->d->metadata.name, NULL,
-			 PATCH_MERGE, arena_printf(r->a, "{\"metadata\":{\"annotations\":{\"" ANNOTATION_REVISION "\":\"%.*s\"}}}",
-						   STR_ARG(revision)), NULL, false, &out));
-	struct apps_v1_deployment *d = out;
-
-	str_map_set(r->a, API_MAP(&r->d->metadata.annotations), STR(ANNOTATION_REVISION), revision);
-	r->d->metadata.resource_version = d->metadata.resource_version;
-	r->d->metadata.generation = d->metadata.generation;
-	return NULL;
+	if (str_empty(revision) || str_eq(str_map_get(annotations, STR(ANNOTATION_REVISION)), revision))
+		return false;
+	str_map_set(r->a, annotations, STR(ANNOTATION_REVISION), revision);
+	return true;
 }
 
 static bool same_template(struct arena *a, const struct core_v1_pod_template_spec *x, const struct core_v1_pod_template_spec *y)
@@ -176,15 +169,14 @@ static void add_set(struct rollout *r, rs_t *rs)
 	r->all = v;
 }
 
-static struct error *note_progress(struct rollout *r, const char *status, const char *reason, struct str message)
+/* Written also when nothing changed, where `annotations` says that those did. reason may be NULL. */
+static struct error *note_progress(struct rollout *r, bool annotations, const char *status, const char *reason, struct str message)
 {
-	struct apps_v1_deployment_status st;
+	struct apps_v1_deployment_status st = status_copy(r);
 
-	if (!has_deadline(r->d))
-		return NULL;
-	st = status_copy(r);
-	deployment_set_condition(r->a, &st, "Progressing", status, reason, message);
-	if (SAME(apps_v1_deployment_status, &st, &r->d->status))
+	if (has_deadline(r->d) && reason)
+		deployment_set_condition(r->a, &st, "Progressing", status, reason, message);
+	if (!annotations && SAME(apps_v1_deployment_status, &st, &r->d->status))
 		return NULL;
 	return update_status(r, &st);
 }
@@ -249,7 +241,7 @@ static struct error *create_new(struct rollout *r, int64_t revision)
 		struct str msg = arena_printf(a, "Failed to create new replica set \"%.*s\": %s", STR_ARG(rs->metadata.name),
 					      error_message(e));
 
-		struct error *e2 = note_progress(r, "False", "ReplicaSetCreateError", msg);
+		struct error *e2 = note_progress(r, false, "False", "ReplicaSetCreateError", msg);
 
 		error_free(e2); /* the creation's error is what counts */
 		event_record(r->c->rec, &ref, "Warning", "ReplicaSetCreateError", "%.*s", STR_ARG(msg));
@@ -261,9 +253,10 @@ static struct error *create_new(struct rollout *r, int64_t revision)
 			     STR_ARG(rs->metadata.name), replicas);
 	r->new_ = rs;
 	add_set(r, rs);
-	TRY(set_deployment_revision(r, str_map_get(API_MAP(&rs->metadata.annotations), STR(ANNOTATION_REVISION))));
-	return note_progress(r, "True", "NewReplicaSetCreated", arena_printf(a, "Created new replica set \"%.*s\"",
-									     STR_ARG(rs->metadata.name)));
+	bool moved = set_deployment_revision(r, str_map_get(API_MAP(&rs->metadata.annotations), STR(ANNOTATION_REVISION)));
+
+	return note_progress(r, moved, "True", "NewReplicaSetCreated", arena_printf(a, "Created new replica set \"%.*s\"",
+										    STR_ARG(rs->metadata.name)));
 }
 
 /* Finds (or with `create` makes) the ReplicaSet of the template; brings revisions up to date. */
@@ -293,11 +286,10 @@ static struct error *sync_revision(struct rollout *r, bool create)
 		TRY(client_update(r->c->m->client, r->a, &apps_v1_replicasets_resource, r->d->metadata.namespace, NULL, copy, &out));
 		*r->new_ = *(rs_t *)out;
 	}
-	TRY(set_deployment_revision(r, str_map_get(API_MAP(&r->new_->metadata.annotations), STR(ANNOTATION_REVISION))));
-	if (!deployment_condition(&r->d->status, "Progressing"))
-		return note_progress(r, "True", "FoundNewReplicaSet", arena_printf(r->a, "Found new replica set \"%.*s\"",
-										   STR_ARG(r->new_->metadata.name)));
-	return NULL;
+	bool moved = set_deployment_revision(r, str_map_get(API_MAP(&r->new_->metadata.annotations), STR(ANNOTATION_REVISION)));
+
+	return note_progress(r, moved, "True", deployment_condition(&r->d->status, "Progressing") ? NULL : "FoundNewReplicaSet",
+			     arena_printf(r->a, "Found new replica set \"%.*s\"", STR_ARG(r->new_->metadata.name)));
 }
 
 static int cmp_revision(const void *pa, const void *pb)
@@ -487,9 +479,9 @@ static struct error *check_paused(struct rollout *r)
 	bool noted = c && str_eqz(c->reason, "DeploymentPaused");
 
 	if (r->d->spec.paused && !noted)
-		return note_progress(r, "Unknown", "DeploymentPaused", STR("Deployment is paused"));
+		return note_progress(r, false, "Unknown", "DeploymentPaused", STR("Deployment is paused"));
 	if (!r->d->spec.paused && noted)
-		return note_progress(r, "Unknown", "DeploymentResumed", STR("Deployment is resumed"));
+		return note_progress(r, false, "Unknown", "DeploymentResumed", STR("Deployment is resumed"));
 	return NULL;
 }
 

@@ -11,40 +11,40 @@
 #include "controller/common.h"
 
 static const struct {
-	const char *name, *alias; /* upstream's name, its old one */
+	const char *name, *alias, *account; /* upstream's name, its old one, the service account */
 	controller_start *start;
 	bool off; /* unless named */
 } controllers[] = {
-	{"serviceaccount-controller", "serviceaccount", serviceaccount_start, false},
-	{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca_start, false},
-	{"namespace-controller", "namespace", namespace_start, false},
-	{"replicaset-controller", "replicaset", replicaset_start, false},
-	{"replicationcontroller-controller", "replicationcontroller", replicationcontroller_start, false},
-	{"deployment-controller", "deployment", deployment_start, false},
-	{"endpoints-controller", "endpoint", endpoints_start, false},
-	{"endpointslice-controller", "endpointslice", endpointslice_start, false},
-	{"endpointslice-mirroring-controller", "endpointslicemirroring", endpointslicemirroring_start, false},
-	{"job-controller", "job", job_start, false},
-	{"cronjob-controller", "cronjob", cronjob_start, false},
-	{"ttl-after-finished-controller", "ttl-after-finished", ttl_after_finished_start, false},
-	{"certificatesigningrequest-approving-controller", "csrapproving", csr_approving_start, false},
-	{"certificatesigningrequest-signing-controller", "csrsigning", csr_signing_start, false},
-	{"certificatesigningrequest-cleaner-controller", "csrcleaner", csr_cleaner_start, false},
-	{"node-ipam-controller", "nodeipam", node_ipam_start, false},
-	{"node-lifecycle-controller", "nodelifecycle", node_lifecycle_start, false},
-	{"taint-eviction-controller", "taint-eviction-controller", taint_eviction_start, false},
-	{"daemonset-controller", "daemonset", daemonset_start, false},
-	{"statefulset-controller", "statefulset", statefulset_start, false},
-	{"pod-garbage-collector-controller", "podgc", pod_gc_start, false},
-	{"resourcequota-controller", "resourcequota", resource_quota_start, false},
-	{"disruption-controller", "disruption", disruption_start, false},
-	{"persistentvolume-binder-controller", "persistentvolume-binder", pv_binder_start, false},
-	{"persistentvolume-protection-controller", "pv-protection", pv_protection_start, false},
-	{"persistentvolumeclaim-protection-controller", "pvc-protection", pvc_protection_start, false},
-	{"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", vac_protection_start, false},
-	{"ephemeral-volume-controller", "ephemeral-volume", ephemeral_volume_start, false},
+	{"serviceaccount-controller", "serviceaccount", "service-account-controller", serviceaccount_start, false},
+	{"root-ca-certificate-publisher-controller", "root-ca-cert-publisher", "root-ca-cert-publisher", root_ca_start, false},
+	{"namespace-controller", "namespace", "namespace-controller", namespace_start, false},
+	{"replicaset-controller", "replicaset", "replicaset-controller", replicaset_start, false},
+	{"replicationcontroller-controller", "replicationcontroller", "replication-controller", replicationcontroller_start, false},
+	{"deployment-controller", "deployment", "deployment-controller", deployment_start, false},
+	{"endpoints-controller", "endpoint", "endpoint-controller", endpoints_start, false},
+	{"endpointslice-controller", "endpointslice", "endpointslice-controller", endpointslice_start, false},
+	{"endpointslice-mirroring-controller", "endpointslicemirroring", "endpointslicemirroring-controller", endpointslicemirroring_start, false},
+	{"job-controller", "job", "job-controller", job_start, false},
+	{"cronjob-controller", "cronjob", "cronjob-controller", cronjob_start, false},
+	{"ttl-after-finished-controller", "ttl-after-finished", "ttl-after-finished-controller", ttl_after_finished_start, false},
+	{"certificatesigningrequest-approving-controller", "csrapproving", "certificate-controller", csr_approving_start, false},
+	{"certificatesigningrequest-signing-controller", "csrsigning", "certificate-controller", csr_signing_start, false},
+	{"certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", csr_cleaner_start, false},
+	{"node-ipam-controller", "nodeipam", "node-controller", node_ipam_start, false},
+	{"node-lifecycle-controller", "nodelifecycle", "node-controller", node_lifecycle_start, false},
+	{"taint-eviction-controller", "taint-eviction-controller", "node-controller", taint_eviction_start, false},
+	{"daemonset-controller", "daemonset", "daemon-set-controller", daemonset_start, false},
+	{"statefulset-controller", "statefulset", "statefulset-controller", statefulset_start, false},
+	{"pod-garbage-collector-controller", "podgc", "pod-garbage-collector", pod_gc_start, false},
+	{"resourcequota-controller", "resourcequota", "resourcequota-controller", resource_quota_start, false},
+	{"disruption-controller", "disruption", "disruption-controller", disruption_start, false},
+	{"persistentvolume-binder-controller", "persistentvolume-binder", "persistent-volume-binder", pv_binder_start, false},
+	{"persistentvolume-protection-controller", "pv-protection", "pv-protection-controller", pv_protection_start, false},
+	{"persistentvolumeclaim-protection-controller", "pvc-protection", "pvc-protection-controller", pvc_protection_start, false},
+	{"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", vac_protection_start, false},
+	{"ephemeral-volume-controller", "ephemeral-volume", "ephemeral-volume-controller", ephemeral_volume_start, false},
 	/* last: takes the informers that are there */
-	{"garbage-collector-controller", "garbagecollector", garbage_collector_start, false},
+	{"garbage-collector-controller", "garbagecollector", "generic-garbage-collector", garbage_collector_start, false},
 };
 #define N_CONTROLLERS (sizeof(controllers) / sizeof(*controllers))
 
@@ -61,6 +61,8 @@ static struct informer *informer_for(struct manager *m, const struct api_resourc
 {
 	arena_cleanup struct arena a = {0};
 	struct str key = informer_key(&a, r, metadata_only);
+
+	m = m->root;
 	struct informer *i = map_get(&m->informers, key);
 
 	if (!i && metadata_only)
@@ -86,7 +88,7 @@ struct informer *manager_metadata_informer(struct manager *m, const struct api_r
 void manager_drop_informer(struct manager *m, const struct api_resource *r)
 {
 	arena_cleanup struct arena a = {0};
-	struct informer *i = map_del(&m->informers, informer_key(&a, r, true));
+	struct informer *i = map_del(&m->root->informers, informer_key(&a, r, true));
 
 	if (i)
 		informer_stop(i);
@@ -125,7 +127,7 @@ void manager_on_discovery(struct manager *m, void (*fn)(void *ctx), void *ctx)
 		abort();
 	discovery_listeners[n_listeners].fn = fn;
 	discovery_listeners[n_listeners++].ctx = ctx;
-	watch_discovery(m);
+	watch_discovery(m->root);
 }
 
 static struct error *discover(struct manager *m)
@@ -153,6 +155,7 @@ static struct error *discover(struct manager *m)
 
 struct error *manager_discover(struct manager *m, const struct api_resource ***v, size_t *n, bool *partial)
 {
+	m = m->root;
 	watch_discovery(m);
 	TRY(fiber_mutex_lock(&m->discovery.lock));
 	struct error *e = discover(m);
@@ -163,6 +166,11 @@ struct error *manager_discover(struct manager *m, const struct api_resource ***v
 	if (partial)
 		*partial = m->discovery.partial;
 	return e ? error_wrap(e, "discovery") : NULL;
+}
+
+bool manager_discovery_stale(const struct manager *m)
+{
+	return m->root->discovery.stale;
 }
 
 /* ---- starting ---- */
@@ -461,9 +469,27 @@ static struct error *run_manager(struct manager *m)
 	cfg.user_agent = "kube-controller-manager/v1.36.0 (skiff)";
 	TRY(client_new(&cfg, &m->client));
 	TRY(lead(m, &a));
-	for (size_t k = 0; k < N_CONTROLLERS; k++)
-		if (enabled(f, k))
-			controllers[k].start(m);
+	struct client *connection = NULL;
+	struct map accounts = {0};
+
+	if (f->use_accounts) {
+		cfg.cert_file = cfg.key_file = cfg.token = cfg.token_file = NULL;
+		cfg.cert_pem = cfg.key_pem = STR_NULL;
+		TRY(client_new(&cfg, &connection));
+	}
+	for (size_t k = 0; k < N_CONTROLLERS; k++) {
+		struct str account = str_from(controllers[k].account);
+		struct manager *as = connection ? map_get(&accounts, account) : m;
+
+		if (!enabled(f, k))
+			continue;
+		if (!as) {
+			as = manager_as(m, connection, controllers[k].account);
+			map_set(&accounts, account, as);
+		}
+		controllers[k].start(as);
+	}
+	map_free(&accounts);
 	log_info("controllers started");
 	return NULL;
 }
@@ -485,6 +511,7 @@ static void main_fiber(void *arg)
 	struct main_args *args = arg;
 	struct manager *m = xcalloc(1, sizeof(*m));
 
+	m->root = m;
 	m->flags = args->flags;
 	struct fiber *waiter = fiber_start("signals", wait_for_end, fiber_self());
 	struct error *e = run_manager(m);
@@ -525,7 +552,7 @@ static const char usage[] =
 	"  --node-monitor-grace-period D        a node silent for this long is unreachable (default 50s)\n"
 	"  --node-startup-grace-period D        the same for a new node (default 1m)\n"
 	"  --terminated-pod-gc-threshold N      ended pods kept (default 12500)\n"
-	"  --use-service-account-credentials    accepted; one identity is used\n"
+	"  --use-service-account-credentials BOOL  each controller acts as a service account of its own (default false)\n"
 	"  --v N                                log verbosity\n"
 	"  --version, --help\n";
 
@@ -533,7 +560,7 @@ enum {
 	OPT_KUBECONFIG = 256, OPT_MASTER, OPT_CONTROLLERS, OPT_LEADER_ELECT, OPT_LEASE, OPT_RENEW, OPT_RETRY, OPT_LEASE_NAME, OPT_LEASE_NS,
 	OPT_SIGN_CERT, OPT_SIGN_KEY, OPT_SIGN_DURATION, OPT_ROOT_CA, OPT_SA_KEY, OPT_ALLOCATE, OPT_CLUSTER_CIDR, OPT_SERVICE_CIDR,
 	OPT_MASK, OPT_MASK4, OPT_MASK6, OPT_MONITOR_PERIOD, OPT_MONITOR_GRACE, OPT_STARTUP_GRACE, OPT_POD_GC, OPT_PV_SYNC, OPT_HPA_SYNC,
-	OPT_VERSION, OPT_IGNORED,
+	OPT_USE_ACCOUNTS, OPT_VERSION, OPT_IGNORED,
 };
 
 static const struct option options[] = {
@@ -564,7 +591,7 @@ static const struct option options[] = {
 	{"terminated-pod-gc-threshold", required_argument, NULL, OPT_POD_GC},
 	{"pvclaimbinder-sync-period", required_argument, NULL, OPT_PV_SYNC},
 	{"horizontal-pod-autoscaler-sync-period", required_argument, NULL, OPT_HPA_SYNC},
-	{"use-service-account-credentials", optional_argument, NULL, OPT_IGNORED},
+	{"use-service-account-credentials", optional_argument, NULL, OPT_USE_ACCOUNTS},
 	/* Upstream's, without meaning here: this process serves nothing. */
 	{"authentication-kubeconfig", required_argument, NULL, OPT_IGNORED},
 	{"authorization-kubeconfig", required_argument, NULL, OPT_IGNORED},
@@ -657,6 +684,7 @@ static int parse_flags(int argc, char **argv, struct manager_flags *f)
 		case OPT_POD_GC: ok = str_to_i64(str_from(optarg), &f->terminated_pod_threshold); break;
 		case OPT_PV_SYNC: ok = parse_duration(optarg, &f->pv_sync_ms) && f->pv_sync_ms > 0; break;
 		case OPT_HPA_SYNC: ok = parse_duration(optarg, &f->hpa_sync_ms) && f->hpa_sync_ms > 0; break;
+		case OPT_USE_ACCOUNTS: ok = parse_bool(optarg, &f->use_accounts); break;
 		case OPT_IGNORED: break;
 		case 'v': ok = parse_int(optarg, 0, 10, &f->verbosity); break;
 		case 'h': fputs(usage, stdout); return 0;

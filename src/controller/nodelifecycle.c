@@ -266,7 +266,7 @@ void node_lifecycle_start(struct manager *m)
 	c->rec = event_recorder_new(m->client, "node-controller", "");
 	c->nodes = manager_informer(m, &core_v1_nodes_resource);
 	c->pods = manager_informer(m, &core_v1_pods_resource);
-	c->leases = informer_new(m->client, &(struct informer_opts){
+	c->leases = informer_new(m->root->client, &(struct informer_opts){
 		.resource = &coordination_v1_leases_resource, .ns = STR("kube-node-lease")});
 	informer_on_event(c->nodes, on_node, c);
 	informer_start(c->leases);

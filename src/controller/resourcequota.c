@@ -128,7 +128,7 @@ static struct tracked *track(struct quota_controller *c, struct arena *a, const 
 	t->plural = t->r->plural;
 	t->own = custom;
 	if (custom)
-		t->informer = informer_new(c->m->client, &(struct informer_opts){.resource = t->r, .metadata_only = true});
+		t->informer = informer_new(c->m->root->client, &(struct informer_opts){.resource = t->r, .metadata_only = true});
 	else if (quota_reads_object(t->group, t->plural))
 		t->informer = manager_informer(c->m, r);
 	else
@@ -206,7 +206,7 @@ static struct error *resources_for(struct quota_controller *c, struct arena *a, 
 	const struct api_resource *r = served(v, n, group, plural);
 
 	if (!r) {
-		if (c->m->discovery.stale) /* it may be served by now: what is known is a little old */
+		if (manager_discovery_stale(c->m)) /* it may be served by now: what is known is a little old */
 			workqueue_add_after(c->q, key, DISCOVERY_MS);
 		else if (!partial)
 			untrack(c, a, group, plural);

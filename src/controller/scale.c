@@ -21,7 +21,7 @@ struct error *scale_get(struct manager *m, struct arena *a, struct str api_versi
 	TRY(manager_discover(m, &v, &n, NULL));
 	const struct api_resource *r = find_kind(v, n, group, kind);
 
-	if (!r && m->discovery.stale) { /* it may have come since */
+	if (!r && manager_discovery_stale(m)) { /* it may have come since */
 		TRY(fiber_sleep(DISCOVERY_MS));
 		TRY(manager_discover(m, &v, &n, NULL));
 		r = find_kind(v, n, group, kind);

@@ -129,7 +129,7 @@ void root_ca_start(struct manager *m)
 	c->q = workqueue_new("root-ca");
 	c->namespaces = manager_informer(m, &core_v1_namespaces_resource);
 	/* Only these: a cluster's other ConfigMaps are none of ours. */
-	c->things = informer_new(m->client, &(struct informer_opts){
+	c->things = informer_new(m->root->client, &(struct informer_opts){
 		.resource = &core_v1_configmaps_resource, .field_selector = STR("metadata.name=" ROOT_CA)});
 	informer_on_event(c->namespaces, on_namespace, c);
 	informer_on_event(c->things, on_config_map, c);

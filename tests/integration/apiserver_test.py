@@ -45,6 +45,7 @@ class Server:
         self.sh("openssl", "req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=ca", "-days", "2", "-out", "ca.crt")
         self.cert("server", "/CN=kube-apiserver", "subjectAltName=IP:127.0.0.1")
         self.cert("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth")
+        self.cert("manager", "/CN=system:kube-controller-manager", "extendedKeyUsage=clientAuth")
         self.cert("node", "/O=system:nodes/CN=system:node:n1", "extendedKeyUsage=clientAuth")
         self.sh("openssl", "genrsa", "-out", "sa.key", "2048")
         with open(os.path.join(self.dir, "tokens.csv"), "w") as f:

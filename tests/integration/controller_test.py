@@ -23,12 +23,13 @@ class Manager:
             json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "c",
                        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:%d" % self.s.port,
                                                               "certificate-authority": os.path.join(d, "ca.crt")}}],
-                       "users": [{"name": "u", "user": {"client-certificate": os.path.join(d, "admin.crt"),
-                                                        "client-key": os.path.join(d, "admin.key")}}],
+                       "users": [{"name": "u", "user": {"client-certificate": os.path.join(d, "manager.crt"),
+                                                        "client-key": os.path.join(d, "manager.key")}}],
                        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}, f)
         self.log = open(os.path.join(d, "manager.log"), "a")
         self.proc = subprocess.Popen(
-            [MANAGER, "--kubeconfig", "kubeconfig", "--leader-elect=false", "--service-account-private-key-file", "sa.key",
+            [MANAGER, "--kubeconfig", "kubeconfig", "--leader-elect=false", "--use-service-account-credentials=true",
+             "--service-account-private-key-file", "sa.key",
              "--root-ca-file", "ca.crt"] + list(more), cwd=d, stdout=self.log, stderr=self.log)
 
     def stop(self, sig=9):
