@@ -2,6 +2,7 @@
 
 A test is a function named test_*; its docstring says what must hold. run() calls them in order and prints TAP.
 """
+import functools
 import json
 import os
 import subprocess
@@ -34,8 +35,22 @@ def kubectl(*argv, **kw):
     return sh(KUBECTL, *argv, **kw)
 
 
+@functools.cache
+def kubectl_minor():
+    """Debian 12's kubectl is 1.20: what it had not learnt yet is not asked of it."""
+    return int(json.loads(kubectl('version', '--client', '-o', 'json'))['clientVersion']['minor'].rstrip('+'))
+
+
 def get(*argv):
     return json.loads(kubectl('get', *argv, '-o', 'json'))
+
+
+def replace_sub(path, sub, change):
+    """Reads the object at `path`, changes it and puts it to its subresource (an old kubectl cannot patch one)."""
+    o = json.loads(kubectl('get', '--raw', path))
+    change(o)
+    del o['metadata']['resourceVersion']
+    kubectl('replace', '--raw', f'{path}/{sub}', '-f', '-', stdin=json.dumps(o))
 
 
 def wait(what, condition, timeout=60):

@@ -3,7 +3,7 @@ import json
 import os
 import time
 
-from cluster import DATA, IMAGE, Failed, expect, get, kubectl, namespace, run, sh, wait
+from cluster import DATA, IMAGE, Failed, expect, get, kubectl, namespace, run, sh, wait, replace_sub
 
 NS = 'kubelet-test'
 
@@ -289,10 +289,6 @@ def test_claims():
                   'claimRef': {'namespace': NS, 'name': 'claim'}}},
         {'apiVersion': 'v1', 'kind': 'PersistentVolumeClaim', 'metadata': {'name': 'claim', 'namespace': NS},
          'spec': {'accessModes': ['ReadWriteOnce'], 'storageClassName': '', 'volumeName': 'kubelet-test', 'resources': {'requests': {'storage': '1Mi'}}}}]}))
-    # Nothing binds claims here: the volume's and the claim's status are set as that controller would.
-    kubectl('patch', 'pv', 'kubelet-test', '--subresource', 'status', '-p', '{"status":{"phase":"Bound"}}')
-    kubectl('-n', NS, 'patch', 'pvc', 'claim', '--subresource', 'status', '-p', '{"status":{"phase":"Bound"}}')
-    kubectl('-n', NS, 'annotate', 'pvc', 'claim', 'pv.kubernetes.io/bind-completed=yes')
     try:
         once('claim', 'echo kept > /v/f', volumes=[{'name': 'v', 'persistentVolumeClaim': {'claimName': 'claim'}}], container={'volumeMounts': [{'name': 'v', 'mountPath': '/v'}]})
         with open('/tmp/skiff-pv/f') as f:
@@ -343,8 +339,8 @@ def test_resources_reach_cgroups():
 def test_resize_in_place():
     make('grow', {'containers': [{'name': 'c', 'command': 'while :; do sleep 1; done', 'resources': {'requests': {'cpu': '100m'}, 'limits': {'cpu': '200m', 'memory': '32Mi'}}}]})
     before = phase('grow', 'Running')['containerStatuses'][0]
-    kubectl('-n', NS, 'patch', 'pod', 'grow', '--subresource', 'resize', '-p',
-            '{"spec":{"containers":[{"name":"c","resources":{"limits":{"cpu":"300m","memory":"48Mi"}}}]}}')
+    replace_sub(f'/api/v1/namespaces/{NS}/pods/grow', 'resize',
+                lambda o: o['spec']['containers'][0]['resources']['limits'].update(cpu='300m', memory='48Mi'))
     after = wait('the new limits in the status', lambda: (lambda c: c['resources']['limits'] == {'cpu': '300m', 'memory': '48Mi'} and c)(status('grow')['containerStatuses'][0]), 15)
     expect(after['containerID'] == before['containerID'] and after['restartCount'] == 0, str(after))
     out = kubectl('-n', NS, 'exec', 'grow', '--', 'sh', '-c', 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max')
@@ -361,7 +357,7 @@ def test_readiness_gate():
     make('gate', {'readinessGates': [{'conditionType': 'x/y'}], 'containers': [{'name': 'c', 'command': 'sleep 1000'}]})
     s = phase('gate', 'Running')
     expect(condition(s, 'Ready')['reason'] == 'ReadinessGatesNotReady' and condition(s, 'ContainersReady')['status'] == 'True', str(s))
-    kubectl('-n', NS, 'patch', 'pod', 'gate', '--subresource', 'status', '-p', '{"status":{"conditions":[{"type":"x/y","status":"True"}]}}')
+    replace_sub(f'/api/v1/namespaces/{NS}/pods/gate', 'status', lambda o: o['status']['conditions'].append({'type': 'x/y', 'status': 'True'}))
     wait('ready', lambda: condition(status('gate'), 'Ready')['status'] == 'True', 10)
     expect(condition(status('gate'), 'x/y')['status'] == 'True', 'a condition of others stays')
 
