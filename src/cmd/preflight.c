@@ -65,6 +65,24 @@ static void programs_missing(struct buf *b)
 			buf_printf(b, "\n  - the program %s is missing: apt-get install %s", needs[i].program, needs[i].package);
 }
 
+/* Components are users of their own: each directory above the data must let them through. */
+static void closed_above(struct cluster *c, struct buf *b)
+{
+	struct stat st;
+
+	for (struct str dir = str_from(c->data_dir); dir.n > 1;) {
+		const char *path = arena_strz(c->a, dir);
+
+		if (stat(path, &st) == 0 && !(st.st_mode & S_IXOTH))
+			buf_printf(b, "\n  - %s may only be entered by its owner, the components are not root: chmod o+x %s, or give another "
+				   "--data-dir", path, path);
+		while (dir.n && dir.p[dir.n - 1] != '/')
+			dir.n--;
+		while (dir.n > 1 && dir.p[dir.n - 1] == '/')
+			dir.n--;
+	}
+}
+
 static void kernel_missing(struct cluster *c, struct buf *b)
 {
 	bool v2 = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
@@ -105,6 +123,8 @@ struct error *preflight(struct cluster *c)
 	if (c->nodes && !port_free(PORT_KUBELET))
 		buf_printf(&b, "\n  - port %d is taken, probably by another kubelet: 'ss -ltnp sport = :%d' shows it", PORT_KUBELET, PORT_KUBELET);
 	TRY(dir_make(c->data_dir, 0755));
+	if (!c->server)
+		closed_above(c, &b);
 	if (statvfs(c->data_dir, &vfs) == 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < DISK_FREE_MIN)
 		buf_printf(&b, "\n  - %s has less than %llu MiB free", c->data_dir, DISK_FREE_MIN >> 20);
 	return b.n ? error_new("this machine is not ready:%s", buf_z(&b)) : NULL;

@@ -479,7 +479,7 @@ int down_main(int argc, char **argv)
 			wait_gone(&c, pid, 5);
 		}
 	}
-	bool pods_gone = teardown_pods(&c);
+	bool pods_gone = access(c.run_dir, F_OK) < 0 || teardown_pods(&c);
 
 	if ((e = on_loop(rest_fiber, &r)))
 		return fail(e, NULL);
