@@ -284,24 +284,18 @@ def test_deployment(m, a):
     s.patch("deployments", "d", {"spec": {"replicas": 8}})
     until("in proportion", lambda: sum(sizes(s).values()) == 9)
     equal("the larger gets more", sizes(s), {"a": 5, "b": 4})
-    for i in range(20):
-        s.run_all()
-        if sizes(s) == {"a": 0, "b": 8}:
-            break
-        time.sleep(0.05)
-    s.run_all()
-    until("rolled out", lambda: sizes(s) == {"a": 0, "b": 8} and not s.run_all() and progress(s, "d") == [("True", "NewReplicaSetAvailable")])
+    until("rolled out", lambda: not s.run_all() and sizes(s) == {"a": 0, "b": 8} and progress(s, "d") == [("True", "NewReplicaSetAvailable")])
     # back to the first: a new revision of the old set
     s.patch("deployments", "d", {"spec": {"replicas": 2}})
     until("down", lambda: sizes(s) == {"a": 0, "b": 2})
     image(s, "deployments", "d", "a")
-    until("back", lambda: sizes(s).get("a") and (s.run_all() or sizes(s) == {"a": 2, "b": 0}))
+    until("back", lambda: not s.run_all() and sizes(s) == {"a": 2, "b": 0})
     r = sets(s)["a"]
     equal("revision and history", (annotation(r, "revision"), annotation(r, "revision-history")), ("3", "1"))
     # revisions beyond the limit go
     for i in "xyz":
         image(s, "deployments", "d", i)
-        until("rolled out " + i, lambda: sizes(s).get(i) == 2 and not s.run_all() and status(s, "deployments", "d", "updatedReplicas",
+        until("rolled out " + i, lambda: not s.run_all() and sizes(s).get(i) == 2 and status(s, "deployments", "d", "updatedReplicas",
               "availableReplicas", "replicas") == [2, 2, 2])
     until("two old ones are kept", lambda: sorted(sizes(s)) == ["x", "y", "z"])
 
@@ -524,7 +518,7 @@ def test_statefulset_update(m, a):
     s.patch("statefulsets", "w", {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "b"}]}}}}, type="strategic")
     until("only the one above the partition", lambda: [revision(p) == one for p in s.pods()] == [True, True, False])
     s.run_all()
-    st = until("noted", lambda: s.get("statefulsets", "w")["status"].get("readyReplicas") == 3 and s.get("statefulsets", "w"))["status"]
+    st = until("noted", lambda: status(s, "statefulsets", "w", "readyReplicas", "updatedReplicas") == [3, 1] and s.get("statefulsets", "w"))["status"]
     two = st["updateRevision"]
     equal("canary", (st["currentRevision"], st["currentReplicas"], st["updatedReplicas"], two != one), (one, 2, 1, True))
     # below the partition the old one comes again, above it the new one
@@ -961,8 +955,10 @@ def main(tests=None):
             m.stop(15)
         if s.proc and s.proc.poll() is None:
             s.stop()
+        log = open(os.path.join(dir, "manager.log")).read()
+        check("no sanitizer's report", "runtime error:" not in log and "AddressSanitizer" not in log, log[-2000:])
         if apiserver_test.failed:
-            print(open(os.path.join(dir, "manager.log")).read()[-4000:])
+            print(log[-4000:])
         shutil.rmtree(dir, ignore_errors=True)
     print("%d passed, %d failed" % (apiserver_test.passed, apiserver_test.failed))
     sys.exit(1 if apiserver_test.failed else 0)
