@@ -188,6 +188,11 @@ void audit_end(struct request *rq)
 		jv_encode_string(b, rq->user->name);
 		buf_putc(b, '}');
 	}
+	if (rq->impersonation.n) {
+		buf_puts(b, ",\"authenticationMetadata\":{\"impersonationConstraint\":");
+		jv_encode_string(b, rq->impersonation);
+		buf_putc(b, '}');
+	}
 	buf_puts(b, ",\"userAgent\":");
 	jv_encode_string(b, http_header_get(&rq->x->headers, "user-agent"));
 	if (rq->info.resource_request) {

@@ -422,7 +422,7 @@ struct error *authenticate(struct request *rq)
 	}
 	if (!rq->user) {
 		/* a certificate that was shown and is not good is no anonymous request */
-		if (!may_be_anonymous(rq) || rq->x->peer_error)
+		if (!may_be_anonymous(rq) || rq->x->peer_error || (rq->x->peer && !rq->x->peer->by_client_ca))
 			return err_unauthorized();
 		rq->user = &anonymous;
 	}

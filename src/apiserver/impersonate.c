@@ -1,85 +1,339 @@
-/* Acting as somebody else: the Impersonate-* headers. */
+/*
+ * Acting as somebody else: the Impersonate-* headers. First the constrained modes (KEP-5284): a right to do this very request as such a
+ * user, and a right to be it; then the older one, which is a right to be it whatever is done.
+ */
 #include "apiserver/authn_internal.h"
 #include "apiserver/authz.h"
+#include "schema/validate.h"
 
-static struct error *may_impersonate(struct request *rq, const char *group, const char *resource, struct str sub, struct str ns, struct str name)
+#define NODE_KEY "authentication.kubernetes.io/node-name"
+#define MANY 4 /* so many groups or extra values are first asked for at once */
+
+enum mode { ASSOCIATED_NODE, ARBITRARY_NODE, SERVICE_ACCOUNT, USER_INFO, LEGACY, N_MODES };
+static const char *const mode_names[N_MODES] = {"associated-node", "arbitrary-node", "serviceaccount", "user-info", ""};
+
+struct wanted {
+	struct str name, uid;
+	LIST(struct str) groups;
+	LIST(struct strings_pair) extra;
+	struct str node;                  /* of system:node:NAME, or empty */
+	struct str sa_ns, sa_name;        /* of system:serviceaccount:NS:NAME, or empty */
+};
+
+static struct error *check(struct request *rq, const struct authz_attrs *at)
 {
-	struct authz_attrs at = {.user = rq->real_user, .verb = STR("impersonate"), .resource_request = true, .ns = ns,
-				 .group = str_from(group), .version = STR("v1"), .resource = str_from(resource), .subresource = sub,
-				 .name = name};
-	struct str reason = STR_NULL, text;
-	struct error *e;
+	struct str reason, trouble, text;
 
-	if (authorize(rq->s, rq->a, &at, &reason) == AUTHZ_ALLOW)
+	if (authorize_explained(rq->s, rq->a, at, &reason, &trouble) == AUTHZ_ALLOW)
 		return NULL;
-	text = authz_forbidden_text(rq->a, &at);
-	e = err_forbidden(at.group, at.resource, name, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));
-	return e;
+	if (trouble.p)
+		reason = reason.n ? arena_printf(rq->a, "%.*s: %.*s", STR_ARG(trouble), STR_ARG(reason)) : trouble;
+	text = authz_forbidden_text(rq->a, at);
+	return err_forbidden(at->group, at->resource, at->name, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));
+}
+
+static struct error *forbidden(struct request *rq, const struct authz_attrs *at, const char *why)
+{
+	return err_forbidden(at->group, at->resource, at->name, "%.*s: %s", STR_ARG(authz_forbidden_text(rq->a, at)), why);
+}
+
+/* ---- what is wanted ---- */
+
+static void add_extra(struct arena *a, struct wanted *w, struct str key, struct str value)
+{
+	struct strings_pair *p = NULL;
+
+	for (uint32_t k = 0; k < w->extra.n; k++)
+		if (str_eq(w->extra.v[k].key, key))
+			p = &w->extra.v[k];
+	if (!p) {
+		p = arena_push(a, &w->extra);
+		p->key = key;
+	}
+	*arena_push(a, &p->value) = value;
+}
+
+static void parse_name(struct arena *a, struct wanted *w)
+{
+	static const char node[] = "system:node:", sa[] = "system:serviceaccount:";
+	struct str rest, ns;
+
+	if (str_has_prefix(w->name, str_from(node))) {
+		rest = str_sub(w->name, sizeof node - 1, w->name.n);
+		if (!validate_dns1123_subdomain(a, rest))
+			w->node = rest;
+	} else if (str_has_prefix(w->name, str_from(sa))) {
+		rest = str_sub(w->name, sizeof sa - 1, w->name.n);
+		ns = str_cut(&rest, ':');
+		if (rest.p && !validate_dns1123_label(a, ns) && !validate_dns1123_subdomain(a, rest)) {
+			w->sa_ns = ns;
+			w->sa_name = rest;
+		}
+	}
+}
+
+/* As Go's %#v prints a user. */
+static struct str go_text(struct arena *a, const struct wanted *w)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_printf(&b, "&user.DefaultInfo{Name:\"\", UID:\"%.*s\", Groups:[]string", STR_ARG(w->uid));
+	for (uint32_t i = 0; i < w->groups.n; i++)
+		buf_printf(&b, "%s\"%.*s\"", i ? ", " : "{", STR_ARG(w->groups.v[i]));
+	buf_puts(&b, w->groups.n ? "}, Extra:map[string][]string" : "(nil), Extra:map[string][]string");
+	for (uint32_t i = 0; i < w->extra.n; i++) {
+		buf_printf(&b, "%s\"%.*s\":[]string{", i ? ", " : "{", STR_ARG(w->extra.v[i].key));
+		for (uint32_t k = 0; k < w->extra.v[i].value.n; k++)
+			buf_printf(&b, "%s\"%.*s\"", k ? ", " : "", STR_ARG(w->extra.v[i].value.v[k]));
+		buf_putc(&b, '}');
+	}
+	buf_puts(&b, w->extra.n ? "}}" : "(nil)}");
+	return arena_str(a, buf_view(&b));
+}
+
+static struct error *parse(struct request *rq, struct wanted *w)
+{
+	static const char prefix[] = "impersonate-extra-";
+	const struct http_headers *h = &rq->x->headers;
+
+	*w = (struct wanted){.name = http_header_get(h, "impersonate-user"), .uid = http_header_get(h, "impersonate-uid")};
+	for (size_t i = 0; i < h->n; i++) {
+		if (str_eqz(h->v[i].name, "impersonate-group"))
+			*arena_push(rq->a, &w->groups) = h->v[i].value;
+		else if (str_has_prefix(h->v[i].name, str_from(prefix)))
+			add_extra(rq->a, w, http_unescape(rq->a, str_sub(h->v[i].name, sizeof prefix - 1, h->v[i].name.n), false), h->v[i].value);
+	}
+	if (!w->name.n && (w->uid.n || w->groups.n || w->extra.n))
+		return err_bad_request("requested %.*s without impersonating a user name", STR_ARG(go_text(rq->a, w)));
+	parse_name(rq->a, w);
+	return NULL;
+}
+
+/* ---- modes ---- */
+
+static bool mode_applies(const struct request *rq, const struct wanted *w, enum mode m)
+{
+	bool only_name = !w->uid.n && !w->groups.n && !w->extra.n;
+	const struct user *me = rq->real_user;
+
+	switch (m) {
+	case ASSOCIATED_NODE:
+		if (!only_name || !w->node.n || !str_has_prefix(me->name, STR("system:serviceaccount:")))
+			return false;
+		for (size_t i = 0; i < me->n_extra; i++)
+			if (str_eqz(me->extra[i].key, NODE_KEY))
+				return me->extra[i].value.n == 1 && str_eq(me->extra[i].value.v[0], w->node);
+		return false;
+	case ARBITRARY_NODE:
+		return only_name && w->node.n;
+	case SERVICE_ACCOUNT:
+		return only_name && w->sa_name.n;
+	case USER_INFO:
+		return !w->node.n && !w->sa_name.n;
+	default:
+		return true;
+	}
+}
+
+static int key_cmp(const void *x, const void *y)
+{
+	return str_cmp(*(const struct str *)x, *(const struct str *)y);
+}
+
+/* A service account that acts as its own node is asked for without what differs from pod to pod. */
+static const struct user *requestor(struct request *rq, enum mode m)
+{
+	const struct user *me = rq->real_user;
+	struct user *u;
+	struct strings_pair *p;
+
+	if (m != ASSOCIATED_NODE)
+		return me;
+	u = arena_new(rq->a, struct user);
+	*u = *me;
+	p = arena_new(rq->a, struct strings_pair);
+	p->key = STR("authentication.kubernetes.io/associated-node-keys");
+	for (size_t i = 0; i < me->n_extra; i++)
+		*arena_push(rq->a, &p->value) = me->extra[i].key;
+	qsort(p->value.v, p->value.n, sizeof *p->value.v, key_cmp);
+	u->extra = p;
+	u->n_extra = 1;
+	return u;
+}
+
+static struct error *check_name(struct request *rq, const struct wanted *w, enum mode m, struct authz_attrs at)
+{
+	at.resource = STR("users");
+	at.name = w->name;
+	if (m != LEGACY && w->node.n) {
+		at.resource = STR("nodes");
+		at.name = m == ASSOCIATED_NODE ? STR("*") : w->node;
+	} else if (w->sa_name.n) {
+		at.resource = STR("serviceaccounts");
+		at.ns = w->sa_ns;
+		at.name = w->sa_name;
+	}
+	return check(rq, &at);
+}
+
+static struct error *check_groups(struct request *rq, const struct wanted *w, enum mode m, struct authz_attrs at)
+{
+	at.resource = STR("groups");
+	for (uint32_t i = 0; m != LEGACY && i < w->groups.n; i++) {
+		if (!w->groups.v[i].n)
+			return forbidden(rq, &at, "impersonating the empty string group is not allowed");
+		if (str_eqz(w->groups.v[i], "system:masters")) {
+			at.name = w->groups.v[i];
+			return forbidden(rq, &at, "impersonating the system:masters group is not allowed");
+		}
+	}
+	if (m != LEGACY && w->groups.n >= MANY) {
+		struct error *e;
+
+		at.name = STR("*");
+		e = check(rq, &at);
+		if (!e)
+			return NULL;
+		error_free(e);
+	}
+	for (uint32_t i = 0; i < w->groups.n; i++) {
+		at.name = w->groups.v[i];
+		TRY(check(rq, &at));
+	}
+	return NULL;
+}
+
+/* Constrained modes take only keys that an authenticator of today would give. */
+static const char *bad_extra(struct arena *a, const struct strings_pair *p)
+{
+	struct str path = p->key, domain = str_cut(&path, '/');
+
+	if (!p->key.n)
+		return "impersonating the empty string key in extra is not allowed";
+	if (!path.p || !path.n || !domain.n || validate_dns1123_subdomain(a, domain))
+		return arena_printf(a, "impersonating an invalid key in extra is not allowed: extra.key: Invalid value: \"%.*s\": must be a "
+				       "domain-prefixed path (such as \"acme.io/foo\")", STR_ARG(p->key)).p;
+	for (uint32_t i = 0; i < p->value.n; i++)
+		if (!p->value.v[i].n)
+			return "impersonating the empty string value in extra is not allowed";
+	return NULL;
+}
+
+static struct error *check_extra(struct request *rq, const struct wanted *w, enum mode m, struct authz_attrs at)
+{
+	uint32_t n = 0;
+
+	at.group = STR("authentication.k8s.io");
+	at.resource = STR("userextras");
+	for (uint32_t i = 0; i < w->extra.n; i++) {
+		const char *bad = m == LEGACY ? NULL : bad_extra(rq->a, &w->extra.v[i]);
+
+		if (bad)
+			return forbidden(rq, &at, bad);
+		n += w->extra.v[i].value.n;
+	}
+	if (m != LEGACY && n >= MANY) {
+		struct error *e;
+
+		at.subresource = at.name = STR("*");
+		e = check(rq, &at);
+		if (!e)
+			return NULL;
+		error_free(e);
+	}
+	for (uint32_t i = 0; i < w->extra.n; i++)
+		for (uint32_t k = 0; k < w->extra.v[i].value.n; k++) {
+			at.subresource = w->extra.v[i].key;
+			at.name = w->extra.v[i].value.v[k];
+			TRY(check(rq, &at));
+		}
+	return NULL;
+}
+
+static struct error *check_mode(struct request *rq, const struct wanted *w, enum mode m)
+{
+	const struct user *me = requestor(rq, m);
+	struct authz_attrs at = {.user = me, .resource_request = true, .version = STR("v1")}, on;
+
+	if (m == LEGACY) {
+		at.verb = STR("impersonate");
+	} else {
+		on = authz_attrs_of(rq);
+		on.user = me;
+		on.verb = arena_printf(rq->a, "impersonate-on:%s:%.*s", mode_names[m], STR_ARG(on.verb));
+		TRY(check(rq, &on));
+		at.verb = arena_printf(rq->a, "impersonate:%s", mode_names[m]);
+		at.group = STR("authentication.k8s.io");
+	}
+	TRY(check_name(rq, w, m, at));
+	if (w->uid.n) {
+		struct authz_attrs uid = at;
+
+		uid.group = STR("authentication.k8s.io");
+		uid.resource = STR("uids");
+		uid.name = w->uid;
+		TRY(check(rq, &uid));
+	}
+	TRY(check_groups(rq, w, m, at));
+	return check_extra(rq, w, m, at);
+}
+
+/* ---- who it is then ---- */
+
+static bool has_group(const struct wanted *w, const char *group)
+{
+	for (uint32_t i = 0; i < w->groups.n; i++)
+		if (str_eqz(w->groups.v[i], group))
+			return true;
+	return false;
+}
+
+static const struct user *become(struct request *rq, struct wanted *w, enum mode m)
+{
+	struct user *u = arena_new(rq->a, struct user);
+	const char *add = str_eqz(w->name, "system:anonymous")   ? "system:unauthenticated" :
+			  !has_group(w, "system:unauthenticated") ? "system:authenticated" :
+								    NULL;
+
+	u->name = w->name;
+	u->uid = w->uid;
+	u->extra = w->extra.v;
+	u->n_extra = w->extra.n;
+	if (m != LEGACY && w->node.n) {
+		*arena_push(rq->a, &w->groups) = STR("system:nodes");
+	} else if (w->sa_name.n && !w->groups.n) {
+		*arena_push(rq->a, &w->groups) = STR("system:serviceaccounts");
+		*arena_push(rq->a, &w->groups) = arena_printf(rq->a, "system:serviceaccounts:%.*s", STR_ARG(w->sa_ns));
+	}
+	user_set_groups(rq->a, u, w->groups.v, w->groups.n, add);
+	return u;
 }
 
 struct error *impersonate(struct request *rq)
 {
-	const struct http_headers *h = &rq->x->headers;
-	struct str name = http_header_get(h, "impersonate-user"), uid = http_header_get(h, "impersonate-uid");
-	struct user *u;
-	LIST(struct str) groups = {0};
-	LIST(struct strings_pair) extra = {0};
-	static const char extra_prefix[] = "impersonate-extra-";
-	bool sa, any = false;
+	struct wanted w;
+	struct error *first = NULL;
 
-	for (size_t i = 0; i < h->n; i++) {
-		if (str_eqz(h->v[i].name, "impersonate-group")) {
-			*arena_push(rq->a, &groups) = h->v[i].value;
-			any = true;
-		} else if (str_has_prefix(h->v[i].name, str_from(extra_prefix))) {
-			struct str key = http_unescape(rq->a, str_sub(h->v[i].name, sizeof extra_prefix - 1, h->v[i].name.n), false);
-			struct strings_pair *p = NULL;
-
-			for (uint32_t k = 0; k < extra.n; k++)
-				if (str_eq(extra.v[k].key, key))
-					p = &extra.v[k];
-			if (!p) {
-				p = arena_push(rq->a, &extra);
-				p->key = key;
-			}
-			*arena_push(rq->a, &p->value) = h->v[i].value;
-			any = true;
-		}
-	}
-	if (!name.n) {
-		if (any || uid.n)
-			return err_internal("requested %s%s without impersonating a user", "impersonation of groups, extra or uid", "");
+	TRY(parse(rq, &w));
+	if (!w.name.n)
 		return NULL;
-	}
-	sa = str_has_prefix(name, STR("system:serviceaccount:"));
-	if (sa) {
-		struct str rest = str_sub(name, sizeof "system:serviceaccount:" - 1, name.n), ns = str_cut(&rest, ':');
+	for (enum mode m = 0; m < N_MODES; m++) {
+		struct error *e;
 
-		TRY(may_impersonate(rq, "", "serviceaccounts", STR_NULL, ns, rest));
-		if (!groups.n) {
-			*arena_push(rq->a, &groups) = STR("system:serviceaccounts");
-			*arena_push(rq->a, &groups) = arena_printf(rq->a, "system:serviceaccounts:%.*s", STR_ARG(ns));
+		if (!mode_applies(rq, &w, m))
+			continue;
+		e = check_mode(rq, &w, m);
+		if (!e) {
+			error_free(first);
+			rq->user = become(rq, &w, m);
+			if (m != LEGACY)
+				rq->impersonation = arena_printf(rq->a, "impersonate:%s", mode_names[m]);
+			return NULL;
 		}
-	} else {
-		TRY(may_impersonate(rq, "", "users", STR_NULL, STR_NULL, name));
+		if (first)
+			error_free(e);
+		else
+			first = e;
 	}
-	for (uint32_t i = 0; i < groups.n; i++)
-		if (!sa || any)
-			TRY(may_impersonate(rq, "", "groups", STR_NULL, STR_NULL, groups.v[i]));
-	for (uint32_t i = 0; i < extra.n; i++)
-		for (uint32_t j = 0; j < extra.v[i].value.n; j++)
-			TRY(may_impersonate(rq, "authentication.k8s.io", "userextras", extra.v[i].key, STR_NULL, extra.v[i].value.v[j]));
-	if (uid.n)
-		TRY(may_impersonate(rq, "authentication.k8s.io", "uids", STR_NULL, STR_NULL, uid));
-	u = arena_new(rq->a, struct user);
-	u->name = name;
-	u->uid = uid;
-	u->extra = extra.v;
-	u->n_extra = extra.n;
-	if (str_eqz(name, "system:anonymous"))
-		user_set_groups(rq->a, u, groups.v, groups.n, "system:unauthenticated");
-	else
-		user_set_groups(rq->a, u, groups.v, groups.n, "system:authenticated");
-	rq->user = u;
-	return NULL;
+	return first;
 }

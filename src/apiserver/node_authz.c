@@ -102,9 +102,8 @@ static bool uses(const struct core_v1_pod *pod, bool secret, struct str name)
 	return false;
 }
 
-static bool uses_claim(struct apiserver *s, struct arena *a, const struct core_v1_pod *pod, struct str name)
+static bool uses_claim(const struct core_v1_pod *pod, struct arena *a, struct str name)
 {
-	(void)s;
 	for (uint32_t i = 0; i < pod->spec.volumes.n; i++) {
 		const struct core_v1_volume *v = &pod->spec.volumes.v[i];
 
@@ -117,7 +116,105 @@ static bool uses_claim(struct apiserver *s, struct arena *a, const struct core_v
 	return false;
 }
 
-enum what { USES_SECRET, USES_CONFIGMAP, USES_CLAIM, USES_VOLUME, USES_ACCOUNT, USES_RESOURCE_CLAIM, IS_POD };
+enum what { USES_SECRET, USES_CONFIGMAP, USES_CLAIM, USES_ACCOUNT, USES_RESOURCE_CLAIM, IS_POD };
+
+static bool claims(const struct core_v1_pod *pod, struct str name)
+{
+	for (uint32_t i = 0; i < pod->spec.resource_claims.n; i++)
+		if (pod->spec.resource_claims.v[i].resource_claim_name && str_eq(*pod->spec.resource_claims.v[i].resource_claim_name, name))
+			return true;
+	for (uint32_t i = 0; i < pod->status.resource_claim_statuses.n; i++)
+		if (pod->status.resource_claim_statuses.v[i].resource_claim_name &&
+		    str_eq(*pod->status.resource_claim_statuses.v[i].resource_claim_name, name))
+			return true;
+	return pod->status.extended_resource_claim_status && str_eq(pod->status.extended_resource_claim_status->resource_claim_name, name);
+}
+
+/* Secrets that a kubelet needs to mount a volume (upstream's VisitPVSecretNames). */
+static bool volume_uses_secret(const struct core_v1_persistent_volume *pv, struct str ns, struct str name)
+{
+	const struct core_v1_persistent_volume_source *v = &pv->spec.persistent_volume_source;
+	struct str own = pv->spec.claim_ref->namespace;
+#define REF(r)                                                                                                                          \
+	if ((r) && str_eq((r)->name, name) && str_eq((r)->namespace.n ? (r)->namespace : own, ns))                                      \
+		return true;
+	if (v->azure_file && str_eq(v->azure_file->secret_name, name) &&
+	    str_eq(v->azure_file->secret_namespace && v->azure_file->secret_namespace->n ? *v->azure_file->secret_namespace : own, ns))
+		return true;
+	if (v->cephfs)
+		REF(v->cephfs->secret_ref);
+	if (v->cinder)
+		REF(v->cinder->secret_ref);
+	if (v->flex_volume)
+		REF(v->flex_volume->secret_ref);
+	if (v->rbd)
+		REF(v->rbd->secret_ref);
+	if (v->scale_io)
+		REF(v->scale_io->secret_ref);
+	if (v->iscsi)
+		REF(v->iscsi->secret_ref);
+	if (v->storageos && v->storageos->secret_ref)
+		REF(v->storageos->secret_ref);
+	if (v->csi) {
+		REF(v->csi->node_publish_secret_ref);
+		REF(v->csi->node_stage_secret_ref);
+		REF(v->csi->node_expand_secret_ref);
+	}
+#undef REF
+	return false;
+}
+
+/* The volume that a claim of the pod is bound to, by the volume's own word: what a claim says it may have been told to say. */
+static struct core_v1_persistent_volume *volume_of(struct apiserver *s, struct arena *a, const struct core_v1_pod *pod, struct str claim)
+{
+	struct core_v1_persistent_volume_claim *pvc = registry_peek(s, a, storage_find(s, STR(""), STR("persistentvolumeclaims")),
+								    pod->metadata.namespace, claim);
+	struct core_v1_persistent_volume *pv = NULL;
+
+	if (pvc && pvc->spec.volume_name.n)
+		pv = registry_peek(s, a, storage_find(s, STR(""), STR("persistentvolumes")), STR_NULL, pvc->spec.volume_name);
+	if (!pv || !pv->spec.claim_ref || !str_eq(pv->spec.claim_ref->name, claim) ||
+	    !str_eq(pv->spec.claim_ref->namespace, pod->metadata.namespace))
+		return NULL;
+	return pv;
+}
+
+static bool volumes_use_secret(struct apiserver *s, struct arena *a, const struct core_v1_pod *pod, struct str ns, struct str name)
+{
+	for (uint32_t i = 0; i < pod->spec.volumes.n; i++) {
+		const struct core_v1_volume *v = &pod->spec.volumes.v[i];
+		struct core_v1_persistent_volume *pv = NULL;
+
+		if (v->volume_source.persistent_volume_claim)
+			pv = volume_of(s, a, pod, v->volume_source.persistent_volume_claim->claim_name);
+		else if (v->volume_source.ephemeral)
+			pv = volume_of(s, a, pod, arena_printf(a, "%.*s-%.*s", STR_ARG(pod->metadata.name), STR_ARG(v->name)));
+		if (pv && volume_uses_secret(pv, ns, name))
+			return true;
+	}
+	return false;
+}
+
+static bool pod_uses(struct apiserver *s, struct arena *a, const struct core_v1_pod *pod, enum what what, struct str ns, struct str name)
+{
+	bool here = str_eq(pod->metadata.namespace, ns);
+
+	switch (what) {
+	case USES_SECRET:
+		return (here && uses(pod, true, name)) || volumes_use_secret(s, a, pod, ns, name);
+	case USES_CONFIGMAP:
+		return here && uses(pod, false, name);
+	case USES_CLAIM:
+		return here && uses_claim(pod, a, name);
+	case USES_ACCOUNT:
+		return here && str_eq(pod->spec.service_account_name, name);
+	case USES_RESOURCE_CLAIM:
+		return here && claims(pod, name);
+	case IS_POD:
+		break;
+	}
+	return false;
+}
 
 /* Whether a pod of the node uses the thing. */
 static bool related(struct apiserver *s, struct arena *a, struct str node, enum what what, struct str ns, struct str name)
@@ -129,7 +226,6 @@ static bool related(struct apiserver *s, struct arena *a, struct str node, enum 
 	const struct cache_entry *e;
 	struct error *err;
 	bool yes = false;
-	struct storage *pvcs = storage_find(s, STR(""), STR("persistentvolumeclaims"));
 
 	err = field_selector_parse(a, arena_printf(a, "spec.nodeName=%.*s", STR_ARG(node)), &f.fields);
 	if (!err)
@@ -138,7 +234,8 @@ static bool related(struct apiserver *s, struct arena *a, struct str node, enum 
 		log_and_free(err, "node authorizer");
 		return false;
 	}
-	cache_iter_init(&it, c, snap, ns, STR_NULL, &f);
+	/* a secret of a volume may be in another namespace than the pod */
+	cache_iter_init(&it, c, snap, what == USES_SECRET ? STR_NULL : ns, STR_NULL, &f);
 	while (!yes && (e = cache_iter_next(&it)) != NULL) {
 		struct core_v1_pod *pod = arena_new(a, struct core_v1_pod);
 
@@ -151,44 +248,9 @@ static bool related(struct apiserver *s, struct arena *a, struct str node, enum 
 			log_and_free(err, "node authorizer: cached pod");
 			continue;
 		}
-		switch (what) {
-		case USES_SECRET:
-		case USES_CONFIGMAP:
-			yes = uses(pod, what == USES_SECRET, name);
-			break;
-		case USES_CLAIM:
-			yes = uses_claim(s, a, pod, name);
-			break;
-		case USES_ACCOUNT:
-			yes = str_eq(pod->spec.service_account_name, name);
-			break;
-		case USES_RESOURCE_CLAIM:
-			for (uint32_t i = 0; i < pod->spec.resource_claims.n; i++)
-				yes |= pod->spec.resource_claims.v[i].resource_claim_name &&
-				       str_eq(*pod->spec.resource_claims.v[i].resource_claim_name, name);
-			for (uint32_t i = 0; i < pod->status.resource_claim_statuses.n; i++)
-				yes |= pod->status.resource_claim_statuses.v[i].resource_claim_name &&
-				       str_eq(*pod->status.resource_claim_statuses.v[i].resource_claim_name, name);
-			break;
-		case USES_VOLUME: /* a PersistentVolume bound to a claim of the pod */
-			for (uint32_t i = 0; i < pod->spec.volumes.n && !yes; i++) {
-				const struct core_v1_volume *v = &pod->spec.volumes.v[i];
-				struct str claim = STR_NULL;
-				struct core_v1_persistent_volume_claim *pvc;
-
-				if (v->volume_source.persistent_volume_claim)
-					claim = v->volume_source.persistent_volume_claim->claim_name;
-				else if (v->volume_source.ephemeral)
-					claim = arena_printf(a, "%.*s-%.*s", STR_ARG(pod->metadata.name), STR_ARG(v->name));
-				if (!claim.n)
-					continue;
-				pvc = registry_peek(s, a, pvcs, pod->metadata.namespace, claim);
-				yes = pvc && str_eq(pvc->spec.volume_name, name);
-			}
-			break;
-		default:
-			break;
-		}
+		/* a mirror pod is the node's own making: it gives no rights */
+		if (!str_map_has(API_MAP(&pod->metadata.annotations), STR("kubernetes.io/config.mirror")))
+			yes = pod_uses(s, a, pod, what, ns, name);
 	}
 	cache_snap_free(snap);
 	return yes;
@@ -204,104 +266,230 @@ static bool verb_in(struct str verb, const char *list)
 	return false;
 }
 
-static enum authz no(struct arena *a, struct str *reason, const char *fmt, struct str node)
+static bool bound_volume(struct apiserver *s, struct arena *a, struct str node, struct str name)
 {
-	*reason = arena_printf(a, fmt, STR_ARG(node));
+	struct core_v1_persistent_volume *pv = registry_peek(s, a, storage_find(s, STR(""), STR("persistentvolumes")), STR_NULL, name);
+
+	return pv && pv->spec.claim_ref && related(s, a, node, USES_CLAIM, pv->spec.claim_ref->namespace, pv->spec.claim_ref->name);
+}
+
+static bool own_slice(struct apiserver *s, struct arena *a, struct str node, struct str name)
+{
+	struct resource_v1_resource_slice *r = registry_peek(s, a, storage_find(s, STR("resource.k8s.io"), STR("resourceslices")), STR_NULL, name);
+
+	return r && r->spec.node_name && str_eq(*r->spec.node_name, node);
+}
+
+static bool own_attachment(struct apiserver *s, struct arena *a, struct str node, struct str name)
+{
+	struct storage_v1_volume_attachment *va = registry_peek(s, a, storage_find(s, STR("storage.k8s.io"), STR("volumeattachments")), STR_NULL, name);
+
+	return va && str_eq(va->spec.node_name, node);
+}
+
+/* The field selector leaves only this value. */
+static bool selects(const struct authz_attrs *at, const char *field, struct str value)
+{
+	for (uint32_t i = 0; i < at->n_fields; i++)
+		if (str_eqz(at->fields[i].key, field) && str_eqz(at->fields[i].operator, "In") && str_eq(at->fields[i].values.v[0], value))
+			return true;
+	return false;
+}
+
+/* ---- decisions, with their reasons in upstream's words ---- */
+
+static enum authz no(struct str *reason, const char *why)
+{
+	*reason = str_from(why);
 	return AUTHZ_NO_OPINION;
 }
-#define NO_RELATION "no relationship found between node '%.*s' and this object"
+
+static enum authz by_relation(struct arena *a, struct str *reason, struct str node, bool yes)
+{
+	if (yes)
+		return AUTHZ_ALLOW;
+	*reason = arena_printf(a, "no relationship found between node '%.*s' and this object", STR_ARG(node));
+	return AUTHZ_NO_OPINION;
+}
+
+static const char *get_only(const struct authz_attrs *at)
+{
+	if (!str_eqz(at->verb, "get"))
+		return "can only get individual resources of this type";
+	if (at->subresource.n)
+		return "cannot get subresource";
+	return at->name.n ? NULL : "No Object name found";
+}
+
+static const char *read_only(const struct authz_attrs *at)
+{
+	if (!verb_in(at->verb, "get list watch"))
+		return "can only read resources of this type";
+	if (at->subresource.n)
+		return "cannot read subresource";
+	if (!at->ns.n)
+		return "can only read namespaced object of this type";
+	return at->name.n ? NULL : "No Object name found";
+}
+
+static enum authz claim_authz(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str node, struct str *reason)
+{
+	const char *why = get_only(at);
+
+	if (str_eqz(at->subresource, "status"))
+		why = verb_in(at->verb, "update patch") ? (at->name.n ? NULL : "No Object name found") : "can only get/update/patch this type";
+	return why ? no(reason, why) : by_relation(a, reason, node, related(s, a, node, USES_CLAIM, at->ns, at->name));
+}
+
+static enum authz account_authz(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str node, struct str *reason)
+{
+	const char *why = NULL;
+
+	if (str_eqz(at->verb, "get") && !at->subresource.n)
+		why = read_only(at);
+	else if (!str_eqz(at->verb, "create") || !at->name.n)
+		why = "can only create tokens for individual service accounts";
+	else if (!str_eqz(at->subresource, "token"))
+		why = "can only create token subresource of serviceaccount";
+	return why ? no(reason, why) : by_relation(a, reason, node, related(s, a, node, USES_ACCOUNT, at->ns, at->name));
+}
+
+static enum authz lease_authz(const struct authz_attrs *at, struct str node, struct str *reason)
+{
+	if (!verb_in(at->verb, "get create update patch delete"))
+		return no(reason, "can only get, create, update, patch, or delete a node lease");
+	if (!str_eqz(at->ns, "kube-node-lease"))
+		return no(reason, "can only access leases in the \"kube-node-lease\" system namespace");
+	if (!str_eqz(at->verb, "create") && !str_eq(at->name, node))
+		return no(reason, "can only access node lease with the same name as the requesting node");
+	return AUTHZ_ALLOW;
+}
+
+static enum authz csinode_authz(const struct authz_attrs *at, struct str node, struct str *reason)
+{
+	if (!verb_in(at->verb, "get create update patch delete"))
+		return no(reason, "can only get, create, update, patch, or delete a CSINode");
+	if (at->subresource.n)
+		return no(reason, "cannot authorize CSINode subresources");
+	if (!str_eqz(at->verb, "create") && !str_eq(at->name, node))
+		return no(reason, "can only access CSINode with the same name as the requesting node");
+	return AUTHZ_ALLOW;
+}
+
+static enum authz slice_authz(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str node, struct str *reason)
+{
+	if (at->subresource.n)
+		return no(reason, "cannot authorize ResourceSlice subresources");
+	if (str_eqz(at->verb, "create"))
+		return AUTHZ_ALLOW;
+	if (verb_in(at->verb, "get update patch delete"))
+		return at->name.n ? by_relation(a, reason, node, own_slice(s, a, node, at->name)) : no(reason, "No Object name found");
+	if (verb_in(at->verb, "watch list deletecollection"))
+		return selects(at, "spec.nodeName", node) ?
+			       AUTHZ_ALLOW :
+			       no(reason, "can only list/watch/deletecollection resourceslices with nodeName field selector");
+	return no(reason, "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, "
+			  "deletecollection");
+}
+
+static enum authz node_object_authz(struct arena *a, const struct authz_attrs *at, struct str node, struct str *reason)
+{
+	/* NodeRestriction sees to it that what is written is the node's own */
+	if (!at->subresource.n && verb_in(at->verb, "create update patch"))
+		return AUTHZ_ALLOW;
+	if (str_eqz(at->subresource, "status") && verb_in(at->verb, "update patch"))
+		return AUTHZ_ALLOW;
+	if (at->subresource.n || !verb_in(at->verb, "get list watch"))
+		return AUTHZ_NO_OPINION;
+	if (str_eq(at->name, node))
+		return AUTHZ_ALLOW;
+	*reason = at->name.n ? arena_printf(a, "node '%.*s' cannot read '%.*s', only its own Node object", STR_ARG(node), STR_ARG(at->name)) :
+			       arena_printf(a, "node '%.*s' cannot read all nodes, only its own Node object", STR_ARG(node));
+	return AUTHZ_NO_OPINION;
+}
+
+static enum authz pod_authz(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str node, struct str *reason)
+{
+	if (str_eqz(at->subresource, "status"))
+		return verb_in(at->verb, "update patch") ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
+	if (str_eqz(at->subresource, "eviction"))
+		return str_eqz(at->verb, "create") ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
+	if (at->subresource.n)
+		return AUTHZ_NO_OPINION;
+	if (verb_in(at->verb, "create delete"))
+		return AUTHZ_ALLOW;
+	if (verb_in(at->verb, "list watch") && selects(at, "spec.nodeName", node))
+		return AUTHZ_ALLOW;
+	if (verb_in(at->verb, "get list watch") && at->name.n)
+		return by_relation(a, reason, node, related(s, a, node, IS_POD, at->ns, at->name));
+	if (str_eqz(at->verb, "get"))
+		return no(reason, "No Object name found");
+	return verb_in(at->verb, "list watch") ? no(reason, "can only list/watch pods with spec.nodeName field selector") : AUTHZ_NO_OPINION;
+}
+
+static bool rules_allow(const struct node_graph *g, struct arena *a, const struct authz_attrs *at)
+{
+	struct str resource = at->subresource.n ? arena_printf(a, "%.*s/%.*s", STR_ARG(at->resource), STR_ARG(at->subresource)) : at->resource;
+	struct rbac_v1_policy_rule want = {0};
+
+	want.verbs.v = (struct str *)(uintptr_t)&at->verb;
+	want.api_groups.v = (struct str *)(uintptr_t)&at->group;
+	want.resources.v = &resource;
+	want.verbs.n = want.api_groups.n = want.resources.n = 1;
+	for (uint32_t i = 0; i < g->n; i++)
+		if (rbac_rule_covers(&g->rules[i], &want))
+			return true;
+	return false;
+}
 
 enum authz node_authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason)
 {
-	struct str node;
+	struct str node, r = at->resource;
 	struct node_graph *g = s->node_graph;
+	const char *why;
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-	if (!user_is_node(at->user, &node) || !g)
+	if (!g || !user_in_group(at->user, "system:nodes") || !str_has_prefix(at->user->name, STR("system:node:")))
 		return AUTHZ_NO_OPINION;
-	if (at->resource_request) {
-		bool core = at->group.n == 0, sub = at->subresource.n > 0;
-		enum what what;
-
-		if (core && (str_eqz(at->resource, "secrets") || str_eqz(at->resource, "configmaps"))) {
-			what = str_eqz(at->resource, "secrets") ? USES_SECRET : USES_CONFIGMAP;
-			if (!verb_in(at->verb, "get list watch"))
-				return no(a, reason, "can only read resources of this type", node);
-			if (sub || !at->name.n || !at->ns.n)
-				return no(a, reason, "can only read named objects of this type", node);
-			return related(s, a, node, what, at->ns, at->name) ? AUTHZ_ALLOW : no(a, reason, NO_RELATION, node);
-		}
-		if (core && str_eqz(at->resource, "persistentvolumeclaims")) {
-			if (str_eqz(at->subresource, "status") ? !verb_in(at->verb, "get update patch") : sub || !str_eqz(at->verb, "get"))
-				return no(a, reason, "can only get, update or patch this type", node);
-			return related(s, a, node, USES_CLAIM, at->ns, at->name) ? AUTHZ_ALLOW : no(a, reason, NO_RELATION, node);
-		}
-		if (core && str_eqz(at->resource, "persistentvolumes")) {
-			if (sub || !str_eqz(at->verb, "get"))
-				return no(a, reason, "can only get individual resources of this type", node);
-			return related(s, a, node, USES_VOLUME, STR_NULL, at->name) ? AUTHZ_ALLOW : no(a, reason, NO_RELATION, node);
-		}
-		if (str_eqz(at->group, "resource.k8s.io") && str_eqz(at->resource, "resourceclaims")) {
-			if (sub || !str_eqz(at->verb, "get"))
-				return no(a, reason, "can only get individual resources of this type", node);
-			return related(s, a, node, USES_RESOURCE_CLAIM, at->ns, at->name) ? AUTHZ_ALLOW : no(a, reason, NO_RELATION, node);
-		}
-		if (str_eqz(at->group, "storage.k8s.io") && str_eqz(at->resource, "volumeattachments")) {
-			struct storage_v1_volume_attachment *va;
-
-			if (sub || !str_eqz(at->verb, "get"))
-				return no(a, reason, "can only get individual resources of this type", node);
-			va = registry_peek(s, a, storage_find(s, at->group, at->resource), STR_NULL, at->name);
-			return va && str_eq(va->spec.node_name, node) ? AUTHZ_ALLOW : no(a, reason, NO_RELATION, node);
-		}
-		if (core && str_eqz(at->resource, "serviceaccounts")) {
-			if (!str_eqz(at->subresource, "token") || !str_eqz(at->verb, "create"))
-				return no(a, reason, "can only create tokens for individual service accounts", node);
-			return related(s, a, node, USES_ACCOUNT, at->ns, at->name) ? AUTHZ_ALLOW : no(a, reason, NO_RELATION, node);
-		}
-		if (str_eqz(at->group, "coordination.k8s.io") && str_eqz(at->resource, "leases")) {
-			if (sub || !verb_in(at->verb, "get create update patch delete"))
-				return no(a, reason, "can only get, create, update, patch, or delete a node lease", node);
-			if (!str_eqz(at->ns, "kube-node-lease"))
-				return no(a, reason, "can only access leases in the \"kube-node-lease\" system namespace", node);
-			if (!str_eqz(at->verb, "create") && !str_eq(at->name, node))
-				return no(a, reason, "can only access node lease with the same name as the requesting node", node);
-			return AUTHZ_ALLOW;
-		}
-		if (str_eqz(at->group, "storage.k8s.io") && str_eqz(at->resource, "csinodes")) {
-			if (sub || !verb_in(at->verb, "get create update patch delete"))
-				return no(a, reason, "can only get, create, update, patch, or delete a CSINode", node);
-			if (!str_eqz(at->verb, "create") && !str_eq(at->name, node))
-				return no(a, reason, "can only access CSINode with the same name as the requesting node", node);
-			return AUTHZ_ALLOW;
-		}
-		if (core && str_eqz(at->resource, "nodes") && (!sub || str_eqz(at->subresource, "status")) &&
-		    verb_in(at->verb, "get list watch update patch")) {
-			if (!str_eq(at->name, node))
-				return no(a, reason, "node '%.*s' cannot read other nodes, only its own Node object", node);
-			return AUTHZ_ALLOW;
-		}
-		if (core && str_eqz(at->resource, "pods") && !sub && str_eqz(at->verb, "get"))
-			return related(s, a, node, IS_POD, at->ns, at->name) ? AUTHZ_ALLOW : no(a, reason, NO_RELATION, node);
+	if (!user_is_node(at->user, &node) || !node.n) {
+		*reason = arena_printf(a, "unknown node for user \"%.*s\"", STR_ARG(at->user->name));
+		return AUTHZ_NO_OPINION;
 	}
-#pragma GCC diagnostic pop
-	for (uint32_t i = 0; i < g->n; i++) {
-		const struct rbac_v1_policy_rule *r = &g->rules[i];
-		struct rbac_v1_policy_rule want = {0};
-
-		if (!at->resource_request)
-			break;
-		want.verbs.v = (struct str *)(uintptr_t)&at->verb;
-		want.verbs.n = 1;
-		want.api_groups.v = (struct str *)(uintptr_t)&at->group;
-		want.api_groups.n = 1;
-		want.resources.n = 1;
-		want.resources.v = arena_new(a, struct str);
-		*want.resources.v = at->subresource.n ? arena_printf(a, "%.*s/%.*s", STR_ARG(at->resource), STR_ARG(at->subresource)) :
-							at->resource;
-		if (rbac_rule_covers(r, &want))
-			return AUTHZ_ALLOW;
+	if (!at->resource_request)
+		return AUTHZ_NO_OPINION;
+	if (!at->group.n) {
+		if (str_eqz(r, "secrets") || str_eqz(r, "configmaps")) {
+			why = read_only(at);
+			return why ? no(reason, why) :
+				     by_relation(a, reason, node, related(s, a, node, str_eqz(r, "secrets") ? USES_SECRET : USES_CONFIGMAP, at->ns, at->name));
+		}
+		if (str_eqz(r, "persistentvolumeclaims"))
+			return claim_authz(s, a, at, node, reason);
+		if (str_eqz(r, "persistentvolumes")) {
+			why = get_only(at);
+			return why ? no(reason, why) : by_relation(a, reason, node, bound_volume(s, a, node, at->name));
+		}
+		if (str_eqz(r, "serviceaccounts"))
+			return account_authz(s, a, at, node, reason);
+		if (str_eqz(r, "nodes"))
+			return node_object_authz(a, at, node, reason);
+		if (str_eqz(r, "pods"))
+			return pod_authz(s, a, at, node, reason);
+	} else if (str_eqz(at->group, "resource.k8s.io")) {
+		if (str_eqz(r, "resourceclaims")) {
+			why = get_only(at);
+			return why ? no(reason, why) : by_relation(a, reason, node, related(s, a, node, USES_RESOURCE_CLAIM, at->ns, at->name));
+		}
+		if (str_eqz(r, "resourceslices"))
+			return slice_authz(s, a, at, node, reason);
+	} else if (str_eqz(at->group, "storage.k8s.io")) {
+		if (str_eqz(r, "volumeattachments")) {
+			why = get_only(at);
+			return why ? no(reason, why) : by_relation(a, reason, node, own_attachment(s, a, node, at->name));
+		}
+		if (str_eqz(r, "csinodes"))
+			return csinode_authz(at, node, reason);
+	} else if (str_eqz(at->group, "coordination.k8s.io") && str_eqz(r, "leases")) {
+		return lease_authz(at, node, reason);
 	}
-	return AUTHZ_NO_OPINION;
+	return rules_allow(g, a, at) ? AUTHZ_ALLOW : AUTHZ_NO_OPINION;
 }

@@ -77,6 +77,7 @@ struct request {
 	struct query q;
 	const struct user *user;         /* the one acted as */
 	const struct user *real_user;    /* before impersonation */
+	struct str impersonation;        /* the constrained mode that allowed it ("impersonate:user-info"), or empty */
 	struct resource *res;
 	struct negotiated out;
 	char audit_id[37];

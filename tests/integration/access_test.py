@@ -711,6 +711,302 @@ def test_authz_config(s, hook):
     refuses(s, "file and flags", s.more + ["--authorization-mode", "RBAC"], "can not be specified when")
 
 
+# ---- who may what: every resource and verb of discovery, asked for as people who may nothing, something, and all ----
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1/"
+BODY = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETE"}
+# What a node may do with things that no pod of its own uses: the Node authorizer's answers, and ClusterRole system:node for the rest.
+NODE_MAY = {
+    ("authentication.k8s.io", "tokenreviews"): "create", ("authorization.k8s.io", "subjectaccessreviews"): "create",
+    ("authorization.k8s.io", "localsubjectaccessreviews"): "create", ("", "services"): "get list watch",
+    ("", "nodes"): "create update patch", ("", "nodes/status"): "update patch", ("", "events"): "create update patch",
+    ("events.k8s.io", "events"): "create update patch", ("", "pods"): "create delete", ("", "pods/status"): "update patch",
+    ("", "pods/eviction"): "create", ("", "endpoints"): "get", ("certificates.k8s.io", "certificatesigningrequests"): "create get list watch",
+    ("storage.k8s.io", "csidrivers"): "get list watch", ("storage.k8s.io", "csinodes"): "create", ("node.k8s.io", "runtimeclasses"): "get list watch",
+    ("resource.k8s.io", "resourceslices"): "create"}
+
+
+class Rules:
+    """RBAC as its documents say, over the objects as they are stored."""
+
+    def __init__(self, a):
+        get = lambda p: a.get(RBAC + p)[1]["items"]
+        self.roles = {(r["metadata"].get("namespace"), r["metadata"]["name"]): r.get("rules") or [] for r in get("clusterroles") + get("roles")}
+        self.bindings = get("clusterrolebindings") + get("rolebindings")
+
+    @staticmethod
+    def subject(s, name, groups):
+        if s["kind"] == "User":
+            return s["name"] == name
+        if s["kind"] == "Group":
+            return s["name"] in groups
+        return name == "system:serviceaccount:%s:%s" % (s.get("namespace"), s["name"])
+
+    @staticmethod
+    def rule(r, verb, group, resource, name):
+        has = lambda l, v: v in r.get(l, []) or "*" in r.get(l, [])
+        sub = resource.partition("/")[2]
+        res = r.get("resources", [])
+        names = r.get("resourceNames")
+        return has("verbs", verb) and has("apiGroups", group) and (resource in res or "*" in res or (sub and "*/" + sub in res)) and (
+            not names or name in names)
+
+    def may(self, user, groups, verb, group, resource, ns, name):
+        for b in self.bindings:
+            where = b["metadata"].get("namespace")
+            if where and where != ns:
+                continue
+            if not any(self.subject(s, user, groups) for s in b.get("subjects") or []):
+                continue
+            ref = b["roleRef"]
+            rules = self.roles.get((None if ref["kind"] == "ClusterRole" else where, ref["name"]), [])
+            if any(self.rule(r, verb, group, resource, name) for r in rules):
+                return True
+        return False
+
+
+def forms(r, base, ns):
+    """For each verb of a resource of discovery a request that does nothing, even where it is allowed: (verb, method, path, body, ctype)."""
+    coll = base + ("namespaces/%s/" % ns if ns else "") + r["resource"]
+    todo = [(v, "", r["resource"]) for v in r["verbs"]] + [(v, s["subresource"], r["resource"] + "/" + s["subresource"])
+                                                           for s in r.get("subresources", []) for v in s["verbs"]]
+    for verb, sub, full in todo:
+        one = coll + "/no-such-thing" + ("/" + sub if sub else "")
+        named = verb in ("get", "update", "patch", "delete") or sub
+        path = one if named else coll
+        if verb == "list":
+            path += "?limit=1"
+        elif verb == "watch":
+            path += "?watch=true&resourceVersion=nonsense"
+        elif verb == "deletecollection":
+            path += "?labelSelector=no%3Dsuch&dryRun=All"
+        elif verb != "get":
+            path += "?dryRun=All"
+        body = {"create": "{}", "update": "{}", "patch": "{}"}.get(verb)
+        ctype = "application/merge-patch+json" if verb == "patch" else "application/json"
+        yield verb, full, BODY.get(verb, "GET"), path, body, ctype, "no-such-thing" if named else ""
+
+
+def test_matrix(s):
+    write(s, "tokens.csv", 'alicetoken,alice,1,"dev"\nbobtoken,bob,2\nreadertoken,reader,3\n')
+    s.more = []
+    s.start()
+    a = Client(s, cert="admin")
+    a.post("/api/v1/namespaces/default/serviceaccounts", {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}})
+    a.post(RBAC + "namespaces/default/rolebindings", {
+        "kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "reader"}]})
+    a.post(RBAC + "namespaces/default/roles", {
+        "kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "odd"}, "rules": [
+            {"verbs": ["get", "delete"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["no-such-thing"]},
+            {"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*/scale"]}]})
+    a.post(RBAC + "namespaces/default/rolebindings", {
+        "kind": "RoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "odd"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "odd"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"}]})
+    rbac = Rules(a)
+    auth = ["system:authenticated"]
+    who = {"anonymous": (Client(s), "system:anonymous", ["system:unauthenticated"]), "authenticated": (Client(s, token="bobtoken"), "bob", auth),
+           "namespaced reader": (Client(s, token="readertoken"), "reader", auth),
+           "node": (Client(s, cert="node"), "system:node:n1", ["system:nodes"] + auth), "admin": (a, "admin", ["system:masters"] + auth)}
+    accept = {"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
+    wrong, n = [], 0
+    for g in a.get("/api", headers=accept)[1]["items"] + a.get("/apis", headers=accept)[1]["items"]:
+        group = g["metadata"].get("name", "")
+        for v in g["versions"]:
+            base = "/apis/%s/%s/" % (group, v["version"]) if group else "/api/v1/"
+            for r in v["resources"]:
+                for ns in (("default", "kube-system") if r["scope"] == "Namespaced" else ("",)):
+                    for verb, full, method, path, body, ctype, name in forms(r, base, ns):
+                        for kind, (c, user, groups) in who.items():
+                            want = "system:masters" in groups or rbac.may(user, groups, verb, group, full, ns, name)
+                            if kind == "node":
+                                want = want or verb in NODE_MAY.get((group, full), "").split()
+                            st, h, data = c.raw(method, path, body, {"Content-Type": ctype} if body else None)
+                            refused = st == 403 and b"cannot %s resource" % verb.encode() in data
+                            n += 1
+                            if refused == want or st == 401:
+                                wrong.append((kind, verb, group, full, ns, st, want))
+    check("authorization matrix of %d requests" % n, not wrong and n > 3000, (len(wrong), wrong[:12]))
+    paths = {"/healthz": True, "/livez": True, "/readyz": True, "/version": True, "/metrics": False, "/api": "auth", "/apis": "auth", "/openapi/v2": "auth",
+             "/openapi/v3": "auth", "/openid/v1/jwks": False, "/logs": False, "/configz": False}
+    for p, want in paths.items():
+        for kind, (c, user, groups) in who.items():
+            ok = want is True or "system:masters" in groups or (want == "auth" and "system:authenticated" in groups)
+            st = c.raw("GET", p)[0]
+            check("%s for %s" % (p, kind), (st != 403) == ok, st)
+    s.stop()
+
+
+def test_node(s):
+    """What a node may because of the pods it runs."""
+    s.more = []
+    s.start()
+    a, node = Client(s, cert="admin"), Client(s, cert="node")
+    ns = "/api/v1/namespaces/default/"
+    a.post(ns + "serviceaccounts", {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}})
+    a.post(ns + "serviceaccounts", {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "other"}})
+    for x in ("vol", "env", "from", "pull", "pvsecret", "free", "mirror", "projected"):
+        a.post(ns + "secrets", {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": x}, "stringData": {"a": "b"}})
+        a.post(ns + "configmaps", t.cm(x))
+    claim = {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+    a.post(ns + "persistentvolumeclaims", dict(claim, metadata={"name": "c"}, spec=dict(claim["spec"], volumeName="pv", storageClassName="")))
+    a.post(ns + "persistentvolumeclaims", dict(claim, metadata={"name": "liar"}, spec=dict(claim["spec"], volumeName="foreign", storageClassName="")))
+    for name, ref in (("pv", "c"), ("foreign", "elsewhere")):
+        a.post("/api/v1/persistentvolumes", {"kind": "PersistentVolume", "apiVersion": "v1", "metadata": {"name": name}, "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "claimRef": {"namespace": "default", "name": ref},
+            "csi": {"driver": "d.example.com", "volumeHandle": "h", "nodePublishSecretRef": {"name": "pvsecret", "namespace": "default"},
+                    "controllerPublishSecretRef": {"name": "free", "namespace": "default"}}}})
+    spec = dict(nodeName="n1", imagePullSecrets=[{"name": "pull"}], volumes=[
+        {"name": "v", "secret": {"secretName": "vol"}}, {"name": "c", "persistentVolumeClaim": {"claimName": "c"}},
+        {"name": "l", "persistentVolumeClaim": {"claimName": "liar"}},
+        {"name": "p", "projected": {"sources": [{"secret": {"name": "projected"}}, {"configMap": {"name": "projected"}}]}}],
+        containers=[{"name": "c", "image": "x", "envFrom": [{"secretRef": {"name": "from"}}, {"configMapRef": {"name": "from"}}], "env": [
+            {"name": "E", "valueFrom": {"secretKeyRef": {"name": "env", "key": "a"}}}, {"name": "F", "valueFrom": {"configMapKeyRef": {"name": "env", "key": "a"}}}]}])
+    st, e = a.post(t.PODS, t.pod("mine", **spec))
+    equal("a pod of the node", st, 201)
+    a.post(t.PODS, t.pod("theirs", nodeName="n2"))
+    m = t.pod("mir", nodeName="n1")
+    m["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
+    m["spec"]["volumes"] = [{"name": "v", "secret": {"secretName": "mirror"}}]
+    a.post(t.PODS, m)
+    for path, want in (
+            ("secrets/vol", 200), ("secrets/env", 200), ("secrets/from", 200), ("secrets/pull", 200), ("secrets/projected", 200), ("secrets/pvsecret", 200),
+            ("secrets/free", 403), ("secrets/mirror", 403), ("configmaps/env", 200), ("configmaps/from", 200), ("configmaps/projected", 200),
+            ("configmaps/free", 403), ("persistentvolumeclaims/c", 200), ("persistentvolumeclaims/none", 403), ("serviceaccounts/default", 200),
+            ("serviceaccounts/other", 403), ("pods/mine", 200), ("pods/theirs", 403), ("secrets", 403), ("pods", 403),
+            ("secrets?fieldSelector=metadata.name%3Dvol", 200), ("secrets?fieldSelector=metadata.name%3Dfree", 403),
+            ("pods?fieldSelector=spec.nodeName%3Dn1", 200), ("pods?fieldSelector=spec.nodeName%3Dn2", 403),
+            ("pods?fieldSelector=spec.nodeName%21%3Dn1", 403)):
+        equal("node: " + path, node.get(ns + path)[0], want)
+    for path, want in (("/api/v1/persistentvolumes/pv", 200), ("/api/v1/persistentvolumes/foreign", 403), ("/api/v1/nodes/n2", 403),
+                       ("/api/v1/nodes", 403), ("/api/v1/nodes/n1", 404), ("/api/v1/nodes?fieldSelector=metadata.name%3Dn1", 200),
+                       ("/apis/resource.k8s.io/v1/resourceslices", 403), ("/apis/resource.k8s.io/v1/resourceslices?fieldSelector=spec.nodeName%3Dn1", 200),
+                       ("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1", 404),
+                       ("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2", 403)):
+        equal("node: " + path, node.get(path)[0], want)
+    req = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"boundObjectRef": {
+        "kind": "Pod", "apiVersion": "v1", "name": "mine", "uid": a.get(t.PODS + "/mine")[1]["metadata"]["uid"]}}}
+    equal("token of its pod", node.post(ns + "serviceaccounts/default/token", req)[0], 201)
+    st, e = node.post(ns + "serviceaccounts/other/token", req)
+    check("of another account", st == 403 and e["message"].endswith("no relationship found between node 'n1' and this object"), e)
+    st, e = node.get(ns + "pods")
+    check("reason", e["message"].endswith("can only list/watch pods with spec.nodeName field selector"), e)
+    s.stop()
+
+
+def test_impersonate(s):
+    s.more = ["--audit-log-path", "audit.log"]
+    s.start()
+    a = Client(s, cert="admin")
+    n = 0
+
+    def role(subject, *rules, ns=None):
+        nonlocal n
+        n += 1
+        kind = "Role" if ns else "ClusterRole"
+        base = RBAC + ("namespaces/%s/" % ns if ns else "") + kind.lower()
+        a.post(base + "s", {"kind": kind, "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "r%d" % n}, "rules": [
+            {"verbs": v.split(","), "apiGroups": [g], "resources": [r], **({"resourceNames": names} if names else {})} for v, g, r, *names in rules]})
+        a.post(base + "bindings", {"kind": kind + "Binding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "r%d" % n},
+                                   "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "r%d" % n}, "subjects": [
+                                       {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": subject}]})
+
+    def act(token, path=None, **h):
+        c = Client(s, token=token, headers={"Impersonate-" + k.replace("_", "-"): v for k, v in h.items()})
+        return c.get(path)[0] if path else whoami(c)
+
+    st, e = Client(s, token="alicetoken", headers={"Impersonate-User": "bob"}).get(t.CM)
+    equal("not without a right", (st, e["message"]), (403, 'configmaps is forbidden: User "alice" cannot impersonate-on:user-info:list resource "configmaps" '
+                                                           'in API group "" in the namespace "default"'))
+    st, e = Client(s, token="alicetoken", headers={"Impersonate-Group": "g"}).get(t.CM)
+    equal("a user is needed", (st, e["message"]), (400, 'requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"g"}, '
+                                                        'Extra:map[string][]string(nil)} without impersonating a user name'))
+    # the older mode
+    role("alice", ("impersonate", "", "users", "carol"), ("impersonate", "", "groups", "g1", "g2"), ("impersonate", "authentication.k8s.io", "uids", "u1"),
+         ("impersonate", "authentication.k8s.io", "userextras/scopes", "view"), ("impersonate", "", "serviceaccounts", "sa"))
+    u = act("alicetoken", User="carol", Group="g1", Uid="u1", Extra_Scopes="view")
+    equal("everything of a user", (u["username"], u["groups"], u["uid"], u["extra"]), ("carol", ["g1", "system:authenticated"], "u1", {"scopes": ["view"]}))
+    for what, h in (("user", dict(User="dave")), ("group", dict(User="carol", Group="g9")), ("uid", dict(User="carol", Uid="u2")),
+                    ("extra", dict(User="carol", Extra_Scopes="edit")), ("extra key", dict(User="carol", Extra_Other="view")),
+                    ("masters", dict(User="carol", Group="system:masters"))):
+        equal("another " + what, act("alicetoken", **h), 403)
+    u = act("alicetoken", User="system:serviceaccount:default:sa")
+    equal("a service account", (u["username"], u["groups"]), ("system:serviceaccount:default:sa", [
+        "system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]))
+    equal("another", act("alicetoken", User="system:serviceaccount:default:sb"), 403)
+    a.post(RBAC + "clusterrolebindings", {"kind": "ClusterRoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "anyone"},
+                                          "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:basic-user"},
+                                          "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:unauthenticated"}]})
+    u = whoami(Client(s, cert="admin", headers={"Impersonate-User": "system:anonymous"}))
+    equal("anonymous", u["groups"], ["system:unauthenticated"])
+    u = whoami(Client(s, cert="admin", headers={"Impersonate-User": "x", "Impersonate-Group": "system:unauthenticated"}))
+    equal("not authenticated then", u["groups"], ["system:unauthenticated"])
+    u = whoami(Client(s, cert="admin", headers={"Impersonate-User": "x", "Impersonate-Extra-example.com%2fkey": "v"}))
+    equal("escaped keys", u["extra"], {"example.com/key": ["v"]})
+    a.delete(RBAC + "clusterrolebindings/anyone")
+    # constrained: to be somebody, and only for this
+    role("bob", ("impersonate:user-info", "authentication.k8s.io", "users", "erin"), ("impersonate:user-info", "authentication.k8s.io", "groups", "team"))
+    role("bob", ("impersonate-on:user-info:list", "", "configmaps"), ns="default")
+    role("erin", ("list,get", "", "configmaps"))
+    equal("this request", act("bobtoken", t.CM, User="erin"), 200)
+    equal("with a group", act("bobtoken", t.CM, User="erin", Group="team"), 200)
+    equal("no other request", act("bobtoken", t.CM + "/x", User="erin"), 403)
+    equal("nowhere else", act("bobtoken", "/api/v1/namespaces/kube-system/configmaps", User="erin"), 403)
+    equal("nobody else", act("bobtoken", t.CM, User="frank"), 403)
+    st, e = Client(s, token="bobtoken", headers={"Impersonate-User": "erin", "Impersonate-Group": "system:masters"}).get(t.CM)
+    check("never masters", st == 403 and "impersonating the system:masters group is not allowed" in e["message"], e)
+    role("bob", ("impersonate:serviceaccount", "authentication.k8s.io", "serviceaccounts", "sc"), ns="default")
+    role("bob", ("impersonate-on:serviceaccount:list", "", "configmaps"), ("impersonate-on:arbitrary-node:list", "", "pods"),
+         ("impersonate:arbitrary-node", "authentication.k8s.io", "nodes", "n7"))
+    equal("constrained service account", act("bobtoken", t.CM, User="system:serviceaccount:default:sc"), 403)
+    role("system:serviceaccount:default:sc", ("list", "", "configmaps"))
+    equal("with its own rights", act("bobtoken", t.CM, User="system:serviceaccount:default:sc"), 200)
+    equal("a node", act("bobtoken", t.PODS + "?fieldSelector=spec.nodeName%3Dn7", User="system:node:n7"), 200)
+    equal("another node", act("bobtoken", t.PODS + "?fieldSelector=spec.nodeName%3Dn8", User="system:node:n8"), 403)
+    # a pod's service account as the node that the pod runs on
+    ns = "/api/v1/namespaces/default/"
+    for x in ("default", "agent"):
+        a.post(ns + "serviceaccounts", {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": x}})
+    a.post("/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"}})
+    st, p = a.post(t.PODS, t.pod("agent", nodeName="n1", serviceAccountName="agent"))
+    st, r = a.post(ns + "serviceaccounts/agent/token", {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"boundObjectRef": {
+        "kind": "Pod", "apiVersion": "v1", "name": "agent", "uid": p["metadata"]["uid"]}}})
+    role("system:serviceaccount:default:agent", ("impersonate:associated-node", "authentication.k8s.io", "nodes", "*"),
+         ("impersonate-on:associated-node:list", "", "pods"))
+    role("system:serviceaccount:default:agent", ("impersonate:associated-node", "authentication.k8s.io", "nodes"))
+    tok = r["status"]["token"]
+    equal("its own node", act(tok, t.PODS + "?fieldSelector=spec.nodeName%3Dn1", User="system:node:n1"), 200)
+    equal("no other node", act(tok, t.PODS + "?fieldSelector=spec.nodeName%3Dn2", User="system:node:n2"), 403)
+    until("audited", lambda: any(json.loads(l).get("authenticationMetadata") == {"impersonationConstraint": "impersonate:associated-node"}
+                                 for l in open(os.path.join(s.dir, "audit.log"))))
+    s.stop()
+
+
+def test_front_proxy(s):
+    s.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "front.key")
+    s.sh("openssl", "req", "-x509", "-new", "-key", "front.key", "-subj", "/CN=front-ca", "-days", "2", "-out", "front.crt")
+    for name, cn in (("proxy", "front"), ("stranger", "stranger")):
+        s.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", name + ".key")
+        s.sh("openssl", "req", "-new", "-key", name + ".key", "-subj", "/CN=" + cn, "-out", name + ".csr")
+        with open(os.path.join(s.dir, "client.ext"), "w") as f:
+            f.write("extendedKeyUsage=clientAuth")
+        s.sh("openssl", "x509", "-req", "-in", name + ".csr", "-CA", "front.crt", "-CAkey", "front.key", "-CAcreateserial", "-days", "2",
+             "-extfile", "client.ext", "-out", name + ".crt")
+    s.more = ["--requestheader-client-ca-file", "front.crt", "--requestheader-allowed-names", "front,other"]
+    s.start()
+    h = {"X-Remote-User": "zoe", "X-Remote-Group": "g", "X-Remote-Uid": "u", "X-Remote-Extra-Example.com%2fScope": "s"}
+    u = whoami(Client(s, cert="proxy", headers=h))
+    equal("the proxy's word", (u["username"], u["groups"], u["uid"], u["extra"]), ("zoe", ["g", "system:authenticated"], "u", {"example.com/scope": ["s"]}))
+    equal("another name", whoami(Client(s, cert="stranger", headers=h)), 401)
+    equal("without a user", whoami(Client(s, cert="proxy")), 401)
+    equal("headers of a client", whoami(Client(s, token="alicetoken", headers=h))["username"], "alice")
+    equal("of a client with a certificate", whoami(Client(s, cert="admin", headers=h))["username"], "admin")
+    equal("of nobody", whoami(Client(s, headers=h)), 403)
+    s.stop()
+
+
 def main():
     dir = tempfile.mkdtemp(prefix="skiff-access-")
     s = Server(dir)
@@ -718,7 +1014,7 @@ def main():
         s.pki()
         have = {"s": s, "idp": Issuer(s), "hook": Hook(s)}
         for test in (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions, test_token_webhook,
-                     test_authz_webhook, test_authz_config):
+                     test_authz_webhook, test_authz_config, test_node, test_impersonate, test_front_proxy, test_matrix):
             if sys.argv[2:] and test.__name__ not in sys.argv[2:]:
                 continue
             try:
