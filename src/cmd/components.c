@@ -119,6 +119,7 @@ static void control_plane(struct cluster *c, struct component *list, size_t *n)
 	p = add(c, list, n, "kube-scheduler", &a);
 	p->uid = UID_SCHEDULER;
 	arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kube-scheduler.kubeconfig"));
+	arg(&a, "--bind-address=127.0.0.1");
 	arg(&a, "--leader-elect=%s", c->etcd_servers ? "true" : "false");
 
 	p = add(c, list, n, "cloud-controller-manager", &a);

@@ -9,8 +9,8 @@
 
 const struct plugin *const plugins[] = {
 	&plugin_scheduling_gates, &plugin_node_unschedulable, &plugin_node_name, &plugin_taint_toleration,
-	&plugin_node_affinity, &plugin_node_ports, &plugin_node_resources_fit, &plugin_volume_binding,
-	&plugin_pod_topology_spread, &plugin_inter_pod_affinity, &plugin_balanced_allocation, &plugin_image_locality,
+	&plugin_node_affinity, &plugin_node_ports, &plugin_node_resources_fit, &plugin_volume_restrictions, &plugin_node_volume_limits,
+	&plugin_volume_binding, &plugin_volume_zone, &plugin_pod_topology_spread, &plugin_inter_pod_affinity, &plugin_balanced_allocation, &plugin_image_locality,
 };
 const int n_plugins = sizeof plugins / sizeof *plugins;
 
@@ -27,11 +27,15 @@ void default_normalize(int64_t *scores, size_t n, bool reverse)
 	}
 }
 
-struct status run_filters(struct cycle *c, const struct node_info *n, int *by)
+static bool is_on(const struct cycle *c, enum point at, int i)
 {
-	for (int i = 0; i < n_plugins; i++) {
-		if (!plugins[i]->filter || (c->skip_filter >> i & 1))
-			continue;
+	return c->profile->on[at] >> i & 1;
+}
+
+static struct status filters_once(struct cycle *c, const struct node_info *n, int *by)
+{
+	for (uint32_t m = c->profile->on[POINT_FILTER] & ~c->skip_filter; m; m &= m - 1) {
+		int i = __builtin_ctz(m);
 		struct status s = plugins[i]->filter(c, i, n);
 
 		if (s.code != CODE_SUCCESS) {
@@ -42,15 +46,47 @@ struct status run_filters(struct cycle *c, const struct node_info *n, int *by)
 	return STATUS_OK;
 }
 
-/* Upstream's percentageOfNodesToScore = 0: fewer, the larger the cluster; never below 100 nodes or 5 %. */
-static size_t enough_nodes(size_t n)
+void what_if(struct cycle *c, struct node_info *n, struct pod_info *p, int sign)
+{
+	node_info_what_if(n, p, sign);
+	for (uint32_t m = c->profile->on[POINT_FILTER] & ~c->skip_filter; m; m &= m - 1) {
+		int i = __builtin_ctz(m);
+
+		if (plugins[i]->pod_changed)
+			plugins[i]->pod_changed(c, i, n, p, sign);
+	}
+}
+
+/*
+ * Pods that are to come here after a preemption, and that are no less important, count as if they ran: it must fit with them,
+ * and (they may yet go elsewhere) without.
+ */
+struct status run_filters(struct cycle *c, struct node_info *n, int *by)
+{
+	LIST(struct pod_info *) guests = {0};
+
+	for (uint32_t i = 0; i < n->nominated.n; i++)
+		if (n->nominated.v[i]->priority >= c->info->priority && !str_eq(n->nominated.v[i]->key, c->info->key))
+			*arena_push(c->a, &guests) = n->nominated.v[i];
+	if (guests.n) {
+		for (uint32_t i = 0; i < guests.n; i++)
+			what_if(c, n, guests.v[i], 1);
+		struct status s = filters_once(c, n, by);
+
+		for (uint32_t i = 0; i < guests.n; i++)
+			what_if(c, n, guests.v[i], -1);
+		if (s.code != CODE_SUCCESS)
+			return s;
+	}
+	return filters_once(c, n, by);
+}
+
+/* Upstream's percentageOfNodesToScore: 0: fewer, the larger the cluster; never below 100 nodes or 5 %. */
+static size_t enough_nodes(size_t n, int32_t wanted)
 {
 	if (n < 100)
 		return n;
-	size_t percent = 50 - n / 125;
-
-	if (n / 125 >= 45)
-		percent = 5;
+	size_t percent = wanted > 0 ? (size_t)wanted : n / 125 >= 45 ? 5 : 50 - n / 125;
 	size_t k = n * percent / 100;
 
 	return k < 100 ? 100 : k;
@@ -125,7 +161,7 @@ static struct error *pre_filter(struct cycle *c, struct diagnosis *why, bool *ok
 	struct tally none = {0};
 
 	for (int i = 0; i < n_plugins; i++) {
-		if (!plugins[i]->pre_filter)
+		if (!is_on(c, POINT_PRE_FILTER, i))
 			continue;
 		struct status s = plugins[i]->pre_filter(c, i);
 
@@ -148,7 +184,7 @@ static size_t next_start; /* so that every node is looked at in turn */
 
 static struct error *find_feasible(struct cycle *c, struct diagnosis *why, struct node_info **feasible, size_t *n)
 {
-	size_t total = c->cache->n_nodes, want = enough_nodes(total), i;
+	size_t total = c->cache->n_nodes, want = enough_nodes(total, c->profile->percentage), i;
 	struct tally t = {0};
 
 	*n = 0;
@@ -182,16 +218,16 @@ static struct node_info *best(struct cycle *c, struct node_info **nodes, size_t 
 	for (int i = 0; i < n_plugins; i++) {
 		const struct plugin *p = plugins[i];
 
-		if (!p->score)
+		if (!is_on(c, POINT_SCORE, i) || !c->profile->weight[i])
 			continue;
-		if (p->pre_score && p->pre_score(c, i, nodes, n).code == CODE_SKIP)
+		if (p->pre_score && (!is_on(c, POINT_PRE_SCORE, i) || p->pre_score(c, i, nodes, n).code == CODE_SKIP))
 			continue;
 		for (size_t k = 0; k < n; k++)
 			scores[k] = p->score(c, i, nodes[k]);
 		if (p->normalize)
 			p->normalize(c, i, nodes, scores, n);
 		for (size_t k = 0; k < n; k++)
-			total[k] += p->weight * scores[k];
+			total[k] += c->profile->weight[i] * scores[k];
 	}
 	/* Among equals one at random (reservoir), so that they fill evenly. */
 	struct node_info *pick = nodes[0];

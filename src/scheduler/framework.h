@@ -6,10 +6,10 @@
 #define SKIFF_SCHEDULER_FRAMEWORK_H
 
 #include "client/client.h"
+#include "scheduler/config.h"
 #include "scheduler/types.h"
 
 #define SCORE_MAX 100
-#define PLUGINS_MAX 32
 
 enum code {
 	CODE_SUCCESS,
@@ -39,12 +39,15 @@ enum cluster_event {
 struct cycle { /* one pod, one attempt */
 	struct arena *a;
 	struct cache *cache;
+	const struct profile *profile;
 	const struct core_v1_pod *pod;
 	struct pod_info *info;
 	void *state[PLUGINS_MAX];    /* a plugin's own, by its index */
 	uint32_t skip_filter, skip_score; /* bit by plugin index */
 	size_t n_feasible;
 	const struct volume_lister *volumes;
+	const struct owner_lister *owners;    /* NULL: no default spreading */
+	const struct budget_lister *budgets;  /* NULL: no PodDisruptionBudgets */
 };
 
 struct plugin {
@@ -60,9 +63,13 @@ struct plugin {
 	struct status (*pre_score)(struct cycle *c, int self, struct node_info **nodes, size_t n);
 	int64_t (*score)(struct cycle *c, int self, const struct node_info *n);
 	void (*normalize)(struct cycle *c, int self, struct node_info **nodes, int64_t *scores, size_t n);
+	/* After a node is chosen, before the next cycle: takes what binding will use. A failure ends the attempt. */
+	struct status (*reserve)(struct cycle *c, int self, const struct node_info *n);
+	/* Gives it back: binding failed. Called whether or not reserve was. */
+	void (*unreserve)(struct cycle *c, int self);
 	struct error *(*pre_bind)(struct cycle *c, int self, struct client *client, struct str node);
 };
-/* The default profile, in upstream's order. */
+/* All there are, in the order of upstream's default profile. */
 extern const struct plugin *const plugins[];
 extern const int n_plugins;
 
@@ -75,6 +82,29 @@ struct volume_lister {
 	struct core_v1_persistent_volume_claim *(*claim)(void *ctx, struct arena *a, struct str ns, struct str name);
 	struct core_v1_persistent_volume *(*volume)(void *ctx, struct arena *a, struct str name);
 	struct storage_v1_storage_class *(*storage_class)(void *ctx, struct arena *a, struct str name);
+	/* Volumes of a class, decoded; of every phase. */
+	size_t (*of_class)(void *ctx, struct arena *a, struct str class, struct core_v1_persistent_volume ***out);
+	struct storage_v1_csi_node *(*csi_node)(void *ctx, struct arena *a, struct str node); /* NULL when there is none */
+	/* Suspends until a claim or volume changed, at most ms. */
+	struct error *(*wait)(void *ctx, int64_t ms);
+};
+
+/* What selects a pod from outside: its Services and its controller. */
+struct owner_lister {
+	void *ctx;
+	/* All selectors that hold for the pod, as one; NULL when nothing selects it. */
+	const struct meta_v1_label_selector *(*selector)(void *ctx, struct arena *a, const struct core_v1_pod *pod);
+};
+
+struct budget { /* a PodDisruptionBudget, for preemption */
+	struct str ns;
+	const struct selector *selector;
+	int32_t allowed;
+	struct str_map disrupted;    /* names of pods that are going already */
+};
+struct budget_lister {
+	void *ctx;
+	size_t (*all)(void *ctx, struct arena *a, struct budget **out);
 };
 
 /* Why a pod fits nowhere. */
@@ -86,8 +116,10 @@ struct diagnosis {
 };
 /* Runs pre_filter, filter, scores: *chosen is the node, or NULL with the diagnosis. Errors are a plugin's CODE_ERROR. */
 struct error *schedule_pod(struct cycle *c, struct node_info **chosen, struct diagnosis *why);
-/* Filters one node with the cycle's state (preemption, nominated pods). */
-struct status run_filters(struct cycle *c, const struct node_info *n, int *by);
+/* Filters one node with the cycle's state, with and without the pods that are nominated to it. */
+struct status run_filters(struct cycle *c, struct node_info *n, int *by);
+/* As if p came to n (sign 1) or went from it (-1), for filters; always undone before anything waits. */
+void what_if(struct cycle *c, struct node_info *n, struct pod_info *p, int sign);
 /* Finds the pods to evict so that c's pod fits: *node NULL when there are none; message as upstream's PostFilter. */
 struct str find_victims(struct cycle *c, struct diagnosis *why, struct node_info **node, struct pod_info ***victims, size_t *n);
 

@@ -37,6 +37,7 @@ struct queue {
 	uint64_t clock;            /* raised by each event */
 	uint64_t last[32];         /* clock of the last event of each kind */
 	struct waitq wake;
+	int64_t backoff_min_ms, backoff_max_ms;
 };
 
 static bool less_active(const struct item *a, const struct item *b)
@@ -100,10 +101,12 @@ static void heap_remove(struct heap *h, struct item *it)
 	down(h, last->heap);
 }
 
-struct queue *queue_new(void)
+struct queue *queue_new(int64_t backoff_min_ms, int64_t backoff_max_ms)
 {
 	struct queue *q = xcalloc(1, sizeof *q);
 
+	q->backoff_min_ms = backoff_min_ms;
+	q->backoff_max_ms = backoff_max_ms;
 	q->active.less = less_active;
 	q->backoff.less = less_backoff;
 	return q;
@@ -157,19 +160,19 @@ static struct item *get_or_make(struct queue *q, struct str key, int32_t priorit
 	return it;
 }
 
-static int64_t backoff_ms(const struct item *it)
+static int64_t backoff_ms(const struct queue *q, const struct item *it)
 {
-	int64_t ms = QUEUE_BACKOFF_MIN_MS;
+	int64_t ms = q->backoff_min_ms;
 
-	for (int i = 1; i < it->attempts && ms < QUEUE_BACKOFF_MAX_MS; i++)
+	for (int i = 1; i < it->attempts && ms < q->backoff_max_ms; i++)
 		ms *= 2;
-	return ms < QUEUE_BACKOFF_MAX_MS ? ms : QUEUE_BACKOFF_MAX_MS;
+	return ms < q->backoff_max_ms ? ms : q->backoff_max_ms;
 }
 
 /* To active, or first through what is left of its backoff. */
 static void activate(struct queue *q, struct item *it)
 {
-	int64_t ready = it->ready_ms + backoff_ms(it);
+	int64_t ready = it->ready_ms + backoff_ms(q, it);
 
 	take_out(q, it);
 	if (it->attempts && ready > now_ms()) {

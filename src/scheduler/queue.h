@@ -1,6 +1,6 @@
 /*
  * scheduler/queue.h: the scheduling queue: active (by priority, then age),
- * backing off (1-10 s), unschedulable (until an event helps, 5 minutes at most).
+ * backing off (1-10 s by default), unschedulable (until an event helps, 5 minutes at most).
  */
 #ifndef SKIFF_SCHEDULER_QUEUE_H
 #define SKIFF_SCHEDULER_QUEUE_H
@@ -8,12 +8,11 @@
 #include "loop/fiber.h"
 #include "scheduler/framework.h"
 
-#define QUEUE_BACKOFF_MIN_MS 1000
-#define QUEUE_BACKOFF_MAX_MS 10000
 #define QUEUE_UNSCHEDULABLE_MAX_MS 300000
 
 struct queue;
-struct queue *queue_new(void);
+/* Backoff of the first and of the later attempts: doubles from min to max, ms. */
+struct queue *queue_new(int64_t backoff_min_ms, int64_t backoff_max_ms);
 void queue_free(struct queue *q); /* nobody waits in queue_pop any more */
 /* A new or changed pending pod. A change moves an unschedulable one to active only with `spec_changed`. */
 void queue_add(struct queue *q, struct str key, int32_t priority, bool spec_changed);

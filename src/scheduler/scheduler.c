@@ -9,30 +9,14 @@
 
 #include "base/buf.h"
 #include "base/log.h"
-#include "client/events.h"
-#include "client/informer.h"
 #include "client/leaderelection.h"
-#include "scheduler/framework.h"
-#include "scheduler/queue.h"
+#include "client/serve.h"
+#include "loop/io.h"
+#include "scheduler/internal.h"
+#include "schema/storage.h"
 
-#define BINDINGS_MAX 512 /* under way at once; the loop waits for one to end past that */
 #define UNSCHEDULABLE_SWEEP_MS 30000
-
-struct scheduler {
-	struct client *client;
-	struct event_recorder *events;
-	struct cache cache;
-	struct queue *queue;
-	struct informer *pods, *nodes, *namespaces, *claims, *volumes, *classes;
-	struct volume_lister lister;
-	const char *name; /* spec.schedulerName this one serves */
-	size_t bindings;
-	struct waitq binding_done;
-	bool leader_elect;
-	const char *leader_ns, *leader_name;
-	const char *kubeconfig;
-	struct error *error;
-};
+#define CONFIG_MAX (1u << 20) /* bytes of the configuration file */
 
 /* ---- what changes in the cluster ---- */
 
@@ -41,9 +25,9 @@ static bool is_terminal(const struct core_v1_pod *p)
 	return str_eq(p->status.phase, STR("Succeeded")) || str_eq(p->status.phase, STR("Failed"));
 }
 
-static bool is_ours(const struct scheduler *s, const struct core_v1_pod *p)
+const struct profile *profile_of(const struct scheduler *s, const struct core_v1_pod *p)
 {
-	return str_eqz(p->spec.scheduler_name, s->name) && !p->metadata.deletion_timestamp;
+	return p->metadata.deletion_timestamp ? NULL : scheduler_profile(&s->config, p->spec.scheduler_name);
 }
 
 static struct core_v1_pod *decode_pod(struct scheduler *s, struct arena *a, const struct cached_object *o)
@@ -51,12 +35,12 @@ static struct core_v1_pod *decode_pod(struct scheduler *s, struct arena *a, cons
 	return o ? cached_decode(s->pods, a, o) : NULL;
 }
 
-static void enqueue(struct scheduler *s, struct arena *a, const struct core_v1_pod *p, struct str key, bool changed)
+static void enqueue(struct scheduler *s, struct arena *a, const struct profile *profile, const struct core_v1_pod *p, struct str key, bool changed)
 {
 	int32_t priority = p->spec.priority ? *p->spec.priority : 0;
 
-	for (int i = 0; i < n_plugins; i++) {
-		if (plugins[i]->pre_enqueue && plugins[i]->pre_enqueue(p, a).code != CODE_SUCCESS) {
+	for (uint32_t m = profile->on[POINT_PRE_ENQUEUE]; m; m &= m - 1) {
+		if (plugins[__builtin_ctz(m)]->pre_enqueue(p, a).code != CODE_SUCCESS) {
 			queue_gate(s->queue, key, priority);
 			return;
 		}
@@ -67,6 +51,10 @@ static void enqueue(struct scheduler *s, struct arena *a, const struct core_v1_p
 static void forget_pod(struct scheduler *s, struct str key)
 {
 	queue_delete(s->queue, key);
+	if (cache_nomination(&s->cache, key)) {
+		cache_denominate(&s->cache, key);
+		queue_event(s->queue, EVENT_POD_DELETE);
+	}
 	if (map_has(&s->cache.pods, key)) {
 		cache_delete_pod(&s->cache, key);
 		queue_event(s->queue, EVENT_POD_DELETE);
@@ -89,19 +77,25 @@ static void on_pod(void *ctx, enum informer_event ev, const struct cached_object
 		bool known = map_has(&s->cache.pods, key);
 
 		queue_delete(s->queue, key);
+		cache_denominate(&s->cache, key);
 		cache_set_pod(&s->cache, pod_info_new(p));
 		queue_event(s->queue, known ? EVENT_POD_DELETE : EVENT_POD_ADD); /* a known one may have shrunk */
 		return;
 	}
-	if (!is_ours(s, p)) {
+	const struct profile *profile = profile_of(s, p);
+
+	if (!profile) {
 		queue_delete(s->queue, key);
+		cache_denominate(&s->cache, key);
 		return;
 	}
+	if (p->status.nominated_node_name.n && !map_has(&s->cache.pods, key)) /* an assumed one has its place */
+		cache_nominate(&s->cache, pod_info_new(p));
 	struct core_v1_pod *was = decode_pod(s, &a, old);
 	bool changed = was && (!object_equal(&core_v1_pod_spec_type, &was->spec, &p->spec) ||
 			       was->metadata.labels.n != p->metadata.labels.n);
 
-	enqueue(s, &a, p, key, changed);
+	enqueue(s, &a, profile, p, key, changed);
 }
 
 static unsigned node_change(const struct core_v1_node *old, const struct core_v1_node *new_)
@@ -166,7 +160,25 @@ static void on_namespace(void *ctx, enum informer_event ev, const struct cached_
 
 static void on_volume(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
 {
-	queue_event(((struct scheduler *)ctx)->queue, EVENT_VOLUME);
+	struct scheduler *s = ctx;
+
+	queue_event(s->queue, EVENT_VOLUME);
+	waitq_wake_all(&s->volume_changed);
+}
+
+/* What this process is binding is known to all once the volume says so. */
+static void on_pv(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
+{
+	struct scheduler *s = ctx;
+	arena_cleanup struct arena a = {0};
+	const struct core_v1_persistent_volume *v;
+
+	if (map_has(&s->cache.assumed_volumes, (new_ ? new_ : old)->name)) {
+		v = new_ ? cached_decode(s->volumes, &a, new_) : NULL;
+		if (!new_ || (v && v->spec.claim_ref))
+			free(map_del(&s->cache.assumed_volumes, (new_ ? new_ : old)->name));
+	}
+	on_volume(ctx, ev, old, new_);
 }
 
 static struct core_v1_persistent_volume_claim *get_claim(void *ctx, struct arena *a, struct str ns, struct str name)
@@ -184,241 +196,38 @@ static struct storage_v1_storage_class *get_class(void *ctx, struct arena *a, st
 	return informer_get(((struct scheduler *)ctx)->classes, a, STR_NULL, name);
 }
 
-/* ---- one pod ---- */
-
-struct attempt { /* a cycle that goes on while binding */
-	struct scheduler *s;
-	struct arena arena;
-	struct cycle cycle;
-	struct core_v1_pod *pod;
-	struct str key, node;
-};
-
-static void attempt_free(struct attempt *t)
+static bool is_class(void *ctx, const struct core_v1_persistent_volume *v)
 {
-	pod_info_free(t->cycle.info);
-	arena_free(&t->arena);
-	free(t);
+	return str_eq(volume_class(v), *(struct str *)ctx);
 }
 
-static struct core_v1_object_reference ref(const struct core_v1_pod *pod)
+static size_t volumes_of_class(void *ctx, struct arena *a, struct str class, struct core_v1_persistent_volume ***out)
 {
-	return object_reference(&core_v1_pods_resource, pod);
+	struct core_v1_persistent_volume **v;
+	size_t n = informer_list(((struct scheduler *)ctx)->volumes, a, STR_NULL, NULL, (void ***)&v), k = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (is_class(&class, v[i]))
+			v[k++] = v[i];
+	*out = v;
+	return k;
 }
 
-/* Sets the PodScheduled condition to False, and status.nominatedNodeName. */
-static struct error *report(struct attempt *t, const char *reason, struct str message, struct str nominated)
+static struct storage_v1_csi_node *get_csi_node(void *ctx, struct arena *a, struct str node)
 {
-	buf_cleanup struct buf b = {0}, text = {0};
-	const struct core_v1_pod *p = t->pod;
-
-	for (uint32_t i = 0; i < p->status.conditions.n; i++) {
-		const struct core_v1_pod_condition *k = &p->status.conditions.v[i];
-
-		/* Unchanged: not written again. */
-		if (str_eqz(k->type, "PodScheduled") && str_eqz(k->status, "False") && str_eqz(k->reason, reason) &&
-		    str_eq(k->message, message) && str_eq(p->status.nominated_node_name, nominated))
-			return NULL;
-	}
-	struct core_v1_pod_condition cond = {
-		.type = STR("PodScheduled"), .status = STR("False"), .reason = str_from(reason), .message = message,
-		.last_transition_time = {.s = wall_ns() / 1000000000, .set = true}, .observed_generation = p->metadata.generation,
-	};
-
-	json_encode(&text, &core_v1_pod_condition_type, &cond);
-	buf_printf(&b, "{\"metadata\":{\"uid\":\"%.*s\"},\"status\":{\"conditions\":[%.*s]", STR_ARG(p->metadata.uid),
-		   STR_ARG(buf_view(&text)));
-	if (nominated.n)
-		buf_printf(&b, ",\"nominatedNodeName\":\"%.*s\"", STR_ARG(nominated));
-	buf_puts(&b, "}}");
-	return client_patch(t->s->client, &t->arena, &core_v1_pods_resource, p->metadata.namespace, p->metadata.name, "status",
-			    PATCH_STRATEGIC, buf_view(&b), NULL, false, NULL);
+	return informer_get(((struct scheduler *)ctx)->csi_nodes, a, STR_NULL, node);
 }
 
-static struct error *bind_pod(struct attempt *t)
+static struct error *wait_volume(void *ctx, int64_t ms)
 {
-	struct core_v1_binding b = {0};
+	struct error *e = waitq_wait_ms(&((struct scheduler *)ctx)->volume_changed, ms);
 
-	for (int i = 0; i < n_plugins; i++)
-		if (plugins[i]->pre_bind && !(t->cycle.skip_filter >> i & 1))
-			TRY(plugins[i]->pre_bind(&t->cycle, i, t->s->client, t->node));
-	b.metadata.name = t->pod->metadata.name;
-	b.metadata.namespace = t->pod->metadata.namespace;
-	b.metadata.uid = t->pod->metadata.uid;
-	b.target.kind = STR("Node");
-	b.target.name = t->node;
-	return client_create_sub(t->s->client, &t->arena, &core_v1_pods_resource, b.metadata.namespace, b.metadata.name, "binding",
-				 &core_v1_binding_type, &b, NULL, NULL);
-}
-
-static void bind_fiber(void *arg)
-{
-	struct attempt *t = arg;
-	struct scheduler *s = t->s;
-	struct core_v1_object_reference r = ref(t->pod);
-	struct error *e = bind_pod(t);
-
-	if (!e) {
-		queue_done(s->queue, t->key);
-		event_record(s->events, &r, "Normal", "Scheduled", "Successfully assigned %.*s to %.*s", STR_ARG(t->key), STR_ARG(t->node));
-	} else {
-		struct pod_info *p = map_get(&s->cache.pods, t->key);
-
-		if (p && p->assumed) {
-			cache_delete_pod(&s->cache, t->key);
-			queue_event(s->queue, EVENT_POD_DELETE);
-		}
-		if (error_is(e, 404, NULL)) {
-			queue_done(s->queue, t->key); /* deleted meanwhile */
-		} else {
-			event_record(s->events, &r, "Warning", "FailedScheduling", "binding rejected: %s", error_message(e));
-			queue_requeue(s->queue, t->key, 0, true);
-			log_warn("binding %.*s to %.*s: %s", STR_ARG(t->key), STR_ARG(t->node), error_message(e));
-		}
-		error_free(e);
-	}
-	s->bindings--;
-	waitq_wake_all(&s->binding_done);
-	attempt_free(t);
-}
-
-static void assume_and_bind(struct attempt *t, struct node_info *node)
-{
-	struct scheduler *s = t->s;
-	struct core_v1_pod assumed = *t->pod;
-
-	t->node = arena_str(&t->arena, node->name);
-	assumed.spec.node_name = t->node;
-	struct pod_info *p = pod_info_new(&assumed);
-
-	p->assumed = true;
-	cache_set_pod(&s->cache, p);
-	s->bindings++;
-	fiber_spawn("bind", bind_fiber, t);
-}
-
-struct failure {
-	struct str message, nominated;
-	uint32_t rejected_by;
-	struct pod_info **victims;
-	size_t n_victims;
-	bool error;
-};
-
-static struct error *evict(struct attempt *t, const struct failure *f)
-{
-	struct scheduler *s = t->s;
-
-	for (size_t i = 0; i < f->n_victims; i++) {
-		arena_cleanup struct arena a = {0};
-		struct str ns = arena_str(&a, f->victims[i]->ns), name = arena_str(&a, f->victims[i]->name);
-		struct core_v1_object_reference r = {.kind = STR("Pod"), .api_version = STR("v1"), .namespace = ns, .name = name,
-						     .uid = arena_str(&a, f->victims[i]->uid)};
-		struct delete_opts d = DELETE_DEFAULT;
-
-		/* The victim may be gone when the request is answered: nothing of it is used behind this. */
-		d.uid = r.uid;
-		struct error *e = client_delete(s->client, &a, &core_v1_pods_resource, ns, name, &d);
-
-		if (e && !error_is(e, 404, NULL))
-			return error_wrap(e, "preempting %.*s/%.*s", STR_ARG(ns), STR_ARG(name));
-		error_free(e);
-		event_record(s->events, &r, "Normal", "Preempted", "Preempted by pod %.*s on node %.*s", STR_ARG(t->pod->metadata.uid),
-			     STR_ARG(f->nominated));
-	}
-	return NULL;
-}
-
-static void give_up(struct attempt *t, const struct failure *f)
-{
-	struct scheduler *s = t->s;
-	struct core_v1_object_reference r = ref(t->pod);
-	struct failure copy = *f;
-
-	/* Copied first: eviction waits, and the cache's pods may go meanwhile. */
-	copy.victims = arena_array(&t->arena, struct pod_info *, f->n_victims + 1);
-	for (size_t i = 0; i < f->n_victims; i++) {
-		copy.victims[i] = arena_new(&t->arena, struct pod_info);
-		copy.victims[i]->ns = arena_str(&t->arena, f->victims[i]->ns);
-		copy.victims[i]->name = arena_str(&t->arena, f->victims[i]->name);
-		copy.victims[i]->uid = arena_str(&t->arena, f->victims[i]->uid);
-	}
-	event_record(s->events, &r, "Warning", "FailedScheduling", "%.*s", STR_ARG(f->message));
-	struct error *e = report(t, f->error ? "SchedulerError" : "Unschedulable", f->message, f->nominated);
-
-	if (error_is(e, 404, NULL))
+	if (error_is_sys(e, ETIMEDOUT) && !fiber_cancelled())
 		error_clear(&e);
-	log_and_free(e, "reporting that %.*s does not fit", STR_ARG(t->key));
-	e = evict(t, &copy);
-	log_and_free(e, "making room for %.*s", STR_ARG(t->key));
-	queue_requeue(s->queue, t->key, f->rejected_by, f->error);
-	attempt_free(t);
+	return e;
 }
 
-struct give_up_arg {
-	struct attempt *t;
-	struct failure f;
-};
-
-static void give_up_fiber(void *arg)
-{
-	struct give_up_arg *g = arg;
-	struct scheduler *s = g->t->s;
-
-	give_up(g->t, &g->f);
-	s->bindings--;
-	waitq_wake_all(&s->binding_done);
-}
-
-static void failed(struct attempt *t, struct diagnosis *why, struct error *error)
-{
-	struct give_up_arg *g = arena_new(&t->arena, struct give_up_arg);
-	struct node_info *node = NULL;
-
-	g->t = t;
-	g->f.error = error != NULL;
-	if (error) {
-		g->f.message = arena_str(&t->arena, str_from(error_message(error)));
-		error_free(error);
-	} else {
-		struct str post = find_victims(&t->cycle, why, &node, &g->f.victims, &g->f.n_victims);
-
-		g->f.rejected_by = why->rejected_by;
-		g->f.nominated = node ? arena_str(&t->arena, node->name) : STR_NULL;
-		/* Upstream's dynamic-resources plugin always has its word first. */
-		g->f.message = post.n && why->n_nodes ? arena_printf(&t->arena, "%.*s no new claims to deallocate, %.*s",
-								     STR_ARG(why->message), STR_ARG(post))
-						      : arena_str(&t->arena, why->message);
-	}
-	t->s->bindings++;
-	fiber_spawn("unschedulable", give_up_fiber, g);
-}
-
-static void schedule_one(struct scheduler *s, struct str key)
-{
-	struct attempt *t = xcalloc(1, sizeof *t);
-	struct str ns, name, rest = key;
-	struct node_info *node;
-	struct diagnosis why;
-
-	t->s = s;
-	t->key = arena_str(&t->arena, key);
-	ns = str_cut(&rest, '/');
-	name = rest;
-	t->pod = informer_get(s->pods, &t->arena, ns, name);
-	if (!t->pod || t->pod->spec.node_name.n || !is_ours(s, t->pod)) {
-		queue_done(s->queue, key);
-		attempt_free(t);
-		return;
-	}
-	t->cycle = (struct cycle){.a = &t->arena, .cache = &s->cache, .pod = t->pod, .info = pod_info_new(t->pod), .volumes = &s->lister};
-	struct error *e = schedule_pod(&t->cycle, &node, &why);
-
-	if (!e && node)
-		assume_and_bind(t, node);
-	else
-		failed(t, &why, e);
-}
+/* ---- the component ---- */
 
 static struct error *schedule_loop(struct scheduler *s)
 {
@@ -437,7 +246,6 @@ static struct error *schedule_loop(struct scheduler *s)
 	}
 }
 
-/* ---- the component ---- */
 
 static struct informer *watch(struct scheduler *s, const struct api_resource *r, const char *fields, informer_handler *h)
 {
@@ -477,102 +285,296 @@ static void loop_fiber(void *arg)
 	s->error = schedule_loop(s);
 }
 
-static struct error *run(struct scheduler *s)
+struct flags {
+	const char *config, *kubeconfig, *master, *name;
+	const char *address, *cert_file, *key_file;
+	int port;
+	int leader_elect;            /* -1: not given */
+	const char *leader_ns, *leader_name;
+	int64_t lease_ms, renew_ms, retry_ms;
+	int verbosity;
+};
+
+struct component {
+	struct scheduler s;
+	struct flags f;
+};
+
+static struct error *configure(struct component *c)
 {
+	struct scheduler *s = &c->s;
+	struct scheduler_config *cfg = &s->config;
+	const struct flags *f = &c->f;
+
+	scheduler_config_default(cfg);
+	if (f->config) {
+		struct buf text buf_cleanup = {.limit = CONFIG_MAX};
+
+		TRY(file_read(f->config, &text));
+		if (text.overflow)
+			return error_new("%s is larger than %u bytes", f->config, CONFIG_MAX);
+		TRY(error_wrap(scheduler_config_parse(&s->config_arena, arena_str(&s->config_arena, buf_view(&text)), cfg), "%s", f->config));
+	}
+	/* As upstream: what the file says of the client and the lease stands; flags fill in what it does not. */
+	if (f->kubeconfig && !cfg->kubeconfig)
+		cfg->kubeconfig = f->kubeconfig;
+	if (f->leader_elect >= 0)
+		cfg->leader_elect = f->leader_elect;
+	if (f->leader_ns)
+		cfg->leader_ns = f->leader_ns;
+	if (f->leader_name)
+		cfg->leader_name = f->leader_name;
+	if (f->lease_ms)
+		cfg->lease_ms = f->lease_ms;
+	if (f->renew_ms)
+		cfg->renew_ms = f->renew_ms;
+	if (f->retry_ms)
+		cfg->retry_ms = f->retry_ms;
+	if (f->name)
+		cfg->profiles[0].name = str_from(f->name);
+	return NULL;
+}
+
+static struct error *lead(struct scheduler *s, struct arena *a)
+{
+	const struct scheduler_config *cfg = &s->config;
+	char host[65] = "", uuid[37];
+
+	if (!cfg->leader_elect)
+		return NULL;
+	gethostname(host, sizeof host - 1);
+	random_uuid(uuid);
+	struct leader_opts o = {.client = s->client, .ns = cfg->leader_ns, .name = cfg->leader_name, .lease_ms = cfg->lease_ms,
+				.renew_ms = cfg->renew_ms, .retry_ms = cfg->retry_ms,
+				.identity = arena_printf(a, "%s_%s", host, uuid).p};
+
+	return leader_acquire(&o, lost_lease, s);
+}
+
+static const char *unready(void *ctx)
+{
+	return NULL; /* it answers, so its loop turns; one that waits for the lease is as ready as upstream's */
+}
+
+static void ignore(void *ctx, enum informer_event ev, const struct cached_object *old, const struct cached_object *new_)
+{
+}
+
+static struct error *start(struct scheduler *s)
+{
+	s->nodes = watch(s, &core_v1_nodes_resource, NULL, on_node);
+	s->namespaces = watch(s, &core_v1_namespaces_resource, NULL, on_namespace);
+	s->claims = watch(s, &core_v1_persistentvolumeclaims_resource, NULL, on_volume);
+	s->volumes = watch(s, &core_v1_persistentvolumes_resource, NULL, on_pv);
+	s->classes = watch(s, &storage_v1_storageclasses_resource, NULL, on_volume);
+	s->csi_nodes = watch(s, &storage_v1_csinodes_resource, NULL, on_volume);
+	s->services = watch(s, &core_v1_services_resource, NULL, on_service);
+	s->rcs = watch(s, &core_v1_replicationcontrollers_resource, NULL, ignore);
+	s->sets = watch(s, &apps_v1_replicasets_resource, NULL, ignore);
+	s->statefulsets = watch(s, &apps_v1_statefulsets_resource, NULL, ignore);
+	s->budgets = watch(s, &policy_v1_poddisruptionbudgets_resource, NULL, ignore);
+	s->pods = watch(s, &core_v1_pods_resource, "status.phase!=Succeeded,status.phase!=Failed", on_pod);
+	struct informer *all[] = {s->nodes, s->namespaces, s->claims, s->volumes, s->classes, s->csi_nodes, s->services, s->rcs, s->sets,
+				  s->statefulsets, s->budgets, s->pods};
+
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		TRY(informer_wait_synced(all[i]));
+	s->ready = true;
+	log_info("scheduling: %zu nodes, %zu pods known", s->cache.n_nodes, s->cache.pods.n);
+	fiber_spawn("schedule", loop_fiber, s);
+	fiber_spawn("sweep", sweep, s);
+	return NULL;
+}
+
+static struct error *run(struct component *c)
+{
+	struct scheduler *s = &c->s;
+	const struct flags *f = &c->f;
 	arena_cleanup struct arena a = {0};
 	struct client_config cfg = {0};
 	static const int stop[] = {SIGTERM, SIGINT};
 	int sig;
 
-	TRY(s->kubeconfig ? client_config_load(&a, s->kubeconfig, NULL, &cfg) : client_config_in_cluster(&a, &cfg));
+	TRY(configure(c));
+	if (s->config.kubeconfig)
+		TRY(client_config_load(&a, s->config.kubeconfig, NULL, &cfg));
+	else if (!f->master)
+		TRY(client_config_in_cluster(&a, &cfg));
+	if (f->master)
+		cfg.server = f->master;
+	cfg.user_agent = "kube-scheduler/v1.36.0 (skiff)";
 	TRY(client_new(&cfg, &s->client));
-	s->events = event_recorder_new(s->client, s->name, "");
-	s->queue = queue_new();
-	s->lister = (struct volume_lister){s, get_claim, get_volume, get_class};
-	if (s->leader_elect) {
-		char host[65] = "", uuid[37];
-
-		gethostname(host, sizeof host - 1);
-		random_uuid(uuid);
-		struct leader_opts o = {.client = s->client, .ns = s->leader_ns, .name = s->leader_name,
-					.identity = arena_printf(&a, "%s_%s", host, uuid).p};
-
-		TRY(leader_acquire(&o, lost_lease, s));
-	}
-	s->nodes = watch(s, &core_v1_nodes_resource, NULL, on_node);
-	s->namespaces = watch(s, &core_v1_namespaces_resource, NULL, on_namespace);
-	s->claims = watch(s, &core_v1_persistentvolumeclaims_resource, NULL, on_volume);
-	s->volumes = watch(s, &core_v1_persistentvolumes_resource, NULL, on_volume);
-	s->classes = watch(s, &storage_v1_storageclasses_resource, NULL, on_volume);
-	s->pods = watch(s, &core_v1_pods_resource, "status.phase!=Succeeded,status.phase!=Failed", on_pod);
-	struct informer *all[] = {s->nodes, s->namespaces, s->claims, s->volumes, s->classes, s->pods};
-
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-		TRY(informer_wait_synced(all[i]));
-	log_info("scheduling: %zu nodes, %zu pods known", s->cache.n_nodes, s->cache.pods.n);
-	fiber_spawn("schedule", loop_fiber, s);
-	fiber_spawn("sweep", sweep, s);
+	s->events = event_recorder_new(s->client, arena_strz(&s->config_arena, s->config.profiles[0].name), "");
+	s->queue = queue_new(s->config.backoff_min_ms, s->config.backoff_max_ms);
+	s->volume_lister = (struct volume_lister){s, get_claim, get_volume, get_class, volumes_of_class, get_csi_node, wait_volume};
+	s->owner_lister = (struct owner_lister){s, owners_selector};
+	s->budget_lister = (struct budget_lister){s, owners_budgets};
+	TRY(component_serve(&(struct serve_opts){.name = "kube-scheduler", .address = f->address, .port = f->port, .cert_file = f->cert_file,
+						 .key_file = f->key_file, .client = s->client, .unready = unready, .metrics = scheduler_metrics,
+						 .ctx = s}));
+	TRY(lead(s, &a));
+	TRY(start(s));
 	TRY(signal_wait(stop, 2, &sig));
 	log_info("signal %d: ending", sig);
-	if (s->leader_elect)
+	if (s->config.leader_elect)
 		leader_release();
 	return NULL;
 }
 
 static void main_fiber(void *arg)
 {
-	struct scheduler *s = arg;
-	struct error *e = run(s);
+	struct component *c = arg;
+	struct error *e = run(c);
 
 	if (e)
-		s->error = e;
+		c->s.error = e;
 }
 
-enum { OPT_KUBECONFIG = 256, OPT_LEADER, OPT_LEADER_NS, OPT_LEADER_NAME, OPT_VERSION, OPT_NAME };
+static const char usage[] = "usage: kube-scheduler [options]\nGives each pod without a node one.\n\n"
+	"  --config FILE          KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): profiles, plugins, their arguments\n"
+	"  --kubeconfig FILE      how to reach the API server (default: the service account of the pod it runs in)\n"
+	"  --master URL           address of the API server, instead of the kubeconfig's\n"
+	"  --bind-address IP      where to serve /healthz, /livez, /readyz and /metrics (default 0.0.0.0)\n"
+	"  --secure-port N        their port, HTTPS (default 10259); 0: none\n"
+	"  --tls-cert-file FILE, --tls-private-key-file FILE\n"
+	"                         serving certificate (default: made at start, in memory)\n"
+	"  --leader-elect=BOOL    only one of several schedulers works (default true)\n"
+	"  --leader-elect-resource-namespace NS, --leader-elect-resource-name NAME\n"
+	"                         the Lease (default kube-system, kube-scheduler)\n"
+	"  --leader-elect-lease-duration D (15s), --leader-elect-renew-deadline D (10s), --leader-elect-retry-period D (2s)\n"
+	"  --scheduler-name NAME  of the first profile: serve pods with this spec.schedulerName (default default-scheduler)\n"
+	"  --v N                  log more\n"
+	"  --version, --help\n";
+
+enum {
+	OPT_KUBECONFIG = 256, OPT_LEADER, OPT_LEADER_NS, OPT_LEADER_NAME, OPT_VERSION, OPT_NAME, OPT_CONFIG, OPT_MASTER, OPT_ADDRESS, OPT_PORT,
+	OPT_CERT, OPT_KEY, OPT_LEASE, OPT_RENEW, OPT_RETRY, OPT_IGNORED,
+};
+
+static const struct option options[] = {
+	{"kubeconfig", required_argument, NULL, OPT_KUBECONFIG},
+	{"config", required_argument, NULL, OPT_CONFIG},
+	{"master", required_argument, NULL, OPT_MASTER},
+	{"bind-address", required_argument, NULL, OPT_ADDRESS},
+	{"secure-port", required_argument, NULL, OPT_PORT},
+	{"tls-cert-file", required_argument, NULL, OPT_CERT},
+	{"tls-private-key-file", required_argument, NULL, OPT_KEY},
+	{"leader-elect", optional_argument, NULL, OPT_LEADER},
+	{"leader-elect-resource-namespace", required_argument, NULL, OPT_LEADER_NS},
+	{"leader-elect-resource-name", required_argument, NULL, OPT_LEADER_NAME},
+	{"leader-elect-lease-duration", required_argument, NULL, OPT_LEASE},
+	{"leader-elect-renew-deadline", required_argument, NULL, OPT_RENEW},
+	{"leader-elect-retry-period", required_argument, NULL, OPT_RETRY},
+	{"leader-elect-resource-lock", required_argument, NULL, OPT_IGNORED},
+	{"scheduler-name", required_argument, NULL, OPT_NAME},
+	/* Upstream's, without meaning here: tokens are reviewed by the one client there is; requests are not limited. */
+	{"authentication-kubeconfig", required_argument, NULL, OPT_IGNORED},
+	{"authorization-kubeconfig", required_argument, NULL, OPT_IGNORED},
+	{"client-ca-file", required_argument, NULL, OPT_IGNORED},
+	{"requestheader-client-ca-file", required_argument, NULL, OPT_IGNORED},
+	{"profiling", optional_argument, NULL, OPT_IGNORED},
+	{"kube-api-qps", required_argument, NULL, OPT_IGNORED},
+	{"kube-api-burst", required_argument, NULL, OPT_IGNORED},
+	{"v", required_argument, NULL, 'v'},
+	{"version", no_argument, NULL, OPT_VERSION},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
+};
+
+static bool parse_duration(const char *arg, int64_t *ms)
+{
+	int64_t ns;
+
+	if (!duration_parse(str_from(arg), &ns) || ns <= 0)
+		return false;
+	*ms = ns / 1000000;
+	return true;
+}
+
+static bool parse_bool(const char *arg, int *out)
+{
+	if (!arg || !strcmp(arg, "true") || !strcmp(arg, "1"))
+		*out = 1;
+	else if (!strcmp(arg, "false") || !strcmp(arg, "0"))
+		*out = 0;
+	else
+		return false;
+	return true;
+}
+
+static bool parse_int(const char *arg, int max, int *out)
+{
+	int64_t v;
+
+	if (!str_to_i64(str_from(arg), &v) || v < 0 || v > max)
+		return false;
+	*out = (int)v;
+	return true;
+}
+
+/* -1: go on; else the exit status. */
+static int parse_flags(int argc, char **argv, struct flags *f)
+{
+	int index = 0;
+
+	optind = 1;
+	for (int o; (o = getopt_long(argc, argv, "v:h", options, &index)) != -1;) {
+		bool ok = true;
+
+		switch (o) {
+		case OPT_KUBECONFIG: f->kubeconfig = optarg; break;
+		case OPT_CONFIG: f->config = optarg; break;
+		case OPT_MASTER: f->master = optarg; break;
+		case OPT_ADDRESS: f->address = optarg; break;
+		case OPT_PORT: ok = parse_int(optarg, 65535, &f->port); break;
+		case OPT_CERT: f->cert_file = optarg; break;
+		case OPT_KEY: f->key_file = optarg; break;
+		case OPT_LEADER: ok = parse_bool(optarg, &f->leader_elect); break;
+		case OPT_LEADER_NS: f->leader_ns = optarg; break;
+		case OPT_LEADER_NAME: f->leader_name = optarg; break;
+		case OPT_LEASE: ok = parse_duration(optarg, &f->lease_ms); break;
+		case OPT_RENEW: ok = parse_duration(optarg, &f->renew_ms); break;
+		case OPT_RETRY: ok = parse_duration(optarg, &f->retry_ms); break;
+		case OPT_NAME: f->name = optarg; break;
+		case OPT_IGNORED: break;
+		case 'v': ok = parse_int(optarg, 10, &f->verbosity); break;
+		case OPT_VERSION: printf("Kubernetes v1.36.0+skiff\n"); return 0;
+		case 'h': fputs(usage, stdout); return 0;
+		default: fputs("See kube-scheduler --help.\n", stderr); return 2;
+		}
+		if (!ok) {
+			fprintf(stderr, "kube-scheduler: --%s: \"%s\" is not a value of this flag\n", o == 'v' ? "v" : options[index].name,
+				optarg ? optarg : "");
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "kube-scheduler: unexpected argument \"%s\"\n", argv[optind]);
+		return 2;
+	}
+	return -1;
+}
 
 int kube_scheduler_main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"kubeconfig", required_argument, NULL, OPT_KUBECONFIG},
-		{"leader-elect", optional_argument, NULL, OPT_LEADER},
-		{"leader-elect-resource-namespace", required_argument, NULL, OPT_LEADER_NS},
-		{"leader-elect-resource-name", required_argument, NULL, OPT_LEADER_NAME},
-		{"scheduler-name", required_argument, NULL, OPT_NAME},
-		{"v", required_argument, NULL, 'v'},
-		{"version", no_argument, NULL, OPT_VERSION},
-		{"help", no_argument, NULL, 'h'},
-		{0},
-	};
-	static const char usage[] = "usage: kube-scheduler [options]\nGives each pod without a node one.\n\n"
-		"  --kubeconfig FILE      how to reach the API server (default: the service account of the pod it runs in)\n"
-		"  --leader-elect=BOOL    only one of several schedulers works (default true)\n"
-		"  --leader-elect-resource-namespace NS, --leader-elect-resource-name NAME\n"
-		"                         the Lease (default kube-system, kube-scheduler)\n"
-		"  --scheduler-name NAME  serve pods with this spec.schedulerName (default default-scheduler)\n"
-		"  --v N                  log more\n";
-	struct scheduler s = {.name = "default-scheduler", .leader_elect = true, .leader_ns = "kube-system", .leader_name = "kube-scheduler"};
+	struct component *c = xcalloc(1, sizeof *c);
 
-	for (int o; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-		switch (o) {
-		case OPT_KUBECONFIG: s.kubeconfig = optarg; break;
-		case OPT_LEADER: s.leader_elect = !optarg || strcmp(optarg, "true") == 0; break;
-		case OPT_LEADER_NS: s.leader_ns = optarg; break;
-		case OPT_LEADER_NAME: s.leader_name = optarg; break;
-		case OPT_NAME: s.name = optarg; break;
-		case 'v': log_init("kube-scheduler", atoi(optarg)); break;
-		case OPT_VERSION: printf("Kubernetes v1.36.0+skiff\n"); return 0;
-		case 'h': fputs(usage, stdout); return 0;
-		default: fputs(usage, stderr); return 2;
-		}
+	c->f = (struct flags){.address = "0.0.0.0", .port = 10259, .leader_elect = -1};
+	int status = parse_flags(argc, argv, &c->f);
+
+	if (status >= 0) {
+		free(c);
+		return status;
 	}
-	struct error *e = loop_run(main_fiber, &s);
+	log_init("kube-scheduler", c->f.verbosity);
+	struct error *e = loop_run(main_fiber, c);
 
 	if (!e)
-		e = s.error;
-	if (e && !error_is_sys(e, ECANCELED)) {
+		e = c->s.error;
+	status = e && !error_is_sys(e, ECANCELED);
+	if (status)
 		log_and_free(e, "kube-scheduler");
-		return 1;
-	}
-	error_free(e);
-	return 0;
+	else
+		error_free(e);
+	return status; /* the rest goes with the process */
 }

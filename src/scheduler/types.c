@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "schema/codec.h"
 #include "schema/quantity.h"
+#include "schema/storage.h"
 
 /* Names of extended resources: few, never forgotten. */
 static struct str scalars[SCALARS_MAX];
@@ -247,6 +248,18 @@ static void add_ports(struct pod_info *p, const struct core_v1_container *c)
 	}
 }
 
+static void add_claims(struct pod_info *p, const struct core_v1_pod *pod)
+{
+	for (uint32_t i = 0; i < pod->spec.volumes.n; i++) {
+		const struct core_v1_volume *v = &pod->spec.volumes.v[i];
+
+		if (v->volume_source.persistent_volume_claim)
+			*arena_push(&p->arena, &p->claims) = arena_str(&p->arena, v->volume_source.persistent_volume_claim->claim_name);
+		else if (v->volume_source.ephemeral)
+			*arena_push(&p->arena, &p->claims) = ephemeral_claim_name(&p->arena, p->name, v->name);
+	}
+}
+
 struct pod_info *pod_info_new(const struct core_v1_pod *pod)
 {
 	struct pod_info *p = xcalloc(1, sizeof *p);
@@ -272,6 +285,9 @@ struct pod_info *pod_info_new(const struct core_v1_pod *pod)
 			add_ports(p, c);
 	}
 	add_affinity(p, pod->spec.affinity);
+	add_claims(p, pod);
+	p->nominated = arena_str(a, pod->status.nominated_node_name);
+	p->never_preempts = pod->spec.preemption_policy && str_eqz(*pod->spec.preemption_policy, "Never");
 	return p;
 }
 
@@ -304,6 +320,25 @@ void node_info_account(struct node_info *n, const struct pod_info *p, int sign)
 	n->nonzero_requested.memory += sign * p->nonzero.memory;
 }
 
+void node_info_what_if(struct node_info *n, struct pod_info *p, int sign)
+{
+	node_info_account(n, p, sign);
+	if (sign > 0) {
+		if (n->pods.n == n->pods.cap) {
+			n->pods.cap = n->pods.cap ? n->pods.cap * 2 : 8;
+			n->pods.v = xrealloc(n->pods.v, n->pods.cap * sizeof *n->pods.v);
+		}
+		n->pods.v[n->pods.n++] = p;
+		return;
+	}
+	for (uint32_t i = n->pods.n; i-- > 0;) {
+		if (n->pods.v[i] == p) {
+			n->pods.v[i] = n->pods.v[--n->pods.n];
+			return;
+		}
+	}
+}
+
 static bool any_affinity(const struct pod_info *p)
 {
 	return p->affinity.n || p->anti_affinity.n || p->preferred.n;
@@ -324,10 +359,11 @@ static void attach(struct cache *c, struct node_info *n, struct pod_info *p)
 
 static void drop_if_unknown(struct cache *c, struct node_info *n)
 {
-	if (n->node || n->pods.n)
+	if (n->node || n->pods.n || n->nominated.n)
 		return;
 	map_del(&c->by_name, n->name);
 	free(n->pods.v);
+	free(n->nominated.v);
 	free((char *)n->name.p);
 	arena_free(&n->arena);
 	free(n);
@@ -442,6 +478,43 @@ void cache_delete_pod(struct cache *c, struct str key)
 		drop_if_unknown(c, n);
 	}
 	pod_info_free(p);
+}
+
+void cache_denominate(struct cache *c, struct str key)
+{
+	struct pod_info *p = map_del(&c->nominated, key);
+	struct node_info *n = p ? map_get(&c->by_name, p->nominated) : NULL;
+
+	for (uint32_t i = 0; n && i < n->nominated.n; i++) {
+		if (n->nominated.v[i] != p)
+			continue;
+		n->nominated.v[i] = n->nominated.v[--n->nominated.n];
+		drop_if_unknown(c, n);
+		break;
+	}
+	pod_info_free(p);
+}
+
+void cache_nominate(struct cache *c, struct pod_info *p)
+{
+	cache_denominate(c, p->key);
+	if (!p->nominated.n) {
+		pod_info_free(p);
+		return;
+	}
+	struct node_info *n = info_of(c, p->nominated);
+
+	if (n->nominated.n == n->nominated.cap) {
+		n->nominated.cap = n->nominated.cap ? n->nominated.cap * 2 : 4;
+		n->nominated.v = xrealloc(n->nominated.v, n->nominated.cap * sizeof *n->nominated.v);
+	}
+	n->nominated.v[n->nominated.n++] = p;
+	map_set(&c->nominated, p->key, p);
+}
+
+const struct pod_info *cache_nomination(const struct cache *c, struct str key)
+{
+	return map_get(&c->nominated, key);
 }
 
 struct node_info *cache_node(const struct cache *c, struct str name)

@@ -58,6 +58,9 @@ struct pod_info {
 	LIST(struct host_port) ports;
 	affinity_terms affinity, anti_affinity;           /* required */
 	affinity_terms preferred;                         /* weight > 0 affinity, < 0 anti-affinity */
+	LIST(struct str) claims;     /* names of the PersistentVolumeClaims it mounts */
+	struct str nominated;        /* status.nominatedNodeName */
+	bool never_preempts;         /* preemptionPolicy Never */
 };
 /* Decoded pod to summary; free with pod_info_free. */
 struct pod_info *pod_info_new(const struct core_v1_pod *pod);
@@ -73,6 +76,7 @@ struct node_info {
 	struct resources allocatable, requested;
 	struct { int64_t milli_cpu, memory; } nonzero_requested;
 	LIST(struct pod_info *) pods;          /* malloc'ed array */
+	LIST(struct pod_info *) nominated;     /* malloc'ed array of pods that preempted for room here; owned by cache.nominated */
 	uint32_t with_affinity, with_anti_affinity; /* how many of pods have such terms */
 	uint32_t index;              /* in cache.nodes */
 };
@@ -83,6 +87,8 @@ struct cache {
 	struct map by_name;          /* name -> node_info, also of unknown nodes */
 	struct map pods;             /* key -> pod_info, assigned and assumed */
 	struct map images;           /* image name -> (void *)number of nodes that have it */
+	struct map nominated;        /* key -> pod_info of pods without a node that are nominated to one */
+	struct map assumed_volumes;  /* name of a PersistentVolume -> char * key of the claim it is being bound to */
 	size_t n_affinity_pods;      /* pods with required anti-affinity or any affinity, cluster-wide */
 	struct map namespaces;       /* name -> struct ns_info */
 };
@@ -102,7 +108,14 @@ static inline const struct str_map *node_labels(const struct node_info *n)
 {
 	return API_MAP(&n->node->metadata.labels);
 }
-/* Adds (sign 1) or removes (-1) a pod's amounts; also for what-if runs of preemption. */
+/* Adds (sign 1) or removes (-1) a pod's amounts. */
 void node_info_account(struct node_info *n, const struct pod_info *p, int sign);
+/* The same and its place among n->pods, for what-if runs; the cache's own counts stay. */
+void node_info_what_if(struct node_info *n, struct pod_info *p, int sign);
+/* p (taken over) is to come to its p->nominated once there is room; replaces an earlier nomination. Nothing for an empty name. */
+void cache_nominate(struct cache *c, struct pod_info *p);
+void cache_denominate(struct cache *c, struct str key);
+/* The pod's nomination, or NULL. */
+const struct pod_info *cache_nomination(const struct cache *c, struct str key);
 
 #endif

@@ -185,40 +185,59 @@ bool node_affinity_matches(struct cycle *c, const struct core_v1_pod *pod, const
 	return !s || node_selector_matches(s, n->node);
 }
 
+/* NodeAffinityArgs.addedAffinity, of every pod of the profile. */
+static const struct core_v1_node_selector *added_required(const struct cycle *c)
+{
+	return c->profile->added_affinity ? c->profile->added_affinity->required_during_scheduling_ignored_during_execution : NULL;
+}
+
 static struct status affinity_pre(struct cycle *c, int self)
 {
 	const struct core_v1_affinity *af = c->pod->spec.affinity;
 
-	return c->pod->spec.node_selector.n ||
+	return c->pod->spec.node_selector.n || added_required(c) ||
 	       (af && af->node_affinity && af->node_affinity->required_during_scheduling_ignored_during_execution)
 		? STATUS_OK : (struct status){CODE_SKIP, STR_NULL};
 }
 
 static struct status affinity(struct cycle *c, int self, const struct node_info *n)
 {
+	if (added_required(c) && !node_selector_matches(added_required(c), n->node))
+		return unresolvable("node(s) didn't match scheduler-enforced node affinity");
 	return node_affinity_matches(c, c->pod, n) ? STATUS_OK : unresolvable("node(s) didn't match Pod's node affinity/selector");
+}
+
+static const struct core_v1_node_affinity *own_affinity(const struct cycle *c)
+{
+	return c->pod->spec.affinity ? c->pod->spec.affinity->node_affinity : NULL;
+}
+
+static bool prefers(const struct core_v1_node_affinity *na)
+{
+	return na && na->preferred_during_scheduling_ignored_during_execution.n;
 }
 
 static struct status affinity_pre_score(struct cycle *c, int self, struct node_info **nodes, size_t n)
 {
-	const struct core_v1_affinity *af = c->pod->spec.affinity;
-
-	return af && af->node_affinity && af->node_affinity->preferred_during_scheduling_ignored_during_execution.n
-		? STATUS_OK : (struct status){CODE_SKIP, STR_NULL};
+	return prefers(own_affinity(c)) || prefers(c->profile->added_affinity) ? STATUS_OK : (struct status){CODE_SKIP, STR_NULL};
 }
 
-static int64_t affinity_score(struct cycle *c, int self, const struct node_info *n)
+static int64_t preference(const struct core_v1_node_affinity *na, const struct node_info *n)
 {
-	const struct core_v1_node_affinity *na = c->pod->spec.affinity->node_affinity;
 	int64_t sum = 0;
 
-	for (uint32_t i = 0; i < na->preferred_during_scheduling_ignored_during_execution.n; i++) {
+	for (uint32_t i = 0; na && i < na->preferred_during_scheduling_ignored_during_execution.n; i++) {
 		const struct core_v1_preferred_scheduling_term *t = &na->preferred_during_scheduling_ignored_during_execution.v[i];
 
 		if (t->weight && term_matches(&t->preference, n->node))
 			sum += t->weight;
 	}
 	return sum;
+}
+
+static int64_t affinity_score(struct cycle *c, int self, const struct node_info *n)
+{
+	return preference(own_affinity(c), n) + preference(c->profile->added_affinity, n);
 }
 
 static void affinity_normalize(struct cycle *c, int self, struct node_info **nodes, int64_t *scores, size_t n)

@@ -6,7 +6,8 @@
 
 extern const struct plugin plugin_scheduling_gates, plugin_node_unschedulable, plugin_node_name, plugin_taint_toleration,
 	plugin_node_affinity, plugin_node_ports, plugin_node_resources_fit, plugin_balanced_allocation, plugin_image_locality,
-	plugin_pod_topology_spread, plugin_inter_pod_affinity, plugin_volume_binding;
+	plugin_pod_topology_spread, plugin_inter_pod_affinity, plugin_volume_binding,
+	plugin_volume_restrictions, plugin_volume_zone, plugin_node_volume_limits;
 
 /* Does the pod's nodeSelector and required node affinity select n? */
 bool node_affinity_matches(struct cycle *c, const struct core_v1_pod *pod, const struct node_info *n);

@@ -84,6 +84,8 @@ struct constraint {
 	const struct selector *selector;
 	bool honor_affinity, honor_taints;
 	bool self;                      /* the pod itself matches the selector */
+	bool per_node;                  /* the key is the host's name: scoring counts each node by itself */
+	double weight;                  /* of scoring */
 	struct table counts;            /* domain -> matching pods */
 	int64_t min;                    /* the smallest count of a domain */
 	int64_t n_domains;
@@ -91,19 +93,11 @@ struct constraint {
 
 struct spread {
 	LIST(struct constraint) hard, soft;
+	bool all_keys;                  /* a node without one of the keys has no part in it */
 };
 
-static const struct selector *constraint_selector(struct cycle *c, const struct core_v1_topology_spread_constraint *t)
-{
-	const struct selector *out = NULL;
-	/* KEP-3243: the API server has merged matchLabelKeys into labelSelector (since v1.34). */
-	struct error *e = label_selector_from(c->a, t->label_selector, &out);
-
-	log_and_free(e, "label selector of a topology spread constraint");
-	return out;
-}
-
-static void add_constraint(struct cycle *c, struct spread *s, const struct core_v1_topology_spread_constraint *t)
+static void add_constraint(struct cycle *c, struct spread *s, const struct core_v1_topology_spread_constraint *t,
+			   const struct meta_v1_label_selector *labels)
 {
 	bool hard = str_eq(t->when_unsatisfiable, STR("DoNotSchedule"));
 	struct constraint *k = hard ? arena_push(c->a, &s->hard) : arena_push(c->a, &s->soft);
@@ -111,10 +105,25 @@ static void add_constraint(struct cycle *c, struct spread *s, const struct core_
 	k->key = t->topology_key;
 	k->max_skew = t->max_skew;
 	k->min_domains = t->min_domains ? *t->min_domains : 1;
-	k->selector = constraint_selector(c, t);
+	/* KEP-3243: the API server has merged matchLabelKeys into labelSelector (since v1.34). */
+	struct error *e = label_selector_from(c->a, labels, &k->selector);
+
+	log_and_free(e, "label selector of a topology spread constraint");
 	k->honor_affinity = !t->node_affinity_policy || str_eq(*t->node_affinity_policy, STR("Honor"));
 	k->honor_taints = t->node_taints_policy && str_eq(*t->node_taints_policy, STR("Honor"));
 	k->self = selector_matches(k->selector, &c->info->labels);
+	k->per_node = str_eqz(k->key, "kubernetes.io/hostname");
+}
+
+/* Pods that say nothing are spread as the profile says, among those that the same Services and controller select (KEP-1258). */
+static void add_defaults(struct cycle *c, struct spread *s)
+{
+	const struct owner_lister *l = c->owners;
+	const struct meta_v1_label_selector *sel = l && c->profile->n_spread ? l->selector(l->ctx, c->a, c->pod) : NULL;
+
+	for (uint32_t i = 0; sel && i < c->profile->n_spread; i++)
+		add_constraint(c, s, &c->profile->spread[i], sel);
+	s->all_keys = !c->profile->system_spread;
 }
 
 static bool counts_node(struct cycle *c, const struct constraint *k, const struct node_info *n)
@@ -169,8 +178,14 @@ static struct status spread_pre(struct cycle *c, int self)
 {
 	struct spread *s = arena_new(c->a, struct spread);
 
-	for (uint32_t i = 0; i < c->pod->spec.topology_spread_constraints.n; i++)
-		add_constraint(c, s, &c->pod->spec.topology_spread_constraints.v[i]);
+	s->all_keys = true;
+	for (uint32_t i = 0; i < c->pod->spec.topology_spread_constraints.n; i++) {
+		const struct core_v1_topology_spread_constraint *t = &c->pod->spec.topology_spread_constraints.v[i];
+
+		add_constraint(c, s, t, t->label_selector);
+	}
+	if (!c->pod->spec.topology_spread_constraints.n)
+		add_defaults(c, s);
 	c->state[self] = s;
 	if (!s->hard.n)
 		return (struct status){CODE_SKIP, STR_NULL};
@@ -213,13 +228,56 @@ static void spread_changed(struct cycle *c, int self, const struct node_info *n,
 	}
 }
 
+static bool has_keys(const struct spread *s, const struct node_info *n)
+{
+	for (uint32_t i = 0; s->all_keys && i < s->soft.n; i++)
+		if (!str_map_get(node_labels(n), s->soft.v[i].key).p)
+			return false;
+	return true;
+}
+
+/* Only domains of the nodes in question are counted, and of them all nodes. */
 static struct status spread_pre_score(struct cycle *c, int self, struct node_info **nodes, size_t n)
 {
 	struct spread *s = c->state[self];
+	int64_t hosts = 0;
+	bool domains = false;
 
 	if (!s->soft.n)
 		return (struct status){CODE_SKIP, STR_NULL};
-	count_all(c, s->soft.v, s->soft.n);
+	for (size_t i = 0; i < n; i++) {
+		if (!has_keys(s, nodes[i]))
+			continue;
+		hosts++;
+		for (uint32_t k = 0; k < s->soft.n; k++) {
+			struct constraint *con = &s->soft.v[k];
+
+			if (!con->per_node)
+				counter(c, &con->counts, domain(c, con->key, str_map_get(node_labels(nodes[i]), con->key)), true);
+		}
+	}
+	for (uint32_t k = 0; k < s->soft.n; k++) {
+		struct constraint *con = &s->soft.v[k];
+
+		con->weight = log((double)(con->per_node ? hosts : (int64_t)con->counts.n) + 2);
+		domains |= !con->per_node && con->counts.n;
+	}
+	for (size_t i = 0; domains && i < c->cache->n_nodes; i++) {
+		const struct node_info *node = c->cache->nodes[i];
+
+		if (!node->pods.n || !has_keys(s, node))
+			continue;
+		for (uint32_t k = 0; k < s->soft.n; k++) {
+			struct constraint *con = &s->soft.v[k];
+
+			if (con->per_node || !counts_node(c, con, node))
+				continue;
+			int64_t *count = counter(c, &con->counts, domain(c, con->key, str_map_get(node_labels(node), con->key)), false);
+
+			if (count)
+				*count += count_matching(c, con, node);
+		}
+	}
 	return STATUS_OK;
 }
 
@@ -228,15 +286,17 @@ static int64_t spread_score(struct cycle *c, int self, const struct node_info *n
 	struct spread *s = c->state[self];
 	double sum = 0;
 
+	if (!has_keys(s, n))
+		return INT64_MAX; /* ignored: normalised to 0 */
 	for (uint32_t i = 0; i < s->soft.n; i++) {
 		struct constraint *k = &s->soft.v[i];
 		struct str value = str_map_get(node_labels(n), k->key);
 
 		if (!value.p)
-			return INT64_MAX; /* ignored: normalised to 0 */
-		double weight = log((double)k->n_domains + 2);
+			continue;
+		int64_t count = k->per_node ? count_matching(c, k, n) : get(c, &k->counts, domain(c, k->key, value));
 
-		sum += (double)get(c, &k->counts, domain(c, k->key, value)) * weight + (double)(k->max_skew - 1);
+		sum += (double)count * k->weight + (double)(k->max_skew - 1);
 	}
 	return (int64_t)llround(sum);
 }
@@ -376,18 +436,16 @@ static void affinity_changed(struct cycle *c, int self, const struct node_info *
 	affinity_count(c, c->state[self], n, p, sign);
 }
 
-/* Weight of existing pods' required affinity terms towards the incoming pod (upstream's hardPodAffinityWeight). */
-#define HARD_WEIGHT 1
-
+/* hard: weight of terms that are required (hardPodAffinityWeight: existing pods' towards the incoming one). */
 static void preferred_terms(struct cycle *c, struct table *t, const affinity_terms *terms, struct str owner_ns,
-			    const struct pod_info *p, const struct node_info *n)
+			    const struct pod_info *p, const struct node_info *n, int64_t hard)
 {
 	for (uint32_t i = 0; i < terms->n; i++) {
 		struct str value = str_map_get(node_labels(n), terms->v[i].topology_key);
 
 		if (value.p && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
 			*counter(c, t, domain(c, terms->v[i].topology_key, value), true) +=
-				terms->v[i].weight ? terms->v[i].weight : HARD_WEIGHT;
+				terms->v[i].weight ? terms->v[i].weight : hard;
 	}
 }
 
@@ -406,9 +464,11 @@ static struct status affinity_pre_score(struct cycle *c, int self, struct node_i
 		for (uint32_t k = 0; k < n->pods.n; k++) {
 			const struct pod_info *p = n->pods.v[k];
 
-			preferred_terms(c, &s->scores, &c->info->preferred, c->info->ns, p, n);
-			preferred_terms(c, &s->scores, &p->affinity, p->ns, c->info, n);
-			preferred_terms(c, &s->scores, &p->preferred, p->ns, c->info, n);
+			preferred_terms(c, &s->scores, &c->info->preferred, c->info->ns, p, n, 0);
+			if (c->profile->hard_affinity_weight)
+				preferred_terms(c, &s->scores, &p->affinity, p->ns, c->info, n, c->profile->hard_affinity_weight);
+			if (!c->profile->ignore_preferred_of_existing || own)
+				preferred_terms(c, &s->scores, &p->preferred, p->ns, c->info, n, 0);
 		}
 	}
 	return s->scores.n ? STATUS_OK : (struct status){CODE_SKIP, STR_NULL};

@@ -14,6 +14,7 @@ struct world {
 	struct arena a;
 	struct cache cache;
 	struct volume_lister volumes;
+	struct scheduler_config config;
 };
 
 static struct core_v1_persistent_volume_claim *no_claim(void *ctx, struct arena *a, struct str ns, struct str name)
@@ -24,6 +25,7 @@ static struct core_v1_persistent_volume_claim *no_claim(void *ctx, struct arena 
 static void setup(struct world *w)
 {
 	*w = (struct world){.volumes = {.claim = no_claim}};
+	scheduler_config_default(&w->config);
 }
 
 static void add_node(struct world *w, const char *json)
@@ -66,7 +68,7 @@ static void run_pod(struct world *w, const char *json, const char *node)
 static struct str place(struct world *w, const char *json, struct pod_info **victim)
 {
 	struct core_v1_pod *p = pod(w, json);
-	struct cycle c = {.a = &w->a, .cache = &w->cache, .pod = p, .info = pod_info_new(p), .volumes = &w->volumes};
+	struct cycle c = {.a = &w->a, .cache = &w->cache, .profile = &w->config.profiles[0], .pod = p, .info = pod_info_new(p), .volumes = &w->volumes};
 	struct node_info *n;
 	struct diagnosis why;
 	struct str answer;
@@ -260,7 +262,7 @@ static void preempts_least(void **state)
 
 static void queue_order(void *arg)
 {
-	struct queue *q = queue_new();
+	struct queue *q = queue_new(1000, 10000);
 	struct arena a = {0};
 	struct str key;
 	int attempts;
