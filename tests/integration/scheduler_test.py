@@ -36,11 +36,17 @@ class Scheduler:
     def __init__(self, server):
         d = server.dir
         self.port = free_port()
+        server.cert("scheduler", "/CN=system:kube-scheduler", "extendedKeyUsage=clientAuth")
+        with open(os.path.join(d, "kubeconfig")) as f:
+            kubeconfig = json.load(f)
+        kubeconfig["users"][0]["user"] = {"client-certificate": os.path.join(d, "scheduler.crt"), "client-key": os.path.join(d, "scheduler.key")}
+        with open(os.path.join(d, "scheduler.kubeconfig"), "w") as f:
+            json.dump(kubeconfig, f)
         with open(os.path.join(d, "scheduler.yaml"), "w") as f:
             json.dump(CONFIG, f)
         self.log = open(os.path.join(d, "scheduler.log"), "w+")
         self.path = self.log.name
-        self.proc = subprocess.Popen([SCHEDULER, "--kubeconfig", "kubeconfig", "--config", "scheduler.yaml", "--bind-address", "127.0.0.1",
+        self.proc = subprocess.Popen([SCHEDULER, "--kubeconfig", "scheduler.kubeconfig", "--config", "scheduler.yaml", "--bind-address", "127.0.0.1",
                                       "--secure-port", str(self.port)], cwd=d, stdout=self.log, stderr=self.log)
 
     @classmethod
