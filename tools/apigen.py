@@ -157,6 +157,8 @@ def parse(path, groups):
                 for name in ('kind', 'apiVersion'):
                     f = Field(where, 0, name, 'string', ['omitempty'])
                     f.flags.append('FIELD_TYPEMETA')
+                    f.doc = ('Kind says what this object is, in CamelCase; it cannot be changed.' if name == 'kind' else
+                             'APIVersion defines the version of the schema this object is written in: group/version, or v1.')
                     cur.fields.append(f)
             elif words[0] == 'union':
                 cur.union = (None if words[1] == '-' else words[1], words[2:])

@@ -271,7 +271,7 @@ static void tolerate(struct arena *a, struct core_v1_pod *pod, const char *key)
 
 static struct error *tolerations_admit(struct admission *a)
 {
-	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
+	if (!admission_is(a, "", "pods", ""))
 		return NULL;
 	tolerate(a->rq->a, a->obj, "node.kubernetes.io/not-ready");
 	tolerate(a->rq->a, a->obj, "node.kubernetes.io/unreachable");
@@ -279,7 +279,7 @@ static struct error *tolerations_admit(struct admission *a)
 }
 
 const struct admission_plugin admit_default_tolerations = {
-	.name = "DefaultTolerationSeconds", .ops = ADMIT_CREATE, .admit = tolerations_admit,
+	.name = "DefaultTolerationSeconds", .ops = ADMIT_CREATE | ADMIT_UPDATE, .admit = tolerations_admit,
 };
 
 /* ---- TaintNodesByCondition ---- */

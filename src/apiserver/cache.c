@@ -14,6 +14,7 @@
 #define WAIT_MS 3000          /* upstream's blockTimeout */
 #define OLD_SNAP_MS 75000
 #define TRIM_MS 30000
+#define EXACT_MS 300000 /* upstream's compaction interval: exact lists go back one to two of these, however quiet it is */
 
 static struct tkey main_key(struct str key)
 {
@@ -323,6 +324,20 @@ static __thread struct cache *caches;
 static __thread struct fiber *trimmer;
 static __thread struct waitq trim_wait;
 
+/* Revisions below have had their time: continue tokens end, as they do where the store is compacted. */
+static struct {
+	int64_t rev, next_rev, marked_ms;
+} exact;
+
+static void exact_tick(int64_t now)
+{
+	if (exact.marked_ms && now - exact.marked_ms < EXACT_MS)
+		return;
+	exact.rev = exact.next_rev;
+	exact.next_rev = cache_rev(caches);
+	exact.marked_ms = now;
+}
+
 static void trim_loop(void *arg)
 {
 	for (;;) {
@@ -333,12 +348,14 @@ static void trim_loop(void *arg)
 			return;
 		int64_t now = now_ms();
 		size_t before = 0, after = 0;
+		exact_tick(now);
 		for (struct cache *c = caches; c; c = c->next_cache) {
 			before += c->event_bytes;
 			ring_trim(c, now);
 			after += c->event_bytes;
 			for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {
-				if (c->old[i].snap && now - c->old[i].used_ms > OLD_SNAP_MS) {
+				struct cache_snap *s = c->old[i].snap;
+				if (s && (now - c->old[i].used_ms > OLD_SNAP_MS || s->rev < exact.rev)) {
 					snap_unref(c->old[i].snap);
 					c->old[i].snap = NULL;
 				}
@@ -491,9 +508,10 @@ static struct error *exact_snap(struct cache *c, int64_t rev, struct cache_snap 
 			return NULL;
 		}
 	}
-	if (rev < c->oldest_rev)
+	int64_t oldest = c->oldest_rev > exact.rev ? c->oldest_rev : exact.rev;
+	if (rev < oldest)
 		return error_status(410, "Expired", "The provided resourceVersion %lld is too old; the oldest one here is %lld",
-				    (long long)rev, (long long)c->oldest_rev);
+				    (long long)rev, (long long)oldest);
 	const struct tree *main = &c->main, *node = &c->node;
 	uint64_t from = c->next_seq, to = ring_after(c, rev);
 	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {

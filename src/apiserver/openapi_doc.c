@@ -53,6 +53,7 @@ static size_t crds_of(struct request *rq, struct str group, struct str version, 
 		c->has_status = custom_has_status(r);
 		c->has_scale = custom_scale(r) != NULL;
 		c->schema = crd_schema(r);
+		c->preserve_unknown = crd_object(r)->spec.preserve_unknown_fields;
 	}
 	*out = list.v;
 	return list.n;

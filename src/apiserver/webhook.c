@@ -334,8 +334,9 @@ static struct str object_json(struct admission *a, const void *obj)
 		t = res->api->type;
 	}
 	tm = (struct str *)(uintptr_t)obj;
-	tm[0] = res->api->kind;
-	tm[1] = res->api_version;
+	tm[0] = t == res->api->type ? res->api->kind : str_from(t->name);
+	tm[1] = t == res->api->type ? res->api_version :
+		t->group.n	    ? arena_printf(a->rq->a, "%.*s/%.*s", STR_ARG(t->group), STR_ARG(t->version)) : t->version;
 	json_encode(&b, t, obj);
 	return arena_str(a->rq->a, buf_view(&b));
 }
@@ -365,6 +366,12 @@ static struct error *ask(struct admission *a, struct hook *h, struct admission_v
 	rq->kind.group = a->group;
 	rq->kind.version = a->version;
 	rq->kind.kind = a->kind;
+	if (a->type != a->res->api->type && a->type != a->res->st->type) {
+		/* a subresource's own: Eviction, Binding, PodExecOptions */
+		rq->kind.group = a->type->group;
+		rq->kind.version = a->type->version;
+		rq->kind.kind = str_from(a->type->name);
+	}
 	rq->resource.group = a->group;
 	rq->resource.version = a->version;
 	rq->resource.resource = a->resource;

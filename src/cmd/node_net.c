@@ -46,6 +46,8 @@ static struct error *node_up(struct cluster *c, int i)
 	TRY(IP("netns", "add", ns));
 	TRY(IP("link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", ns));
 	TRY(IP("link", "set", veth, "master", BRIDGE, "up"));
+	/* With bridge-nf-call-iptables a NodePort's DNAT back to the node it came from is bridged: out of the port it came in by. */
+	TRY(IP("link", "set", veth, "type", "bridge_slave", "hairpin", "on"));
 	TRY(IP("-n", ns, "link", "set", "lo", "up"));
 	TRY(IP("-n", ns, "addr", "add", addr, "dev", "eth0"));
 	TRY(IP("-n", ns, "link", "set", "eth0", "up"));

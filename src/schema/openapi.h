@@ -12,6 +12,7 @@
 struct openapi_crd { /* one served version of a CustomResourceDefinition */
 	struct str group, version, plural, singular, kind, list_kind;
 	bool namespaced, has_status, has_scale;
+	bool preserve_unknown;      /* spec.preserveUnknownFields */
 	const struct apiextensions_v1_json_schema_props *schema; /* NULL: none */
 };
 

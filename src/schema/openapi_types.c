@@ -519,34 +519,46 @@ static struct jv ref_tree(struct openapi_doc *d, const struct schema_type *t)
 	return wrapped;
 }
 
-static void string_property(struct openapi_doc *d, struct jv *properties, struct str name)
+static void string_property(struct openapi_doc *d, struct jv *properties, struct str name, const char *doc)
 {
 	struct jv s = jv_object();
 
+	jv_set(d->a, &s, STR("description"), jv_string(str_from(doc)));
 	jv_set(d->a, &s, STR("type"), jv_string(STR("string")));
 	jv_set(d->a, properties, name, s);
 }
 
+static const char api_version_doc[] = "APIVersion defines the version of the schema this object is written in: group/version, or v1.";
+static const char kind_doc[] = "Kind says what this object is, in CamelCase; it cannot be changed.";
+
 void openapi_crd_definition(struct openapi_doc *d, const struct openapi_crd *c, bool list)
 {
-	struct jv v = jv_object(), kinds = jv_array(), one = jv_object();
+	struct jv v = jv_object(), kinds = jv_array(), one = jv_object(), meta;
+	bool typed = list;
 
 	if (!list && c->schema) {
 		jv_from_object(d->a, &apiextensions_v1_json_schema_props_type, c->schema, &v);
-		if (!d->v3)
+		const bool *open = c->schema->x_kubernetes_preserve_unknown_fields;
+
+		typed = d->v3 || !((open && *open) || c->preserve_unknown);
+		if (!typed)
+			v = jv_object(); /* of v2, kubectl takes a list of properties for a complete one */
+		else if (!d->v3)
 			v2_subset(d->a, &v, 0);
 	}
 	jv_set(d->a, &v, STR("type"), jv_string(STR("object")));
 	struct jv *properties = jv_sub(d->a, &v, STR("properties"));
 
-	if (c->schema || list) {
-		string_property(d, properties, STR("apiVersion"));
-		string_property(d, properties, STR("kind"));
-		jv_set(d->a, properties, STR("metadata"),
-		       ref_tree(d, list ? &meta_v1_list_meta_type : &meta_v1_object_meta_type));
+	if (typed) {
+		string_property(d, properties, STR("apiVersion"), api_version_doc);
+		string_property(d, properties, STR("kind"), kind_doc);
+		meta = ref_tree(d, list ? &meta_v1_list_meta_type : &meta_v1_object_meta_type);
+		jv_set(d->a, &meta, STR("description"),
+		       jv_string(list ? STR("Standard list metadata: its resourceVersion, and where to go on.") :
+					STR("Standard object's metadata: its name, identity, labels and history.")));
+		jv_set(d->a, properties, STR("metadata"), meta);
 	} else {
 		jv_del(&v, STR("properties"));
-		jv_set(d->a, &v, STR("x-kubernetes-preserve-unknown-fields"), jv_bool(true));
 	}
 	if (list) {
 		struct jv items = jv_object(), item = jv_object(), required = jv_array();
