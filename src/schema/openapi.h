@@ -12,8 +12,8 @@
 struct openapi_crd { /* one served version of a CustomResourceDefinition */
 	struct str group, version, plural, singular, kind, list_kind;
 	bool namespaced, has_status, has_scale;
-	bool preserve_unknown;      /* spec.preserveUnknownFields */
 	const struct apiextensions_v1_json_schema_props *schema; /* NULL: none */
+	bool preserve_unknown;      /* spec.preserveUnknownFields */
 };
 
 /* /openapi/v3/api/v1, /openapi/v3/apis/GROUP/VERSION; false when the group-version has no built-in resource and no CRD. */

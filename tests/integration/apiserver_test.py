@@ -567,6 +567,10 @@ def test_crd_read(a):
     o["spec"]["versions"][0] = version("v1", {"a": {"type": "string"}, "c": {"type": "object", "default": {"d": 1}}}, [".a"],
                                        **{"x-kubernetes-preserve-unknown-fields": True})
     equal("crd", a.put(crds + "/rows.example.com", o)[0], 200)
+    v2doc, v3doc = a.get("/openapi/v2")[1]["definitions"], a.get("/openapi/v3/apis/example.com/v1")[1]["components"]["schemas"]
+    equal("v2 of an open root has no properties", sorted(v2doc["com.example.v1.Row"]), ["type", "x-kubernetes-group-version-kind"])
+    check("v2 of a closed one", "APIVersion defines" in v2doc["com.example.v2.Row"]["properties"]["apiVersion"]["description"])
+    check("v3 has", "c" in v3doc["com.example.v1.Row"]["properties"])
     equal("default on read", (a.get(v1 + "/r1")[1].get("c"), a.get(v1)[1]["items"][0].get("c")), ({"d": 1}, {"d": 1}))
     st, o = a.post(v1 + "?fieldValidation=Strict", dict(row, metadata={"name": "r4"}, free={"x": [None, 1.5]}, a="q"))
     equal("preserved", (st, o.get("free"), a.get(v1 + "/r4")[1].get("free")), (201, {"x": [None, 1.5]}, {"x": [None, 1.5]}))
@@ -732,7 +736,7 @@ class Extension(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/mutate"):
             r["patchType"] = "JSONPatch"
             r["patch"] = base64.b64encode(json.dumps([{"op": "add", "path": "/data/hooked", "value": "yes"}]).encode()).decode()
-        elif "bad" in data:
+        elif "bad" in data or rq["operation"] == "CONNECT":
             r["allowed"] = False
             r["status"] = {"message": "bad data", "code": 422}
         self.answer({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": r})
@@ -786,6 +790,21 @@ def test_extensions(s, a):
           ("CREATE", "ConfigMap", "admin"))
     st, e = a.patch(CM + "/hooked2", {"data": {"bad": "1"}})
     equal("denied", (st, e["message"]), (422, 'admission webhook "h.example.com" denied the request: bad data'))
+    # a connect: the webhook is shown its options
+    st, e = a.post(reg + "validatingwebhookconfigurations", {
+        "kind": "ValidatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "c"},
+        "webhooks": [dict(hook, objectSelector={}, clientConfig={"url": "https://127.0.0.1:%d/validate" % port, "caBundle": ca},
+                          rules=[dict(rules[0], operations=["CONNECT"], resources=["pods/attach", "pods/exec"])])]})
+    equal("connect configuration", st, 201)
+    a.post(PODS, pod("connected", nodeName="nowhere"))
+    Extension.seen.clear()
+    st, e = a.post(PODS + "/connected/exec?command=a&command=b%20c&stdin=true&container=c", None)
+    equal("connect denied", (st, e.get("message")), (422, 'admission webhook "h.example.com" denied the request: bad data'))
+    equal("its options", (Extension.seen[0]["kind"], Extension.seen[0]["subResource"], Extension.seen[0]["object"]),
+          ({"group": "", "version": "v1", "kind": "PodExecOptions"}, "exec",
+           {"kind": "PodExecOptions", "apiVersion": "v1", "stdin": True, "container": "c", "command": ["a", "b c"]}))
+    a.delete(reg + "validatingwebhookconfigurations/c")
+    a.delete(PODS + "/connected?gracePeriodSeconds=0")
     # aggregation
     aps = "/apis/apiregistration.k8s.io/v1/apiservices"
     equal("local APIServices", a.get(aps + "/v1.apps")[1]["status"]["conditions"][0]["reason"], "Local")
