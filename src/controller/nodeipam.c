@@ -158,7 +158,9 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str none, stru
 		event_record(c->rec, &ref, "Normal", "CIDRNotAvailable", "Node %.*s status is now: CIDRNotAvailable", STR_ARG(name));
 		return error_new("no range of --cluster-cidr is left for node %.*s", STR_ARG(name));
 	}
-	buf_printf(&b, "{\"spec\":{\"podCIDR\":\"%.*s\",\"podCIDRs\":[", STR_ARG(cidrs[0]));
+	/* podCIDRs merge: a second range must not join one that this cache has not seen yet */
+	buf_printf(&b, "{\"metadata\":{\"resourceVersion\":\"%.*s\"},", STR_ARG(n->metadata.resource_version));
+	buf_printf(&b, "\"spec\":{\"podCIDR\":\"%.*s\",\"podCIDRs\":[", STR_ARG(cidrs[0]));
 	for (int i = 0; i < k; i++)
 		buf_printf(&b, "%s\"%.*s\"", i ? "," : "", STR_ARG(cidrs[i]));
 	buf_puts(&b, "]}}");
@@ -177,6 +179,8 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str none, stru
 		error_free(e);
 		return NULL;
 	}
+	if (error_is(e, 409, NULL))
+		return e; /* once more, with the node as it is now */
 	event_record(c->rec, &ref, "Normal", "CIDRAssignmentFailed", "Node %.*s status is now: CIDRAssignmentFailed", STR_ARG(name));
 	return e;
 }

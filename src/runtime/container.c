@@ -169,6 +169,7 @@ struct root_job {
 	struct arena *a;
 	const char *dir, *bundle, *rootfs;
 	struct str image_id;
+	const char **image_paths;
 };
 
 static struct error *copy_root(struct root_job *j, const struct strings *layers)
@@ -227,7 +228,8 @@ static struct error *make_root(void *arg)
 	TRY(sys_mkdirs(j->dir, 0700));
 	TRY(sys_mkdirs(j->rootfs, 0711));
 	TRY(image_claim(j->rt->images, j->a, j->image_id, j->dir, &layers));
-	return j->rt->overlay ? overlay_root(j, &layers) : copy_root(j, &layers);
+	TRY(j->rt->overlay ? overlay_root(j, &layers) : copy_root(j, &layers));
+	return rt_image_mounts(j->rt, j->a, j->c->rec.config, j->dir, j->bundle, &j->image_paths);
 }
 
 struct spec_job {
@@ -253,6 +255,7 @@ struct clean_job {
 	struct rt *rt;
 	const char *dir, *bundle, *id;
 	bool all; /* the container's own layer too */
+	const struct cri_v1_container_config *config;
 };
 
 static struct error *clean_root(void *arg)
@@ -261,6 +264,7 @@ static struct error *clean_root(void *arg)
 	str_cleanup char *rootfs = sys_path(j->bundle, "rootfs");
 	while (umount2(rootfs, MNT_DETACH) == 0)
 		;
+	rt_image_unmounts(j->rt, j->config, j->dir, j->bundle, j->all);
 	if (!j->all)
 		return NULL;
 	str_cleanup char *exit_file = xasprintf("%s/exits/%s", j->rt->o.state_dir, j->id);
@@ -315,7 +319,8 @@ static struct error *create(struct rt *rt, struct rt_sandbox *s, struct rt_conta
 
 	struct root_job rj = {.rt = rt, .c = c, .a = a, .dir = dir, .bundle = bundle, .rootfs = rootfs, .image_id = sj.rec->id};
 	TRY(sys_offload(make_root, &rj));
-	sj.in = (struct rt_spec_in){.rt = rt, .sandbox = s, .container = c, .image = &sj.image, .rootfs = rootfs, .bundle = bundle};
+	sj.in = (struct rt_spec_in){.rt = rt, .sandbox = s, .container = c, .image = &sj.image, .rootfs = rootfs, .bundle = bundle,
+				    .image_paths = rj.image_paths};
 	TRY(sys_offload(make_spec, &sj));
 	c->rec.user = arena_new(&c->arena, struct cri_v1_container_user);
 	c->rec.user->linux_ = arena_new(&c->arena, struct cri_v1_linux_container_user);
@@ -339,7 +344,7 @@ static void undo_create(struct rt *rt, struct rt_container *c)
 	str_cleanup char *dir = rt_container_dir(rt, c->id);
 	str_cleanup char *bundle = rt_bundle_dir(rt, c->id);
 	const char *del[] = {"delete", "--force", c->id, NULL};
-	struct clean_job j = {rt, dir, bundle, c->id, true};
+	struct clean_job j = {rt, dir, bundle, c->id, true, c->rec.config};
 	fiber_shield_begin();
 	error_free(rt_crun(rt, del, NULL)); /* may not exist */
 	log_and_free(sys_offload(clean_root, &j), "undo container %s", c->id);
@@ -450,7 +455,7 @@ static void finish(struct rt *rt, struct rt_container *c)
 	const char *del[] = {"delete", "--force", c->id, NULL};
 	str_cleanup char *dir = rt_container_dir(rt, c->id);
 	str_cleanup char *bundle = rt_bundle_dir(rt, c->id);
-	struct clean_job j = {rt, dir, bundle, c->id, false};
+	struct clean_job j = {rt, dir, bundle, c->id, false, c->rec.config};
 	e = rt_crun(rt, del, NULL);
 	if (e)
 		log_v(2, "container %s: %s", c->id, e->message);
@@ -571,7 +576,7 @@ struct error *rt_remove_container(struct rt *rt, struct rt_container *c)
 	if (!c->removed) {
 		str_cleanup char *dir = rt_container_dir(rt, c->id);
 		str_cleanup char *bundle = rt_bundle_dir(rt, c->id);
-		struct clean_job j = {rt, dir, bundle, c->id, true};
+		struct clean_job j = {rt, dir, bundle, c->id, true, c->rec.config};
 		e = sys_offload(clean_root, &j);
 		if (!e) {
 			rt_event(rt, c, CRI_CONTAINER_DELETED_EVENT);

@@ -176,7 +176,13 @@ struct rt_spec_in {
 	const struct oci_v1_image *image;
 	const char *rootfs;     /* mounted: users are looked up there */
 	const char *bundle;
+	const char **image_paths; /* by the config's mounts: where an image to be mounted stands, else NULL */
 };
+/* image_mounts.c (blocking): images to be mounted, made to stand below `bundle`; claims belong to directories of `dir`. */
+struct error *rt_image_mounts(struct rt *rt, struct arena *a, const struct cri_v1_container_config *c, const char *dir, const char *bundle,
+			      const char ***paths);
+/* Takes the mounts away, with `all` the claims too. What is not there is fine. */
+void rt_image_unmounts(struct rt *rt, const struct cri_v1_container_config *c, const char *dir, const char *bundle, bool all);
 /* Blocking (reads the image's /etc/passwd). Fills out and the record's user. */
 struct error *rt_spec(struct arena *a, const struct rt_spec_in *in, struct oci_v1_spec *out);
 void rt_resources(struct arena *a, const struct cri_v1_linux_container_resources *r, struct oci_v1_resources *out);

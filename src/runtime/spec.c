@@ -445,12 +445,14 @@ static struct error *cri_mounts(struct arena *a, const struct rt_spec_in *in, st
 		const struct cri_v1_mount *m = &c->mounts.v[i];
 		struct str dest = clean_path(a, m->container_path);
 		struct stat st;
-		if (m->image && m->image->image.n)
-			return error_status(501, "NotImplemented", "image volumes are not supported by this runtime");
 		if (dest.n == 1 || !m->container_path.n)
 			return error_status(400, "Invalid", "a mount needs a container path other than /");
 		if (m->uid_mappings.n || m->gid_mappings.n)
 			return error_status(501, "NotImplemented", "id-mapped mounts are not supported by this runtime");
+		if (in->image_paths && in->image_paths[i]) {
+			add_mount(a, s, dest, "bind", in->image_paths[i], "rbind,rprivate,ro,nosuid,nodev");
+			continue;
+		}
 		char *host = arena_strz(a, m->host_path);
 		if (!*host)
 			return error_status(400, "Invalid", "the mount at %.*s has no host path", STR_ARG(dest));

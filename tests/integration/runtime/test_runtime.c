@@ -144,7 +144,7 @@ static struct error *run_pod(const char *name, int network, int pid, struct cri_
 struct opts {
 	bool tty, in, in_once, seccomp, readonly, privileged, share_pid;
 	int64_t user, memory;
-	const char *username, *host_path, *image;
+	const char *username, *host_path, *image, *image_mount, *image_sub;
 };
 
 static struct error *create(const struct pod *p, const char *name, const char *script, const struct opts *o, char id[80])
@@ -192,6 +192,14 @@ static struct error *create(const struct pod *p, const char *name, const char *s
 		struct cri_v1_mount *m = arena_push(&a, &c->mounts);
 		m->container_path = STR("/data");
 		m->host_path = str_from(o->host_path);
+	}
+	if (o->image_mount) {
+		struct cri_v1_mount *m = arena_push(&a, &c->mounts);
+		m->container_path = STR("/image");
+		m->readonly = true;
+		m->image = arena_new(&a, struct cri_v1_image_spec);
+		m->image->image = str_from(o->image_mount);
+		m->image_sub_path = str_from(o->image_sub ? o->image_sub : "");
 	}
 	TRY(RT(&a, "CreateContainer", create_container, &q, &r));
 	snprintf(id, 80, "%.*s", STR_ARG(r.container_id));
@@ -493,6 +501,24 @@ static void test_kinds(void)
 	CHECK(exec_says(id2, "ping -c1 -W5 10.88.7.1", "1 packets received"), "network of the second pod");
 	GOOD(stop(id2, 0), "kill");
 	CHECK(status(&a, id2)->exit_code == 137, "137 after SIGKILL");
+
+	GOOD(create(&p, "image", "sleep 60", &(struct opts){.image_mount = "busybox"}, id2), "an image as a volume");
+	GOOD(start(id2), "start");
+	CHECK(exec_says(id2, "/image/bin/busybox cat /image/etc/passwd", "root:x:0:0"), "the image's files are there");
+	CHECK(exec_says(id2, "touch /image/x 2>&1", "Read-only"), "and read-only");
+	GOOD(stop(id2, 0), "kill");
+	GOOD(remove_container(id2), "remove");
+	GOOD(create(&p, "image", "sleep 60", &(struct opts){.image_mount = "busybox", .image_sub = "etc"}, id2), "a directory of it");
+	GOOD(start(id2), "start");
+	CHECK(exec_says(id2, "ls /image", "passwd"), "that directory");
+	GOOD(stop(id2, 0), "kill");
+	GOOD(remove_container(id2), "remove");
+	struct error *me = create(&p, "image", "sleep 60", &(struct opts){.image_mount = "busybox", .image_sub = "../nothing"}, id2);
+	CHECK(me && strstr(error_message(me), "ImageVolumeMountFailed"), "a path that is not in it (%s)", error_message(me));
+	error_free(me);
+	me = create(&p, "image", "sleep 60", &(struct opts){.image_mount = "not-there"}, id2);
+	CHECK(me && grpc_error_code(me) == GRPC_NOT_FOUND, "an image that is not there (%s)", error_message(me));
+	error_free(me);
 
 	GOOD(create(&p, "oom", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done", &(struct opts){.memory = 24 << 20}, id2), "a memory hog");
 	GOOD(start(id2), "start");
