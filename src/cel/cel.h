@@ -25,7 +25,8 @@
 #define CEL_MAX_REQUEST_SIZE (3ull * 1024 * 1024) /* bytes of an object: bounds every size that a schema does not */
 /* Limits of cel-go's parser. */
 #define CEL_MAX_SOURCE 100000 /* code points */
-#define CEL_MAX_DEPTH 250     /* nested expressions */
+#define CEL_MAX_DEPTH 250     /* height of an expression's tree, macros expanded */
+#define CEL_MAX_NESTING 64   /* expressions in brackets, arguments, branches (upstream: 250; a fiber's stack is small) */
 #define CEL_MAX_ISSUES 100    /* reported for one expression */
 
 /* ---- types ---- */

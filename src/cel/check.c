@@ -251,7 +251,7 @@ static bool assignable(struct checker *c, const struct cel_type *x, const struct
 
 static struct str text_of(struct checker *c, const struct cel_type *t)
 {
-	return cel_type_text(c->a, t);
+	return cel_type_shown(c->a, t);
 }
 
 #define report(c, pos, ...) cel_issue((c)->a, (c)->issues, (c)->source, pos, __VA_ARGS__)
@@ -305,7 +305,7 @@ static const struct cel_type *type_ident(struct checker *c, struct str name)
 		{"map", &cel_type_map_dyn}, {"type", &cel_type_type}, {"google.protobuf.Timestamp", &cel_type_timestamp},
 		{"google.protobuf.Duration", &cel_type_duration},
 	};
-	static const struct cel_type optional = {.kind = CEL_OPTIONAL, .elem = &cel_type_dyn};
+	static const struct cel_type optional = {.kind = CEL_OPTIONAL};
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (str_eqz(name, known[i].name))

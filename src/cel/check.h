@@ -12,7 +12,7 @@ struct cel_program_info {
 bool cel_check(struct arena *a, const struct cel_env *env, struct str source, struct node *x, struct cel_program_info *info,
 	       struct cel_issues *issues);
 /* cost.c: the estimate (checker/cost.go with Kubernetes' estimator). */
-struct cel_cost cel_estimate(struct arena *a, const struct cel_env *env, struct node *x);
+struct cel_cost cel_estimate(const struct cel_env *env, struct node *x);
 /* What a call costs when evaluated. */
 uint64_t cel_call_cost(struct run *r, const struct node *x, const struct cel_value *args, struct cel_value result);
 /* eval.c */

@@ -103,7 +103,7 @@ static struct local *local_of(struct coster *c, struct str name)
 
 enum step { STEP_ITEM, STEP_KEY, STEP_FIELD };
 
-static struct path step(struct coster *c, struct path p, enum step s, struct str field)
+static __attribute__((noinline)) struct path step(struct coster *c, struct path p, enum step s, struct str field)
 {
 	const struct cel_field *f;
 
@@ -126,7 +126,7 @@ static struct path step(struct coster *c, struct path p, enum step s, struct str
 	return p;
 }
 
-static struct path path_of(struct coster *c, struct node *x)
+static __attribute__((noinline)) struct path path_of(struct coster *c, struct node *x)
 {
 	if (x->kind == NODE_IDENT) {
 		struct local *l = local_of(c, x->name);
@@ -167,7 +167,7 @@ static bool scalar(const struct cel_type *t)
 	}
 }
 
-static struct maybe size_of(struct coster *c, struct node *x)
+static __attribute__((noinline)) struct maybe size_of(struct coster *c, struct node *x)
 {
 	struct maybe m;
 	struct local *l;
@@ -204,7 +204,7 @@ static range size_or(struct coster *c, struct node *x)
 	return m.has ? m.v : unknown;
 }
 
-static struct entry entry_of(struct coster *c, struct node *x)
+static __attribute__((noinline)) struct entry entry_of(struct coster *c, struct node *x)
 {
 	struct local *l;
 
@@ -239,7 +239,7 @@ static struct entry both(struct entry x, struct entry y)
 	return (struct entry){true, x.kind, either(x.key, y.key), either(x.value, y.value)};
 }
 
-static void push(struct coster *c, struct str name, struct path p, struct maybe size, struct entry e)
+static __attribute__((noinline)) void push(struct coster *c, struct str name, struct path p, struct maybe size, struct entry e)
 {
 	*arena_push(c->a, &c->locals) = (struct local){name, p, size, e};
 }
@@ -337,7 +337,7 @@ static range replaced(range sz, range what, range with)
 }
 
 /* Kubernetes' estimator. `g` are the arguments without the receiver, `t` the receiver or NULL. */
-static bool named_cost(struct coster *c, const struct overload *o, const struct arg *t, const struct arg *g, uint32_t n, struct estimate *out)
+static __attribute__((noinline)) bool named_cost(struct coster *c, const struct overload *o, const struct arg *t, const struct arg *g, uint32_t n, struct estimate *out)
 {
 	range sz, s;
 	uint8_t k;
@@ -446,7 +446,7 @@ static bool equality_cost(const struct arg *x, const struct arg *y, range *out)
 	return false;
 }
 
-static struct estimate function_cost(struct coster *c, struct node *x, const struct overload *o, const struct arg *t, const struct arg *g, uint32_t n,
+static __attribute__((noinline)) struct estimate function_cost(struct coster *c, struct node *x, const struct overload *o, const struct arg *t, const struct arg *g, uint32_t n,
 				     const range *costs)
 {
 	struct estimate e = {0};
@@ -561,28 +561,16 @@ static struct estimate function_cost(struct coster *c, struct node *x, const str
 	}
 }
 
-static range cost_call(struct coster *c, struct node *x)
+/* The call itself, its arguments looked at. */
+static __attribute__((noinline)) range cost_applied(struct coster *c, struct node *x, struct arg *args, const range *costs)
 {
-	struct arg args[ARGS_MAX], *g = args, *t = NULL;
-	range costs[ARGS_MAX], sum = {0, 0}, call = {UINT64_MAX, 0};
+	range sum = {0, 0}, call = {UINT64_MAX, 0};
+	struct arg *g = args, *t = NULL;
 	struct maybe result = {0};
 	uint32_t n = x->n;
 
-	if (str_eqz(x->name, "dyn")) {
-		sum = add(fixed(1), cost(c, x->args[0]));
-		set_size(x, size_of(c, x->args[0]));
-		set_entry(x, entry_of(c, x->args[0]));
-		return sum;
-	}
-	if (!x->n_ov)
-		return (range){0, 0};
-	for (uint32_t i = x->member; i < x->n; i++) {
-		costs[i] = cost(c, x->args[i]);
-		args[i] = arg_of(c, x->args[i]);
-	}
 	if (x->member) {
-		sum = cost(c, x->args[0]);
-		args[0] = arg_of(c, x->args[0]);
+		sum = costs[0];
 		t = args;
 		g = args + 1;
 		n--;
@@ -604,7 +592,104 @@ static range cost_call(struct coster *c, struct node *x)
 	return add(sum, call);
 }
 
-static range cost_fold(struct coster *c, struct node *x)
+static __attribute__((noinline)) void same_sizes(struct coster *c, struct node *x, struct node *as)
+{
+	set_size(x, size_of(c, as));
+	set_entry(x, entry_of(c, as));
+}
+
+static __attribute__((noinline)) range cost_dyn(struct coster *c, struct node *x)
+{
+	range inner = cost(c, x->args[0]);
+
+	same_sizes(c, x, x->args[0]);
+	return (range){add_sat(inner.min, 1), add_sat(inner.max, 1)};
+}
+
+/* Not on the stack: trees are deep. */
+struct applied {
+	struct arg args[ARGS_MAX];
+	range costs[ARGS_MAX];
+};
+
+static __attribute__((noinline)) void look(struct coster *c, struct node *x, struct applied *p, uint32_t i)
+{
+	p->args[i] = arg_of(c, x->args[i]);
+}
+
+static __attribute__((noinline)) range cost_call(struct coster *c, struct node *x)
+{
+	struct applied *p;
+
+	if (str_eqz(x->name, "dyn"))
+		return cost_dyn(c, x);
+	p = arena_new(c->a, struct applied);
+	for (uint32_t i = x->member; i < x->n; i++) {
+		p->costs[i] = cost(c, x->args[i]);
+		look(c, x, p, i);
+	}
+	if (x->member) {
+		p->costs[0] = cost(c, x->args[0]);
+		look(c, x, p, 0);
+	}
+	return cost_applied(c, x, p->args, p->costs);
+}
+
+static __attribute__((noinline)) range cost_list(struct coster *c, struct node *x)
+{
+	range sum = {0, 0}, v = {x->n ? UINT64_MAX : 0, 0};
+
+	for (uint32_t i = 0; i < x->n; i++) {
+		sum = add(sum, cost(c, x->args[i]));
+		v = either(v, size_or(c, x->args[i]));
+	}
+	set_entry(x, (struct entry){true, CEL_LIST, fixed(1), v});
+	return add(sum, fixed(LIST_BASE));
+}
+
+static __attribute__((noinline)) range cost_map(struct coster *c, struct node *x)
+{
+	range sum = {0, 0}, k = {x->n ? UINT64_MAX : 0, 0}, v = k;
+
+	for (uint32_t i = 0; i + 1 < x->n; i += 2) {
+		sum = add(add(sum, cost(c, x->args[i])), cost(c, x->args[i + 1]));
+		k = either(k, size_or(c, x->args[i]));
+		v = either(v, size_or(c, x->args[i + 1]));
+	}
+	set_entry(x, (struct entry){true, CEL_MAP, k, v});
+	return add(sum, fixed(MAP_BASE));
+}
+
+static __attribute__((noinline)) range cost_select(struct coster *c, struct node *x)
+{
+	range sum = cost(c, x->args[0]);
+
+	if (x->test) /* has() is free */
+		return sum;
+	if (x->args[0]->type->kind == CEL_MAP || x->args[0]->type->kind == CEL_OBJECT)
+		sum = add(sum, fixed(1));
+	set_path(x, step(c, path_of(c, x->args[0]), STEP_FIELD, x->name));
+	return sum;
+}
+
+static __attribute__((noinline)) range cost_ident(struct coster *c, struct node *x)
+{
+	struct local *l = local_of(c, x->name);
+
+	set_path(x, l ? l->path : (struct path){true, c->root});
+	return fixed(1);
+}
+
+static __attribute__((noinline)) range cost_struct(struct coster *c, struct node *x)
+{
+	range sum = fixed(STRUCT_BASE);
+
+	for (uint32_t i = 0; i < x->n; i++)
+		sum = add(sum, cost(c, x->args[i]));
+	return sum;
+}
+
+static __attribute__((noinline)) range cost_fold(struct coster *c, struct node *x)
 {
 	struct fold *f = x->fold;
 	range sum = cost(c, f->range), loop, size;
@@ -617,8 +702,7 @@ static range cost_fold(struct coster *c, struct node *x)
 	if (f->bind && !str_eqz(f->accu, "__result__")) {
 		sum = add(sum, cost(c, f->result));
 		c->locals.n--;
-		set_size(x, size_of(c, f->result));
-		set_entry(x, entry_of(c, f->result));
+		same_sizes(c, x, f->result);
 		return sum;
 	}
 	e = entry_of(c, f->range);
@@ -653,55 +737,30 @@ static range cost_fold(struct coster *c, struct node *x)
 
 static range cost(struct coster *c, struct node *x)
 {
-	range sum = {0, 0}, k, v;
-	struct local *l;
-
 	switch (x->kind) {
 	case NODE_IDENT:
-		l = local_of(c, x->name);
-		set_path(x, l ? l->path : (struct path){true, c->root});
-		return fixed(1);
+		return cost_ident(c, x);
 	case NODE_SELECT:
-		sum = cost(c, x->args[0]);
-		if (x->test) /* has() is free */
-			return sum;
-		if (x->args[0]->type->kind == CEL_MAP || x->args[0]->type->kind == CEL_OBJECT)
-			sum = add(sum, fixed(1));
-		set_path(x, step(c, path_of(c, x->args[0]), STEP_FIELD, x->name));
-		return sum;
+		return cost_select(c, x);
 	case NODE_CALL:
 		return cost_call(c, x);
 	case NODE_LIST:
-		v = (range){x->n ? UINT64_MAX : 0, 0};
-		for (uint32_t i = 0; i < x->n; i++) {
-			sum = add(sum, cost(c, x->args[i]));
-			v = either(v, size_or(c, x->args[i]));
-		}
-		set_entry(x, (struct entry){true, CEL_LIST, fixed(1), v});
-		return add(sum, fixed(LIST_BASE));
+		return cost_list(c, x);
 	case NODE_MAP:
-		k = v = (range){x->n ? UINT64_MAX : 0, 0};
-		for (uint32_t i = 0; i + 1 < x->n; i += 2) {
-			sum = add(add(sum, cost(c, x->args[i])), cost(c, x->args[i + 1]));
-			k = either(k, size_or(c, x->args[i]));
-			v = either(v, size_or(c, x->args[i + 1]));
-		}
-		set_entry(x, (struct entry){true, CEL_MAP, k, v});
-		return add(sum, fixed(MAP_BASE));
+		return cost_map(c, x);
 	case NODE_STRUCT:
-		for (uint32_t i = 0; i < x->n; i++)
-			sum = add(sum, cost(c, x->args[i]));
-		return add(sum, fixed(STRUCT_BASE));
+		return cost_struct(c, x);
 	case NODE_FOLD:
 		return cost_fold(c, x);
 	default:
-		return sum;
+		return (range){0, 0};
 	}
 }
 
-struct cel_cost cel_estimate(struct arena *a, const struct cel_env *env, struct node *x)
+struct cel_cost cel_estimate(const struct cel_env *env, struct node *x)
 {
-	struct coster c = {.a = a, .root = env->sizes};
+	struct arena scratch arena_cleanup = {0};
+	struct coster c = {.a = &scratch, .root = env->sizes};
 
 	return cost(&c, x);
 }

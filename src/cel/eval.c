@@ -66,7 +66,7 @@ static struct cel_value no_such_key(struct run *r, struct cel_value key)
 }
 
 /* Member or element `key` of obj. 1: *out; 0: absent; -1: *out is an error. */
-static int qualify(struct run *r, struct cel_value obj, struct cel_value key, struct cel_value *out)
+static __attribute__((noinline)) int qualify(struct run *r, struct cel_value obj, struct cel_value key, struct cel_value *out)
 {
 	int64_t i;
 
@@ -109,7 +109,7 @@ static int qualify(struct run *r, struct cel_value obj, struct cel_value key, st
 }
 
 /* One step of a chain over *obj. False: the chain ends with *obj. */
-static bool take(struct run *r, const struct node *x, struct cel_value *obj, bool *opt)
+static __attribute__((noinline)) bool take(struct run *r, const struct node *x, struct cel_value *obj, bool *opt)
 {
 	struct cel_value key, out = {0};
 	bool index = x->kind == NODE_CALL;
@@ -173,17 +173,15 @@ static bool take(struct run *r, const struct node *x, struct cel_value *obj, boo
 }
 
 /* The value of a chain, without the cost of its root. */
-static struct cel_value chain(struct run *r, const struct node *x)
+static __attribute__((noinline)) struct cel_value chain(struct run *r, const struct node *x)
 {
-	const struct node *steps[CEL_MAX_DEPTH], *base = x;
+	const struct node *base = x, *at;
 	uint32_t n = 0;
 	struct cel_value v;
 	bool opt = false;
 
-	while (is_step(base) && n < CEL_MAX_DEPTH) {
-		steps[n++] = base;
+	for (; is_step(base); n++)
 		base = base->args[0];
-	}
 	v = is_attribute(base) ? resolve(r, base) : eval(r, base);
 	if (v.kind == CEL_ERROR)
 		return v;
@@ -193,9 +191,14 @@ static struct cel_value chain(struct run *r, const struct node *x)
 		v = *(const struct cel_value *)v.ptr;
 		opt = true;
 	}
-	while (n)
-		if (!take(r, steps[--n], &v, &opt) && (v.kind == CEL_ERROR || !opt))
+	while (n) { /* outwards: chains are short, a list of the steps would cost stack at each level */
+		at = x;
+		for (uint32_t i = 1; i < n; i++)
+			at = at->args[0];
+		n--;
+		if (!take(r, at, &v, &opt) && (v.kind == CEL_ERROR || !opt))
 			return v;
+	}
 	if (opt) {
 		struct cel_value *kept = arena_new(r->a, struct cel_value);
 
@@ -254,38 +257,69 @@ static const struct overload *pick(const struct node *x, const struct cel_value 
 	return NULL;
 }
 
-static __attribute__((noinline)) struct cel_value call(struct run *r, const struct node *x)
+static __attribute__((noinline)) struct cel_value no_overload(struct run *r, const struct node *x, const struct cel_value *args)
 {
-	struct cel_value args[ARGS_MAX], v = {0};
-	const struct overload *o;
-	bool failed = false;
+	struct buf b buf_cleanup = {0};
 
-	for (uint32_t i = 0; i < x->n; i++) {
-		args[i] = eval(r, x->args[i]);
-		if (r->stopped)
-			return stopped();
-		if (args[i].kind == CEL_ERROR) {
-			if (x->n > 2) /* the others are not evaluated, and nothing is counted */
-				return args[i];
-			if (!failed)
-				v = args[i];
-			failed = true;
-		}
+	for (uint32_t i = x->member; i < x->n; i++) {
+		if (i > x->member)
+			buf_puts(&b, ", ");
+		buf_str(&b, cel_kind_name(args[i]));
 	}
-	if (!failed) {
+	if (x->member) {
+		struct str t = cel_kind_name(args[0]);
+
+		return cel_fail(r, "no such overload: %.*s.%.*s(%.*s)", STR_ARG(t), STR_ARG(x->name), STR_ARG(buf_view(&b)));
+	}
+	return cel_fail(r, "no such overload: %.*s(%.*s)", STR_ARG(x->name), STR_ARG(buf_view(&b)));
+}
+
+static __attribute__((noinline)) struct cel_value apply(struct run *r, const struct node *x, const struct cel_value *args,
+							const struct cel_value *failed)
+{
+	struct cel_value v;
+	const struct overload *o;
+
+	if (failed) {
+		v = *failed;
+	} else if (x->op == OP_EQ || x->op == OP_NE) {
+		v = cel_bool(cel_equal(r->a, args[0], args[1]) == (x->op == OP_EQ));
+	} else {
 		r->pattern = x->cache;
-		if (x->op == OP_EQ || x->op == OP_NE) {
-			v = cel_bool(cel_equal(r->a, args[0], args[1]) == (x->op == OP_EQ));
-		} else {
-			o = pick(x, args);
-			v = o ? o->impl(r, args, x->n) : cel_fail(r, "no such overload: %.*s", STR_ARG(x->name));
-		}
+		o = pick(x, args);
+		v = o ? o->impl(r, args, x->n) : no_overload(r, x, args);
 	}
 	charge(r, cel_call_cost(r, x, args, v));
 	return v;
 }
 
-static struct cel_value logic(struct run *r, const struct node *x, bool or)
+static __attribute__((noinline)) struct cel_value call(struct run *r, const struct node *x)
+{
+	struct cel_value *args = r->top, *top = r->top, v;
+	const struct cel_value *failed = NULL;
+
+	if (args + x->n > r->end) /* below a variable that is computed when it is read */
+		args = arena_array(r->a, struct cel_value, x->n);
+	else
+		r->top += x->n;
+
+	for (uint32_t i = 0; i < x->n; i++) {
+		args[i] = eval(r, x->args[i]);
+		if (args[i].kind == CEL_ERROR && !failed) {
+			failed = &args[i];
+			if (x->n > 2)
+				break; /* the others are not evaluated, and nothing is counted */
+		}
+	}
+	if (r->stopped)
+		v = stopped();
+	else
+		v = failed && x->n > 2 ? *failed : apply(r, x, args, failed);
+	r->top = top;
+	return v;
+}
+
+static __attribute__((noinline)) struct cel_value logic(struct run *r, const struct node *x, bool or)
 {
 	struct cel_value err = {0}, v;
 	bool failed = false;
@@ -306,7 +340,7 @@ static struct cel_value logic(struct run *r, const struct node *x, bool or)
 	return failed ? err : cel_bool(!or);
 }
 
-static struct cel_value or_else(struct run *r, const struct node *x)
+static __attribute__((noinline)) struct cel_value or_else(struct run *r, const struct node *x)
 {
 	struct cel_value v = eval(r, x->args[0]);
 
@@ -317,7 +351,7 @@ static struct cel_value or_else(struct run *r, const struct node *x)
 	return eval(r, x->args[1]);
 }
 
-static struct cel_value in_set(struct run *r, const struct node *x)
+static __attribute__((noinline)) struct cel_value in_set(struct run *r, const struct node *x)
 {
 	struct cel_value v = eval(r, x->args[0]);
 
@@ -328,7 +362,7 @@ static struct cel_value in_set(struct run *r, const struct node *x)
 
 /* ---- literals and comprehensions ---- */
 
-static struct cel_value not_optional(struct run *r, struct cel_value v)
+static __attribute__((noinline)) struct cel_value not_optional(struct run *r, struct cel_value v)
 {
 	struct str s = cel_show(r->a, v);
 
@@ -376,11 +410,6 @@ static __attribute__((noinline)) struct cel_value map(struct run *r, const struc
 			else
 				v = *(const struct cel_value *)v.ptr;
 		}
-		if (v.kind != CEL_ERROR && (k.kind == CEL_NULL || k.kind > CEL_STRING)) {
-			struct str s = cel_kind_name(k);
-
-			v = cel_fail(r, "unsupported key type: %.*s", STR_ARG(s));
-		}
 		if (v.kind == CEL_ERROR) {
 			charge(r, 30);
 			return v;
@@ -419,9 +448,18 @@ static __attribute__((noinline)) struct cel_value object(struct run *r, const st
 }
 
 /* The accumulator's first value: computed when it is first read. */
-static void init_accu(struct run *r, const struct fold *f)
+static __attribute__((noinline)) void init_accu(struct run *r, const struct fold *f)
 {
-	struct cel_value v = eval(r, f->init);
+	struct cel_value v;
+
+	/* one variable's first use may be in another's: they must not add up to more depth than a tree may have */
+	if (r->level + f->init->height > CEL_MAX_DEPTH) {
+		r->locals[f->slot] = cel_fail(r, "variables nest too deeply");
+		return;
+	}
+	r->level += f->init->height;
+	v = eval(r, f->init);
+	r->level -= f->init->height;
 
 	if (!f->bind && v.kind == CEL_LIST && cel_size(v) == 0)
 		v = (struct cel_value){.kind = CEL_LIST, .rep = REP_GROWING, .ptr = arena_new(r->a, struct growing)};

@@ -16,6 +16,7 @@ static inline const struct cel_type *cel_key(const struct cel_type *t)
 	return t->key ? t->key : &cel_type_dyn;
 }
 struct str cel_type_name(const struct cel_type *t); /* without parameters */
+struct str cel_type_shown(struct arena *a, const struct cel_type *t); /* as type checking errors have it: "timestamp" */
 const struct cel_field *cel_type_field(const struct cel_type *t, struct str name);
 const struct cel_type *cel_type_list_of(struct arena *a, const struct cel_type *elem);
 const struct cel_type *cel_type_map_of(struct arena *a, const struct cel_type *key, const struct cel_type *value);
@@ -105,6 +106,8 @@ struct run {
 	const struct cel_program *p;
 	const struct cel_value *vars;
 	struct cel_value *locals;
+	struct cel_value *top, *end; /* stack of arguments: room for ARGS_MAX at each height of the tree */
+	uint32_t level; /* heights of the trees in evaluation */
 	uint64_t cost, limit;
 	bool stopped; /* over the limit: nothing is evaluated any more */
 	const struct cel_regex *pattern; /* of the call, when it is a constant */

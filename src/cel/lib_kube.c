@@ -8,22 +8,86 @@
 
 #define FN(name) struct cel_value name(struct run *r, const struct cel_value *v, uint32_t n)
 
-/* ---- quantity: its canonical text ---- */
+/* ---- quantity ---- */
 
-static struct cel_value quantity_value_of(struct run *r, struct str text)
+/* Its canonical text, and the form upstream keeps small ones in (int64Amount): only those have an integer value there. */
+struct quantity {
+	struct str text;
+	bool small;
+	int64_t value; /* x 10^scale */
+	int32_t scale;
+};
+
+static int64_t ten_to(int n)
 {
-	struct str *q = arena_new(r->a, struct str);
+	int64_t v = 1;
 
-	*q = text;
+	while (n-- > 0)
+		v *= 10;
+	return v;
+}
+
+/* ParseQuantity's fast path: which texts become an int64Amount. */
+static void read_small(struct quantity *q, struct str s)
+{
+	static const struct {
+		char c;
+		int8_t power, shift;
+	} suffixes[] = {{'n', -9, 0}, {'u', -6, 0}, {'m', -3, 0}, {'k', 3, 10}, {'K', 3, 10}, {'M', 6, 20}, {'G', 9, 30}, {'T', 12, 40}, {'P', 15, 50},
+			{'E', 18, 60}};
+	bool minus = s.n && s.p[0] == '-';
+	size_t i = s.n && (s.p[0] == '-' || s.p[0] == '+'), digits = 0, fraction = 0;
+	int precision, exponent = 0, shift = 0;
+	int64_t v = 0;
+
+	while (i < s.n && s.p[i] == '0')
+		i++;
+	for (; i < s.n && isdigit((unsigned char)s.p[i]); i++, digits++)
+		if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, s.p[i] - '0', &v))
+			return;
+	if (!digits)
+		digits = 1;
+	if (i < s.n && s.p[i] == '.')
+		for (i++; i < s.n && isdigit((unsigned char)s.p[i]); i++, fraction++)
+			if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, s.p[i] - '0', &v))
+				return;
+	if (i + 1 < s.n && (s.p[i] == 'e' || s.p[i] == 'E')) {
+		exponent = atoi(s.p + i + 1); /* canonical texts come from an arena, NUL-terminated; so do copies */
+	} else if (i < s.n) {
+		for (size_t k = 0; k < sizeof suffixes / sizeof *suffixes; k++)
+			if (s.p[i] == suffixes[k].c) {
+				if (i + 1 < s.n && s.p[i + 1] == 'i')
+					shift = suffixes[k].shift;
+				else
+					exponent = suffixes[k].power;
+			}
+	}
+	if (shift) {
+		precision = fraction ? -1 : 15 - (int)digits - (int)((float)shift * 3 / 10) - 1;
+		exponent = 0;
+	} else {
+		precision = 18 - (int)(digits + fraction);
+	}
+	exponent -= (int)fraction;
+	if (precision < 0 || exponent < -9 || __builtin_mul_overflow(v, (int64_t)1 << shift, &v))
+		return;
+	q->small = true;
+	q->value = minus ? -v : v;
+	q->scale = exponent;
+}
+
+static struct cel_value quantity_of(const struct quantity *q)
+{
 	return cel_opaque(&cel_type_quantity, q);
 }
 
-#define Q(v) (*(const struct str *)(v).ptr)
+#define QUANTITY(v) ((const struct quantity *)(v).ptr)
+#define Q(v) (QUANTITY(v)->text)
 
 FN(lib_quantity)
 {
-	struct str text;
-	struct error *e = quantity_canonical(r->a, cel_str(v[0]), &text);
+	struct quantity *q = arena_new(r->a, struct quantity);
+	struct error *e = quantity_canonical(r->a, cel_str(v[0]), &q->text);
 
 	(void)n;
 	if (e) {
@@ -32,17 +96,19 @@ FN(lib_quantity)
 		error_free(e);
 		return bad;
 	}
-	return quantity_value_of(r, text);
+	read_small(q, str_from(arena_strz(r->a, cel_str(v[0]))));
+	return quantity_of(q);
 }
 
 FN(lib_is_quantity)
 {
 	struct str text;
 	struct error *e = quantity_canonical(r->a, cel_str(v[0]), &text);
+	bool ok = !e;
 
 	(void)n;
 	error_free(e);
-	return cel_bool(!e);
+	return cel_bool(ok);
 }
 
 FN(lib_quantity_sign)
@@ -51,18 +117,19 @@ FN(lib_quantity_sign)
 	return cel_int(quantity_cmp(Q(v[0]), STR("0")));
 }
 
-static bool whole(struct run *r, struct str q, int64_t *out)
+static bool whole(const struct quantity *q, int64_t *out)
 {
-	*out = quantity_value(q);
-	return quantity_cmp(q, quantity_from(r->a, *out, false)) == 0;
+	if (!q->small || q->scale < 0 || q->scale > 18)
+		return q->small && !q->value && q->scale >= 0 ? (*out = 0, true) : false;
+	return !__builtin_mul_overflow(q->value, ten_to(q->scale), out);
 }
 
 FN(lib_quantity_is_int)
 {
 	int64_t i;
 
-	(void)n;
-	return cel_bool(whole(r, Q(v[0]), &i));
+	(void)r, (void)n;
+	return cel_bool(whole(QUANTITY(v[0]), &i));
 }
 
 FN(lib_quantity_int)
@@ -70,7 +137,7 @@ FN(lib_quantity_int)
 	int64_t i;
 
 	(void)n;
-	return whole(r, Q(v[0]), &i) ? cel_int(i) : cel_fail(r, "cannot convert value to integer");
+	return whole(QUANTITY(v[0]), &i) ? cel_int(i) : cel_fail(r, "cannot convert value to integer");
 }
 
 FN(lib_quantity_float)
@@ -80,31 +147,70 @@ FN(lib_quantity_float)
 		double factor;
 	} suffixes[] = {{"Ki", 0x1p10}, {"Mi", 0x1p20}, {"Gi", 0x1p30}, {"Ti", 0x1p40}, {"Pi", 0x1p50}, {"Ei", 0x1p60}, {"n", 1e-9},
 			{"u", 1e-6}, {"m", 1e-3}, {"k", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}, {"P", 1e15}, {"E", 1e18}};
-	char *z = arena_strz(r->a, Q(v[0])), *end;
-	double d = strtod(z, &end);
+	const struct quantity *q = QUANTITY(v[0]);
+	char *z, *end;
+	double d;
 
 	(void)n;
+	if (q->small)
+		return cel_double(q->scale ? (double)q->value * pow(10, q->scale) : (double)q->value);
+	z = arena_strz(r->a, q->text);
+	d = strtod(z, &end);
 	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
 		if (!strcmp(end, suffixes[i].suffix))
 			return cel_double(d * suffixes[i].factor);
 	return cel_double(d);
 }
 
-static struct str operand(struct run *r, struct cel_value v)
+/* int64Amount.Add; false: it does not fit */
+static bool add_small(struct quantity *x, int64_t value, int32_t scale)
 {
-	return v.kind == CEL_INT ? quantity_from(r->a, v.i, false) : Q(v);
+	int64_t a = x->value, b = value;
+
+	if (!b)
+		return true;
+	if (!a) {
+		x->value = b;
+		x->scale = scale;
+		return true;
+	}
+	if (abs(x->scale - scale) > 18)
+		return false;
+	if (x->scale > scale && __builtin_mul_overflow(a, ten_to(x->scale - scale), &a))
+		return false;
+	if (x->scale < scale && __builtin_mul_overflow(b, ten_to(scale - x->scale), &b))
+		return false;
+	if (__builtin_add_overflow(a, b, &a))
+		return false;
+	x->value = a;
+	x->scale = x->scale < scale ? x->scale : scale;
+	return true;
+}
+
+static struct cel_value plus(struct run *r, const struct cel_value *v, bool minus)
+{
+	struct quantity *q = arena_new(r->a, struct quantity), other = {0};
+
+	if (v[1].kind == CEL_INT)
+		other = (struct quantity){quantity_from(r->a, v[1].i, false), true, v[1].i, 0};
+	else
+		other = *QUANTITY(v[1]);
+	*q = *QUANTITY(v[0]);
+	q->small = q->small && other.small && other.value != INT64_MIN && add_small(q, minus ? -other.value : other.value, other.scale);
+	q->text = minus ? quantity_sub(r->a, Q(v[0]), other.text) : quantity_add(r->a, Q(v[0]), other.text);
+	return quantity_of(q);
 }
 
 FN(lib_quantity_add)
 {
 	(void)n;
-	return quantity_value_of(r, quantity_add(r->a, Q(v[0]), operand(r, v[1])));
+	return plus(r, v, false);
 }
 
 FN(lib_quantity_sub)
 {
 	(void)n;
-	return quantity_value_of(r, quantity_sub(r->a, Q(v[0]), operand(r, v[1])));
+	return plus(r, v, true);
 }
 
 /* ---- semver 2.0.0 ---- */

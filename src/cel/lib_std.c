@@ -257,6 +257,9 @@ static bool parse_double(struct arena *a, struct str s, double *out)
 {
 	char *z, *end;
 
+	if (str_index(s, 'x') >= 0 || str_index(s, 'X') >= 0) /* hexadecimal needs its exponent */
+		if (str_index(s, 'p') < 0 && str_index(s, 'P') < 0)
+			return false;
 	if (!s.n || s.n > 1000 || (unsigned char)s.p[0] <= ' ' || memchr(s.p, 0, s.n) || memchr(s.p, '(', s.n))
 		return false;
 	z = arena_strz(a, s);
@@ -285,8 +288,8 @@ FN(lib_to_duration)
 	int64_t ns;
 
 	(void)n;
-	if (v[0].kind == CEL_INT)
-		return cel_duration(v[0].i);
+	if (v[0].kind == CEL_INT) /* declared in cel-go, and not implemented there */
+		return no_conversion(r, v[0], "google.protobuf.Duration");
 	return cel_parse_duration(cel_str(v[0]), &ns) ? cel_duration(ns) : no_conversion(r, v[0], "google.protobuf.Duration");
 }
 

@@ -165,7 +165,7 @@ static struct node *receiver(struct maker *m, struct str name, struct node *targ
 	for (size_t i = 0; i < 4; i++) {
 		if (!str_eqz(name, quantifiers[i]))
 			continue;
-		if (n == 2)
+		if (n == 2 && i < 3) /* existsOne(x, p) is not in upstream's environment */
 			return simple(args[0], "argument must be a simple name", why, at) ?
 				       quantifier(m, kinds[i], target, args[0]->name, STR_NULL, args[1]) : NULL;
 		if (n == 3)

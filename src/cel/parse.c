@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include "cel/lex.h"
 
-#define HEIGHT_MAX CEL_MAX_DEPTH
 
 struct parser {
 	struct arena *a;
@@ -179,7 +178,7 @@ static struct node *too_deep(struct parser *p)
 /* A finished node: within the limit of nesting. */
 static struct node *done(struct parser *p, struct node *x)
 {
-	return x && x->height > HEIGHT_MAX ? too_deep(p) : x;
+	return x && x->height > CEL_MAX_DEPTH ? too_deep(p) : x;
 }
 
 static bool reserved_ident(struct str s)
@@ -649,7 +648,7 @@ static struct node *expr(struct parser *p)
 	struct node *c, *t, *f, **v;
 	uint32_t pos;
 
-	if (++p->depth > CEL_MAX_DEPTH / 4)
+	if (++p->depth > CEL_MAX_NESTING)
 		return too_deep(p);
 	c = logic(p, true);
 	pos = p->t->pos;

@@ -3,7 +3,8 @@
 #include "base/log.h"
 #include "cel/check.h"
 
-#define SLOTS_ON_STACK 24
+#define SLOTS_ON_STACK 12
+#define ARGS_ON_STACK (8 * ARGS_MAX)
 
 struct cel_program {
 	struct arena a;
@@ -44,7 +45,7 @@ static void visit(const struct node *x, void (*fn)(struct node *x, bool in_forma
 
 static void mismatch(struct compiling *c, const struct node *x, const struct cel_type *want, const struct cel_type *got)
 {
-	struct str w = cel_type_text(c->a, want), g = cel_type_text(c->a, got);
+	struct str w = cel_type_shown(c->a, want), g = cel_type_shown(c->a, got);
 
 	cel_issue(c->a, c->issues, c->source, x->pos, "expected type '%.*s' but found '%.*s'", STR_ARG(w), STR_ARG(g));
 }
@@ -97,12 +98,12 @@ static void check_calls(struct node *x, bool in_format, void *ctx)
 	(void)in_format;
 	if (x->kind != NODE_CALL)
 		return;
-	if (str_eqz(x->name, "duration") && x->n == 1 && x->args[0]->kind == NODE_CONST && x->args[0]->value.kind == CEL_STRING) {
+	if (str_eqz(x->name, "duration") && x->n == 1 && x->args[0]->kind == NODE_CONST) {
 		if (!cel_parse_duration(cel_str(x->args[0]->value), &ns))
 			cel_issue(c->a, c->issues, c->source, x->args[0]->pos, "invalid duration argument");
 	} else if (str_eqz(x->name, "timestamp") && x->n == 1 && x->args[0]->kind == NODE_CONST) {
 		v = x->args[0]->value;
-		if ((v.kind == CEL_STRING && !cel_parse_timestamp(cel_str(v), &v)) || (v.kind == CEL_INT && !cel_timestamp_ok(v.i)))
+		if (v.kind == CEL_INT ? !cel_timestamp_ok(v.i) : v.kind != CEL_STRING || !cel_parse_timestamp(cel_str(v), &v))
 			cel_issue(c->a, c->issues, c->source, x->args[0]->pos, "invalid timestamp argument");
 	} else if (str_eqz(x->name, "matches") && x->n == 2) {
 		const struct node *p = x->args[x->member ? 1 : 0];
@@ -135,6 +136,9 @@ static void keep(struct compiling *c, struct node *x)
 {
 	struct run r = {.a = &c->p->a, .p = c->p, .limit = UINT64_MAX};
 
+	r.top = arena_array(r.a, struct cel_value, ARGS_MAX * (size_t)x->height);
+	r.end = r.top + ARGS_MAX * (size_t)x->height;
+	r.level = x->height;
 	x->value = cel_eval_node(&r, x);
 	if (x->value.kind == CEL_ERROR) {
 		if (!c->issues->list.n) {
@@ -270,7 +274,7 @@ bool cel_compile(struct arena *a, const struct cel_env *env, struct str source, 
 	}
 	if (p->root && !own.list.n) {
 		p->type = p->root->type;
-		p->cost = cel_estimate(&p->a, env, p->root);
+		p->cost = cel_estimate(env, p->root);
 		fold_constants(&c, p->root);
 	}
 	if (own.list.n) {
@@ -356,19 +360,31 @@ struct str cel_issues_text(struct arena *a, struct str source, const struct cel_
 		for (size_t k = 0; k < line.n; k++)
 			buf_putc(&b, line.p[k] == '\t' ? ' ' : line.p[k]);
 		buf_puts(&b, "\n | ");
-		for (uint32_t k = 1; k < x->column; k++)
-			buf_putc(&b, '.');
-		buf_putc(&b, '^');
+		/* under wide characters stand wide dots */
+		for (uint32_t k = 1, at = 0; k <= x->column; k++) {
+			bool wide = at < line.n && (unsigned char)line.p[at] >= 0x80;
+
+			if (k < x->column)
+				buf_puts(&b, wide ? "\uff0e" : ".");
+			else
+				buf_puts(&b, wide ? "\uff3e" : "^");
+			for (at++; at < line.n && ((unsigned char)line.p[at] & 0xc0) == 0x80; at++)
+				;
+		}
 	}
 	return arena_str(a, buf_view(&b));
 }
 
 struct cel_value cel_eval(const struct cel_program *p, const struct cel_value *vars, struct arena *a, uint64_t limit, uint64_t *cost)
 {
-	struct cel_value slots[SLOTS_ON_STACK], v;
+	struct cel_value slots[SLOTS_ON_STACK], args[ARGS_ON_STACK], v;
+	size_t depth = ARGS_MAX * (size_t)p->root->height;
 	struct run r = {.a = a, .p = p, .vars = vars, .limit = limit};
 
 	r.locals = p->info.n_slots <= SLOTS_ON_STACK ? slots : arena_array(a, struct cel_value, p->info.n_slots);
+	r.top = depth <= ARGS_ON_STACK ? args : arena_array(a, struct cel_value, depth);
+	r.end = r.top + depth;
+	r.level = p->root->height;
 	v = cel_eval_node(&r, p->root);
 	if (cost)
 		*cost = r.cost;

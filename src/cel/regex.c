@@ -184,9 +184,6 @@ static bool class(struct reader *p)
 
 		if (peek(p) < 0)
 			return bad(p, "missing closing ]");
-		/* a minus is itself only at the ends */
-		if (peek(p) == '-' && !first && p->i + 1 < p->s.n && p->s.p[p->i + 1] != ']')
-			return bad(p, "invalid character class range");
 		first = false;
 		if (peek(p) == '[' && p->i + 1 < p->s.n && p->s.p[p->i + 1] == ':') {
 			size_t start = p->i;
@@ -451,7 +448,7 @@ const struct cel_regex *cel_regex_new(struct str pattern, const char **why)
 	if (!cc)
 		die_oom();
 	pcre2_set_newline(cc, PCRE2_NEWLINE_LF);
-	code = pcre2_compile((PCRE2_SPTR)(b.n ? b.p : ""), b.n, PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_DOLLAR_ENDONLY, &err, &off, cc);
+	code = pcre2_compile((PCRE2_SPTR)(b.n ? b.p : ""), b.n, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, &err, &off, cc);
 	pcre2_compile_context_free(cc);
 	if (!code) {
 		*why = "invalid or too large regular expression";
@@ -491,7 +488,12 @@ static int match(const struct cel_regex *re, struct str s, size_t from, pcre2_ma
 	return rc;
 }
 
-static const char *too_much = "the regular expression takes too much effort";
+/* Why there is no answer. A string may be no UTF-8 where it was unescaped from a URL. */
+static const char *reason(int rc)
+{
+	return rc <= PCRE2_ERROR_UTF8_ERR1 && rc >= PCRE2_ERROR_UTF8_ERR21 ? "the string is not valid UTF-8" :
+									       "the regular expression takes too much effort";
+}
 
 bool cel_regex_find(const struct cel_regex *re, struct str s, size_t from, size_t *start, size_t *end, const char **why)
 {
@@ -508,7 +510,7 @@ bool cel_regex_find(const struct cel_regex *re, struct str s, size_t from, size_
 		*start = v[0];
 		*end = v[1];
 	} else if (rc != PCRE2_ERROR_NOMATCH) {
-		*why = too_much;
+		*why = reason(rc);
 	}
 	pcre2_match_data_free(md);
 	return rc >= 0;
@@ -526,7 +528,7 @@ bool cel_regex_matches(const struct cel_regex *re, struct str s, const char **wh
 	if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
 		rc = match(re, s, 0, md, true);
 	if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-		*why = too_much;
+		*why = reason(rc);
 	pcre2_match_data_free(md);
 	return rc >= 0;
 }

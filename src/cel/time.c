@@ -34,7 +34,11 @@ bool cel_parse_timestamp(struct str s, struct cel_value *out)
 	struct api_time t;
 	int h, m, offset = 0;
 
-	if (!time_parse(s, &t) || !cel_timestamp_ok(t.s))
+	if (!time_parse(s, &t))
+		return false;
+	if (!t.set) /* Go's zero time: the year 1 */
+		t.s = MIN_SECONDS;
+	if (!cel_timestamp_ok(t.s))
 		return false;
 	if (s.n > 6 && (s.p[s.n - 6] == '+' || s.p[s.n - 6] == '-') && two_digits(s, s.n - 5, &h) && two_digits(s, s.n - 2, &m))
 		offset = (h * 3600 + m * 60) * (s.p[s.n - 6] == '-' ? -1 : 1);

@@ -14,7 +14,7 @@ const struct cel_type cel_type_timestamp = SIMPLE(CEL_TIMESTAMP, 0, 12);
 const struct cel_type cel_type_duration = SIMPLE(CEL_DURATION, 0, 3);
 const struct cel_type cel_type_dyn = SIMPLE(CEL_DYN, 0, 1);
 const struct cel_type cel_type_error = {.kind = CEL_ERROR};
-const struct cel_type cel_type_type = {.kind = CEL_TYPE, .elem = &cel_type_dyn};
+const struct cel_type cel_type_type = {.kind = CEL_TYPE};
 const struct cel_type cel_type_list_dyn = {.kind = CEL_LIST, .elem = &cel_type_dyn, .max_size = CEL_NO_MAX_SIZE, .min_serialized = 2};
 const struct cel_type cel_type_list_string = {.kind = CEL_LIST, .elem = &cel_type_string, .max_size = CEL_NO_MAX_SIZE, .min_serialized = 2};
 const struct cel_type cel_type_map_dyn = {
@@ -53,7 +53,6 @@ bool cel_type_equal(const struct cel_type *a, const struct cel_type *b)
 	switch (a->kind) {
 	case CEL_LIST:
 	case CEL_OPTIONAL:
-		return cel_type_equal(cel_elem(a), cel_elem(b));
 	case CEL_TYPE:
 		return cel_type_equal(cel_elem(a), cel_elem(b));
 	case CEL_MAP:
@@ -81,27 +80,42 @@ struct str cel_type_name(const struct cel_type *t)
 	return str_from(kind_names[t->kind]);
 }
 
-struct str cel_type_text(struct arena *a, const struct cel_type *t)
+static struct str type_text(struct arena *a, const struct cel_type *t, bool brief)
 {
 	struct str x, y;
 
 	switch (t->kind) {
 	case CEL_LIST:
 	case CEL_OPTIONAL:
-		x = cel_type_text(a, cel_elem(t));
-		return arena_printf(a, "%s(%.*s)", kind_names[t->kind], STR_ARG(x));
 	case CEL_TYPE:
-		if (!t->elem || t->elem->kind == CEL_DYN)
-			return STR("type");
-		x = cel_type_text(a, cel_elem(t));
-		return arena_printf(a, "type(%.*s)", STR_ARG(x));
+		if (!t->elem && t->kind != CEL_LIST)
+			break;
+		x = type_text(a, cel_elem(t), brief);
+		return arena_printf(a, "%s(%.*s)", kind_names[t->kind], STR_ARG(x));
 	case CEL_MAP:
-		x = cel_type_text(a, cel_key(t));
-		y = cel_type_text(a, cel_elem(t));
+		x = type_text(a, cel_key(t), brief);
+		y = type_text(a, cel_elem(t), brief);
 		return arena_printf(a, "map(%.*s, %.*s)", STR_ARG(x), STR_ARG(y));
+	case CEL_TIMESTAMP:
+		return brief ? STR("timestamp") : cel_type_name(t);
+	case CEL_DURATION:
+		return brief ? STR("duration") : cel_type_name(t);
+	case CEL_NULL:
+		return brief ? STR("null") : cel_type_name(t);
 	default:
-		return cel_type_name(t);
+		break;
 	}
+	return cel_type_name(t);
+}
+
+struct str cel_type_text(struct arena *a, const struct cel_type *t)
+{
+	return type_text(a, t, false);
+}
+
+struct str cel_type_shown(struct arena *a, const struct cel_type *t)
+{
+	return type_text(a, t, true);
 }
 
 /* ---- names of properties (upstream's pkg/cel/escaping.go) ---- */

@@ -99,8 +99,11 @@ static uint64_t hash_key(struct cel_value k)
 		return (uint64_t)i * 0x9e3779b97f4a7c15ull;
 	case CEL_BOOL:
 		return k.b;
-	default:
+	case CEL_INT:
+	case CEL_UINT:
 		return k.u * 0x9e3779b97f4a7c15ull;
+	default:
+		return 0;
 	}
 }
 
@@ -112,7 +115,7 @@ static bool same_key(struct cel_value x, struct cel_value y)
 	if (x.kind == CEL_STRING || y.kind == CEL_STRING)
 		return x.kind == y.kind && x.n == y.n && !memcmp(x.p, y.p, x.n);
 	if (x.kind == y.kind)
-		return x.kind == CEL_DOUBLE ? x.d == y.d : x.kind == CEL_BOOL ? x.b == y.b : x.kind <= CEL_UINT && x.i == y.i;
+		return x.kind == CEL_NULL || (x.kind == CEL_DOUBLE ? x.d == y.d : x.kind == CEL_BOOL ? x.b == y.b : x.kind <= CEL_UINT && x.i == y.i);
 	if (y.kind == CEL_DOUBLE) {
 		struct cel_value t = x;
 
@@ -905,7 +908,7 @@ bool cel_equal(struct arena *a, struct cel_value x, struct cel_value y)
 
 const struct cel_type *cel_runtime_type(struct cel_value v)
 {
-	static const struct cel_type optional = {.kind = CEL_OPTIONAL, .elem = &cel_type_dyn};
+	static const struct cel_type optional = {.kind = CEL_OPTIONAL};
 	static const struct cel_type *const types[] = {
 		[CEL_NULL] = &cel_type_null, [CEL_BOOL] = &cel_type_bool, [CEL_INT] = &cel_type_int, [CEL_UINT] = &cel_type_uint,
 		[CEL_DOUBLE] = &cel_type_double, [CEL_STRING] = &cel_type_string, [CEL_BYTES] = &cel_type_bytes,
