@@ -18,6 +18,8 @@ struct crd_version {
 	struct resource *res;
 	struct str json_prefix;       /* how cached JSON of this version begins */
 	bool defaults;                /* its schema has some */
+	struct crd_rules *rules;      /* compiled at the first write */
+	bool rules_known;
 };
 struct crd {
 	struct arena arena;
@@ -308,6 +310,10 @@ static void unserve(struct apiserver *s, struct crd *c)
 		snprintf(key, sizeof key, "%.*s/%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version), STR_ARG(r->plural));
 		if (map_get(&s->crds->by_path, str_from(key)) == c->versions[i].res)
 			map_del(&s->crds->by_path, str_from(key));
+		/* a request that has the version still compiles them again */
+		crd_rules_free(c->versions[i].rules);
+		c->versions[i].rules = NULL;
+		c->versions[i].rules_known = false;
 	}
 }
 
@@ -835,6 +841,15 @@ void custom_validate(struct request *rq, const void *obj, const void *old, struc
 		if (rest.all_of.n || rest.any_of.n || rest.one_of.n || rest.not)
 			schema_validate(e, &rest, &now, old ? &was : NULL, NULL, true);
 	}
+	{
+		struct crd_version *v = (struct crd_version *)(uintptr_t)rq->res->crd_version;
+
+		if (!v->rules_known) {
+			v->rules = crd_rules_new(p);
+			v->rules_known = true;
+		}
+		crd_rules_validate(rq, v->rules, p, &now, old ? &was : NULL, e);
+	}
 }
 
 void custom_columns(const struct resource *res, struct table_options *o)
@@ -962,16 +977,6 @@ static void store_version(struct request *rq, struct apiextensions_v1_custom_res
 	*arena_push(rq->a, &o->status.stored_versions) = sv->name;
 }
 
-static void rules_warning(struct request *rq, const struct apiextensions_v1_custom_resource_definition *o)
-{
-	for (uint32_t i = 0; i < o->spec.versions.n; i++)
-		if (o->spec.versions.v[i].schema && o->spec.versions.v[i].schema->open_apiv3_schema &&
-		    schema_has_rules(o->spec.versions.v[i].schema->open_apiv3_schema)) {
-			request_warn(rq, "x-kubernetes-validations rules are kept but not enforced by this server");
-			return;
-		}
-}
-
 static void crd_create(struct request *rq, void *obj)
 {
 	struct apiextensions_v1_custom_resource_definition *o = obj;
@@ -979,8 +984,6 @@ static void crd_create(struct request *rq, void *obj)
 	memset(&o->status, 0, sizeof o->status);
 	store_version(rq, o);
 	accept_names(rq, o);
-	if (rq->x)
-		rules_warning(rq, o);
 }
 
 static void crd_update(struct request *rq, void *obj, const void *old)
@@ -1001,8 +1004,6 @@ static void crd_update(struct request *rq, void *obj, const void *old)
 	store_version(rq, o);
 	if (!o->metadata.deletion_timestamp)
 		accept_names(rq, o);
-	if (rq->x)
-		rules_warning(rq, o);
 }
 
 static void crd_validate(struct request *rq, const void *obj, struct field_errors *e)
@@ -1056,8 +1057,13 @@ static void crd_validate(struct request *rq, const void *obj, struct field_error
 				field_invalid(e, versions, v->name, "must contain unique version names");
 		if (!v->schema || !v->schema->open_apiv3_schema)
 			field_required(e, FIELD_CHILD(FIELD_CHILD(at, "schema"), "openAPIV3Schema"), "schemas are required");
-		else
-			schema_check(e, v->schema->open_apiv3_schema, FIELD_CHILD(FIELD_CHILD(at, "schema"), "openAPIV3Schema"), true);
+		else {
+			const struct field_path *root = FIELD_CHILD(FIELD_CHILD(at, "schema"), "openAPIV3Schema");
+			uint32_t before = e->list.n;
+
+			schema_check(e, v->schema->open_apiv3_schema, root, true);
+			crd_rules_check(e, v->schema->open_apiv3_schema, root, e->list.n == before);
+		}
 		if (v->subresources && v->subresources->scale) {
 			const struct apiextensions_v1_custom_resource_subresource_scale *sc = v->subresources->scale;
 			const struct field_path *sp = FIELD_CHILD(FIELD_CHILD(at, "subresources"), "scale");

@@ -480,6 +480,9 @@ bool schema_has_rules(const props *p)
 			return true;
 	if (item_schema(p) && schema_has_rules(item_schema(p)))
 		return true;
+	for (uint32_t i = 0; i < p->all_of.n; i++)
+		if (schema_has_rules(&p->all_of.v[i]))
+			return true;
 	return p->additional_properties && p->additional_properties->schema && schema_has_rules(p->additional_properties->schema);
 }
 

@@ -52,7 +52,19 @@ void schema_check(struct field_errors *e, const struct apiextensions_v1_json_sch
 struct error *custom_selector(struct request *rq, struct cache_filter *f, const struct selector **post);
 bool custom_fields_match(struct arena *a, const struct resource *res, const void *obj, const struct selector *fields);
 bool schema_has_defaults(const struct apiextensions_v1_json_schema_props *p);
+/* x-kubernetes-validations somewhere in it. */
 bool schema_has_rules(const struct apiextensions_v1_json_schema_props *p);
+
+/* ---- crd_cel.c: the rules (CEL) of one version's schema ---- */
+struct crd_rules;
+/* Compiled; NULL when there are none. Points into the schema. Rules that do not compile fail every write of a resource. */
+struct crd_rules *crd_rules_new(const struct apiextensions_v1_json_schema_props *p);
+void crd_rules_free(struct crd_rules *rs);
+/* Judges the whole object; was NULL: create. Not done when e has errors that make an object's shape doubtful. Never waits. */
+void crd_rules_validate(struct request *rq, const struct crd_rules *rs, const struct apiextensions_v1_json_schema_props *schema, const struct jv *now,
+			const struct jv *was, struct field_errors *e);
+/* What is wrong with the rules of a schema: texts, types, estimated costs. structural: the schema itself is fine, so rules are compiled. */
+void crd_rules_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool structural);
 void custom_prepare_create(struct request *rq, void *obj);
 /* The schema's own checks; old NULL: create. */
 void custom_validate(struct request *rq, const void *obj, const void *old, struct field_errors *e);
