@@ -579,6 +579,114 @@ def test_crd_read(a):
     equal("crd", a.delete(crds + "/rows.example.com")[0], 200)
 
 
+def test_crd_rules(a):
+    """x-kubernetes-validations: checked with the definition, evaluated with the object."""
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    rules = "x-kubernetes-validations"
+
+    def crd(props, plural="ruled", **root):
+        return {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": plural + ".example.com"},
+                "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": plural, "kind": plural.capitalize()},
+                         "versions": [dict(version("v1", props, **root), subresources={"status": {}})]}}
+
+    def rule(text, **more):
+        return dict({"rule": text}, **more)
+
+    at = "spec.versions[0].schema.openAPIV3Schema"
+    string, integer = {"type": "string"}, {"type": "integer"}
+
+    def refused(what, want, props, **root):
+        st, e = a.post(crds, crd(props, **root))
+        equal(what, (st, causes(e)), (422, [(r, at + f) for r, f in want]))
+
+    spec = lambda props, *r, **more: {"spec": dict({"type": "object", "properties": props, rules: list(r)}, **more)}
+    invalid, forbidden, required = "FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired"
+    where = ".properties[spec].x-kubernetes-validations[0]"
+    refused("unknown name", [(invalid, where + ".rule")], spec({"n": integer}, rule("self.m > 1")))
+    refused("wrong types", [(invalid, where + ".rule")], spec({"n": integer}, rule("self.n == 'a'")))
+    refused("syntax", [(invalid, where + ".rule")], spec({"n": integer}, rule("self.n >")))
+    refused("not a bool", [(invalid, where + ".rule")], spec({"n": integer}, rule("self.n")))
+    refused("constant", [(invalid, where + ".rule")], spec({"n": integer}, rule("int('x') == self.n")))
+    refused("no rule", [(required, where + ".rule")], spec({"n": integer}, rule(" ")))
+    refused("line break", [(required, where + ".message")], spec({"n": integer}, rule("self.n >\n 1")))
+    refused("message", [(invalid, where + ".message")], spec({"n": integer}, rule("self.n > 1", message="a\nb")))
+    refused("message expression", [(invalid, where + ".messageExpression")], spec({"n": integer}, rule("self.n > 1", messageExpression="self.n")))
+    refused("reason", [("FieldValueNotSupported", where + ".reason")], spec({"n": integer}, rule("self.n > 1", reason="Odd")))
+    refused("field path", [(invalid, where + ".fieldPath")], spec({"n": integer}, rule("self.n > 1", fieldPath=".m")))
+    refused("optionalOldSelf", [(invalid, where + ".optionalOldSelf")], spec({"n": integer}, rule("self.n > 1", optionalOldSelf=True)))
+    refused("old elements", [(invalid, ".properties[spec].properties[l].items.x-kubernetes-validations[0].rule")],
+            spec({"l": {"type": "array", "maxItems": 3, "items": dict(integer, **{rules: [rule("self >= oldSelf")]})}}))
+    names = {"type": "array", "items": string}
+    refused("too expensive", [(forbidden, where + ".rule"), (forbidden, where + ".rule"), (forbidden, "")],
+            spec({"l": names}, rule("self.l.all(x, self.l.all(y, x == y))")))
+    each = ".properties[spec].properties[l].items.x-kubernetes-validations[0].rule"
+    refused("per element", [(forbidden, each), (forbidden, each), (forbidden, "")],
+            spec({"l": {"type": "array", "items": dict(string, **{rules: [rule("self.contains('abc')")]})}}))
+
+    map_list = {"type": "array", "maxItems": 5, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                "items": {"type": "object", "required": ["k"], "properties": {"k": dict(string, maxLength=10), "v": integer},
+                          rules: [rule("self.v >= oldSelf.v", message="only up")]}}
+    props = {"spec": {"type": "object", rules: [
+        rule("self.min <= self.max", message="min above max", reason=forbidden, fieldPath=".min"),
+        rule("!has(self.name) || self.name.startsWith('n')", messageExpression="'bad name ' + self.name"),
+        rule("self.port == 80 || self.port == 'http'"),
+        rule("self.once == oldSelf.once", message="once is for ever"),
+        rule("oldSelf.hasValue() || self.max < 100", optionalOldSelf=True, message="at most 99 at first"),
+        rule("self.set.all(x, x in self.l)"),
+        rule("!has(self.wait) || self.wait < duration('1h')"),
+        rule("self.x__dash__y != 13"),
+        rule("!has(self.big) || self.big.all(x, self.big.all(y, self.big.all(z, x + y + z >= 0)))")],
+        "properties": {"min": integer, "max": integer, "name": dict(string, maxLength=20), "port": {"x-kubernetes-int-or-string": True},
+                       "once": dict(string, maxLength=20), "set": {"type": "array", "maxItems": 5, "x-kubernetes-list-type": "set", "items": integer},
+                       "l": {"type": "array", "maxItems": 5, "items": integer}, "wait": dict(string, format="duration"), "m": map_list,
+                       "x-y": dict(integer, default=0), "big": {"type": "array", "maxItems": 90, "items": integer},
+                       "n": dict(integer, nullable=True, **{rules: [rule("self > 0")]}),
+                       "labels": {"type": "object", "maxProperties": 5, "additionalProperties": dict(string, maxLength=5, **{rules: [rule("self != 'no'")]})},
+                       "tpl": {"type": "object", "x-kubernetes-embedded-resource": True, "x-kubernetes-preserve-unknown-fields": True,
+                               rules: [rule("self.kind == 'Pod' && self.metadata.name != ''")]}}},
+        "status": {"type": "object", "properties": {"n": integer}, rules: [rule("self.n < 10", reason="FieldValueDuplicate")]}}
+    root = {rules: [rule("self.metadata.name.size() < 10", message="name too long")]}
+    st, o = a.post(crds, crd(props, **root))
+    equal("crd", (st, causes(o)), (201, []))
+    base = "/apis/example.com/v1/namespaces/default/ruled"
+    good = {"min": 1, "max": 2, "port": 80, "once": "a", "set": [1, 2], "l": [2, 1], "m": [{"k": "a", "v": 1}, {"k": "b", "v": 5}]}
+    thing = lambda called="r", **more: {"kind": "Ruled", "apiVersion": "example.com/v1", "metadata": {"name": called}, "spec": dict(good, **more)}
+    bad = lambda what, want, **more: equal(what, (lambda r: (r[0], causes(r[1])))(a.post(base, thing("bad", **more))), (422, want))
+    bad("min", [(forbidden, "spec.min")], min=3)
+    bad("at first", [(invalid, "spec")], max=100)
+    bad("port", [(invalid, "spec")], port="x")
+    bad("set", [(invalid, "spec")], set=[9])
+    bad("duration", [(invalid, "spec")], wait="2h")
+    bad("escaped", [(invalid, "spec")], **{"x-y": 13})
+    bad("value", [(invalid, "spec.n")], n=0)
+    bad("map value", [(invalid, "spec.labels[b]")], labels={"a": "yes", "b": "no"})
+    bad("embedded", [(invalid, "spec.tpl")], tpl={"apiVersion": "v1", "kind": "Node", "metadata": {"name": "x"}, "spec": {"a": 1}})
+    bad("shape first", [("FieldValueTypeInvalid", "spec.min"), (invalid, "<nil>")], min="x")
+    bad("budget", [(invalid, "spec")], big=list(range(90)))
+    st, e = a.post(base, thing("bad", name="x"))
+    equal("message expression", (st, "bad name x" in e["message"]), (422, True))
+    st, e = a.post(base, thing("a-name-too-long"))
+    equal("root", (st, causes(e), "name too long" in e["message"]), (422, [(invalid, "<nil>")], True))
+    st, o = a.post(base, thing(n=None, wait="5m", labels={"a": "b"}, tpl={"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}))
+    equal("good", (st, causes(o)), (201, []))
+    change = lambda patch, path=base + "/r": (lambda r: (r[0], causes(r[1])))(a.patch(path, patch))
+    equal("transition", change({"spec": {"once": "b"}}), (422, [(invalid, "spec")]))
+    equal("later", change({"spec": {"max": 100}})[0], 200)
+    equal("elements by key", change({"spec": {"m": [{"k": "b", "v": 4}, {"k": "c", "v": 0}]}}), (422, [(invalid, "spec.m[0]")]))
+    equal("elements by key", change({"spec": {"m": [{"k": "c", "v": 0}, {"k": "b", "v": 6}]}})[0], 200)
+    equal("status", change({"status": {"n": 10}}, base + "/r/status"), (422, [("FieldValueDuplicate", "status")]))
+    equal("status", change({"status": {"n": 9}}, base + "/r/status")[0], 200)
+    # what did not change is not judged again (ratcheting)
+    st, o = a.get(crds + "/ruled.example.com")
+    o["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["l"][rules] = [rule("self.size() > 7")]
+    o["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["max"][rules] = [rule("self == 100")]
+    equal("stricter", a.put(crds + "/ruled.example.com", o)[0], 200)
+    st, headers, _ = a.raw("PATCH", base + "/r", json.dumps({"spec": {"min": 2}}), {"content-type": "application/merge-patch+json"})
+    equal("ratcheted", (st, "failed rule" in str(headers)), (200, True))
+    equal("changed", change({"spec": {"l": [1, 2, 3]}}), (422, [(invalid, "spec.l")]))
+    equal("crd", a.delete(crds + "/ruled.example.com")[0], 200)
+
+
 def test_event_fields(a):
     ev = {"kind": "Event", "apiVersion": "v1", "metadata": {"name": "e1"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
           "reason": "R", "reportingComponent": "me", "reportingInstance": "i", "action": "A", "type": "Normal"}
@@ -914,7 +1022,7 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a), lambda: test_crd_read(a),
+                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
                  lambda: test_event_fields(a),
                  lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]
