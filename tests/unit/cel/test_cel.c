@@ -290,7 +290,10 @@ static void judge(struct cel_authorizer *self, struct arena *a, const struct cel
 {
 	struct judge *j = (struct judge *)self;
 
+	/* its strings are of the program, which is gone when the test looks */
 	j->last = *c;
+	for (struct str *s = &j->last.path; s <= &j->last.label_selector; s++)
+		*s = arena_str(a, *s);
 	j->calls++;
 	out->allowed = str_eqz(c->verb, "create");
 	out->reason = STR("because");
