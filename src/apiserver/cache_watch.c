@@ -18,29 +18,34 @@
 #define BOOKMARK_MS 60000
 #define BOOKMARK_END_MS 2000       /* before the watch's own end */
 
-struct cache_watch {
-	struct cache *c;            /* NULL: the cache is gone */
-	struct cache_watch *prev, *next; /* in the cache's or the channel's list */
-	struct chan *chan;          /* events of one node; NULL: all */
-	uint64_t pos;               /* next event: a position in chan, or a sequence number in the ring */
-	char *ns_p;
-	struct str ns, node;
-	struct cache_filter filter;
-	/* initial events */
+struct initial { /* events of a snapshot, that come first */
 	struct cache_snap *snap;
 	struct cache_iter it;
-	bool initial_end, started;
-	/* times, monotonic ms; 0: none */
-	int64_t end_ms, bookmark_ms;
-	bool last_bookmark;
-	int64_t rev;                /* of the last event or bookmark given, or where it began */
-	bool expired, waiting;
+	bool end;                   /* and a bookmark that ends them */
+};
+
+struct cache_watch { /* what each event needs comes first */
+	struct cache *c;            /* NULL: the cache is gone */
+	struct cache_watch *next, *prev; /* in the cache's or the channel's list */
+	struct cache_filter filter;
+	struct str ns;
+	bool waiting, due, expired, asked_was, asked_is;
+	/* What ask() found out about one event of the ring: it is asked again soon after. */
+	uint64_t asked_seq;         /* sequence number + 1; 0: none */
+	uint64_t pos;               /* next event: a position in chan, or a sequence number in the ring */
+	struct chan *chan;          /* events of one node; NULL: all */
 	struct waitq q;
-	/* Among those to be woken. */
-	struct cache_watch *due_next, *due_prev;
-	bool due;
+	struct cache_watch *due_next, *due_prev; /* among those to be woken */
+	int64_t rev;                /* of the last event or bookmark given, or where it began */
 	struct cache_entry *held;   /* lent to the reader until its next call */
 	struct forms *forms;
+	struct initial *initial;    /* NULL: none, or done */
+	/* times, monotonic ms; 0: none */
+	int64_t end_ms, bookmark_ms;
+	unsigned turns;             /* calls of cache_watch_next: the clock is read at some only */
+	bool last_bookmark;
+	struct str node;
+	char *ns_p;                 /* the bytes of ns and node */
 };
 
 /* ---- ring ---- */
@@ -102,14 +107,18 @@ void ring_trim(struct cache *c, int64_t now)
 
 /*
  * Watchers with news are woken some at a time, by a fiber that between them lets requests in: a change that thousands watch does not
- * make others wait, and what has changed again until a watcher's turn comes goes out in one write.
+ * make others wait, and what has changed again until a watcher's turn comes goes out in one write. After a round over many, requests
+ * get as much time as it has taken, before the next: at most half of the loop's time goes into watches, and the more of them there
+ * are, the more changes each of their writes carries.
  */
 #define FAN_SLICE 64
+#define FAN_PAUSE_MAX_MS 5
 
 static __thread struct {
 	struct fiber *fiber;
 	struct waitq q;
 	struct cache_watch *head, *tail;
+	size_t n;
 	bool stop;
 } fan;
 
@@ -118,6 +127,7 @@ static void due_remove(struct cache_watch *w)
 	if (!w->due)
 		return;
 	w->due = false;
+	fan.n--;
 	*(w->due_prev ? &w->due_prev->due_next : &fan.head) = w->due_next;
 	*(w->due_next ? &w->due_next->due_prev : &fan.tail) = w->due_prev;
 }
@@ -132,27 +142,44 @@ static void due_add(struct cache_watch *w)
 	w->due_prev = fan.tail;
 	*(fan.tail ? &fan.tail->due_next : &fan.head) = w;
 	fan.tail = w;
+	fan.n++;
 	waitq_wake_all(&fan.q);
+}
+
+/* Those due now, once each. */
+static void fan_round(void)
+{
+	for (size_t left = fan.n; left && fan.head;) {
+		for (int i = 0; i < FAN_SLICE && left && fan.head; i++, left--) {
+			struct cache_watch *w = fan.head;
+			due_remove(w);
+			if (fan.head) {
+				__builtin_prefetch(fan.head->q.head, 1);
+				__builtin_prefetch(fan.head->due_next, 1);
+				__builtin_prefetch((const char *)fan.head->due_next + 128, 1);
+			}
+			waitq_wake_all(&w->q);
+		}
+		fiber_yield_io();
+	}
 }
 
 static void fan_out(void *arg)
 {
-	while (!fan.stop) {
-		for (int i = 0; i < FAN_SLICE && fan.head; i++) {
-			struct cache_watch *w = fan.head;
-			due_remove(w);
-			waitq_wake_all(&w->q);
-		}
-		if (fan.head) {
-			fiber_yield_io();
+	struct error *e = NULL;
+	while (!fan.stop && !e) {
+		if (!fan.head) {
+			e = waitq_wait(&fan.q);
 			continue;
 		}
-		struct error *e = waitq_wait(&fan.q);
-		bool end = e != NULL;
-		error_free(e);
-		if (end)
-			return;
+		bool many = fan.n > FAN_SLICE;
+		int64_t start = many ? now_ns() : 0;
+		fan_round();
+		int64_t took = many ? (now_ns() - start) / 1000000 : 0;
+		if (took)
+			e = fiber_sleep(took < FAN_PAUSE_MAX_MS ? took : FAN_PAUSE_MAX_MS);
 	}
+	error_free(e);
 }
 
 void fan_out_start(void)
@@ -177,14 +204,25 @@ static void watch_wake(struct cache_watch *w)
 	waitq_wake_all(&w->q);
 }
 
-static bool concerns(struct cache_watch *w, const struct ev *e)
+/* Whether the object was, and is, of those watched; false: neither. seq: the event's. */
+static bool ask(struct cache_watch *w, const struct ev *e, uint64_t seq, bool *was, bool *is)
 {
 	const struct cache_entry *any = e->cur ? e->cur : e->prev;
-	if (w->ns.n && !str_eq(cache_entry_ns(any), w->ns))
-		return false;
-	if (!w->filter.labels && !w->filter.fields)
-		return true;
-	return (e->cur && entry_matches(&w->c->r, e->cur, &w->filter)) || (e->prev && entry_matches(&w->c->r, e->prev, &w->filter));
+	if (w->asked_seq != seq + 1) {
+		bool here = !w->ns.n || str_eq(cache_entry_ns(any), w->ns), all = !w->filter.labels && !w->filter.fields;
+		w->asked_was = here && e->prev && (all || entry_matches(&w->c->r, e->prev, &w->filter));
+		w->asked_is = here && e->cur && (all || entry_matches(&w->c->r, e->cur, &w->filter));
+		w->asked_seq = seq + 1;
+	}
+	*was = w->asked_was;
+	*is = w->asked_is;
+	return *was || *is;
+}
+
+static bool concerns(struct cache_watch *w, const struct ev *e, uint64_t seq)
+{
+	bool was, is;
+	return ask(w, e, seq, &was, &is);
 }
 
 static void chan_push(struct chan *ch, uint64_t seq)
@@ -201,12 +239,16 @@ static void chan_push(struct chan *ch, uint64_t seq)
 	ch->seqs[ch->next++ & (ch->cap - 1)] = seq;
 }
 
-static void offer(struct cache_watch *list, const struct ev *e, uint64_t pos)
+static void offer(struct cache_watch *list, const struct ev *e, uint64_t seq, uint64_t pos)
 {
 	for (struct cache_watch *w = list; w; w = w->next) {
+		if (w->next) {
+			__builtin_prefetch(w->next, 1);
+			__builtin_prefetch((const char *)w->next + 64, 1);
+		}
 		if (!w->waiting)
 			continue;
-		if (concerns(w, e))
+		if (concerns(w, e, seq))
 			due_add(w);
 		else
 			w->pos = pos + 1;
@@ -222,7 +264,7 @@ static void chan_offer(struct cache *c, struct str node, const struct ev *e, uin
 	while (ch->first < ch->next && ch->seqs[ch->first & (ch->cap - 1)] < c->first_seq)
 		ch->first++;
 	chan_push(ch, seq);
-	offer(ch->watchers, e, ch->next - 1);
+	offer(ch->watchers, e, seq, ch->next - 1);
 }
 
 void ring_push(struct cache *c, int64_t rev, struct cache_entry *cur, struct cache_entry *prev)
@@ -241,7 +283,7 @@ void ring_push(struct cache *c, int64_t rev, struct cache_entry *cur, struct cac
 	struct ev *e = ring_at(c, seq);
 	*e = (struct ev){.rev = rev, .ms = now, .cur = cur, .prev = prev};
 	c->event_bytes += ev_bytes(e);
-	offer(c->watchers, e, seq);
+	offer(c->watchers, e, seq, seq);
 	if (c->nodes.n) {
 		struct str a = cur ? entry_node(&c->r, cur) : STR_NULL, b = prev ? entry_node(&c->r, prev) : STR_NULL;
 		chan_offer(c, a, e, seq);
@@ -444,9 +486,10 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 		return e;
 	}
 	if (snap) {
-		w->snap = snap;
-		cache_iter_init(&w->it, c, snap, w->ns, STR(""), &w->filter);
-		w->initial_end = o->initial_end;
+		w->initial = xmalloc(sizeof(*w->initial));
+		w->initial->snap = snap;
+		w->initial->end = o->initial_end;
+		cache_iter_init(&w->initial->it, c, snap, w->ns, STR(""), &w->filter);
 	}
 	int64_t now = now_ms();
 	w->end_ms = o->timeout_ms > 0 ? now + o->timeout_ms : 0;
@@ -491,16 +534,11 @@ static void let_go(struct cache_watch *w)
 }
 
 /* Gives ev to the reader as its selectors see it; false when it is nothing to them. */
-static bool give(struct cache_watch *w, struct ev *e, struct cache_event *out)
+static bool give(struct cache_watch *w, struct ev *e, uint64_t seq, struct cache_event *out)
 {
 	struct cache *c = w->c;
-	const struct cache_entry *any = e->cur ? e->cur : e->prev;
-	if (w->ns.n && !str_eq(cache_entry_ns(any), w->ns))
-		return false;
-	bool all = !w->filter.labels && !w->filter.fields;
-	bool was = e->prev && (all || entry_matches(&c->r, e->prev, &w->filter));
-	bool is = e->cur && (all || entry_matches(&c->r, e->cur, &w->filter));
-	if (!was && !is)
+	bool was, is;
+	if (!ask(w, e, seq, &was, &is))
 		return false;
 	enum cache_event_type t = !was ? CACHE_ADDED : is ? CACHE_MODIFIED : CACHE_DELETED;
 	w->held = cache_entry_ref(is ? e->cur : ev_gone(c, e));
@@ -515,18 +553,26 @@ static bool give(struct cache_watch *w, struct ev *e, struct cache_event *out)
 	return true;
 }
 
+static void initial_free(struct cache_watch *w)
+{
+	if (w->initial)
+		cache_snap_free(w->initial->snap);
+	free(w->initial);
+	w->initial = NULL;
+}
+
 static bool next_initial(struct cache_watch *w, struct cache_event *out)
 {
-	const struct cache_entry *e = cache_iter_next(&w->it);
+	const struct cache_entry *e = cache_iter_next(&w->initial->it);
 	if (e) {
 		w->held = cache_entry_ref((struct cache_entry *)e);
 		*out = (struct cache_event){.type = CACHE_ADDED, .rev = e->rev, .obj = e};
 		return true;
 	}
-	w->rev = w->snap->rev;
-	cache_snap_free(w->snap);
-	w->snap = NULL;
-	if (!w->initial_end)
+	bool end = w->initial->end;
+	w->rev = w->initial->snap->rev;
+	initial_free(w);
+	if (!end)
 		return false;
 	*out = (struct cache_event){.type = CACHE_BOOKMARK, .rev = w->rev, .initial_end = true};
 	return true;
@@ -535,13 +581,13 @@ static bool next_initial(struct cache_watch *w, struct cache_event *out)
 /* What is there to give without waiting. */
 static bool next_now(struct cache_watch *w, struct cache_event *out)
 {
-	if (w->snap && next_initial(w, out))
+	if (w->initial && next_initial(w, out))
 		return true;
 	uint64_t seq;
 	struct ev *e;
 	while (!fell_behind(w) && (e = peek_event(w, &seq))) {
 		w->pos++;
-		if (e->rev > w->rev && give(w, e, out))
+		if (e->rev > w->rev && give(w, e, seq, out))
 			return true;
 	}
 	return false;
@@ -556,6 +602,9 @@ struct error *cache_watch_next(struct cache_watch *w, struct cache_event *out)
 		if (!w->c)
 			return error_sys(ECANCELED, "the resource is served no more");
 		TRY(fiber_check());
+		/* Time is looked at before each wait, and now and then between events that come without an end. */
+		if (w->turns++ % 32 && next_now(w, out))
+			return NULL;
 		int64_t now = now_ms();
 		if (w->end_ms && now >= w->end_ms)
 			return error_sys(ETIMEDOUT, "the watch has reached its timeout");
@@ -596,18 +645,18 @@ bool cache_watch_ready(struct cache_watch *w)
 {
 	if (!w->c || w->expired)
 		return true;
-	if (w->snap) {
-		struct cache_iter ahead = w->it;
-		if (w->initial_end || cache_iter_next(&ahead))
+	if (w->initial) {
+		struct cache_iter ahead = w->initial->it;
+		if (w->initial->end || cache_iter_next(&ahead))
 			return true;
 	}
 	uint64_t seq;
 	struct ev *e;
 	/* Passes over what does not concern it, as next would. */
 	while (!fell_behind(w) && (e = peek_event(w, &seq))) {
-		if (e->rev > w->rev && concerns(w, e))
+		if (e->rev > w->rev && concerns(w, e, seq))
 			return true;
-		if (w->snap)
+		if (w->initial)
 			break; /* next has to come first */
 		w->pos++;
 	}
@@ -621,7 +670,7 @@ void cache_watch_close(struct cache_watch *w)
 	let_go(w);
 	due_remove(w);
 	unlink_watch(w);
-	cache_snap_free(w->snap);
+	initial_free(w);
 	free(w->ns_p);
 	free(w);
 }

@@ -520,7 +520,7 @@ static struct fiber *fiber_make(const char *name, fiber_fn *fn, void *arg, bool 
 	f->arg = arg;
 	f->joinable = joinable;
 	f->deadline = f->until = NEVER;
-	f->sp = ctx_make(f->stack->base + f->stack->size, fiber_main, f);
+	f->sp = ctx_make(f->stack->base + f->stack->size - stack_color(f->stack), fiber_main, f);
 #if LOOP_TSAN
 	f->tsan = __tsan_create_fiber(0);
 #endif
@@ -695,6 +695,15 @@ static void run_ready(struct loop *l)
 				l->ready_tail = NULL;
 			l->n_ready--;
 			f->ready = false;
+			if (l->ready) {
+				/* Of thousands that one event wakes, each finds its stack in memory, not in a cache: fetched while this one runs. */
+				const char *sp = l->ready->sp;
+
+				for (int i = 0; i < 6; i++)
+					__builtin_prefetch(sp + (ptrdiff_t)64 * i, 1);
+				if (l->ready->next)
+					__builtin_prefetch(l->ready->next, 1);
+			}
 			run_fiber(l, f);
 		}
 	}

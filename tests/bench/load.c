@@ -25,6 +25,7 @@ struct load {
 	int seconds, watchers, updates, pods;
 	int next_pod;
 	bool only_pods;
+	const char *only;
 	char ns[64];
 	struct str payload;
 	int64_t until_ns;
@@ -218,6 +219,8 @@ static double percentile(struct load *l, double p)
 /* For l->seconds; of pods: until all are there. */
 static struct error *phase(struct load *l, const char *name, int workers, request_fn *fn)
 {
+	if (l->only && !strstr(name, l->only))
+		return NULL;
 	l->n_samples = 0;
 	l->bytes = l->done = 0;
 	int64_t start = now_ns();
@@ -281,6 +284,8 @@ static void watch(void *arg)
 
 static struct error *fan_out(struct load *l, int watchers, int updates)
 {
+	if (l->only && !strstr("WATCH events", l->only))
+		return NULL;
 	struct fiber **fibers = arena_array(&l->a, struct fiber *, (size_t)watchers);
 
 	l->events = 0;
@@ -439,7 +444,7 @@ int main(int argc, char **argv)
 	static struct load l = {.seconds = 5, .watchers = 100, .updates = 200};
 	struct main_arg m = {.l = &l};
 
-	for (int o; (o = getopt(argc, argv, "k:p:s:w:u:n:m")) != -1;) {
+	for (int o; (o = getopt(argc, argv, "k:p:s:w:u:n:mf:")) != -1;) {
 		if (o == 'k')
 			m.kubeconfig = optarg;
 		else if (o == 'p' && l.n_pids < 8)
@@ -452,13 +457,15 @@ int main(int argc, char **argv)
 			l.updates = atoi(optarg);
 		else if (o == 'n')
 			l.pods = atoi(optarg);
+		else if (o == 'f')
+			l.only = optarg;
 		else if (o == 'm')
 			l.only_pods = true;
 		else
 			m.kubeconfig = NULL;
 	}
 	if (!m.kubeconfig) {
-		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE] [-w WATCHERS] [-u UPDATES] [-n PODS [-m: nothing else]]\n");
+		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE] [-w WATCHERS] [-u UPDATES] [-n PODS [-m: nothing else]] [-f PART-OF-A-PHASE'S-NAME]\n");
 		return 2;
 	}
 	log_init("load", 0);
