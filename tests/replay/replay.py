@@ -106,15 +106,24 @@ class Runner:
 
     def own(self, s):
         """What the scenario itself sends is its own wherever it comes back."""
-        self.state.send(self.subst(s.path, True))
+        both, self.vars = self.vars, dict(self.vars, **s.vars)
+        try:
+            self.own_text(s)
+        finally:
+            self.vars = both
+
+    def own_text(self, s):
+        self.state.send(self.subst(self.subst(s.path, True), True))
         text = s.raw or s.body
         if text is None:
             return
         if isinstance(text, str):
-            text = self.subst(text, True)
+            text = self.subst(self.subst(text, True), True)
             self.state.send(text)
-            if s.raw is None and "loose" not in s.opts:
+            try:
                 self.remember(scenario.relaxed(text))
+            except ValueError:
+                pass  # a body that is malformed on purpose
         else:
             text = self.subst(json.dumps(text), True)
             self.state.send(text)
@@ -232,8 +241,12 @@ class Runner:
         if s.method == "UNTIL":
             return self.until(s)
         path, data, headers, cert = self.request_of(s)
+        method = s.method
+        if method == "BREW":
+            method, data = data.decode(), None
+            del headers["Content-Type"]
         try:
-            code, h, got = self.send(s.method, path, data, headers, cert)
+            code, h, got = self.send(method, path, data, headers, cert)
         except (OSError, http.client.HTTPException) as e:
             return {"code": 0, "body": type(e).__name__}
         self.capture(s, got)
