@@ -81,14 +81,10 @@ struct error *err_unauthorized(void)
 
 struct error *err_method(struct str group, struct str resource, struct str verb)
 {
-	char q[600];
-	struct error *e;
-
-	qualified(q, sizeof q, group, resource);
+	(void)group;
+	(void)resource;
 	(void)verb;
-	e = error_status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
-	error_set_details(e, group, resource, STR_NULL);
-	return e;
+	return error_status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
 }
 
 struct error *err_expired(const char *message)
@@ -140,6 +136,12 @@ static struct str dup_z(struct arena *a, const char *z)
 	return z ? arena_str(a, str_from(z)) : STR_NULL;
 }
 
+/* What upstream answers before it knows the resource (or without naming it) has details that say nothing. */
+static bool generic_answer(const struct error *e)
+{
+	return e->status == 404 || e->status == 405 || e->status == 406 || e->status == 415;
+}
+
 void status_from_error(struct arena *a, const struct error *e, struct meta_v1_status *out)
 {
 	int code = e->status ? e->status : 500;
@@ -156,6 +158,8 @@ void status_from_error(struct arena *a, const struct error *e, struct meta_v1_st
 		out->reason = STR("InternalError");
 		out->message = arena_printf(a, "Internal error occurred: %s", e->message);
 	}
+	if (generic_answer(e))
+		out->details = arena_new(a, struct meta_v1_status_details);
 	if (e->group || e->kind || e->name || e->uid || e->n_causes || e->retry_after_seconds) {
 		struct meta_v1_status_details *d = arena_new(a, struct meta_v1_status_details);
 

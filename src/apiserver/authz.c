@@ -174,6 +174,7 @@ struct error *authorize_request(struct request *rq)
 	if (trouble.p)
 		return err_internal("Internal Server Error: \"%.*s\": %.*s", STR_ARG(rq->info.path), STR_ARG(trouble));
 	text = authz_forbidden_text(rq->a, &at);
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	if (!at.resource_request)
 		return err_forbidden(STR_NULL, STR_NULL, STR_NULL, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));
 	return err_forbidden(at.group, at.resource, at.name, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));

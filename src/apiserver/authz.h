@@ -62,6 +62,8 @@ enum authz node_authorize(struct apiserver *s, struct arena *a, const struct aut
 struct error *node_authz_init(struct apiserver *s);
 
 /* ---- reviews (reviews.c): create of SubjectAccessReview and its kin, TokenReview, SelfSubjectReview ---- */
+/* metadata.managedFields of an object that is answered but not kept: what the request itself gave. */
+struct error *review_manage_fields(struct request *rq, const struct schema_type *t, void *obj);
 struct error *rest_review(struct request *rq, bool *handled);
 
 #endif

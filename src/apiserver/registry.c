@@ -238,8 +238,6 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 
 	*taken = false;
 	m->creation_timestamp = time_now();
-	m->deletion_timestamp = NULL;
-	m->deletion_grace_period_seconds = NULL;
 	{
 		char uid[37];
 
@@ -328,9 +326,15 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	struct error *e = NULL;
 
 	memset(out, 0, sizeof *out);
-	if (st->namespaced && !m->namespace.n)
+	if (!st->namespaced)
+		m->namespace = STR_NULL;
+	else if (!m->namespace.n)
 		m->namespace = ns;
-	if (m->resource_version.n && !str_eqz(m->resource_version, "0"))
+	m->deletion_timestamp = NULL;
+	m->deletion_grace_period_seconds = NULL;
+	if (!m->name.n && !m->generate_name.n && rq->applied)
+		return err_bad_request("name must be provided");
+	if (m->resource_version.n && !str_eqz(m->resource_version, "0") && !rq->dry_run)
 		return error_status(500, "", "resourceVersion should not be set on objects to be created");
 	m->resource_version = STR_NULL;
 	generated = !m->name.n && m->generate_name.n;
@@ -457,16 +461,17 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	return NULL;
 }
 
-static struct error *check_preconditions(struct request *rq, const struct meta_v1_object_meta *om, struct str name, struct str uid, struct str rv)
+static struct error *check_preconditions(struct request *rq, const struct meta_v1_object_meta *om, struct str what, struct str name,
+					 struct str uid, struct str rv)
 {
 	const struct api_resource *r = rq->res->api;
 
 	if (uid.n && !str_eq(uid, om->uid))
-		return err_conflict(r->group, r->plural, name,
+		return err_conflict(r->group, what, name,
 				    arena_printf(rq->a, "Precondition failed: UID in precondition: %.*s, UID in object meta: %.*s", STR_ARG(uid),
 						 STR_ARG(om->uid)).p);
 	if (rv.n && !str_eq(rv, om->resource_version))
-		return err_conflict(r->group, r->plural, name,
+		return err_conflict(r->group, what, name,
 				    arena_printf(rq->a, "Precondition failed: ResourceVersion in precondition: %.*s, ResourceVersion in object meta: "
 						 "%.*s", STR_ARG(rv), STR_ARG(om->resource_version)).p);
 	return NULL;
@@ -562,7 +567,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		TRY(e);
 		om = meta_of(st, old);
 		om->resource_version = rv_text(rq->a, rev);
-		TRY(check_preconditions(rq, om, name, u->uid, u->rv));
+		TRY(check_preconditions(rq, om, res->api->plural, name, u->uid, u->rv));
 		TRY(u->make(u->ctx, rq, old, &obj));
 		m = meta_of(st, obj);
 		if (st->namespaced && !m->namespace.n)
@@ -648,7 +653,8 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		out->obj = obj;
 		out->deleted = deleting;
 		if (written) {
-			m->resource_version = rv_text(rq->a, written->rev);
+			/* an update that ends an object answers with what it was, as upstream's does */
+			m->resource_version = deleting ? om->resource_version : rv_text(rq->a, written->rev);
 			if (deleting)
 				cache_entry_unref(written);
 			else
@@ -817,7 +823,8 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		m = meta_of(st, obj);
 		m->resource_version = rv_text(rq->a, rev);
 		meta_of(st, old)->resource_version = m->resource_version;
-		TRY(check_preconditions(rq, m, name, uid, rv));
+		/* upstream names the kind here where everything else names the resource; namespaces have a way of their own */
+		TRY(check_preconditions(rq, m, st->type == &core_v1_namespace_type ? res->api->plural : res->api->kind, name, uid, rv));
 		if (!admitted && !rq->internal) {
 			struct admission ad = admission_of(rq, ADMIT_DELETE, NULL, ns, name, NULL, old);
 
@@ -848,9 +855,8 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			gc = gc_finalizers(rq, m, o);
 			if (graceful) {
 				write = true;
+				/* with no time left the delete follows the update at once: watchers see both */
 				immediately = !m->finalizers.n && grace <= 0;
-				if (immediately)
-					write = false; /* the update would be followed by the delete at once */
 			} else if (m->finalizers.n) {
 				mark_deleting(rq, m);
 				write = true;
@@ -872,6 +878,12 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 
 			TRY(encode(rq, st, obj, &stored, &plain));
 			TRY(cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&plain), 0, 0, &ok, &written));
+			if (ok && immediately) {
+				rev = written->rev;
+				cache_entry_unref(written);
+				written = NULL;
+				TRY(cache_delete(st->cache, cns, name, rev, &ok, &written));
+			}
 		} else {
 			TRY(cache_delete(st->cache, cns, name, rev, &ok, &written));
 		}

@@ -306,10 +306,6 @@ void respond_error(struct request *rq, struct error *e)
 	status_from_error(rq->a, e, &st);
 	if (e->retry_after_seconds)
 		http_set_header(rq->x, "retry-after", arena_printf(rq->a, "%d", e->retry_after_seconds));
-	if (e->status == 401)
-		http_set_header(rq->x, "www-authenticate", STR("Bearer realm=\"kubernetes-master\""));
-	if (e->status == 403)
-		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	if (st.code >= 500)
 		log_warn("%.*s %.*s: %d %s", STR_ARG(rq->x->method), STR_ARG(rq->info.path), st.code, error_message(e));
 	error_free(e);

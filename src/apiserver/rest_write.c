@@ -28,9 +28,8 @@ static struct error *write_options(struct request *rq, const char *kind, bool ap
 		field_not_supported(&fe, FIELD_ROOT("dryRun"), dry, all, 1);
 	rq->dry_run = dry.n > 0;
 	if (fv.n && !str_eqz(fv, "Ignore") && !str_eqz(fv, "Strict") && !str_eqz(fv, "Warn"))
-		field_invalid(&fe, FIELD_ROOT("fieldValidation"), fv, "must be one of Ignore, Warn or Strict");
+		field_not_supported(&fe, FIELD_ROOT("fieldValidation"), fv, levels, 3);
 	o->validation = str_eqz(fv, "Strict") ? VALIDATE_STRICT : str_eqz(fv, "Ignore") ? VALIDATE_IGNORE : VALIDATE_WARN;
-	(void)levels;
 	if (fm.n > 128)
 		field_too_long(&fe, FIELD_ROOT("fieldManager"), 128);
 	for (size_t i = 0; i < fm.n; i++)
@@ -74,10 +73,12 @@ static struct error *judge(struct request *rq, const struct decode_report *r, co
 		return NULL;
 	}
 	text = problems_text(rq->a, r);
-	if (rq->info.verb.n && str_eqz(rq->info.verb, "patch"))
-		return error_status(422, "Invalid", "%.*s%s%.*s \"%.*s\" is invalid: patch: Invalid value: \"\": strict decoding error: %.*s",
-				    STR_ARG(res->api->kind), res->api->group.n ? "." : "", STR_ARG(res->api->group), STR_ARG(rq->info.name),
-				    STR_ARG(text));
+	if (rq->info.verb.n && str_eqz(rq->info.verb, "patch")) {
+		struct field_errors fe = {.arena = rq->a};
+
+		field_invalid(&fe, FIELD_ROOT("patch"), STR(""), arena_printf(rq->a, "strict decoding error: %.*s", STR_ARG(text)).p);
+		return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
+	}
 	return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: strict decoding error: %.*s", STR_ARG(res->api->kind),
 			       STR_ARG(res->api->version), STR_ARG(res->api->kind), STR_ARG(text));
 }
@@ -232,7 +233,7 @@ struct error *rest_update(struct request *rq)
 	TRY(write_options(rq, "UpdateOptions", false, &o));
 	TRY(decode_body(rq, rq->res->api->type, rq->res->api->kind, rq->res->api_version, &o, &obj));
 	m = object_meta(rq->res->api->type, obj);
-	if (!m->name.n && !m->generate_name.n && !rq->info.name.n)
+	if (!m->name.n)
 		return err_bad_request("name must be provided");
 	TRY(check_name(rq, m, false));
 	m->name = rq->info.name;
@@ -384,14 +385,7 @@ static struct error *parse_config(struct request *rq, struct patch_ctx *p)
 			return err_bad_request("the namespace of the object (%.*s) does not match the namespace on the request (%.*s)",
 					       STR_ARG(ns), STR_ARG(rq->info.ns));
 	}
-	/* unknown fields: decode once only to find them */
-	if (!rq->res->crd && p->o.validation != VALIDATE_IGNORE) {
-		void *scratch = arena_alloc(rq->a, rq->res->api->type->size);
-
-		e = jv_to_object(rq->a, rq->res->api->type, &p->config, &report, scratch);
-		if (e)
-			return e;
-	}
+	/* what the schema does not know is the merge's to refuse */
 	return judge(rq, &report, &p->o);
 }
 

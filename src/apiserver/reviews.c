@@ -1,6 +1,7 @@
 /* Virtual resources that answer questions: access reviews, token reviews, who am I. */
 #include "apiserver/authn.h"
 #include "apiserver/authz.h"
+#include "schema/managed_fields.h"
 #include "schema/selector.h"
 
 static struct error *body_as(struct request *rq, const struct schema_type *t, void **out)
@@ -32,7 +33,23 @@ static struct error *body_as(struct request *rq, const struct schema_type *t, vo
 	((struct str *)*out)[1] = rq->res->api_version;
 	m = object_meta(t, *out);
 	m->creation_timestamp = (struct api_time){0};
-	return NULL;
+	if (!rq->info.ns.n)
+		m->namespace = STR_NULL;
+	return review_manage_fields(rq, t, *out);
+}
+
+struct error *review_manage_fields(struct request *rq, const struct schema_type *t, void *obj)
+{
+	struct str fm = query_get(&rq->q, "fieldManager");
+	struct managed_fields_request mr = {
+		.shape = shape_of_type(t),
+		.api_version = t == &authentication_v1_token_request_type ? STR("authentication.k8s.io/v1") : rq->res->api_version,
+		.subresource = rq->info.subresource,
+		.manager = fm.n ? fm : field_manager_from_user_agent(rq->a, http_header_get(&rq->x->headers, "user-agent")),
+		.now = time_now(),
+	};
+
+	return managed_fields_update_object(rq->a, &mr, NULL, obj);
 }
 
 /* Requirements as they are given; those that no selector can have are left out, and said so. */
@@ -172,20 +189,29 @@ static void attributes_validate(struct field_errors *e, const struct authorizati
 	}
 }
 
-static struct error *check_spec(struct request *rq, const struct authorization_v1_resource_attributes *r, const void *n)
+static void check_spec(struct field_errors *fe, const struct authorization_v1_resource_attributes *r, const void *n)
 {
-	struct field_errors fe = {.arena = rq->a};
-
 	if (r)
-		attributes_validate(&fe, r);
+		attributes_validate(fe, r);
 
 	if (r && n)
-		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
+		field_invalid_raw(fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
 				  "cannot be specified in combination with resourceAttributes");
 	if (!r && !n)
-		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "resourceAttributes"), STR("null"),
+		field_invalid_raw(fe, FIELD_CHILD(FIELD_ROOT("spec"), "resourceAttributes"), STR("null"),
 				  "exactly one of nonResourceAttributes or resourceAttributes must be specified");
-	return field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, STR(""));
+}
+
+/* A question has no metadata but what a server adds; the namespace of a local one is its request's. */
+static void check_metadata(struct field_errors *fe, const struct meta_v1_object_meta *m, bool local)
+{
+	struct meta_v1_object_meta rest = *m;
+
+	memset(&rest.managed_fields, 0, sizeof rest.managed_fields);
+	if (local)
+		rest.namespace = STR_NULL;
+	if (!object_equal(&meta_v1_object_meta_type, &rest, &(struct meta_v1_object_meta){0}))
+		field_invalid_raw(fe, FIELD_ROOT("metadata"), STR("{...}"), local ? "must be empty except for namespace" : "must be empty");
 }
 
 static struct user *user_of_spec(struct request *rq, const struct authorization_v1_subject_access_review_spec *s)
@@ -210,20 +236,21 @@ static struct error *subject_access(struct request *rq, bool local)
 	/* LocalSubjectAccessReview has the same fields */
 	TRY(body_as(rq, rq->res->api->type, &obj));
 	sar = obj;
-	TRY(check_spec(rq, sar->spec.resource_attributes, sar->spec.non_resource_attributes));
+	if (local && !sar->metadata.namespace.n)
+		sar->metadata.namespace = rq->info.ns;
+	if (local && !str_eq(sar->metadata.namespace, rq->info.ns))
+		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
+	check_spec(&fe, sar->spec.resource_attributes, sar->spec.non_resource_attributes);
 	if (!sar->spec.user.n && !sar->spec.groups.n)
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "user"), sar->spec.user, "at least one of user or group must be specified");
 	if (local && sar->spec.non_resource_attributes)
 		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
 				  "disallowed on this kind of request");
-	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, STR("")));
-	if (local) {
-		if (sar->metadata.namespace.n && !str_eq(sar->metadata.namespace, rq->info.ns))
-			return err_bad_request("metadata.namespace must match namespace: %.*s", STR_ARG(rq->info.ns));
-		sar->metadata.namespace = rq->info.ns;
-		if (sar->spec.resource_attributes && !str_eq(sar->spec.resource_attributes->namespace, rq->info.ns))
-			return err_bad_request("spec.resourceAttributes.namespace must match namespace: %.*s", STR_ARG(rq->info.ns));
-	}
+	if (local && sar->spec.resource_attributes && !str_eq(sar->spec.resource_attributes->namespace, rq->info.ns))
+		field_invalid(&fe, FIELD_CHILD(FIELD_CHILD(FIELD_ROOT("spec"), "resourceAttributes"), "namespace"),
+			      sar->spec.resource_attributes->namespace, "must match metadata.namespace");
+	check_metadata(&fe, &sar->metadata, local);
+	TRY(field_errors_status(&fe, rq->res->api->group, STR_NULL, STR_NULL));
 	memset(&sar->status, 0, sizeof sar->status);
 	evaluate(rq, user_of_spec(rq, &sar->spec), sar->spec.resource_attributes, sar->spec.non_resource_attributes, &sar->status);
 	return respond_struct(rq, 201, rq->res->api->type, sar);
@@ -232,11 +259,14 @@ static struct error *subject_access(struct request *rq, bool local)
 static struct error *self_access(struct request *rq)
 {
 	struct authorization_v1_self_subject_access_review *sar;
+	struct field_errors fe = {.arena = rq->a};
 	void *obj;
 
 	TRY(body_as(rq, rq->res->api->type, &obj));
 	sar = obj;
-	TRY(check_spec(rq, sar->spec.resource_attributes, sar->spec.non_resource_attributes));
+	check_spec(&fe, sar->spec.resource_attributes, sar->spec.non_resource_attributes);
+	check_metadata(&fe, &sar->metadata, false);
+	TRY(field_errors_status(&fe, rq->res->api->group, STR_NULL, STR_NULL));
 	memset(&sar->status, 0, sizeof sar->status);
 	evaluate(rq, rq->user, sar->spec.resource_attributes, sar->spec.non_resource_attributes, &sar->status);
 	return respond_struct(rq, 201, rq->res->api->type, sar);
@@ -252,8 +282,11 @@ static struct error *self_rules(struct request *rq)
 	r = obj;
 	if (!r->spec.namespace.n)
 		return err_bad_request("no namespace on request");
-	memset(&r->status, 0, sizeof r->status);
 	rbac_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules);
+	/* the answer is a new object: upstream gives nothing of the question back */
+	memset(&r->status, 0, sizeof r->status);
+	memset(&r->spec, 0, sizeof r->spec);
+	memset(&r->metadata, 0, sizeof r->metadata);
 	r->status.resource_rules.v = arena_alloc(rq->a, 1);
 	r->status.non_resource_rules.v = arena_alloc(rq->a, 1);
 	r->status.incomplete = authz_rules_incomplete(rq->s, rq->a, rq->user, &r->status.evaluation_error);

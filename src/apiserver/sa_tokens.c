@@ -403,6 +403,12 @@ struct error *sa_jwks(struct apiserver *s, struct arena *a, struct str *out)
 #define TOKEN_EXTENDED_S (365 * 24 * 3600ll) /* upstream's ExpirationExtensionSeconds */
 #define TOKEN_WARN_S (60 * 60 + 7)           /* upstream's WarnOnlyBoundTokenExpirationSeconds */
 
+/* What a token is bound to is looked for by group and kind. */
+static bool core_version(struct str v)
+{
+	return !v.n || !memchr(v.p, '/', v.n);
+}
+
 struct error *rest_token_request(struct request *rq)
 {
 	struct apiserver *s = rq->s;
@@ -427,12 +433,13 @@ struct error *rest_token_request(struct request *rq)
 	TRY(http_body_all(rq->x, 3 << 20, &body));
 	TRY(object_decode(a, media, t, body, NULL, tr));
 	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name))
-		return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(tr->metadata.name),
-				       STR_ARG(rq->info.name));
+		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), tr->metadata.name,
+			      "must match the service account name if specified");
 	if (tr->metadata.namespace.n && !str_eq(tr->metadata.namespace, rq->info.ns))
 		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
 	tr->metadata.name = sa->metadata.name;
 	tr->metadata.namespace = sa->metadata.namespace;
+	tr->metadata.uid = sa->metadata.uid;
 	if (!tr->spec.expiration_seconds) {
 		tr->spec.expiration_seconds = arena_new(a, int64_t);
 		*tr->spec.expiration_seconds = 3600;
@@ -444,7 +451,7 @@ struct error *rest_token_request(struct request *rq)
 	if (expiration > TOKEN_MAX_S)
 		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
 				  "may not specify a duration larger than 2^32 seconds");
-	TRY(field_errors_status(&fe, STR(""), STR("TokenRequest"), STR("")));
+	TRY(field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), sa->metadata.name));
 	if (!tr->spec.audiences.n) {
 		const struct str *v;
 		size_t n;
@@ -460,7 +467,7 @@ struct error *rest_token_request(struct request *rq)
 		struct authentication_v1_bound_object_reference *ref = tr->spec.bound_object_ref;
 		struct str uid = STR_NULL;
 
-		if (str_eqz(ref->kind, "Pod") && str_eqz(ref->api_version, "v1")) {
+		if (str_eqz(ref->kind, "Pod") && core_version(ref->api_version)) {
 			struct core_v1_pod *pod = registry_peek(s, a, pods->st, c.ns, ref->name);
 
 			if (!pod)
@@ -478,7 +485,7 @@ struct error *rest_token_request(struct request *rq)
 				c.node_name = pod->spec.node_name;
 				c.node_uid = node ? node->metadata.uid : STR_NULL;
 			}
-		} else if (str_eqz(ref->kind, "Secret") && str_eqz(ref->api_version, "v1")) {
+		} else if (str_eqz(ref->kind, "Secret") && core_version(ref->api_version)) {
 			struct core_v1_secret *sec = registry_peek(s, a, storage_find(s, STR(""), STR("secrets")), c.ns, ref->name);
 
 			if (!sec)
@@ -486,7 +493,7 @@ struct error *rest_token_request(struct request *rq)
 			uid = sec->metadata.uid;
 			c.secret_name = ref->name;
 			c.secret_uid = uid;
-		} else if (str_eqz(ref->kind, "Node") && str_eqz(ref->api_version, "v1")) {
+		} else if (str_eqz(ref->kind, "Node") && core_version(ref->api_version)) {
 			struct core_v1_node *node = registry_peek(s, a, storage_find(s, STR(""), STR("nodes")), STR_NULL, ref->name);
 
 			if (!node)
@@ -499,8 +506,7 @@ struct error *rest_token_request(struct request *rq)
 					       STR_ARG(ref->kind));
 		}
 		if (ref->uid.n && !str_eq(ref->uid, uid))
-			return err_conflict(STR(""), str_eqz(ref->kind, "Pod") ? STR("pods") : str_eqz(ref->kind, "Node") ? STR("nodes") :
-					    STR("secrets"), ref->name,
+			return err_conflict(STR(""), ref->kind, ref->name,
 					    arena_printf(a, "the UID in the bound object reference (%.*s) does not match the UID in record. The "
 							    "object might have been deleted and then recreated", STR_ARG(ref->uid)).p);
 	}
@@ -522,5 +528,6 @@ struct error *rest_token_request(struct request *rq)
 	tr->kind = STR("TokenRequest");
 	tr->api_version = STR("authentication.k8s.io/v1");
 	tr->metadata.creation_timestamp = time_now();
+	TRY(review_manage_fields(rq, t, tr));
 	return respond_struct(rq, 201, t, tr);
 }

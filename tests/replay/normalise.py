@@ -294,10 +294,12 @@ FORK = "openshift-service-ca.crt"
 
 
 def without_fork(v):
-    """The upstream server that answers were recorded from carried one patch of a distribution that shows: a projected source more."""
+    """The upstream server that answers were recorded from carried patches of a distribution of which two show: a projected source more
+    in pods, and a rule more in everyone's rights."""
     if isinstance(v, dict):
         return {k: without_fork(x) for k, x in v.items()}
     if isinstance(v, list):
+        v = [x for x in v if x != {"nonResourceURLs": ["/.well-known", "/.well-known/*"], "verbs": ["get"]}]
         return [without_fork(x) for x in v if not (isinstance(x, dict) and FORK in json.dumps(x) and len(json.dumps(x)) < 200)]
     return v
 

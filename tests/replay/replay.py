@@ -70,10 +70,12 @@ class Runner:
             headers = Headers()
             accept = s.opts.get("accept")
             if accept is not None:
+                accept = self.subst(accept)
                 headers["Accept"] = scenario.ACCEPTS.get(accept, accept)
             data = None
             ctype = s.opts.get("type")
             if ctype is not None:
+                ctype = self.subst(ctype)
                 headers["Content-Type"] = scenario.TYPES.get(ctype, ctype)
             if s.raw is not None:
                 data = self.subst(s.raw).encode()

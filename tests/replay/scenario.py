@@ -33,7 +33,7 @@ GROUPS = {"apps": "apps/v1", "batch": "batch/v1", "autoscaling": "autoscaling/v2
 TYPES = {"merge": "application/merge-patch+json", "strategic": "application/strategic-merge-patch+json", "json": "application/json-patch+json",
          "apply": "application/apply-patch+yaml", "applycbor": "application/apply-patch+cbor", "yaml": "application/yaml",
          "pb": "application/vnd.kubernetes.protobuf", "cbor": "application/cbor"}
-ACCEPTS = {"table": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+ACCEPTS = {"json": "application/json", "table": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
            "tablestrict": "application/json;as=Table;v=v1;g=meta.k8s.io",
            "pom": "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
            "pomlist": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
