@@ -187,28 +187,33 @@ struct claim_walk {
 	LIST(void *) keep, adopt, release;
 };
 
+static bool claim_matches(const struct claim *c, const struct cached_object *o)
+{
+	return selector_matches(c->selector, &o->labels) && (!c->member || c->member(c->member_ctx, o));
+}
+
 static bool claim_one(void *ctx, const struct cached_object *o)
 {
 	struct claim_walk *w = ctx;
-	bool match = selector_matches(w->c->selector, &o->labels) && (!w->c->member || w->c->member(w->c->member_ctx, o));
+	const struct claim *c = w->c;
 
-	if (str_empty(o->controller_uid)) {
-		if (!match || o->deleting || w->c->owner.meta->deletion_timestamp)
+	if (!str_empty(o->controller_uid)) {
+		if (!str_eq(o->controller_uid, c->owner.meta->uid))
 			return true;
-		void *obj = cached_decode(w->c->i, w->a, o);
+		void *obj = cached_decode(c->i, w->a, o);
 
-		if (obj && !(w->c->active_pods && pod_is_terminal(obj)))
-			*arena_push(w->a, &w->adopt) = obj;
+		if (obj && claim_matches(c, o))
+			*arena_push(w->a, &w->keep) = obj;
+		else if (obj && !c->owner.meta->deletion_timestamp)
+			*arena_push(w->a, &w->release) = obj;
 		return true;
 	}
-	if (!str_eq(o->controller_uid, w->c->owner.meta->uid))
+	if (o->deleting || c->owner.meta->deletion_timestamp || !claim_matches(c, o))
 		return true;
-	void *obj = cached_decode(w->c->i, w->a, o);
+	void *obj = cached_decode(c->i, w->a, o);
 
-	if (obj && match)
-		*arena_push(w->a, &w->keep) = obj;
-	else if (obj && !w->c->owner.meta->deletion_timestamp)
-		*arena_push(w->a, &w->release) = obj;
+	if (obj && !(c->active_pods && pod_is_terminal(obj)))
+		*arena_push(w->a, &w->adopt) = obj;
 	return true;
 }
 

@@ -4,7 +4,7 @@
 Usage: controller_test.py PATH-OF-kube-apiserver PATH-OF-kube-controller-manager [NAME...]
 Names are those of the test functions without "test_". Prints one line a failed check and "N passed, N failed".
 """
-import json, os, shutil, subprocess, sys, tempfile, time, traceback
+import json, os, shutil, subprocess, sys, tempfile, threading, time, traceback
 
 import apiserver_test
 from apiserver_test import Client, Server, check, equal
@@ -64,6 +64,13 @@ class Space:
         status, obj = a.post("/api/v1/namespaces", {"metadata": {"name": name}})
         assert status == 201, obj
         until("service account in " + name, lambda: a.get("/api/v1/namespaces/%s/serviceaccounts/default" % name)[0] == 200)
+
+    @staticmethod
+    def of(a, name):
+        """A namespace that is there."""
+        s = Space.__new__(Space)
+        s.a, s.ns = a, name
+        return s
 
     def path(self, kind, name="", sub=""):
         group = {"deployments": "apps", "replicasets": "apps", "statefulsets": "apps", "daemonsets": "apps", "controllerrevisions": "apps",
@@ -815,6 +822,50 @@ def test_job_adoption(m, a):
     until("orphans", lambda: not s.get("jobs", "j"))
     until("can be deleted", lambda: not [p for p in s.pods() if p["metadata"].get("finalizers")])
     equal("and are there", len(s.pods()), 3)
+
+
+def quiet(a):
+    text = a.raw("GET", "/metrics")[2].decode()
+    return [float(l.split()[-1]) for l in text.splitlines()
+            if l.startswith("apiserver_current_inflight_requests") and 'request_kind="mutating"' in l] == [0.0]
+
+
+def test_job_kills(m, a):
+    """The manager is killed again and again: every pod is counted once, no index is run twice."""
+    s = Space(a, "job-kills")
+    s.make("jobs", job("j", completions=40, parallelism=6))
+    s.make("jobs", job("i", completions=40, parallelism=6, completionMode="Indexed"))
+    s.make("replicasets", rs("r", 60))
+    stop = threading.Event()
+
+    def kubelet():
+        b = Client(a.s, cert="admin")
+        while not stop.is_set():
+            for p in Space.of(b, s.ns).list("pods", "batch.kubernetes.io/job-name"):
+                if p["status"].get("phase") == "Pending":
+                    b.patch(s.path("pods", p["metadata"]["name"], "status"), {"status": {"phase": "Succeeded"}})
+
+    t = threading.Thread(target=kubelet)
+    t.start()
+    try:
+        for wait in (0.02, 0.05, 0.1, 0.03, 0.2, 0.08, 0.15):
+            time.sleep(wait)
+            m.stop()
+            # what it had sent is still carried out: the next one must not look before (a lease keeps them apart otherwise)
+            until("nothing is under way", lambda: quiet(a))
+            m.start()
+        for name in ("j", "i"):
+            ended(s, name, "Complete")
+    finally:
+        stop.set()
+        t.join()
+    for name in ("j", "i"):
+        pods = s.pods("batch.kubernetes.io/job-name=" + name)
+        equal(name + ": pods", (len(pods), {p["status"]["phase"] for p in pods}), (40, {"Succeeded"}))
+        equal(name + ": counted", status(s, "jobs", name, "succeeded", "failed"), [40, 0])
+    equal("each index once", sorted(index(p) for p in s.pods("batch.kubernetes.io/job-name=i")), list(range(40)))
+    until("the replica set is whole", lambda: status(s, "replicasets", "r", "replicas") == [60])
+    equal("and no more", len(s.pods("app=r")), 60)
 
 
 # ---- CronJob, TTL ----
