@@ -113,6 +113,7 @@ static void control_plane(struct cluster *c, struct component *list, size_t *n)
 	arg(&a, "--root-ca-file=%s", data_path(c, "pki/ca.crt"));
 	arg(&a, "--cluster-signing-cert-file=%s", data_path(c, "pki/ca.crt"));
 	arg(&a, "--cluster-signing-key-file=%s", data_path(c, "pki/ca.key"));
+	arg(&a, "--service-account-private-key-file=%s", data_path(c, "pki/sa.key"));
 	arg(&a, "--allocate-node-cidrs=true");
 	arg(&a, "--cluster-cidr=%s", c->pod_cidr);
 

@@ -363,7 +363,10 @@ struct error *pki_ensure(struct cluster *c, int *renewed)
 	TRY(ensure_ca(c, "ca", "kubernetes-ca", &ca, &key, renewed));
 	TRY(ensure_ca(c, "front-proxy-ca", "kubernetes-front-proxy-ca", &front, &front_key, renewed));
 	TRY(ensure_service_account_key(c));
-	/* The controller manager signs CertificateSigningRequests and service-account tokens' CA bundle. */
+	/* The API server signs tokens with it, the controller manager those of Secrets. */
+	if (chown(data_path(c, "pki/sa.key"), UID_APISERVER, UID_CONTROLLER_MANAGER) < 0 || chmod(data_path(c, "pki/sa.key"), 0640) < 0)
+		return error_sys(errno, "letting the controller manager read %s", data_path(c, "pki/sa.key"));
+	/* The controller manager signs CertificateSigningRequests. */
 	if (chown(data_path(c, "pki/ca.key"), UID_CONTROLLER_MANAGER, UID_CONTROLLER_MANAGER) < 0)
 		return error_sys(errno, "chown %s", data_path(c, "pki/ca.key"));
 	struct str sans = arena_printf(c->a,

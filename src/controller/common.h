@@ -224,7 +224,7 @@ controller_start replicaset_start, replicationcontroller_start, deployment_start
 	root_ca_start, endpoints_start, endpointslice_start, endpointslicemirroring_start, garbage_collector_start, node_ipam_start,
 	node_lifecycle_start, job_start, cronjob_start, ttl_after_finished_start, daemonset_start, statefulset_start, pod_gc_start,
 	csr_approving_start, csr_signing_start, csr_cleaner_start, pv_protection_start, pvc_protection_start, pv_binder_start,
-	vac_protection_start, ephemeral_volume_start,
+	vac_protection_start, ephemeral_volume_start, service_cidr_start,
 	resource_quota_start, disruption_start, hpa_start, clusterrole_aggregation_start, bootstrap_signer_start, token_cleaner_start,
 	ttl_start, sa_token_start, taint_eviction_start;
 

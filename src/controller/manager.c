@@ -11,7 +11,7 @@
 #include "controller/common.h"
 
 static const struct {
-	const char *name, *alias, *account; /* upstream's name, its old one, the service account */
+	const char *name, *alias, *account; /* upstream's name, its old one, the service account (NULL: the manager itself) */
 	controller_start *start;
 	bool off; /* unless named */
 } controllers[] = {
@@ -42,6 +42,12 @@ static const struct {
 	{"persistentvolume-protection-controller", "pv-protection", "pv-protection-controller", pv_protection_start, false},
 	{"persistentvolumeclaim-protection-controller", "pvc-protection", "pvc-protection-controller", pvc_protection_start, false},
 	{"volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", vac_protection_start, false},
+	{"serviceaccount-token-controller", "serviceaccount-token", NULL, sa_token_start, false},
+	{"bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", bootstrap_signer_start, true},
+	{"token-cleaner-controller", "tokencleaner", "token-cleaner", token_cleaner_start, true},
+	{"ttl-controller", "ttl", "ttl-controller", ttl_start, false},
+	{"service-cidr-controller", "service-cidr-controller", "service-cidrs-controller", service_cidr_start, false},
+	{"horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "horizontal-pod-autoscaler", hpa_start, false},
 	{"ephemeral-volume-controller", "ephemeral-volume", "ephemeral-volume-controller", ephemeral_volume_start, false},
 	/* last: takes the informers that are there */
 	{"garbage-collector-controller", "garbagecollector", "generic-garbage-collector", garbage_collector_start, false},
@@ -361,19 +367,19 @@ static bool enabled(const struct manager_flags *f, size_t k)
 
 /* Upstream's controllers that may have no counterpart here: naming one is no mistake. */
 static const char *const known_elsewhere[] = {
-	"bootstrap-signer-controller", "bootstrapsigner", "cloud-node-lifecycle-controller", "cloud-node-lifecycle",
+	"cloud-node-lifecycle-controller", "cloud-node-lifecycle",
 	"clusterrole-aggregation-controller", "clusterrole-aggregation",
 	"device-taint-eviction-controller",
-	"horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+	"kube-apiserver-serving-clustertrustbundle-publisher-controller",
 	"legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", "node-route-controller", "route",
 	"persistentvolume-attach-detach-controller", "attachdetach",
 	"persistentvolume-expander-controller", "persistentvolume-expander",
 	"podcertificaterequest-cleaner-controller",
 	"resourceclaim-controller", "resource-claim-controller", "selinux-warning-controller",
-	"service-cidr-controller", "service-lb-controller", "service", "serviceaccount-token-controller", "serviceaccount-token",
+	"service-lb-controller", "service",
 	"storage-version-migrator-controller", "storageversion-garbage-collector-controller",
-	"storage-version-gc", "token-cleaner-controller", "tokencleaner",
-	"ttl-controller", "ttl", "validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status",
+	"storage-version-gc",
+	"validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status",
 };
 
 static bool is_elsewhere(struct str s)
@@ -479,7 +485,7 @@ static struct error *run_manager(struct manager *m)
 	}
 	for (size_t k = 0; k < N_CONTROLLERS; k++) {
 		struct str account = str_from(controllers[k].account);
-		struct manager *as = connection ? map_get(&accounts, account) : m;
+		struct manager *as = connection && account.n ? map_get(&accounts, account) : m;
 
 		if (!enabled(f, k))
 			continue;

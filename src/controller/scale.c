@@ -35,6 +35,10 @@ struct error *scale_get(struct manager *m, struct arena *a, struct str api_versi
 		/* The object is missing, or its resource has no scale at all. */
 		struct error *missing = client_raw(m->client, a, "GET", client_path(a, r, ns, name, NULL), NULL, STR_NULL, NULL);
 
+		if (error_is(missing, 403, NULL)) { /* who may only scale cannot tell */
+			error_free(missing);
+			return e;
+		}
 		if (missing) {
 			error_free(e);
 			return missing;

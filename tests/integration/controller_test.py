@@ -14,6 +14,8 @@ PATIENCE = 20  # seconds until a condition counts as not met
 
 
 class Manager:
+    more = []  # flags of a whole file of tests
+
     def __init__(self, server):
         self.s, self.proc = server, None
 
@@ -30,7 +32,7 @@ class Manager:
         self.proc = subprocess.Popen(
             [MANAGER, "--kubeconfig", "kubeconfig", "--leader-elect=false", "--use-service-account-credentials=true",
              "--service-account-private-key-file", "sa.key",
-             "--root-ca-file", "ca.crt"] + list(more), cwd=d, stdout=self.log, stderr=self.log)
+             "--root-ca-file", "ca.crt"] + self.more + list(more), cwd=d, stdout=self.log, stderr=self.log)
 
     def stop(self, sig=9):
         self.proc.send_signal(sig)

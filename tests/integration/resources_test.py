@@ -3,7 +3,7 @@
 
 Usage: resources_test.py PATH-OF-kube-apiserver PATH-OF-kube-controller-manager [NAME...]; see controller_test.py.
 """
-import threading
+import base64, hashlib, hmac, http.server, json, os, ssl, threading, time
 
 import controller_test
 from apiserver_test import Client, check, equal
@@ -403,5 +403,217 @@ def test_volumes_ephemeral(m, a):
     until("another's claim is not taken", lambda: [e for e in s.events("FailedBinding", "Pod") if "not owner" in e["message"]])
 
 
+# ---- autoscaling ----
+
+class Metrics(http.server.BaseHTTPRequestHandler):
+    """A metrics server: what it answers is what the test put here."""
+    usage = {}        # pod -> cpu
+    queue = "0"       # of the external metric "queue"
+    load = "0"        # of the pods metric "load"
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        path = self.path.split("?")[0]
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        group = path.split("/")[2]
+        version = {"metrics.k8s.io": "v1beta1", "custom.metrics.k8s.io": "v1beta2", "external.metrics.k8s.io": "v1beta1"}[group]
+        if path == "/apis/%s/%s" % (group, version):
+            o = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "%s/%s" % (group, version), "resources": []}
+        elif path.startswith("/apis/metrics.k8s.io/"):
+            o = {"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "items": [
+                {"metadata": {"name": p}, "timestamp": now, "window": "15s", "containers": [{"name": "c", "usage": {"cpu": u, "memory": "1Mi"}}]}
+                for p, u in Metrics.usage.items()]}
+        elif path.endswith("/queue"):
+            o = {"kind": "ExternalMetricValueList", "items": [{"metricName": "queue", "timestamp": now, "value": Metrics.queue}]}
+        elif "/pods/*/load" in path:
+            o = {"kind": "MetricValueList", "items": [{"describedObject": {"kind": "Pod", "name": p}, "timestamp": now, "value": Metrics.load}
+                                                      for p in Metrics.usage]}
+        else:
+            o = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no " + path}
+        body = json.dumps(o).encode()
+        self.send_response(o.get("code", 200))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *a):
+        pass
+
+
+def metrics_server(a):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
+    dir = a.s.dir
+    a.s.cert("metrics", "/CN=metrics", "subjectAltName=DNS:metrics.kube-system.svc,IP:127.0.0.1")
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ctx.load_cert_chain(os.path.join(dir, "metrics.crt"), os.path.join(dir, "metrics.key"))
+    server.socket = ctx.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    a.post("/api/v1/namespaces/kube-system/services", {"metadata": {"name": "metrics"}, "spec": {"ports": [{"port": 443}]}})
+    st, got = a.post("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", {
+        "metadata": {"name": "metrics", "labels": {"kubernetes.io/service-name": "metrics"}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": port}], "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}]})
+    check("endpoint slice", st == 201, got)
+    a.post("/api/v1/namespaces/kube-system/endpoints", {"metadata": {"name": "metrics"}, "subsets": [
+        {"addresses": [{"ip": "127.0.0.1"}], "ports": [{"port": port}]}]})
+    ca = base64.b64encode(open(os.path.join(dir, "ca.crt"), "rb").read()).decode()
+    for group, version in (("metrics.k8s.io", "v1beta1"), ("custom.metrics.k8s.io", "v1beta2"), ("external.metrics.k8s.io", "v1beta1")):
+        name = "%s.%s" % (version, group)
+        st, got = a.post("/apis/apiregistration.k8s.io/v1/apiservices", {"metadata": {"name": name}, "spec": {
+            "group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100, "caBundle": ca,
+            "service": {"namespace": "kube-system", "name": "metrics"}}})
+        check("APIService " + name, st == 201, got)
+        until(name + " is available", lambda: [c for c in a.get("/apis/apiregistration.k8s.io/v1/apiservices/" + name)[1].get("status", {}).get(
+            "conditions", []) if c["type"] == "Available" and c["status"] == "True"])
+    return server
+
+
+HPAS = "/apis/autoscaling/v2/namespaces/%s/horizontalpodautoscalers"
+
+
+def autoscaler(a, ns, name, target, **spec):
+    st, got = a.post(HPAS % ns, {"metadata": {"name": name}, "spec": dict(spec, scaleTargetRef={
+        "apiVersion": "apps/v1", "kind": "Deployment", "name": target})})
+    check("create autoscaler " + name, st == 201, got)
+
+
+def hpa_condition(a, ns, name, type, status, reason):
+    def there():
+        got = a.get(HPAS % ns + "/" + name)[1].get("status", {})
+        return [c for c in got.get("conditions", []) if (c["type"], c["status"], c["reason"]) == (type, status, reason)] and got
+    return until("autoscaler %s: %s" % (name, reason), there)
+
+
+def replicas(s, name):
+    return s.get("deployments", name)["spec"]["replicas"]
+
+
+def workload(s, name, n):
+    s.make("deployments", {"metadata": {"name": name}, "spec": {"replicas": n, "selector": {"matchLabels": {"app": name}}, "template": template(
+        {"app": name}, containers=[{"name": "c", "image": "x", "resources": {"requests": {"cpu": "100m"}}}])}})
+    until("pods of " + name, lambda: len(s.names("app=" + name)) == n)
+    old = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3600))
+    for p in s.pods("app=" + name):
+        s.say(p, "Running", startTime=old)
+    # the API server's EndpointSlice and Deployment controllers do not matter here: pods are ready when they say so
+    return s.names("app=" + name)
+
+
+def test_hpa(m, a):
+    s = Space(a, "hpa")
+    names = workload(s, "web", 2)
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}
+    autoscaler(a, s.ns, "early", "web", maxReplicas=5, metrics=[cpu])
+    hpa_condition(a, s.ns, "early", "ScalingActive", "False", "FailedGetResourceMetric")
+    equal("nothing is known, nothing changes", replicas(s, "web"), 2)
+    a.delete(HPAS % s.ns + "/early")
+    server = metrics_server(a)
+    try:
+        Metrics.usage = {n: "100m" for n in names}
+        autoscaler(a, s.ns, "cpu", "web", minReplicas=1, maxReplicas=5, metrics=[cpu])
+        st = hpa_condition(a, s.ns, "cpu", "AbleToScale", "True", "SucceededRescale")
+        equal("twice the target: twice the pods", replicas(s, "web"), 4)
+        equal("what it saw", st["currentMetrics"][0]["resource"]["current"], {"averageUtilization": 100, "averageValue": "100m"})
+        until("it says so", lambda: [e for e in s.events("SuccessfulRescale") if "New size: 4" in e["message"]])
+        a.delete(HPAS % s.ns + "/cpu")
+        names = workload(s, "calm", 4)
+        Metrics.usage = {n: "1m" for n in names}
+        autoscaler(a, s.ns, "calm", "calm", maxReplicas=5, metrics=[cpu])
+        hpa_condition(a, s.ns, "calm", "AbleToScale", "True", "ScaleDownStabilized")
+        equal("not at once", replicas(s, "calm"), 4)
+        autoscaler(a, s.ns, "fast", "calm", maxReplicas=5, metrics=[cpu], behavior={"scaleDown": {
+            "stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}})
+        a.delete(HPAS % s.ns + "/calm")
+        hpa_condition(a, s.ns, "fast", "ScalingLimited", "True", "ScaleDownLimit")
+        equal("one at a time", replicas(s, "calm"), 3)
+        a.delete(HPAS % s.ns + "/fast")
+        workload(s, "queue", 1)
+        Metrics.queue = "35"
+        autoscaler(a, s.ns, "queue", "queue", maxReplicas=10, metrics=[{"type": "External", "external": {
+            "metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": "10"}}}])
+        until("by an external metric", lambda: replicas(s, "queue") == 4)
+        Metrics.usage = {n: "1m" for n in workload(s, "load", 1)}
+        Metrics.load = "9"
+        autoscaler(a, s.ns, "load", "load", maxReplicas=2, metrics=[{"type": "Pods", "pods": {
+            "metric": {"name": "load"}, "target": {"type": "AverageValue", "averageValue": "3"}}}])
+        hpa_condition(a, s.ns, "load", "ScalingLimited", "True", "TooManyReplicas")
+        equal("by a metric of pods, within bounds", replicas(s, "load"), 2)
+        autoscaler(a, s.ns, "none", "none", maxReplicas=2)
+        hpa_condition(a, s.ns, "none", "AbleToScale", "False", "FailedGetScale")
+    finally:
+        server.shutdown()
+        for name in ("v1beta1.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io", "v1beta1.external.metrics.k8s.io"):
+            a.delete("/apis/apiregistration.k8s.io/v1/apiservices/" + name)
+
+
+# ---- tokens, nodes, addresses ----
+
+def test_account_tokens(m, a):
+    s = Space(a, "tokens")
+    sa = s.make("serviceaccounts", {"metadata": {"name": "robot"}})
+    s.make("secrets", {"metadata": {"name": "t", "annotations": {"kubernetes.io/service-account.name": "robot"}},
+                       "type": "kubernetes.io/service-account-token"})
+    got = until("the token is made", lambda: (lambda x: x if x and x.get("data", {}).get("token") else None)(s.get("secrets", "t")))
+    equal("whose it is", got["metadata"]["annotations"]["kubernetes.io/service-account.uid"], sa["metadata"]["uid"])
+    check("with the CA", b"BEGIN CERTIFICATE" in base64.b64decode(got["data"]["ca.crt"]))
+    equal("and the namespace", base64.b64decode(got["data"]["namespace"]), b"tokens")
+    st, r = Client(a.s, token=base64.b64decode(got["data"]["token"]).decode()).post("/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
+    equal("the server knows it", (st, r.get("status", {}).get("userInfo", {}).get("username")), (201, "system:serviceaccount:tokens:robot"))
+    s.delete("serviceaccounts", "robot")
+    until("it goes with its account", lambda: s.get("secrets", "t") is None)
+    st, got = a.post(s.path("secrets"), {"metadata": {"name": "u", "annotations": {"kubernetes.io/service-account.name": "nobody"}},
+                                         "type": "kubernetes.io/service-account-token"})
+    until("nor does one stay without", lambda: s.get("secrets", "u") is None)
+
+
+def test_bootstrap_tokens(m, a):
+    secrets = "/api/v1/namespaces/kube-system/secrets"
+
+    def token(id, seconds):
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+        st, got = a.post(secrets, {"metadata": {"name": "bootstrap-token-" + id}, "type": "bootstrap.kubernetes.io/token", "stringData": {
+            "token-id": id, "token-secret": "0123456789abcdef", "expiration": when, "usage-bootstrap-signing": "true"}})
+        check("token " + id, st == 201, got)
+    a.post("/api/v1/namespaces", {"metadata": {"name": "kube-public"}})
+    a.post("/api/v1/namespaces/kube-public/configmaps", {"metadata": {"name": "cluster-info"}, "data": {"kubeconfig": "hello"}})
+    token("abcdef", 3600)
+    info = lambda: a.get("/api/v1/namespaces/kube-public/configmaps/cluster-info")[1]["data"]
+    jws = until("signed", lambda: info().get("jws-kubeconfig-abcdef"))
+    head, _, sig = jws.split(".")
+    b64 = lambda b: base64.urlsafe_b64encode(b).rstrip(b"=").decode()
+    equal("header", json.loads(base64.urlsafe_b64decode(head + "==")), {"alg": "HS256", "kid": "abcdef"})
+    equal("signature", sig, b64(hmac.new(b"0123456789abcdef", (head + "." + b64(b"hello")).encode(), hashlib.sha256).digest()))
+    token("fedcba", 1)
+    until("expired ones go", lambda: a.get(secrets + "/bootstrap-token-fedcba")[0] == 404)
+    a.delete(secrets + "/bootstrap-token-abcdef")
+    until("so do their signatures", lambda: "jws-kubeconfig-abcdef" not in info())
+
+
+def test_node_ttl(m, a):
+    a.post("/api/v1/nodes", {"metadata": {"name": "n1"}})
+    until("annotated", lambda: a.get("/api/v1/nodes/n1")[1]["metadata"].get("annotations", {}).get("node.alpha.kubernetes.io/ttl") == "0")
+    a.delete("/api/v1/nodes/n1")
+
+
+def test_service_cidrs(m, a):
+    path = "/apis/networking.k8s.io/v1/servicecidrs"
+    st, got = a.post(path, {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.77.0.0/24"]}})
+    equal("range", st, 201)
+    ready = lambda status, reason: lambda: [c for c in a.get(path + "/more")[1].get("status", {}).get("conditions", [])
+                                            if (c["type"], c["status"], c["reason"]) == ("Ready", status, reason)]
+    until("ready", ready("True", ""))
+    equal("guarded", a.get(path + "/more")[1]["metadata"]["finalizers"], ["networking.k8s.io/service-cidr-finalizer"])
+    st, got = a.post("/apis/networking.k8s.io/v1/ipaddresses", {"metadata": {"name": "10.77.0.5"}, "spec": {"parentRef": {
+        "resource": "services", "namespace": "default", "name": "x"}}})
+    equal("an address in it", st, 201)
+    a.delete(path + "/more")
+    until("it must wait", ready("False", "Terminating"))
+    a.delete("/apis/networking.k8s.io/v1/ipaddresses/10.77.0.5")
+    until("then it goes", lambda: a.get(path + "/more")[0] == 404)
+
+
 if __name__ == "__main__":
+    controller_test.Manager.more = ["--controllers=*,bootstrap-signer-controller,token-cleaner-controller",
+                                    "--horizontal-pod-autoscaler-sync-period=500ms"]
     controller_test.main(globals())
