@@ -1,133 +1,248 @@
-/* Audit: JSON lines to a file, written in order by one fiber; a full queue drops and counts. */
-#include <fcntl.h>
-#include <unistd.h>
+/* Audit events of requests: decided by the policy, made at each stage, handed to the backends. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include "apiserver/audit.h"
-#include "apiserver/metrics.h"
+#include "apiserver/config_file.h"
 #include "schema/jv.h"
 
-#define QUEUE_MAX (8u << 20) /* bytes waiting for the disk */
-
 struct audit {
-	int fd;
-	struct buf queue;
-	struct waitq more;
-	struct jv policy;
-	bool has_policy;
+	struct audit_policy *policy;
+	struct audit_sink *log, *webhook;
 };
 
-static void writer(void *arg)
-{
-	struct audit *a = arg;
-
-	for (;;) {
-		struct buf b = a->queue;
-		size_t off = 0;
-
-		if (!b.n) {
-			struct error *e = waitq_wait(&a->more);
-
-			if (e) {
-				error_free(e);
-				return;
-			}
-			continue;
-		}
-		memset(&a->queue, 0, sizeof a->queue);
-		while (off < b.n) {
-			ssize_t n = write(a->fd, b.p + off, b.n - off);
-
-			if (n <= 0)
-				break;
-			off += (size_t)n;
-		}
-		buf_free(&b);
-	}
-}
+static const char *const level_names[] = {"None", "Metadata", "Request", "RequestResponse"};
+static const char *const stage_names[] = {"RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"};
 
 struct error *audit_init(struct apiserver *s)
 {
 	struct audit *a;
+	struct str text;
 
-	if (!s->o.audit_log_path)
+	if (!s->o.audit_log_path && !s->o.audit_webhook_config_file)
 		return NULL;
-	a = xcalloc(1, sizeof *a);
-	a->fd = !strcmp(s->o.audit_log_path, "-") ? 1 : open(s->o.audit_log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (a->fd < 0)
-		return error_sys(errno, "audit log %s", s->o.audit_log_path);
-	if (s->o.audit_policy_file) {
-		struct buf b buf_cleanup = {0}, json buf_cleanup = {0};
-
-		TRY(error_wrap(file_read(s->o.audit_policy_file, &b), "audit policy"));
-		TRY(error_wrap(yaml_to_json(buf_view(&b), NULL, &json), "audit policy"));
-		TRY(error_wrap(jv_parse(&s->arena, arena_str(&s->arena, buf_view(&json)), NULL, &a->policy), "audit policy"));
-		a->has_policy = true;
-		log_info("audit policy levels Request and RequestResponse are logged as Metadata");
+	if (!s->o.audit_policy_file) {
+		log_warn("audit: there is no --audit-policy-file, so nothing is logged");
+		return NULL;
 	}
+	a = xcalloc(1, sizeof *a);
+	TRY(error_wrap(config_file_read(&s->arena, s->o.audit_policy_file, &text), "--audit-policy-file"));
+	TRY(error_wrap(audit_policy_parse(&s->arena, text, &a->policy), "audit policy %s", s->o.audit_policy_file));
+	TRY(audit_sinks_start(s, &a->log, &a->webhook));
 	s->audit = a;
-	fiber_spawn("audit", writer, a);
 	return NULL;
 }
 
-void audit_begin(struct request *rq)
+void audit_request_body(struct request *rq, struct str body)
 {
-	(void)rq;
+	if (rq->audit.level >= AUDIT_METADATA)
+		rq->audit_body = body;
 }
 
-static bool listed(const struct jv *list, struct str want)
+void audit_answer_piece(struct request *rq, struct str content_type, struct str piece)
 {
-	if (!jv_is(list, JV_ARRAY) || !list->n)
-		return true;
-	for (uint32_t i = 0; i < list->n; i++)
-		if (str_eq(jv_str(&list->items[i]), want))
-			return true;
-	return false;
-}
-
-/* The first rule that fits says the level; none fits: not logged. */
-static bool wanted(struct audit *a, const struct request *rq)
-{
-	const struct jv *rules = jv_get(&a->policy, STR("rules"));
-
-	if (!a->has_policy)
-		return true;
-	for (uint32_t i = 0; jv_is(rules, JV_ARRAY) && i < rules->n; i++) {
-		const struct jv *r = &rules->items[i], *res = jv_get(r, STR("resources")), *urls = jv_get(r, STR("nonResourceURLs"));
-		const struct jv *groups = jv_get(r, STR("userGroups"));
-		bool group_ok = !jv_is(groups, JV_ARRAY) || !groups->n;
-
-		for (size_t g = 0; !group_ok && g < rq->user->n_groups; g++)
-			group_ok = listed(groups, rq->user->groups[g]);
-		if (!group_ok || !listed(jv_get(r, STR("users")), rq->user->name) || !listed(jv_get(r, STR("verbs")), rq->info.verb) ||
-		    !listed(jv_get(r, STR("namespaces")), rq->info.ns))
-			continue;
-		if (rq->info.resource_request) {
-			bool ok = !jv_is(res, JV_ARRAY) || !res->n;
-
-			if (ok && jv_is(urls, JV_ARRAY) && urls->n)
-				continue;
-			for (uint32_t k = 0; !ok && k < res->n; k++)
-				ok = str_eq(jv_str(jv_get(&res->items[k], STR("group"))), rq->info.group) &&
-				     listed(jv_get(&res->items[k], STR("resources")), rq->info.resource);
-			if (!ok)
-				continue;
-		} else {
-			bool ok = !jv_is(res, JV_ARRAY) || !res->n;
-
-			if (jv_is(urls, JV_ARRAY) && urls->n) {
-				ok = false;
-				for (uint32_t k = 0; !ok && k < urls->n; k++) {
-					struct str u = jv_str(&urls->items[k]);
-
-					ok = str_eq(u, rq->info.path) ||
-					     (u.n && u.p[u.n - 1] == '*' && str_has_prefix(rq->info.path, str_sub(u, 0, u.n - 1)));
-				}
-			}
-			if (!ok)
-				continue;
-		}
-		return !str_eqz(jv_str(jv_get(r, STR("level"))), "None");
+	if (rq->audit.level < AUDIT_RESPONSE || rq->audit_answer_cut)
+		return;
+	if (rq->audit_answer.n + piece.n > AUDIT_BODY_MAX) {
+		rq->audit_answer_cut = true;
+		buf_free(&rq->audit_answer);
+		return;
 	}
-	return false;
+	rq->audit_answer_type = arena_str(rq->a, content_type);
+	buf_str(&rq->audit_answer, piece);
+}
+
+/* ---- bodies ---- */
+
+static void without_managed_fields(struct jv *o)
+{
+	struct jv *meta = jv_get(o, STR("metadata")), *items = jv_get(o, STR("items"));
+
+	if (jv_is(meta, JV_OBJECT))
+		jv_del(meta, STR("managedFields"));
+	for (uint32_t i = 0; jv_is(items, JV_ARRAY) && i < items->n; i++)
+		without_managed_fields(&items->items[i]);
+}
+
+static const struct schema_type *type_of(struct request *rq, const struct pb_envelope *env)
+{
+	struct str group, version, kind = env->kind;
+	bool list = str_has_suffix(kind, STR("List"));
+
+	if (str_eqz(env->kind, "Status"))
+		return &meta_v1_status_type;
+	if (str_eqz(env->kind, "DeleteOptions"))
+		return &meta_v1_delete_options_type;
+	api_version_split(env->api_version, &group, &version);
+	struct resource *r = resource_for_kind(rq->s, group, version, list ? str_sub(kind, 0, kind.n - 4) : kind);
+
+	return !r ? NULL : list ? r->api->list_type : r->api->type;
+}
+
+/* Any of the formats as JSON; false: it cannot be told, or is no object. */
+static bool to_json(struct request *rq, struct str type, struct str body, struct buf *json)
+{
+	struct error *e = NULL;
+
+	type = str_trim(str_cut(&type, ';'));
+	if (pb_is_envelope(body)) {
+		struct pb_envelope env;
+
+		e = pb_envelope_decode(body, &env);
+		if (!e) {
+			const struct schema_type *t = type_of(rq, &env);
+
+			e = t ? pb_to_json(json, t, env.raw, env.api_version, env.kind) : error_new("no such type");
+		}
+	} else if (str_contains(type, STR("yaml"))) {
+		e = yaml_to_json(body, NULL, json);
+	} else if (str_contains(type, STR("cbor"))) {
+		e = cbor_to_json(body, NULL, json);
+	} else if (str_contains(type, STR("json")) || !type.n) {
+		buf_str(json, body);
+	} else {
+		return false;
+	}
+	bool ok = !e;
+
+	error_free(e);
+	return ok && json->n;
+}
+
+static void put_body(struct buf *b, struct request *rq, const char *name, struct str type, struct str body)
+{
+	struct buf json buf_cleanup = {0};
+	struct jv v;
+
+	if (!body.n || !to_json(rq, type, body, &json))
+		return;
+	/* Parsed: an event is valid JSON whatever came. */
+	struct error *e = jv_parse(rq->a, arena_str(rq->a, buf_view(&json)), NULL, &v);
+
+	if (!e) {
+		if (rq->audit.omit_managed_fields)
+			without_managed_fields(&v);
+		buf_printf(b, ",\"%s\":", name);
+		jv_encode(b, &v);
+	}
+	error_free(e);
+}
+
+/* ---- the event ---- */
+
+static void put(struct buf *b, const char *name, struct str value)
+{
+	if (!value.n)
+		return;
+	if (b->n && b->p[b->n - 1] != '{')
+		buf_putc(b, ',');
+	buf_printf(b, "\"%s\":", name);
+	jv_encode_string(b, value);
+}
+
+static void put_user(struct buf *b, const char *name, const struct user *u)
+{
+	buf_printf(b, ",\"%s\":{", name);
+	if (u) {
+		put(b, "username", u->name);
+		put(b, "uid", u->uid);
+		for (size_t i = 0; i < u->n_groups; i++) {
+			buf_puts(b, i ? "," : ",\"groups\":[");
+			jv_encode_string(b, u->groups[i]);
+		}
+		if (u->n_groups)
+			buf_putc(b, ']');
+		for (size_t i = 0; i < u->n_extra; i++) {
+			buf_puts(b, i ? "," : ",\"extra\":{");
+			jv_encode_string(b, u->extra[i].key);
+			buf_puts(b, ":[");
+			for (uint32_t k = 0; k < u->extra[i].value.n; k++) {
+				if (k)
+					buf_putc(b, ',');
+				jv_encode_string(b, u->extra[i].value.v[k]);
+			}
+			buf_putc(b, ']');
+		}
+		if (u->n_extra)
+			buf_putc(b, '}');
+	}
+	buf_putc(b, '}');
+}
+
+/* X-Forwarded-For, X-Real-Ip, then the connection's peer, each once (upstream's SourceIPs). */
+static void put_source_ips(struct buf *b, struct request *rq)
+{
+	struct str seen[16], rest = http_header_get(&rq->x->headers, "x-forwarded-for"), real = http_header_get(&rq->x->headers, "x-real-ip");
+	char text[INET6_ADDRSTRLEN] = "";
+	const struct sockaddr_storage *r = &rq->x->remote;
+	size_t n = 0;
+
+	while (rest.p && n < 14) {
+		struct str ip = str_trim(str_cut(&rest, ','));
+
+		if (ip.n)
+			seen[n++] = ip;
+	}
+	if (real.n && !(n && str_eq(seen[0], real)))
+		seen[n++] = real;
+	if (r->ss_family == AF_INET)
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)r)->sin_addr, text, sizeof text);
+	else if (r->ss_family == AF_INET6)
+		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)r)->sin6_addr, text, sizeof text);
+	if (*text && !(n && str_eqz(seen[n - 1], text)))
+		seen[n++] = str_from(text);
+	for (size_t i = 0; i < n; i++) {
+		buf_puts(b, i ? "," : ",\"sourceIPs\":[");
+		jv_encode_string(b, seen[i]);
+	}
+	if (n)
+		buf_putc(b, ']');
+}
+
+/* What is created has its name in the body. */
+static struct str name_in_body(struct request *rq)
+{
+	struct buf json buf_cleanup = {0};
+	struct jv v = {0};
+	struct str name = STR_NULL;
+
+	if (!rq->audit_body.n || !str_eqz(rq->info.verb, "create") ||
+	    !to_json(rq, http_header_get(&rq->x->headers, "content-type"), rq->audit_body, &json))
+		return name;
+	struct error *e = jv_parse(rq->a, arena_str(rq->a, buf_view(&json)), NULL, &v);
+
+	if (!e)
+		name = jv_str(jv_get(jv_get(&v, STR("metadata")), STR("name")));
+	error_free(e);
+	return name;
+}
+
+static void put_object_ref(struct buf *b, struct request *rq)
+{
+	const struct request_info *i = &rq->info;
+
+	if (!i->resource_request)
+		return;
+	buf_puts(b, ",\"objectRef\":{");
+	put(b, "resource", i->resource);
+	put(b, "namespace", i->ns);
+	put(b, "name", i->name.n ? i->name : name_in_body(rq));
+	put(b, "apiGroup", i->group);
+	put(b, "apiVersion", i->version);
+	put(b, "subresource", i->subresource);
+	buf_putc(b, '}');
+}
+
+/* Upstream logs of an error its Status, of anything else the code. */
+static void put_status(struct buf *b, struct request *rq)
+{
+	buf_printf(b, ",\"responseStatus\":{\"metadata\":{}");
+	if (rq->status >= 400) {
+		put(b, "status", STR("Failure"));
+		put(b, "message", rq->audit_message);
+		put(b, "reason", rq->audit_reason);
+	}
+	buf_printf(b, ",\"code\":%d}", rq->status);
 }
 
 static int pair_cmp(const void *x, const void *y)
@@ -135,7 +250,7 @@ static int pair_cmp(const void *x, const void *y)
 	return str_cmp(((const struct str_pair *)x)->key, ((const struct str_pair *)y)->key);
 }
 
-static void annotations(struct buf *b, struct request *rq)
+static void put_annotations(struct buf *b, struct request *rq)
 {
 	if (!rq->annotations.n)
 		return;
@@ -149,78 +264,69 @@ static void annotations(struct buf *b, struct request *rq)
 	buf_putc(b, '}');
 }
 
-void audit_end(struct request *rq)
+static void emit(struct request *rq, enum audit_stage stage)
 {
 	struct audit *a = rq->s->audit;
-	struct buf *b;
-	struct str now, start;
-	struct api_time t = time_now_micro(), s0 = t;
+	struct buf b buf_cleanup = {0};
+	struct api_time now = time_now_micro(), start = now;
+	int64_t ns = now.s * 1000000000 + now.ns - (now_ns() - rq->start_ns);
 
-	if (!a || !rq->user || !wanted(a, rq))
+	if (rq->audit.level == AUDIT_NONE || rq->audit.omit_stages >> stage & 1)
 		return;
-	if (a->queue.n > QUEUE_MAX) {
-		metrics_count(rq->s, "apiserver_audit_error_total", "plugin=\"log\"", 1);
-		return;
-	}
-	int64_t ns = t.s * 1000000000 + t.ns - (now_ns() - rq->start_ns);
-
-	s0.s = ns / 1000000000;
-	s0.ns = (int32_t)(ns % 1000000000);
-	now = time_format(rq->a, t, true);
-	start = time_format(rq->a, s0, true);
-	b = &a->queue;
-	buf_printf(b, "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"Metadata\",\"auditID\":\"%s\",\"stage\":"
-		      "\"ResponseComplete\",\"requestURI\":", rq->audit_id);
-	jv_encode_string(b, rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path);
-	buf_puts(b, ",\"verb\":");
-	jv_encode_string(b, rq->info.verb);
-	buf_puts(b, ",\"user\":{\"username\":");
-	jv_encode_string(b, rq->real_user->name);
-	buf_puts(b, ",\"groups\":[");
-	for (size_t i = 0; i < rq->real_user->n_groups; i++) {
-		if (i)
-			buf_putc(b, ',');
-		jv_encode_string(b, rq->real_user->groups[i]);
-	}
-	buf_puts(b, "]}");
-	if (rq->user != rq->real_user) {
-		buf_puts(b, ",\"impersonatedUser\":{\"username\":");
-		jv_encode_string(b, rq->user->name);
-		buf_putc(b, '}');
-	}
+	start.s = ns / 1000000000;
+	start.ns = (int32_t)(ns % 1000000000);
+	buf_printf(&b, "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"%s\",\"auditID\":\"%s\",\"stage\":\"%s\",\"requestURI\":",
+		   level_names[rq->audit.level], rq->audit_id, stage_names[stage]);
+	jv_encode_string(&b, rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path);
+	put(&b, "verb", rq->info.verb);
+	put_user(&b, "user", rq->real_user ? rq->real_user : rq->user);
+	if (rq->real_user && rq->user != rq->real_user)
+		put_user(&b, "impersonatedUser", rq->user);
 	if (rq->impersonation.n) {
-		buf_puts(b, ",\"authenticationMetadata\":{\"impersonationConstraint\":");
-		jv_encode_string(b, rq->impersonation);
-		buf_putc(b, '}');
+		buf_puts(&b, ",\"authenticationMetadata\":{");
+		put(&b, "impersonationConstraint", rq->impersonation);
+		buf_putc(&b, '}');
 	}
-	buf_puts(b, ",\"userAgent\":");
-	jv_encode_string(b, http_header_get(&rq->x->headers, "user-agent"));
-	if (rq->info.resource_request) {
-		buf_puts(b, ",\"objectRef\":{\"resource\":");
-		jv_encode_string(b, rq->info.resource);
-		if (rq->info.ns.n) {
-			buf_puts(b, ",\"namespace\":");
-			jv_encode_string(b, rq->info.ns);
-		}
-		if (rq->info.name.n) {
-			buf_puts(b, ",\"name\":");
-			jv_encode_string(b, rq->info.name);
-		}
-		if (rq->info.group.n) {
-			buf_puts(b, ",\"apiGroup\":");
-			jv_encode_string(b, rq->info.group);
-		}
-		buf_puts(b, ",\"apiVersion\":");
-		jv_encode_string(b, rq->info.version);
-		if (rq->info.subresource.n) {
-			buf_puts(b, ",\"subresource\":");
-			jv_encode_string(b, rq->info.subresource);
-		}
-		buf_putc(b, '}');
-	}
-	buf_printf(b, ",\"responseStatus\":{\"metadata\":{},\"code\":%d},\"requestReceivedTimestamp\":\"%.*s\",\"stageTimestamp\":\"%.*s\"",
-		   rq->status, STR_ARG(start), STR_ARG(now));
-	annotations(b, rq);
-	buf_puts(b, "}\n");
-	waitq_wake_one(&a->more);
+	put_source_ips(&b, rq);
+	put(&b, "userAgent", http_header_get(&rq->x->headers, "user-agent"));
+	put_object_ref(&b, rq);
+	if (stage != AUDIT_RECEIVED)
+		put_status(&b, rq);
+	if (stage == AUDIT_COMPLETE && rq->audit.level >= AUDIT_REQUEST)
+		put_body(&b, rq, "requestObject", http_header_get(&rq->x->headers, "content-type"), rq->audit_body);
+	if (stage == AUDIT_COMPLETE && rq->audit.level == AUDIT_RESPONSE && !rq->long_running)
+		put_body(&b, rq, "responseObject", rq->audit_answer_type, buf_view(&rq->audit_answer));
+	put(&b, "requestReceivedTimestamp", time_format(rq->a, start, true));
+	put(&b, "stageTimestamp", time_format(rq->a, now, true));
+	if (stage != AUDIT_RECEIVED)
+		put_annotations(&b, rq);
+	buf_putc(&b, '}');
+	if (a->log)
+		audit_sink_put(a->log, buf_view(&b));
+	if (a->webhook)
+		audit_sink_put(a->webhook, buf_view(&b));
+}
+
+void audit_begin(struct request *rq)
+{
+	if (!rq->s->audit || rq->audit_begun)
+		return;
+	rq->audit_begun = true;
+	rq->audit = audit_policy_decide(rq->s->audit->policy, rq);
+	emit(rq, AUDIT_RECEIVED);
+}
+
+void audit_started(struct request *rq)
+{
+	if (rq->s->audit)
+		emit(rq, AUDIT_STARTED);
+}
+
+void audit_end(struct request *rq)
+{
+	if (!rq->s->audit)
+		return;
+	audit_begin(rq); /* it failed before its user was known */
+	emit(rq, AUDIT_COMPLETE);
+	buf_free(&rq->audit_answer);
 }

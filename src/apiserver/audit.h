@@ -1,12 +1,38 @@
 /*
- * apiserver/audit.h: the audit log: one JSON line (audit.k8s.io/v1 Event) a
- * request at ResponseComplete, at the level the policy file says (None,
- * Metadata; Request and RequestResponse log as Metadata and say so at start).
+ * apiserver/audit.h: the audit log (audit.k8s.io/v1): what is logged is the policy's choice (--audit-policy-file; without one,
+ * nothing), where to is the backends': a file (--audit-log-path) and a webhook (--audit-webhook-config-file).
+ *
+ * It never holds up a request: a backend that cannot keep up loses events and counts them (apiserver_audit_error_total).
  */
 #ifndef SKIFF_APISERVER_AUDIT_H
 #define SKIFF_APISERVER_AUDIT_H
+
 #include "apiserver/server.h"
+
+#define AUDIT_BODY_MAX (4u << 20) /* bytes of one answer; longer ones are left out of the event */
+
 struct error *audit_init(struct apiserver *s);
+/* The request is known: decides, and logs RequestReceived. rq->user is NULL when it was not authenticated. */
 void audit_begin(struct request *rq);
+/* A long-running request's headers are out. */
+void audit_started(struct request *rq);
 void audit_end(struct request *rq);
+/* The body as it came; kept when the level wants it. */
+void audit_request_body(struct request *rq, struct str body);
+/* A piece of the answer's body, as it goes out before compression; copied when the level wants it. */
+void audit_answer_piece(struct request *rq, struct str content_type, struct str piece);
+
+/* ---- the policy (audit_policy.c) ---- */
+struct audit_policy;
+/* audit.k8s.io/v1 Policy, strict as upstream: unknown levels, stages and rules of both kinds are errors. Lives in the arena. */
+struct error *audit_policy_parse(struct arena *a, struct str text, struct audit_policy **out);
+/* The first rule that fits; none: not logged. */
+struct audit_decision audit_policy_decide(const struct audit_policy *p, const struct request *rq);
+
+/* ---- the backends (audit_sink.c) ---- */
+struct audit_sink;
+struct error *audit_sinks_start(struct apiserver *s, struct audit_sink **log, struct audit_sink **webhook);
+/* One event as JSON; copied. */
+void audit_sink_put(struct audit_sink *k, struct str event);
+
 #endif

@@ -88,7 +88,13 @@ static const struct flag flags[] = {
 	{"enable-admission-plugins", F_STR, O(enable_admission), "beside the default ones"},
 	{"disable-admission-plugins", F_STR, O(disable_admission), "of the default ones"},
 	{"audit-log-path", F_STR, O(audit_log_path), "file of the audit log; - is standard output"},
-	{"audit-policy-file", F_STR, O(audit_policy_file), "audit policy (levels None and Metadata)"},
+	{"audit-policy-file", F_STR, O(audit_policy_file), "audit.k8s.io/v1 Policy: what is logged; without one, nothing"},
+	{"audit-log-maxsize", F_INT, O(audit_log_maxsize), "MiB after which the audit log is turned over (default 0: never)"},
+	{"audit-log-maxbackup", F_INT, O(audit_log_maxbackup), "audit logs turned over that are kept (default 0: all)"},
+	{"audit-log-maxage", F_INT, O(audit_log_maxage), "days that they are kept (default 0: no limit)"},
+	{"audit-webhook-config-file", F_STR, O(audit_webhook_config_file), "kubeconfig of a webhook that gets audit events in batches"},
+	{"audit-webhook-batch-max-size", F_INT, O(audit_webhook_batch_max_size), "events in a batch (default 400)"},
+	{"audit-webhook-batch-max-wait", F_DURATION_MS, O(audit_webhook_batch_max_wait_ms), "how long a batch is filled (default 30s)"},
 	{"encryption-provider-config", F_STR, O(encryption_config), "EncryptionConfiguration: aescbc, aesgcm, identity"},
 	{"max-requests-inflight", F_INT, O(max_requests_inflight), "default 400"},
 	{"max-mutating-requests-inflight", F_INT, O(max_mutating_inflight), "default 200"},
@@ -308,7 +314,7 @@ int kube_apiserver_main(int argc, char **argv)
 		.bind_address = "0.0.0.0", .secure_port = 6443, .sa_extend_expiration = true, .anonymous_auth = true, .profiling = true,
 		.max_requests_inflight = 400, .max_mutating_inflight = 200, .request_timeout_ms = 60000, .min_request_timeout_s = 1800,
 		.token_webhook_cache_ms = 120000, .authorization_webhook_authorized_ms = 300000, .authorization_webhook_unauthorized_ms = 30000,
-		.event_ttl_ms = 3600000, .watch_history_ms = 300000,
+		.event_ttl_ms = 3600000, .audit_webhook_batch_max_size = 400, .audit_webhook_batch_max_wait_ms = 30000, .watch_history_ms = 300000,
 	};
 	rc = parse(argc, argv, &server.o);
 	if (rc >= 0)

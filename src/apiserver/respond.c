@@ -1,5 +1,6 @@
 /* Answers: formats, conversions, compression, headers. */
 #include <zlib.h>
+#include "apiserver/audit.h"
 #include "apiserver/custom.h"
 #include "apiserver/server.h"
 #include "base/log.h"
@@ -32,6 +33,13 @@ void request_annotate(struct request *rq, struct str key, struct str value)
 			return;
 	if (rq->annotations.n < ANNOTATIONS_MAX)
 		*arena_push(rq->a, &rq->annotations) = (struct str_pair){arena_str(rq->a, key), arena_str(rq->a, value)};
+}
+
+struct error *request_body(struct request *rq, size_t limit, struct str *out)
+{
+	TRY(http_body_all(rq->x, limit, out));
+	audit_request_body(rq, *out);
+	return NULL;
 }
 
 /* RFC 7234 quoted-string; controls become spaces, as upstream's NewWarningHeader refuses them. */
@@ -132,6 +140,7 @@ struct error *pieces_begin(struct request *rq, int status, struct str content_ty
 
 struct error *pieces_write(struct pieces *w, struct str piece)
 {
+	audit_answer_piece(w->rq, STR("application/json"), piece);
 	return w->gzip ? pieces_deflate(w, piece, Z_NO_FLUSH) : http_write(w->rq->x, piece);
 }
 
@@ -155,7 +164,7 @@ static struct error *respond_gzip(struct request *rq, int status, struct iovec *
 
 	TRY(pieces_start(rq, status, true, &w));
 	for (int i = 0; !e && i < n; i++)
-		e = pieces_write(w, str_of(iov[i].iov_base, iov[i].iov_len));
+		e = pieces_deflate(w, str_of(iov[i].iov_base, iov[i].iov_len), Z_NO_FLUSH);
 	return pieces_end(w, e);
 }
 
@@ -166,8 +175,10 @@ struct error *respond_iov(struct request *rq, int status, struct str content_typ
 	rq->status = status;
 	respond_headers(rq);
 	http_set_header(rq->x, "content-type", content_type);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
 		total += iov[i].iov_len;
+		audit_answer_piece(rq, content_type, str_of(iov[i].iov_base, iov[i].iov_len));
+	}
 	if (total > GZIP_THRESHOLD && accepts_gzip(&rq->x->headers))
 		return respond_gzip(rq, status, iov, n);
 	return http_respond_iov(rq->x, status, iov, n);
@@ -304,6 +315,8 @@ void respond_error(struct request *rq, struct error *e)
 		return;
 	}
 	status_from_error(rq->a, e, &st);
+	rq->audit_message = st.message;
+	rq->audit_reason = st.reason;
 	if (e->retry_after_seconds)
 		http_set_header(rq->x, "retry-after", arena_printf(rq->a, "%d", e->retry_after_seconds));
 	if (st.code >= 500)

@@ -1,4 +1,5 @@
 /* get, list and watch: bytes of the watch cache, written out; other formats made from them. */
+#include "apiserver/audit.h"
 #include "apiserver/jwt.h"
 #include "apiserver/custom.h"
 #include "apiserver/server.h"
@@ -1052,8 +1053,10 @@ struct error *rest_watch(struct request *rq)
 		return e;
 	}
 	e = http_start(rq->x, 200);
-	if (!e)
+	if (!e) {
+		audit_started(rq);
 		e = watch_loop(&w, cw);
+	}
 	cache_watch_close(cw);
 	buf_free(&w.out);
 	post_end(&w);

@@ -96,7 +96,7 @@ static struct error *decode_body(struct request *rq, const struct schema_type *t
 	void *obj;
 
 	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(http_body_all(rq->x, BODY_MAX, &body));
+	TRY(request_body(rq, BODY_MAX, &body));
 	if (!str_trim(body).n)
 		return err_bad_request("the object provided is unrecognized (must be of type %.*s): couldn't get version/kind; json parse error: "
 				       "unexpected end of JSON input", STR_ARG(kind));
@@ -342,7 +342,7 @@ struct error *rest_patch_body(struct request *rq, enum patch_type *type, struct 
 				    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
 				    "application/merge-patch+json, %sapplication/apply-patch+yaml, application/apply-patch+cbor",
 				    rq->res->crd ? "" : "application/strategic-merge-patch+json, ");
-	return http_body_all(rq->x, BODY_MAX, body);
+	return request_body(rq, BODY_MAX, body);
 }
 
 static struct error *parse_config(struct request *rq, struct patch_ctx *p)
@@ -423,7 +423,7 @@ static struct error *delete_options(struct request *rq, struct meta_v1_delete_op
 	static const struct str all[] = {STR_INIT("All")};
 
 	memset(o, 0, sizeof *o);
-	TRY(http_body_all(rq->x, BODY_MAX, &body));
+	TRY(request_body(rq, BODY_MAX, &body));
 	if (str_trim(body).n) {
 		TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
 		e = object_decode(rq->a, media, &meta_v1_delete_options_type, body, NULL, o);

@@ -13,7 +13,7 @@ static struct error *body_as(struct request *rq, const struct schema_type *t, vo
 	struct meta_v1_object_meta *m;
 
 	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(http_body_all(rq->x, 3 << 20, &body));
+	TRY(request_body(rq, 3 << 20, &body));
 	*out = arena_alloc(rq->a, t->size);
 	e = object_decode(rq->a, media, t, body, &report, *out);
 	if (e) {

@@ -430,7 +430,7 @@ struct error *rest_token_request(struct request *rq)
 	TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
 	sa = obj;
 	TRY(negotiate_body(a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(http_body_all(rq->x, 3 << 20, &body));
+	TRY(request_body(rq, 3 << 20, &body));
 	TRY(object_decode(a, media, t, body, NULL, tr));
 	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name))
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), tr->metadata.name,

@@ -66,6 +66,15 @@ struct apiserver;
 /* labelSelector and fieldSelector of the request. *post: what is left to ask of each object, see custom_selector. */
 struct error *request_selectors(struct request *rq, struct cache_filter *f, const struct selector **post);
 
+/* What the audit policy says of a request (audit.h). */
+enum audit_level { AUDIT_NONE, AUDIT_METADATA, AUDIT_REQUEST, AUDIT_RESPONSE };
+enum audit_stage { AUDIT_RECEIVED, AUDIT_STARTED, AUDIT_COMPLETE, AUDIT_PANIC, AUDIT_STAGES };
+struct audit_decision {
+	enum audit_level level;
+	unsigned omit_stages; /* bits of enum audit_stage */
+	bool omit_managed_fields;
+};
+
 /* ---- one request ---- */
 #define WARNINGS_MAX 64
 #define ANNOTATIONS_MAX 256 /* of one audit event */
@@ -83,6 +92,10 @@ struct request {
 	char audit_id[37];
 	LIST(struct str) warnings;
 	LIST(struct str_pair) annotations; /* of the audit event */
+	struct audit_decision audit;
+	bool audit_begun, audit_answer_cut;
+	struct str audit_body, audit_answer_type, audit_message, audit_reason;
+	struct buf audit_answer;         /* only at level RequestResponse */
 	int64_t start_ns;
 	bool dry_run;
 	bool long_running;
@@ -101,6 +114,8 @@ void request_warn(struct request *rq, const char *fmt, ...) __attribute__((forma
 
 /* Adds an annotation to the audit event (both copied); of a key given twice the first stays, as upstream. */
 void request_annotate(struct request *rq, struct str key, struct str value);
+/* The whole body in the request's arena, at most `limit` bytes (413); the audit log's, when its policy wants it. */
+struct error *request_body(struct request *rq, size_t limit, struct str *out);
 
 /* ---- the server ---- */
 struct options { /* flags, see options.c */
@@ -133,7 +148,9 @@ struct options { /* flags, see options.c */
 	const char *enable_admission, *disable_admission;
 	const char *advertise_address;
 	const char *external_hostname;
-	const char *audit_log_path, *audit_policy_file;
+	const char *audit_log_path, *audit_policy_file, *audit_webhook_config_file;
+	int audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_webhook_batch_max_size;
+	int64_t audit_webhook_batch_max_wait_ms;
 	const char *encryption_config;
 	const char *port_file;           /* the port bound is written there (tests, supervisors) */
 	int max_requests_inflight, max_mutating_inflight;

@@ -27,7 +27,7 @@ static struct error *decode(struct request *rq, const struct schema_type *t, con
 	struct error *e;
 
 	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(http_body_all(rq->x, 3 << 20, &body));
+	TRY(request_body(rq, 3 << 20, &body));
 	e = object_decode(rq->a, media, t, body, NULL, out);
 	if (e) {
 		struct error *w = err_bad_request("the body cannot be handled as a %s: %s", kind, error_message(e));

@@ -897,7 +897,8 @@ def test_node(s):
 
 
 def test_impersonate(s):
-    s.more = ["--audit-log-path", "audit.log"]
+    write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]")
+    s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
     s.start()
     a = Client(s, cert="admin")
     n = 0

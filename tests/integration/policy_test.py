@@ -606,7 +606,9 @@ def main():
     s = Server(dir)
     try:
         s.pki()
-        s.more = ["--audit-log-path", "audit.log"]
+        with open(os.path.join(dir, "audit.yaml"), "w") as f:
+            f.write("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]")
+        s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
         s.start()
         have = {"s": s, "a": Client(s, cert="admin")}
         for test in (test_rules, test_validate, test_request, test_match, test_variables, test_params, test_who, test_audit, test_mutate, test_reinvoke):

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""The audit log: what the policy chooses, at every level and stage, in the file and at the webhook.
+
+Usage: audit_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
+"""
+import http.server, json, os, shutil, sys, tempfile, threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import apiserver_test as t
+from access_test import refuses, until, write
+from apiserver_test import Client, Server, check, equal
+
+NS = "/api/v1/namespaces/default"
+POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  resources: [{group: "", resources: [endpoints]}]
+- level: None
+  users: [bob]
+- level: Metadata
+  resources: [{group: "", resources: [secrets]}]
+- level: RequestResponse
+  omitManagedFields: true
+  resources: [{group: "", resources: [configmaps], resourceNames: [whole, second]}]
+- level: Request
+  verbs: [create, patch]
+  resources: [{group: "", resources: [configmaps]}]
+- level: RequestResponse
+  verbs: [create]
+  resources: [{group: "", resources: [configmaps, "serviceaccounts/token"]}]
+- level: Metadata
+  userGroups: [dev]
+  nonResourceURLs: ["/version*"]
+- level: Metadata
+  verbs: [watch, delete]
+  namespaces: [default]
+- level: None
+"""
+
+
+class Hook:
+    """Takes batches of events."""
+
+    def __init__(self):
+        self.batches, self.fail = [], 0
+        this = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *a):
+                pass
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                code = 500 if this.fail else 200
+                this.fail = max(0, this.fail - 1)
+                if code == 200:
+                    this.batches.append(json.loads(body))
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def kubeconfig(self):
+        return {"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "h", "user": "u"}}],
+                "clusters": [{"name": "h", "cluster": {"server": "http://127.0.0.1:%d/audit" % self.server.server_port}}], "users": [{"name": "u", "user": {}}]}
+
+    def events(self):
+        return [e for b in self.batches for e in b["items"]]
+
+
+def lines(s, name="audit.log"):
+    return [json.loads(x) for x in open(os.path.join(s.dir, name)).read().splitlines()]
+
+
+def find(s, **want):
+    """The events that have all of `want` ("a__b" is a.b)."""
+    def value(e, path):
+        for p in path.split("__"):
+            e = e.get(p) if isinstance(e, dict) else None
+        return e
+    return [e for e in lines(s) if all(value(e, k) == v for k, v in want.items())]
+
+
+def one(s, what, **want):
+    until("event: " + what, lambda: find(s, **want))
+    found = find(s, **want)
+    equal("events: " + what, len(found), 1)
+    return found[0] if found else {}
+
+
+def cm(name, **data):
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def test_policies(s):
+    """What is no policy stops the server, and says where."""
+    for text, words in (("rules: []", "are not audit.k8s.io/v1"), ("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []", "no rules"),
+                        (POLICY.replace("level: Request\n", "level: All\n"), "rules[4]: level: \"All\""),
+                        (POLICY.replace("omitStages: [RequestReceived]", "omitStages: [Begin]"), "omitStages[0]: \"Begin\""),
+                        (POLICY.replace("  users: [bob]", "  user: [bob]"), "rules[1]: rule: unknown field \"user\""),
+                        (POLICY.replace('"/version*"', '"/a*b"'), "rules[6]: nonResourceURLs[0]: \"/a*b\""),
+                        (POLICY.replace("  namespaces: [default]", "  nonResourceURLs: [/x]\n  namespaces: [default]"), "rules[7]: ")):
+        write(s, "policy.yaml", text)
+        refuses(s, "policy: " + words, ["--audit-policy-file", "policy.yaml", "--audit-log-path", "audit.log"], words)
+    write(s, "policy.yaml", POLICY)
+
+
+def test_levels(s, a, alice, bob):
+    a.post(NS + "/secrets", {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "hidden"}})
+    e = one(s, "a secret", objectRef__resource="secrets")
+    check("no bodies at Metadata", "requestObject" not in e and "responseObject" not in e and "hidden" not in json.dumps(e), e)
+    equal("who", (e["user"]["username"], "system:masters" in e["user"]["groups"]), ("admin", True))
+    equal("where from", e["sourceIPs"], ["127.0.0.1"])
+    equal("what", (e["kind"], e["stage"], e["verb"], e["requestURI"], e["responseStatus"]["code"]),
+          ("Event", "ResponseComplete", "create", NS + "/secrets", 201))
+    equal("which", e["objectRef"]["name"], "s")
+    equal("why", e["annotations"]["authorization.k8s.io/decision"], "allow")
+
+    a.post(NS + "/configmaps", cm("mine", a="1"))
+    e = one(s, "Request", level="Request", verb="create")
+    equal("its body", (e["requestObject"]["data"], "responseObject" in e), ({"a": "1"}, False))
+    a.call("PATCH", NS + "/configmaps/mine", "data:\n  b: '2'\n", ctype="application/apply-patch+yaml", headers={})
+    a.call("PATCH", NS + "/configmaps/mine?fieldManager=m&force=true", "apiVersion: v1\nkind: ConfigMap\ndata:\n  b: '2'\n", ctype="application/apply-patch+yaml")
+    e = one(s, "a patch in YAML", verb="patch", responseStatus__code=200)
+    equal("its body as JSON", e["requestObject"]["data"], {"b": "2"})
+    check("a patch that failed", find(s, verb="patch", responseStatus__status="Failure"), lines(s)[-3:])
+
+    a.post(NS + "/configmaps", cm("whole", a="1"))
+    a.get(NS + "/configmaps/whole")
+    e = one(s, "RequestResponse", level="RequestResponse", verb="get", objectRef__name="whole")
+    equal("the answer", (e["responseObject"]["data"], "managedFields" in e["responseObject"]["metadata"]), ({"a": "1"}, False))
+    a.raw("GET", NS + "/configmaps/whole", headers={"Accept": "application/vnd.kubernetes.protobuf"})
+    until("an answer in protobuf, as JSON", lambda: len(find(s, verb="get", objectRef__name="whole", responseObject__kind="ConfigMap")) == 2)
+    a.get(NS + "/configmaps/second")
+    e = one(s, "not found", objectRef__name="second")
+    equal("its reason", (e["responseStatus"]["reason"], e["responseStatus"]["code"], e["responseObject"]["kind"]), ("NotFound", 404, "Status"))
+
+    a.post(NS + "/serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sa"}})
+    a.post(NS + "/serviceaccounts/sa/token", {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}})
+    e = one(s, "a subresource", objectRef__subresource="token")
+    equal("its answer", e["responseObject"]["kind"], "TokenRequest")
+
+    alice.get("/version")
+    a.get("/version")
+    bob.post(NS + "/configmaps", cm("bobs"))
+    a.get(NS + "/endpoints")
+    a.get("/apis")
+    e = one(s, "a path", requestURI="/version")
+    equal("of the group only", e["user"]["username"], "alice")
+    equal("a token that is none", Client(s, token="nobody").get("/version")[0], 401)
+    check("None", not find(s, user__username="bob") and not find(s, objectRef__resource="endpoints") and not find(s, requestURI="/apis"), "")
+    check("stages that are left out", not find(s, stage="RequestReceived"), "")
+
+
+def test_stages(s, a):
+    a.raw("GET", NS + "/pods?watch=1&timeoutSeconds=1")
+    until("both stages of a watch", lambda: len(find(s, verb="watch", objectRef__resource="pods")) == 2)
+    equal("in order", [e["stage"] for e in find(s, verb="watch", objectRef__resource="pods")], ["ResponseStarted", "ResponseComplete"])
+    ids = {e["auditID"] for e in find(s, verb="watch", objectRef__resource="pods")}
+    equal("of one request", len(ids), 1)
+    headers = {"Impersonate-User": "carol", "Impersonate-Group": "g", "Audit-ID": "from-the-client", "X-Forwarded-For": "198.51.100.7, 198.51.100.8"}
+    a.raw("DELETE", NS + "/configmaps/mine", headers=headers)
+    e = one(s, "impersonated", verb="delete")
+    equal("both users", (e["user"]["username"], e["impersonatedUser"]["username"]), ("admin", "carol"))
+    equal("forbidden", (e["responseStatus"]["code"], e["annotations"]["authorization.k8s.io/decision"]), (403, "forbid"))
+    equal("the client's id and addresses", (e["auditID"], e["sourceIPs"]), ("from-the-client", ["198.51.100.7", "198.51.100.8", "127.0.0.1"]))
+
+
+def test_webhook(s, a, hook):
+    until("the webhook has what the file has", lambda: {e["auditID"] for e in hook.events()} == {e["auditID"] for e in lines(s)})
+    equal("as lists", {(b["kind"], b["apiVersion"]) for b in hook.batches}, {("EventList", "audit.k8s.io/v1")})
+    check("in batches", len(hook.batches) < len(hook.events()), [len(b["items"]) for b in hook.batches])
+    hook.fail = 2
+    a.post(NS + "/configmaps", cm("again"))
+    until("tried again after errors", lambda: any(e.get("requestObject", {}).get("metadata", {}).get("name") == "again" for e in hook.events()))
+
+
+def test_turning_over(s, a):
+    for i in range(120):
+        a.call("PUT", NS + "/configmaps/whole", cm("whole", a=str(i) + "x" * 9000))
+    until("turned over", lambda: any(n.startswith("audit-") for n in os.listdir(s.dir)))
+    for i in range(120):
+        a.call("PUT", NS + "/configmaps/whole", cm("whole", a=str(i) + "x" * 9000))
+    until("one old file is kept", lambda: len([n for n in os.listdir(s.dir) if n.startswith("audit-")]) == 1)
+    old = [n for n in os.listdir(s.dir) if n.startswith("audit-")][0]
+    check("whole lines, at most 1 MiB", len(lines(s, old)) > 10 and os.path.getsize(os.path.join(s.dir, old)) <= 1 << 20, os.path.getsize(os.path.join(s.dir, old)))
+
+
+def main():
+    dir = tempfile.mkdtemp(prefix="skiff-audit-")
+    s, hook = Server(dir), Hook()
+    try:
+        s.pki()
+        test_policies(s)
+        write(s, "hook.kubeconfig", hook.kubeconfig())
+        s.more = ["--audit-policy-file", "policy.yaml", "--audit-log-path", "audit.log", "--audit-log-maxsize", "1", "--audit-log-maxbackup", "1",
+                  "--audit-webhook-config-file", "hook.kubeconfig", "--audit-webhook-batch-max-wait", "200ms"]
+        s.start()
+        have = {"s": s, "a": Client(s, cert="admin"), "alice": Client(s, token="alicetoken"), "bob": Client(s, token="bobtoken"), "hook": hook}
+        for test in (test_levels, test_stages, test_webhook, test_turning_over):
+            try:
+                test(*(have[n] for n in test.__code__.co_varnames[:test.__code__.co_argcount]))
+            except Exception:
+                import traceback
+                check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
+    finally:
+        if s.proc and s.proc.poll() is None:
+            s.stop()
+        if t.failed:
+            print(open(os.path.join(dir, "log")).read()[-2000:])
+        shutil.rmtree(dir, ignore_errors=True)
+    print("%d passed, %d failed" % (t.passed, t.failed))
+    sys.exit(1 if t.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
