@@ -411,12 +411,83 @@ static void count_images(struct cache *c, const struct node_info *n, int sign)
 	}
 }
 
+/* ---- domains ---- */
+
+struct domain {
+	uint32_t number, nodes;
+};
+
+static uint32_t domain_take(struct cache *c, struct str key, struct str value)
+{
+	arena_cleanup struct arena a = {0};
+	struct str name = arena_printf(&a, "%.*s%c%.*s", STR_ARG(key), 0, STR_ARG(value));
+	struct domain *d = map_get(&c->domains, name);
+
+	if (!d) {
+		d = xcalloc(1, sizeof *d);
+		if (!c->domain_limit)
+			c->domain_limit = 1;
+		d->number = c->n_free_domains ? c->free_domains[--c->n_free_domains] : c->domain_limit++;
+		map_set(&c->domains, name, d);
+	}
+	d->nodes++;
+	return d->number;
+}
+
+static void domain_give(struct cache *c, struct str key, struct str value)
+{
+	arena_cleanup struct arena a = {0};
+	struct str name = arena_printf(&a, "%.*s%c%.*s", STR_ARG(key), 0, STR_ARG(value));
+	struct domain *d = map_get(&c->domains, name);
+
+	if (!d || --d->nodes)
+		return;
+	if (c->n_free_domains == c->cap_free_domains) {
+		c->cap_free_domains = c->cap_free_domains ? c->cap_free_domains * 2 : 64;
+		c->free_domains = xrealloc(c->free_domains, c->cap_free_domains * sizeof *c->free_domains);
+	}
+	c->free_domains[c->n_free_domains++] = d->number;
+	free(map_del(&c->domains, name));
+}
+
+static void give_domains(struct cache *c, struct node_info *n)
+{
+	const struct str_map *labels = node_labels(n);
+
+	for (uint32_t i = 0; i < labels->n; i++)
+		domain_give(c, labels->v[i].key, labels->v[i].value);
+	free(n->domains);
+	n->domains = NULL;
+	n->n_domains = 0;
+}
+
+static void take_domains(struct cache *c, struct node_info *n)
+{
+	const struct str_map *labels = node_labels(n);
+
+	n->n_domains = labels->n;
+	n->domains = xmalloc((labels->n + 1) * sizeof *n->domains);
+	for (uint32_t i = 0; i < labels->n; i++)
+		n->domains[i] = domain_take(c, labels->v[i].key, labels->v[i].value);
+}
+
+uint32_t node_domain(const struct node_info *n, struct str key)
+{
+	const struct str_map *labels = node_labels(n);
+
+	for (uint32_t i = 0; i < labels->n; i++)
+		if (str_eq(labels->v[i].key, key))
+			return n->domains[i];
+	return 0;
+}
+
 void cache_set_node(struct cache *c, const struct core_v1_node *node, struct arena *arena)
 {
 	struct node_info *n = info_of(c, node->metadata.name);
 
 	if (n->node) {
 		count_images(c, n, -1);
+		give_domains(c, n);
 	} else {
 		if (c->n_nodes == c->cap_nodes) {
 			c->cap_nodes = c->cap_nodes ? c->cap_nodes * 2 : 64;
@@ -432,6 +503,7 @@ void cache_set_node(struct cache *c, const struct core_v1_node *node, struct are
 	n->allocatable = (struct resources){0};
 	resources_add_list(&n->allocatable, API_MAP(&node->status.allocatable));
 	count_images(c, n, 1);
+	take_domains(c, n);
 }
 
 void cache_delete_node(struct cache *c, struct str name)
@@ -441,6 +513,7 @@ void cache_delete_node(struct cache *c, struct str name)
 	if (!n || !n->node)
 		return;
 	count_images(c, n, -1);
+	give_domains(c, n);
 	c->nodes[n->index] = c->nodes[--c->n_nodes];
 	c->nodes[n->index]->index = n->index;
 	n->node = NULL;

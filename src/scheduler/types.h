@@ -79,6 +79,8 @@ struct node_info {
 	LIST(struct pod_info *) nominated;     /* malloc'ed array of pods that preempted for room here; owned by cache.nominated */
 	uint32_t with_affinity, with_anti_affinity; /* how many of pods have such terms */
 	uint32_t index;              /* in cache.nodes */
+	uint32_t *domains;           /* malloc'ed: for each label of the node, in order, its number (see cache.domains) */
+	uint32_t n_domains;
 };
 
 struct cache {
@@ -87,6 +89,10 @@ struct cache {
 	struct map by_name;          /* name -> node_info, also of unknown nodes */
 	struct map pods;             /* key -> pod_info, assigned and assumed */
 	struct map images;           /* image name -> (void *)number of nodes that have it */
+	struct map domains;          /* "key\0value" of node labels -> struct domain: small numbers, for counting in arrays */
+	uint32_t *free_domains;      /* numbers that came back */
+	uint32_t n_free_domains, cap_free_domains;
+	uint32_t domain_limit;       /* above every number given; 0 is none */
 	struct map nominated;        /* key -> pod_info of pods without a node that are nominated to one */
 	struct map assumed_volumes;  /* name of a PersistentVolume -> char * key of the claim it is being bound to */
 	size_t n_affinity_pods;      /* pods with required anti-affinity or any affinity, cluster-wide */
@@ -103,6 +109,8 @@ void cache_set_pod(struct cache *c, struct pod_info *p);
 void cache_delete_pod(struct cache *c, struct str key);
 struct node_info *cache_node(const struct cache *c, struct str name); /* NULL when unknown or without node object */
 const struct str_map *cache_ns_labels(const struct cache *c, struct str ns); /* never NULL */
+/* The number of the node's (key, value), or 0 when it has no such label. Equal for nodes with the same value. */
+uint32_t node_domain(const struct node_info *n, struct str key);
 /* Labels of a node. */
 static inline const struct str_map *node_labels(const struct node_info *n)
 {

@@ -1,7 +1,7 @@
 /*
  * PodTopologySpread (KEP-895) and InterPodAffinity: both count pods a topology
- * domain. A domain is a (key, value) pair of a node label; counts live in
- * tables in the cycle's arena, keyed by "key\0value".
+ * domain. A domain is a (key, value) pair of a node label and has a number; counts live in
+ * arrays in the cycle's arena.
  */
 #include "scheduler/plugins/plugins.h"
 
@@ -11,69 +11,34 @@
 
 #include "base/log.h"
 
-static struct str domain(struct cycle *c, struct str key, struct str value)
-{
-	char *p = arena_bytes(c->a, key.n + 1 + value.n);
-
-	memcpy(p, key.p, key.n);
-	p[key.n] = 0;
-	if (value.n)
-		memcpy(p + key.n + 1, value.p, value.n);
-	return str_of(p, key.n + 1 + value.n);
-}
-
-/* Open addressing; unlike base/map.h it is freed with the arena and holds numbers. */
+/* Counts by the numbers of domains (types.h); made when the first is counted. */
 struct table {
-	struct entry {
-		struct str key;
-		uint64_t hash;
-		int64_t n;
-	} *slots;
-	uint32_t n, cap;
+	int64_t *count;
+	bool *known;
+	LIST(uint32_t) domains; /* those that are known */
 };
 
-static struct entry *slot(const struct table *t, struct str key, uint64_t hash)
+/* make: a domain that is not known becomes so, with 0. NULL for domain 0, which is none. */
+static int64_t *counter(struct cycle *c, struct table *t, uint32_t domain, bool make)
 {
-	for (uint32_t i = (uint32_t)hash;; i++) {
-		struct entry *e = &t->slots[i & (t->cap - 1)];
-
-		if (!e->key.p || (e->hash == hash && str_eq(e->key, key)))
-			return e;
-	}
-}
-
-static int64_t *counter(struct cycle *c, struct table *t, struct str key, bool make)
-{
-	uint64_t hash = str_hash(key);
-
-	if (t->cap) {
-		struct entry *e = slot(t, key, hash);
-
-		if (e->key.p)
-			return &e->n;
-	}
-	if (!make)
+	if (!domain || (!t->count && !make))
 		return NULL;
-	if (t->n * 2 >= t->cap) {
-		struct table bigger = {arena_array(c->a, struct entry, t->cap ? t->cap * 2 : 32), t->n, t->cap ? t->cap * 2 : 32};
-
-		for (uint32_t i = 0; i < t->cap; i++)
-			if (t->slots[i].key.p)
-				*slot(&bigger, t->slots[i].key, t->slots[i].hash) = t->slots[i];
-		*t = bigger;
+	if (!t->count) {
+		t->count = arena_array(c->a, int64_t, c->cache->domain_limit);
+		t->known = arena_array(c->a, bool, c->cache->domain_limit);
 	}
-	struct entry *e = slot(t, key, hash);
-
-	*e = (struct entry){key, hash, 0};
-	t->n++;
-	return &e->n;
+	if (!t->known[domain]) {
+		if (!make)
+			return NULL;
+		t->known[domain] = true;
+		*arena_push(c->a, &t->domains) = domain;
+	}
+	return &t->count[domain];
 }
 
-static int64_t get(struct cycle *c, struct table *t, struct str key)
+static int64_t get(const struct table *t, uint32_t domain)
 {
-	int64_t *n = counter(c, t, key, false);
-
-	return n ? *n : 0;
+	return t->count ? t->count[domain] : 0;
 }
 
 /* ---- PodTopologySpread ---- */
@@ -148,10 +113,10 @@ static int64_t count_matching(struct cycle *c, const struct constraint *k, const
 static void find_min(struct constraint *k)
 {
 	k->min = INT64_MAX;
-	k->n_domains = k->counts.n;
-	for (uint32_t i = 0; i < k->counts.cap; i++)
-		if (k->counts.slots[i].key.p && k->counts.slots[i].n < k->min)
-			k->min = k->counts.slots[i].n;
+	k->n_domains = k->counts.domains.n;
+	for (uint32_t i = 0; i < k->counts.domains.n; i++)
+		if (k->counts.count[k->counts.domains.v[i]] < k->min)
+			k->min = k->counts.count[k->counts.domains.v[i]];
 	if (k->n_domains < k->min_domains)
 		k->min = 0;
 }
@@ -164,11 +129,10 @@ static void count_all(struct cycle *c, struct constraint *list, uint32_t n)
 
 		/* A node counts only where it has every key. */
 		for (uint32_t j = 0; j < n && all; j++)
-			all = str_map_get(node_labels(node), list[j].key).p != NULL;
+			all = node_domain(node, list[j].key) != 0;
 		for (uint32_t j = 0; j < n && all; j++)
 			if (counts_node(c, &list[j], node))
-				*counter(c, &list[j].counts, domain(c, list[j].key, str_map_get(node_labels(node), list[j].key)), true) +=
-					count_matching(c, &list[j], node);
+				*counter(c, &list[j].counts, node_domain(node, list[j].key), true) += count_matching(c, &list[j], node);
 	}
 	for (uint32_t j = 0; j < n; j++)
 		find_min(&list[j]);
@@ -199,12 +163,12 @@ static struct status spread_filter(struct cycle *c, int self, const struct node_
 
 	for (uint32_t i = 0; i < s->hard.n; i++) {
 		struct constraint *k = &s->hard.v[i];
-		struct str value = str_map_get(node_labels(n), k->key);
+		uint32_t at = node_domain(n, k->key);
 
-		if (!value.p)
+		if (!at)
 			return (struct status){CODE_UNSCHEDULABLE_UNRESOLVABLE,
 					       STR("node(s) didn't match pod topology spread constraints (missing required label)")};
-		int64_t here = get(c, &k->counts, domain(c, k->key, value));
+		int64_t here = get(&k->counts, at);
 
 		if (here + k->self - (k->min == INT64_MAX ? 0 : k->min) > k->max_skew)
 			return (struct status){CODE_UNSCHEDULABLE, STR("node(s) didn't match pod topology spread constraints")};
@@ -218,12 +182,12 @@ static void spread_changed(struct cycle *c, int self, const struct node_info *n,
 
 	for (uint32_t i = 0; i < s->hard.n; i++) {
 		struct constraint *k = &s->hard.v[i];
-		struct str value = str_map_get(node_labels(n), k->key);
+		uint32_t at = node_domain(n, k->key);
 
-		if (!value.p || p->deleting || !str_eq(p->ns, c->info->ns) || !selector_matches(k->selector, &p->labels) ||
+		if (!at || p->deleting || !str_eq(p->ns, c->info->ns) || !selector_matches(k->selector, &p->labels) ||
 		    !counts_node(c, k, n))
 			continue;
-		*counter(c, &k->counts, domain(c, k->key, value), true) += sign;
+		*counter(c, &k->counts, at, true) += sign;
 		find_min(k);
 	}
 }
@@ -231,7 +195,7 @@ static void spread_changed(struct cycle *c, int self, const struct node_info *n,
 static bool has_keys(const struct spread *s, const struct node_info *n)
 {
 	for (uint32_t i = 0; s->all_keys && i < s->soft.n; i++)
-		if (!str_map_get(node_labels(n), s->soft.v[i].key).p)
+		if (!node_domain(n, s->soft.v[i].key))
 			return false;
 	return true;
 }
@@ -253,14 +217,14 @@ static struct status spread_pre_score(struct cycle *c, int self, struct node_inf
 			struct constraint *con = &s->soft.v[k];
 
 			if (!con->per_node)
-				counter(c, &con->counts, domain(c, con->key, str_map_get(node_labels(nodes[i]), con->key)), true);
+				counter(c, &con->counts, node_domain(nodes[i], con->key), true);
 		}
 	}
 	for (uint32_t k = 0; k < s->soft.n; k++) {
 		struct constraint *con = &s->soft.v[k];
 
-		con->weight = log((double)(con->per_node ? hosts : (int64_t)con->counts.n) + 2);
-		domains |= !con->per_node && con->counts.n;
+		con->weight = log((double)(con->per_node ? hosts : (int64_t)con->counts.domains.n) + 2);
+		domains |= !con->per_node && con->counts.domains.n;
 	}
 	for (size_t i = 0; domains && i < c->cache->n_nodes; i++) {
 		const struct node_info *node = c->cache->nodes[i];
@@ -272,7 +236,7 @@ static struct status spread_pre_score(struct cycle *c, int self, struct node_inf
 
 			if (con->per_node || !counts_node(c, con, node))
 				continue;
-			int64_t *count = counter(c, &con->counts, domain(c, con->key, str_map_get(node_labels(node), con->key)), false);
+			int64_t *count = counter(c, &con->counts, node_domain(node, con->key), false);
 
 			if (count)
 				*count += count_matching(c, con, node);
@@ -290,11 +254,11 @@ static int64_t spread_score(struct cycle *c, int self, const struct node_info *n
 		return INT64_MAX; /* ignored: normalised to 0 */
 	for (uint32_t i = 0; i < s->soft.n; i++) {
 		struct constraint *k = &s->soft.v[i];
-		struct str value = str_map_get(node_labels(n), k->key);
+		uint32_t at = node_domain(n, k->key);
 
-		if (!value.p)
+		if (!at)
 			continue;
-		int64_t count = k->per_node ? count_matching(c, k, n) : get(c, &k->counts, domain(c, k->key, value));
+		int64_t count = k->per_node ? count_matching(c, k, n) : get(&k->counts, at);
 
 		sum += (double)count * k->weight + (double)(k->max_skew - 1);
 	}
@@ -334,10 +298,10 @@ static void add_terms(struct cycle *c, struct table *t, const affinity_terms *te
 		      const struct node_info *n, int64_t by)
 {
 	for (uint32_t i = 0; i < terms->n; i++) {
-		struct str value = str_map_get(node_labels(n), terms->v[i].topology_key);
+		uint32_t at = node_domain(n, terms->v[i].topology_key);
 
-		if (value.p && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
-			*counter(c, t, domain(c, terms->v[i].topology_key, value), true) += by;
+		if (at && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
+			*counter(c, t, at, true) += by;
 	}
 }
 
@@ -350,10 +314,10 @@ static void add_affinity(struct cycle *c, struct affinity_state *s, const struct
 		if (!affinity_term_matches(&terms->v[i], c->info->ns, p, cache_ns_labels(c->cache, p->ns)))
 			return;
 	for (uint32_t i = 0; i < terms->n; i++) {
-		struct str value = str_map_get(node_labels(n), terms->v[i].topology_key);
+		uint32_t at = node_domain(n, terms->v[i].topology_key);
 
-		if (value.p)
-			*counter(c, &s->affinity, domain(c, terms->v[i].topology_key, value), true) += by;
+		if (at)
+			*counter(c, &s->affinity, at, true) += by;
 	}
 }
 
@@ -385,15 +349,15 @@ static struct status affinity_pre(struct cycle *c, int self)
 	for (uint32_t i = 0; i < c->info->affinity.n && s->self_matches; i++)
 		s->self_matches = affinity_term_matches(&c->info->affinity.v[i], c->info->ns, c->info,
 							cache_ns_labels(c->cache, c->info->ns));
-	if (!own && !s->existing_anti.n)
+	if (!own && !s->existing_anti.count)
 		return (struct status){CODE_SKIP, STR_NULL};
 	return STATUS_OK;
 }
 
 static bool total_is_zero(const struct table *t)
 {
-	for (uint32_t i = 0; i < t->cap; i++)
-		if (t->slots[i].key.p && t->slots[i].n)
+	for (uint32_t i = 0; i < t->domains.n; i++)
+		if (t->count[t->domains.v[i]])
 			return false;
 	return true;
 }
@@ -403,11 +367,11 @@ static bool affinity_fits(struct cycle *c, struct affinity_state *s, const struc
 	bool all = true;
 
 	for (uint32_t i = 0; i < c->info->affinity.n; i++) {
-		struct str value = str_map_get(node_labels(n), c->info->affinity.v[i].topology_key);
+		uint32_t at = node_domain(n, c->info->affinity.v[i].topology_key);
 
-		if (!value.p)
+		if (!at)
 			return false;
-		all &= get(c, &s->affinity, domain(c, c->info->affinity.v[i].topology_key, value)) > 0;
+		all &= get(&s->affinity, at) > 0;
 	}
 	return all || (total_is_zero(&s->affinity) && s->self_matches);
 }
@@ -419,13 +383,13 @@ static struct status affinity_filter(struct cycle *c, int self, const struct nod
 	if (c->info->affinity.n && !affinity_fits(c, s, n))
 		return (struct status){CODE_UNSCHEDULABLE_UNRESOLVABLE, STR("node(s) didn't match pod affinity rules")};
 	for (uint32_t i = 0; i < c->info->anti_affinity.n; i++) {
-		struct str value = str_map_get(node_labels(n), c->info->anti_affinity.v[i].topology_key);
+		uint32_t at = node_domain(n, c->info->anti_affinity.v[i].topology_key);
 
-		if (value.p && get(c, &s->anti, domain(c, c->info->anti_affinity.v[i].topology_key, value)) > 0)
+		if (at && get(&s->anti, at) > 0)
 			return (struct status){CODE_UNSCHEDULABLE, STR("node(s) didn't match pod anti-affinity rules")};
 	}
-	for (uint32_t i = 0; s->existing_anti.n && i < n->node->metadata.labels.n; i++)
-		if (get(c, &s->existing_anti, domain(c, n->node->metadata.labels.v[i].key, n->node->metadata.labels.v[i].value)) > 0)
+	for (uint32_t i = 0; s->existing_anti.count && i < n->n_domains; i++)
+		if (s->existing_anti.count[n->domains[i]] > 0)
 			return (struct status){CODE_UNSCHEDULABLE,
 					       STR("node(s) didn't satisfy existing pods anti-affinity rules")};
 	return STATUS_OK;
@@ -441,10 +405,10 @@ static void preferred_terms(struct cycle *c, struct table *t, const affinity_ter
 			    const struct pod_info *p, const struct node_info *n, int64_t hard)
 {
 	for (uint32_t i = 0; i < terms->n; i++) {
-		struct str value = str_map_get(node_labels(n), terms->v[i].topology_key);
+		uint32_t at = node_domain(n, terms->v[i].topology_key);
 
-		if (value.p && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
-			*counter(c, t, domain(c, terms->v[i].topology_key, value), true) +=
+		if (at && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
+			*counter(c, t, at, true) +=
 				terms->v[i].weight ? terms->v[i].weight : hard;
 	}
 }
@@ -471,7 +435,7 @@ static struct status affinity_pre_score(struct cycle *c, int self, struct node_i
 				preferred_terms(c, &s->scores, &p->preferred, p->ns, c->info, n, 0);
 		}
 	}
-	return s->scores.n ? STATUS_OK : (struct status){CODE_SKIP, STR_NULL};
+	return s->scores.count ? STATUS_OK : (struct status){CODE_SKIP, STR_NULL};
 }
 
 static int64_t affinity_score(struct cycle *c, int self, const struct node_info *n)
@@ -479,8 +443,8 @@ static int64_t affinity_score(struct cycle *c, int self, const struct node_info 
 	struct affinity_state *s = c->state[self];
 	int64_t sum = 0;
 
-	for (uint32_t i = 0; i < n->node->metadata.labels.n; i++)
-		sum += get(c, &s->scores, domain(c, n->node->metadata.labels.v[i].key, n->node->metadata.labels.v[i].value));
+	for (uint32_t i = 0; i < n->n_domains; i++)
+		sum += get(&s->scores, n->domains[i]);
 	return sum;
 }
 
