@@ -198,10 +198,7 @@ static void webhook_run(void *arg)
 		int64_t until = now_ms() + k->s->o.audit_webhook_batch_max_wait_ms;
 
 		while (!e && k->events < (size_t)max && now_ms() < until) {
-			int64_t d = deadline_push(until - now_ms());
-
-			e = waitq_wait(&k->more);
-			deadline_pop(d);
+			e = waitq_wait_ms(&k->more, until - now_ms());
 			if (e && error_is_sys(e, ETIMEDOUT))
 				error_clear(&e);
 		}

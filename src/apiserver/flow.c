@@ -1,11 +1,18 @@
 /* Flow schemas by precedence, priority levels by name, as the caches have them. */
+#include <xxhash.h>
+
 #include "apiserver/flow.h"
+#include "apiserver/metrics.h"
+
+#define LIST_SEAT_OBJECTS 100   /* upstream's list work estimator: objects a seat, and no more seats than */
+#define LIST_SEATS_MAX 10
+#define WAIT_DIVISOR 4          /* of the request's time, so much may be spent waiting (upstream) */
 
 struct level {
 	char *name, *uid;
 	bool exempt, seen;
-	int32_t shares;
-	int seats, used;         /* used is pointed to by running requests: levels are never freed */
+	int32_t shares, lendable, borrowing; /* borrowing < 0: no limit */
+	struct fair fair;        /* running requests point to it: levels are never freed */
 };
 struct schema {
 	struct flowcontrol_v1_flow_schema *obj;
@@ -18,6 +25,7 @@ struct flow {
 	struct schema *v;
 	size_t n;
 	struct map levels;
+	struct fair_group group;
 };
 static struct flow *flow;
 
@@ -61,6 +69,16 @@ static int64_t digest(struct storage *st)
 	return (int64_t)(sum >> 1);
 }
 
+static void set_queues(struct fair *f, const struct flowcontrol_v1_limited_priority_level_configuration *l)
+{
+	const struct flowcontrol_v1_queuing_configuration *q = l ? l->limit_response.queuing : NULL;
+
+	f->reject = !l || !str_eqz(l->limit_response.type, "Queue");
+	f->queues = q ? q->queues : 0;
+	f->hand = q ? q->hand_size : 0;
+	f->length = q ? q->queue_length_limit : 0;
+}
+
 static void rebuild(struct apiserver *s)
 {
 	struct cache_snap *snap;
@@ -73,6 +91,7 @@ static void rebuild(struct apiserver *s)
 	LIST(struct schema) list = {0};
 	struct error *err;
 
+	flow->group.total = (int)limit;
 	arena_free(&flow->arena);
 	flow->v = NULL;
 	flow->n = 0;
@@ -97,6 +116,7 @@ static void rebuild(struct apiserver *s)
 		if (!l) {
 			l = xcalloc(1, sizeof *l);
 			l->name = str_dupz(p->metadata.name);
+			fair_add(&flow->group, &l->fair);
 			map_set(&flow->levels, p->metadata.name, l);
 		}
 		free(l->uid);
@@ -104,6 +124,9 @@ static void rebuild(struct apiserver *s)
 		l->seen = true;
 		l->exempt = str_eqz(p->spec.type, "Exempt");
 		l->shares = p->spec.limited && p->spec.limited->nominal_concurrency_shares ? *p->spec.limited->nominal_concurrency_shares : 0;
+		l->lendable = p->spec.limited && p->spec.limited->lendable_percent ? *p->spec.limited->lendable_percent : 0;
+		l->borrowing = p->spec.limited && p->spec.limited->borrowing_limit_percent ? *p->spec.limited->borrowing_limit_percent : -1;
+		set_queues(&l->fair, p->spec.limited);
 		total += l->exempt ? 0 : l->shares;
 	}
 	cache_snap_free(snap);
@@ -112,7 +135,9 @@ static void rebuild(struct apiserver *s)
 		struct level *l = v;
 
 		/* as upstream's nominal limit, rounded up */
-		l->seats = total ? (int)((limit * l->shares + total - 1) / total) : 0;
+		l->fair.nominal = total && l->seen ? (int)((limit * l->shares + total - 1) / total) : 0;
+		l->fair.reserved = l->fair.nominal - l->fair.nominal * l->lendable / 100;
+		l->fair.borrow_max = l->borrowing < 0 ? -1 : (int)((int64_t)l->fair.nominal * l->borrowing / 100);
 	}
 	err = cache_snapshot(flow->schemas_st->cache, CACHE_ANY, 0, &snap);
 	if (err) {
@@ -225,12 +250,56 @@ static const struct schema *classify(const struct request *rq)
 	return NULL;
 }
 
-struct error *flow_begin(struct request *rq, int **seat)
+/* The number of the request's flow: its schema and, as that says, its user or its namespace. */
+static uint64_t flow_of(const struct schema *sc, const struct request *rq)
+{
+	const struct flowcontrol_v1_flow_distinguisher_method *d = sc->obj->spec.distinguisher_method;
+	struct str who = !d ? STR("") : str_eqz(d->type, "ByUser") ? rq->user->name : rq->info.ns;
+
+	return XXH3_64bits_withSeed(who.p, who.n, XXH3_64bits(sc->obj->metadata.name.p, sc->obj->metadata.name.n));
+}
+
+/* Seats by what a list has to go through; anything else takes one. */
+static int width_of(const struct request *rq)
+{
+	struct cache_stats cs;
+	struct resource *r;
+	struct str limit = query_get(&rq->q, "limit");
+	int64_t n = 0, objects;
+
+	if (!rq->info.resource_request || !str_eqz(rq->info.verb, "list") || rq->info.name.n ||
+	    !(r = resource_find(rq->s, rq->info.group, rq->info.version, rq->info.resource)) || !r->st || !r->st->cache)
+		return 1;
+	cache_stats(r->st->cache, &cs);
+	objects = (int64_t)cs.objects;
+	if (limit.n && str_to_i64(limit, &n) && n > 0 && n < objects)
+		objects = n;
+	n = (objects + LIST_SEAT_OBJECTS - 1) / LIST_SEAT_OBJECTS;
+	return n < 1 ? 1 : n > LIST_SEATS_MAX ? LIST_SEATS_MAX : (int)n;
+}
+
+static struct error *take_seat(struct request *rq, const struct schema *sc, struct flow_seat *seat)
+{
+	static const char *const reasons[] = {NULL, "concurrency-limit", "queue-full", "time-out"};
+	enum fair_answer answer;
+	int width = width_of(rq);
+
+	TRY(fair_enter(&sc->level->fair, flow_of(sc, rq), &width, rq->s->o.request_timeout_ms / WAIT_DIVISOR, &answer));
+	if (answer == FAIR_SEATED) {
+		*seat = (struct flow_seat){&sc->level->fair, width};
+		return NULL;
+	}
+	metrics_count(rq->s, "apiserver_flowcontrol_rejected_requests_total",
+		      arena_printf(rq->a, "flow_schema=\"%.*s\",priority_level=\"%s\",reason=\"%s\"", STR_ARG(sc->obj->metadata.name),
+				   sc->level->name, reasons[answer]).p, 1);
+	return err_too_many(1, "Too many requests, please try again later.");
+}
+
+struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 {
 	const struct schema *sc;
 	static int64_t checked;
 
-	*seat = NULL;
 	/* at most ten looks a second at some twenty objects */
 	if (now_ms() - checked >= 100 || flow->schemas_rev < 0) {
 		int64_t a = digest(flow->schemas_st), b = digest(flow->levels_st);
@@ -249,25 +318,12 @@ struct error *flow_begin(struct request *rq, int **seat)
 	http_set_header(rq->x, "x-kubernetes-pf-prioritylevel-uid", str_from(sc->level->uid));
 	if (rq->long_running || sc->level->exempt)
 		return NULL;
-	/* seats of others are lent while there are any: only a full server refuses */
-	if (sc->level->used >= (sc->level->seats > 1 ? sc->level->seats : 1)) {
-		size_t it = 0;
-		struct str key;
-		void *v;
-		int used = 0;
-
-		while (map_next(&flow->levels, &it, &key, &v))
-			used += ((struct level *)v)->used;
-		if (used >= rq->s->o.max_requests_inflight + rq->s->o.max_mutating_inflight)
-			return err_too_many(1, "Too many requests, please try again later.");
-	}
-	sc->level->used++;
-	*seat = &sc->level->used;
-	return NULL;
+	return take_seat(rq, sc, seat);
 }
 
-void flow_end(int *seat)
+void flow_end(struct flow_seat *seat)
 {
-	if (seat)
-		--*seat;
+	if (seat->level)
+		fair_leave(seat->level, seat->width);
+	seat->level = NULL;
 }

@@ -1,18 +1,24 @@
 /*
- * apiserver/flow.h: API priority and fairness, the part a client sees: each
- * request belongs to a FlowSchema and its PriorityLevelConfiguration, and says so
- * in its headers; levels have seats, and past them answer 429.
+ * apiserver/flow.h: API priority and fairness (KEP-1040): each request belongs
+ * to a FlowSchema and its PriorityLevelConfiguration, and says so in its
+ * headers; levels have seats, lend and borrow them, and what finds none waits
+ * in fair queues (fair_queue.h) or is answered 429.
  *
- * Not built: queues and shuffle sharding (a full level refuses at once), width estimates, borrowing.
+ * A request takes one seat, a list as many as its objects want; long-running ones take none.
  */
 #ifndef SKIFF_APISERVER_FLOW_H
 #define SKIFF_APISERVER_FLOW_H
 
+#include "apiserver/fair_queue.h"
 #include "apiserver/server.h"
 
 struct error *flow_init(struct apiserver *s);
-/* Classifies, sets the headers and takes a seat; *seat (or NULL) goes back by flow_end. Long-running requests take none. */
-struct error *flow_begin(struct request *rq, int **seat);
-void flow_end(int *seat);
+struct flow_seat { /* zeroed */
+	struct fair *level;
+	int width;
+};
+/* Classifies, sets the headers, waits for a seat; it goes back by flow_end. 429 when there is none in time. */
+struct error *flow_begin(struct request *rq, struct flow_seat *seat);
+void flow_end(struct flow_seat *seat); /* again is allowed */
 
 #endif

@@ -142,7 +142,8 @@ static int *count_inflight(struct request *rq)
 static struct error *run(struct request *rq)
 {
 	struct apiserver *s = rq->s;
-	int *counter, *seat;
+	struct flow_seat seat = {0};
+	int *counter;
 	struct error *e;
 	bool handled = false;
 	int64_t deadline = 0, timeout = s->o.request_timeout_ms;
@@ -155,7 +156,7 @@ static struct error *run(struct request *rq)
 	TRY(flow_begin(rq, &seat));
 	e = authorize_request(rq);
 	if (e) {
-		flow_end(seat);
+		flow_end(&seat);
 		return e;
 	}
 	counter = count_inflight(rq);
@@ -167,7 +168,7 @@ static struct error *run(struct request *rq)
 			if (!duration_parse(t, &ns)) {
 				if (counter)
 					--*counter;
-				flow_end(seat);
+				flow_end(&seat);
 				return err_bad_request("invalid timeout specified in the request URL");
 			}
 			if (ns > 0 && ns / 1000000 < timeout)
@@ -182,7 +183,7 @@ static struct error *run(struct request *rq)
 		deadline_pop(deadline);
 	if (counter)
 		--*counter;
-	flow_end(seat);
+	flow_end(&seat);
 	return e;
 }
 

@@ -1,0 +1,43 @@
+/*
+ * apiserver/fair_queue.h: seats of priority levels, and fair queues before them (KEP-1040).
+ *
+ * It knows nothing of requests or of the API: a flow is a number, a request a width in seats. One loop.
+ */
+#ifndef SKIFF_APISERVER_FAIR_QUEUE_H
+#define SKIFF_APISERVER_FAIR_QUEUE_H
+
+#include "loop/fiber.h"
+
+#define FAIR_QUEUES_MAX 10000   /* of a level (upstream's limit is 10 million; they are made when first needed) */
+#define FAIR_HAND_MAX 64
+
+struct fair_group { /* all levels of a server share its seats; zeroed and `total` set */
+	int total;
+	struct fair *levels;
+};
+struct fair_queue;
+struct fair { /* one priority level; zeroed, filled in, then fair_add */
+	int nominal;            /* its seats */
+	int reserved;           /* of them, those that are never lent */
+	int borrow_max;         /* how many above nominal it may take from others; < 0: any number */
+	bool reject;            /* limitResponse Reject: no queues */
+	int queues, hand, length; /* of QueuingConfiguration; may change while requests wait: takes effect when none does */
+	/* its state */
+	struct fair_group *group;
+	struct fair *next;
+	int used, waiting;
+	struct fair_queue *q;
+	int n_queues;
+	double now;             /* virtual time: seats given out, as the queue that is furthest behind has seen it */
+};
+void fair_add(struct fair_group *g, struct fair *f);
+
+enum fair_answer { FAIR_SEATED, FAIR_CONCURRENCY_LIMIT, FAIR_QUEUE_FULL, FAIR_TIME_OUT };
+/*
+ * Takes `width` seats (at most what the level can ever have), waiting at most max_wait_ms in the shortest queue of the flow's hand
+ * (shuffle sharding). FAIR_SEATED: end it by fair_leave with *width. An error only when the fiber was cancelled.
+ */
+struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_wait_ms, enum fair_answer *answer);
+void fair_leave(struct fair *f, int width);
+
+#endif
