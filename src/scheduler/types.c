@@ -29,6 +29,20 @@ struct str scalar_name(int index)
 	return scalars[index];
 }
 
+static struct str topology_keys[TOPOLOGY_KEYS_MAX];
+static int n_topology_keys;
+
+int topology_key_index(struct str key)
+{
+	for (int i = 0; i < n_topology_keys; i++)
+		if (str_eq(topology_keys[i], key))
+			return i;
+	if (n_topology_keys == TOPOLOGY_KEYS_MAX)
+		return -1;
+	topology_keys[n_topology_keys] = str_of(str_dupz(key), key.n);
+	return n_topology_keys++;
+}
+
 /* Extended resources have a domain that is not kubernetes.io's; hugepages and attachable volumes count likewise. */
 static bool is_scalar(struct str name)
 {
@@ -198,6 +212,7 @@ static void add_terms(struct pod_info *p, affinity_terms *to, const struct core_
 		struct affinity_term *out = arena_push(a, to);
 
 		out->topology_key = arena_str(a, t->topology_key);
+		out->key = topology_key_index(t->topology_key);
 		out->weight = weight;
 		/* KEP-3633: the API server has merged matchLabelKeys into labelSelector. */
 		out->selector = own_selector(a, t->label_selector);
@@ -267,6 +282,7 @@ struct pod_info *pod_info_new(const struct core_v1_pod *pod)
 
 	p->key = arena_printf(a, "%.*s/%.*s", STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name));
 	p->ns = arena_str(a, pod->metadata.namespace);
+	p->ns_hash = str_hash(p->ns);
 	p->name = arena_str(a, pod->metadata.name);
 	p->uid = arena_str(a, pod->metadata.uid);
 	p->node = arena_str(a, pod->spec.node_name);
@@ -471,7 +487,7 @@ static void take_domains(struct cache *c, struct node_info *n)
 		n->domains[i] = domain_take(c, labels->v[i].key, labels->v[i].value);
 }
 
-uint32_t node_domain(const struct node_info *n, struct str key)
+static uint32_t label_domain(const struct node_info *n, struct str key)
 {
 	const struct str_map *labels = node_labels(n);
 
@@ -481,13 +497,46 @@ uint32_t node_domain(const struct node_info *n, struct str key)
 	return 0;
 }
 
+static void make_column(struct cache *c, int k)
+{
+	if (c->columns[k].cap < c->n_nodes) {
+		c->columns[k].cap = c->cap_nodes;
+		c->columns[k].at = xrealloc(c->columns[k].at, c->cap_nodes * sizeof *c->columns[k].at);
+	}
+	for (size_t i = 0; i < c->n_nodes; i++)
+		c->columns[k].at[i] = label_domain(c->nodes[i], topology_keys[k]);
+	c->columns[k].version = c->labels_version;
+}
+
+uint32_t node_domain(struct cache *c, const struct node_info *n, int k, struct str key)
+{
+	if (k < 0)
+		return label_domain(n, key);
+	if (c->columns[k].version != c->labels_version)
+		make_column(c, k);
+	return c->columns[k].at[n->index];
+}
+
+static bool same_labels(const struct core_v1_node *x, const struct core_v1_node *y)
+{
+	const struct str_map *a = API_MAP(&x->metadata.labels), *b = API_MAP(&y->metadata.labels);
+
+	for (uint32_t i = 0; a->n == b->n && i < a->n; i++)
+		if (!str_eq(a->v[i].key, b->v[i].key) || !str_eq(a->v[i].value, b->v[i].value))
+			return false;
+	return a->n == b->n;
+}
+
 void cache_set_node(struct cache *c, const struct core_v1_node *node, struct arena *arena)
 {
 	struct node_info *n = info_of(c, node->metadata.name);
 
+	bool labels = !n->node || !same_labels(n->node, node);
+
 	if (n->node) {
 		count_images(c, n, -1);
-		give_domains(c, n);
+		if (labels)
+			give_domains(c, n);
 	} else {
 		if (c->n_nodes == c->cap_nodes) {
 			c->cap_nodes = c->cap_nodes ? c->cap_nodes * 2 : 64;
@@ -503,7 +552,10 @@ void cache_set_node(struct cache *c, const struct core_v1_node *node, struct are
 	n->allocatable = (struct resources){0};
 	resources_add_list(&n->allocatable, API_MAP(&node->status.allocatable));
 	count_images(c, n, 1);
-	take_domains(c, n);
+	if (labels) {
+		take_domains(c, n);
+		c->labels_version++;
+	}
 }
 
 void cache_delete_node(struct cache *c, struct str name)
@@ -514,6 +566,7 @@ void cache_delete_node(struct cache *c, struct str name)
 		return;
 	count_images(c, n, -1);
 	give_domains(c, n);
+	c->labels_version++;
 	c->nodes[n->index] = c->nodes[--c->n_nodes];
 	c->nodes[n->index]->index = n->index;
 	n->node = NULL;

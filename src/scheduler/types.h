@@ -34,8 +34,13 @@ struct host_port {
 	int32_t port;
 };
 
+#define TOPOLOGY_KEYS_MAX 64 /* label keys that topologies go by, cluster-wide; more are looked up the slow way */
+/* A key's number, given on first use; -1 when there are TOPOLOGY_KEYS_MAX. */
+int topology_key_index(struct str key);
+
 struct affinity_term { /* a parsed PodAffinityTerm */
 	struct str topology_key;
+	int key;                             /* its topology_key_index */
 	const struct selector *selector;     /* NULL: everything */
 	const struct selector *ns_selector;
 	bool has_ns_selector;
@@ -49,6 +54,7 @@ struct pod_info {
 	struct arena arena;          /* owns all below */
 	struct str key;              /* "ns/name" */
 	struct str ns, name, uid, node;
+	uint64_t ns_hash;            /* str_hash(ns): most comparisons are of other namespaces */
 	struct str_map labels;
 	int32_t priority;
 	int64_t start_s;             /* status.startTime, for preemption */
@@ -93,6 +99,12 @@ struct cache {
 	uint32_t *free_domains;      /* numbers that came back */
 	uint32_t n_free_domains, cap_free_domains;
 	uint32_t domain_limit;       /* above every number given; 0 is none */
+	uint64_t labels_version;     /* raised when a node comes, goes or gets other labels */
+	struct {                     /* by topology_key_index: each node's domain, by its index */
+		uint32_t *at;
+		size_t cap;
+		uint64_t version;    /* labels_version that it was made for */
+	} columns[TOPOLOGY_KEYS_MAX];
 	struct map nominated;        /* key -> pod_info of pods without a node that are nominated to one */
 	struct map assumed_volumes;  /* name of a PersistentVolume -> char * key of the claim it is being bound to */
 	size_t n_affinity_pods;      /* pods with required anti-affinity or any affinity, cluster-wide */
@@ -109,8 +121,8 @@ void cache_set_pod(struct cache *c, struct pod_info *p);
 void cache_delete_pod(struct cache *c, struct str key);
 struct node_info *cache_node(const struct cache *c, struct str name); /* NULL when unknown or without node object */
 const struct str_map *cache_ns_labels(const struct cache *c, struct str ns); /* never NULL */
-/* The number of the node's (key, value), or 0 when it has no such label. Equal for nodes with the same value. */
-uint32_t node_domain(const struct node_info *n, struct str key);
+/* The number of the node's (key, value), or 0 when it has no such label. Equal for nodes with the same value. key_index: the key's. */
+uint32_t node_domain(struct cache *c, const struct node_info *n, int key_index, struct str key);
 /* Labels of a node. */
 static inline const struct str_map *node_labels(const struct node_info *n)
 {

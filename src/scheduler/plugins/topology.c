@@ -45,6 +45,7 @@ static int64_t get(const struct table *t, uint32_t domain)
 
 struct constraint {
 	struct str key;
+	int key_index;
 	int64_t max_skew, min_domains;
 	const struct selector *selector;
 	bool honor_affinity, honor_taints;
@@ -68,6 +69,7 @@ static void add_constraint(struct cycle *c, struct spread *s, const struct core_
 	struct constraint *k = hard ? arena_push(c->a, &s->hard) : arena_push(c->a, &s->soft);
 
 	k->key = t->topology_key;
+	k->key_index = topology_key_index(k->key);
 	k->max_skew = t->max_skew;
 	k->min_domains = t->min_domains ? *t->min_domains : 1;
 	/* KEP-3243: the API server has merged matchLabelKeys into labelSelector (since v1.34). */
@@ -91,6 +93,11 @@ static void add_defaults(struct cycle *c, struct spread *s)
 	s->all_keys = !c->profile->system_spread;
 }
 
+static uint32_t domain_of(struct cycle *c, const struct constraint *k, const struct node_info *n)
+{
+	return node_domain(c->cache, n, k->key_index, k->key);
+}
+
 static bool counts_node(struct cycle *c, const struct constraint *k, const struct node_info *n)
 {
 	if (k->honor_affinity && !node_affinity_matches(c, c->pod, n))
@@ -105,7 +112,7 @@ static int64_t count_matching(struct cycle *c, const struct constraint *k, const
 	for (uint32_t i = 0; i < n->pods.n; i++) {
 		const struct pod_info *p = n->pods.v[i];
 
-		sum += !p->deleting && str_eq(p->ns, c->info->ns) && selector_matches(k->selector, &p->labels);
+		sum += p->ns_hash == c->info->ns_hash && !p->deleting && str_eq(p->ns, c->info->ns) && selector_matches(k->selector, &p->labels);
 	}
 	return sum;
 }
@@ -129,10 +136,10 @@ static void count_all(struct cycle *c, struct constraint *list, uint32_t n)
 
 		/* A node counts only where it has every key. */
 		for (uint32_t j = 0; j < n && all; j++)
-			all = node_domain(node, list[j].key) != 0;
+			all = domain_of(c, &list[j], node) != 0;
 		for (uint32_t j = 0; j < n && all; j++)
 			if (counts_node(c, &list[j], node))
-				*counter(c, &list[j].counts, node_domain(node, list[j].key), true) += count_matching(c, &list[j], node);
+				*counter(c, &list[j].counts, domain_of(c, &list[j], node), true) += count_matching(c, &list[j], node);
 	}
 	for (uint32_t j = 0; j < n; j++)
 		find_min(&list[j]);
@@ -163,7 +170,7 @@ static struct status spread_filter(struct cycle *c, int self, const struct node_
 
 	for (uint32_t i = 0; i < s->hard.n; i++) {
 		struct constraint *k = &s->hard.v[i];
-		uint32_t at = node_domain(n, k->key);
+		uint32_t at = domain_of(c, k, n);
 
 		if (!at)
 			return (struct status){CODE_UNSCHEDULABLE_UNRESOLVABLE,
@@ -182,7 +189,7 @@ static void spread_changed(struct cycle *c, int self, const struct node_info *n,
 
 	for (uint32_t i = 0; i < s->hard.n; i++) {
 		struct constraint *k = &s->hard.v[i];
-		uint32_t at = node_domain(n, k->key);
+		uint32_t at = domain_of(c, k, n);
 
 		if (!at || p->deleting || !str_eq(p->ns, c->info->ns) || !selector_matches(k->selector, &p->labels) ||
 		    !counts_node(c, k, n))
@@ -192,10 +199,10 @@ static void spread_changed(struct cycle *c, int self, const struct node_info *n,
 	}
 }
 
-static bool has_keys(const struct spread *s, const struct node_info *n)
+static bool has_keys(struct cycle *c, const struct spread *s, const struct node_info *n)
 {
 	for (uint32_t i = 0; s->all_keys && i < s->soft.n; i++)
-		if (!node_domain(n, s->soft.v[i].key))
+		if (!domain_of(c, &s->soft.v[i], n))
 			return false;
 	return true;
 }
@@ -210,14 +217,14 @@ static struct status spread_pre_score(struct cycle *c, int self, struct node_inf
 	if (!s->soft.n)
 		return (struct status){CODE_SKIP, STR_NULL};
 	for (size_t i = 0; i < n; i++) {
-		if (!has_keys(s, nodes[i]))
+		if (!has_keys(c, s, nodes[i]))
 			continue;
 		hosts++;
 		for (uint32_t k = 0; k < s->soft.n; k++) {
 			struct constraint *con = &s->soft.v[k];
 
 			if (!con->per_node)
-				counter(c, &con->counts, node_domain(nodes[i], con->key), true);
+				counter(c, &con->counts, domain_of(c, con, nodes[i]), true);
 		}
 	}
 	for (uint32_t k = 0; k < s->soft.n; k++) {
@@ -229,14 +236,14 @@ static struct status spread_pre_score(struct cycle *c, int self, struct node_inf
 	for (size_t i = 0; domains && i < c->cache->n_nodes; i++) {
 		const struct node_info *node = c->cache->nodes[i];
 
-		if (!node->pods.n || !has_keys(s, node))
+		if (!node->pods.n || !has_keys(c, s, node))
 			continue;
 		for (uint32_t k = 0; k < s->soft.n; k++) {
 			struct constraint *con = &s->soft.v[k];
 
 			if (con->per_node || !counts_node(c, con, node))
 				continue;
-			int64_t *count = counter(c, &con->counts, node_domain(node, con->key), false);
+			int64_t *count = counter(c, &con->counts, domain_of(c, con, node), false);
 
 			if (count)
 				*count += count_matching(c, con, node);
@@ -250,11 +257,11 @@ static int64_t spread_score(struct cycle *c, int self, const struct node_info *n
 	struct spread *s = c->state[self];
 	double sum = 0;
 
-	if (!has_keys(s, n))
+	if (!has_keys(c, s, n))
 		return INT64_MAX; /* ignored: normalised to 0 */
 	for (uint32_t i = 0; i < s->soft.n; i++) {
 		struct constraint *k = &s->soft.v[i];
-		uint32_t at = node_domain(n, k->key);
+		uint32_t at = domain_of(c, k, n);
 
 		if (!at)
 			continue;
@@ -294,13 +301,23 @@ struct affinity_state {
 	struct table scores;
 };
 
+static uint32_t term_domain(struct cycle *c, const struct affinity_term *t, const struct node_info *n)
+{
+	return node_domain(c->cache, n, t->key, t->topology_key);
+}
+
+static bool term_selects(struct cycle *c, const struct affinity_term *t, struct str owner_ns, const struct pod_info *p)
+{
+	return affinity_term_matches(t, owner_ns, p, t->has_ns_selector ? cache_ns_labels(c->cache, p->ns) : NULL);
+}
+
 static void add_terms(struct cycle *c, struct table *t, const affinity_terms *terms, struct str owner_ns, const struct pod_info *p,
 		      const struct node_info *n, int64_t by)
 {
 	for (uint32_t i = 0; i < terms->n; i++) {
-		uint32_t at = node_domain(n, terms->v[i].topology_key);
+		uint32_t at = term_domain(c, &terms->v[i], n);
 
-		if (at && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
+		if (at && term_selects(c, &terms->v[i], owner_ns, p))
 			*counter(c, t, at, true) += by;
 	}
 }
@@ -311,10 +328,10 @@ static void add_affinity(struct cycle *c, struct affinity_state *s, const struct
 	const affinity_terms *terms = &c->info->affinity;
 
 	for (uint32_t i = 0; i < terms->n; i++)
-		if (!affinity_term_matches(&terms->v[i], c->info->ns, p, cache_ns_labels(c->cache, p->ns)))
+		if (!term_selects(c, &terms->v[i], c->info->ns, p))
 			return;
 	for (uint32_t i = 0; i < terms->n; i++) {
-		uint32_t at = node_domain(n, terms->v[i].topology_key);
+		uint32_t at = term_domain(c, &terms->v[i], n);
 
 		if (at)
 			*counter(c, &s->affinity, at, true) += by;
@@ -347,8 +364,7 @@ static struct status affinity_pre(struct cycle *c, int self)
 	}
 	s->self_matches = c->info->affinity.n > 0;
 	for (uint32_t i = 0; i < c->info->affinity.n && s->self_matches; i++)
-		s->self_matches = affinity_term_matches(&c->info->affinity.v[i], c->info->ns, c->info,
-							cache_ns_labels(c->cache, c->info->ns));
+		s->self_matches = term_selects(c, &c->info->affinity.v[i], c->info->ns, c->info);
 	if (!own && !s->existing_anti.count)
 		return (struct status){CODE_SKIP, STR_NULL};
 	return STATUS_OK;
@@ -367,7 +383,7 @@ static bool affinity_fits(struct cycle *c, struct affinity_state *s, const struc
 	bool all = true;
 
 	for (uint32_t i = 0; i < c->info->affinity.n; i++) {
-		uint32_t at = node_domain(n, c->info->affinity.v[i].topology_key);
+		uint32_t at = term_domain(c, &c->info->affinity.v[i], n);
 
 		if (!at)
 			return false;
@@ -383,7 +399,7 @@ static struct status affinity_filter(struct cycle *c, int self, const struct nod
 	if (c->info->affinity.n && !affinity_fits(c, s, n))
 		return (struct status){CODE_UNSCHEDULABLE_UNRESOLVABLE, STR("node(s) didn't match pod affinity rules")};
 	for (uint32_t i = 0; i < c->info->anti_affinity.n; i++) {
-		uint32_t at = node_domain(n, c->info->anti_affinity.v[i].topology_key);
+		uint32_t at = term_domain(c, &c->info->anti_affinity.v[i], n);
 
 		if (at && get(&s->anti, at) > 0)
 			return (struct status){CODE_UNSCHEDULABLE, STR("node(s) didn't match pod anti-affinity rules")};
@@ -405,9 +421,9 @@ static void preferred_terms(struct cycle *c, struct table *t, const affinity_ter
 			    const struct pod_info *p, const struct node_info *n, int64_t hard)
 {
 	for (uint32_t i = 0; i < terms->n; i++) {
-		uint32_t at = node_domain(n, terms->v[i].topology_key);
+		uint32_t at = term_domain(c, &terms->v[i], n);
 
-		if (at && affinity_term_matches(&terms->v[i], owner_ns, p, cache_ns_labels(c->cache, p->ns)))
+		if (at && term_selects(c, &terms->v[i], owner_ns, p))
 			*counter(c, t, at, true) +=
 				terms->v[i].weight ? terms->v[i].weight : hard;
 	}
