@@ -128,6 +128,16 @@ struct error *admission_validate(struct admission *a)
 	return NULL;
 }
 
+struct error *admission_of_body(struct request *rq, const struct schema_type *t, struct str name, void *obj)
+{
+	struct admission a = {.rq = rq, .res = rq->res, .group = rq->info.group, .version = rq->info.version, .resource = rq->info.resource,
+			      .kind = str_from(t->name), .subresource = rq->info.subresource, .ns = rq->info.ns, .name = name, .op = ADMIT_CREATE,
+			      .type = t, .obj = obj, .dry_run = rq->dry_run};
+
+	TRY(admission_admit(&a));
+	return admission_validate(&a);
+}
+
 struct error *admission_forbidden(const struct admission *a, const char *fmt, ...)
 {
 	va_list ap;

@@ -64,6 +64,12 @@ struct error *admission_init(struct apiserver *s, const char *enable, const char
 struct error *admission_admit(struct admission *a);
 struct error *admission_validate(struct admission *a);
 
+/*
+ * For bodies that are posted but not stored as they are: reviews, evictions, bindings, token requests. Both halves; obj gets
+ * kind and apiVersion.
+ */
+struct error *admission_of_body(struct request *rq, const struct schema_type *t, struct str name, void *obj);
+
 /* `RES "name" is forbidden: <why>` as upstream's admission.NewForbidden. */
 struct error *admission_forbidden(const struct admission *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

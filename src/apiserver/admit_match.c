@@ -182,16 +182,26 @@ static void set_kind(const struct schema_type *t, const struct resource *as, voi
 	}
 }
 
+bool admit_own_kind(const struct admission *a)
+{
+	return a->type != a->res->api->type && !(a->res->st && a->type == a->res->st->type);
+}
+
 static struct error *in_version(struct admission *a, const struct resource *as, const void *obj, const struct schema_type **t, void **out)
 {
 	struct arena *ar = a->rq->a;
 
 	*t = a->type;
 	*out = (void *)(uintptr_t)obj;
-	if (!obj || !a->res->st || a->type != a->res->st->type) {
-		*t = a->type;
+	if (!obj)
 		return NULL;
+	if (admit_own_kind(a) && a->type->top) {
+		((struct str *)*out)[0] = str_from(a->type->name);
+		((struct str *)*out)[1] = a->type->group.n ? arena_printf(ar, "%.*s/%.*s", STR_ARG(a->type->group), STR_ARG(a->type->version)) :
+							     a->type->version;
 	}
+	if (!a->res->st || a->type != a->res->st->type)
+		return NULL;
 	if (as->crd) {
 		if (as != a->res) {
 			void *copy = arena_alloc(ar, a->type->size);

@@ -279,10 +279,9 @@ static struct str options_json(const struct admission *a)
 	return arena_str(rq->a, buf_view(&b));
 }
 
-static struct cel_value request_value(struct admission *a, const struct admit_version *v)
+void admission_request_fill(struct admission *a, const struct admit_version *v, struct admission_v1_admission_request *r)
 {
 	struct arena *ar = a->rq->a;
-	struct admission_v1_admission_request *r = arena_new(ar, struct admission_v1_admission_request);
 	const struct user *u = a->rq->user;
 
 	r->kind.group = v->as->api->group;
@@ -294,6 +293,9 @@ static struct cel_value request_value(struct admission *a, const struct admit_ve
 	r->sub_resource = r->request_sub_resource = a->subresource;
 	r->request_kind = arena_new(ar, struct meta_v1_group_version_kind);
 	*r->request_kind = (struct meta_v1_group_version_kind){.group = a->group, .version = a->version, .kind = a->kind};
+	if (admit_own_kind(a))
+		r->kind = *r->request_kind = (struct meta_v1_group_version_kind){.group = a->type->group, .version = a->type->version,
+										 .kind = str_from(a->type->name)};
 	r->request_resource = arena_new(ar, struct meta_v1_group_version_resource);
 	*r->request_resource = (struct meta_v1_group_version_resource){.group = a->group, .version = a->version, .resource = a->resource};
 	r->name = a->name;
@@ -308,6 +310,13 @@ static struct cel_value request_value(struct admission *a, const struct admit_ve
 	r->dry_run = arena_new(ar, bool);
 	*r->dry_run = a->dry_run;
 	r->options = options_json(a);
+}
+
+static struct cel_value request_value(struct admission *a, const struct admit_version *v)
+{
+	struct admission_v1_admission_request *r = arena_new(a->rq->a, struct admission_v1_admission_request);
+
+	admission_request_fill(a, v, r);
 	return cel_from_object(&admission_v1_admission_request_type, r);
 }
 

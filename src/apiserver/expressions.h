@@ -46,6 +46,9 @@ bool program_compile(struct arena *a, const struct cel_env *env, struct str sour
 		     struct cel_program **out, struct str *error);
 extern const struct cel_type *const expression_user_info; /* kubernetes.UserInfo */
 
+/* The AdmissionRequest of a request as v->as, without uid and objects. */
+void admission_request_fill(struct admission *a, const struct admit_version *v, struct admission_v1_admission_request *out);
+
 /* What expressions see of one request in one version: made once, used by many evaluations. */
 struct expression_input {
 	struct admission *a;

@@ -15,11 +15,14 @@ bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, stru
 /* The APIResourceList of a remote group-version as JSON, as last seen; empty when not known. */
 struct str aggregator_resources(struct apiserver *s, struct str group, struct str version);
 struct error *webhooks_init(struct apiserver *s);
+/* The same members in the other kind's struct; they are shared. */
+void webhook_as_mutating(const struct admissionregistration_v1_validating_webhook *w, struct admissionregistration_v1_mutating_webhook *out);
 /* Connections of one webhook configuration, kept between calls; zeroed at first. */
 struct hook_conn {
 	struct tls_client *tls;
 	struct map clients;
 };
+void hook_conn_free(struct hook_conn *h);
 /* POSTs JSON to a webhook (its url or Service); *answer in the arena. Errors are plain text for the caller to wrap. */
 struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer);

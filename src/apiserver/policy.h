@@ -68,7 +68,9 @@ struct error *policy_namespace(struct admission *a, struct core_v1_namespace **o
 /* The resource of a kind, custom ones too; NULL when there is none. */
 const struct resource *policy_kind(struct apiserver *s, struct str api_version, struct str kind);
 
-/* ---- policy_rules.c: field errors of policies and bindings ---- */
+/* ---- policy_rules.c, webhook_rules.c: field errors of policies, bindings and configurations of webhooks ---- */
+void operations_rule_validate(struct field_errors *e, const struct admissionregistration_v1_rule_with_operations *r, const struct field_path *p);
+extern const struct strategy strategy_vwc, strategy_mwc;
 extern const struct strategy strategy_vap, strategy_vapb, strategy_map, strategy_mapb;
 
 /* ---- policy_status.c ---- */

@@ -18,19 +18,6 @@ static const struct cel_type *const is_object[] = {&cel_type_object};
 
 /* ---- what they share ---- */
 
-static void one_of(struct field_errors *e, struct str v, const struct str *valid, size_t n, const struct field_path *p)
-{
-	for (size_t i = 0; i < n; i++)
-		if (str_eq(v, valid[i]))
-			return;
-	field_not_supported(e, p, v, valid, n);
-}
-#define ONE_OF(e, v, p, ...)                                                                                                          \
-	do {                                                                                                                          \
-		static const struct str valid_[] = {__VA_ARGS__};                                                                     \
-		one_of((e), (v), valid_, sizeof valid_ / sizeof *valid_, (p));                                                        \
-	} while (0)
-
 static bool has_star(const struct str *v, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
@@ -93,7 +80,7 @@ static void resources_rules(struct field_errors *e, const struct str *v, uint32_
 		field_invalid_raw(e, p, list_text(e->arena, v, n), "if '*' is present, must not specify other resources without subresources");
 }
 
-static void rule_rules(struct field_errors *e, const struct admissionregistration_v1_rule_with_operations *r, const struct field_path *p)
+void operations_rule_validate(struct field_errors *e, const struct admissionregistration_v1_rule_with_operations *r, const struct field_path *p)
 {
 	const struct field_path *ops = FIELD_CHILD(p, "operations"), *versions = FIELD_CHILD(p, "apiVersions");
 
@@ -102,8 +89,7 @@ static void rule_rules(struct field_errors *e, const struct admissionregistratio
 	if (r->operations.n > 1 && has_star(r->operations.v, r->operations.n))
 		field_invalid_raw(e, ops, list_text(e->arena, r->operations.v, r->operations.n), "if '*' is present, must not specify other operations");
 	for (uint32_t i = 0; i < r->operations.n; i++)
-		ONE_OF(e, r->operations.v[i], FIELD_INDEX(ops, i), STR_INIT("*"), STR_INIT("CONNECT"), STR_INIT("CREATE"), STR_INIT("DELETE"),
-		       STR_INIT("UPDATE"));
+		field_one_of(e, FIELD_INDEX(ops, i), r->operations.v[i], "*,CONNECT,CREATE,DELETE,UPDATE");
 	if (!r->rule.api_groups.n)
 		field_required(e, FIELD_CHILD(p, "apiGroups"), "");
 	if (r->rule.api_groups.n > 1 && has_star(r->rule.api_groups.v, r->rule.api_groups.n))
@@ -119,7 +105,7 @@ static void rule_rules(struct field_errors *e, const struct admissionregistratio
 			field_required(e, FIELD_INDEX(versions, i), "");
 	resources_rules(e, r->rule.resources.v, r->rule.resources.n, FIELD_CHILD(p, "resources"));
 	if (r->rule.scope)
-		ONE_OF(e, *r->rule.scope, FIELD_CHILD(p, "scope"), STR_INIT("*"), STR_INIT("Cluster"), STR_INIT("Namespaced"));
+		field_one_of(e, FIELD_CHILD(p, "scope"), *r->rule.scope, "*,Cluster,Namespaced");
 }
 
 static void named_rules(struct field_errors *e, const struct admissionregistration_v1_named_rule_with_operations *r, const struct field_path *p)
@@ -136,7 +122,7 @@ static void named_rules(struct field_errors *e, const struct admissionregistrati
 				break;
 			}
 	}
-	rule_rules(e, &r->rule_with_operations, p);
+	operations_rule_validate(e, &r->rule_with_operations, p);
 }
 
 static void match_rules(struct field_errors *e, const struct admissionregistration_v1_match_resources *m, const struct field_path *p)
@@ -146,7 +132,7 @@ static void match_rules(struct field_errors *e, const struct admissionregistrati
 	if (!m->match_policy)
 		field_required(e, FIELD_CHILD(p, "matchPolicy"), "");
 	else
-		ONE_OF(e, *m->match_policy, FIELD_CHILD(p, "matchPolicy"), STR_INIT("Equivalent"), STR_INIT("Exact"));
+		field_one_of(e, FIELD_CHILD(p, "matchPolicy"), *m->match_policy, "Equivalent,Exact");
 	if (!m->namespace_selector)
 		field_required(e, FIELD_CHILD(p, "namespaceSelector"), "");
 	else
@@ -179,9 +165,8 @@ static void mutable_rules(struct field_errors *e, const struct admissionregistra
 {
 	for (uint32_t i = 0; m && i < m->resource_rules.n; i++)
 		for (uint32_t k = 0; k < m->resource_rules.v[i].rule_with_operations.operations.n; k++)
-			ONE_OF(e, m->resource_rules.v[i].rule_with_operations.operations.v[k],
-			       FIELD_CHILD(FIELD_CHILD(p, "resourceRules"), "operations"), STR_INIT("*"), STR_INIT("CONNECT"), STR_INIT("CREATE"),
-			       STR_INIT("UPDATE"));
+			field_one_of(e, FIELD_CHILD(FIELD_CHILD(p, "resourceRules"), "operations"),
+				     m->resource_rules.v[i].rule_with_operations.operations.v[k], "*,CONNECT,CREATE,UPDATE");
 }
 
 static void failure_policy_rules(struct field_errors *e, const struct str *v, const struct field_path *spec)
@@ -189,7 +174,7 @@ static void failure_policy_rules(struct field_errors *e, const struct str *v, co
 	if (!v)
 		field_required(e, FIELD_CHILD(spec, "failurePolicy"), "");
 	else
-		ONE_OF(e, *v, FIELD_CHILD(spec, "failurePolicy"), STR_INIT("Fail"), STR_INIT("Ignore"));
+		field_one_of(e, FIELD_CHILD(spec, "failurePolicy"), *v, "Fail,Ignore");
 }
 
 static struct str lower(struct arena *a, struct str s)
@@ -290,7 +275,7 @@ static void validation_rules(struct field_errors *e, const struct admissionregis
 	else if (has_newline(str_trim(v->message)))
 		field_invalid(e, FIELD_CHILD(p, "message"), v->message, "must not contain line breaks");
 	if (v->reason)
-		ONE_OF(e, *v->reason, FIELD_CHILD(p, "reason"), STR_INIT("Forbidden"), STR_INIT("Invalid"), STR_INIT("RequestEntityTooLarge"));
+		field_one_of(e, FIELD_CHILD(p, "reason"), *v->reason, "Forbidden,Invalid,RequestEntityTooLarge");
 }
 
 static void annotation_rules(struct field_errors *e, const vap *o, uint32_t i, unsigned params, const struct composition *c,
@@ -389,7 +374,7 @@ static void mutation_rules(struct field_errors *e, const struct admissionregistr
 		if (m->json_patch)
 			field_invalid(e, json, STR("{jsonPatch}"), "must not be specified when patchType is ApplyConfiguration");
 	} else {
-		ONE_OF(e, m->patch_type, FIELD_CHILD(p, "patchType"), STR_INIT("ApplyConfiguration"), STR_INIT("JSONPatch"));
+		field_one_of(e, FIELD_CHILD(p, "patchType"), m->patch_type, "ApplyConfiguration,JSONPatch");
 	}
 }
 
@@ -415,7 +400,7 @@ static void map_rules(struct field_errors *e, const map_ *o, const map_ *old)
 	if (!o->spec.reinvocation_policy.n)
 		field_required(e, FIELD_CHILD(spec, "reinvocationPolicy"), "");
 	else
-		ONE_OF(e, o->spec.reinvocation_policy, FIELD_CHILD(spec, "reinvocationPolicy"), STR_INIT("IfNeeded"), STR_INIT("Never"));
+		field_one_of(e, FIELD_CHILD(spec, "reinvocationPolicy"), o->spec.reinvocation_policy, "IfNeeded,Never");
 	composition_free(&vars);
 }
 
@@ -444,7 +429,7 @@ static void param_ref_rules(struct field_errors *e, const struct admissionregist
 	if (!r->parameter_not_found_action || !r->parameter_not_found_action->n)
 		field_required(e, FIELD_CHILD(p, "parameterNotFoundAction"), "");
 	else
-		ONE_OF(e, *r->parameter_not_found_action, FIELD_CHILD(p, "parameterNotFoundAction"), STR_INIT("Deny"), STR_INIT("Allow"));
+		field_one_of(e, FIELD_CHILD(p, "parameterNotFoundAction"), *r->parameter_not_found_action, "Deny,Allow");
 }
 
 static void binding_rules(struct field_errors *e, struct str policy, const struct admissionregistration_v1_param_ref *ref,
@@ -467,7 +452,7 @@ static void actions_rules(struct field_errors *e, const struct str *v, uint32_t 
 	bool deny = false, warn = false;
 
 	for (uint32_t i = 0; i < n; i++) {
-		ONE_OF(e, v[i], FIELD_INDEX(p, i), STR_INIT("Audit"), STR_INIT("Deny"), STR_INIT("Warn"));
+		field_one_of(e, FIELD_INDEX(p, i), v[i], "Audit,Deny,Warn");
 		for (uint32_t k = 0; k < i; k++)
 			if (str_eq(v[k], v[i])) {
 				field_duplicate(e, FIELD_INDEX(p, i), v[i]);
@@ -638,7 +623,7 @@ static void mapb_create(struct request *rq, const void *obj, struct field_errors
 
 #define POLICY(var, res, ...)                                                                                                         \
 	const struct strategy var = {.group = STR_INIT("admissionregistration.k8s.io"), .plural = STR_INIT(res), .generation = true,   \
-				     .no_unconditional_update = true, __VA_ARGS__}
+				     .no_unconditional_update = true, .checks_all = true, __VA_ARGS__}
 
 POLICY(strategy_vap, "validatingadmissionpolicies", .validate = vap_create, .validate_update = vap_update, .validate_sub_update = vap_sub_update);
 POLICY(strategy_vapb, "validatingadmissionpolicybindings", .validate = vapb_create, .validate_update = vapb_update);

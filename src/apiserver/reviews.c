@@ -1,4 +1,5 @@
 /* Virtual resources that answer questions: access reviews, token reviews, who am I. */
+#include "apiserver/admission.h"
 #include "apiserver/authn.h"
 #include "apiserver/authz.h"
 #include "schema/managed_fields.h"
@@ -29,13 +30,15 @@ static struct error *body_as(struct request *rq, const struct schema_type *t, vo
 				       STR_ARG(report.problems.v[0]));
 	for (uint32_t i = 0; i < report.problems.n; i++)
 		request_warn(rq, "%.*s", STR_ARG(report.problems.v[i]));
+	rq->dry_run = str_eqz(query_get(&rq->q, "dryRun"), "All");
 	((struct str *)*out)[0] = rq->res->api->kind;
 	((struct str *)*out)[1] = rq->res->api_version;
 	m = object_meta(t, *out);
 	m->creation_timestamp = (struct api_time){0};
 	if (!rq->info.ns.n)
 		m->namespace = STR_NULL;
-	return review_manage_fields(rq, t, *out);
+	TRY(review_manage_fields(rq, t, *out));
+	return admission_of_body(rq, t, m->name, *out);
 }
 
 struct error *review_manage_fields(struct request *rq, const struct schema_type *t, void *obj)

@@ -7,6 +7,7 @@
 #include <openssl/pem.h>
 #include <openssl/sha.h>
 #include <openssl/x509.h>
+#include "apiserver/admission.h"
 #include "apiserver/authn_internal.h"
 #include "apiserver/authz.h"
 #include "apiserver/jwt.h"
@@ -440,6 +441,8 @@ struct error *rest_token_request(struct request *rq)
 	tr->metadata.name = sa->metadata.name;
 	tr->metadata.namespace = sa->metadata.namespace;
 	tr->metadata.uid = sa->metadata.uid;
+	rq->dry_run = str_eqz(query_get(&rq->q, "dryRun"), "All");
+	TRY(admission_of_body(rq, t, rq->info.name, tr));
 	if (!tr->spec.expiration_seconds) {
 		tr->spec.expiration_seconds = arena_new(a, int64_t);
 		*tr->spec.expiration_seconds = 3600;

@@ -103,6 +103,7 @@ static struct error *binding(struct request *rq, struct str name)
 		field_required(&fe, FIELD_CHILD(FIELD_ROOT("target"), "name"), "");
 	TRY(field_errors_status(&fe, STR(""), STR("Binding"), name));
 	topology_labels(rq, b->target.name, API_MAP(&b->metadata.labels));
+	TRY(admission_of_body(rq, &core_v1_binding_type, name, b));
 	rq->res = pods;
 	u.uid = b->metadata.uid;
 	rq->manager = STR("kube-scheduler");
@@ -367,6 +368,7 @@ static struct error *eviction(struct request *rq)
 	TRY(decode(rq, &policy_v1_eviction_type, "Eviction", ev));
 	if (!str_eq(ev->metadata.name, rq->info.name))
 		return err_bad_request("name in URL does not match name in Eviction object");
+	TRY(admission_of_body(rq, &policy_v1_eviction_type, rq->info.name, ev));
 	if (ev->delete_options)
 		o = ev->delete_options;
 	if (o->dry_run.n)

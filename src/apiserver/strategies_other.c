@@ -253,9 +253,6 @@ FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .no_uncond
 FACTS(storageclasses, "storage.k8s.io", "storageclasses", .return_deleted = true, .validate = storageclass_validate, .validate_update = storageclass_validate_update);
 FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .no_unconditional_update = true, .return_deleted = true);
 FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .return_deleted = true);
-FACTS(validatingwebhooks, "admissionregistration.k8s.io", "validatingwebhookconfigurations", .generation = true,
-      .no_unconditional_update = true);
-FACTS(mutatingwebhooks, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", .generation = true, .no_unconditional_update = true);
 FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .generation = true);
 FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .generation = true);
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .name_check = validate_path_segment);
@@ -268,6 +265,6 @@ FACTS(resourceslices, "resource.k8s.io", "resourceslices", .generation = true, .
 const struct strategy *const strategies_other[] = {
 	&roles, &clusterroles, &rolebindings, &clusterrolebindings, &csrs, &leases, &ingresses, &ingressclasses, &networkpolicies, &ipaddresses,
 	&endpointslices, &runtimeclasses, &priorityclasses, &csidrivers, &csinodes, &csistoragecapacities, &storageclasses,
-	&volumeattachments, &volumeattributesclasses, &validatingwebhooks, &mutatingwebhooks, &strategy_vap, &strategy_vapb, &strategy_map, &strategy_mapb, &flowschemas,
+	&volumeattachments, &volumeattributesclasses, &strategy_vwc, &strategy_mwc, &strategy_vap, &strategy_vapb, &strategy_map, &strategy_mapb, &flowschemas,
 	&prioritylevels, &apiservices, &deviceclasses, &resourceclaims, &resourceclaimtemplates, &resourceslices, &strategy_crd, NULL,
 };

@@ -1,15 +1,13 @@
 /*
  * Admission webhooks (admissionregistration.k8s.io/v1): asked one after another
- * for changes, then all for their judgement.
- *
- * Not built: match conditions (CEL). A webhook that has them is asked as if they
- * held, which never lets through what it would have refused.
+ * for changes, then all at once for their judgement. Upstream's
+ * admission/plugin/webhook.
  */
-#include "apiserver/admission.h"
+#include <stdlib.h>
 #include "apiserver/connect.h"
 #include "apiserver/custom.h"
+#include "apiserver/expressions.h"
 #include "apiserver/extend.h"
-#include "apiserver/server.h"
 #include "schema/defaults.h"
 #include "schema/patch.h"
 
@@ -17,10 +15,13 @@
 
 struct hook {
 	struct admissionregistration_v1_mutating_webhook w; /* a validating one has the same members */
-	bool mutating;
+	struct str config;                                  /* the configuration's name */
+	struct str key;                                     /* config/webhook */
+	struct match_conditions conditions;
 	struct hook_conn conn;
 };
-struct config {
+struct config { /* counted: a request may be waiting in it when it is replaced */
+	unsigned refs;
 	struct arena arena;
 	struct str name;
 	struct hook *hooks;
@@ -30,7 +31,7 @@ struct follow {
 	struct storage *st;
 	struct cache_watch *watch;
 	struct map by_name;
-	struct config **list;
+	struct config **list; /* by name */
 	size_t n;
 };
 struct webhooks {
@@ -42,55 +43,103 @@ static int config_cmp(const void *x, const void *y)
 	return str_cmp((*(struct config *const *)x)->name, (*(struct config *const *)y)->name);
 }
 
-/* Configurations that were replaced stay allocated: a request may be waiting in one. They change rarely. */
+void hook_conn_free(struct hook_conn *h)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(&h->clients, &it, &key, &v))
+		http_client_free(v);
+	map_free(&h->clients);
+	tls_client_free(h->tls);
+	h->tls = NULL;
+}
+
+static void config_unref(struct config *c)
+{
+	if (--c->refs)
+		return;
+	for (uint32_t i = 0; i < c->n; i++) {
+		match_conditions_free(&c->hooks[i].conditions);
+		hook_conn_free(&c->hooks[i].conn);
+	}
+	arena_free(&c->arena);
+	free(c);
+}
+
+static struct error *load_mutating(struct config *c, const struct cache_entry *en)
+{
+	struct admissionregistration_v1_mutating_webhook_configuration *o =
+		arena_new(&c->arena, struct admissionregistration_v1_mutating_webhook_configuration);
+
+	TRY(cache_entry_decode(&c->arena, &admissionregistration_v1_mutating_webhook_configuration_type, en, true, o));
+	c->hooks = arena_array(&c->arena, struct hook, o->webhooks.n);
+	c->n = o->webhooks.n;
+	for (uint32_t i = 0; i < c->n; i++)
+		c->hooks[i].w = o->webhooks.v[i];
+	return NULL;
+}
+
+void webhook_as_mutating(const struct admissionregistration_v1_validating_webhook *w, struct admissionregistration_v1_mutating_webhook *m)
+{
+	*m = (struct admissionregistration_v1_mutating_webhook){0};
+	m->name = w->name;
+	m->client_config = w->client_config;
+	memcpy(&m->rules, &w->rules, sizeof m->rules);
+	m->failure_policy = w->failure_policy;
+	m->match_policy = w->match_policy;
+	m->namespace_selector = w->namespace_selector;
+	m->object_selector = w->object_selector;
+	m->side_effects = w->side_effects;
+	m->timeout_seconds = w->timeout_seconds;
+	memcpy(&m->admission_review_versions, &w->admission_review_versions, sizeof m->admission_review_versions);
+	memcpy(&m->match_conditions, &w->match_conditions, sizeof m->match_conditions);
+}
+
+static struct error *load_validating(struct config *c, const struct cache_entry *en)
+{
+	struct admissionregistration_v1_validating_webhook_configuration *o =
+		arena_new(&c->arena, struct admissionregistration_v1_validating_webhook_configuration);
+
+	TRY(cache_entry_decode(&c->arena, &admissionregistration_v1_validating_webhook_configuration_type, en, true, o));
+	c->hooks = arena_array(&c->arena, struct hook, o->webhooks.n);
+	c->n = o->webhooks.n;
+	for (uint32_t i = 0; i < c->n; i++)
+		webhook_as_mutating(&o->webhooks.v[i], &c->hooks[i].w);
+	return NULL;
+}
+
+static struct config *config_new(struct str name, bool mutating, const struct cache_entry *en)
+{
+	struct config *c = xcalloc(1, sizeof *c);
+
+	c->refs = 1;
+	c->name = arena_str(&c->arena, name);
+	log_and_free(mutating ? load_mutating(c, en) : load_validating(c, en), "webhook configuration %.*s", STR_ARG(name));
+	for (uint32_t i = 0; i < c->n; i++) {
+		struct hook *h = &c->hooks[i];
+
+		h->config = c->name;
+		h->key = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(name), STR_ARG(h->w.name));
+		match_conditions_compile(&c->arena, h->w.match_conditions.v, h->w.match_conditions.n, EXPR_AUTHORIZER, NULL, &h->conditions);
+	}
+	return c;
+}
+
 static void apply(struct follow *f, bool mutating, const struct cache_entry *en, bool deleted)
 {
 	struct str name = cache_entry_name(en), key;
-	struct config *c;
+	struct config *was = map_get(&f->by_name, name);
 	size_t it = 0, n = 0;
 	void *v;
-	struct error *e;
 
-	if (deleted) {
+	if (deleted)
 		map_del(&f->by_name, name);
-	} else {
-		c = xcalloc(1, sizeof *c);
-		if (mutating) {
-			struct admissionregistration_v1_mutating_webhook_configuration *o =
-				arena_new(&c->arena, struct admissionregistration_v1_mutating_webhook_configuration);
-
-			e = cache_entry_decode(&c->arena, &admissionregistration_v1_mutating_webhook_configuration_type, en, true, o);
-			c->n = o->webhooks.n;
-			c->hooks = arena_array(&c->arena, struct hook, c->n);
-			for (uint32_t i = 0; i < c->n; i++)
-				c->hooks[i].w = o->webhooks.v[i];
-		} else {
-			struct admissionregistration_v1_validating_webhook_configuration *o =
-				arena_new(&c->arena, struct admissionregistration_v1_validating_webhook_configuration);
-
-			e = cache_entry_decode(&c->arena, &admissionregistration_v1_validating_webhook_configuration_type, en, true, o);
-			c->n = o->webhooks.n;
-			c->hooks = arena_array(&c->arena, struct hook, c->n);
-			for (uint32_t i = 0; i < c->n; i++) {
-				struct admissionregistration_v1_validating_webhook *w = &o->webhooks.v[i];
-				struct admissionregistration_v1_mutating_webhook *m = &c->hooks[i].w;
-
-				m->name = w->name;
-				m->client_config = w->client_config;
-				memcpy(&m->rules, &w->rules, sizeof m->rules);
-				m->failure_policy = w->failure_policy;
-				m->namespace_selector = w->namespace_selector;
-				m->object_selector = w->object_selector;
-				m->side_effects = w->side_effects;
-				m->timeout_seconds = w->timeout_seconds;
-			}
-		}
-		for (uint32_t i = 0; i < c->n; i++)
-			c->hooks[i].mutating = mutating;
-		log_and_free(e, "webhook configuration %.*s", STR_ARG(name));
-		c->name = arena_str(&c->arena, name);
-		map_set(&f->by_name, name, c);
-	}
+	else
+		map_set(&f->by_name, name, config_new(name, mutating, en));
+	if (was)
+		config_unref(was);
 	f->list = xrealloc(f->list, (f->by_name.n + 1) * sizeof *f->list);
 	while (map_next(&f->by_name, &it, &key, &v))
 		f->list[n++] = v;
@@ -143,88 +192,56 @@ struct error *webhooks_init(struct apiserver *s)
 
 /* ---- which are asked ---- */
 
-static bool in_or_star(const struct str *v, uint32_t n, struct str want)
+/* The resource as which the webhook wants the request, NULL: it does not. Trouble with selectors counts only where rules match. */
+static struct error *wanted(struct hook *h, struct admission *a, const struct resource **as)
 {
-	for (uint32_t i = 0; i < n; i++)
-		if (str_eqz(v[i], "*") || str_eq(v[i], want))
-			return true;
-	return false;
+	const struct admissionregistration_v1_mutating_webhook *w = &h->w;
+	struct error *ens, *eobj;
+	const struct resource *r;
+	bool yes;
+
+	*as = NULL;
+	ens = admit_match_namespace(a, w->namespace_selector, &yes);
+	if (!ens && !yes)
+		return NULL;
+	eobj = admit_match_object(a, w->object_selector, &yes);
+	if (eobj || yes) {
+		for (uint32_t i = 0; i < w->rules.n && !*as; i++)
+			if (admit_match_rule(a, &w->rules.v[i], a->res))
+				*as = a->res;
+		for (uint32_t i = 0; w->match_policy && str_eqz(*w->match_policy, "Equivalent") && i < w->rules.n && !*as; i++)
+			for (size_t k = 0; !*as && (r = admit_equivalent(a, k)) != NULL; k++)
+				if (admit_match_rule(a, &w->rules.v[i], r))
+					*as = r;
+	}
+	if (!*as || !ens) {
+		error_free(ens);
+		ens = NULL;
+	}
+	if (!*as || ens) {
+		error_free(eobj);
+		eobj = NULL;
+	}
+	return ens ? ens : eobj;
 }
 
-static const char *operation(const struct admission *a)
+/* The match conditions hold. */
+static struct error *conditions_hold(struct hook *h, struct admission *a, const struct admit_version *v, bool *yes)
 {
-	return a->op == ADMIT_CREATE ? "CREATE" : a->op == ADMIT_UPDATE ? "UPDATE" : a->op == ADMIT_DELETE ? "DELETE" : "CONNECT";
-}
+	struct expression_input in;
+	struct str why;
 
-static bool resource_in(const struct admission *a, const struct str *v, uint32_t n)
-{
-	for (uint32_t i = 0; i < n; i++) {
-		struct str rest = v[i], res = str_cut(&rest, '/');
-
-		if (!str_eqz(res, "*") && !str_eq(res, a->resource))
-			continue;
-		if (str_eqz(v[i], "*/*"))
-			return true;
-		if (!rest.p ? !a->subresource.n : str_eqz(rest, "*") || str_eq(rest, a->subresource))
-			return true;
-	}
-	return false;
-}
-
-static bool rules_match(const struct hook *h, const struct admission *a)
-{
-	bool namespaced = a->res->api->namespaced;
-
-	for (uint32_t i = 0; i < h->w.rules.n; i++) {
-		const struct admissionregistration_v1_rule_with_operations *r = &h->w.rules.v[i];
-		struct str scope = r->rule.scope ? *r->rule.scope : STR("*");
-
-		if (!in_or_star(r->operations.v, r->operations.n, str_from(operation(a))) ||
-		    !in_or_star(r->rule.api_groups.v, r->rule.api_groups.n, a->group) ||
-		    !in_or_star(r->rule.api_versions.v, r->rule.api_versions.n, a->version) ||
-		    !resource_in(a, r->rule.resources.v, r->rule.resources.n))
-			continue;
-		if ((str_eqz(scope, "Namespaced") && !namespaced) || (str_eqz(scope, "Cluster") && namespaced))
-			continue;
-		return true;
-	}
-	return false;
-}
-
-static struct error *selectors_match(struct hook *h, const struct admission *a, bool *yes)
-{
-	struct arena *ar = a->rq->a;
-	const struct selector *sel;
-
-	*yes = false;
-	if (h->w.namespace_selector) {
-		bool is_ns = str_eqz(a->resource, "namespaces") && !a->group.n;
-
-		TRY(label_selector_from(ar, h->w.namespace_selector, &sel));
-		if (is_ns && !a->subresource.n) {
-			const struct meta_v1_object_meta *m = object_meta(a->type, (void *)(uintptr_t)(a->obj ? a->obj : a->old));
-
-			if (m && !selector_matches(sel, API_MAP(&m->labels)))
-				return NULL;
-		} else if (a->ns.n) {
-			struct core_v1_namespace *ns = registry_peek(a->rq->s, ar, storage_find(a->rq->s, STR(""), STR("namespaces")), STR_NULL,
-								     a->ns);
-
-			if (!ns || !selector_matches(sel, API_MAP(&ns->metadata.labels)))
-				return NULL;
-		}
-	}
-	if (h->w.object_selector && a->type->metadata >= 0) {
-		bool now, was;
-
-		TRY(label_selector_from(ar, h->w.object_selector, &sel));
-		now = a->obj && selector_matches(sel, API_MAP(&object_meta(a->type, a->obj)->labels));
-		was = a->old && selector_matches(sel, API_MAP(&object_meta(a->type, (void *)(uintptr_t)a->old)->labels));
-		if (!now && !was)
-			return NULL;
-	}
 	*yes = true;
-	return NULL;
+	if (!h->conditions.n)
+		return NULL;
+	expression_input_init(&in, a, v, NULL);
+	*yes = match_conditions_hold(&h->conditions, NULL, &in, &why);
+	if (*yes || !why.p)
+		return NULL;
+	log_warn("match conditions of webhook %.*s: %.*s", STR_ARG(h->w.name), STR_ARG(why));
+	if (h->w.failure_policy && str_eqz(*h->w.failure_policy, "Ignore"))
+		return NULL;
+	return err_forbidden(a->group, a->resource, a->name, "%.*s", STR_ARG(why));
 }
 
 /* ---- asking ---- */
@@ -285,6 +302,45 @@ static const char *shown_url(struct arena *a, const struct admissionregistration
 	return arena_printf(a, "%.*s%.*s", STR_ARG(slash < 0 ? *cc->url : str_sub(*cc->url, 0, 8 + (size_t)slash)), STR_ARG(target)).p;
 }
 
+/* What a client says of an answer that is not 2xx. */
+static struct error *answer_error(struct arena *a, int status, struct str body)
+{
+	static const struct {
+		int status;
+		const char *text;
+	} texts[] = {
+		{400, "the server rejected our request for an unknown reason"},
+		{401, "the server has asked for the client to provide credentials"},
+		{403, "the server does not allow access to the requested resource"},
+		{404, "the server could not find the requested resource"},
+		{405, "the server does not allow this method on the requested resource"},
+		{406, "the server was unable to respond with a content type that the client supports"},
+		{409, "the server reported a conflict"},
+		{415, "the server was unable to read the content type"},
+		{422, "the server rejected our request due to an error in our request"},
+		{429, "the server has received too many requests and has asked us to try again later"},
+		{503, "the server is currently unable to handle the request"},
+		{504, "the server was unable to return a response in the time allotted, but may still be processing the request"},
+	};
+	struct meta_v1_status st = {0};
+	struct error *e = json_decode(a, &meta_v1_status_type, body, NULL, &st);
+
+	if (!e && str_eqz(st.kind, "Status") && st.message.n)
+		return error_new("%.*s", STR_ARG(st.message));
+	error_free(e);
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+		if (texts[i].status == status)
+			return error_new("%s", texts[i].text);
+	if (status >= 500) {
+		struct buf b buf_cleanup = {0};
+
+		body = str_trim(str_sub(body, 0, 2048));
+		jv_encode_string(&b, body.n ? body : STR("unknown"));
+		return error_new("an error on the server (%s) has prevented the request from succeeding", buf_z(&b));
+	}
+	return error_new("the server responded with the status code %d but did not return more information", status);
+}
+
 struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer)
 {
@@ -312,202 +368,357 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	}
 	if (e)
 		return error_wrap(e, "failed to call webhook: Post \"%s\"", shown);
-	if (resp.status != 200)
-		return error_new("failed to call webhook: the server answered %d", resp.status);
+	if (resp.status < 200 || resp.status > 299)
+		return error_wrap(answer_error(a, resp.status, *answer), "failed to call webhook");
 	return NULL;
 }
 
-static struct str object_json(struct admission *a, const void *obj)
+static struct str object_json(struct arena *a, const struct schema_type *t, const void *obj)
 {
-	const struct resource *res = a->res;
 	struct buf b buf_cleanup = {0};
-	const struct schema_type *t = a->type;
-	struct str *tm;
 
 	if (!obj)
 		return STR_NULL;
-	if (t == res->st->type && res->from_storage) {
-		void *v = arena_alloc(a->rq->a, res->api->type->size);
-
-		res->from_storage(a->rq->a, obj, v);
-		obj = v;
-		t = res->api->type;
-	}
-	tm = (struct str *)(uintptr_t)obj;
-	tm[0] = t == res->api->type ? res->api->kind : str_from(t->name);
-	tm[1] = t == res->api->type ? res->api_version :
-		t->group.n	    ? arena_printf(a->rq->a, "%.*s/%.*s", STR_ARG(t->group), STR_ARG(t->version)) : t->version;
 	json_encode(&b, t, obj);
-	return arena_str(a->rq->a, buf_view(&b));
+	return arena_str(a, buf_view(&b));
 }
 
-static void fill_user(struct arena *a, const struct user *u, struct authentication_v1_user_info *out)
+/* What is wrong with the way a webhook answers. */
+static struct error *verify(const struct admission_v1_admission_review *ans, bool v1, bool mutating, struct str uid)
 {
-	out->username = u->name;
-	out->uid = u->uid;
-	out->groups.v = (struct str *)(uintptr_t)u->groups;
-	out->groups.n = (uint32_t)u->n_groups;
-	for (size_t i = 0; i < u->n_extra; i++)
-		*(struct strings_pair *)(void *)arena_push(a, &out->extra) = u->extra[i];
+	const struct admission_v1_admission_response *r = ans->response;
+
+	if (!r)
+		return error_new("webhook response was absent");
+	if (!v1)
+		return NULL;
+	if (!str_eq(r->uid, uid))
+		return error_new("expected response.uid=\"%.*s\", got \"%.*s\"", STR_ARG(uid), STR_ARG(r->uid));
+	if (!str_eqz(ans->kind, "AdmissionReview") || !str_eqz(ans->api_version, "admission.k8s.io/v1"))
+		return error_new("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got %.*s, Kind=%.*s",
+				 STR_ARG(ans->api_version), STR_ARG(ans->kind));
+	if (!mutating && r->patch.n)
+		return error_new("validating webhook may not return response.patch");
+	if (!mutating && r->patch_type)
+		return error_new("validating webhook may not return response.patchType");
+	if (r->patch.n && !r->patch_type)
+		return error_new("webhook returned response.patch but not response.patchType");
+	if (!r->patch.n && r->patch_type)
+		return error_new("webhook returned response.patchType but not response.patch");
+	if (r->patch_type && !r->patch_type->n)
+		return error_new("webhook returned invalid response.patchType of \"\"");
+	return NULL;
 }
 
-static struct error *ask(struct admission *a, struct hook *h, struct admission_v1_admission_response **out)
+/* *failure: it is the webhook that failed, which its failurePolicy may make nothing of; errors are then plain text. */
+static struct error *ask(struct admission *a, struct hook *h, const struct admit_version *v, bool mutating,
+			 struct admission_v1_admission_response **out, bool *failure)
 {
 	struct arena *ar = a->rq->a;
-	struct admission_v1_admission_review rev = {.kind = STR("AdmissionReview"), .api_version = STR("admission.k8s.io/v1")};
+	struct admission_v1_admission_review rev = {.kind = STR("AdmissionReview")};
 	struct admission_v1_admission_request *rq = arena_new(ar, struct admission_v1_admission_request);
 	struct admission_v1_admission_review *ans = arena_new(ar, struct admission_v1_admission_review);
 	struct buf b buf_cleanup = {0};
-	struct str body;
-	char uid[37];
+	struct str body, version = STR_NULL;
+	char *uid = arena_alloc(ar, 37);
 
+	*failure = false;
+	if (a->dry_run && h->w.side_effects && !str_eqz(*h->w.side_effects, "None") && !str_eqz(*h->w.side_effects, "NoneOnDryRun"))
+		return err_bad_request("admission webhook \"%.*s\" does not support dry run", STR_ARG(h->w.name));
+	*failure = true;
+	for (uint32_t i = 0; i < h->w.admission_review_versions.n && !version.n; i++)
+		if (str_eqz(h->w.admission_review_versions.v[i], "v1") || str_eqz(h->w.admission_review_versions.v[i], "v1beta1"))
+			version = h->w.admission_review_versions.v[i];
+	if (!version.n)
+		return error_new("could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)");
+	rev.api_version = arena_printf(ar, "admission.k8s.io/%.*s", STR_ARG(version));
 	random_uuid(uid);
+	admission_request_fill(a, v, rq);
 	rq->uid = str_from(uid);
-	rq->kind.group = a->group;
-	rq->kind.version = a->version;
-	rq->kind.kind = a->kind;
-	if (a->type != a->res->api->type && a->type != a->res->st->type) {
-		/* a subresource's own: Eviction, Binding, PodExecOptions */
-		rq->kind.group = a->type->group;
-		rq->kind.version = a->type->version;
-		rq->kind.kind = str_from(a->type->name);
-	}
-	rq->resource.group = a->group;
-	rq->resource.version = a->version;
-	rq->resource.resource = a->resource;
-	rq->sub_resource = a->subresource;
-	rq->request_kind = &rq->kind;
-	rq->request_resource = &rq->resource;
-	rq->request_sub_resource = a->subresource;
-	rq->name = a->name;
-	rq->namespace = a->ns;
-	rq->operation = str_from(operation(a));
-	fill_user(ar, a->rq->user, &rq->user_info);
-	rq->object = object_json(a, a->obj);
-	rq->old_object = object_json(a, a->old);
-	rq->dry_run = arena_new(ar, bool);
-	*rq->dry_run = a->dry_run;
+	rq->object = object_json(ar, v->type, v->obj);
+	rq->old_object = object_json(ar, v->type, v->old);
 	rev.request = rq;
 	json_encode(&b, &admission_v1_admission_review_type, &rev);
 	TRY(webhook_post(a->rq->s, ar, &h->conn, &h->w.client_config, h->w.timeout_seconds ? *h->w.timeout_seconds : 10, buf_view(&b), &body));
 	TRY(error_wrap(json_decode(ar, &admission_v1_admission_review_type, body, NULL, ans), "failed to call webhook"));
-	if (!ans->response)
-		return error_new("failed to call webhook: webhook response was absent");
-	if (!str_eqz(ans->response->uid, uid))
-		return error_new("failed to call webhook: expected response.uid=\"%s\", got \"%.*s\"", uid, STR_ARG(ans->response->uid));
+	TRY(error_wrap(verify(ans, str_eqz(version, "v1"), mutating, rq->uid), "received invalid webhook response"));
+	for (uint32_t i = 0; i < ans->response->audit_annotations.n; i++) {
+		const struct str_pair *p = &ans->response->audit_annotations.v[i];
+
+		request_annotate(a->rq, arena_printf(ar, "%.*s/%.*s", STR_ARG(h->w.name), STR_ARG(p->key)), p->value);
+	}
+	for (uint32_t i = 0; i < ans->response->warnings.n; i++)
+		request_warn(a->rq, "%.*s", STR_ARG(ans->response->warnings.v[i]));
+	*failure = false;
 	*out = ans->response;
 	return NULL;
 }
 
-static struct error *denied(struct hook *h, const struct admission_v1_admission_response *r)
+static struct error *denied(struct arena *a, struct hook *h, const struct admission_v1_admission_response *r)
 {
-	int code = 403;
-	struct str msg = STR("without explanation");
-	struct error *e;
+	struct meta_v1_status st = {0};
+	struct str why;
 
-	if (r->status) {
-		struct meta_v1_status st = *r->status;
-
-		if (st.code >= 400 && st.code < 600)
-			code = st.code;
-		if (st.message.n)
-			msg = st.message;
-		else if (st.reason.n)
-			msg = st.reason;
-		st.code = code;
-		st.message = STR("");
-		e = error_from_status(&st);
-		error_free(e);
-	}
-	return error_status(code, code == 403 ? "Forbidden" : code == 400 ? "BadRequest" : code == 422 ? "Invalid" : code == 409 ? "Conflict" : "",
-			    "admission webhook \"%.*s\" denied the request: %.*s", STR_ARG(h->w.name), STR_ARG(msg));
+	if (r->status)
+		st = *r->status;
+	if (st.code < 400)
+		st.code = 400;
+	why = st.message.n ? st.message : st.reason;
+	st.message = arena_printf(a, why.n ? "admission webhook \"%.*s\" denied the request: %.*s" :
+					     "admission webhook \"%.*s\" denied the request without explanation%.*s",
+				  STR_ARG(h->w.name), STR_ARG(why));
+	return error_from_status(&st);
 }
 
-static struct error *patch_object(struct admission *a, const struct admission_v1_admission_response *r)
+/* An answer of a failed webhook for the request, or NULL when it is ignored. Takes e. */
+static struct error *failed(struct admission *a, struct hook *h, const char *phase, int round, uint32_t index, struct error *e)
 {
-	const struct resource *res = a->res;
+	struct error *out;
+
+	if (h->w.failure_policy && str_eqz(*h->w.failure_policy, "Ignore")) {
+		log_warn("webhook %.*s failed and is ignored: %s", STR_ARG(h->w.name), error_message(e));
+		request_annotate(a->rq, arena_printf(a->rq->a, "failed-open.%s.webhook.admission.k8s.io/round_%d_index_%u", phase, round, index),
+				 h->w.name);
+		error_free(e);
+		return deadline_left() ? NULL : error_status(504, "Timeout", "Timeout: request did not complete within requested timeout");
+	}
+	out = err_internal("failed calling webhook \"%.*s\": %s", STR_ARG(h->w.name), error_message(e));
+	error_free(e);
+	return out;
+}
+
+static bool exempt(const struct admission *a)
+{
+	return a->rq->internal || str_eqz(a->group, "admissionregistration.k8s.io");
+}
+
+/* The webhooks of all configurations in their order, held until given back. */
+struct hooks {
+	struct config **configs;
+	size_t n;
+};
+
+static struct hooks hooks_get(struct admission *a, struct follow *f, bool mutating)
+{
+	struct hooks h;
+
+	sync(f, mutating);
+	h = (struct hooks){arena_array(a->rq->a, struct config *, f->n), f->n};
+	for (size_t i = 0; i < f->n; i++) {
+		h.configs[i] = f->list[i];
+		h.configs[i]->refs++;
+	}
+	return h;
+}
+
+static void hooks_put(struct hooks *h)
+{
+	for (size_t i = 0; i < h->n; i++)
+		config_unref(h->configs[i]);
+}
+
+/* ---- changes ---- */
+
+struct mutation {
+	struct admission *a;
+	struct admit_version v; /* the object as the webhook that is asked wants it */
+	struct reinvocable *again;
+	uint32_t index;
+};
+
+/* JSON patch of a webhook. *failure as for ask. */
+static struct error *patch_object(struct mutation *m, struct hook *h, const struct admission_v1_admission_response *r, bool *failure, bool *changed)
+{
+	struct admission *a = m->a;
 	struct arena *ar = a->rq->a;
-	const struct schema_type *t = a->type == res->st->type ? res->api->type : a->type;
-	struct str json = object_json(a, a->obj);
-	struct jv doc;
+	struct jv doc, patch;
+	struct str why;
+	struct error *e;
 	void *out;
 
-	if (r->patch_type && !str_eqz(*r->patch_type, "JSONPatch"))
-		return error_new("unsupported patchType \"%.*s\"", STR_ARG(*r->patch_type));
-	TRY(jv_parse(ar, json, NULL, &doc));
-	TRY(json_patch(ar, &doc, r->patch));
-	out = arena_alloc(ar, t->size);
-	TRY(jv_to_object(ar, t, &doc, NULL, out));
-	if (res->crd)
-		TRY(custom_default_and_prune(a->rq, out));
-	else
-		object_default(ar, t, out);
-	if (t != a->type) {
-		void *st = arena_alloc(ar, a->type->size);
-
-		res->to_storage(ar, out, st);
-		out = st;
+	*failure = true;
+	TRY(error_wrap(jv_parse(ar, r->patch, NULL, &patch), "received undecodable patch in webhook response"));
+	if (patch.kind != JV_ARRAY)
+		return error_new("received undecodable patch in webhook response: not a list");
+	if (!patch.n)
+		return NULL;
+	*failure = false;
+	if (!m->v.obj)
+		return err_internal("admission webhook \"%.*s\" attempted to modify the object, which is not supported for this operation",
+				    STR_ARG(h->w.name));
+	if (r->patch_type && !str_eqz(*r->patch_type, "JSONPatch")) {
+		*failure = true;
+		return error_new("unsupported patch type \"%.*s\"", STR_ARG(*r->patch_type));
 	}
-	memcpy(a->obj, out, a->type->size);
+	out = arena_alloc(ar, m->v.type->size);
+	e = jv_parse(ar, object_json(ar, m->v.type, m->v.obj), NULL, &doc);
+	if (!e)
+		e = json_patch(ar, &doc, r->patch);
+	if (!e)
+		e = jv_to_object(ar, m->v.type, &doc, NULL, out);
+	if (e) {
+		why = arena_str(ar, str_from(e->n_causes ? e->causes[0].message : error_message(e)));
+		error_free(e);
+		return err_internal("%.*s", STR_ARG(why));
+	}
+	*changed = !object_equal(m->v.type, m->v.obj, out);
+	if (!m->v.as->crd)
+		object_default(ar, m->v.type, out);
+	m->v.obj = out;
+	TRY(admit_version_back(a, &m->v));
+	if (a->res->crd && a->type == a->res->st->type)
+		TRY(custom_default_and_prune(a->rq, a->obj));
+	m->v.as = NULL; /* made anew for the next */
 	return NULL;
 }
 
-static struct error *run(struct admission *a, struct follow *f, bool mutating)
+static void annotate_mutation(struct mutation *m, struct hook *h, bool changed)
 {
-	if (a->rq->internal || str_eqz(a->group, "admissionregistration.k8s.io") || str_eqz(a->group, "authorization.k8s.io") ||
-	    str_eqz(a->group, "authentication.k8s.io") || !a->res->st)
+	struct admission *a = m->a;
+	struct buf b buf_cleanup = {0};
+
+	buf_puts(&b, "{\"configuration\":");
+	jv_encode_string(&b, h->config);
+	buf_puts(&b, ",\"webhook\":");
+	jv_encode_string(&b, h->w.name);
+	buf_printf(&b, ",\"mutated\":%s}", changed ? "true" : "false");
+	request_annotate(a->rq, arena_printf(a->rq->a, "mutation.webhook.admission.k8s.io/round_%d_index_%u", a->reinvocation, m->index), buf_view(&b));
+}
+
+static struct error *version(struct mutation *m, const struct resource *as)
+{
+	return m->v.as == as ? NULL : admit_version_of(m->a, as, &m->v);
+}
+
+static struct error *mutate_by(struct mutation *m, struct hook *h)
+{
+	struct admission *a = m->a;
+	struct admission_v1_admission_response *r = NULL;
+	const struct resource *as;
+	bool yes, failure, changed = false;
+	struct error *e;
+
+	TRY(wanted(h, a, &as));
+	if (!as)
 		return NULL;
-	sync(f, mutating);
-	for (size_t i = 0; i < f->n; i++) {
-		struct config *c = f->list[i];
-
-		for (uint32_t k = 0; k < c->n; k++) {
-			struct hook *h = &c->hooks[k];
-			struct admission_v1_admission_response *r = NULL;
-			bool yes, ignore = h->w.failure_policy && str_eqz(*h->w.failure_policy, "Ignore");
-			struct error *e;
-
-			if (!rules_match(h, a))
-				continue;
-			TRY(selectors_match(h, a, &yes));
-			if (!yes)
-				continue;
-			if (a->dry_run && h->w.side_effects && !str_eqz(*h->w.side_effects, "None") &&
-			    !str_eqz(*h->w.side_effects, "NoneOnDryRun"))
-				return err_bad_request("admission webhook \"%.*s\" does not support dry run", STR_ARG(h->w.name));
-			e = ask(a, h, &r);
-			if (!e) {
-				for (uint32_t w = 0; w < r->warnings.n; w++)
-					request_warn(a->rq, "%.*s", STR_ARG(r->warnings.v[w]));
-				if (!r->allowed)
-					return denied(h, r);
-				if (mutating && r->patch.n && a->obj)
-					e = patch_object(a, r);
-			}
-			if (!e)
-				continue;
-			if (ignore) {
-				log_warn("webhook %.*s failed and is ignored: %s", STR_ARG(h->w.name), error_message(e));
-				error_free(e);
-				continue;
-			}
-			struct error *out = err_internal("failed calling webhook \"%.*s\": %s", STR_ARG(h->w.name), error_message(e));
-
-			error_free(e);
-			return out;
-		}
+	if (h->conditions.n) {
+		TRY(version(m, as));
+		TRY(conditions_hold(h, a, &m->v, &yes));
+		if (!yes)
+			return NULL;
 	}
-	return NULL;
+	if (reinvocation_skips(a, m->again, h->key))
+		return NULL;
+	TRY(version(m, as));
+	e = ask(a, h, &m->v, true, &r, &failure);
+	if (!e && !r->allowed)
+		e = denied(a->rq->a, h, r);
+	else if (!e && r->patch.n)
+		e = patch_object(m, h, r, &failure, &changed);
+	annotate_mutation(m, h, changed);
+	if (changed)
+		reinvocation_changed(a, m->again);
+	if (h->w.reinvocation_policy && str_eqz(*h->w.reinvocation_policy, "IfNeeded"))
+		reinvocation_ran(a, m->again, h->key);
+	return e && failure ? failed(a, h, "mutation", a->reinvocation, m->index, e) : e;
 }
 
 static struct error *mutate(struct admission *a)
 {
-	return run(a, &a->rq->s->webhooks->mutating, true);
+	struct mutation m = {.a = a};
+	struct error *e = NULL;
+	struct hooks h;
+
+	if (exempt(a))
+		return NULL;
+	h = hooks_get(a, &a->rq->s->webhooks->mutating, true);
+	if (h.n)
+		m.again = reinvocation_begin(a, &a->webhooks);
+	for (size_t i = 0; i < h.n && !e; i++)
+		for (uint32_t k = 0; k < h.configs[i]->n && !e; k++, m.index++)
+			e = mutate_by(&m, &h.configs[i]->hooks[k]);
+	if (h.n)
+		reinvocation_end(a, m.again);
+	hooks_put(&h);
+	return e;
+}
+
+/* ---- judgement ---- */
+
+struct question {
+	struct judgement *all;
+	struct hook *h;
+	struct admit_version v;
+	uint32_t index;
+	struct fiber *fiber;
+};
+struct judgement {
+	struct admission *a;
+	LIST(struct question) list;
+	int64_t deadline;     /* ms left for all, -1: no end */
+	struct error *first;  /* of those that came, the first */
+};
+
+static void judge_by(void *arg)
+{
+	struct question *q = arg;
+	struct admission *a = q->all->a;
+	struct admission_v1_admission_response *r = NULL;
+	bool failure;
+	int64_t d = deadline_push(q->all->deadline);
+	struct error *e = ask(a, q->h, &q->v, false, &r, &failure);
+
+	if (e && failure)
+		e = failed(a, q->h, "validating", 0, q->index, e);
+	else if (!e && !r->allowed)
+		e = denied(a->rq->a, q->h, r);
+	deadline_pop(d);
+	if (e && q->all->first)
+		error_free(e);
+	else if (e)
+		q->all->first = e;
+}
+
+static struct error *question_for(struct judgement *j, struct hook *h)
+{
+	struct question q = {.all = j, .h = h, .index = j->list.n};
+	const struct resource *as;
+	bool yes;
+
+	TRY(wanted(h, j->a, &as));
+	if (!as)
+		return NULL;
+	TRY(admit_version_of(j->a, as, &q.v));
+	TRY(conditions_hold(h, j->a, &q.v, &yes));
+	if (yes)
+		*arena_push(j->a->rq->a, &j->list) = q;
+	return NULL;
 }
 
 static struct error *judge(struct admission *a)
 {
-	return run(a, &a->rq->s->webhooks->validating, false);
+	struct judgement j = {.a = a};
+	struct error *e = NULL;
+	struct hooks h;
+
+	if (exempt(a))
+		return NULL;
+	h = hooks_get(a, &a->rq->s->webhooks->validating, false);
+	for (size_t i = 0; i < h.n && !e; i++)
+		for (uint32_t k = 0; k < h.configs[i]->n && !e; k++)
+			e = question_for(&j, &h.configs[i]->hooks[k]);
+	if (!e) {
+		j.deadline = deadline_left();
+		for (uint32_t i = 1; i < j.list.n; i++)
+			j.list.v[i].fiber = fiber_start("webhook", judge_by, &j.list.v[i]);
+		if (j.list.n)
+			judge_by(&j.list.v[0]);
+		for (uint32_t i = 1; i < j.list.n; i++)
+			fiber_join(j.list.v[i].fiber);
+		e = j.first;
+	}
+	hooks_put(&h);
+	return e;
 }
 
 const struct admission_plugin admit_mutating_webhook = {

@@ -1,0 +1,464 @@
+#!/usr/bin/env python3
+"""Admission webhooks of a real server: what their configurations may be, whom they are asked about, what their answers do.
+
+Usage: webhook_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
+"""
+import base64, http.server, json, os, shutil, ssl, sys, tempfile, threading, time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import apiserver_test as t
+from apiserver_test import CM, PODS, DEPLOY, Client, Server, causes, check, cm, deployment, equal, pod
+
+REG = "/apis/admissionregistration.k8s.io/v1/"
+API = "admissionregistration.k8s.io/v1"
+KINDS = {"m": ("MutatingWebhookConfiguration", REG + "mutatingwebhookconfigurations"),
+         "v": ("ValidatingWebhookConfiguration", REG + "validatingwebhookconfigurations")}
+CONFIGMAPS = {"operations": ["CREATE", "UPDATE", "DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+made = []
+n = 0
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    """Answers by path: what `answers` has there, a function of the request or a response."""
+    protocol_version = "HTTP/1.1"
+    answers = {}
+    seen = []
+    paths = []
+
+    def log_message(self, *a):
+        pass
+
+    def do_POST(self):
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        rq = review["request"]
+        path = self.path.split("?")[0]
+        Hook.seen.append(review)
+        Hook.paths.append(self.path)
+        a = Hook.answers.get(path, {})
+        if callable(a):
+            a = a(rq)
+        code = a.pop("http", 200) if isinstance(a, dict) else 200
+        if isinstance(a, dict) and code == 200:
+            a = dict({"uid": rq["uid"], "allowed": True}, **a)
+            a = {"kind": "AdmissionReview", "apiVersion": a.pop("apiVersion", review["apiVersion"]), "response": a}
+        body = a if isinstance(a, bytes) else json.dumps(a).encode()
+        try:
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        except OSError:
+            pass  # a caller that waited no longer
+
+
+def patch(*ops, **more):
+    return dict({"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(list(ops)).encode()).decode()}, **more)
+
+
+def add(key, value):
+    return {"op": "add", "path": "/data/" + key, "value": value}
+
+
+class World:
+    def __init__(self, s, a):
+        self.s, self.a = s, a
+        s.cert("hook", "/CN=hook", "subjectAltName=IP:127.0.0.1")
+        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ctx.load_cert_chain(os.path.join(s.dir, "hook.crt"), os.path.join(s.dir, "hook.key"))
+        self.httpd.socket = ctx.wrap_socket(self.httpd.socket, server_side=True)
+        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
+        self.url = "https://127.0.0.1:%d" % self.httpd.server_address[1]
+        self.ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
+
+    def hook(self, path, name="h.example.com", **more):
+        return dict({"name": name, "rules": [CONFIGMAPS], "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
+                     "clientConfig": {"url": self.url + path, "caBundle": self.ca}}, **more)
+
+    def config(self, kind, name, *hooks):
+        return {"kind": KINDS[kind][0], "apiVersion": API, "metadata": {"name": name}, "webhooks": list(hooks)}
+
+    def make(self, kind, *hooks, name="w"):
+        """Registers them, as one configuration; what was seen is forgotten."""
+        st, o = self.a.post(KINDS[kind][1], self.config(kind, name, *hooks))
+        if st != 201:
+            check("make configuration", False, o)
+        made.append(KINDS[kind][1] + "/" + name)
+        del Hook.seen[:], Hook.paths[:]
+
+    def clean(self):
+        while made:
+            self.a.delete(made.pop())
+        Hook.answers.clear()
+
+
+def fresh(prefix="o"):
+    global n
+    n += 1
+    return "%s%d" % (prefix, n)
+
+
+def asked():
+    """Paths that were asked, in order, since the last time."""
+    p = [p.split("?")[0] for p in Hook.paths]
+    del Hook.paths[:], Hook.seen[:]
+    return p
+
+
+def test_rules(a, w):
+    def tried(kind="v", **hook):
+        h = w.hook("/x")
+        h.update(hook)
+        st, e = a.post(KINDS[kind][1] + "?dryRun=All", w.config(kind, "bad", {k: v for k, v in h.items() if v is not None}))
+        return [(c["field"].replace("webhooks[0].", ""), c["message"]) for c in e["details"]["causes"]] if st == 422 else st
+
+    url = lambda u: {"clientConfig": {"url": u}}
+    form = "; desired format: https://host[/path]"
+    svc = lambda **k: {"clientConfig": {"service": dict({"namespace": "n", "name": "s"}, **k)}}
+    rule = lambda **k: {"rules": [dict(CONFIGMAPS, **k)]}
+    for kind in "mv":
+        equal("good " + kind, tried(kind), 201)
+    for what, hook, want in (
+            ("no name", {"name": ""}, [("name", "Required value")]),
+            ("two segments", {"name": "a.b"}, [("name", 'Invalid value: "a.b": should be a domain with at least three segments separated by dots')]),
+            ("failurePolicy", {"failurePolicy": "x"}, [("failurePolicy", 'Unsupported value: "x": supported values: "Fail", "Ignore"')]),
+            ("matchPolicy", {"matchPolicy": "x"}, [("matchPolicy", 'Unsupported value: "x": supported values: "Equivalent", "Exact"')]),
+            ("sideEffects", {"sideEffects": "Some"}, [("sideEffects", 'Unsupported value: "Some": supported values: "None", "NoneOnDryRun"')]),
+            ("no sideEffects", {"sideEffects": None}, [("sideEffects", "Required value: must specify one of None, NoneOnDryRun")]),
+            ("timeout", {"timeoutSeconds": 31}, [("timeoutSeconds", "Invalid value: 31: the timeout value must be between 1 and 30 seconds")]),
+            ("no versions", {"admissionReviewVersions": []}, [("admissionReviewVersions", "Required value: must specify one of v1, v1beta1")]),
+            ("unknown version", {"admissionReviewVersions": ["v2"]},
+             [("admissionReviewVersions", 'Invalid value: ["v2"]: must include at least one of v1, v1beta1')]),
+            ("twice the version", {"admissionReviewVersions": ["v1", "v1"]}, [("admissionReviewVersions[1]", 'Invalid value: "v1": duplicate version')]),
+            ("no client", {"clientConfig": {}}, [("clientConfig", "Required value: exactly one of url or service is required")]),
+            ("http", url("http://h/p"), [("clientConfig.url", 'Invalid value: "http": \'https\' is the only allowed URL scheme' + form)]),
+            ("no host", url("https:///p"), [("clientConfig.url", 'Invalid value: "": host must be specified' + form)]),
+            ("user", url("https://u:p@h/"), [("clientConfig.url", 'Invalid value: "u:p": user information is not permitted in the URL')]),
+            ("fragment and query", url("https://h/?q=1#f"), [
+                ("clientConfig.url", 'Invalid value: "f": fragments are not permitted in the URL'),
+                ("clientConfig.url", 'Invalid value: "q=1": query parameters are not permitted in the URL')]),
+            ("service", svc(name="", namespace=""), [("clientConfig.service.name", "Required value"), ("clientConfig.service.namespace", "Required value")]),
+            ("port", svc(port=0), [("clientConfig.service.port", "Invalid value: 0: port is not valid: must be between 1 and 65535, inclusive")]),
+            ("path", svc(path="x/"), [("clientConfig.service.path", 'Invalid value: "x/": must start with a \'/\''),
+                                      ("clientConfig.service.path", 'Invalid value: "x/": segment[0] may not be empty')]),
+            ("path segments", svc(path="/a//b"), [("clientConfig.service.path", 'Invalid value: "/a//b": segment[1] may not be empty')]),
+            ("operations", rule(operations=[]), [("rules[0].operations", "Required value")]),
+            ("operation", rule(operations=["GET"]),
+             [("rules[0].operations[0]", 'Unsupported value: "GET": supported values: "*", "CONNECT", "CREATE", "DELETE", "UPDATE"')]),
+            ("resources", rule(resources=["pods", "*"]), 201),
+            ("all resources", rule(resources=["*", "pods"]),
+             [("rules[0].resources", 'Invalid value: ["*","pods"]: if \'*\' is present, must not specify other resources without subresources')]),
+            ("scope", rule(scope="x"), [("rules[0].scope", 'Unsupported value: "x": supported values: "*", "Cluster", "Namespaced"')]),
+            ("condition without name", {"matchConditions": [{"name": "", "expression": "true"}]}, [("matchConditions[0].name", "Required value")]),
+            ("condition without expression", {"matchConditions": [{"name": "a", "expression": ""}]},
+             [("matchConditions[0].expression", "Required value")]),
+            ("condition of a string", {"matchConditions": [{"name": "a", "expression": "'x'"}]},
+             [("matchConditions[0].expression", "Invalid value: \"'x'\": must evaluate to bool but got string")])):
+        equal(what, tried(**hook), want)
+    r = tried(matchConditions=[{"name": "a", "expression": "object.x ="}])
+    check("condition that does not compile", r[0][0] == "matchConditions[0].expression" and "compilation failed" in r[0][1], r)
+    r = tried(matchConditions=[{"name": "a", "expression": "params.x == 1"}])
+    check("conditions have no params", "undeclared reference to 'params'" in r[0][1], r)
+    equal("reinvocationPolicy", tried("m", reinvocationPolicy="x"),
+          [("reinvocationPolicy", 'Unsupported value: "x": supported values: "IfNeeded", "Never"')])
+    st, e = a.post(KINDS["v"][1], w.config("v", "twice", w.hook("/x"), w.hook("/y")))
+    equal("names twice", (st, causes(e)), (422, [("FieldValueDuplicate", "webhooks[1].name")]))
+    st, o = a.post(KINDS["v"][1], w.config("v", "named", w.hook("/x", name="a.b.c", rules=[dict(CONFIGMAPS, apiGroups=["none.example.com"])])))
+    equal("filled in", (st, [o["webhooks"][0][k] for k in ("failurePolicy", "matchPolicy", "namespaceSelector", "objectSelector")]),
+          (201, ["Fail", "Equivalent", {}, {}]))
+    o["webhooks"][0]["sideEffects"] = "Some"
+    equal("updates too", a.put(KINDS["v"][1] + "/named", o)[0], 422)
+    a.delete(KINDS["v"][1] + "/named")
+
+
+def test_answers(a, w, s):
+    w.make("v", w.hook("/v"))
+    # what it is told
+    a.post(CM, dict(cm("told", x="1"), metadata={"name": "told", "labels": {"l": "1"}}))
+    rv = Hook.seen[0]
+    rq = rv["request"]
+    equal("review", (rv["kind"], rv["apiVersion"]), ("AdmissionReview", "admission.k8s.io/v1"))
+    equal("request", {k: rq.get(k) for k in ("kind", "resource", "requestKind", "requestResource", "name", "namespace", "operation", "dryRun",
+                                             "oldObject", "options")},
+          {"kind": {"group": "", "version": "v1", "kind": "ConfigMap"}, "resource": {"group": "", "version": "v1", "resource": "configmaps"},
+           "requestKind": {"group": "", "version": "v1", "kind": "ConfigMap"},
+           "requestResource": {"group": "", "version": "v1", "resource": "configmaps"}, "name": "told", "namespace": "default",
+           "operation": "CREATE", "dryRun": False, "oldObject": None, "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"}})
+    equal("object", (rq["object"]["kind"], rq["object"]["apiVersion"], rq["object"]["data"], rq["userInfo"]["username"]),
+          ("ConfigMap", "v1", {"x": "1"}, "admin"))
+    equal("timeout", Hook.paths[0], "/v?timeout=5s")
+    a.patch(CM + "/told?fieldManager=me", {"data": {"x": "2"}})
+    rq = Hook.seen[-1]["request"]
+    equal("patch", (rq["operation"], rq["object"]["data"], rq["oldObject"]["data"], rq["options"]),
+          ("UPDATE", {"x": "2"}, {"x": "1"}, {"kind": "PatchOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me"}))
+    a.delete(CM + "/told")
+    rq = Hook.seen[-1]["request"]
+    equal("delete", (rq["operation"], rq.get("object"), rq["oldObject"]["data"], rq["options"]["kind"]), ("DELETE", None, {"x": "2"}, "DeleteOptions"))
+    # denials
+    said = 'admission webhook "h.example.com" denied the request'
+    for what, r, want in (
+            ("without explanation", {}, (400, said + " without explanation", None)),
+            ("message", {"status": {"message": "no"}}, (400, said + ": no", None)),
+            ("reason", {"status": {"reason": "Because", "code": 200}}, (400, said + ": Because", "Because")),
+            ("code", {"status": {"message": "m", "code": 409, "reason": "Conflict"}}, (409, said + ": m", "Conflict"))):
+        Hook.answers["/v"] = dict(r, allowed=False)
+        st, e = a.post(CM, cm(fresh()))
+        equal("denied " + what, (st, e["message"], e.get("reason") if want[2] != "Because" else want[2]), want)
+    # failures
+    fail = 'Internal error occurred: failed calling webhook "h.example.com": '
+    for what, r, want in (
+            ("uid", {"uid": "x"}, "received invalid webhook response: expected response.uid="),
+            ("version", {"apiVersion": "v1"}, "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got "),
+            ("a patch of a validating one", patch(add("x", "y")), "received invalid webhook response: validating webhook may not return response.patch"),
+            ("404", {"http": 404}, "failed to call webhook: the server could not find the requested resource"),
+            ("500", {"http": 500}, "failed to call webhook: an error on the server ("),
+            ("a Status", {"http": 503, "kind": "Status", "message": "gone fishing"}, "failed to call webhook: gone fishing"),
+            ("no JSON", b"x", "failed to call webhook: ")):
+        Hook.answers["/v"] = (lambda r: lambda rq: dict(r) if isinstance(r, dict) else r)(r)
+        st, e = a.post(CM, cm(fresh()))
+        check("failed: " + what, st == 500 and e["message"].startswith(fail + want), (st, e))
+    w.clean()
+    w.make("v", w.hook("/v", failurePolicy="Ignore"))
+    Hook.answers["/v"] = lambda rq: {"http": 500}
+    name = fresh("ignored")
+    equal("failures are ignored", a.post(CM, cm(name))[0], 201)
+    Hook.answers["/v"] = {"allowed": False}
+    equal("but not denials", a.post(CM, cm(fresh()))[0], 400)
+    # warnings and audit annotations
+    Hook.answers["/v"] = {"warnings": ["mind this"], "auditAnnotations": {"k": "v"}}
+    noted = fresh("noted")
+    st, h, _ = a.raw("POST", CM, json.dumps(cm(noted)), {"Content-Type": "application/json"})
+    equal("warning", (st, h["Warning"]), (201, '299 - "mind this"'))
+    w.clean()
+    end = time.time() + 10
+    notes = {}
+    while time.time() < end and len(notes) < 2:
+        for l in open(os.path.join(s.dir, "audit.log")):
+            e = json.loads(l)
+            if e.get("annotations") and e["verb"] == "create" and any(k.startswith("failed-open") or k == "h.example.com/k" for k in e["annotations"]):
+                for k, v in e["annotations"].items():
+                    if not k.startswith("auth"):
+                        notes[k] = v
+        time.sleep(0.02)
+    equal("audit annotations", notes, {"failed-open.validating.webhook.admission.k8s.io/round_0_index_0": "h.example.com", "h.example.com/k": "v"})
+    # v1beta1
+    w.make("v", w.hook("/v", admissionReviewVersions=["v9", "v1beta1", "v1"]))
+    Hook.answers["/v"] = lambda rq: {"uid": ""}
+    equal("v1beta1 needs no uid", (a.post(CM, cm(fresh()))[0], Hook.seen[0]["apiVersion"]), (201, "admission.k8s.io/v1beta1"))
+    w.clean()
+    # dry run
+    w.make("v", w.hook("/v", sideEffects="NoneOnDryRun"))
+    equal("dry run", (a.post(CM + "?dryRun=All", cm(fresh()))[0], Hook.seen[0]["request"]["dryRun"]), (201, True))
+    w.clean()
+    # timeouts
+    w.make("v", w.hook("/slow", timeoutSeconds=1))
+    Hook.answers["/slow"] = lambda rq: time.sleep(1.5) or {}
+    st, e = a.post(CM, cm(fresh()))
+    equal("timeout", (st, e["message"]), (500, fail + 'failed to call webhook: Post "%s/slow?timeout=1s": context deadline exceeded' % w.url))
+    w.clean()
+
+
+def test_together(a, w):
+    """Those that judge are asked at once: each waits for the other."""
+    both = threading.Barrier(3, timeout=5)
+    w.make("v", *(w.hook("/w%d" % i, name="w%d.example.com" % i) for i in range(3)))
+    for i in range(3):
+        Hook.answers["/w%d" % i] = lambda rq: both.wait() and {} or {}
+    equal("at once", a.post(CM, cm(fresh()))[0], 201)
+    for i in range(3):
+        Hook.answers["/w%d" % i] = {"allowed": i == 1, "status": {"message": "%d" % i}}
+    st, e = a.post(CM, cm(fresh()))
+    check("one denial is answered", st == 400 and e["message"] in ['admission webhook "w%d.example.com" denied the request: %d' % (i, i) for i in (0, 2)], e)
+    w.clean()
+
+
+def test_match(a, w):
+    def reached(hook, path=CM, obj=None, kind="v"):
+        w.make(kind, w.hook("/m", **hook))
+        st, o = a.post(path, obj or cm(fresh()))
+        got = Hook.seen[:]
+        w.clean()
+        return (st, len(got)) if not got else (st, len(got), got[0]["request"])
+
+    rule = lambda **k: {"rules": [dict({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}, **k)]}
+    equal("other resources", reached(rule(resources=["secrets"]))[1], 0)
+    equal("everything", reached(rule())[1], 1)
+    equal("scope", [reached(rule(scope=x))[1] for x in ("Cluster", "Namespaced", "*")], [0, 1, 1])
+    equal("subresources only", reached(rule(resources=["*/status"]))[1], 0)
+    equal("objectSelector", [reached({"objectSelector": {"matchLabels": {"a": v}}}, obj=dict(cm("x"), metadata={"name": fresh(), "labels": {"a": "1"}}))[1]
+                             for v in "12"], [1, 0])
+    equal("namespaceSelector", [reached({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": v}}})[1] for v in ("default", "x")], [1, 0])
+    # conditions
+    cond = lambda *x, **k: dict({"matchConditions": [{"name": "c%d" % i, "expression": e} for i, e in enumerate(x)]}, **k)
+    for kind in "mv":
+        equal("conditions " + kind, [reached(cond(*c), kind=kind)[1] for c in (
+            ("true",), ("false",), ("true", "request.operation == 'CREATE'"), ("object.metadata.name == 'none'", "true"),
+            ("authorizer.group('').resource('pods').check('get').allowed()",), ("oldObject == null",), ("request.userInfo.username == 'x'",))],
+            [1, 0, 1, 0, 1, 1, 0])
+        name = fresh()
+        r = reached(cond("object.nope == 1"), obj=cm(name), kind=kind)
+        equal("conditions that fail " + kind, r[:2], (403, 0))
+        equal("conditions that fail, one is false", reached(cond("object.nope == 1", "false"), kind=kind)[:2], (201, 0))
+        equal("conditions that fail are ignored " + kind, reached(cond("object.nope == 1", failurePolicy="Ignore"), kind=kind)[:2], (201, 0))
+    w.make("v", w.hook("/m", **cond("object.nope == 1")))
+    name = fresh()
+    st, e = a.post(CM, cm(name))
+    equal("forbidden", (st, e["message"]),
+          (403, "configmaps \"%s\" is forbidden: expression 'object.nope == 1' resulted in error: no such key: nope" % name))
+    w.clean()
+    # equivalent versions
+    hpa = {"kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v1", "metadata": {"name": "h"},
+           "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"},
+                    "targetCPUUtilizationPercentage": 50}}
+    path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers"
+    v2 = {"rules": [{"operations": ["CREATE"], "apiGroups": ["autoscaling"], "apiVersions": ["v2"], "resources": ["horizontalpodautoscalers"]}]}
+    equal("Exact", reached(dict(v2, matchPolicy="Exact"), path + "?dryRun=All", hpa)[:2], (201, 0))
+    r = reached(dict(v2, matchPolicy="Equivalent", matchConditions=[{"name": "c", "expression": "object.spec.metrics[0].resource.name == 'cpu'"}]),
+                path + "?dryRun=All", hpa)
+    equal("Equivalent", r[:2], (201, 1))
+    if len(r) > 2:
+        rq = r[2]
+        equal("as v2", (rq["kind"]["version"], rq["resource"]["version"], rq["requestKind"]["version"], rq["requestResource"]["version"],
+                        rq["object"]["apiVersion"], rq["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"]),
+              ("v2", "v2", "v1", "v1", "autoscaling/v2", 50))
+    w.make("m", w.hook("/m", **dict(v2, matchPolicy="Equivalent")))
+    Hook.answers["/m"] = patch({"op": "replace", "path": "/spec/metrics/0/resource/target/averageUtilization", "value": 60},
+                               {"op": "add", "path": "/spec/minReplicas", "value": 2})
+    st, o = a.post(path + "?dryRun=All", hpa)
+    equal("changed as v2, answered as v1", (st, o.get("apiVersion"), o["spec"].get("targetCPUUtilizationPercentage"), o["spec"].get("minReplicas")),
+          (201, "autoscaling/v1", 60, 2))
+    w.clean()
+    # its own kind of object is never shown
+    w.make("v", w.hook("/m", rules=rule()["rules"]))
+    equal("configurations are exempt", (a.post(KINDS["m"][1] + "?dryRun=All", w.config("m", "free"))[0], len(Hook.seen)), (201, 0))
+    sar = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+    st, o = a.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", sar)
+    equal("reviews are not", (st, [x["request"]["kind"]["kind"] for x in Hook.seen]), (201, ["SelfSubjectAccessReview"]))
+    w.clean()
+    w.make("v", w.hook("/m", rules=[{"operations": ["CREATE", "CONNECT"], "apiGroups": [""], "apiVersions": ["v1"],
+                                     "resources": ["pods/eviction", "serviceaccounts/token"]}]))
+    a.post(PODS, pod("ev"))
+    a.post(PODS + "/ev/eviction", {"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": "ev"}})
+    got = [x["request"] for x in Hook.seen]
+    equal("subresources", [(r["subResource"], r["kind"]["kind"], r["object"]["kind"]) for r in got], [("eviction", "Eviction", "Eviction")])
+    a.delete(PODS + "/ev?gracePeriodSeconds=0")
+    w.clean()
+
+
+def test_mutate(a, w):
+    w.make("m", w.hook("/a", name="a.example.com"), w.hook("/b", name="b.example.com"))
+    Hook.answers["/a"] = patch(add("a", "1"))
+    Hook.answers["/b"] = lambda rq: patch(add("b", "after a" if "a" in rq["object"]["data"] else "before"))
+    st, o = a.post(CM, cm(fresh(), x="1"))
+    equal("one after another", (st, o.get("data"), asked()), (201, {"x": "1", "a": "1", "b": "after a"}, ["/a", "/b"]))
+    for what, r, code, want in (
+            ("patch without type", {"patch": patch(add("x", "1"))["patch"]}, 500, "webhook returned response.patch but not response.patchType"),
+            ("type without patch", {"patchType": "JSONPatch"}, 500, "webhook returned response.patchType but not response.patch"),
+            ("undecodable", {"patchType": "JSONPatch", "patch": base64.b64encode(b"{").decode()}, 500, "received undecodable patch in webhook response"),
+            ("type", patch(add("x", "1"), patchType="Merge"), 500, 'unsupported patch type "Merge"'),
+            ("does not apply", patch({"op": "remove", "path": "/nope/x"}), 500, "Internal error occurred: "),
+            ("wrong type", patch({"op": "add", "path": "/data", "value": 1}), 500, "Internal error occurred: ")):
+        Hook.answers["/a"] = (lambda r: lambda rq: dict(r))(r)
+        st, e = a.post(CM, cm(fresh(), x="1"))
+        check("patch: " + what, st == code and want in e["message"], (st, e))
+    Hook.answers["/a"] = patch()
+    equal("an empty patch", a.post(CM, cm(fresh(), x="1"))[1].get("data"), {"x": "1", "b": "before"})
+    w.clean()
+    w.make("m", w.hook("/a", rules=[dict(CONFIGMAPS, operations=["DELETE"])]))
+    name = fresh()
+    a.post(CM, cm(name))
+    Hook.answers["/a"] = patch(add("x", "1"))
+    st, e = a.delete(CM + "/" + name)
+    equal("a delete has nothing to change", (st, e["message"]), (500, 'Internal error occurred: admission webhook "h.example.com" attempted to '
+                                                                      "modify the object, which is not supported for this operation"))
+    w.clean()
+    # by name of the configuration
+    w.make("m", w.hook("/z"), name="a")
+    w.make("m", w.hook("/y"), name="b")
+    a.post(CM, cm(fresh()))
+    equal("in order of names", asked(), ["/z", "/y"])
+    w.clean()
+
+
+def test_reinvoke(a, w):
+    # a before b; b's change has a asked again when it wants that
+    for policy, want in (("Never", ["/a", "/b"]), ("IfNeeded", ["/a", "/b", "/a"])):
+        w.make("m", w.hook("/a", name="a.example.com", reinvocationPolicy=policy), w.hook("/b", name="b.example.com"))
+        Hook.answers["/a"] = lambda rq: patch(add("a", "saw b" if "b" in rq["object"]["data"] else "1"))
+        Hook.answers["/b"] = patch(add("b", "1"))
+        st, o = a.post(CM, cm(fresh(), x="1"))
+        equal("reinvocation " + policy, (asked(), o.get("data", {}).get("a")), (want, "saw b" if policy == "IfNeeded" else "1"))
+        w.clean()
+    # nobody changes anything: nobody is asked twice
+    w.make("m", w.hook("/a", name="a.example.com", reinvocationPolicy="IfNeeded"), w.hook("/b", name="b.example.com", reinvocationPolicy="IfNeeded"))
+    a.post(CM, cm(fresh(), x="1"))
+    equal("no change, once", asked(), ["/a", "/b"])
+    # the last one's own change does not ask it again
+    Hook.answers["/b"] = patch(add("b", "1"))
+    a.post(CM, cm(fresh(), x="1"))
+    equal("others again", asked(), ["/a", "/b", "/a"])
+    w.clean()
+    # a policy's change alone
+    mp = {"kind": "MutatingAdmissionPolicy", "apiVersion": API, "metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": [dict(CONFIGMAPS, operations=["CREATE"])]}, "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'add', path: '/data/p', value: '1'}]"}}]}}
+    a.post(REG + "mutatingadmissionpolicies", mp)
+    a.post(REG + "mutatingadmissionpolicybindings", {"kind": "MutatingAdmissionPolicyBinding", "apiVersion": API, "metadata": {"name": "p"},
+                                                     "spec": {"policyName": "p"}})
+    made.extend([REG + "mutatingadmissionpolicies/p", REG + "mutatingadmissionpolicybindings/p"])
+    w.make("m", w.hook("/a", name="a.example.com", reinvocationPolicy="Never"))
+    Hook.answers["/a"] = lambda rq: patch(add("a", rq["object"]["data"].get("p", "none")))
+    st, o = a.post(CM, cm(fresh(), x="1"))
+    equal("policies come first, webhooks once", (o.get("data"), asked()), ({"x": "1", "p": "1", "a": "1"}, ["/a"]))
+    w.clean()
+
+
+def test_custom(a, w):
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    st, o = a.post(crds, {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "ws.w.example.com"},
+                          "spec": {"group": "w.example.com", "scope": "Namespaced", "names": {"plural": "ws", "kind": "W"},
+                                   "versions": [{"name": v, "served": True, "storage": v == "v1", "schema": {"openAPIV3Schema": {
+                                       "type": "object", "properties": {"spec": {"type": "object", "properties": {
+                                           "n": {"type": "integer"}, "d": {"type": "string", "default": "filled"}}}}}}} for v in ("v1", "v2")]}})
+    equal("crd", st, 201)
+    w.make("m", w.hook("/a", rules=[{"operations": ["CREATE"], "apiGroups": ["w.example.com"], "apiVersions": ["v2"], "resources": ["ws"]}]))
+    Hook.answers["/a"] = patch({"op": "add", "path": "/spec/n", "value": 7}, {"op": "add", "path": "/spec/unknown", "value": 1})
+    st, o = a.post("/apis/w.example.com/v1/namespaces/default/ws", {"kind": "W", "apiVersion": "w.example.com/v1", "metadata": {"name": "x"}, "spec": {}})
+    rq = Hook.seen[0]["request"] if Hook.seen else {}
+    equal("told as v2", rq.get("object", {}).get("apiVersion"), "w.example.com/v2")
+    equal("changed, pruned, as v1", (st, o.get("apiVersion"), o.get("spec")), (201, "w.example.com/v1", {"n": 7, "d": "filled"}))
+    w.clean()
+    a.delete(crds + "/ws.w.example.com")
+
+
+def main():
+    dir = tempfile.mkdtemp(prefix="skiff-webhook-")
+    s = Server(dir)
+    try:
+        s.pki()
+        s.more = ["--audit-log-path", "audit.log"]
+        s.start()
+        a = Client(s, cert="admin")
+        have = {"s": s, "a": a, "w": World(s, a)}
+        for test in (test_rules, test_answers, test_together, test_match, test_mutate, test_reinvoke, test_custom):
+            if sys.argv[2:] and test.__name__ not in sys.argv[2:]:
+                continue
+            try:
+                test(*(have[x] for x in test.__code__.co_varnames[:test.__code__.co_argcount]))
+            except Exception:
+                import traceback
+                check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
+            have["w"].clean()
+    finally:
+        if s.proc and s.proc.poll() is None:
+            s.stop()
+        if t.failed:
+            print(open(os.path.join(dir, "log")).read()[-2000:])
+        shutil.rmtree(dir, ignore_errors=True)
+    print("%d passed, %d failed" % (t.passed, t.failed))
+    sys.exit(1 if t.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
