@@ -526,6 +526,19 @@ struct mutation {
 	uint32_t index;
 };
 
+static void annotate(struct mutation *m, struct hook *h, const char *kind, const char *member, struct str value, const char *more)
+{
+	struct admission *a = m->a;
+	struct buf b buf_cleanup = {0};
+
+	buf_puts(&b, "{\"configuration\":");
+	jv_encode_string(&b, h->config);
+	buf_puts(&b, ",\"webhook\":");
+	jv_encode_string(&b, h->w.name);
+	buf_printf(&b, ",\"%s\":%.*s%s}", member, STR_ARG(value), more);
+	request_annotate(a->rq, arena_printf(a->rq->a, "%s.webhook.admission.k8s.io/round_%d_index_%u", kind, a->reinvocation, m->index), buf_view(&b));
+}
+
 /* JSON patch of a webhook. *failure as for ask. */
 static struct error *patch_object(struct mutation *m, struct hook *h, const struct admission_v1_admission_response *r, bool *failure, bool *changed)
 {
@@ -564,25 +577,18 @@ static struct error *patch_object(struct mutation *m, struct hook *h, const stru
 	*changed = !object_equal(m->v.type, m->v.obj, out);
 	if (!m->v.as->crd)
 		object_default(ar, m->v.type, out);
+	if (a->rq->audit.level >= AUDIT_REQUEST) {
+		struct buf text buf_cleanup = {0};
+
+		jv_encode(&text, &patch);
+		annotate(m, h, "patch", "patch", buf_view(&text), ",\"patchType\":\"JSONPatch\"");
+	}
 	m->v.obj = out;
 	TRY(admit_version_back(a, &m->v));
 	if (a->res->crd && a->type == a->res->st->type)
 		TRY(custom_default_and_prune(a->rq, a->obj));
 	m->v.as = NULL; /* made anew for the next */
 	return NULL;
-}
-
-static void annotate_mutation(struct mutation *m, struct hook *h, bool changed)
-{
-	struct admission *a = m->a;
-	struct buf b buf_cleanup = {0};
-
-	buf_puts(&b, "{\"configuration\":");
-	jv_encode_string(&b, h->config);
-	buf_puts(&b, ",\"webhook\":");
-	jv_encode_string(&b, h->w.name);
-	buf_printf(&b, ",\"mutated\":%s}", changed ? "true" : "false");
-	request_annotate(a->rq, arena_printf(a->rq->a, "mutation.webhook.admission.k8s.io/round_%d_index_%u", a->reinvocation, m->index), buf_view(&b));
 }
 
 static struct error *version(struct mutation *m, const struct resource *as)
@@ -615,7 +621,7 @@ static struct error *mutate_by(struct mutation *m, struct hook *h)
 		e = denied(a->rq->a, h, r);
 	else if (!e && r->patch.n)
 		e = patch_object(m, h, r, &failure, &changed);
-	annotate_mutation(m, h, changed);
+	annotate(m, h, "mutation", "mutated", changed ? STR("true") : STR("false"), "");
 	if (changed)
 		reinvocation_changed(a, m->again);
 	if (h->w.reinvocation_policy && str_eqz(*h->w.reinvocation_policy, "IfNeeded"))

@@ -106,6 +106,19 @@ def asked():
     return p
 
 
+def annotations(s, wanted, n):
+    """Those of the audit log's events that are wanted, when there are n."""
+    end, notes = time.time() + 10, {}
+    while time.time() < end and len(notes) < n:
+        for l in open(os.path.join(s.dir, "audit.log")):
+            try:
+                notes.update({k: v for k, v in json.loads(l).get("annotations", {}).items() if wanted(k)})
+            except ValueError:
+                pass  # being written
+        time.sleep(0.02)
+    return notes
+
+
 def test_rules(a, w):
     def tried(kind="v", **hook):
         h = w.hook("/x")
@@ -231,16 +244,7 @@ def test_answers(a, w, s):
     st, h, _ = a.raw("POST", CM, json.dumps(cm(noted)), {"Content-Type": "application/json"})
     equal("warning", (st, h["Warning"]), (201, '299 - "mind this"'))
     w.clean()
-    end = time.time() + 10
-    notes = {}
-    while time.time() < end and len(notes) < 2:
-        for l in open(os.path.join(s.dir, "audit.log")):
-            e = json.loads(l)
-            if e.get("annotations") and e["verb"] == "create" and any(k.startswith("failed-open") or k == "h.example.com/k" for k in e["annotations"]):
-                for k, v in e["annotations"].items():
-                    if not k.startswith("auth"):
-                        notes[k] = v
-        time.sleep(0.02)
+    notes = annotations(s, lambda k: k.startswith("failed-open") or k == "h.example.com/k", 2)
     equal("audit annotations", notes, {"failed-open.validating.webhook.admission.k8s.io/round_0_index_0": "h.example.com", "h.example.com/k": "v"})
     # v1beta1
     w.make("v", w.hook("/v", admissionReviewVersions=["v9", "v1beta1", "v1"]))
@@ -346,12 +350,17 @@ def test_match(a, w):
     w.clean()
 
 
-def test_mutate(a, w):
+def test_mutate(a, w, s):
     w.make("m", w.hook("/a", name="a.example.com"), w.hook("/b", name="b.example.com"))
     Hook.answers["/a"] = patch(add("a", "1"))
     Hook.answers["/b"] = lambda rq: patch(add("b", "after a" if "a" in rq["object"]["data"] else "before"))
     st, o = a.post(CM, cm(fresh(), x="1"))
     equal("one after another", (st, o.get("data"), asked()), (201, {"x": "1", "a": "1", "b": "after a"}, ["/a", "/b"]))
+    notes = annotations(s, lambda k: ".webhook.admission.k8s.io/round_0_index_1" in k, 2)
+    equal("patches in the audit log", {k: json.loads(v) for k, v in notes.items()}, {
+        "mutation.webhook.admission.k8s.io/round_0_index_1": {"configuration": "w", "webhook": "b.example.com", "mutated": True},
+        "patch.webhook.admission.k8s.io/round_0_index_1": {"configuration": "w", "webhook": "b.example.com", "patchType": "JSONPatch", "patch": [
+            add("b", "after a")]}})
     for what, r, code, want in (
             ("patch without type", {"patch": patch(add("x", "1"))["patch"]}, 500, "webhook returned response.patch but not response.patchType"),
             ("type without patch", {"patchType": "JSONPatch"}, 500, "webhook returned response.patchType but not response.patch"),
@@ -437,7 +446,9 @@ def main():
     s = Server(dir)
     try:
         s.pki()
-        s.more = ["--audit-log-path", "audit.log"]
+        with open(os.path.join(dir, "audit.yaml"), "w") as f:
+            f.write("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
+        s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
         s.start()
         a = Client(s, cert="admin")
         have = {"s": s, "a": a, "w": World(s, a)}
