@@ -1,9 +1,10 @@
-/* AES-CBC with PKCS#7 and AES-GCM (OpenSSL) in upstream's envelopes: k8s:enc:PROVIDER:v1:KEYNAME:bytes. */
+/* AES-CBC with PKCS#7 and AES-GCM (OpenSSL), XSalsa20-Poly1305 (libsodium) in upstream's envelopes: k8s:enc:PROVIDER:v1:KEYNAME:bytes. */
 #include <openssl/evp.h>
+#include <sodium.h>
 #include "apiserver/encrypt.h"
 #include "schema/jv.h"
 
-enum kind { IDENTITY, AESCBC, AESGCM };
+enum kind { IDENTITY, AESCBC, AESGCM, SECRETBOX };
 
 struct enc_key {
 	enum kind kind;
@@ -40,6 +41,8 @@ static struct error *add_keys(struct apiserver *s, struct encryption *e, enum ki
 
 		if (!kn.n || !base64_decode(&s->arena, jv_str(jv_get(&keys->items[i], STR("secret"))), &secret))
 			return error_new("encryption config: a key of %s needs name and secret (base64)", name);
+		if (kind == SECRETBOX && secret.n != 32)
+			return error_new("encryption config: key %.*s is not of 32 bytes", STR_ARG(kn));
 		if (secret.n != 16 && secret.n != 24 && secret.n != 32)
 			return error_new("encryption config: key %.*s is not of 16, 24 or 32 bytes", STR_ARG(kn));
 		k->kind = kind;
@@ -58,6 +61,8 @@ struct error *encryption_init(struct apiserver *s)
 
 	if (!s->o.encryption_config)
 		return NULL;
+	if (sodium_init() < 0)
+		return error_new("libsodium does not start");
 	TRY(error_wrap(file_read(s->o.encryption_config, &b), "encryption config"));
 	TRY(error_wrap(yaml_to_json(buf_view(&b), NULL, &json), "encryption config"));
 	TRY(error_wrap(jv_parse(&s->arena, arena_str(&s->arena, buf_view(&json)), NULL, &doc), "encryption config"));
@@ -77,13 +82,17 @@ struct error *encryption_init(struct apiserver *s)
 				TRY(add_keys(s, e, AESCBC, "aescbc", v));
 			} else if ((v = jv_get(p, STR("aesgcm"))) != NULL) {
 				TRY(add_keys(s, e, AESGCM, "aesgcm", v));
+			} else if ((v = jv_get(p, STR("secretbox"))) != NULL) {
+				TRY(add_keys(s, e, SECRETBOX, "secretbox", v));
+			} else if (jv_get(p, STR("kms"))) {
+				return error_new("encryption config: resources[%u].providers[%u]: kms is not built", i, k);
 			} else if (jv_get(p, STR("identity"))) {
 				struct enc_key *id = arena_push(&s->arena, &e->keys);
 
 				id->kind = IDENTITY;
 				e->identity = true;
 			} else {
-				return error_new("encryption config: resources[%u].providers[%u] is none of aescbc, aesgcm, identity", i, k);
+				return error_new("encryption config: resources[%u].providers[%u] is none of aescbc, aesgcm, secretbox, identity", i, k);
 			}
 		}
 	}
@@ -109,6 +118,35 @@ struct encryption *encryption_for(struct apiserver *s, struct str group, struct 
 	return NULL;
 }
 
+/* nonce, then what Go's secretbox.Seal makes: tag and ciphertext. */
+static void secretbox_seal(const struct enc_key *k, struct str plain, struct buf *out)
+{
+	unsigned char nonce[crypto_secretbox_NONCEBYTES];
+	size_t n = plain.n + crypto_secretbox_MACBYTES;
+
+	random_bytes(nonce, sizeof nonce);
+	buf_str(out, k->prefix);
+	buf_append(out, nonce, sizeof nonce);
+	buf_reserve(out, n);
+	crypto_secretbox_easy((unsigned char *)out->p + out->n, (const unsigned char *)plain.p, plain.n, nonce, k->key);
+	out->n += n;
+}
+
+static bool secretbox_open(const struct enc_key *k, struct str in, struct buf *out)
+{
+	const unsigned char *p = (const unsigned char *)in.p;
+
+	if (in.n < crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES)
+		return false;
+	size_t n = in.n - crypto_secretbox_NONCEBYTES;
+
+	buf_reserve(out, n);
+	if (crypto_secretbox_open_easy((unsigned char *)out->p + out->n, p + crypto_secretbox_NONCEBYTES, n, p, k->key) != 0)
+		return false;
+	out->n += n - crypto_secretbox_MACBYTES;
+	return true;
+}
+
 struct error *encryption_seal(struct encryption *e, struct str key, struct str plain, struct buf *out)
 {
 	const struct enc_key *k = &e->keys.v[0];
@@ -119,6 +157,10 @@ struct error *encryption_seal(struct encryption *e, struct str key, struct str p
 
 	if (k->kind == IDENTITY) {
 		buf_str(out, plain);
+		return NULL;
+	}
+	if (k->kind == SECRETBOX) {
+		secretbox_seal(k, plain, out);
 		return NULL;
 	}
 	random_bytes(iv, sizeof iv);
@@ -149,6 +191,8 @@ static bool open_with(const struct enc_key *k, struct str key, struct str in, st
 	bool ok;
 	const unsigned char *p = (const unsigned char *)in.p;
 
+	if (k->kind == SECRETBOX)
+		return secretbox_open(k, in, out);
 	if (in.n < iv_n + tag_n)
 		return false;
 	buf_reserve(out, in.n + 32);

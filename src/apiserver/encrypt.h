@@ -1,6 +1,6 @@
 /*
- * apiserver/encrypt.h: encryption at rest as upstream's EncryptionConfiguration has it: aescbc, aesgcm and
- * identity, values with upstream's prefixes, so that either server reads what the other wrote. secretbox and KMS are refused by name.
+ * apiserver/encrypt.h: encryption at rest as upstream's EncryptionConfiguration has it: aescbc, aesgcm, secretbox
+ * and identity, values with upstream's prefixes, so that either server reads what the other wrote. KMS is refused by name.
  */
 #ifndef SKIFF_APISERVER_ENCRYPT_H
 #define SKIFF_APISERVER_ENCRYPT_H

@@ -990,7 +990,7 @@ def test_restart(s, a, ip, port):
     s.stop()
     equal("SIGTERM ends it cleanly", s.proc.returncode, 0)
     # encryption at rest
-    for i, provider in enumerate(("aescbc", "aesgcm")):
+    for i, provider in enumerate(("aescbc", "aesgcm", "secretbox")):
         with open(os.path.join(s.dir, "enc.yaml"), "w") as f:
             json.dump({"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1", "resources": [
                 {"resources": ["secrets"], "providers": [
