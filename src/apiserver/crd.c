@@ -658,6 +658,18 @@ void custom_reset_fields(const struct resource *res, const char *sub, struct man
 		mr->only = status_only;
 }
 
+void custom_warn_deprecated(struct request *rq)
+{
+	const struct apiextensions_v1_custom_resource_definition_version *v = rq->res->crd_version->v;
+
+	if (!v->deprecated)
+		return;
+	if (v->deprecation_warning)
+		request_warn(rq, "%.*s", STR_ARG(*v->deprecation_warning));
+	else
+		request_warn(rq, "%.*s %.*s is deprecated", STR_ARG(rq->res->api_version), STR_ARG(rq->res->api->kind));
+}
+
 bool custom_has_status(const struct resource *res)
 {
 	return res->crd_version->v->subresources && res->crd_version->v->subresources->status;
@@ -1147,7 +1159,7 @@ static void crd_normalize(struct arena *a, void *obj)
 }
 
 const struct strategy strategy_crd = {
-	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true,
+	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true, .status_keeps_metadata = true,
 	.keep_status_on_create = true, .no_unconditional_update = false, .normalize = crd_normalize, .prepare_create = crd_create,
 	.prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update, .before_delete = crd_before_delete,
 	.return_deleted = true,

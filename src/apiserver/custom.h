@@ -24,6 +24,8 @@ const struct apiextensions_v1_custom_resource_definition_version *crd_version(co
 struct shape custom_shape(const struct resource *res);
 void custom_reset_fields(const struct resource *res, const char *sub, struct managed_fields_request *mr);
 bool custom_has_status(const struct resource *res);
+/* The warning of a version that its CustomResourceDefinition calls deprecated. */
+void custom_warn_deprecated(struct request *rq);
 /* "spec.replicas"-like paths of the scale subresource, or NULL. */
 const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(const struct resource *res);
 /* The cached bytes are in this version and have its defaults: they can be written out as they are. */

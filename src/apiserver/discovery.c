@@ -85,16 +85,21 @@ static void json_strings(struct buf *b, const struct str *v, size_t n)
 	buf_putc(b, ']');
 }
 
-static void json_verbs(struct buf *b, uint16_t verbs)
+/* Upstream sorts the verbs of its own resources, and has those of custom ones in the order they were written down. */
+static void json_verbs(struct buf *b, uint16_t verbs, bool custom)
 {
+	static const uint8_t sorted[] = {0, 1, 2, 3, 4, 5, 6, 7}, written[] = {1, 2, 3, 4, 5, 0, 6, 7};
 	bool first = true;
 
 	buf_putc(b, '[');
-	for (int i = 0; i < 8; i++)
-		if (verbs & (1 << i)) {
-			buf_printf(b, "%s\"%s\"", first ? "" : ",", verb_names[i]);
+	for (int i = 0; i < 8; i++) {
+		int v = custom ? written[i] : sorted[i];
+
+		if (verbs & (1 << v)) {
+			buf_printf(b, "%s\"%s\"", first ? "" : ",", verb_names[v]);
 			first = false;
 		}
+	}
 	buf_putc(b, ']');
 }
 
@@ -123,7 +128,7 @@ static void group_json(struct buf *b, const struct groups *g, struct str group, 
 }
 
 static void api_resource_json(struct buf *b, struct str name, struct str singular, bool namespaced, struct str group, struct str version,
-			      struct str kind, uint16_t verbs, const struct api_resource *r, struct str hash)
+			      struct str kind, uint16_t verbs, const struct api_resource *r, struct str hash, bool custom)
 {
 	buf_puts(b, "{\"name\":");
 	jv_encode_string(b, name);
@@ -141,7 +146,7 @@ static void api_resource_json(struct buf *b, struct str name, struct str singula
 	buf_puts(b, ",\"kind\":");
 	jv_encode_string(b, kind);
 	buf_puts(b, ",\"verbs\":");
-	json_verbs(b, verbs);
+	json_verbs(b, verbs, custom);
 	if (r && r->n_short_names) {
 		buf_puts(b, ",\"shortNames\":");
 		json_strings(b, r->short_names, r->n_short_names);
@@ -155,6 +160,30 @@ static void api_resource_json(struct buf *b, struct str name, struct str singula
 		jv_encode_string(b, hash);
 	}
 	buf_putc(b, '}');
+}
+
+static struct error *not_found_text(struct request *rq)
+{
+	rq->status = 404;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return http_respond(rq->x, 404, STR("404 page not found\n"));
+}
+
+/* Groups of the server itself know which versions they lack; of others nothing is known. */
+static bool built_in(struct apiserver *s, struct str group)
+{
+	for (size_t i = 0; i < s->n_resources; i++)
+		if (str_eq(s->resources[i]->api->group, group))
+			return true;
+	return false;
+}
+
+/* The hash is of the version that upstream stores: for some kinds one that is no longer served. */
+static struct str hashed_version(const struct api_resource *a, struct str v)
+{
+	return str_eqz(a->kind, "CustomResourceDefinition") || str_has_prefix(a->kind, STR("MutatingAdmissionPolicy")) ? STR("v1beta1") : v;
 }
 
 static struct error *resource_list(struct request *rq, struct str group, struct str version)
@@ -178,25 +207,25 @@ static struct error *resource_list(struct request *rq, struct str group, struct 
 			struct str g, v;
 
 			api_version_split(r->st->api_version, &g, &v);
-			storage_version_hash(g, v, r->st->kind, hash);
+			storage_version_hash(g, hashed_version(a, v), r->st->kind, hash);
 		}
 		if (!first)
 			buf_putc(&b, ',');
 		first = false;
-		api_resource_json(&b, a->plural, a->singular, a->namespaced, STR_NULL, STR_NULL, a->kind, a->verbs, a, str_from(hash));
+		api_resource_json(&b, a->plural, a->singular, a->namespaced, STR_NULL, STR_NULL, a->kind, a->verbs, a, str_from(hash), r->crd);
 		for (uint8_t k = 0; k < a->n_subresources; k++) {
 			const struct api_subresource *sub = &a->subresources[k];
 			bool own = !sub->group.n && !sub->version.n;
 
 			buf_putc(&b, ',');
 			api_resource_json(&b, arena_printf(rq->a, "%.*s/%.*s", STR_ARG(a->plural), STR_ARG(sub->name)), STR(""), a->namespaced,
-					  own ? STR_NULL : sub->group, own ? STR_NULL : sub->version, sub->kind, sub->verbs, NULL, STR_NULL);
+					  own ? STR_NULL : sub->group, own ? STR_NULL : sub->version, sub->kind, sub->verbs, NULL, STR_NULL, false);
 		}
 	}
 	buf_puts(&b, "]}");
-	if (!any)
+	if (!any && built_in(rq->s, group))
 		return err_unknown_path();
-	return respond_json(rq, 200, buf_view(&b));
+	return any ? respond_json(rq, 200, buf_view(&b)) : not_found_text(rq);
 }
 
 /* ---- aggregated discovery (KEP-3352) ---- */
@@ -280,7 +309,7 @@ static void aggregated_version(struct request *rq, struct buf *b, struct str gro
 		buf_printf(b, ",\"scope\":\"%s\",\"singularResource\":", a->namespaced ? "Namespaced" : "Cluster");
 		jv_encode_string(b, a->singular);
 		buf_puts(b, ",\"verbs\":");
-		json_verbs(b, a->verbs);
+		json_verbs(b, a->verbs, r->crd);
 		if (a->n_short_names) {
 			buf_puts(b, ",\"shortNames\":");
 			json_strings(b, a->short_names, a->n_short_names);
@@ -300,7 +329,7 @@ static void aggregated_version(struct request *rq, struct buf *b, struct str gro
 				response_kind(b, r->crd && !sub->group.n ? group : sub->group, r->crd && !sub->version.n ? version : sub->version,
 					      sub->kind);
 				buf_puts(b, ",\"verbs\":");
-				json_verbs(b, sub->verbs);
+				json_verbs(b, sub->verbs, false);
 				buf_putc(b, '}');
 			}
 			buf_putc(b, ']');
@@ -336,9 +365,8 @@ static struct error *aggregated(struct request *rq, bool legacy)
 			if (gv->group.n) {
 				buf_puts(&b, "\"name\":");
 				jv_encode_string(&b, gv->group);
-				buf_putc(&b, ',');
 			}
-			buf_puts(&b, "\"creationTimestamp\":null},\"versions\":[");
+			buf_puts(&b, "},\"versions\":[");
 			open = true;
 			last = gv->group;
 		} else {
@@ -355,6 +383,7 @@ static struct error *aggregated(struct request *rq, bool legacy)
 	etag[66] = 0;
 	http_set_header(rq->x, "etag", str_from(etag));
 	http_set_header(rq->x, "vary", STR("Accept"));
+	rq->public_answer = true;
 	if (str_eqz(http_header_get(&rq->x->headers, "if-none-match"), etag)) {
 		rq->status = 304;
 		respond_headers(rq);
@@ -371,15 +400,6 @@ static struct error *aggregated(struct request *rq, bool legacy)
 }
 
 /* ---- paths ---- */
-
-static struct error *not_found_text(struct request *rq)
-{
-	rq->status = 404;
-	respond_headers(rq);
-	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
-	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	return http_respond(rq->x, 404, STR("404 page not found\n"));
-}
 
 static struct error *root_paths(struct request *rq)
 {
@@ -495,6 +515,9 @@ struct error *serve_path(struct request *rq)
 		rq->out.media = MEDIA_JSON;
 		rq->out.content_type = STR("application/json");
 	}
+	if (str_eqz(rq->x->method, "HEAD") && (str_eqz(p, "/version") || str_eqz(p, "/api") || str_eqz(p, "/apis") ||
+						str_has_prefix(p, STR("/api/")) || str_has_prefix(p, STR("/apis/"))))
+		return err_method(STR_NULL, STR_NULL, STR_NULL);
 	if (!p.n || str_eqz(p, "/"))
 		return root_paths(rq);
 	if (str_eqz(p, "/version"))

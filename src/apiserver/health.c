@@ -92,6 +92,7 @@ struct error *serve_health(struct request *rq, const char *kind)
 	rq->status = status;
 	respond_headers(rq);
 	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
-	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	if (!one.n)
+		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	return http_respond(rq->x, status, buf_view(&b));
 }

@@ -145,18 +145,20 @@ static struct admission admission_of(struct request *rq, enum admission_op op, c
 	};
 }
 
-/* Convert between the storage version and the request's for managedFields of alternate versions: only apiVersion differs otherwise. */
 static struct error *manage_fields(struct request *rq, const char *sub, const void *live, void *obj)
 {
 	struct resource *res = rq->res;
 	struct managed_fields_request mr = {
 		.shape = res->crd ? custom_shape(res) : shape_of_type(res->st->type),
-		.api_version = res->to_storage ? res->st->api_version : res->api_version,
+		.api_version = res->api_version,
 		.subresource = str_from(sub),
 		.manager = rq->manager,
 		.now = time_now(),
 	};
 
+	/* upstream's entries of scale bear no time */
+	if (sub && !strcmp(sub, "scale"))
+		mr.now = (struct api_time){0};
 	managed_fields_reset_of(res->api, str_from(sub), &mr);
 	if (res->crd)
 		custom_reset_fields(res, sub, &mr);
@@ -169,6 +171,24 @@ static struct error *manage_fields(struct request *rq, const char *sub, const vo
 		jv_from_object(rq->a, res->st->type, obj, &o);
 		TRY(managed_fields_update(rq->a, &mr, live ? &l : NULL, &o));
 		return custom_take_managed_fields(rq->a, &o, meta_of(res->st, obj));
+	}
+	if (res->from_storage) {
+		/* fields are named as the version of the request names them */
+		void *l = NULL, *o = arena_alloc(rq->a, res->api->type->size);
+		struct meta_v1_object_meta *m = meta_of(res->st, obj), *om;
+
+		if (live) {
+			l = arena_alloc(rq->a, res->api->type->size);
+			res->from_storage(rq->a, live, l);
+		}
+		res->from_storage(rq->a, obj, o);
+		mr.shape = shape_of_type(res->api->type);
+		TRY(managed_fields_update_object(rq->a, &mr, l, o));
+		om = object_meta(res->api->type, o);
+		m->managed_fields.v = om->managed_fields.v;
+		m->managed_fields.n = om->managed_fields.n;
+		m->managed_fields.cap = om->managed_fields.cap;
+		return NULL;
 	}
 	return managed_fields_update_object(rq->a, &mr, live, obj);
 }
@@ -248,7 +268,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		m->name = generated_name(rq->a, m->generate_name);
 	if (!rq->res->crd && !(sg && (sg->keep_status_on_create || sg->no_status_split)))
 		object_field_zero(st->type, obj, "status");
-	if (sg && sg->generation)
+	if (sg && sg->generation && !sg->generation_from_zero)
 		m->generation = 1;
 	if (rq->res->crd)
 		custom_prepare_create(rq, obj);
@@ -375,6 +395,15 @@ static bool is_main(const char *sub)
 	return !sub || !strcmp(sub, "scale");
 }
 
+static bool same_annotations(const struct meta_v1_object_meta *a, const struct meta_v1_object_meta *b)
+{
+	struct meta_v1_object_meta x = {0}, y = {0};
+
+	memcpy(&x.annotations, &a->annotations, sizeof x.annotations);
+	memcpy(&y.annotations, &b->annotations, sizeof y.annotations);
+	return object_equal(&meta_v1_object_meta_type, &x, &y);
+}
+
 /* Metadata that only the server changes, and the split between the main resource and its subresources. */
 static void before_update(struct request *rq, const char *sub, void *obj, const void *old)
 {
@@ -403,7 +432,7 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 		if (sg && sg->prepare_update)
 			sg->prepare_update(rq, obj, old);
 		if (((sg && sg->generation) || rq->res->crd) &&
-		    (object_spec_changed(st->type, obj, old) ||
+		    (object_spec_changed(st->type, obj, old) || (st->type == &apps_v1_deployment_type && !same_annotations(m, om)) ||
 		     (rq->res->crd && !custom_has_status(rq->res) && !object_field_equal(st->type, obj, old, "status"))))
 			m->generation = om->generation + 1;
 	} else if (sg && sg->prepare_sub_update) {
@@ -419,8 +448,8 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 			if (strcmp(name, "status") && strcmp(name, "metadata"))
 				object_field_copy(t, obj, old, name);
 		}
-		if (rq->res->crd) {
-			/* of metadata, a custom resource's status update changes managedFields only */
+		if (rq->res->crd || (sg && sg->status_keeps_metadata)) {
+			/* of metadata, this status update changes managedFields only */
 			struct meta_v1_object_meta keep = *om;
 
 			keep.resource_version = m->resource_version;
@@ -428,7 +457,7 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 			keep.managed_fields.n = m->managed_fields.n;
 			keep.managed_fields.cap = m->managed_fields.cap;
 			*m = keep;
-		} else if (str_eqz(st->group, "apps") || str_eqz(st->group, "batch") || str_eqz(st->plural, "replicationcontrollers")) {
+		} else if (st->type == &apps_v1_deployment_type) {
 			m->labels.v = om->labels.v;
 			m->labels.n = om->labels.n;
 			m->labels.cap = om->labels.cap;

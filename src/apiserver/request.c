@@ -308,9 +308,9 @@ static bool accept_params(const struct accept_clause *c, bool stream, bool trans
 	if (!as.n)
 		return true;
 	if (str_eqz(g, "apidiscovery.k8s.io") && str_eqz(as, "APIGroupDiscoveryList")) {
-		if (!str_eqz(v, "v2") && !str_eqz(v, "v2beta1"))
+		if (!str_eqz(v, "v2"))
 			return false;
-		out->discovery = str_eqz(v, "v2") ? STR("v2") : STR("v2beta1");
+		out->discovery = STR("v2");
 		out->discovery_nopeer = str_eqz(profile, "nopeer");
 		return true;
 	}

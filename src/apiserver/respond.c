@@ -45,7 +45,7 @@ struct error *request_body(struct request *rq, size_t limit, struct str *out)
 /* RFC 7234 quoted-string; controls become spaces, as upstream's NewWarningHeader refuses them. */
 static void warning_append(struct buf *b, struct str w)
 {
-	buf_puts(b, b->n ? ", 299 - \"" : "299 - \"");
+	buf_puts(b, "299 - \"");
 	for (size_t i = 0; i < w.n; i++) {
 		unsigned char c = (unsigned char)w.p[i];
 
@@ -59,19 +59,20 @@ static void warning_append(struct buf *b, struct str w)
 void respond_headers(struct request *rq)
 {
 	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
-	http_set_header(rq->x, "cache-control", STR("no-cache, private"));
+	http_set_header(rq->x, "cache-control", rq->public_answer ? STR("public") : STR("no-cache, private"));
 	if (rq->warnings.n) {
-		struct buf b buf_cleanup = {0};
 		size_t total = 0;
 
 		for (uint32_t i = 0; i < rq->warnings.n; i++) {
+			struct buf b buf_cleanup = {0};
+
 			/* upstream cuts at 4 KiB altogether */
 			total += rq->warnings.v[i].n;
 			if (total > 4096 && i)
 				break;
 			warning_append(&b, str_sub(rq->warnings.v[i], 0, 4096));
+			http_add_header(rq->x, "warning", buf_view(&b));
 		}
-		http_set_header(rq->x, "warning", buf_view(&b));
 	}
 }
 

@@ -222,6 +222,8 @@ static struct error *list_options(struct request *rq, struct list_opts *o)
 	if (query_has(&rq->q, "sendInitialEvents"))
 		field_forbidden(&fe, FIELD_ROOT("sendInitialEvents"), "sendInitialEvents is forbidden for list");
 	TRY(invalid_list_options(&fe));
+	if (str_eqz(rv, "0"))
+		o->limit = 0; /* any version will do: upstream's cache answers, which knows no pages of it */
 	TRY(rv_param(rq, &o->mode, &o->rev));
 	if (o->mode == CACHE_AT_LEAST && str_eqz(match, "Exact"))
 		o->mode = CACHE_EXACT;

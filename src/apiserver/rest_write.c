@@ -325,8 +325,20 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	if (!p->reported)
 		TRY(judge(rq, &report, &p->o));
 	p->reported = true;
-	if (((struct str *)obj)[0].n && !str_eq(((struct str *)obj)[0], res->api->kind))
-		return err_bad_request("kind %.*s does not match the object's %.*s", STR_ARG(((struct str *)obj)[0]), STR_ARG(res->api->kind));
+	if (!str_eq(((struct str *)obj)[0], res->api->kind) || !str_eq(((struct str *)obj)[1], res->api_version)) {
+		struct field_errors fe = {.arena = rq->a};
+
+		/* a strategic merge is made on the type, which cannot become another; the others make a document that is decoded */
+		if (p->type != PATCH_STRATEGIC) {
+			field_invalid(&fe, FIELD_ROOT("patch"), STR(""), "%.*s, Kind=%.*s is not the object's type", STR_ARG(((struct str *)obj)[1]),
+				      STR_ARG(((struct str *)obj)[0]));
+			return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
+		}
+		((struct str *)obj)[0] = res->api->kind;
+		((struct str *)obj)[1] = res->api_version;
+	}
+	if (!object_meta(t, obj)->name.n)
+		return err_bad_request("name must be provided");
 	TRY(check_name(rq, object_meta(t, obj), false));
 	*out = to_storage(rq, obj);
 	return NULL;

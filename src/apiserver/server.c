@@ -79,6 +79,19 @@ static struct error *dispatch_verb(struct request *rq)
 	return err_method(rq->res->api->group, rq->res->api->plural, v);
 }
 
+/* Upstream's APILifecycleDeprecated of what is served still, and versions that a CustomResourceDefinition says are deprecated. */
+static void warn_deprecated(struct request *rq)
+{
+	const struct api_resource *r = rq->res->api;
+
+	if (rq->res->crd)
+		custom_warn_deprecated(rq);
+	else if (!r->group.n && str_eqz(r->plural, "endpoints"))
+		request_warn(rq, "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
+	else if (!r->group.n && str_eqz(r->plural, "componentstatuses"))
+		request_warn(rq, "v1 ComponentStatus is deprecated in v1.19+");
+}
+
 static struct error *dispatch_resource(struct request *rq)
 {
 	struct request_info *i = &rq->info;
@@ -98,6 +111,8 @@ static struct error *dispatch_resource(struct request *rq)
 			return err_unknown_path();
 	}
 	verbs = sub ? sub->verbs : rq->res->api->verbs;
+	if (rq->res->api->namespaced && !i->ns.n && i->name.n && rq->res->st && !str_eqz(i->verb, "list") && !str_eqz(i->verb, "watch"))
+		return err_unknown_path(); /* no such route */
 	if (rq->res->api->namespaced && !i->ns.n && !str_eqz(i->verb, "list") && !str_eqz(i->verb, "watch") && rq->res->st)
 		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
 	if (!rq->res->api->namespaced && i->ns.n && !str_eqz(i->resource, "namespaces"))
@@ -110,11 +125,18 @@ static struct error *dispatch_resource(struct request *rq)
 	/* deprecated /watch/ and /proxy/ prefixes have the verb in the path */
 	if (!(verbs & bit) && !(sub && str_eqz(sub->name, "proxy"))) /* a proxy passes every method on */
 		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
+	warn_deprecated(rq);
 	/* proxies and streams choose their own formats */
 	TRY(rest_connect(rq, &handled));
 	if (handled)
 		return NULL;
 	TRY(negotiate_answer(rq->a, &rq->x->headers, &rq->q, str_eqz(i->verb, "watch"), rq->res->st != NULL, &rq->out));
+	if (rq->out.as == ANSWER_TABLE) {
+		struct str v = query_get(&rq->q, "includeObject");
+
+		if (v.n && !str_eqz(v, "None") && !str_eqz(v, "Object") && !str_eqz(v, "Metadata"))
+			return err_bad_request("unrecognized includeObject value: %.*s", STR_ARG(v));
+	}
 	TRY(rest_review(rq, &handled));
 	if (handled)
 		return NULL;

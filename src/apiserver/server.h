@@ -99,6 +99,7 @@ struct request {
 	int64_t start_ns;
 	bool dry_run;
 	bool long_running;
+	bool public_answer;              /* anybody may keep the answer */
 	bool nosync;                     /* the server's own: what is lost with the power is made again at the next start */
 	bool applied;                    /* managedFields of the object being created are made (server-side apply) */
 	bool internal;                   /* the server's own: no admission by webhooks, no authorization */

@@ -26,6 +26,15 @@ static int64_t template_generation(const struct apps_v1_daemon_set *d)
 	return str_to_i64(str_map_get(API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION)), &n) && n > 0 ? n : 1;
 }
 
+/* Conversion writes it: before field managers look. */
+static void daemonset_normalize(struct arena *a, void *obj)
+{
+	struct apps_v1_daemon_set *d = obj;
+
+	str_map_set(a, API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION),
+		    arena_printf(a, "%lld", (long long)template_generation(d)));
+}
+
 static void daemonset_create(struct request *rq, void *obj)
 {
 	struct apps_v1_daemon_set *d = obj;
@@ -44,7 +53,7 @@ static void daemonset_update(struct request *rq, void *obj, const void *old)
 }
 
 static const struct strategy daemonsets = {.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .generation = true, .validate = daemonset_validate,
-	.validate_update = daemonset_validate_update, .prepare_create = daemonset_create, .prepare_update = daemonset_update,};
+	.normalize = daemonset_normalize, .validate_update = daemonset_validate_update, .prepare_create = daemonset_create, .prepare_update = daemonset_update,};
 static const struct strategy controllerrevisions = {.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions")};
 
 /* A Job's selector and pod labels are made from its uid unless manualSelector says otherwise. */

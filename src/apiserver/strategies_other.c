@@ -243,27 +243,28 @@ FACTS(leases, "coordination.k8s.io", "leases", .create_on_update = true, .no_unc
 FACTS(ingresses, "networking.k8s.io", "ingresses", .generation = true, .validate = ingress_validate);
 FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .generation = true);
 FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .generation = true);
+FACTS(servicecidrs, "networking.k8s.io", "servicecidrs", .status_keeps_metadata = true);
 FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .name_check = validate_ip);
 FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .generation = true, .validate = slice_validate, .validate_update = slice_validate_update);
 FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .create_on_update = true, .no_unconditional_update = true);
 FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .generation = true, .validate = priorityclass_validate, .validate_update = priorityclass_validate_update);
-FACTS(csidrivers, "storage.k8s.io", "csidrivers", .generation = true, .no_unconditional_update = true, .return_deleted = true);
+FACTS(csidrivers, "storage.k8s.io", "csidrivers", .generation = true, .generation_from_zero = true, .no_unconditional_update = true, .return_deleted = true);
 FACTS(csinodes, "storage.k8s.io", "csinodes", .no_unconditional_update = true, .return_deleted = true);
 FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .no_unconditional_update = true);
 FACTS(storageclasses, "storage.k8s.io", "storageclasses", .return_deleted = true, .validate = storageclass_validate, .validate_update = storageclass_validate_update);
-FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .no_unconditional_update = true, .return_deleted = true);
+FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .status_keeps_metadata = true, .no_unconditional_update = true, .return_deleted = true);
 FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .return_deleted = true);
 FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .generation = true);
 FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .generation = true);
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .name_check = validate_path_segment);
 FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .generation = true, .return_deleted = true);
-FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .return_deleted = true);
+FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .status_keeps_metadata = true, .return_deleted = true);
 FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .return_deleted = true);
 static const struct cache_field slice_fields[] = {{.name = STR_INIT("spec.nodeName")}, {.name = STR_INIT("spec.driver")}};
 FACTS(resourceslices, "resource.k8s.io", "resourceslices", .generation = true, .return_deleted = true, .fields = slice_fields, .n_fields = 2);
 
 const struct strategy *const strategies_other[] = {
-	&roles, &clusterroles, &rolebindings, &clusterrolebindings, &csrs, &leases, &ingresses, &ingressclasses, &networkpolicies, &ipaddresses,
+	&roles, &clusterroles, &rolebindings, &clusterrolebindings, &csrs, &leases, &ingresses, &ingressclasses, &networkpolicies, &ipaddresses, &servicecidrs,
 	&endpointslices, &runtimeclasses, &priorityclasses, &csidrivers, &csinodes, &csistoragecapacities, &storageclasses,
 	&volumeattachments, &volumeattributesclasses, &strategy_vwc, &strategy_mwc, &strategy_vap, &strategy_vapb, &strategy_map, &strategy_mapb, &flowschemas,
 	&prioritylevels, &apiservices, &deviceclasses, &resourceclaims, &resourceclaimtemplates, &resourceslices, &strategy_crd, NULL,

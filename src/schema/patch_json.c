@@ -29,22 +29,27 @@ bool patch_type_parse(struct str s, enum patch_type *out)
 	return false;
 }
 
-/*
- * What can be parsed but not applied. Upstream's message hides the reason;
- * here it stands in a cause as well.
- */
+/* What can be parsed but not applied. */
 struct error *patch_unprocessable(const char *fmt, ...)
 {
-	struct error *e =
-		error_status(422, "Invalid", "the server rejected our request due to an error in our request");
 	char text[512];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	error_add_cause(e, "UnexpectedServerResponse", "patch", "%s", text);
-	return e;
+	return error_status(422, "Invalid", "the server rejected our request due to an error in our request: %s", text);
+}
+
+struct error *patch_broken(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	return error_status(500, "", "%s", text);
 }
 
 static int depth_of(const struct jv *v)
@@ -259,10 +264,13 @@ static struct error *run_replace(struct arena *a, struct jv *doc, const struct o
 		return missing("replace", "path", o->path);
 	struct error *e = place_get(&p, &v);
 
-	if (e || !present(v)) {
+	if (e) {
 		error_free(e);
 		return missing("replace", "key", o->path);
 	}
+	/* a member that is not there is added: upstream's library asks only whether its parent is */
+	if (!present(v))
+		return place_add(a, &p, o->value);
 	if ((int)p.tokens + depth_of(&o->value) > JV_MAX_DEPTH)
 		return patch_unprocessable("the document would be nested over %d levels", JV_MAX_DEPTH);
 	*v = o->value;
@@ -374,6 +382,8 @@ struct error *json_patch_reporting(struct arena *a, struct jv *doc, struct str t
 	for (uint32_t i = 0; i < duplicates.problems.n && report->problems.n < 1000; i++)
 		*arena_push(report->arena, &report->problems) =
 			arena_printf(report->arena, "json patch %.*s", STR_ARG(duplicates.problems.v[i]));
+	if (ops.kind == JV_NULL)
+		return NULL; /* no operations, to Go's decoder */
 	if (ops.kind != JV_ARRAY)
 		return error_status(400, "BadRequest", "error decoding patch: a JSON patch is an array of operations");
 	if (ops.n > JSON_PATCH_MAX_OPERATIONS)

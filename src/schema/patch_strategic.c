@@ -66,7 +66,7 @@ static struct error *no_merge_key(const struct jv *map, struct str key)
 	buf_cleanup struct buf b = {0};
 
 	go_text(&b, map);
-	return patch_unprocessable("map: %s does not contain declared merge key: %.*s", buf_z(&b), STR_ARG(key));
+	return patch_broken("map: %s does not contain declared merge key: %.*s", buf_z(&b), STR_ARG(key));
 }
 
 static const char *go_type(const struct jv *v)
@@ -81,7 +81,7 @@ static const char *go_type(const struct jv *v)
 
 static struct error *bad_type(const char *expected, const struct jv *got)
 {
-	return patch_unprocessable("expected a %s, but received a %s", expected, go_type(got));
+	return patch_broken("expected a %s, but received a %s", expected, go_type(got));
 }
 
 static struct error *bad_patch(const char *text)
@@ -110,7 +110,7 @@ static struct error *find_by_key(const struct jv *list, struct str key, const st
 	*out = -1;
 	for (uint32_t i = 0; i < list->n; i++) {
 		if (list->items[i].kind != JV_OBJECT)
-			return patch_unprocessable("value for key %u is not a map", i);
+			return patch_broken("value for key %u is not a map", i);
 		const struct jv *v = jv_get(&list->items[i], key);
 
 		if (v && scalar_equal(v, value)) {
@@ -286,9 +286,9 @@ static struct error *check_elements(const struct jv *x, const struct jv *y, bool
 			const struct jv *v = &list->items[i];
 
 			if (v->kind == JV_ARRAY)
-				return patch_unprocessable("lists of lists are not supported");
+				return patch_broken("lists of lists are not supported");
 			if (first && (first->kind == JV_OBJECT) != (v->kind == JV_OBJECT))
-				return patch_unprocessable("list element types are not identical: %s", go_type(v));
+				return patch_broken("list element types are not identical: %s", go_type(v));
 			first = first ? first : v;
 		}
 	}
@@ -325,12 +325,12 @@ static struct error *special_elements(struct jv *original, struct jv *patch, str
 		} else if (str_eqz(d, "replace")) {
 			*replace = true;
 		} else if (str_eqz(d, "merge")) {
-			return patch_unprocessable("merging lists cannot yet be specified in the patch");
+			return patch_broken("merging lists cannot yet be specified in the patch");
 		} else {
 			buf_cleanup struct buf b = {0};
 
 			go_text(&b, v);
-			return patch_unprocessable("unknown patch type: %.*s in map: %s", STR_ARG(d), buf_z(&b));
+			return patch_broken("unknown patch type: %.*s in map: %s", STR_ARG(d), buf_z(&b));
 		}
 		jv_remove(patch, i);
 	}
@@ -373,7 +373,7 @@ static struct error *merge_list(struct arena *a, struct shape shape, struct jv *
 		key = STR_NULL;
 	} else {
 		if (!key.n)
-			return patch_unprocessable("cannot merge lists without merge key for %.*s",
+			return patch_broken("cannot merge lists without merge key for %.*s",
 						   STR_ARG(shape.field->name));
 		TRY(special_elements(original, patch, key, &replace));
 		if (replace) {
@@ -494,7 +494,7 @@ static struct error *check_order(const struct jv *patch, const struct jv *order,
 		go_text(&b, patch);
 		buf_puts(&b, "\n doesn't match " ORDER_PREFIX " list:\n");
 		go_text(&b, order);
-		return patch_unprocessable("%s", buf_z(&b));
+		return patch_broken("%s", buf_z(&b));
 	}
 	return NULL;
 }
@@ -537,7 +537,7 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 	if (change && change->kind != JV_ARRAY)
 		return bad_type("[]interface {}", change);
 	if (!shape_member(shape, name, &list))
-		return patch_unprocessable("unable to find api field in struct %s for the json field \"%.*s\"",
+		return patch_broken("unable to find api field in struct %s for the json field \"%.*s\"",
 					   shape.type ? shape.type->name : "", STR_ARG(name));
 	if (list.field && !list.elem)
 		key = list.field->info->patch_key;
@@ -624,7 +624,7 @@ static struct error *merge_member(struct arena *a, struct shape shape, struct jv
 		return NULL;
 	}
 	if (!shape_member(shape, key, &child))
-		return patch_unprocessable("unable to find api field in struct %s for the json field \"%.*s\"",
+		return patch_broken("unable to find api field in struct %s for the json field \"%.*s\"",
 					   shape.type ? shape.type->name : "", STR_ARG(key));
 	if (value->kind == JV_OBJECT && child.field && !child.elem && (child.field->flags & FIELD_PATCH_REPLACE)) {
 		*live = *value;
@@ -654,7 +654,7 @@ static struct error *merge_map(struct arena *a, struct shape shape, struct jv *o
 		buf_cleanup struct buf b = {0};
 
 		go_text(&b, patch);
-		return patch_unprocessable("unknown patch type: %.*s in map: %s", STR_ARG(d), buf_z(&b));
+		return patch_broken("unknown patch type: %.*s in map: %s", STR_ARG(d), buf_z(&b));
 	}
 	TRY(retain_keys(a, original, patch));
 	TRY(set_element_orders(a, shape, original, patch));
@@ -669,6 +669,8 @@ struct error *strategic_merge_patch(struct arena *a, const struct schema_type *t
 	struct jv patch;
 
 	TRY(jv_parse(a, text, report, &patch));
+	if (patch.kind == JV_NULL)
+		return NULL; /* a patch of nothing, to Go's decoder */
 	if (patch.kind != JV_OBJECT)
 		return error_status(400, "BadRequest", "invalid JSON document");
 	if (doc->kind != JV_OBJECT)

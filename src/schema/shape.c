@@ -13,7 +13,8 @@ static enum shape_kind kind_of_type(const struct schema_type *t, uint16_t flags)
 static enum shape_kind kind_of_scalar(uint8_t kind)
 {
 	switch ((enum field_kind)kind) {
-	case FIELD_RAW:
+	case FIELD_RAW: /* bytes, whatever they say */
+		return SHAPE_SCALAR;
 	case FIELD_FIELDSV1:
 	case FIELD_JSON:
 	case FIELD_ANY:

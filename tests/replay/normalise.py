@@ -64,6 +64,8 @@ def string(s, st):
     if "kube-api-access-" in s:
         s = ACCESS.sub("kube-api-access-<gen>", s)
     for (kind, value), p in st.seen.items():
+        if kind == "ip" and value in s:
+            s = re.sub(r"\b%s\b" % re.escape(value), p, s)
         if kind == "name" and value in s:
             s = s.replace(value, p)
     return s
@@ -238,6 +240,9 @@ def body(ctype, data, st, mode=None, full=False):
 
 
 def string_line(l, st):
+    for (kind, value), p in st.seen.items():
+        if kind == "ip" and value in l:
+            l = re.sub(r"\b%s\b" % re.escape(value), p, l)
     l = UUID.sub(lambda m: m.group(0) if m.group(0) in st.sent else st.place("uid", m.group(0)), l)
     l = TIME.sub(lambda m: m.group(0) if m.group(0) in st.sent else "<time>", l)
     return l

@@ -196,8 +196,9 @@ static void json_patches(void **state)
 		/* errors */
 		{"{}", "[{\"op\":\"add\",\"path\":\"/a/b\",\"value\":1}]",
 		 "!add operation does not apply: doc is missing path: /a/b: missing value"},
-		{"{}", "[{\"op\":\"replace\",\"path\":\"/a\",\"value\":1}]",
-		 "!replace operation does not apply: doc is missing key: /a: missing value"},
+		{"{}", "[{\"op\":\"replace\",\"path\":\"/a\",\"value\":1}]", "{\"a\":1}"},
+		{"{}", "[{\"op\":\"replace\",\"path\":\"/a/b\",\"value\":1}]",
+		 "!replace operation does not apply: doc is missing path: /a/b: missing value"},
 		{"{}", "[{\"op\":\"remove\",\"path\":\"/a\"}]",
 		 "!error in remove for path: '/a': Unable to remove nonexistent key: a: missing value"},
 		{"{\"a\":[]}", "[{\"op\":\"add\",\"path\":\"/a/1\",\"value\":1}]",
@@ -216,10 +217,10 @@ static void json_patches(void **state)
 		if (cases[i].want[0] == '!') {
 			if (!error_is(e, 422, "Invalid"))
 				fail_msg("%s: %s", cases[i].patch, error_message(e));
-			assert_string_equal(e->causes[0].message, cases[i].want + 1);
+			assert_non_null(strstr(error_message(e), cases[i].want + 1));
 		} else {
 			if (e)
-				fail_msg("%s: %s", cases[i].patch, e->causes ? e->causes[0].message : e->message);
+				fail_msg("%s: %s", cases[i].patch, error_message(e));
 			assert_string_equal(text_of(&a, &doc), cases[i].want);
 		}
 	}
@@ -290,7 +291,7 @@ static void merge_patches(void **state)
 #define PODS "{\"spec\":{\"containers\":"
 static const struct smp_case {
 	const struct schema_type *type;
-	const char *doc, *patch, *want; /* "!400 text" or "!422 text" for errors */
+	const char *doc, *patch, *want; /* "!400 text" or "!500 text" for errors */
 } smp_cases[] = {
 	/* lists merge by key; patch items first known keep their place */
 	{&core_v1_pod_type, PODS "[{\"name\":\"a\",\"image\":\"1\"},{\"name\":\"b\",\"image\":\"1\"}]}}",
@@ -302,11 +303,11 @@ static const struct smp_case {
 	{&core_v1_pod_type, PODS "[{\"name\":\"a\"},{\"name\":\"b\"}]}}",
 	 PODS "[{\"$patch\":\"replace\"},{\"name\":\"z\"}]}}", PODS "[{\"name\":\"z\"}]}}"},
 	{&core_v1_pod_type, PODS "[{\"name\":\"a\"}]}}", PODS "[{\"image\":\"x\"}]}}",
-	 "!422 map: map[image:x] does not contain declared merge key: name"},
+	 "!500 map: map[image:x] does not contain declared merge key: name"},
 	{&core_v1_pod_type, PODS "[{\"name\":\"a\"}]}}", PODS "[{\"$patch\":\"merge\",\"name\":\"a\"}]}}",
-	 "!422 merging lists cannot yet be specified in the patch"},
+	 "!500 merging lists cannot yet be specified in the patch"},
 	{&core_v1_pod_type, PODS "[{\"name\":\"a\"}]}}", PODS "[{\"$patch\":\"fold\",\"name\":\"a\"}]}}",
-	 "!422 unknown patch type: fold in map: map[$patch:fold name:a]"},
+	 "!500 unknown patch type: fold in map: map[$patch:fold name:a]"},
 	/* an atomic list is replaced */
 	{&core_v1_pod_type, PODS "[{\"name\":\"a\",\"args\":[\"1\",\"2\"]}]}}", PODS "[{\"name\":\"a\",\"args\":[\"3\"]}]}}",
 	 PODS "[{\"args\":[\"3\"],\"name\":\"a\"}]}}"},
@@ -337,7 +338,7 @@ static const struct smp_case {
 	 PODS "[{\"name\":\"2\"},{\"name\":\"3\"},{\"image\":\"i\",\"name\":\"1\"}]}}"},
 	{&core_v1_pod_type, PODS "[{\"name\":\"1\"}]}}",
 	 "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"1\"}],\"containers\":[{\"name\":\"2\"}]}}",
-	 "!422 The order in patch list:\n[map[name:2]]\n doesn't match $setElementOrder list:\n[map[name:1]]"},
+	 "!500 The order in patch list:\n[map[name:2]]\n doesn't match $setElementOrder list:\n[map[name:1]]"},
 	/* what is added takes the place of what is deleted */
 	{&core_v1_pod_type, PODS "[{\"name\":\"1\"},{\"name\":\"2\"},{\"name\":\"4\"}]}}",
 	 "{\"spec\":{\"$setElementOrder/containers\":[{\"name\":\"2\"},{\"name\":\"3\"}],\"containers\":[{\"name\":\"3\"},"
