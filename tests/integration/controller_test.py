@@ -172,6 +172,56 @@ def test_gc_namespaces(m, a):
     check("the children stay", s.get("configmaps", "child") and s.get("configmaps", "child2"))
 
 
+def test_gc_propagation(m, a):
+    s = Space(a, "gc-propagation")
+
+    def owned(name, *owners, block=True, **meta):
+        return s.make("configmaps", {"metadata": dict({"name": name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": o["metadata"]["name"], "uid": o["metadata"]["uid"], "blockOwnerDeletion": block}
+            for o in owners]}, **meta)})
+
+    def there(*names):
+        return [n for n in names if s.get("configmaps", n)]
+
+    # foreground: the owner waits for those that block it, and only for them
+    top = owned("top")
+    mid = owned("mid", top, finalizers=["example.com/hold"])
+    owned("leaf", mid)
+    owned("free", top, block=False, finalizers=["example.com/hold"])
+    s.delete("configmaps", "top", propagationPolicy="Foreground")
+    until("leaves first", lambda: there("top", "mid", "leaf", "free") == ["top", "mid", "free"])
+    check("the top waits", s.get("configmaps", "top")["metadata"]["finalizers"] == ["foregroundDeletion"], s.get("configmaps", "top"))
+    until("all are going", lambda: s.get("configmaps", "mid")["metadata"].get("deletionTimestamp") and
+          s.get("configmaps", "free")["metadata"].get("deletionTimestamp"))
+    s.patch("configmaps", "mid", {"metadata": {"finalizers": None}})
+    until("the top goes without the one that does not block", lambda: there("top", "mid", "free") == ["free"])
+    s.patch("configmaps", "free", {"metadata": {"finalizers": None}})
+    # orphans: the reference goes, they stay; of two owners only the lost one
+    x, y = owned("x"), owned("y")
+    owned("xy", x, y)
+    owned("only", x)
+    s.delete("configmaps", "x", propagationPolicy="Orphan")
+    until("the owner goes", lambda: not there("x"))
+    equal("references", [[o["name"] for o in s.get("configmaps", n)["metadata"].get("ownerReferences", [])] for n in ("xy", "only")], [["y"], []])
+    # a valid owner keeps what another takes leave of
+    z = owned("z")
+    owned("yz", y, z)
+    s.delete("configmaps", "z", propagationPolicy="Foreground")
+    until("the one owner goes", lambda: not there("z"))
+    until("the other is left", lambda: [o["name"] for o in s.get("configmaps", "yz")["metadata"]["ownerReferences"]] == ["y"])
+    s.delete("configmaps", "y", propagationPolicy="Background")
+    until("and takes it along", lambda: not there("y", "xy", "yz"))
+    # a circle does not wait for itself
+    c1 = owned("c1")
+    c2 = owned("c2", c1)
+    c3 = owned("c3", c2)
+    s.patch("configmaps", "c1", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "c3",
+                                                                   "uid": c3["metadata"]["uid"], "blockOwnerDeletion": True}]}})
+    s.delete("configmaps", "c1", propagationPolicy="Foreground")
+    until("the circle is gone", lambda: not there("c1", "c2", "c3"))
+    equal("the orphan is there", there("only"), ["only"])
+
+
 def test_gc_crd(m, a):
     """Dependents of a kind that is served only later."""
     s = Space(a, "gc-crd")
