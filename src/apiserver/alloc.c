@@ -276,7 +276,7 @@ static struct error *ip_allocate(struct request *rq, const struct cidr *c, const
 
 static bool needs_ip(const struct core_v1_service *s)
 {
-	return !str_eqz(s->spec.type, "ExternalName");
+	return !service_is(s, "ExternalName");
 }
 
 static bool headless(const struct core_v1_service *s)
@@ -284,32 +284,87 @@ static bool headless(const struct core_v1_service *s)
 	return str_eqz(s->spec.cluster_ip, "None");
 }
 
-static bool needs_ports(const struct core_v1_service *s)
+/* Whether a port without a number gets one. */
+static bool gives_ports(const struct core_v1_service *s)
 {
-	if (str_eqz(s->spec.type, "NodePort"))
-		return true;
-	return str_eqz(s->spec.type, "LoadBalancer") &&
-	       !(s->spec.allocate_load_balancer_node_ports && !*s->spec.allocate_load_balancer_node_ports);
+	return service_is(s, "NodePort") || (service_is(s, "LoadBalancer") && !(s->spec.allocate_load_balancer_node_ports &&
+										!*s->spec.allocate_load_balancer_node_ports));
 }
 
-static bool needs_health_port(const struct core_v1_service *s)
+/* Whether ports may have numbers on the nodes at all. */
+static bool may_have_ports(const struct core_v1_service *s)
 {
-	return str_eqz(s->spec.type, "LoadBalancer") && str_eqz(s->spec.external_traffic_policy, "Local");
+	return service_is(s, "NodePort") || service_is(s, "LoadBalancer");
+}
+
+static bool same_strings(const struct strings *a, const struct strings *b)
+{
+	if (a->n != b->n)
+		return false;
+	for (uint32_t i = 0; i < a->n; i++)
+		if (!str_eq(a->v[i], b->v[i]))
+			return false;
+	return true;
+}
+
+static bool same_ips(const struct core_v1_service *s, const struct core_v1_service *o)
+{
+	return same_strings((const void *)&s->spec.cluster_ips, (const void *)&o->spec.cluster_ips);
+}
+
+static bool same_families(const struct core_v1_service *s, const struct core_v1_service *o)
+{
+	return same_strings((const void *)&s->spec.ip_families, (const void *)&o->spec.ip_families);
 }
 
 void service_prepare_create(struct request *rq, void *obj)
 {
 	struct core_v1_service *s = obj;
 
-	(void)rq;
 	memset(&s->status, 0, sizeof s->status);
+	if (s->spec.cluster_ip.n && !s->spec.cluster_ips.n)
+		*arena_push(rq->a, &s->spec.cluster_ips) = s->spec.cluster_ip;
 }
 
-static void set_ips(struct arena *a, struct core_v1_service *s, const struct core_v1_service *from)
+/* What was given to the Service and the client does not know of stays (upstream's patchAllocatedValues). */
+static void keep_allocated(struct core_v1_service *s, const struct core_v1_service *o)
 {
-	s->spec.cluster_ip = from->spec.cluster_ip;
-	memcpy(&s->spec.cluster_ips, &from->spec.cluster_ips, sizeof s->spec.cluster_ips);
-	(void)a;
+	if (needs_ip(s) && needs_ip(o)) {
+		if (!s->spec.cluster_ip.n)
+			s->spec.cluster_ip = o->spec.cluster_ip;
+		if (!s->spec.cluster_ips.n && o->spec.cluster_ips.n)
+			memcpy(&s->spec.cluster_ips, &o->spec.cluster_ips, sizeof s->spec.cluster_ips);
+	}
+	if (gives_ports(s) && gives_ports(o))
+		for (uint32_t i = 0; i < s->spec.ports.n; i++) {
+			struct core_v1_service_port *p = &s->spec.ports.v[i];
+			int32_t was = 0;
+			bool used = false;
+
+			if (p->node_port)
+				continue;
+			for (uint32_t k = 0; k < o->spec.ports.n; k++)
+				if (str_eq(o->spec.ports.v[k].name, p->name))
+					was = o->spec.ports.v[k].node_port;
+			for (uint32_t k = 0; k < s->spec.ports.n; k++)
+				used |= s->spec.ports.v[k].node_port == was;
+			if (!used)
+				p->node_port = was;
+		}
+	if (service_needs_health_port(s) && service_needs_health_port(o) && !s->spec.health_check_node_port)
+		s->spec.health_check_node_port = o->spec.health_check_node_port;
+}
+
+/* clusterIP and clusterIPs say the same: who changes one only, means both. */
+static void sync_ips(struct arena *a, struct core_v1_service *s, const struct core_v1_service *o)
+{
+	if (o->spec.cluster_ips.n && !s->spec.cluster_ips.n && str_eq(s->spec.cluster_ip, o->spec.cluster_ip))
+		memcpy(&s->spec.cluster_ips, &o->spec.cluster_ips, sizeof s->spec.cluster_ips);
+	if (str_eq(s->spec.cluster_ip, o->spec.cluster_ip) || !same_ips(s, o))
+		return;
+	memset(&s->spec.cluster_ips, 0, sizeof s->spec.cluster_ips);
+	if (s->spec.cluster_ip.n || !o->spec.cluster_ip.n)
+		*arena_push(a, &s->spec.cluster_ips) = s->spec.cluster_ip;
 }
 
 void service_prepare_update(struct request *rq, void *obj, const void *old)
@@ -318,56 +373,55 @@ void service_prepare_update(struct request *rq, void *obj, const void *old)
 	const struct core_v1_service *o = old;
 
 	s->status = o->status;
-	if (needs_ip(s) && needs_ip(o)) {
-		/* an update that does not know the addresses keeps them */
-		if (!s->spec.cluster_ip.n && !s->spec.cluster_ips.n)
-			set_ips(rq->a, s, o);
-		else if (!s->spec.cluster_ips.n && str_eq(s->spec.cluster_ip, o->spec.cluster_ip))
-			set_ips(rq->a, s, o);
-		else if (!s->spec.cluster_ip.n && s->spec.cluster_ips.n)
-			s->spec.cluster_ip = s->spec.cluster_ips.v[0];
-		if (!s->spec.ip_families.n)
-			memcpy(&s->spec.ip_families, &o->spec.ip_families, sizeof o->spec.ip_families);
-		if (!s->spec.ip_family_policy)
-			s->spec.ip_family_policy = o->spec.ip_family_policy;
-	}
-	if (needs_ports(s) && needs_ports(o))
-		for (uint32_t i = 0; i < s->spec.ports.n; i++) {
-			struct core_v1_service_port *p = &s->spec.ports.v[i];
+	keep_allocated(s, o);
+	sync_ips(rq->a, s, o);
+}
 
-			for (uint32_t k = 0; !p->node_port && k < o->spec.ports.n; k++)
-				if (o->spec.ports.v[k].port == p->port && str_eq(o->spec.ports.v[k].protocol, p->protocol))
-					p->node_port = o->spec.ports.v[k].node_port;
-		}
-	if (needs_health_port(s) && needs_health_port(o) && !s->spec.health_check_node_port)
-		s->spec.health_check_node_port = o->spec.health_check_node_port;
-	/* what the old type had and the new one has not */
-	if (!needs_ip(s) && needs_ip(o)) {
-		if (str_eq(s->spec.cluster_ip, o->spec.cluster_ip)) {
+/* What the old type had and the new one has not, and the client did not touch. */
+static void drop_type_fields(struct core_v1_service *s, const struct core_v1_service *o)
+{
+	const struct str *policy = s->spec.ip_family_policy, *was = o->spec.ip_family_policy, *c = s->spec.load_balancer_class,
+			 *wc = o->spec.load_balancer_class;
+
+	if (needs_ip(o) && !needs_ip(s)) {
+		bool ips = str_eq(s->spec.cluster_ip, o->spec.cluster_ip) && same_ips(s, o), families = same_families(s, o);
+
+		if (ips) {
 			s->spec.cluster_ip = STR_NULL;
 			memset(&s->spec.cluster_ips, 0, sizeof s->spec.cluster_ips);
-			memset(&s->spec.ip_families, 0, sizeof s->spec.ip_families);
-			s->spec.ip_family_policy = NULL;
 		}
+		if (families)
+			memset(&s->spec.ip_families, 0, sizeof s->spec.ip_families);
+		if (str_eq(policy ? *policy : STR(""), was ? *was : STR("")))
+			s->spec.ip_family_policy = NULL;
 	}
-	if (!needs_ports(s) && needs_ports(o) && !str_eqz(s->spec.type, "LoadBalancer"))
-		for (uint32_t i = 0; i < s->spec.ports.n; i++)
+	if (may_have_ports(o) && !may_have_ports(s)) {
+		bool known = true;
+
+		for (uint32_t i = 0; i < s->spec.ports.n; i++) {
+			bool had = !s->spec.ports.v[i].node_port;
+
 			for (uint32_t k = 0; k < o->spec.ports.n; k++)
-				if (s->spec.ports.v[i].node_port == o->spec.ports.v[k].node_port)
-					s->spec.ports.v[i].node_port = 0;
-	if (!needs_health_port(s) && s->spec.health_check_node_port == o->spec.health_check_node_port)
-		s->spec.health_check_node_port = 0;
-	if (!str_eqz(s->spec.type, "LoadBalancer")) {
-		if (s->spec.allocate_load_balancer_node_ports && o->spec.allocate_load_balancer_node_ports)
-			s->spec.allocate_load_balancer_node_ports = NULL;
-		if (s->spec.load_balancer_class && o->spec.load_balancer_class)
-			s->spec.load_balancer_class = NULL;
-		if (str_eqz(o->spec.type, "LoadBalancer"))
-			memset(&s->status.load_balancer, 0, sizeof s->status.load_balancer);
+				had |= o->spec.ports.v[k].node_port == s->spec.ports.v[i].node_port;
+			known &= had;
+		}
+		for (uint32_t i = 0; known && i < s->spec.ports.n; i++)
+			s->spec.ports.v[i].node_port = 0;
 	}
-	if (!str_eqz(s->spec.type, "NodePort") && !str_eqz(s->spec.type, "LoadBalancer") && !s->spec.external_ips.n &&
-	    str_eq(s->spec.external_traffic_policy, o->spec.external_traffic_policy))
+	if (service_needs_health_port(o) && !service_needs_health_port(s) && s->spec.health_check_node_port == o->spec.health_check_node_port)
+		s->spec.health_check_node_port = 0;
+	if (service_is(o, "LoadBalancer") && !service_is(s, "LoadBalancer")) {
+		const bool *a = s->spec.allocate_load_balancer_node_ports, *b = o->spec.allocate_load_balancer_node_ports;
+
+		if (a && b && *a == *b)
+			s->spec.allocate_load_balancer_node_ports = NULL;
+		if (!c == !wc && (!c || str_eq(*c, *wc)))
+			s->spec.load_balancer_class = NULL;
+	}
+	if (service_external(o) && !service_external(s) && str_eq(s->spec.external_traffic_policy, o->spec.external_traffic_policy))
 		s->spec.external_traffic_policy = STR_NULL;
+	if (!service_is(s, "LoadBalancer"))
+		memset(&s->status.load_balancer, 0, sizeof s->status.load_balancer);
 }
 
 struct taken { /* what a write took, to give back when it fails */
@@ -375,100 +429,147 @@ struct taken { /* what a write took, to give back when it fails */
 	LIST(int32_t) ports;
 };
 
-static struct error *take_ip(struct request *rq, struct core_v1_service *s, struct taken *t, const struct cidr *c, struct str want, struct str *got,
-			     bool dry_run)
+static struct error *invalid(struct request *rq, const struct core_v1_service *s, struct field_errors *e)
 {
-	bool taken;
+	return field_errors_status(e, STR(""), STR("Service"), s->metadata.name);
+}
 
-	if (dry_run) {
-		*got = want.n ? want : nth_ip(rq->a, c, 1 + random_u64() % c->size);
-		return NULL;
-	}
-	if (!want.n) {
-		TRY(ip_allocate(rq, c, s, got));
-	} else {
-		TRY(ip_object(rq, want, s, &taken));
-		if (taken) {
-			struct field_errors fe = {.arena = rq->a};
-
-			field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), arena_printf(rq->a, "[\"%.*s\"]", STR_ARG(want)),
-					  "failed to allocate IP %.*s: provided IP is already allocated", STR_ARG(want));
-			return field_errors_status(&fe, STR(""), STR("Service"), s->metadata.name);
-		}
-		*got = want;
-	}
-	*arena_push(rq->a, &t->ips) = *got;
+/* The range of a family, or NULL. */
+static const struct cidr *range_of(const struct alloc *al, struct str family)
+{
+	for (size_t i = 0; i < al->n; i++)
+		if (str_eq(family_name(&al->cidrs[i]), family))
+			return &al->cidrs[i];
 	return NULL;
 }
 
-static struct error *take_ips(struct request *rq, struct core_v1_service *s, struct taken *t, bool dry_run)
+/*
+ * Address families and their policy, where the client did not say (upstream's initIPFamilyFields; KEP-563).
+ * `o` NULL: create.
+ */
+static struct error *init_families(struct request *rq, struct core_v1_service *s, const struct core_v1_service *o)
 {
-	struct alloc *al = rq->s->alloc;
-	struct str want[2] = {0};
-	size_t n = 0, families;
-	bool dual;
+	const struct alloc *al = rq->s->alloc;
+	const struct field_path *spec = FIELD_ROOT("spec"), *policy = FIELD_CHILD(spec, "ipFamilyPolicy");
+	struct field_errors e = {.arena = rq->a};
+	bool bare = headless(s) && !s->spec.selector.n, single;
 
-	if (s->spec.cluster_ip.n && !s->spec.cluster_ips.n)
-		*arena_push(rq->a, &s->spec.cluster_ips) = s->spec.cluster_ip;
-	if (!s->spec.cluster_ip.n && s->spec.cluster_ips.n)
-		s->spec.cluster_ip = s->spec.cluster_ips.v[0];
-	dual = s->spec.ip_family_policy && !str_eqz(*s->spec.ip_family_policy, "SingleStack");
-	if (!s->spec.ip_families.n) {
-		const struct cidr *c = headless(s) ? NULL : cidr_of(rq->s, s->spec.cluster_ip);
-
-		*arena_push(rq->a, &s->spec.ip_families) = family_name(c ? c : &al->cidrs[0]);
-	}
-	if (dual && s->spec.ip_families.n < 2) {
-		for (size_t i = 0; i < al->n; i++)
-			if (!str_eq(family_name(&al->cidrs[i]), s->spec.ip_families.v[0])) {
-				*arena_push(rq->a, &s->spec.ip_families) = family_name(&al->cidrs[i]);
-				break;
-			}
-	}
-	if (!s->spec.ip_family_policy) {
-		s->spec.ip_family_policy = arena_new(rq->a, struct str);
-		*s->spec.ip_family_policy = s->spec.ip_families.n > 1 ? STR("RequireDualStack") : STR("SingleStack");
-	}
-	if (str_eqz(*s->spec.ip_family_policy, "RequireDualStack") && al->n < 2 && !(headless(s) && !s->spec.selector.n)) {
-		struct field_errors fe = {.arena = rq->a};
-
-		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "ipFamilyPolicy"), *s->spec.ip_family_policy,
-			      "this cluster is not configured for dual-stack services");
-		return field_errors_status(&fe, STR(""), STR("Service"), s->metadata.name);
-	}
-	if (headless(s))
+	if (!needs_ip(s))
 		return NULL;
-	for (uint32_t i = 0; i < s->spec.cluster_ips.n && n < 2; i++)
-		want[n++] = s->spec.cluster_ips.v[i];
-	families = s->spec.ip_families.n > 2 ? 2 : s->spec.ip_families.n;
-	for (size_t i = 0; i < families; i++) {
-		const struct cidr *c = NULL;
+	if (!s->spec.ip_family_policy) {
+		if (o && o->spec.ip_family_policy) {
+			s->spec.ip_family_policy = o->spec.ip_family_policy;
+		} else {
+			s->spec.ip_family_policy = arena_new(rq->a, struct str);
+			/* without a selector the endpoints may be of any family */
+			*s->spec.ip_family_policy = bare ? STR("RequireDualStack") : STR("SingleStack");
+		}
+	}
+	service_rules_cluster_ips(s, o, &e);
+	if (e.list.n)
+		return invalid(rq, s, &e);
+	single = str_eqz(*s->spec.ip_family_policy, "SingleStack");
+	if (o && single) {
+		if (same_ips(s, o) && s->spec.cluster_ips.n > 1)
+			s->spec.cluster_ips.n = 1;
+		if (same_families(s, o) && s->spec.ip_families.n > 1)
+			s->spec.ip_families.n = 1;
+	} else if (o) {
+		if (s->spec.cluster_ips.n && s->spec.cluster_ips.n < o->spec.cluster_ips.n)
+			field_invalid(&e, policy, *s->spec.ip_family_policy, "must be 'SingleStack' to release the secondary cluster IP");
+		if (s->spec.ip_families.n && s->spec.ip_families.n < o->spec.ip_families.n)
+			field_invalid(&e, policy, *s->spec.ip_family_policy, "must be 'SingleStack' to release the secondary IP family");
+	}
+	if (single && s->spec.cluster_ips.n == 2)
+		field_invalid(&e, policy, *s->spec.ip_family_policy,
+			      "must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified");
+	if (single && s->spec.ip_families.n == 2)
+		field_invalid(&e, policy, *s->spec.ip_family_policy,
+			      "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified");
+	for (uint32_t i = 0; i < s->spec.cluster_ips.n && !str_eqz(s->spec.cluster_ips.v[i], "None"); i++) {
+		struct str family = ip_family(s->spec.cluster_ips.v[i]) == 6 ? STR("IPv6") : STR("IPv4");
+
+		if (i < s->spec.ip_families.n)
+			continue;
+		if (range_of(al, family))
+			*arena_push(rq->a, &s->spec.ip_families) = family;
+		else
+			field_invalid_list(&e, FIELD_INDEX(FIELD_CHILD(spec, "clusterIPs"), i), (const void *)&s->spec.cluster_ips,
+					   "%.*s is not configured on this cluster", STR_ARG(family));
+	}
+	if (e.list.n)
+		return invalid(rq, s, &e);
+	if (!bare) {
+		if (str_eqz(*s->spec.ip_family_policy, "RequireDualStack") && al->n < 2)
+			field_invalid(&e, policy, *s->spec.ip_family_policy, "this cluster is not configured for dual-stack services");
+		for (uint32_t i = 0; i < s->spec.ip_families.n; i++)
+			if (!range_of(al, s->spec.ip_families.v[i]))
+				field_invalid(&e, FIELD_INDEX(FIELD_CHILD(spec, "ipFamilies"), i), s->spec.ip_families.v[i],
+					      "not configured on this cluster");
+		if (e.list.n)
+			return invalid(rq, s, &e);
+	}
+	if (!s->spec.ip_families.n)
+		*arena_push(rq->a, &s->spec.ip_families) = family_name(&al->cidrs[0]);
+	if (!single && s->spec.ip_families.n == 1 && (bare || al->n == 2)) {
+		struct str other = str_eqz(s->spec.ip_families.v[0], "IPv4") ? STR("IPv6") : STR("IPv4");
+
+		*arena_push(rq->a, &s->spec.ip_families) = other;
+	}
+	return NULL;
+}
+
+static struct error *take_ip(struct request *rq, struct core_v1_service *s, struct taken *t, struct str family, struct str want, struct str *got,
+			     bool dry_run)
+{
+	const struct cidr *c = range_of(rq->s->alloc, family);
+	struct field_errors fe = {.arena = rq->a};
+	bool taken = false;
+
+	if (want.n && cidr_of(rq->s, want) != c) {
+		field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
+				   "failed to allocate IP %.*s: the provided IP (%.*s) is not in the valid range. The range of valid IPs is %.*s",
+				   STR_ARG(want), STR_ARG(want), STR_ARG(c->text));
+		return invalid(rq, s, &fe);
+	}
+	if (dry_run) {
+		taken = want.n && cache_peek(rq->s->alloc->ips->cache, STR_NULL, want);
+		*got = want.n ? want : nth_ip(rq->a, c, 1 + random_u64() % c->size);
+	} else if (!want.n) {
+		TRY(ip_allocate(rq, c, s, got));
+	} else {
+		TRY(ip_object(rq, want, s, &taken));
+		*got = want;
+	}
+	if (taken) {
+		field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
+				   "failed to allocate IP %.*s: provided IP is already allocated", STR_ARG(want));
+		return invalid(rq, s, &fe);
+	}
+	if (!dry_run)
+		*arena_push(rq->a, &t->ips) = *got;
+	return NULL;
+}
+
+/* An address of each family, from `from` on: those asked for, or any. */
+static struct error *take_ips(struct request *rq, struct core_v1_service *s, struct taken *t, uint32_t from, bool dry_run)
+{
+	struct strings ips = {0};
+
+	for (uint32_t i = 0; i < s->spec.cluster_ips.n; i++)
+		*arena_push(rq->a, &ips) = s->spec.cluster_ips.v[i];
+	for (uint32_t i = from; i < s->spec.ip_families.n; i++) {
 		struct str got;
 
-		for (size_t k = 0; k < al->n; k++)
-			if (str_eq(family_name(&al->cidrs[k]), s->spec.ip_families.v[i]))
-				c = &al->cidrs[k];
-		if (!c) {
-			struct field_errors fe = {.arena = rq->a};
-
-			field_invalid(&fe, FIELD_INDEX(FIELD_CHILD(FIELD_ROOT("spec"), "ipFamilies"), i), s->spec.ip_families.v[i],
-				      "not configured on this cluster");
-			return field_errors_status(&fe, STR(""), STR("Service"), s->metadata.name);
-		}
-		if (want[i].n && cidr_of(rq->s, want[i]) != c) {
-			struct field_errors fe = {.arena = rq->a};
-
-			field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), arena_printf(rq->a, "[\"%.*s\"]", STR_ARG(want[i])),
-					  "failed to allocate IP %.*s: the provided network does not match the current range", STR_ARG(want[i]));
-			return field_errors_status(&fe, STR(""), STR("Service"), s->metadata.name);
-		}
-		TRY(take_ip(rq, s, t, c, want[i], &got, dry_run));
-		if (i < s->spec.cluster_ips.n)
-			s->spec.cluster_ips.v[i] = got;
+		TRY(take_ip(rq, s, t, s->spec.ip_families.v[i], i < ips.n ? ips.v[i] : STR_NULL, &got, dry_run));
+		if (i < ips.n)
+			ips.v[i] = got;
 		else
-			*arena_push(rq->a, &s->spec.cluster_ips) = got;
+			*arena_push(rq->a, &ips) = got;
 	}
-	s->spec.cluster_ip = s->spec.cluster_ips.n ? s->spec.cluster_ips.v[0] : STR_NULL;
+	memcpy(&s->spec.cluster_ips, &ips, sizeof ips);
+	if (from == 0 && ips.n)
+		s->spec.cluster_ip = ips.v[0];
 	return NULL;
 }
 
@@ -482,48 +583,114 @@ static bool had_port(const struct core_v1_service *o, int32_t port)
 	return o->spec.health_check_node_port == port;
 }
 
-static struct error *take_port(struct request *rq, struct core_v1_service *s, const struct core_v1_service *o, struct taken *t,
-			       const struct field_path *p, int32_t *port)
+static struct error *take_port(struct request *rq, struct core_v1_service *s, struct taken *t, const struct field_path *p, int32_t port)
 {
 	struct alloc *al = rq->s->alloc;
 	struct field_errors fe = {.arena = rq->a};
 
-	if (!*port) {
-		TRY(port_allocate(rq->s, port));
-	} else {
-		if (had_port(o, *port))
-			return NULL;
-		for (uint32_t i = 0; i < t->ports.n; i++)
-			if (t->ports.v[i] == *port)
-				return NULL; /* the same number for two protocols */
-		if (!port_in_range(al, *port))
-			field_invalid_int(&fe, p, *port, "provided port is not in the valid range. The range of valid ports is %d-%d", al->port_min,
-					  al->port_max);
-		else if (port_taken(al, *port))
-			field_invalid_int(&fe, p, *port, "provided port is already allocated");
-		TRY(field_errors_status(&fe, STR(""), STR("Service"), s->metadata.name));
-		port_set(al, *port, true);
-	}
+	/* a dry run, as upstream's, looks at what is taken only */
+	if (rq->dry_run && !port_in_range(al, port))
+		return NULL;
+	if (!port_in_range(al, port))
+		field_invalid_int(&fe, p, port, "provided port is not in the valid range. The range of valid ports is %d-%d", al->port_min, al->port_max);
+	else if (port_taken(al, port))
+		field_invalid_int(&fe, p, port, "provided port is already allocated");
+	if (fe.list.n)
+		return invalid(rq, s, &fe);
+	port_set(al, port, true);
+	*arena_push(rq->a, &t->ports) = port;
+	return NULL;
+}
+
+static struct error *any_port(struct request *rq, struct taken *t, int32_t *port)
+{
+	TRY(port_allocate(rq->s, port));
 	*arena_push(rq->a, &t->ports) = *port;
+	return NULL;
+}
+
+static bool just_taken(const struct taken *t, int32_t port)
+{
+	for (uint32_t i = 0; i < t->ports.n; i++)
+		if (t->ports.v[i] == port)
+			return true;
+	return false;
+}
+
+/* Node ports of a Service that had none: one number serves a port under several protocols (upstream's initNodePorts). */
+static struct error *first_ports(struct request *rq, struct core_v1_service *s, struct taken *t)
+{
+	const struct field_path *ports = FIELD_CHILD(FIELD_ROOT("spec"), "ports");
+
+	for (uint32_t i = 0; i < s->spec.ports.n; i++) {
+		struct core_v1_service_port *p = &s->spec.ports.v[i];
+		const struct field_path *at = FIELD_CHILD(FIELD_INDEX(ports, i), "nodePort");
+		int32_t same = 0, asked = 0;
+
+		if (!p->node_port && !gives_ports(s))
+			continue;
+		for (uint32_t k = 0; k < i; k++)
+			if (s->spec.ports.v[k].port == p->port && !same)
+				same = s->spec.ports.v[k].node_port;
+		for (uint32_t k = 0; k < s->spec.ports.n && !asked; k++)
+			if (s->spec.ports.v[k].port == p->port)
+				asked = s->spec.ports.v[k].node_port;
+		if (!same && asked) {
+			TRY(take_port(rq, s, t, at, asked));
+			p->node_port = asked;
+		} else if (!same) {
+			TRY(any_port(rq, t, &p->node_port));
+		} else if (!p->node_port) {
+			p->node_port = same;
+		} else if (p->node_port != same) {
+			TRY(take_port(rq, s, t, at, p->node_port));
+		}
+	}
+	return NULL;
+}
+
+static struct error *more_ports(struct request *rq, struct core_v1_service *s, const struct core_v1_service *o, struct taken *t)
+{
+	const struct field_path *ports = FIELD_CHILD(FIELD_ROOT("spec"), "ports");
+
+	for (uint32_t i = 0; i < s->spec.ports.n; i++) {
+		struct core_v1_service_port *p = &s->spec.ports.v[i];
+		bool had = false;
+
+		if (!p->node_port && !gives_ports(s))
+			continue;
+		for (uint32_t k = 0; k < o->spec.ports.n; k++)
+			had |= o->spec.ports.v[k].node_port == p->node_port;
+		if (!p->node_port)
+			TRY(any_port(rq, t, &p->node_port));
+		else if (!had && !just_taken(t, p->node_port))
+			TRY(take_port(rq, s, t, FIELD_CHILD(FIELD_INDEX(ports, i), "nodePort"), p->node_port));
+		for (uint32_t k = 0; k < i; k++)
+			if (s->spec.ports.v[k].node_port == p->node_port && str_eq(s->spec.ports.v[k].protocol, p->protocol))
+				return error_status(500, "", "duplicate nodePort: {%.*s %d}", STR_ARG(p->protocol), p->node_port);
+	}
 	return NULL;
 }
 
 static struct error *take_ports(struct request *rq, struct core_v1_service *s, const struct core_v1_service *o, struct taken *t)
 {
-	const struct field_path *ports = FIELD_CHILD(FIELD_ROOT("spec"), "ports");
+	struct error *e;
 
-	if (needs_ports(s))
-		for (uint32_t i = 0; i < s->spec.ports.n; i++) {
-			struct core_v1_service_port *p = &s->spec.ports.v[i];
-
-			/* one number serves a port under several protocols */
-			for (uint32_t k = 0; !p->node_port && k < i; k++)
-				if (s->spec.ports.v[k].port == p->port && !str_eq(s->spec.ports.v[k].protocol, p->protocol))
-					p->node_port = s->spec.ports.v[k].node_port;
-			TRY(take_port(rq, s, o, t, FIELD_CHILD(FIELD_INDEX(ports, i), "nodePort"), &p->node_port));
-		}
-	if (needs_health_port(s))
-		TRY(take_port(rq, s, o, t, FIELD_CHILD(FIELD_ROOT("spec"), "healthCheckNodePort"), &s->spec.health_check_node_port));
+	if (may_have_ports(s))
+		TRY(o ? more_ports(rq, s, o, t) : first_ports(rq, s, t));
+	if (!service_needs_health_port(s) || (o && service_needs_health_port(o)))
+		return NULL;
+	if (!s->spec.health_check_node_port)
+		return any_port(rq, t, &s->spec.health_check_node_port);
+	e = take_port(rq, s, t, FIELD_ROOT("spec"), s->spec.health_check_node_port);
+	if (e) {
+		error_free(e);
+		return err_internal("failed to allocate requested HealthCheck NodePort %d: %s", s->spec.health_check_node_port,
+				    port_in_range(rq->s->alloc, s->spec.health_check_node_port) ?
+					    "provided port is already allocated" :
+					    arena_printf(rq->a, "provided port is not in the valid range. The range of valid ports is %d-%d",
+							 rq->s->alloc->port_min, rq->s->alloc->port_max).p);
+	}
 	return NULL;
 }
 
@@ -543,23 +710,14 @@ struct error *service_begin_write(struct request *rq, void *obj, const void *old
 	struct error *e = NULL;
 
 	*state = t;
-	if (needs_ip(s) && (!o || !needs_ip(o))) {
-		e = take_ips(rq, s, t, dry_run);
-	} else if (needs_ip(s) && o && !headless(s) && s->spec.ip_family_policy && !str_eqz(*s->spec.ip_family_policy, "SingleStack") &&
-		   s->spec.cluster_ips.n < 2 && rq->s->alloc->n > 1) {
-		/* single to dual stack: the second address */
-		const struct cidr *c = &rq->s->alloc->cidrs[0];
-		struct str got;
-
-		if (str_eq(family_name(c), s->spec.ip_families.v[0]))
-			c = &rq->s->alloc->cidrs[1];
-		if (s->spec.ip_families.n < 2)
-			*arena_push(rq->a, &s->spec.ip_families) = family_name(c);
-		e = take_ip(rq, s, t, c, STR_NULL, &got, dry_run);
-		if (!e)
-			*arena_push(rq->a, &s->spec.cluster_ips) = got;
+	e = init_families(rq, s, o);
+	if (!e && needs_ip(s) && !headless(s)) {
+		if (!o || !needs_ip(o))
+			e = take_ips(rq, s, t, 0, dry_run);
+		else if (!headless(o) && o->spec.ip_families.n == 1 && s->spec.ip_families.n == 2)
+			e = take_ips(rq, s, t, 1, dry_run); /* single to dual stack: the second address */
 	}
-	if (!e && (needs_ports(s) || needs_health_port(s))) {
+	if (!e && (may_have_ports(s) || service_needs_health_port(s))) {
 		e = fiber_mutex_lock(&rq->s->alloc->lock);
 		if (!e) {
 			e = take_ports(rq, s, o, t);
@@ -572,6 +730,8 @@ struct error *service_begin_write(struct request *rq, void *obj, const void *old
 		give_back(rq, s, t);
 		memset(t, 0, sizeof *t);
 	}
+	if (!e && o)
+		drop_type_fields(s, o);
 	return e;
 }
 
@@ -611,136 +771,6 @@ void service_end_write(struct request *rq, void *obj, const void *old, void *sta
 	}
 	if (changed)
 		log_and_free(ports_save(rq->s, rq->a), "saving node ports");
-}
-
-/* ---- validation ---- */
-
-static const struct str types[] = {STR_INIT("ClusterIP"), STR_INIT("ExternalName"), STR_INIT("LoadBalancer"), STR_INIT("NodePort")};
-static const struct str protocols[] = {STR_INIT("SCTP"), STR_INIT("TCP"), STR_INIT("UDP")};
-static const struct str affinities[] = {STR_INIT("ClientIP"), STR_INIT("None")};
-
-static bool one_of(struct str s, const struct str *v, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (str_eq(s, v[i]))
-			return true;
-	return false;
-}
-
-static void validate_ports(const struct core_v1_service *s, struct field_errors *e)
-{
-	const struct field_path *ports = FIELD_CHILD(FIELD_ROOT("spec"), "ports");
-
-	for (uint32_t i = 0; i < s->spec.ports.n; i++) {
-		const struct core_v1_service_port *p = &s->spec.ports.v[i];
-		const struct field_path *at = FIELD_INDEX(ports, i);
-		const char *m;
-
-		if (s->spec.ports.n > 1 && !p->name.n) {
-			field_required(e, FIELD_CHILD(at, "name"), "");
-		} else if (p->name.n) {
-			m = validate_dns1123_label(e->arena, p->name);
-			if (m)
-				field_invalid(e, FIELD_CHILD(at, "name"), p->name, "%s", m);
-			for (uint32_t k = 0; k < i; k++)
-				if (str_eq(s->spec.ports.v[k].name, p->name)) {
-					field_duplicate(e, FIELD_CHILD(at, "name"), p->name);
-					break;
-				}
-		}
-		m = validate_port_number(e->arena, p->port);
-		if (m)
-			field_invalid_int(e, FIELD_CHILD(at, "port"), p->port, "%s", m);
-		if (!p->protocol.n)
-			field_required(e, FIELD_CHILD(at, "protocol"), "");
-		else if (!one_of(p->protocol, protocols, 3))
-			field_not_supported(e, FIELD_CHILD(at, "protocol"), p->protocol, protocols, 3);
-		if (p->target_port.is_str) {
-			m = validate_port_name(e->arena, p->target_port.s);
-			if (m)
-				field_invalid(e, FIELD_CHILD(at, "targetPort"), p->target_port.s, "%s", m);
-		} else {
-			m = validate_port_number(e->arena, p->target_port.i);
-			if (m)
-				field_invalid_int(e, FIELD_CHILD(at, "targetPort"), p->target_port.i, "%s", m);
-		}
-		if (str_eqz(s->spec.type, "ClusterIP") && p->node_port)
-			field_forbidden(e, FIELD_CHILD(at, "nodePort"), "may not be used when `type` is 'ClusterIP'");
-		for (uint32_t k = 0; k < i; k++)
-			if (s->spec.ports.v[k].port == p->port && str_eq(s->spec.ports.v[k].protocol, p->protocol)) {
-				field_duplicate(e, at, arena_printf(e->arena, "%d/%.*s", p->port, STR_ARG(p->protocol)));
-				break;
-			}
-	}
-}
-
-void service_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	const struct core_v1_service *s = obj;
-	const struct field_path *spec = FIELD_ROOT("spec");
-	const char *m;
-
-	(void)rq;
-	if (!s->spec.type.n)
-		field_required(e, FIELD_CHILD(spec, "type"), "");
-	else if (!one_of(s->spec.type, types, 4))
-		field_not_supported(e, FIELD_CHILD(spec, "type"), s->spec.type, types, 4);
-	if (!s->spec.ports.n && !headless(s) && needs_ip(s))
-		field_required(e, FIELD_CHILD(spec, "ports"), "");
-	if (str_eqz(s->spec.type, "LoadBalancer") && headless(s))
-		field_invalid(e, FIELD_CHILD(spec, "clusterIPs"), s->spec.cluster_ip, "may not be set to 'None' for LoadBalancer services");
-	if (str_eqz(s->spec.type, "NodePort") && headless(s))
-		field_invalid(e, FIELD_CHILD(spec, "clusterIPs"), s->spec.cluster_ip, "may not be set to 'None' for NodePort services");
-	if (!needs_ip(s)) {
-		struct str name = s->spec.external_name;
-
-		if (s->spec.cluster_ip.n)
-			field_forbidden(e, FIELD_CHILD(spec, "clusterIPs"), "may not be set when `type` is 'ExternalName'");
-		if (name.n && name.p[name.n - 1] == '.')
-			name.n--;
-		if (!name.n) {
-			field_required(e, FIELD_CHILD(spec, "externalName"), "");
-		} else {
-			m = validate_dns1123_subdomain(e->arena, name);
-			if (m)
-				field_invalid(e, FIELD_CHILD(spec, "externalName"), s->spec.external_name, "%s", m);
-		}
-	}
-	validate_ports(s, e);
-	validate_labels(e, API_MAP(&s->spec.selector), FIELD_CHILD(spec, "selector"));
-	if (!s->spec.session_affinity.n)
-		field_required(e, FIELD_CHILD(spec, "sessionAffinity"), "");
-	else if (!one_of(s->spec.session_affinity, affinities, 2))
-		field_not_supported(e, FIELD_CHILD(spec, "sessionAffinity"), s->spec.session_affinity, affinities, 2);
-	for (uint32_t i = 0; i < s->spec.external_ips.n; i++) {
-		m = validate_ip(e->arena, s->spec.external_ips.v[i]);
-		if (m)
-			field_invalid(e, FIELD_INDEX(FIELD_CHILD(spec, "externalIPs"), i), s->spec.external_ips.v[i], "%s", m);
-	}
-	for (uint32_t i = 0; i < s->spec.cluster_ips.n; i++) {
-		struct str ip = s->spec.cluster_ips.v[i];
-
-		if (str_eqz(ip, "None"))
-			continue;
-		m = validate_ip(e->arena, ip);
-		if (m)
-			field_invalid(e, FIELD_INDEX(FIELD_CHILD(spec, "clusterIPs"), i), ip, "%s", m);
-	}
-	if (s->spec.external_traffic_policy.n && !str_eqz(s->spec.type, "NodePort") && !str_eqz(s->spec.type, "LoadBalancer") &&
-	    !s->spec.external_ips.n)
-		field_invalid(e, FIELD_CHILD(spec, "externalTrafficPolicy"), s->spec.external_traffic_policy,
-			      "may only be set for externally-accessible services");
-}
-
-void service_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
-{
-	const struct core_v1_service *s = obj, *o = old;
-
-	service_validate(rq, obj, e);
-	if (needs_ip(s) && needs_ip(o) && o->spec.cluster_ip.n && !str_eq(s->spec.cluster_ip, o->spec.cluster_ip))
-		field_invalid_raw(e, FIELD_INDEX(FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), 0),
-				  arena_printf(e->arena, "[\"%.*s\"]", STR_ARG(s->spec.cluster_ip)),
-				  "may not change once set");
 }
 
 /* ---- start ---- */

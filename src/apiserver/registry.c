@@ -471,7 +471,12 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	const struct strategy *sg = st->strategy;
 	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
 
-	validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"));
+	/* upstream looks at metadata before and in each kind's validation, and reports what it finds each time */
+	validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"), false);
+	if (!rq->res->crd)
+		validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"), true);
+	if (sg && sg->meta_on_update)
+		validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg->name_check, FIELD_ROOT("metadata"));
 	if (rq->res->crd)
 		custom_validate(rq, obj, old, &fe);
 	else if (is_main(sub) && !(sg && sg->checks_all))

@@ -158,13 +158,11 @@ static void *to_storage(struct request *rq, void *obj)
 
 static struct error *check_name(struct request *rq, const struct meta_v1_object_meta *m, bool create)
 {
-	if (rq->res->st->namespaced && m->namespace.n && !str_eq(m->namespace, rq->info.ns)) {
-		if (create)
-			return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
-		return err_bad_request("the namespace of the object (%.*s) does not match the namespace on the request (%.*s)",
-				       STR_ARG(m->namespace), STR_ARG(rq->info.ns));
-	}
-	if (!create && m->name.n && !str_eq(m->name, rq->info.name))
+	if (rq->res->st->namespaced && m->namespace.n && !str_eq(m->namespace, rq->info.ns))
+		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
+	if (!create && !m->name.n)
+		return err_bad_request("the name of the object (%.*s based on URL) was undeterminable: name must be provided", STR_ARG(rq->info.name));
+	if (!create && !str_eq(m->name, rq->info.name))
 		return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(m->name),
 				       STR_ARG(rq->info.name));
 	return NULL;

@@ -260,6 +260,26 @@ void rule_signer_name(struct field_errors *e, const struct field_path *p, struct
 		field_too_long(e, p, SIGNER_MAX);
 }
 
+void rule_replica_status(struct field_errors *e, const struct field_path *p, int32_t replicas, int32_t labeled, int32_t ready, int32_t available,
+			 int64_t observed)
+{
+	static const char more[] = "cannot be greater than status.replicas";
+
+	rule_nonneg(e, AT(p, "replicas"), replicas);
+	rule_nonneg(e, AT(p, "fullyLabeledReplicas"), labeled);
+	rule_nonneg(e, AT(p, "readyReplicas"), ready);
+	rule_nonneg(e, AT(p, "availableReplicas"), available);
+	rule_nonneg(e, AT(p, "observedGeneration"), observed);
+	if (labeled > replicas)
+		field_invalid_int(e, AT(p, "fullyLabeledReplicas"), labeled, "%s", more);
+	if (ready > replicas)
+		field_invalid_int(e, AT(p, "readyReplicas"), ready, "%s", more);
+	if (available > replicas)
+		field_invalid_int(e, AT(p, "availableReplicas"), available, "%s", more);
+	if (available > ready)
+		field_invalid_int(e, AT(p, "availableReplicas"), available, "cannot be greater than readyReplicas");
+}
+
 bool strings_have(const struct strings *l, struct str s)
 {
 	return among(s, l->v, l->n);

@@ -51,6 +51,9 @@ void rule_csi_driver_name(struct field_errors *e, const struct field_path *p, st
 void rule_conditions(struct field_errors *e, const struct field_path *p, const struct meta_v1_condition *c, uint32_t n);
 /* Domain and path, as "example.com/foo". */
 void rule_signer_name(struct field_errors *e, const struct field_path *p, struct str v);
+/* Counts of pods in a status: not negative, no part more than the whole. */
+void rule_replica_status(struct field_errors *e, const struct field_path *p, int32_t replicas, int32_t labeled, int32_t ready, int32_t available,
+			 int64_t observed);
 bool strings_have(const struct strings *l, struct str s);
 
 /* ---- resources ---- */

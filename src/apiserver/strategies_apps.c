@@ -1,16 +1,35 @@
 /* Strategies of apps, batch, autoscaling, policy: workloads. */
 #include "apiserver/server.h"
+#include "apiserver/validate_pod.h"
 #include "apiserver/validate_workloads.h"
 
-static const struct strategy deployments = {.group = STR_INIT("apps"), .plural = STR_INIT("deployments"), .generation = true, .validate = deployment_validate,
-	.validate_update = deployment_validate_update,};
+#define TEMPLATE_NORMALIZE(name, type, template)                               \
+	static void name(struct arena *a, void *obj)                           \
+	{                                                                      \
+		pod_spec_normalize(a, &((struct type *)obj)->template.spec);   \
+	}
+TEMPLATE_NORMALIZE(deployment_normalize, apps_v1_deployment, spec.template)
+TEMPLATE_NORMALIZE(replicaset_normalize, apps_v1_replica_set, spec.template)
+TEMPLATE_NORMALIZE(statefulset_normalize, apps_v1_stateful_set, spec.template)
+TEMPLATE_NORMALIZE(job_normalize, batch_v1_job, spec.template)
+TEMPLATE_NORMALIZE(cronjob_normalize, batch_v1_cron_job, spec.job_template.spec.template)
+
+static const struct strategy deployments = {
+	.group = STR_INIT("apps"), .plural = STR_INIT("deployments"), .checks_all = true, .generation = true, .normalize = deployment_normalize,
+	.validate = deployment_validate, .validate_update = deployment_validate_update, .validate_sub_update = deployment_validate_sub,
+	.warn = workload_warn,
+};
 static const struct cache_field rs_fields[] = {{.name = STR_INIT("status.replicas"), .absent = STR_INIT("0")}};
 static const struct strategy replicasets = {
-	.group = STR_INIT("apps"), .plural = STR_INIT("replicasets"), .generation = true, .fields = rs_fields, .n_fields = 1, 
-	.validate = replicaset_validate, .validate_update = replicaset_validate_update,
+	.group = STR_INIT("apps"), .plural = STR_INIT("replicasets"), .checks_all = true, .generation = true, .normalize = replicaset_normalize,
+	.fields = rs_fields, .n_fields = 1, .validate = replicaset_validate, .validate_update = replicaset_validate_update,
+	.validate_sub_update = replicaset_validate_sub, .warn = workload_warn,
 };
-static const struct strategy statefulsets = {.group = STR_INIT("apps"), .plural = STR_INIT("statefulsets"), .generation = true, .validate = statefulset_validate,
-	.validate_update = statefulset_validate_update,};
+static const struct strategy statefulsets = {
+	.group = STR_INIT("apps"), .plural = STR_INIT("statefulsets"), .checks_all = true, .generation = true, .normalize = statefulset_normalize,
+	.name_check = validate_dns1123_label, .validate = statefulset_validate, .validate_update = statefulset_validate_update,
+	.validate_sub_update = statefulset_validate_sub, .warn = workload_warn,
+};
 /* How often the template changed: a field of older API versions, which this one keeps as an annotation. */
 #define TEMPLATE_GENERATION "deprecated.daemonset.template.generation"
 
@@ -31,6 +50,7 @@ static void daemonset_normalize(struct arena *a, void *obj)
 {
 	struct apps_v1_daemon_set *d = obj;
 
+	pod_spec_normalize(a, &d->spec.template.spec);
 	str_map_set(a, API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION),
 		    arena_printf(a, "%lld", (long long)template_generation(d)));
 }
@@ -52,9 +72,16 @@ static void daemonset_update(struct request *rq, void *obj, const void *old)
 									      &o->spec.template));
 }
 
-static const struct strategy daemonsets = {.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .generation = true, .validate = daemonset_validate,
-	.normalize = daemonset_normalize, .validate_update = daemonset_validate_update, .prepare_create = daemonset_create, .prepare_update = daemonset_update,};
-static const struct strategy controllerrevisions = {.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions")};
+static const struct strategy daemonsets = {
+	.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .checks_all = true, .generation = true, .normalize = daemonset_normalize,
+	.prepare_create = daemonset_create, .prepare_update = daemonset_update,
+	.validate = daemonset_validate, .validate_update = daemonset_validate_update, .validate_sub_update = daemonset_validate_sub,
+	.warn = workload_warn,
+};
+static const struct strategy controllerrevisions = {
+	.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions"), .checks_all = true, .meta_on_update = true,
+	.validate = revision_validate, .validate_update = revision_validate_update,
+};
 
 /* A Job's selector and pod labels are made from its uid unless manualSelector says otherwise. */
 static void job_create(struct request *rq, void *obj)
@@ -84,13 +111,22 @@ static const struct cache_field job_fields[] = {
 	{.name = STR_INIT("status.successful"), .path = STR_INIT("status.succeeded"), .absent = STR_INIT("0")},
 };
 static const struct strategy jobs = {
-	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .generation = true, .orphan_by_default = true, .prepare_create = job_create,
-	.fields = job_fields, .n_fields = 1, 
-	.validate = job_validate, .validate_update = job_validate_update,
+	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .checks_all = true, .meta_on_update = true, .generation = true,
+	.orphan_by_default = true, .normalize = job_normalize, .prepare_create = job_create, .fields = job_fields, .n_fields = 1,
+	.validate = job_validate, .validate_update = job_validate_update, .validate_sub_update = job_validate_sub, .warn = job_warn,
 };
-static const struct strategy cronjobs = {.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .generation = true, .validate = cronjob_validate};
-static const struct strategy hpas = {.group = STR_INIT("autoscaling"), .plural = STR_INIT("horizontalpodautoscalers"), .validate = hpa_validate};
-static const struct strategy pdbs = {.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .generation = true, .validate = pdb_validate};
+static const struct strategy cronjobs = {
+	.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .checks_all = true, .generation = true, .normalize = cronjob_normalize,
+	.validate = cronjob_validate, .validate_update = cronjob_validate_update, .warn = cronjob_warn,
+};
+static const struct strategy hpas = {
+	.group = STR_INIT("autoscaling"), .plural = STR_INIT("horizontalpodautoscalers"), .checks_all = true, .validate = hpa_validate,
+	.validate_update = hpa_validate_update, .validate_sub_update = hpa_validate_sub,
+};
+static const struct strategy pdbs = {
+	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .generation = true, .validate = pdb_validate,
+	.validate_sub_update = pdb_validate_sub,
+};
 
 const struct strategy *const strategies_apps[] = {
 	&deployments, &replicasets, &statefulsets, &daemonsets, &controllerrevisions, &jobs, &cronjobs, &hpas, &pdbs, NULL,

@@ -1,7 +1,7 @@
 /* Strategies of core/v1: pods, namespaces, nodes, services, secrets and the rest. Validation in depth stands in validate_*.c. */
 #include "apiserver/alloc.h"
 #include "apiserver/validate_pod.h"
-#include "apiserver/validate_workloads.h"
+#include "apiserver/validate_core.h"
 #include "schema/quantity.h"
 #include "apiserver/server.h"
 
@@ -56,23 +56,51 @@ static const struct strategy namespaces = {
 	.plural = STR_INIT("namespaces"), .return_deleted = true, .keep_status_on_create = true, .name_check = validate_dns1123_label,
 	.normalize = namespace_normalize, .prepare_create = namespace_create, .prepare_update = namespace_update,
 	.prepare_sub_update = namespace_sub, .fields = namespace_fields, .n_fields = 1,
+	.checks_all = true, .validate = namespace_validate, .validate_update = namespace_validate_update, .validate_sub_update = namespace_validate_sub,
 };
 
 /* ---- nodes ---- */
 
+/* podCIDR is the first of podCIDRs, and comes first when they differ. */
+static void node_normalize(struct arena *a, void *obj)
+{
+	struct core_v1_node *n = obj;
+
+	if (n->spec.pod_cidr.n && (!n->spec.pod_cidrs.n || !str_eq(n->spec.pod_cidrs.v[0], n->spec.pod_cidr))) {
+		memset(&n->spec.pod_cidrs, 0, sizeof n->spec.pod_cidrs);
+		*arena_push(a, &n->spec.pod_cidrs) = n->spec.pod_cidr;
+	}
+	n->spec.pod_cidr = n->spec.pod_cidrs.n ? n->spec.pod_cidrs.v[0] : STR_NULL;
+}
+
+/* Dynamic kubelet configuration is gone: kept only where it stands already. */
+static void node_create(struct request *rq, void *obj)
+{
+	(void)rq;
+	((struct core_v1_node *)obj)->spec.config_source = NULL;
+}
+
+static void node_update(struct request *rq, void *obj, const void *old)
+{
+	(void)rq;
+	if (!((const struct core_v1_node *)old)->spec.config_source)
+		((struct core_v1_node *)obj)->spec.config_source = NULL;
+}
+
 static const struct cache_field node_fields[] = {{.name = STR_INIT("spec.unschedulable"), .absent = STR_INIT("false")}};
 static const struct strategy nodes = {
 	.plural = STR_INIT("nodes"), .keep_status_on_create = true, .fields = node_fields, .n_fields = 1,
+	.checks_all = true, .meta_on_update = true, .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update, .validate = node_validate, .validate_update = node_validate_update, .validate_sub_update = node_validate_sub, .warn = node_warn,
 };
 
 /* ---- services: addresses and ports are alloc.c's ---- */
 
 static const struct cache_field service_fields[] = {{.name = STR_INIT("spec.clusterIP")}, {.name = STR_INIT("spec.type")}};
 static const struct strategy services = {
-	.plural = STR_INIT("services"), .create_on_update = true, .return_deleted = true, .name_check = validate_dns1035_label,
+	.plural = STR_INIT("services"), .checks_all = true, .create_on_update = true, .return_deleted = true, .name_check = validate_dns1123_label,
 	.prepare_create = service_prepare_create, .prepare_update = service_prepare_update, .begin_write = service_begin_write,
 	.end_write = service_end_write, .validate = service_validate, .validate_update = service_validate_update,
-	.fields = service_fields, .n_fields = 2,
+	.validate_sub_update = service_validate_sub, .warn = service_warn, .fields = service_fields, .n_fields = 2,
 };
 
 /* ---- secrets, config maps ---- */
@@ -99,116 +127,15 @@ static void secret_update(struct request *rq, void *obj, const void *old)
 		s->type = ((const struct core_v1_secret *)old)->type;
 }
 
-static void data_keys(struct field_errors *e, const struct str_map *m, const struct field_path *p)
-{
-	for (uint32_t i = 0; i < m->n; i++) {
-		const char *msg = validate_config_map_key(e->arena, m->v[i].key);
-
-		if (msg)
-			field_invalid(e, FIELD_KEY(p, m->v[i].key), m->v[i].key, "%s", msg);
-	}
-}
-
-static void secret_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	const struct core_v1_secret *s = obj;
-	size_t total = 0;
-
-	(void)rq;
-	data_keys(e, API_MAP(&s->data), FIELD_ROOT("data"));
-	for (uint32_t i = 0; i < s->data.n; i++)
-		total += s->data.v[i].value.n;
-	if (total > 1 << 20)
-		field_too_long(e, FIELD_ROOT("data"), 1 << 20);
-	struct {
-		const char *type, *keys[2];
-		bool any;
-	} const want[] = {
-		{"kubernetes.io/dockercfg", {".dockercfg"}, false},
-		{"kubernetes.io/dockerconfigjson", {".dockerconfigjson"}, false},
-		{"kubernetes.io/basic-auth", {"username", "password"}, true},
-		{"kubernetes.io/ssh-auth", {"ssh-privatekey"}, false},
-		{"kubernetes.io/tls", {"tls.crt", "tls.key"}, false},
-	};
-	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-		bool found = false;
-
-		if (!str_eqz(s->type, want[i].type))
-			continue;
-		for (int k = 0; k < 2 && want[i].keys[k]; k++) {
-			bool has = str_map_has(API_MAP(&s->data), str_from(want[i].keys[k]));
-
-			found |= has;
-			if (!has && !want[i].any)
-				field_required(e, FIELD_KEY(FIELD_ROOT("data"), str_from(want[i].keys[k])), "");
-		}
-		if (want[i].any && !found) {
-			field_required(e, FIELD_KEY(FIELD_ROOT("data"), STR("username")), "");
-			field_required(e, FIELD_KEY(FIELD_ROOT("data"), STR("password")), "");
-		}
-	}
-	if (str_eqz(s->type, "kubernetes.io/service-account-token") &&
-	    !str_map_get(API_MAP(&s->metadata.annotations), STR("kubernetes.io/service-account.name")).n)
-		field_required(e, FIELD_KEY(FIELD_CHILD(FIELD_ROOT("metadata"), "annotations"), STR("kubernetes.io/service-account.name")), "");
-}
-
-static void immutable_data(struct field_errors *e, bool was, const bool *now, bool changed)
-{
-	if (!was)
-		return;
-	if (!now || !*now)
-		field_forbidden(e, FIELD_ROOT("immutable"), "field is immutable when `immutable` is set");
-	if (changed)
-		field_forbidden(e, FIELD_ROOT("data"), "field is immutable when `immutable` is set");
-}
-
-static void secret_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
-{
-	const struct core_v1_secret *s = obj, *o = old;
-
-	if (!str_eq(s->type, o->type))
-		field_invalid(e, FIELD_ROOT("type"), s->type, "field is immutable");
-	immutable_data(e, o->immutable && *o->immutable, s->immutable, !object_field_equal(&core_v1_secret_type, s, o, "data"));
-	secret_validate(rq, obj, e);
-}
-
 static const struct cache_field secret_fields[] = {{.name = STR_INIT("type")}};
 static const struct strategy secrets = {
-	.plural = STR_INIT("secrets"), .normalize = secret_normalize, .prepare_update = secret_update, .validate = secret_validate,
-	.validate_update = secret_validate_update, .fields = secret_fields, .n_fields = 1,
+	.plural = STR_INIT("secrets"), .normalize = secret_normalize, .prepare_update = secret_update, .fields = secret_fields, .n_fields = 1,
+	.checks_all = true, .meta_on_update = true, .validate = secret_validate, .validate_update = secret_validate_update,
 };
 
-static void configmap_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	const struct core_v1_config_map *c = obj;
-	size_t total = 0;
-
-	(void)rq;
-	data_keys(e, API_MAP(&c->data), FIELD_ROOT("data"));
-	data_keys(e, API_MAP(&c->binary_data), FIELD_ROOT("binaryData"));
-	for (uint32_t i = 0; i < c->data.n; i++) {
-		total += c->data.v[i].value.n;
-		if (str_map_has(API_MAP(&c->binary_data), c->data.v[i].key))
-			field_invalid(e, FIELD_KEY(FIELD_ROOT("data"), c->data.v[i].key), c->data.v[i].key, "duplicate of key present in binaryData");
-	}
-	for (uint32_t i = 0; i < c->binary_data.n; i++)
-		total += c->binary_data.v[i].value.n;
-	if (total > 1 << 20)
-		field_too_long(e, FIELD_ROOT(""), 1 << 20);
-}
-
-static void configmap_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
-{
-	const struct core_v1_config_map *c = obj, *o = old;
-
-	immutable_data(e, o->immutable && *o->immutable, c->immutable,
-		       !object_field_equal(&core_v1_config_map_type, c, o, "data") ||
-			       !object_field_equal(&core_v1_config_map_type, c, o, "binaryData"));
-	configmap_validate(rq, obj, e);
-}
-
 static const struct strategy configmaps = {
-	.plural = STR_INIT("configmaps"), .validate = configmap_validate, .validate_update = configmap_validate_update,
+	.plural = STR_INIT("configmaps"),
+	.checks_all = true, .meta_on_update = true, .validate = configmap_validate, .validate_update = configmap_validate_update,
 };
 
 /* ---- the rest ---- */
@@ -222,16 +149,63 @@ static const struct cache_field event_fields[] = {
 	{.name = STR_INIT("type")},
 };
 static const struct strategy events = {
-	.plural = STR_INIT("events"), .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields, .validate = event_validate,
+	.plural = STR_INIT("events"), .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields,
+	.checks_all = true, .name_check = validate_path_segment, .validate = event_validate, .validate_update = event_validate_update,
 };
+static void rc_normalize(struct arena *a, void *obj)
+{
+	struct core_v1_replication_controller *r = obj;
+
+	if (r->spec.template)
+		pod_spec_normalize(a, &r->spec.template->spec);
+}
+
 static const struct cache_field rc_fields[] = {{.name = STR_INIT("status.replicas"), .absent = STR_INIT("0")}};
 static const struct strategy replicationcontrollers = {
-	.plural = STR_INIT("replicationcontrollers"), .generation = true, .orphan_by_default = true, .fields = rc_fields, .n_fields = 1, .validate = rc_validate,
+	.plural = STR_INIT("replicationcontrollers"), .generation = true, .orphan_by_default = true, .fields = rc_fields, .n_fields = 1,
+	.checks_all = true, .normalize = rc_normalize, .validate = rc_validate, .validate_update = rc_validate_update, .validate_sub_update = rc_validate_sub, .warn = rc_warn,
 };
-static const struct strategy endpoints = {.plural = STR_INIT("endpoints"), .create_on_update = true};
-static const struct strategy limitranges = {.plural = STR_INIT("limitranges"), .create_on_update = true};
-static const struct strategy resourcequotas = {.plural = STR_INIT("resourcequotas"), .return_deleted = true};
-static const struct strategy serviceaccounts = {.plural = STR_INIT("serviceaccounts"), .return_deleted = true};
+/* A LimitRange may come without a name. */
+static void limitrange_create(struct request *rq, void *obj)
+{
+	struct core_v1_limit_range *r = obj;
+
+	if (!r->metadata.name.n) {
+		char uuid[37];
+
+		random_uuid(uuid);
+		r->metadata.name = arena_str(rq->a, str_from(uuid));
+	}
+}
+
+/* Of its Secrets, a ServiceAccount keeps the names. */
+static void serviceaccount_create(struct request *rq, void *obj)
+{
+	struct core_v1_service_account *s = obj;
+
+	(void)rq;
+	for (uint32_t i = 0; i < s->secrets.n; i++)
+		s->secrets.v[i] = (struct core_v1_object_reference){.name = s->secrets.v[i].name};
+}
+
+static void serviceaccount_update(struct request *rq, void *obj, const void *old)
+{
+	(void)old;
+	serviceaccount_create(rq, obj);
+}
+
+static const struct strategy endpoints = {.plural = STR_INIT("endpoints"), .create_on_update = true,
+	.checks_all = true, .meta_on_update = true, .validate = endpoints_validate, .validate_update = endpoints_validate_update, .warn = endpoints_warn,
+};
+static const struct strategy limitranges = {.plural = STR_INIT("limitranges"), .create_on_update = true,
+	.checks_all = true, .prepare_create = limitrange_create, .validate = limitrange_validate,
+};
+static const struct strategy resourcequotas = {.plural = STR_INIT("resourcequotas"), .return_deleted = true,
+	.checks_all = true, .validate = quota_validate, .validate_update = quota_validate_update, .validate_sub_update = quota_validate_sub,
+};
+static const struct strategy serviceaccounts = {.plural = STR_INIT("serviceaccounts"), .return_deleted = true,
+	.checks_all = true, .meta_on_update = true, .prepare_create = serviceaccount_create, .prepare_update = serviceaccount_update,
+};
 
 static void pv_create(struct request *rq, void *obj)
 {
@@ -244,21 +218,53 @@ static void pv_create(struct request *rq, void *obj)
 	*v->status.last_phase_transition_time = time_now();
 }
 
+/* dataSource and dataSourceRef say the same; the older one knows claims and snapshots only (KEP-1495). */
+static void data_sources(struct arena *a, struct core_v1_persistent_volume_claim_spec *s, bool create)
+{
+	const struct core_v1_typed_local_object_reference *d = s->data_source;
+	const struct core_v1_typed_object_reference *r = s->data_source_ref;
+	struct str group = d && d->api_group ? *d->api_group : STR("");
+
+	if (create && d && !(!group.n && str_eqz(d->kind, "PersistentVolumeClaim")) &&
+	    !(str_eqz(group, "snapshot.storage.k8s.io") && str_eqz(d->kind, "VolumeSnapshot")))
+		d = s->data_source = NULL;
+	if (d && !r) {
+		s->data_source_ref = arena_new(a, struct core_v1_typed_object_reference);
+		s->data_source_ref->api_group = d->api_group;
+		s->data_source_ref->kind = d->kind;
+		s->data_source_ref->name = d->name;
+	} else if (r && !d && !(r->namespace && r->namespace->n)) {
+		s->data_source = arena_new(a, struct core_v1_typed_local_object_reference);
+		s->data_source->api_group = r->api_group;
+		s->data_source->kind = r->kind;
+		s->data_source->name = r->name;
+	}
+}
+
+static void pvc_update(struct request *rq, void *obj, const void *old)
+{
+	struct core_v1_persistent_volume_claim *c = obj;
+
+	c->status = ((const struct core_v1_persistent_volume_claim *)old)->status;
+	data_sources(rq->a, &c->spec, false);
+}
+
 static void pvc_create(struct request *rq, void *obj)
 {
 	struct core_v1_persistent_volume_claim *c = obj;
 
-	(void)rq;
+	data_sources(rq->a, &c->spec, true);
 	memset(&c->status, 0, sizeof c->status);
 	c->status.phase = STR("Pending");
 }
 
 static const struct strategy persistentvolumes = {
 	.plural = STR_INIT("persistentvolumes"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pv_create,
+	.checks_all = true, .meta_on_update = true, .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
 };
 static const struct strategy persistentvolumeclaims = {
-	.plural = STR_INIT("persistentvolumeclaims"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, 
-	.validate = pvc_validate, .validate_update = pvc_validate_update,
+	.plural = STR_INIT("persistentvolumeclaims"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,
+	.checks_all = true, .meta_on_update = true, .validate = pvc_validate, .validate_update = pvc_validate_update, .validate_sub_update = pvc_validate_sub, .warn = pvc_warn,
 };
 
 const struct strategy *const strategies_core[] = {

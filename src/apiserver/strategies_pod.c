@@ -52,15 +52,25 @@ void pod_spec_normalize(struct arena *a, struct core_v1_pod_spec *s)
 	if (!s->service_account_name.n)
 		s->service_account_name = s->service_account;
 	s->service_account = s->service_account_name;
-	if (s->termination_grace_period_seconds && *s->termination_grace_period_seconds < 0) {
-		s->termination_grace_period_seconds = arena_new(a, int64_t);
-		*s->termination_grace_period_seconds = 1;
-	}
+	(void)a;
 }
 
 static void pod_normalize(struct arena *a, void *obj)
 {
-	pod_spec_normalize(a, &((struct core_v1_pod *)obj)->spec);
+	struct core_v1_pod *p = obj;
+	struct core_v1_pod_status *st = &p->status;
+
+	pod_spec_normalize(a, &p->spec);
+	if (p->spec.termination_grace_period_seconds && *p->spec.termination_grace_period_seconds < 0) {
+		p->spec.termination_grace_period_seconds = arena_new(a, int64_t);
+		*p->spec.termination_grace_period_seconds = 1;
+	}
+	/* podIP is the first of podIPs, and comes first when they differ */
+	if (st->pod_ip.n && (!st->pod_ips.n || !str_eq(st->pod_ips.v[0].ip, st->pod_ip))) {
+		memset(&st->pod_ips, 0, sizeof st->pod_ips);
+		arena_push(a, &st->pod_ips)->ip = st->pod_ip;
+	}
+	st->pod_ip = st->pod_ips.n ? st->pod_ips.v[0].ip : STR_NULL;
 }
 
 /* matchLabelKeys and mismatchLabelKeys become requirements of the selector, with the pod's own values (KEP-3633, KEP-3243). */
@@ -296,7 +306,7 @@ static const struct cache_field pod_fields[] = {
 	{.name = STR_INIT("status.nominatedNodeName")},
 };
 const struct strategy strategy_pods = {
-	.checks_all = true, .plural = STR_INIT("pods"), .generation = true, .return_deleted = true, .keep_status_on_create = true, .normalize = pod_normalize,
+	.checks_all = true, .meta_on_update = true, .plural = STR_INIT("pods"), .generation = true, .return_deleted = true, .keep_status_on_create = true, .normalize = pod_normalize,
 	.prepare_create = pod_create, .prepare_update = pod_update, .prepare_sub_update = pod_sub, .graceful_delete = pod_graceful,
 	.fields = pod_fields, .n_fields = sizeof pod_fields / sizeof *pod_fields, .node_field = 1, 
 	.validate = pod_validate, .validate_update = pod_validate_update, .validate_sub_update = pod_validate_sub, .warn = pod_warn,

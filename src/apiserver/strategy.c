@@ -156,7 +156,7 @@ static void immutable(struct field_errors *e, const struct field_path *p, struct
 }
 
 void validate_object_meta_update(struct field_errors *e, const struct meta_v1_object_meta *m, const struct meta_v1_object_meta *old,
-				 const struct field_path *p)
+				 const struct field_path *p, bool built_in)
 {
 	if (old->deletion_timestamp) {
 		/* in deletion, finalizers can only be taken away */
@@ -192,7 +192,8 @@ void validate_object_meta_update(struct field_errors *e, const struct meta_v1_ob
 	validate_labels(e, API_MAP(&m->labels), FIELD_CHILD(p, "labels"));
 	validate_annotations(e, API_MAP(&m->annotations), FIELD_CHILD(p, "annotations"));
 	validate_owners(e, m, FIELD_CHILD(p, "ownerReferences"));
-	standard_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
+	if (built_in)
+		standard_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
 }
 
 /* ---- clocks and names ---- */

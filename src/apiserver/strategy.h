@@ -29,6 +29,7 @@ struct strategy {
 	bool no_status_split;        /* the main resource may write status too (kinds without a status subresource) */
 	bool return_deleted;         /* a delete answers with the object, not with a Status */
 	bool checks_all;             /* the validate hooks make every check; the tables' are theirs to call (validate_rules()) */
+	bool meta_on_update;         /* an update looks at all of metadata again, as a create does */
 	bool orphan_by_default;      /* delete without a propagation policy orphans dependents (v1 of old kinds) */
 
 	/* ---- names ---- */
@@ -92,7 +93,8 @@ bool object_spec_changed(const struct schema_type *t, const void *a, const void 
 /* metadata of any object: names, labels, annotations, owner references, finalizers. name_check NULL: DNS-1123 subdomain. */
 void validate_object_meta(struct field_errors *e, const struct meta_v1_object_meta *m, bool namespaced,
 			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p);
+/* `built_in`: finalizers without a domain are the standard ones. */
 void validate_object_meta_update(struct field_errors *e, const struct meta_v1_object_meta *m, const struct meta_v1_object_meta *old,
-				 const struct field_path *p);
+				 const struct field_path *p, bool built_in);
 
 #endif

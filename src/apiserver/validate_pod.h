@@ -76,7 +76,7 @@ void rule_pod_template(struct field_errors *e, const struct field_path *p, const
 void pod_validate(struct request *rq, const void *obj, struct field_errors *e);
 void pod_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
 void pod_validate_sub(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e);
-/* What upstream's conversion does to a spec: one service account under two names; a negative grace period is 1. */
+/* What upstream's conversion does to a spec: one service account under two names. */
 void pod_spec_normalize(struct arena *a, struct core_v1_pod_spec *s);
 struct str pod_qos_class(const struct core_v1_pod *p);
 

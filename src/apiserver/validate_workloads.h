@@ -2,24 +2,8 @@
 #ifndef SKIFF_APISERVER_VALIDATE_WORKLOADS_H
 #define SKIFF_APISERVER_VALIDATE_WORKLOADS_H
 
-#include "apiserver/server.h"
+#include "apiserver/validate_core.h"
 
-void deployment_validate(struct request *rq, const void *obj, struct field_errors *e);
-void deployment_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void replicaset_validate(struct request *rq, const void *obj, struct field_errors *e);
-void replicaset_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void daemonset_validate(struct request *rq, const void *obj, struct field_errors *e);
-void daemonset_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void statefulset_validate(struct request *rq, const void *obj, struct field_errors *e);
-void statefulset_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void rc_validate(struct request *rq, const void *obj, struct field_errors *e);
-void job_validate(struct request *rq, const void *obj, struct field_errors *e);
-void job_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void cronjob_validate(struct request *rq, const void *obj, struct field_errors *e);
-void hpa_validate(struct request *rq, const void *obj, struct field_errors *e);
-void pdb_validate(struct request *rq, const void *obj, struct field_errors *e);
-void pvc_validate(struct request *rq, const void *obj, struct field_errors *e);
-void pvc_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
 void storageclass_validate(struct request *rq, const void *obj, struct field_errors *e);
 void storageclass_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
 void priorityclass_validate(struct request *rq, const void *obj, struct field_errors *e);
@@ -28,7 +12,43 @@ void lease_validate(struct request *rq, const void *obj, struct field_errors *e)
 void slice_validate(struct request *rq, const void *obj, struct field_errors *e);
 void slice_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
 void ingress_validate(struct request *rq, const void *obj, struct field_errors *e);
-void event_validate(struct request *rq, const void *obj, struct field_errors *e);
 void csr_validate(struct request *rq, const void *obj, struct field_errors *e);
+
+/* ---- workloads (validate_apps.c, validate_batch.c) ---- */
+RULES(deployment);
+RULES_UPDATE(deployment);
+RULES_SUB(deployment);
+RULES(replicaset);
+RULES_UPDATE(replicaset);
+RULES_SUB(replicaset);
+RULES(daemonset);
+RULES_UPDATE(daemonset);
+RULES_SUB(daemonset);
+RULES(statefulset);
+RULES_UPDATE(statefulset);
+RULES_SUB(statefulset);
+RULES(revision);
+RULES_UPDATE(revision);
+RULES(job);
+RULES_UPDATE(job);
+RULES_SUB(job);
+WARNINGS(job);
+RULES(cronjob);
+RULES_UPDATE(cronjob);
+WARNINGS(cronjob);
+RULES(hpa);
+RULES_UPDATE(hpa);
+RULES_SUB(hpa);
+RULES(pdb);
+RULES_SUB(pdb);
+WARNINGS(workload);
+void workload_name_warn(struct request *rq, struct str name);
+/* spec.selector is there and not empty; `what` is the kind's word in the message. */
+void rule_workload_selector(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s, const char *what, bool lax);
+/* The selector as it selects, or NULL when it is none. */
+const struct selector *workload_selector(struct arena *a, const struct meta_v1_label_selector *s);
+void rule_selects_template(struct field_errors *e, const struct field_path *t, const struct meta_v1_label_selector *s,
+			   const struct core_v1_pod_template_spec *template);
+void rule_domain_prefixed_path(struct field_errors *e, const struct field_path *p, struct str v);
 
 #endif

@@ -199,6 +199,11 @@ void field_invalid_map(struct field_errors *e, const struct field_path *p, const
 	add(e, FIELD_ERROR_INVALID, p, arena_str(e->arena, buf_view(&b)), detail);
 }
 
+void field_invalid_omitted(struct field_errors *e, const struct field_path *p, const char *detail)
+{
+	add(e, FIELD_ERROR_INVALID, p, STR_NULL, str_from(detail));
+}
+
 static bool check_as(struct field_errors *e, const struct field_path *p, struct str shown, struct str value,
 		     const char *(*check)(struct arena *a, struct str s))
 {

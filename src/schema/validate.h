@@ -62,6 +62,8 @@ void field_invalid_list(struct field_errors *e, const struct field_path *p, cons
 	__attribute__((format(printf, 4, 5)));
 void field_invalid_map(struct field_errors *e, const struct field_path *p, const struct str_map *v, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/* No value is printed (upstream's OmitValueType). */
+void field_invalid_omitted(struct field_errors *e, const struct field_path *p, const char *detail);
 /* One error a message of a validator below: check(value) joins several with "; ". Returns whether there was one. */
 bool field_check(struct field_errors *e, const struct field_path *p, struct str value, const char *(*check)(struct arena *a, struct str s));
 void field_internal(struct field_errors *e, const struct field_path *p, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
