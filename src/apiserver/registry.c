@@ -614,7 +614,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 			if (!u->retry && !(u->flags & UPDATE_UNCONDITIONAL) && sg && sg->no_unconditional_update) {
 				struct field_errors fe = {.arena = rq->a};
 
-				field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "resourceVersion"), STR("0x0"),
+				field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "resourceVersion"), STR("0"),
 						  "must be specified for an update");
 				return field_errors_status(&fe, res->api->group, res->api->kind, name);
 			}

@@ -10,12 +10,59 @@
 	}
 TEMPLATE_NORMALIZE(deployment_normalize, apps_v1_deployment, spec.template)
 TEMPLATE_NORMALIZE(replicaset_normalize, apps_v1_replica_set, spec.template)
-TEMPLATE_NORMALIZE(statefulset_normalize, apps_v1_stateful_set, spec.template)
-TEMPLATE_NORMALIZE(job_normalize, batch_v1_job, spec.template)
 TEMPLATE_NORMALIZE(cronjob_normalize, batch_v1_cron_job, spec.job_template.spec.template)
 
+/* The kind of claim templates is not stored, but always shown. */
+static void claim_templates_kind(struct apps_v1_stateful_set *s, struct str kind, struct str api_version)
+{
+	for (uint32_t i = 0; i < s->spec.volume_claim_templates.n; i++) {
+		s->spec.volume_claim_templates.v[i].kind = kind;
+		s->spec.volume_claim_templates.v[i].api_version = api_version;
+	}
+}
+
+static void statefulset_normalize(struct arena *a, void *obj)
+{
+	struct apps_v1_stateful_set *s = obj;
+
+	pod_spec_normalize(a, &s->spec.template.spec);
+	claim_templates_kind(s, STR_NULL, STR_NULL);
+}
+
+static void statefulset_decorate(struct request *rq, void *obj)
+{
+	(void)rq;
+	claim_templates_kind(obj, STR("PersistentVolumeClaim"), STR("v1"));
+}
+
+static void job_share_labels(struct batch_v1_job *j)
+{
+	memcpy(&j->metadata.labels, &j->spec.template.metadata.labels, sizeof j->metadata.labels);
+}
+
+/* A Job without labels has those of its pods, also those a create adds. */
+static void job_normalize(struct arena *a, void *obj)
+{
+	struct batch_v1_job *j = obj;
+
+	pod_spec_normalize(a, &j->spec.template.spec);
+	if (!j->metadata.labels.n)
+		job_share_labels(j);
+}
+
+/* Annotations are copied to the replica sets, so they count as a change. */
+static void deployment_update(struct request *rq, void *obj, const void *old)
+{
+	struct apps_v1_deployment *d = obj;
+	const struct apps_v1_deployment *o = old;
+
+	(void)rq;
+	if (!object_field_equal(&meta_v1_object_meta_type, &d->metadata, &o->metadata, "annotations"))
+		d->metadata.generation = o->metadata.generation + 1;
+}
+
 static const struct strategy deployments = {
-	.group = STR_INIT("apps"), .plural = STR_INIT("deployments"), .checks_all = true, .generation = true, .normalize = deployment_normalize,
+	.group = STR_INIT("apps"), .plural = STR_INIT("deployments"), .checks_all = true, .generation = true, .normalize = deployment_normalize, .prepare_update = deployment_update,
 	.validate = deployment_validate, .validate_update = deployment_validate_update, .validate_sub_update = deployment_validate_sub,
 	.warn = workload_warn,
 };
@@ -27,6 +74,7 @@ static const struct strategy replicasets = {
 };
 static const struct strategy statefulsets = {
 	.group = STR_INIT("apps"), .plural = STR_INIT("statefulsets"), .checks_all = true, .generation = true, .normalize = statefulset_normalize,
+	.decorate = statefulset_decorate,
 	.name_check = validate_dns1123_label, .validate = statefulset_validate, .validate_update = statefulset_validate_update,
 	.validate_sub_update = statefulset_validate_sub, .warn = workload_warn,
 };
@@ -90,6 +138,8 @@ static void job_create(struct request *rq, void *obj)
 	struct str_map *labels = API_MAP(&j->spec.template.metadata.labels);
 	struct str uid = j->metadata.uid;
 
+	bool shared = object_field_equal(&meta_v1_object_meta_type, &j->metadata, &j->spec.template.metadata, "labels");
+
 	memset(&j->status, 0, sizeof j->status);
 	if (j->spec.manual_selector && *j->spec.manual_selector)
 		return;
@@ -101,6 +151,8 @@ static void job_create(struct request *rq, void *obj)
 		str_map_set(rq->a, labels, STR("controller-uid"), uid);
 	if (!str_map_has(labels, STR("batch.kubernetes.io/controller-uid")))
 		str_map_set(rq->a, labels, STR("batch.kubernetes.io/controller-uid"), uid);
+	if (shared)
+		job_share_labels(j);
 	if (!j->spec.selector)
 		j->spec.selector = arena_new(rq->a, struct meta_v1_label_selector);
 	if (!str_map_has(API_MAP(&j->spec.selector->match_labels), STR("batch.kubernetes.io/controller-uid")))
@@ -124,7 +176,8 @@ static const struct strategy hpas = {
 	.validate_update = hpa_validate_update, .validate_sub_update = hpa_validate_sub,
 };
 static const struct strategy pdbs = {
-	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .generation = true, .validate = pdb_validate,
+	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .generation = true, .no_unconditional_update = true, .name_check = validate_path_segment,
+	.validate = pdb_validate,
 	.validate_sub_update = pdb_validate_sub,
 };
 

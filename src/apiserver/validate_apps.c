@@ -19,27 +19,29 @@ void rule_workload_selector(struct field_errors *e, const struct field_path *spe
 		field_invalid_obj(e, p, &meta_v1_label_selector_type, s, "empty selector is invalid for %s", what);
 }
 
-/* The selector as it selects; NULL when it is none. */
-const struct selector *workload_selector(struct arena *a, const struct meta_v1_label_selector *s)
+bool rule_selects(struct arena *a, const struct meta_v1_label_selector *s, const struct str_map *labels, bool *readable)
 {
-	const struct selector *sel = NULL;
-	struct error *err = s ? label_selector_from(a, s, &sel) : NULL;
+	const struct selector *sel;
+	struct error *err = label_selector_from(a, s, &sel);
 
-	if (err) {
-		error_free(err);
-		return NULL;
-	}
-	return sel;
+	if (readable)
+		*readable = !err;
+	if (!err)
+		return selector_matches(sel, labels);
+	error_free(err);
+	return true;
 }
 
-/* Whether a selector is there that does not select the template. */
-void rule_selects_template(struct field_errors *e, const struct field_path *t, const struct meta_v1_label_selector *s,
-			   const struct core_v1_pod_template_spec *template)
+/* A selector (none selects nothing) that does not select the template; `bad`: what is said of one that cannot be read. */
+void rule_selects_template(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s,
+			   const struct core_v1_pod_template_spec *template, const char *bad)
 {
-	const struct selector *sel = workload_selector(e->arena, s);
+	bool readable, selects = rule_selects(e->arena, s, API_MAP(&template->metadata.labels), &readable);
 
-	if (sel && (s->match_labels.n || s->match_expressions.n) && !selector_matches(sel, API_MAP(&template->metadata.labels)))
-		field_invalid_map(e, AT(AT(t, "metadata"), "labels"), API_MAP(&template->metadata.labels),
+	if (!readable)
+		field_invalid_obj(e, AT(spec, "selector"), &meta_v1_label_selector_type, s, "%s", bad);
+	else if (!selects)
+		field_invalid_map(e, AT(AT(AT(spec, "template"), "metadata"), "labels"), API_MAP(&template->metadata.labels),
 				  "`selector` does not match template `labels`");
 }
 
@@ -93,7 +95,7 @@ static void deployment_rules(struct field_errors *e, const struct apps_v1_deploy
 
 	rule_nonneg32(e, AT(spec, "replicas"), d->spec.replicas);
 	rule_workload_selector(e, spec, d->spec.selector, "deployment", false);
-	rule_selects_template(e, AT(spec, "template"), d->spec.selector, &d->spec.template);
+	rule_selects_template(e, spec, d->spec.selector, &d->spec.template, "invalid label selector");
 	rule_pod_template(e, AT(spec, "template"), &d->spec.template, o ? &o->spec.template : NULL);
 	always_template(e, spec, &d->spec.template, "ReplicaSet");
 	if (str_eqz(d->spec.strategy.type, "Recreate")) {
@@ -169,7 +171,7 @@ static void replicaset_rules(struct field_errors *e, const struct apps_v1_replic
 	rule_nonneg32(e, AT(spec, "replicas"), r->spec.replicas);
 	rule_nonneg(e, AT(spec, "minReadySeconds"), r->spec.min_ready_seconds);
 	rule_workload_selector(e, spec, r->spec.selector, "deployment", false); /* upstream's word */
-	rule_selects_template(e, AT(spec, "template"), r->spec.selector, &r->spec.template);
+	rule_selects_template(e, spec, r->spec.selector, &r->spec.template, "invalid label selector");
 	rule_pod_template(e, AT(spec, "template"), &r->spec.template, o ? &o->spec.template : NULL);
 	always_template(e, spec, &r->spec.template, "ReplicaSet");
 }
@@ -208,10 +210,9 @@ static void daemonset_rules(struct field_errors *e, const struct apps_v1_daemon_
 {
 	const struct field_path *spec = FIELD_ROOT("spec"), *us = AT(spec, "updateStrategy"), *ru = AT(us, "rollingUpdate");
 	const struct apps_v1_rolling_update_daemon_set *r = d->spec.update_strategy.rolling_update;
-	const struct selector *sel = workload_selector(e->arena, d->spec.selector);
 
 	validate_label_selector(e, d->spec.selector, AT(spec, "selector"));
-	if (!d->spec.selector || (sel && !selector_matches(sel, API_MAP(&d->spec.template.metadata.labels))))
+	if (!rule_selects(e->arena, d->spec.selector, API_MAP(&d->spec.template.metadata.labels), NULL))
 		field_invalid_map(e, AT(AT(AT(spec, "template"), "metadata"), "labels"), API_MAP(&d->spec.template.metadata.labels),
 				  "`selector` does not match template `labels`");
 	if (d->spec.selector && !d->spec.selector->match_labels.n && !d->spec.selector->match_expressions.n)
@@ -291,6 +292,12 @@ static struct core_v1_pod_template_spec effective_template(struct arena *a, cons
 	if (!s->volume_claim_templates.n)
 		return t;
 	for (uint32_t i = 0; i < s->volume_claim_templates.n; i++) {
+		bool again = false;
+
+		for (uint32_t k = 0; k < i; k++)
+			again |= str_eq(s->volume_claim_templates.v[k].metadata.name, s->volume_claim_templates.v[i].metadata.name);
+		if (again)
+			continue;
 		struct core_v1_volume *v = arena_push(a, &volumes);
 
 		v->name = s->volume_claim_templates.v[i].metadata.name;
@@ -354,7 +361,7 @@ static void statefulset_rules(struct field_errors *e, const struct apps_v1_state
 	if (!o && s->service_name.n)
 		field_check(e, AT(spec, "serviceName"), s->service_name, validate_dns1123_label);
 	rule_workload_selector(e, spec, s->selector, "statefulset", false);
-	rule_selects_template(e, t, s->selector, &template);
+	rule_selects_template(e, spec, s->selector, &template, "");
 	if (!skip_template)
 		rule_pod_template(e, t, &template, o ? &o->template : NULL);
 	validate_labels(e, API_MAP(&template.metadata.labels), AT(t, "labels"));
@@ -491,13 +498,16 @@ static const char *path_name(struct arena *a, struct str s)
 	return validate_path_segment(a, s);
 }
 
-/* `lax`: an apiVersion that cannot be read was there before. */
-static void cross_reference(struct field_errors *e, const struct field_path *p, const struct autoscaling_v2_cross_version_object_reference *r, bool lax)
+/* `lax`: an apiVersion that cannot be read was there before; `core`: the group may be the empty one. */
+static void cross_reference(struct field_errors *e, const struct field_path *p, const struct autoscaling_v2_cross_version_object_reference *r, bool lax,
+			    bool core)
 {
 	rule_name(e, AT(p, "kind"), r->kind, path_name);
 	rule_name(e, AT(p, "name"), r->name, path_name);
 	if (!lax && str_index(r->api_version, '/') != str_rindex(r->api_version, '/'))
 		field_invalid(e, AT(p, "apiVersion"), r->api_version, "unexpected GroupVersion string: %.*s", STR_ARG(r->api_version));
+	else if (!lax && !core && str_index(r->api_version, '/') <= 0)
+		field_invalid(e, AT(p, "apiVersion"), r->api_version, "apiVersion must specify API group");
 }
 
 static void metric_target(struct field_errors *e, const struct field_path *p, const struct autoscaling_v2_metric_target *t)
@@ -536,7 +546,7 @@ static void metric_source(struct field_errors *e, const struct field_path *p, co
 	const struct field_path *at = FIELD_CHILD_S(p, str_from(member)), *target = AT(at, "target");
 
 	if (!strcmp(member, "object")) {
-		cross_reference(e, AT(at, "describedObject"), &m->object->described_object, lax);
+		cross_reference(e, AT(at, "describedObject"), &m->object->described_object, lax, true);
 		metric_name(e, AT(at, "metric"), m->object->metric.name);
 		metric_target(e, target, &m->object->target);
 		if (!m->object->target.value && !m->object->target.average_value)
@@ -634,7 +644,8 @@ static void hpa_rules(struct field_errors *e, const struct autoscaling_v2_horizo
 		      const struct autoscaling_v2_horizontal_pod_autoscaler *o)
 {
 	const struct field_path *spec = FIELD_ROOT("spec");
-	struct str was = o ? o->spec.scale_target_ref.api_version : STR("");
+	const struct autoscaling_v2_cross_version_object_reference *r = &h->spec.scale_target_ref, *was = o ? &o->spec.scale_target_ref : NULL;
+	bool lax = false;
 
 	if (h->spec.min_replicas)
 		rule_min(e, AT(spec, "minReplicas"), *h->spec.min_replicas, 1);
@@ -644,9 +655,15 @@ static void hpa_rules(struct field_errors *e, const struct autoscaling_v2_horizo
 		rule_min(e, AT(spec, "maxReplicas"), h->spec.max_replicas, 1);
 	if (h->spec.min_replicas && h->spec.max_replicas < *h->spec.min_replicas)
 		field_invalid_int(e, AT(spec, "maxReplicas"), h->spec.max_replicas, "must be greater than or equal to `minReplicas`");
-	cross_reference(e, AT(spec, "scaleTargetRef"), &h->spec.scale_target_ref, o && str_index(was, '/') != str_rindex(was, '/'));
+	cross_reference(e, AT(spec, "scaleTargetRef"), r, was && str_eq(was->api_version, r->api_version) && str_eq(was->kind, r->kind),
+			str_eqz(r->kind, "ReplicationController"));
+	for (uint32_t i = 0; o && i < o->spec.metrics.n; i++) {
+		const struct autoscaling_v2_object_metric_source *m = o->spec.metrics.v[i].object;
+
+		lax |= m && str_index(m->described_object.api_version, '/') != str_rindex(m->described_object.api_version, '/');
+	}
 	for (uint32_t i = 0; i < h->spec.metrics.n; i++)
-		one_metric(e, EL(AT(spec, "metrics"), i), &h->spec.metrics.v[i], o != NULL);
+		one_metric(e, EL(AT(spec, "metrics"), i), &h->spec.metrics.v[i], lax);
 	if (h->spec.min_replicas && !*h->spec.min_replicas) {
 		bool outside = false;
 

@@ -191,6 +191,8 @@ static void success_policy(struct field_errors *e, const struct field_path *p, c
 				field_too_long(e, AT(at, "succeededIndexes"), SUCCEEDED_INDEXES_BYTES);
 			if (m)
 				field_invalid(e, AT(at, "succeededIndexes"), *r->succeeded_indexes, "error parsing succeededIndexes: %s", m);
+			if (m)
+				total = 0;
 		}
 		if (!r->succeeded_count)
 			continue;
@@ -309,13 +311,12 @@ static void job_rules(struct field_errors *e, const struct field_path *spec, con
 static void job_selector(struct field_errors *e, const struct batch_v1_job_spec *s, bool lax)
 {
 	const struct field_path *spec = FIELD_ROOT("spec");
-	const struct selector *sel = workload_selector(e->arena, s->selector);
 
 	if (!s->selector)
 		field_required(e, AT(spec, "selector"), "");
 	else
 		validate_label_selector_lax(e, s->selector, AT(spec, "selector"), lax);
-	if (!s->selector || (sel && !selector_matches(sel, API_MAP(&s->template.metadata.labels))))
+	if (!rule_selects(e->arena, s->selector, API_MAP(&s->template.metadata.labels), NULL))
 		field_invalid_map(e, AT(AT(AT(spec, "template"), "metadata"), "labels"), API_MAP(&s->template.metadata.labels),
 				  "`selector` does not match template `labels`");
 }
@@ -335,7 +336,6 @@ static void has_label(struct field_errors *e, const struct batch_v1_job *j, cons
 static void generated_selector(struct field_errors *e, const struct batch_v1_job *j, bool prefixed)
 {
 	struct str_map labels = {0};
-	const struct selector *sel = workload_selector(e->arena, j->spec.selector);
 
 	if (is_true(j->spec.manual_selector) || !j->spec.selector)
 		return;
@@ -349,7 +349,7 @@ static void generated_selector(struct field_errors *e, const struct batch_v1_job
 	}
 	str_map_set(e->arena, &labels, STR("controller-uid"), j->metadata.uid);
 	str_map_set(e->arena, &labels, STR("job-name"), j->metadata.name);
-	if (sel && !selector_matches(sel, &labels))
+	if (!rule_selects(e->arena, j->spec.selector, &labels, NULL))
 		field_invalid_obj(e, AT(FIELD_ROOT("spec"), "selector"), &meta_v1_label_selector_type, j->spec.selector, "`selector` not auto-generated");
 }
 

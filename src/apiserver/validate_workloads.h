@@ -45,10 +45,11 @@ WARNINGS(workload);
 void workload_name_warn(struct request *rq, struct str name);
 /* spec.selector is there and not empty; `what` is the kind's word in the message. */
 void rule_workload_selector(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s, const char *what, bool lax);
-/* The selector as it selects, or NULL when it is none. */
-const struct selector *workload_selector(struct arena *a, const struct meta_v1_label_selector *s);
-void rule_selects_template(struct field_errors *e, const struct field_path *t, const struct meta_v1_label_selector *s,
-			   const struct core_v1_pod_template_spec *template);
+/* Whether a selector (none: nothing) selects the labels; one that cannot be read does, and is *readable (may be NULL) = false. */
+bool rule_selects(struct arena *a, const struct meta_v1_label_selector *s, const struct str_map *labels, bool *readable);
+/* The error of a selector that does not select the template; `bad`: what is said of one that cannot be read. */
+void rule_selects_template(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s,
+			   const struct core_v1_pod_template_spec *template, const char *bad);
 void rule_domain_prefixed_path(struct field_errors *e, const struct field_path *p, struct str v);
 
 #endif
