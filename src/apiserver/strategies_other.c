@@ -3,6 +3,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/policy.h"
 #include "apiserver/server.h"
+#include "apiserver/validate_kinds.h"
 #include "apiserver/validate_workloads.h"
 
 /* ---- RBAC: what one may give is what one has ---- */
@@ -240,12 +241,54 @@ static const struct strategy csrs = {
 #define FACTS(name, grp, res, ...) static const struct strategy name = {.group = STR_INIT(grp), .plural = STR_INIT(res), __VA_ARGS__}
 
 FACTS(leases, "coordination.k8s.io", "leases", .create_on_update = true, .no_unconditional_update = true, .validate = lease_validate);
-FACTS(ingresses, "networking.k8s.io", "ingresses", .generation = true, .validate = ingress_validate);
-FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .generation = true);
-FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .generation = true);
-FACTS(servicecidrs, "networking.k8s.io", "servicecidrs", .status_keeps_metadata = true);
-FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .name_check = validate_ip);
-FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .generation = true, .validate = slice_validate, .validate_update = slice_validate_update);
+FACTS(ingresses, "networking.k8s.io", "ingresses", .checks_all = true, .meta_on_update = true, .generation = true, .validate = ingress_validate,
+      .validate_update = ingress_validate_update, .validate_sub_update = ingress_validate_sub, .warn = ingress_warn);
+FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .checks_all = true, .meta_on_update = true, .generation = true,
+      .validate = ingressclass_validate, .validate_update = ingressclass_validate_update);
+FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .checks_all = true, .generation = true, .validate = netpol_validate,
+      .validate_update = netpol_validate_update, .warn = netpol_warn);
+FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .checks_all = true, .name_check = validate_ip_canonical, .validate = ipaddress_validate,
+      .validate_update = ipaddress_validate_update);
+FACTS(servicecidrs, "networking.k8s.io", "servicecidrs", .checks_all = true, .status_keeps_metadata = true, .validate = servicecidr_validate,
+      .validate_update = servicecidr_validate_update);
+
+/* deprecatedTopology is not written through v1; what it says of the node stays as nodeName. */
+static void slice_drop_topology(struct arena *a, struct discovery_v1_endpoint_slice *s, const struct discovery_v1_endpoint_slice *o)
+{
+	if (o && object_field_equal(&discovery_v1_endpoint_slice_type, s, o, "endpoints"))
+		return;
+	for (uint32_t i = 0; i < s->endpoints.n; i++) {
+		struct discovery_v1_endpoint *ep = &s->endpoints.v[i];
+		struct str host = str_map_get(API_MAP(&ep->deprecated_topology), STR("kubernetes.io/hostname"));
+
+		for (uint32_t k = 0; host.n && !ep->node_name && o && k < o->endpoints.n; k++) {
+			if (!str_eq(str_map_get(API_MAP(&o->endpoints.v[k].deprecated_topology), STR("kubernetes.io/hostname")), host))
+				continue;
+			ep->node_name = arena_new(a, struct str);
+			*ep->node_name = host;
+		}
+		ep->deprecated_topology.n = 0;
+	}
+}
+
+static void slice_create(struct request *rq, void *obj)
+{
+	slice_drop_topology(rq->a, obj, NULL);
+}
+
+/* Labels count as a change. */
+static void slice_update(struct request *rq, void *obj, const void *old)
+{
+	struct discovery_v1_endpoint_slice *s = obj;
+	const struct discovery_v1_endpoint_slice *o = old;
+
+	if (!object_field_equal(&meta_v1_object_meta_type, &s->metadata, &o->metadata, "labels"))
+		s->metadata.generation = o->metadata.generation + 1;
+	slice_drop_topology(rq->a, s, o);
+}
+
+FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, .meta_on_update = true, .generation = true, .prepare_create = slice_create,
+      .prepare_update = slice_update, .validate = slice_validate, .validate_update = slice_validate_update, .warn = slice_warn);
 FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .create_on_update = true, .no_unconditional_update = true);
 FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .generation = true, .validate = priorityclass_validate, .validate_update = priorityclass_validate_update);
 FACTS(csidrivers, "storage.k8s.io", "csidrivers", .generation = true, .generation_from_zero = true, .no_unconditional_update = true, .return_deleted = true);

@@ -135,6 +135,8 @@ int ip_family(struct str s);
 /* As Go prints them; STR_NULL for what cannot be read. */
 struct str ip_canonical(struct arena *a, struct str s);
 struct str cidr_canonical(struct arena *a, struct str s);
+/* Whether the one range is in the other and smaller; false for what cannot be read. */
+bool cidr_within(struct str inner, struct str outer);
 enum ip_scope { IP_INVALID, IP_GLOBAL, IP_UNSPECIFIED, IP_LOOPBACK, IP_LINK_LOCAL, IP_LINK_LOCAL_MULTICAST };
 enum ip_scope ip_scope(struct str s);
 const char *validate_no_backsteps(struct arena *a, struct str s);

@@ -508,14 +508,20 @@ enum ip_scope ip_scope(struct str s)
 	return b[0] == 0xfe && (b[1] & 0xc0) == 0x80 ? IP_LINK_LOCAL : b[0] == 0xff && (b[1] & 0x0f) == 2 ? IP_LINK_LOCAL_MULTICAST : IP_GLOBAL;
 }
 
-struct str cidr_canonical(struct arena *a, struct str s)
+static bool parse_cidr(struct str s, struct address *ip, int64_t *bits)
 {
 	ptrdiff_t slash = str_index(s, '/');
+
+	return slash >= 0 && parse_address(str_sub(s, 0, (size_t)slash), ip) && str_to_i64(str_sub(s, (size_t)slash + 1, s.n), bits) &&
+	       *bits >= 0 && *bits <= ip->n * 8;
+}
+
+struct str cidr_canonical(struct arena *a, struct str s)
+{
 	struct address ip;
 	int64_t bits;
 
-	if (slash < 0 || !parse_address(str_sub(s, 0, (size_t)slash), &ip) || !str_to_i64(str_sub(s, (size_t)slash + 1, s.n), &bits) ||
-	    bits < 0 || bits > ip.n * 8)
+	if (!parse_cidr(s, &ip, &bits))
 		return STR_NULL;
 	for (int64_t i = bits; i < ip.n * 8; i++)
 		ip.b[i / 8] &= (uint8_t)~(0x80 >> (i % 8));
@@ -528,6 +534,19 @@ const char *validate_ip_canonical(struct arena *a, struct str s)
 	struct str c = ip_canonical(a, s);
 
 	return m ? m : str_eq(c, s) ? NULL : arena_printf(a, "must be in canonical form (\"%.*s\")", STR_ARG(c)).p;
+}
+
+bool cidr_within(struct str inner, struct str outer)
+{
+	struct address in, out;
+	int64_t in_bits, out_bits;
+
+	if (!parse_cidr(inner, &in, &in_bits) || !parse_cidr(outer, &out, &out_bits) || in.n != out.n || in_bits <= out_bits)
+		return false;
+	for (int64_t i = 0; i < out_bits; i++)
+		if ((in.b[i / 8] ^ out.b[i / 8]) & (0x80 >> (i % 8)))
+			return false;
+	return true;
 }
 
 const char *validate_cidr_canonical(struct arena *a, struct str s)

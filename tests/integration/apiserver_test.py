@@ -773,7 +773,7 @@ def test_validation(a):
     j["metadata"]["name"] = "j2"
     j["spec"]["template"]["spec"]["restartPolicy"] = "Always"
     st, e = a.post(jobs, j)
-    equal("job restart policy", (st, causes(e)), (422, [("FieldValueNotSupported", "spec.template.spec.restartPolicy")]))
+    equal("job restart policy", (st, causes(e)), (422, [("FieldValueRequired", "spec.template.spec.restartPolicy")]))
     equal("events are kept", a.post("/api/v1/namespaces/default/events", {
         "kind": "Event", "apiVersion": "v1", "metadata": {"name": "e"}, "involvedObject": {"namespace": "default", "kind": "Pod", "name": "im"},
         "reason": "R", "type": "Normal"})[0], 201)

@@ -125,7 +125,7 @@ static void metadata(void **state)
 
 	(void)state;
 	validate_object_meta(&e, &m, true, NULL, FIELD_ROOT("metadata"));
-	validate_object_meta_update(&e, &m, &o, FIELD_ROOT("metadata"));
+	validate_object_meta_update(&e, &m, &o, FIELD_ROOT("metadata"), true);
 	assert_int_equal(e.list.n, 0);
 	m.name = STR("A_b");
 	validate_object_meta(&e, &m, true, NULL, FIELD_ROOT("metadata"));
@@ -137,7 +137,7 @@ static void metadata(void **state)
 	e.list.n = 0;
 	m.name = STR("c");
 	m.uid = STR("v");
-	validate_object_meta_update(&e, &m, &o, FIELD_ROOT("metadata"));
+	validate_object_meta_update(&e, &m, &o, FIELD_ROOT("metadata"), true);
 	assert_int_equal(e.list.n, 2);
 }
 

@@ -1,0 +1,30 @@
+/* apiserver/validate_kinds.h: rules and warnings of the groups other than core and the workloads', for strategies_other.c. */
+#ifndef SKIFF_APISERVER_VALIDATE_KINDS_H
+#define SKIFF_APISERVER_VALIDATE_KINDS_H
+
+#include "apiserver/rules.h"
+
+#define RULES(kind) void kind##_validate(struct request *rq, const void *obj, struct field_errors *e)
+#define RULES_UPDATE(kind) void kind##_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
+#define RULES_SUB(kind) void kind##_validate_sub(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
+#define WARNINGS(kind) void kind##_warn(struct request *rq, const void *obj, const void *old)
+
+/* networking.k8s.io, discovery.k8s.io: validate_networking.c */
+RULES(ingress);
+RULES_UPDATE(ingress);
+RULES_SUB(ingress);
+WARNINGS(ingress);
+RULES(ingressclass);
+RULES_UPDATE(ingressclass);
+RULES(netpol);
+RULES_UPDATE(netpol);
+WARNINGS(netpol);
+RULES(ipaddress);
+RULES_UPDATE(ipaddress);
+RULES(servicecidr);
+RULES_UPDATE(servicecidr);
+RULES(slice);
+RULES_UPDATE(slice);
+WARNINGS(slice);
+
+#endif
