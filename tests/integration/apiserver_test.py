@@ -3,7 +3,7 @@
 
 Usage: apiserver_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.client, http.server, json, os, shutil, ssl, subprocess, sys, tempfile, threading, time
+import base64, http.client, http.server, json, os, shutil, socket, ssl, subprocess, sys, tempfile, threading, time
 
 EXE = os.path.abspath(sys.argv[1])
 passed = failed = 0
@@ -859,9 +859,16 @@ class Extension(http.server.BaseHTTPRequestHandler):
             self.answer({"kind": "Status"}, 404)
 
 
+def own_address():
+    """An IPv4 address of this machine that an endpoint may have: loopback ones are not allowed there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as u:
+        u.connect(("198.51.100.1", 9))  # nothing is sent: the route tells the address
+        return u.getsockname()[0]
+
+
 def test_extensions(s, a):
     s.cert("ext", "/CN=ext", "subjectAltName=DNS:ext.default.svc,IP:127.0.0.1")
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Extension)
+    httpd = http.server.ThreadingHTTPServer(("", 0), Extension)
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ctx.load_cert_chain(os.path.join(s.dir, "ext.crt"), os.path.join(s.dir, "ext.key"))
     httpd.socket = ctx.wrap_socket(httpd.socket, server_side=True)
@@ -878,7 +885,7 @@ def test_extensions(s, a):
     a.post("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", {
         "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
         "metadata": {"name": "ext", "labels": {"kubernetes.io/service-name": "ext"}},
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}], "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}]})
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}], "endpoints": [{"addresses": [own_address()], "conditions": {"ready": True}}]})
     st, e = a.post(reg + "mutatingwebhookconfigurations", {
         "kind": "MutatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "m"},
         "webhooks": [dict(hook, clientConfig={"service": {"namespace": "default", "name": "ext", "path": "/mutate"}, "caBundle": ca})]})

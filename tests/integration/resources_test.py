@@ -6,7 +6,7 @@ Usage: resources_test.py PATH-OF-kube-apiserver PATH-OF-kube-controller-manager 
 import base64, hashlib, hmac, http.server, json, os, ssl, threading, time
 
 import controller_test
-from apiserver_test import Client, check, equal
+from apiserver_test import Client, check, equal, own_address
 from controller_test import Missed, Space, template, until
 
 
@@ -442,7 +442,7 @@ class Metrics(http.server.BaseHTTPRequestHandler):
 
 
 def metrics_server(a):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metrics)
+    server = http.server.ThreadingHTTPServer(("", 0), Metrics)
     dir = a.s.dir
     a.s.cert("metrics", "/CN=metrics", "subjectAltName=DNS:metrics.kube-system.svc,IP:127.0.0.1")
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -453,10 +453,10 @@ def metrics_server(a):
     a.post("/api/v1/namespaces/kube-system/services", {"metadata": {"name": "metrics"}, "spec": {"ports": [{"port": 443}]}})
     st, got = a.post("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", {
         "metadata": {"name": "metrics", "labels": {"kubernetes.io/service-name": "metrics"}}, "addressType": "IPv4",
-        "ports": [{"name": "", "port": port}], "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}]})
+        "ports": [{"name": "", "port": port}], "endpoints": [{"addresses": [own_address()], "conditions": {"ready": True}}]})
     check("endpoint slice", st == 201, got)
     a.post("/api/v1/namespaces/kube-system/endpoints", {"metadata": {"name": "metrics"}, "subsets": [
-        {"addresses": [{"ip": "127.0.0.1"}], "ports": [{"port": port}]}]})
+        {"addresses": [{"ip": own_address()}], "ports": [{"port": port}]}]})
     ca = base64.b64encode(open(os.path.join(dir, "ca.crt"), "rb").read()).decode()
     for group, version in (("metrics.k8s.io", "v1beta1"), ("custom.metrics.k8s.io", "v1beta2"), ("external.metrics.k8s.io", "v1beta1")):
         name = "%s.%s" % (version, group)
