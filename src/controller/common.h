@@ -154,6 +154,7 @@ struct error *claim_objects(const struct claim *c, struct arena *a, void ***objs
 /* ---- expectations: what was asked for and not yet seen in the informer ---- */
 struct expectations {
 	struct map keys;
+	struct workqueue *q; /* or NULL: where a key comes back when it has waited in vain */
 };
 void expect_creations(struct expectations *x, struct str key, int n);
 /* Of pods that the informer still holds, not being deleted: of others no event would come that says more. */
