@@ -3,6 +3,7 @@
 #include "apiserver/alloc.h"
 #include "apiserver/authz.h"
 #include "apiserver/bootstrap.h"
+#include "schema/jv.h"
 #include "apiserver/extend.h"
 #include "schema/defaults.h"
 
@@ -578,6 +579,40 @@ static struct error *kubernetes_service(struct apiserver *s)
 }
 
 /* What API servers behind this one need to know of its certificates. */
+/* "a,b" as ["a","b"]. */
+static struct str json_list(struct arena *a, const char *csv)
+{
+	struct buf b buf_cleanup = {0};
+	bool first = true;
+
+	buf_putc(&b, '[');
+	for (struct str rest = str_from(csv ? csv : ""); rest.n;) {
+		struct str one = str_trim(str_cut(&rest, ','));
+
+		if (!one.n)
+			continue;
+		if (!first)
+			buf_putc(&b, ',');
+		first = false;
+		jv_encode_string(&b, one);
+	}
+	buf_putc(&b, ']');
+	return arena_str(a, buf_view(&b));
+}
+
+/* Since when Secrets of service accounts carry the date of their last use: the legacy token cleaner counts from it. */
+static struct error *legacy_token_tracking(struct apiserver *s)
+{
+	struct arena a arena_cleanup = {0};
+	struct core_v1_config_map *c = arena_new(&a, struct core_v1_config_map);
+	bool existed;
+
+	c->metadata.name = STR("kube-apiserver-legacy-service-account-token-tracking");
+	c->metadata.namespace = STR("kube-system");
+	str_map_set(&a, API_MAP(&c->data), STR("since"), str_sub(time_format(&a, time_now_micro(), false), 0, 10));
+	return ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed);
+}
+
 static struct error *authentication_configmap(struct apiserver *s)
 {
 	struct arena a arena_cleanup = {0};
@@ -594,12 +629,12 @@ static struct error *authentication_configmap(struct apiserver *s)
 	if (s->o.requestheader_client_ca_file) {
 		TRY(file_read(s->o.requestheader_client_ca_file, &rh));
 		str_map_set(&a, API_MAP(&c->data), STR("requestheader-client-ca-file"), buf_view(&rh));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-allowed-names"),
-			    arena_printf(&a, s->o.requestheader_allowed_names && *s->o.requestheader_allowed_names ? "[\"%s\"]" : "[]%s",
-					 s->o.requestheader_allowed_names ? s->o.requestheader_allowed_names : ""));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-username-headers"), STR("[\"X-Remote-User\"]"));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-group-headers"), STR("[\"X-Remote-Group\"]"));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-extra-headers-prefix"), STR("[\"X-Remote-Extra-\"]"));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-allowed-names"), json_list(&a, s->o.requestheader_allowed_names));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-username-headers"), json_list(&a, s->o.requestheader_username_headers));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-group-headers"), json_list(&a, s->o.requestheader_group_headers));
+		str_map_set(&a, API_MAP(&c->data), STR("requestheader-extra-headers-prefix"), json_list(&a, s->o.requestheader_extra_prefixes));
+		if (s->o.requestheader_uid_headers && *s->o.requestheader_uid_headers)
+			str_map_set(&a, API_MAP(&c->data), STR("requestheader-uid-headers"), json_list(&a, s->o.requestheader_uid_headers));
 	}
 	TRY(ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed));
 	if (!existed)
@@ -624,6 +659,7 @@ struct error *bootstrap_run(struct apiserver *s)
 	TRY(service_cidr(s));
 	TRY(kubernetes_service(s));
 	TRY(authentication_configmap(s));
+	TRY(legacy_token_tracking(s));
 	TRY(aggregator_register_local(s));
 	s->bootstrapped[HOOK_APISERVICES] = true;
 	s->bootstrapped[HOOK_CRDS] = true;
