@@ -81,6 +81,12 @@ static void hand_over(struct embedded *em, struct batch *b)
 	fiber_shield_end();
 }
 
+static uint64_t file_used(struct embedded *em)
+{
+	MDB_envinfo info;
+	return mdb_env_info(em->env, &info) ? 0 : (uint64_t)(info.me_last_pgno + 1) * 4096;
+}
+
 /* ---- publishing ---- */
 
 static struct lease *lease_find(struct embedded *em, int64_t id)
@@ -280,12 +286,6 @@ static void publish(struct embedded *em, struct batch *b)
 
 /* ---- the committer ---- */
 
-static uint64_t file_used(struct embedded *em)
-{
-	MDB_envinfo info;
-	return mdb_env_info(em->env, &info) ? 0 : (uint64_t)(info.me_last_pgno + 1) * 4096;
-}
-
 /* Free pages inside the file, which need no room on the disk. Walks LMDB's free list: only asked when the disk is full. */
 static uint64_t file_free(struct embedded *em)
 {
@@ -357,12 +357,13 @@ static void commit_loop(void *arg)
 			if (em->closing)
 				break;
 			bool touched = em->touched || em->commits - em->trimmed_commits >= TRIM_COMMITS;
-			if (touched && now + TRIM_MS < wake)
-				wake = now + TRIM_MS;
+			int64_t trim = (em->touched ? em->touched_at : now) + TRIM_MS;
+			if (touched && trim < wake)
+				wake = trim;
 			struct error *e = waitq_wait_ms(&em->work, wake > now ? wake - now : 1);
 			if (e && !error_is_sys(e, ETIMEDOUT))
 				em->closing = true; /* cancelled with the loop */
-			else if (e && touched)
+			else if (e && touched && now_ms() >= trim && now_ms() - em->touched_at >= TRIM_MS)
 				map_trim(em);
 			error_free(e);
 			continue;
@@ -841,7 +842,7 @@ static struct error *open_env(struct embedded *em, const struct store_opts *o, c
 		e = error_sys(errno, "%s", data);
 	if (!e) {
 		find_map(em);
-		map_trim(em);
+		map_fill(em, file_used(em));
 	}
 	return e;
 }

@@ -113,6 +113,8 @@ struct embedded {
 	size_t map_n;
 	int64_t trimmed_commits;  /* commits when it was last trimmed */
 	size_t touched;           /* bytes read through it since */
+	int64_t touched_at;       /* when last, ms */
+	bool filled;              /* the whole file is mapped in, for the caches' first reading; until the store is idle */
 	struct age ages[64];      /* ring: revision reached at a time */
 	size_t age_head, age_n;
 	uint64_t allocated;       /* bytes of the file with disk blocks behind them */
@@ -163,6 +165,11 @@ void run_batch(struct batch *b);
  * Gives the mapped pages back to the page cache: what the cache above holds need not count as this process's memory a second time.
  */
 void map_trim(struct embedded *em);
+/*
+ * Maps the whole file in at once, when it is not large for the machine: the caches are about to read all of it, in another order than
+ * it lies in, and a page fault for each record takes longer than the reading.
+ */
+void map_fill(struct embedded *em, uint64_t used);
 struct error *em_current(struct store *s, int64_t *rev);
 struct error *em_get(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out);
 struct error *em_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "store/embedded.h"
@@ -11,8 +12,23 @@ void map_trim(struct embedded *em)
 {
 	em->trimmed_commits = em->commits;
 	em->touched = 0;
+	em->filled = false;
 	if (em->map)
 		madvise(em->map, em->map_n, MADV_DONTNEED); /* advice: a failure costs memory only */
+}
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
+void map_fill(struct embedded *em, uint64_t used)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	if (!em->map || !used || used > em->map_n || pages <= 0 || used > (uint64_t)pages * (uint64_t)page / 2)
+		return;
+	em->filled = !madvise(em->map, used, MADV_POPULATE_READ);
+	em->touched = em->filled; /* the committer gives it back when idle */
+	em->touched_at = now_ms();
 }
 
 /* A read transaction; spare ones are reset and renewed, which costs no lock. */
@@ -226,7 +242,8 @@ struct error *em_range(struct store *s, struct str start, struct str end, int64_
 	if (r.bytes && !em->touched)
 		waitq_wake_one(&em->work); /* to set its clock */
 	em->touched += r.bytes;
-	if (em->touched >= TRIM_BYTES)
+	em->touched_at = now_ms();
+	if (em->touched >= TRIM_BYTES && !em->filled)
 		map_trim(em);
 	return e;
 }
