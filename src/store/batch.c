@@ -48,17 +48,21 @@ int log_get(MDB_txn *txn, MDB_dbi log, int64_t rev, MDB_val *v)
 	return mdb_get(txn, log, &k, v);
 }
 
-static int log_put(MDB_txn *txn, MDB_dbi log, int64_t rev, bool is_delete, const struct key_rec *k, int64_t prev, struct str key,
+static int log_put(struct batch *b, MDB_txn *txn, int64_t rev, bool is_delete, const struct key_rec *k, int64_t prev, struct str key,
 		   struct str value)
 {
+	/* Records come in order, but for late heartbeats: told so, LMDB fills its pages; else it leaves them half empty. */
+	unsigned append = rev > b->log_last ? MDB_APPEND : 0;
 	uint8_t rk[8];
 	rev_key(rev, rk);
 	struct log_rec r = {.is_delete = is_delete, .key_n = (uint16_t)key.n, .create = k->create, .version = k->version,
 			    .lease = k->lease, .prev = prev};
 	MDB_val mk = {8, rk}, mv = {sizeof(r) + key.n + value.n, NULL};
-	int rc = mdb_put(txn, log, &mk, &mv, MDB_RESERVE);
+	int rc = mdb_put(txn, b->em->log, &mk, &mv, MDB_RESERVE | append);
 	if (rc)
 		return rc;
+	if (append)
+		b->log_last = rev;
 	char *p = mv.mv_data;
 	memcpy(p, &r, sizeof(r));
 	memcpy(p + sizeof(r), key.p, key.n);
@@ -176,7 +180,7 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op, bool *wrote)
 			*wrote = true;
 		}
 	} else {
-		rc = log_put(txn, em->log, rev, op->kind == OP_DELETE, &k, disk_mod, op->key,
+		rc = log_put(b, txn, rev, op->kind == OP_DELETE, &k, disk_mod, op->key,
 			     op->value ? block_str(op->value) : STR_NULL);
 		if (!rc)
 			rc = key_put(txn, em->keys, op->key, &k);
@@ -212,7 +216,7 @@ static int flush_dirty(struct batch *b, MDB_txn *txn, struct map *m)
 	void *v;
 	while (map_next(m, &it, &key, &v)) {
 		struct dirty *d = v;
-		int rc = log_put(txn, b->em->log, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
+		int rc = log_put(b, txn, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
 		if (!rc)
 			rc = key_put(txn, b->em->keys, key, &d->k);
 		if (rc)
@@ -307,7 +311,7 @@ static int run_ops(struct batch *b, MDB_txn *txn, bool *wrote)
 			struct dirty *d = v;
 			if (map_has(&b->fresh, key))
 				continue;
-			rc = log_put(txn, b->em->log, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
+			rc = log_put(b, txn, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
 			if (!rc)
 				rc = key_put(txn, b->em->keys, key, &d->k);
 			struct dirty *gone = xcalloc(1, sizeof(*gone));

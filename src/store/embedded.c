@@ -266,6 +266,7 @@ static void publish(struct embedded *em, struct batch *b)
 		em->allocated = em->allocated == UINT64_MAX ? UINT64_MAX : 0; /* look again before the next put */
 	} else {
 		em->state = b->committed ? b->state : em->state;
+		em->log_last = b->committed ? b->log_last : em->log_last;
 		merge_fresh(em, b);
 		fresh_free(b, false);
 		for (struct op *op = b->ops; op; op = op->next)
@@ -368,13 +369,13 @@ static void commit_loop(void *arg)
 			error_free(e);
 			continue;
 		}
-		struct batch b = {.em = em, .flush = due, .rev = em->s.hub.rev, .state = em->state, .compact_to = to};
+		struct batch b = {.em = em, .flush = due, .rev = em->s.hub.rev, .state = em->state, .log_last = em->log_last, .compact_to = to};
 		b.sync_dirty = em->dirty.n && now - em->dirty_since >= DIRTY_SYNC_MS;
 		take_batch(em, &b);
 		hand_over(em, &b);
 		publish(em, &b);
 	}
-	struct batch b = {.em = em, .clean = true, .rev = em->s.hub.rev, .state = em->state, .compact_to = compact_target(em)};
+	struct batch b = {.em = em, .clean = true, .rev = em->s.hub.rev, .state = em->state, .log_last = em->log_last, .compact_to = compact_target(em)};
 	hand_over(em, &b);
 	publish(em, &b);
 }
@@ -712,6 +713,7 @@ static struct error *load(struct embedded *em, MDB_txn *txn)
 	mdb_cursor_close(cur);
 	if (rc && rc != MDB_NOTFOUND)
 		return lmdb_error(rc, "reading the log");
+	em->log_last = last;
 	if (em->state.compacted > last)
 		last = em->state.compacted;
 	em->compacted = em->state.compacted;

@@ -81,6 +81,7 @@ struct batch {
 	bool sync_dirty;          /* dirty ones are old enough to go with a commit */
 	int64_t rev;              /* in: last revision; out: the same after the batch */
 	int64_t compact_to;
+	int64_t log_last;         /* in and out: no record of the log is newer */
 	/* results */
 	struct error *err;        /* the whole batch failed */
 	struct map fresh;         /* key -> struct dirty: changes of em->dirty */
@@ -102,6 +103,7 @@ struct embedded {
 	uint64_t cluster;
 	struct state_rec state;   /* as on disk */
 	int64_t compacted;        /* reads below answer 410 */
+	int64_t log_last;         /* no record of the log is newer */
 	int64_t gap_lo, gap_hi;   /* revisions lost in a crash: nobody may watch from between */
 	int64_t history_ms;
 	struct map dirty;
