@@ -75,7 +75,8 @@ struct error *admission_forbidden(const struct admission *a, const char *fmt, ..
 
 /* Plugins: the table in admission.c lists them; each file of plugins declares its own here. */
 extern const struct admission_plugin admit_namespace_lifecycle, admit_service_account, admit_priority, admit_default_tolerations,
-	admit_taint_nodes, admit_node_restriction, admit_pod_topology_labels; /* admit_core.c */
+	admit_taint_nodes, admit_pod_topology_labels; /* admit_core.c */
+extern const struct admission_plugin admit_node_restriction; /* admit_node.c */
 /* Zone and region of a node into labels of a pod or Binding. */
 struct str_map;
 void topology_labels(struct request *rq, struct str node_name, struct str_map *labels);

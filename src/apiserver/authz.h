@@ -66,4 +66,7 @@ struct error *node_authz_init(struct apiserver *s);
 struct error *review_manage_fields(struct request *rq, const struct schema_type *t, void *obj);
 struct error *rest_review(struct request *rq, bool *handled);
 
+/* The pod names this Secret (or ConfigMap): in volumes, environment, pull secrets. name.p NULL: any. */
+bool pod_refers(const struct core_v1_pod *pod, bool secret, struct str name);
+
 #endif

@@ -22,6 +22,12 @@ struct error *node_authz_init(struct apiserver *s)
 	return g->pods ? NULL : error_new("no storage for pods");
 }
 
+/* name.p NULL: any. */
+static bool refers(struct str have, struct str name)
+{
+	return name.p ? str_eq(have, name) : have.n > 0;
+}
+
 static bool env_uses(const struct core_v1_env_var *env, uint32_t n, const struct core_v1_env_from_source *from, uint32_t n_from, bool secret,
 		     struct str name)
 {
@@ -30,15 +36,15 @@ static bool env_uses(const struct core_v1_env_var *env, uint32_t n, const struct
 
 		if (!v)
 			continue;
-		if (secret && v->secret_key_ref && str_eq(v->secret_key_ref->local_object_reference.name, name))
+		if (secret && v->secret_key_ref && refers(v->secret_key_ref->local_object_reference.name, name))
 			return true;
-		if (!secret && v->config_map_key_ref && str_eq(v->config_map_key_ref->local_object_reference.name, name))
+		if (!secret && v->config_map_key_ref && refers(v->config_map_key_ref->local_object_reference.name, name))
 			return true;
 	}
 	for (uint32_t i = 0; i < n_from; i++) {
-		if (secret && from[i].secret_ref && str_eq(from[i].secret_ref->local_object_reference.name, name))
+		if (secret && from[i].secret_ref && refers(from[i].secret_ref->local_object_reference.name, name))
 			return true;
-		if (!secret && from[i].config_map_ref && str_eq(from[i].config_map_ref->local_object_reference.name, name))
+		if (!secret && from[i].config_map_ref && refers(from[i].config_map_ref->local_object_reference.name, name))
 			return true;
 	}
 	return false;
@@ -50,39 +56,39 @@ static bool volumes_use(const struct core_v1_pod_spec *p, bool secret, struct st
 		const struct core_v1_volume_source *v = &p->volumes.v[i].volume_source;
 
 		if (secret) {
-			if (v->secret && str_eq(v->secret->secret_name, name))
+			if (v->secret && refers(v->secret->secret_name, name))
 				return true;
-			if ((v->iscsi && v->iscsi->secret_ref && str_eq(v->iscsi->secret_ref->name, name)) ||
-			    (v->rbd && v->rbd->secret_ref && str_eq(v->rbd->secret_ref->name, name)) ||
-			    (v->cephfs && v->cephfs->secret_ref && str_eq(v->cephfs->secret_ref->name, name)) ||
-			    (v->cinder && v->cinder->secret_ref && str_eq(v->cinder->secret_ref->name, name)) ||
-			    (v->flex_volume && v->flex_volume->secret_ref && str_eq(v->flex_volume->secret_ref->name, name)) ||
-			    (v->scale_io && v->scale_io->secret_ref && str_eq(v->scale_io->secret_ref->name, name)) ||
-			    (v->storageos && v->storageos->secret_ref && str_eq(v->storageos->secret_ref->name, name)) ||
-			    (v->azure_file && str_eq(v->azure_file->secret_name, name)) ||
-			    (v->csi && v->csi->node_publish_secret_ref && str_eq(v->csi->node_publish_secret_ref->name, name)))
+			if ((v->iscsi && v->iscsi->secret_ref && refers(v->iscsi->secret_ref->name, name)) ||
+			    (v->rbd && v->rbd->secret_ref && refers(v->rbd->secret_ref->name, name)) ||
+			    (v->cephfs && v->cephfs->secret_ref && refers(v->cephfs->secret_ref->name, name)) ||
+			    (v->cinder && v->cinder->secret_ref && refers(v->cinder->secret_ref->name, name)) ||
+			    (v->flex_volume && v->flex_volume->secret_ref && refers(v->flex_volume->secret_ref->name, name)) ||
+			    (v->scale_io && v->scale_io->secret_ref && refers(v->scale_io->secret_ref->name, name)) ||
+			    (v->storageos && v->storageos->secret_ref && refers(v->storageos->secret_ref->name, name)) ||
+			    (v->azure_file && refers(v->azure_file->secret_name, name)) ||
+			    (v->csi && v->csi->node_publish_secret_ref && refers(v->csi->node_publish_secret_ref->name, name)))
 				return true;
-		} else if (v->config_map && str_eq(v->config_map->local_object_reference.name, name)) {
+		} else if (v->config_map && refers(v->config_map->local_object_reference.name, name)) {
 			return true;
 		}
 		for (uint32_t k = 0; v->projected && k < v->projected->sources.n; k++) {
 			const struct core_v1_volume_projection *s = &v->projected->sources.v[k];
 
-			if (secret && s->secret && str_eq(s->secret->local_object_reference.name, name))
+			if (secret && s->secret && refers(s->secret->local_object_reference.name, name))
 				return true;
-			if (!secret && s->config_map && str_eq(s->config_map->local_object_reference.name, name))
+			if (!secret && s->config_map && refers(s->config_map->local_object_reference.name, name))
 				return true;
 		}
 	}
 	return false;
 }
 
-static bool uses(const struct core_v1_pod *pod, bool secret, struct str name)
+bool pod_refers(const struct core_v1_pod *pod, bool secret, struct str name)
 {
 	const struct core_v1_pod_spec *p = &pod->spec;
 
 	for (uint32_t i = 0; secret && i < p->image_pull_secrets.n; i++)
-		if (str_eq(p->image_pull_secrets.v[i].name, name))
+		if (refers(p->image_pull_secrets.v[i].name, name))
 			return true;
 	if (volumes_use(p, secret, name))
 		return true;
@@ -201,9 +207,9 @@ static bool pod_uses(struct apiserver *s, struct arena *a, const struct core_v1_
 
 	switch (what) {
 	case USES_SECRET:
-		return (here && uses(pod, true, name)) || volumes_use_secret(s, a, pod, ns, name);
+		return (here && pod_refers(pod, true, name)) || volumes_use_secret(s, a, pod, ns, name);
 	case USES_CONFIGMAP:
-		return here && uses(pod, false, name);
+		return here && pod_refers(pod, false, name);
 	case USES_CLAIM:
 		return here && uses_claim(pod, a, name);
 	case USES_ACCOUNT:

@@ -893,7 +893,119 @@ def test_node(s):
     check("of another account", st == 403 and e["message"].endswith("no relationship found between node 'n1' and this object"), e)
     st, e = node.get(ns + "pods")
     check("reason", e["message"].endswith("can only list/watch pods with spec.nodeName field selector"), e)
+    restricted(s, a, node, ns)
     s.stop()
+
+
+def restricted(s, a, node, ns):
+    """What admission leaves of that."""
+    def refused(what, answer, want):
+        st, e = answer
+        check("NodeRestriction: " + what, st == 403 and e["message"].endswith(" is forbidden: " + want), (st, e))
+
+    token = lambda **ref: {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": dict(
+        {"boundObjectRef": ref} if ref else {}, **{"audiences": ref.pop("audiences")} if "audiences" in ref else {})}
+    sa = ns + "serviceaccounts/default/token"
+    uid = a.get(t.PODS + "/mine")[1]["metadata"]["uid"]
+    mine = {"kind": "Pod", "apiVersion": "v1", "name": "mine", "uid": uid}
+    refused("token of no pod", node.post(sa, token()), "node requested token not bound to a pod")
+    refused("token of a node", node.post(sa, token(kind="Node", apiVersion="v1", name="n1")), "node requested token not bound to a pod")
+    refused("token without uid", node.post(sa, token(kind="Pod", apiVersion="v1", name="mine")), "node requested token with a pod binding without a uid")
+    refused("token of an old pod", node.post(sa, token(**dict(mine, uid="u"))), "the UID in the bound object reference (u) does not match the UID in "
+            "record. The object might have been deleted and then recreated")
+    theirs = a.get(t.PODS + "/theirs")[1]["metadata"]["uid"]
+    refused("token of another node's pod", node.post(sa, token(**dict(mine, name="theirs", uid=theirs))),
+            "node requested token bound to a pod scheduled on a different node")
+    equal("token of no such pod", node.post(sa, token(**dict(mine, name="none")))[0], 404)
+    refused("audiences", node.post(sa, token(audiences=["a", "b"], **mine)), "node may only request 0 or 1 audiences")
+    # two of its volumes' claims are bound to CSI volumes of a driver that is not there
+    st, e = node.post(sa, token(audiences=["vault"], **mine))
+    check("audience", st == 403 and 'error validating audience "vault": csidriver.storage.k8s.io "d.example.com" not found' in e["message"], e)
+    a.post("/apis/storage.k8s.io/v1/csidrivers", {"kind": "CSIDriver", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": "d.example.com"},
+                                                  "spec": {"tokenRequests": [{"audience": "csi"}]}})
+    refused("audience of no volume", node.post(sa, token(audiences=["vault"], **mine)),
+            'audience "vault" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience')
+    equal("audience of a driver", node.post(sa, token(audiences=["csi"], **mine))[0], 201)
+    rbac = "/apis/rbac.authorization.k8s.io/v1/"
+    a.post(rbac + "clusterroles", {"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "vault"}, "rules": [
+        {"apiGroups": [""], "resources": ["vault"], "resourceNames": ["default"], "verbs": ["request-serviceaccounts-token-audience"]}]})
+    a.post(rbac + "clusterrolebindings", {"kind": "ClusterRoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "vault"},
+                                          "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "vault"},
+                                          "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}]})
+    equal("audience that a role gives", node.post(sa, token(audiences=["vault"], **mine))[0], 201)
+    # nodes
+    n1 = lambda **labels: {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1", "labels": labels}}
+    st, e = node.post("/api/v1/nodes", n1(**{"x.node-restriction.kubernetes.io/a": "1", "b.k8s.io/x": "1", "kubernetes.io/os": "linux", "own": "1"}))
+    refused("labels", (st, e), 'node "n1" is not allowed to set the following labels: b.k8s.io/x, x.node-restriction.kubernetes.io/a')
+    st, n = node.post("/api/v1/nodes", n1(**{"kubernetes.io/os": "linux", "x.kubelet.kubernetes.io/a": "1", "own": "1"}))
+    equal("registers", st, 201)
+    refused("another node", node.post("/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n2"}}),
+            'node "n1" is not allowed to modify node "n2"')
+    path = "/api/v1/nodes/n1"
+    for what, patch, want in (
+            ("taints", {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}, 'node "n1" is not allowed to modify taints'),
+            ("owners", {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "x", "uid": "u"}]}},
+             'node "n1" is not allowed to modify ownerReferences'),
+            ("label", {"metadata": {"labels": {"z.kubernetes.io/x": "1"}}}, "is not allowed to modify labels: z.kubernetes.io/x")):
+        refused(what, node.patch(path, patch), want)
+    a.patch(path, {"metadata": {"labels": {"node-role.kubernetes.io/x": ""}}})
+    refused("labels taken away", node.patch(path, {"metadata": {"labels": {"node-role.kubernetes.io/x": None}}}),
+            "is not allowed to modify labels: node-role.kubernetes.io/x")
+    equal("its own", node.patch(path, {"metadata": {"labels": {"own": "2", "node.kubernetes.io/y": "1"}}})[0], 200)
+    equal("status", node.patch(path + "/status", {"status": {"phase": "Running"}})[0], 200)
+    # mirror pods
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": n["metadata"]["uid"], "controller": True}
+
+    def mirror(owners=(owner,), **spec):
+        p = t.pod("mir2", **dict({"nodeName": "n1"}, **spec))
+        p["metadata"].update(annotations={"kubernetes.io/config.mirror": "x"}, ownerReferences=list(owners))
+        return node.post(t.PODS + "?dryRun=All", p)
+
+    equal("mirror pod", mirror()[0], 201)
+    only = 'node "n1" can only create pods with '
+    refused("no mirror", node.post(t.PODS, t.pod("plain", nodeName="n1")),
+            'pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods')
+    for what, answer, want in (
+            ("elsewhere", mirror(nodeName="n2"), only + "spec.nodeName set to itself"),
+            ("no owner", mirror([]), only + "an owner reference set to itself"),
+            ("two owners", mirror([owner, dict(owner, uid="x", controller=False)]), only + "a single owner reference set to itself"),
+            ("no controller", mirror([dict(owner, controller=False)]), only + "a controller owner reference set to itself"),
+            ("blocking", mirror([dict(owner, blockOwnerDeletion=True)]), 'node "n1" must not set blockOwnerDeletion on an owner reference'),
+            ("uid", mirror([dict(owner, uid="u")]), "node n1 UID mismatch: expected u got " + n["metadata"]["uid"]),
+            ("secret", mirror(imagePullSecrets=[{"name": "x"}]), 'node "n1" can not create pods that reference secrets'),
+            ("configmap", mirror(volumes=[{"name": "v", "configMap": {"name": "x"}}]), 'node "n1" can not create pods that reference configmaps'),
+            ("claim", mirror(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "x"}}]),
+             'node "n1" can not create pods that reference persistentvolumeclaims'),
+            ("token", mirror(volumes=[{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]),
+             'node "n1" can not create pods that reference serviceaccounts (via projected volumes)')):
+        refused("mirror: " + what, answer, want)
+    # its pods
+    refused("labels by status", node.patch(t.PODS + "/mine/status", {"metadata": {"labels": {"a": "b"}}}), 'node "n1" cannot update labels through pod status')
+    refused("claims by status", node.patch(t.PODS + "/mine/status", {"status": {"resourceClaimStatuses": [{"name": "x"}]}}),
+            'node "n1" cannot update resource claim statues')
+    equal("status of its pod", node.patch(t.PODS + "/mine/status", {"status": {"message": "x"}})[0], 200)
+    refused("another's pod", node.delete(t.PODS + "/theirs"), 'node "n1" can only delete pods with spec.nodeName set to itself')
+    evict = lambda name: node.post(t.PODS + "/%s/eviction" % name, {"kind": "Eviction", "apiVersion": "policy/v1", "metadata": {"name": name}})
+    refused("another's eviction", evict("theirs"), "node n1 can only evict pods with spec.nodeName set to itself")
+    equal("eviction", evict("mir")[0], 201)
+    refused("claims", node.patch(ns + "persistentvolumeclaims/c/status", {"metadata": {"labels": {"a": "b"}}}),
+            'node "n1" is not allowed to update fields other than status.quantity and status.conditions')
+    equal("status of a claim", node.patch(ns + "persistentvolumeclaims/c/status", {"status": {"capacity": {"storage": "2Gi"}}})[0], 200)
+    csr = lambda cn, signer: node.post("/apis/certificates.k8s.io/v1/certificatesigningrequests", {
+        "kind": "CertificateSigningRequest", "apiVersion": "certificates.k8s.io/v1", "metadata": {"generateName": "c"},
+        "spec": {"request": base64.b64encode(request_pem(s, cn)).decode(), "signerName": signer,
+                 "usages": ["digital signature", "server auth" if "serving" in signer else "client auth"]}})
+    refused("another's certificate", csr("system:node:n2", "kubernetes.io/kubelet-serving"), "can only create a node CSR with CN=system:node:n1")
+    equal("its certificate", csr("system:node:n1", "kubernetes.io/kubelet-serving")[0], 201)
+    equal("of another signer", csr("system:node:n2", "example.com/x")[0], 201)
+
+
+def request_pem(s, cn):
+    key, out = os.path.join(s.dir, "csr.key"), os.path.join(s.dir, "csr.pem")
+    subprocess.run(["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", out,
+                    "-subj", "/O=system:nodes/CN=" + cn], check=True, capture_output=True)
+    with open(out, "rb") as f:
+        return f.read()
 
 
 def test_impersonate(s):
