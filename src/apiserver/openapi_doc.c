@@ -109,6 +109,8 @@ static struct error *index_v3(struct request *rq)
 	*arena_push(rq->a, &paths) = STR("api");
 	*arena_push(rq->a, &paths) = STR("apis");
 	*arena_push(rq->a, &paths) = STR("version");
+	*arena_push(rq->a, &paths) = STR(".well-known/openid-configuration");
+	*arena_push(rq->a, &paths) = STR("openid/v1/jwks");
 	for (size_t i = 0;; i++) {
 		struct str p, g;
 
@@ -140,7 +142,25 @@ static struct error *index_v3(struct request *rq)
 		fiber_yield();
 	}
 	buf_puts(&b, "}}");
-	return respond_bytes(rq, 200, STR("application/json"), buf_view(&b));
+	/* JSON, though upstream forgets to say so */
+	return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), buf_view(&b));
+}
+
+/* Of version 2 there is JSON and protobuf. */
+static bool acceptable_v2(struct request *rq)
+{
+	struct accept_clause *v;
+	struct str accept = http_header_get(&rq->x->headers, "accept");
+	size_t n;
+
+	if (!str_trim(accept).n)
+		return true;
+	n = accept_parse(rq->a, accept, &v);
+	for (size_t i = 0; i < n; i++)
+		if (str_eqz(v[i].type, "application/json") || str_eqz(v[i].type, "*/*") || str_eqz(v[i].type, "application/*") ||
+		    str_contains(v[i].type, STR("proto-openapi.spec.v2")))
+			return true;
+	return false;
 }
 
 static bool wants(struct request *rq, const char *type)
@@ -171,12 +191,18 @@ struct error *serve_openapi(struct request *rq)
 		return index_v3(rq);
 	if (!v2 && !str_has_prefix(p, STR("/openapi/v3/")))
 		return err_unknown_path();
+	if (v2 && !acceptable_v2(rq))
+		return error_status(406, "NotAcceptable", "only application/json and "
+				    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf are acceptable");
 	d = doc_for(rq, v2 ? STR("v2") : str_sub(p, 12, p.n));
-	if (!d)
-		return err_unknown_path();
+	if (!d) {
+		rq->status = 404;
+		respond_headers(rq);
+		return http_respond(rq->x, 404, STR_NULL);
+	}
 	snprintf(etag, sizeof etag, "\"%s\"", d->hash);
 	http_set_header(rq->x, "etag", str_from(etag));
-	http_set_header(rq->x, "vary", STR("Accept-Encoding, Accept"));
+	http_set_header(rq->x, "vary", v2 ? STR("Accept-Encoding") : STR("Accept"));
 	want = query_get(&rq->q, "hash");
 	if (want.n && !v2) {
 		if (!str_eqz(want, d->hash)) {

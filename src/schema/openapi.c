@@ -45,7 +45,7 @@ static const struct param patch_params[] = {
 /* ---- operations ---- */
 
 enum body { BODY_NONE, BODY_OBJECT, BODY_OPTIONS, BODY_PATCH };
-enum media { MEDIA_OBJECTS, MEDIA_LISTS, MEDIA_ANY, MEDIA_LOG, MEDIA_JSON_ONLY };
+enum media { MEDIA_OBJECTS, MEDIA_LISTS, MEDIA_ANY, MEDIA_LOG, MEDIA_JSON_ONLY, MEDIA_KEYS };
 enum {
 	CODE_200 = 1,
 	CODE_201 = 2,
@@ -70,6 +70,7 @@ struct operation {
 	struct schema_ref answer;
 	int codes;
 	enum media media;
+	bool consumes_nothing; /* v2 says not even what a body would be */
 	bool strategic;     /* BODY_PATCH: strategic merge patches too */
 	bool options_always; /* a delete that answers 202 too, ... kept in codes */
 };
@@ -491,17 +492,30 @@ static void write_ref(struct openapi_doc *d, struct schema_ref r)
 		buf_puts(d->b, "{\"type\":\"string\"}");
 }
 
+/* CBOR is served but not published, as upstream does not until the feature is on by default (KEP-4222). */
 static const char *const media_types[][8] = {
-	[MEDIA_OBJECTS] = {"application/cbor", "application/json", "application/vnd.kubernetes.protobuf", "application/yaml"},
-	[MEDIA_LISTS] = {"application/cbor", "application/cbor-seq", "application/json", "application/json;stream=watch",
+	[MEDIA_OBJECTS] = {"application/json", "application/vnd.kubernetes.protobuf", "application/yaml"},
+	[MEDIA_LISTS] = {"application/json", "application/json;stream=watch",
 			 "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf;stream=watch", "application/yaml"},
 	[MEDIA_ANY] = {"*/*"},
 	[MEDIA_JSON_ONLY] = {"application/json"},
-	[MEDIA_LOG] = {"application/cbor", "application/json", "application/vnd.kubernetes.protobuf", "application/yaml", "text/plain"},
+	[MEDIA_KEYS] = {"application/jwk-set+json"},
+	[MEDIA_LOG] = {"application/json", "application/vnd.kubernetes.protobuf", "application/yaml", "text/plain"},
 };
 static const char *const patch_media[] = {
-	"application/apply-patch+cbor", "application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json",
+	"application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json",
 	"application/strategic-merge-patch+json",
+};
+
+/* v2 has them in the order in which upstream's serializers are registered, v3 in the alphabet's. */
+static const char *const media_types_v2[][8] = {
+	[MEDIA_OBJECTS] = {"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"},
+	[MEDIA_LISTS] = {"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json;stream=watch",
+			 "application/vnd.kubernetes.protobuf;stream=watch"},
+	[MEDIA_ANY] = {"*/*"},
+	[MEDIA_JSON_ONLY] = {"application/json"},
+	[MEDIA_KEYS] = {"application/jwk-set+json"},
+	[MEDIA_LOG] = {"text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"},
 };
 
 static void write_param(struct openapi_doc *d, const struct param *p)
@@ -583,7 +597,7 @@ static void request_body(struct openapi_doc *d, const struct operation *o)
 		return;
 	buf_puts(b, ",\"requestBody\":{\"content\":{");
 	if (o->body == BODY_PATCH) {
-		for (size_t i = 0; i < 5 - (o->strategic ? 0u : 1u); i++) {
+		for (size_t i = 0; i < 4 - (o->strategic ? 0u : 1u); i++) {
 			buf_printf(b, "%s\"%s\":{\"schema\":", i ? "," : "", patch_media[i]);
 			openapi_ref_name(d, STR(META "Patch"));
 			buf_putc(b, '}');
@@ -644,19 +658,24 @@ static void write_operation(struct openapi_doc *d, const struct path_item *item,
 	buf_puts(b, "{\"operationId\":");
 	jv_encode_string(b, o->id);
 	if (!d->v3) {
-		buf_puts(b, ",\"consumes\":");
-		if (o->body == BODY_PATCH) {
-			const char *list[6] = {0};
+		if (!o->consumes_nothing)
+			buf_puts(b, ",\"consumes\":");
+		if (o->consumes_nothing) {
+			/* not said */
+		} else if (o->body == BODY_PATCH) {
+			static const char *const all[] = {"application/json-patch+json", "application/merge-patch+json",
+							  "application/strategic-merge-patch+json", "application/apply-patch+yaml", NULL};
+			static const char *const custom[] = {"application/json-patch+json", "application/merge-patch+json",
+							     "application/apply-patch+yaml", NULL};
 
-			memcpy(list, patch_media, (5 - (o->strategic ? 0u : 1u)) * sizeof *list);
-			media_list(b, list);
+			media_list(b, o->strategic ? all : custom);
 		} else if (!o->action) {
-			media_list(b, media_types[o->media]);
+			media_list(b, media_types_v2[o->media]);
 		} else {
 			buf_puts(b, "[\"*/*\"]");
 		}
 		buf_puts(b, ",\"produces\":");
-		media_list(b, media_types[o->media]);
+		media_list(b, media_types_v2[o->media]);
 		buf_puts(b, ",\"schemes\":[\"https\"]");
 	}
 	write_params_of(d, item, o);
@@ -791,6 +810,17 @@ static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str pat
 		o->answer = (struct schema_ref){.name = STR("io.k8s.apimachinery.pkg.version.Info")};
 		return true;
 	}
+	if (str_eqz(path, ".well-known/openid-configuration") || str_eqz(path, "openid/v1/jwks")) {
+		bool keys = path.p[0] != '.';
+		struct operation *o = op_new(d->a, path_new(d, p, keys ? STR("/openid/v1/jwks/") : STR("/.well-known/openid-configuration/")),
+					     "get");
+
+		o->id = keys ? STR("getServiceAccountIssuerOpenIDKeyset") : STR("getServiceAccountIssuerOpenIDConfiguration");
+		o->tag_group = keys ? STR("openid") : STR("WellKnown");
+		o->media = keys ? MEDIA_KEYS : MEDIA_JSON_ONLY;
+		o->consumes_nothing = true;
+		return true;
+	}
 	if (str_eqz(path, "apis")) {
 		discovery_path(d, p, "/apis/", "getAPIVersions", STR("apis"), &meta_v1_api_group_list_type);
 		return true;
@@ -829,6 +859,8 @@ void openapi_v2(struct buf *b, const struct openapi_crd *crds, size_t n_crds)
 	add_discovery(&d, &p, STR("api"));
 	add_discovery(&d, &p, STR("apis"));
 	add_discovery(&d, &p, STR("version"));
+	add_discovery(&d, &p, STR(".well-known/openid-configuration"));
+	add_discovery(&d, &p, STR("openid/v1/jwks"));
 	for (size_t i = 0; i < n_api_resources; i++) {
 		const struct api_resource *r = api_resources[i];
 

@@ -20,7 +20,13 @@ static const struct {
 	 "\"gitVersion\":{\"type\":\"string\"},\"goVersion\":{\"type\":\"string\"},\"major\":{\"type\":\"string\"},"
 	 "\"minCompatibilityMajor\":{\"type\":\"string\"},\"minCompatibilityMinor\":{\"type\":\"string\"},"
 	 "\"minor\":{\"type\":\"string\"},\"platform\":{\"type\":\"string\"}},\"required\":[\"major\",\"minor\",\"gitVersion\","
-	 "\"gitCommit\",\"gitTreeState\",\"buildDate\",\"goVersion\",\"compiler\",\"platform\"],\"type\":\"object\"}", NULL},
+	 "\"gitCommit\",\"gitTreeState\",\"buildDate\",\"goVersion\",\"compiler\",\"platform\"],\"type\":\"object\"}",
+	 "{\"properties\":{\"buildDate\":{\"default\":\"\",\"type\":\"string\"},\"compiler\":{\"default\":\"\",\"type\":\"string\"},\"emulationMajor\":{\"type\":\"string\"},"
+	 "\"emulationMinor\":{\"type\":\"string\"},\"gitCommit\":{\"default\":\"\",\"type\":\"string\"},\"gitTreeState\":{\"default\":\"\",\"type\":\"string\"},"
+	 "\"gitVersion\":{\"default\":\"\",\"type\":\"string\"},\"goVersion\":{\"default\":\"\",\"type\":\"string\"},\"major\":{\"default\":\"\",\"type\":\"string\"},"
+	 "\"minCompatibilityMajor\":{\"type\":\"string\"},\"minCompatibilityMinor\":{\"type\":\"string\"},"
+	 "\"minor\":{\"default\":\"\",\"type\":\"string\"},\"platform\":{\"default\":\"\",\"type\":\"string\"}},\"required\":[\"major\",\"minor\",\"gitVersion\","
+	 "\"gitCommit\",\"gitTreeState\",\"buildDate\",\"goVersion\",\"compiler\",\"platform\"],\"type\":\"object\"}"},
 	{META "Patch", "{\"type\":\"object\"}", NULL},
 	{"io.k8s.apimachinery.pkg.runtime.RawExtension", "{\"type\":\"object\"}", NULL},
 	{"io.k8s.apimachinery.pkg.api.resource.Quantity", "{\"type\":\"string\"}",
@@ -116,17 +122,23 @@ static void inline_type(struct buf *b, enum field_kind k)
 	}
 }
 
+/* Whether upstream's source marks the type +enum: nearly always where its values are all there are. */
+static bool published(const struct schema_enum *e)
+{
+	if (!strcmp(e->name, "FieldValueErrorReason"))
+		return true;
+	return e->closed && strcmp(e->name, "ContainerRestartPolicy") && strcmp(e->name, "ParameterNotFoundActionType");
+}
+
 static void enum_values(struct buf *b, const struct schema_field *f)
 {
 	const struct schema_enum *e = f->info->enum_;
 	bool first = true;
 
-	if (!e || !e->closed)
+	if (!e || !published(e))
 		return;
 	buf_puts(b, ",\"enum\":[");
 	for (uint32_t i = 0; i < e->n; i++) {
-		if (!e->values[i].n)
-			continue;
 		if (!first)
 			buf_putc(b, ',');
 		first = false;
@@ -227,7 +239,14 @@ static void default_value(struct openapi_doc *d, const struct schema_field *f)
 	}
 }
 
-static void field_schema(struct openapi_doc *d, const struct schema_field *f)
+/* Fields that upstream says nothing about: their references have no siblings. */
+static bool undocumented(const struct schema_type *t, const struct schema_field *f)
+{
+	return (t == &apiextensions_v1_json_schema_props_type && !str_eqz(f->name, "default")) ||
+	       (t == &networking_v1_ingress_rule_type && str_eqz(f->name, "http"));
+}
+
+static void field_schema(struct openapi_doc *d, const struct schema_type *t, const struct schema_field *f)
 {
 	struct buf *b = d->b;
 	bool ref = f->kind == FIELD_MESSAGE || scalar_ref(f->kind);
@@ -240,7 +259,7 @@ static void field_schema(struct openapi_doc *d, const struct schema_field *f)
 		buf_puts(b, "{\"additionalProperties\":");
 		value_schema(d, f);
 		buf_puts(b, ",\"type\":\"object\"");
-	} else if (ref && d->v3) {
+	} else if (ref && d->v3 && !undocumented(t, f)) {
 		/* A reference may have no siblings in v3. */
 		buf_puts(b, "{\"allOf\":[");
 		value_schema(d, f);
@@ -271,6 +290,29 @@ static void gvk(struct buf *b, struct str group, struct str version, struct str 
 	buf_putc(b, '}');
 }
 
+/* Every group and version that upstream's types are registered in, served or not: each has a DeleteOptions and a WatchEvent. */
+static const struct {
+	const char *group, *version;
+} registered[] = {
+	{"", "v1"}, {"admission.k8s.io", "v1"}, {"admission.k8s.io", "v1beta1"}, {"admissionregistration.k8s.io", "v1"},
+	{"admissionregistration.k8s.io", "v1alpha1"}, {"admissionregistration.k8s.io", "v1beta1"}, {"apiextensions.k8s.io", "v1"},
+	{"apiextensions.k8s.io", "v1beta1"}, {"apiregistration.k8s.io", "v1"}, {"apiregistration.k8s.io", "v1beta1"}, {"apps", "v1"},
+	{"apps", "v1beta1"}, {"apps", "v1beta2"}, {"authentication.k8s.io", "v1"}, {"authentication.k8s.io", "v1alpha1"},
+	{"authentication.k8s.io", "v1beta1"}, {"authorization.k8s.io", "v1"}, {"authorization.k8s.io", "v1beta1"},
+	{"autoscaling", "v1"}, {"autoscaling", "v2"}, {"batch", "v1"}, {"batch", "v1beta1"}, {"certificates.k8s.io", "v1"},
+	{"certificates.k8s.io", "v1alpha1"}, {"certificates.k8s.io", "v1beta1"}, {"coordination.k8s.io", "v1"},
+	{"coordination.k8s.io", "v1alpha2"}, {"coordination.k8s.io", "v1beta1"}, {"discovery.k8s.io", "v1"},
+	{"discovery.k8s.io", "v1beta1"}, {"events.k8s.io", "v1"}, {"events.k8s.io", "v1beta1"}, {"extensions", "v1beta1"},
+	{"flowcontrol.apiserver.k8s.io", "v1"}, {"flowcontrol.apiserver.k8s.io", "v1beta1"},
+	{"flowcontrol.apiserver.k8s.io", "v1beta2"}, {"flowcontrol.apiserver.k8s.io", "v1beta3"}, {"imagepolicy.k8s.io", "v1alpha1"},
+	{"internal.apiserver.k8s.io", "v1alpha1"}, {"networking.k8s.io", "v1"}, {"networking.k8s.io", "v1beta1"}, {"node.k8s.io", "v1"},
+	{"node.k8s.io", "v1alpha1"}, {"node.k8s.io", "v1beta1"}, {"policy", "v1"}, {"policy", "v1beta1"},
+	{"rbac.authorization.k8s.io", "v1"}, {"rbac.authorization.k8s.io", "v1alpha1"}, {"rbac.authorization.k8s.io", "v1beta1"},
+	{"resource.k8s.io", "v1"}, {"resource.k8s.io", "v1alpha3"}, {"resource.k8s.io", "v1beta1"}, {"resource.k8s.io", "v1beta2"},
+	{"scheduling.k8s.io", "v1"}, {"scheduling.k8s.io", "v1alpha2"}, {"scheduling.k8s.io", "v1beta1"}, {"storage.k8s.io", "v1"},
+	{"storage.k8s.io", "v1alpha1"}, {"storage.k8s.io", "v1beta1"}, {"storagemigration.k8s.io", "v1beta1"},
+};
+
 /* Types of meta/v1 that every group has (DeleteOptions, WatchEvent). */
 static bool in_every_group(const struct schema_type *t)
 {
@@ -279,7 +321,7 @@ static bool in_every_group(const struct schema_type *t)
 
 static void group_version_kinds(struct openapi_doc *d, const struct schema_type *t)
 {
-	struct str kind = str_from(t->name), group = t->group, last_group = {0}, last_version = {0};
+	struct str kind = str_from(t->name), group = t->group;
 	bool every = in_every_group(t);
 
 	if (!every && (!t->top || !t->openapi[0]))
@@ -288,18 +330,14 @@ static void group_version_kinds(struct openapi_doc *d, const struct schema_type 
 	if (!every) {
 		gvk(d->b, str_eqz(group, "meta.k8s.io") ? STR("") : group, t->version, kind);
 	} else {
-		gvk(d->b, STR(""), STR("v1"), kind);
-		for (size_t i = 0; i < n_api_resources; i++) {
-			const struct api_resource *r = api_resources[i];
+		for (size_t i = 0; i < sizeof registered / sizeof *registered; i++) {
+			struct str g = str_from(registered[i].group), v = str_from(registered[i].version);
 
-			if (!r->group.n || (str_eq(r->group, last_group) && str_eq(r->version, last_version)))
+			if (!d->all && g.n && (!str_eq(g, d->group) || !str_eq(v, d->version)))
 				continue;
-			if (!d->all && (!str_eq(r->group, d->group) || !str_eq(r->version, d->version)))
-				continue;
-			last_group = r->group;
-			last_version = r->version;
-			buf_putc(d->b, ',');
-			gvk(d->b, r->group, r->version, kind);
+			if (i)
+				buf_putc(d->b, ',');
+			gvk(d->b, g, v, kind);
 		}
 	}
 	buf_putc(d->b, ']');
@@ -357,7 +395,7 @@ static void type_definition(struct openapi_doc *d, const struct schema_type *t)
 				buf_putc(b, ',');
 			jv_encode_string(b, order[i]->name);
 			buf_putc(b, ':');
-			field_schema(d, order[i]);
+			field_schema(d, t, order[i]);
 		}
 		buf_puts(b, "},");
 	}

@@ -183,12 +183,29 @@ def strip(v):
     return [strip(x) for x in v] if isinstance(v, list) else v
 
 
+def inline(v, params):
+    """References to shared parameters (which are named by a hash of their sentences) become what they refer to."""
+    if isinstance(v, dict):
+        r = v.get("$ref", "")
+        if isinstance(r, str) and r.startswith("#/parameters/"):
+            return params.get(r[len("#/parameters/"):], v)
+        return {k: inline(x, params) for k, x in v.items()}
+    return [inline(x, params) for x in v] if isinstance(v, list) else v
+
+
 def openapi(doc, full):
     """OpenAPI documents are large: per path and per schema a digest (or, for reading a difference, the thing itself)."""
     out = {}
+    if "swagger" in doc:
+        doc = dict(doc, paths=inline(doc["paths"], doc.get("parameters", {})))
+        doc.pop("parameters", None)
+        for ops in doc["paths"].values():
+            for o in ops.values():
+                params = o if isinstance(o, list) else o.get("parameters", []) if isinstance(o, dict) else []
+                params.sort(key=lambda p: (p.get("in", ""), p.get("name", "")))
     size = (lambda x: x) if full else digest
     for k, v in strip(doc).items():
-        if k in ("definitions", "securityDefinitions", "parameters"):
+        if k in ("definitions", "securityDefinitions"):
             out.update({"%s %s" % (k, n): size(s) for n, s in v.items()})
         elif k == "components":
             for c, m in v.items():

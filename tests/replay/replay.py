@@ -471,7 +471,7 @@ def main():
     p.add_argument("--log", action="store_true")
     p.add_argument("--answers", default=os.path.join(HERE, "answers"))
     p.add_argument("--step")
-    opts = p.parse_args()
+    opts = p.parse_intermixed_args()
     n = {"check": 1, "compare": 2, "record": 1, "list": 0}[opts.command]
     opts.servers, opts.names = opts.rest[:n], opts.rest[n:]
     if len(opts.servers) != n:
