@@ -231,8 +231,6 @@ struct error *rest_update(struct request *rq)
 	TRY(write_options(rq, "UpdateOptions", false, &o));
 	TRY(decode_body(rq, rq->res->api->type, rq->res->api->kind, rq->res->api_version, &o, &obj));
 	m = object_meta(rq->res->api->type, obj);
-	if (!m->name.n)
-		return err_bad_request("name must be provided");
 	TRY(check_name(rq, m, false));
 	m->name = rq->info.name;
 	if (rq->res->st->namespaced && !m->namespace.n)

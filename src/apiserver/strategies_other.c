@@ -291,15 +291,27 @@ FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, 
       .prepare_update = slice_update, .validate = slice_validate, .validate_update = slice_validate_update, .warn = slice_warn);
 FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .create_on_update = true, .no_unconditional_update = true);
 FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .generation = true, .validate = priorityclass_validate, .validate_update = priorityclass_validate_update);
-FACTS(csidrivers, "storage.k8s.io", "csidrivers", .generation = true, .generation_from_zero = true, .no_unconditional_update = true, .return_deleted = true);
-FACTS(csinodes, "storage.k8s.io", "csinodes", .no_unconditional_update = true, .return_deleted = true);
-FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .no_unconditional_update = true);
-FACTS(storageclasses, "storage.k8s.io", "storageclasses", .return_deleted = true, .validate = storageclass_validate, .validate_update = storageclass_validate_update);
-FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .status_keeps_metadata = true, .no_unconditional_update = true, .return_deleted = true);
-FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .return_deleted = true);
-FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .generation = true);
-FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .generation = true);
-FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .name_check = validate_path_segment);
+FACTS(csidrivers, "storage.k8s.io", "csidrivers", .checks_all = true, .generation = true, .generation_from_zero = true,
+      .no_unconditional_update = true, .return_deleted = true, .validate = csidriver_validate, .validate_update = csidriver_validate_update,
+      .warn = csidriver_warn);
+FACTS(csinodes, "storage.k8s.io", "csinodes", .checks_all = true, .meta_on_update = true, .no_unconditional_update = true,
+      .return_deleted = true, .validate = csinode_validate, .validate_update = csinode_validate_update);
+FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .checks_all = true, .meta_on_update = true, .no_unconditional_update = true,
+      .validate = capacity_validate, .validate_update = capacity_validate_update, .warn = capacity_warn);
+FACTS(storageclasses, "storage.k8s.io", "storageclasses", .checks_all = true, .meta_on_update = true, .return_deleted = true, .validate = storageclass_validate,
+      .validate_update = storageclass_validate_update, .warn = storageclass_warn);
+FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .checks_all = true, .meta_on_update = true, .status_keeps_metadata = true,
+      .no_unconditional_update = true, .return_deleted = true, .validate = attachment_validate,
+      .validate_update = attachment_validate_update, .validate_sub_update = attachment_validate_sub);
+FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .checks_all = true, .meta_on_update = true,
+      .return_deleted = true, .validate = attributesclass_validate, .validate_update = attributesclass_validate_update);
+FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .checks_all = true, .meta_on_update = true, .generation = true,
+      .validate = flowschema_validate, .validate_update = flowschema_validate_update, .validate_sub_update = flowschema_validate_sub);
+FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .checks_all = true, .meta_on_update = true,
+      .generation = true, .validate = prioritylevel_validate, .validate_update = prioritylevel_validate_update,
+      .validate_sub_update = prioritylevel_validate_sub);
+FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_on_update = true, .name_check = validate_path_segment,
+      .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
 FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .generation = true, .return_deleted = true);
 FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .status_keeps_metadata = true, .return_deleted = true);
 FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .return_deleted = true);

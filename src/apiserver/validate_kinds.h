@@ -27,4 +27,33 @@ RULES(slice);
 RULES_UPDATE(slice);
 WARNINGS(slice);
 
+/* storage.k8s.io: validate_storage.c */
+RULES(storageclass);
+RULES_UPDATE(storageclass);
+WARNINGS(storageclass);
+RULES(attributesclass);
+RULES_UPDATE(attributesclass);
+RULES(attachment);
+RULES_UPDATE(attachment);
+RULES_SUB(attachment);
+RULES(csidriver);
+RULES_UPDATE(csidriver);
+WARNINGS(csidriver);
+RULES(csinode);
+RULES_UPDATE(csinode);
+RULES(capacity);
+RULES_UPDATE(capacity);
+WARNINGS(capacity);
+
+/* flowcontrol.apiserver.k8s.io, apiregistration.k8s.io: validate_flow.c */
+RULES(flowschema);
+RULES_UPDATE(flowschema);
+RULES_SUB(flowschema);
+RULES(prioritylevel);
+RULES_UPDATE(prioritylevel);
+RULES_SUB(prioritylevel);
+RULES(apiservice);
+RULES_UPDATE(apiservice);
+RULES_SUB(apiservice);
+
 #endif

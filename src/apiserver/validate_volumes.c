@@ -599,7 +599,7 @@ void rule_pv_spec(struct field_errors *e, const struct field_path *p, const stru
 		else if (!str_eqz(*s->volume_mode, "Filesystem"))
 			field_forbidden(e, AT(p, "volumeMode"), "may not specify volumeMode other than Filesystem in the context of inline volumes");
 	}
-	if (s->volume_attributes_class_name) {
+	if (s->volume_attributes_class_name && !inlined) {
 		const struct field_path *at = AT(p, "volumeAttributesClassName");
 
 		if (!s->volume_attributes_class_name->n)

@@ -6,30 +6,6 @@
 
 /* ---- storage, scheduling, coordination, networking ---- */
 
-void storageclass_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	const struct storage_v1_storage_class *c = obj;
-
-	(void)rq;
-	if (!c->provisioner.n)
-		field_required(e, FIELD_ROOT("provisioner"), "");
-}
-
-void storageclass_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
-{
-	const struct storage_v1_storage_class *c = obj, *o = old;
-	const struct schema_type *t = &storage_v1_storage_class_type;
-
-	if (!object_field_equal(t, c, o, "parameters"))
-		field_forbidden(e, FIELD_ROOT("parameters"), "updates to parameters are forbidden.");
-	if (!str_eq(c->provisioner, o->provisioner))
-		field_forbidden(e, FIELD_ROOT("provisioner"), "updates to provisioner are forbidden.");
-	if (!object_field_equal(t, c, o, "reclaimPolicy"))
-		field_forbidden(e, FIELD_ROOT("reclaimPolicy"), "updates to reclaimPolicy are forbidden.");
-	if (!object_field_equal(t, c, o, "volumeBindingMode"))
-		field_forbidden(e, FIELD_ROOT("volumeBindingMode"), "field is immutable");
-}
-
 void priorityclass_validate(struct request *rq, const void *obj, struct field_errors *e)
 {
 	const struct scheduling_v1_priority_class *c = obj;
