@@ -275,7 +275,9 @@ static void serve_attach(struct rt *rt, struct http_exchange *x, struct token *t
 		fi = fiber_start("attach-in", pump, &pi);
 	if (t->o.tty)
 		fr = fiber_start("attach-resize", resize, &rz);
-	while (!po.done && !e)
+	/* Input that may come again ends the session with the client's, as in other runtimes; with stdinOnce its output is waited for. */
+	bool leave = s->in && (t->o.tty || !c->rec.config->stdin_once);
+	while (!po.done && !(leave && pi.done) && !e)
 		e = waitq_wait(&q);
 	fiber_stop(fo);
 	fiber_stop(fi);

@@ -700,6 +700,15 @@ static void test_attach(const struct pod *p)
 	snprintf(log, sizeof(log), "%s/streams/reader.log", logs);
 	CHECK(file_has(log, "stdout F <two>\n"), "and in the log");
 	CHECK(wait_state(id, CRI_CONTAINER_EXITED), "stdinOnce: the end of input ended it");
+	GOOD(create(p, "stayer", "while read x; do echo \"<$x>\"; done; echo end", &(struct opts){.in = true}, id), "create");
+	GOOD(start(id), "start");
+	GOOD(RT(&a, "Attach", attach, &q, &r), "Attach");
+	GOOD(run_stream(r.url, RC_SPDY, &o, "three\n", out, sizeof(out), &code), "the end of input ends the session");
+	snprintf(log, sizeof(log), "%s/streams/stayer.log", logs);
+	for (int i = 0; i < 500 && !file_has(log, "stdout F <three>\n"); i++)
+		error_free(fiber_sleep(10));
+	CHECK(file_has(log, "stdout F <three>\n") && !file_has(log, "end"), "and not the container's input");
+	CHECK(status(&a, id)->state == CRI_CONTAINER_RUNNING, "which runs on");
 	GOOD(create(p, "term", "read x; stty size; echo \"tty <$x>\"; exit 3", &(struct opts){.in = true, .tty = true}, id), "create with a terminal");
 	GOOD(start(id), "start");
 	struct cri_v1_attach_request qt = {.container_id = str_from(id), .stdin = true, .stdout = true, .tty = true};
