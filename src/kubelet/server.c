@@ -49,6 +49,41 @@ void server_pods(struct kubelet *k, struct buf *b)
 	buf_puts(b, "]}");
 }
 
+/* What the runtime has running: names and images only. */
+static void running_pods(struct kubelet *k, struct buf *b)
+{
+	bool first = true;
+	void *v;
+
+	buf_puts(b, "{\"kind\":\"PodList\",\"apiVersion\":\"v1\",\"metadata\":{},\"items\":[");
+	for (size_t it = 0; map_next(&k->pods, &it, NULL, &v);) {
+		struct pod *p = v;
+		struct core_v1_pod pod = {.metadata = {.name = str_from(p->name), .namespace = str_from(p->ns), .uid = str_from(p->uid)}};
+		arena_cleanup struct arena a = {0};
+		bool ready = false;
+
+		for (uint32_t i = 0; p->view && i < p->view->sandboxes.n; i++)
+			ready |= p->view->sandboxes.v[i].state == CRI_SANDBOX_READY;
+		for (uint32_t i = 0; p->view && i < p->view->containers.n; i++) {
+			const struct view_container *c = &p->view->containers.v[i];
+			struct core_v1_container *out;
+
+			if (c->state != CRI_CONTAINER_RUNNING)
+				continue;
+			out = arena_push(&a, &pod.spec.containers);
+			out->name = c->name;
+			out->image = c->image;
+		}
+		if (!ready && !pod.spec.containers.n)
+			continue;
+		if (!first)
+			buf_putc(b, ',');
+		first = false;
+		json_encode(b, &core_v1_pod_type, &pod);
+	}
+	buf_puts(b, "]}");
+}
+
 /* ---- logs ---- */
 
 struct log_request {
@@ -205,6 +240,9 @@ static void route(struct kubelet *k, struct http_exchange *x)
 		server_run(k, x, seg, n);
 	} else if (str_eqz(top, "pods") && n == 1) {
 		server_pods(k, &b);
+		answer(x, "application/json", NULL, &b);
+	} else if (str_eqz(top, "runningpods") && n == 1) {
+		running_pods(k, &b);
 		answer(x, "application/json", NULL, &b);
 	} else if (str_eqz(top, "stats") && n == 2 && str_eqz(seg[1], "summary")) {
 		answer(x, "application/json", stats_summary(k, x->arena, flag(x, "only_cpu_and_memory"), &b), &b);

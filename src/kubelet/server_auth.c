@@ -115,7 +115,7 @@ static const char *subresource(struct str path)
 /* KEP-2862: paths with a right of their own below "proxy". */
 static const char *fine_subresource(struct str path)
 {
-	return str_eqz(path, "/pods") || str_eqz(path, "/runningpods") ? "pods" : str_has_prefix(path, STR("/healthz")) ? "healthz"
+	return str_eqz(path, "/pods") || str_has_prefix(path, STR("/runningpods")) ? "pods" : str_has_prefix(path, STR("/healthz")) ? "healthz"
 	       : str_eqz(path, "/configz")				 ? "configz"
 									  : NULL;
 }

@@ -141,6 +141,25 @@ static const char *token_path(struct projection *x, struct str dir, struct str p
 	return arena_printf(x->a, "%.*s/%.*s", STR_ARG(dir), STR_ARG(path)).p;
 }
 
+/* The user that every container runs as (runAsUser); -1 when one names none or another. */
+static int64_t one_user(const struct core_v1_pod_spec *s)
+{
+	int64_t user = -1;
+
+	for (uint32_t i = 0; i < s->init_containers.n + s->containers.n; i++) {
+		const struct core_v1_container *c =
+			i < s->init_containers.n ? &s->init_containers.v[i] : &s->containers.v[i - s->init_containers.n];
+		const int64_t *own = c->security_context ? c->security_context->run_as_user : NULL;
+
+		if (!own && s->security_context)
+			own = s->security_context->run_as_user;
+		if (!own || (user >= 0 && *own != user))
+			return -1;
+		user = *own;
+	}
+	return user;
+}
+
 /* A token of the pod's service account; the one on disk is kept until four fifths of its life are over. */
 static struct error *add_token(struct projection *x, struct str dir, const struct core_v1_service_account_token_projection *t)
 {
@@ -154,22 +173,11 @@ static struct error *add_token(struct projection *x, struct str dir, const struc
 	const char *path = token_path(x, dir, t->path);
 	struct stat st;
 	int32_t mode = x->mode;
-	const struct core_v1_pod_security_context *sc = x->pod->spec.security_context;
-	bool single_user = sc && sc->run_as_user && fs_group(x->pod) < 0;
+	int64_t user = one_user(&x->pod->spec);
 
 	/* A process that is not root can read it only with its group's help or as its owner. */
-	if (fs_group(x->pod) >= 0)
+	if (fs_group(x->pod) >= 0 || user >= 0)
 		mode = 0600;
-	else if (single_user)
-		mode = 0600;
-	for (uint32_t i = 0; single_user && i < x->pod->spec.containers.n; i++) {
-		const struct core_v1_security_context *c = x->pod->spec.containers.v[i].security_context;
-
-		if (c && c->run_as_user && *c->run_as_user != *sc->run_as_user) {
-			single_user = false;
-			mode = x->mode;
-		}
-	}
 	/* Its time of writing is its time of issue. */
 	if (stat(path, &st) == 0 && st.st_size > 0 && x->p->token_refresh_at != INT64_MAX) {
 		int64_t age = wall_ns() / 1000000000 - st.st_mtime;
@@ -178,8 +186,7 @@ static struct error *add_token(struct projection *x, struct str dir, const struc
 		if (age >= 0 && age < seconds * 4 / 5 && age < 86400) {
 			TRY(file_read(path, &b));
 			add_file(x, t->path, arena_str(x->a, buf_view(&b)), mode);
-			if (single_user)
-				x->files.v.v[x->files.v.n - 1].uid = *sc->run_as_user;
+			x->files.v.v[x->files.v.n - 1].uid = user;
 			return NULL;
 		}
 	}
@@ -202,8 +209,7 @@ static struct error *add_token(struct projection *x, struct str dir, const struc
 	if (now_ms() + refresh * 1000 < x->p->token_refresh_at)
 		x->p->token_refresh_at = now_ms() + refresh * 1000;
 	add_file(x, t->path, resp->status.token, mode);
-	if (single_user)
-		x->files.v.v[x->files.v.n - 1].uid = *sc->run_as_user;
+	x->files.v.v[x->files.v.n - 1].uid = user;
 	return NULL;
 }
 
