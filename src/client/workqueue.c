@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/buf.h"
 #include "base/log.h"
 #include "base/map.h"
 
@@ -29,14 +30,49 @@ struct workqueue {
 	struct item **heap;   /* by due */
 	size_t heap_n, heap_cap;
 	struct waitq waiters;
+	uint64_t adds, retries;
+	struct workqueue *next; /* of all there are */
 };
+
+static struct workqueue *queues;
 
 struct workqueue *workqueue_new(const char *name)
 {
 	struct workqueue *q = xcalloc(1, sizeof(*q));
 
 	q->name = xstrdup(name);
+	q->next = queues;
+	queues = q;
 	return q;
+}
+
+static void figure(struct buf *b, const char *name, const char *type, const char *help, uint64_t (*value)(const struct workqueue *q))
+{
+	buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+	for (const struct workqueue *q = queues; q; q = q->next)
+		buf_printf(b, "%s{name=\"%s\"} %llu\n", name, q->name, (unsigned long long)value(q));
+}
+
+static uint64_t depth_of(const struct workqueue *q)
+{
+	return q->ready;
+}
+
+static uint64_t adds_of(const struct workqueue *q)
+{
+	return q->adds;
+}
+
+static uint64_t retries_of(const struct workqueue *q)
+{
+	return q->retries;
+}
+
+void workqueue_metrics(struct buf *b)
+{
+	figure(b, "workqueue_depth", "gauge", "Current depth of workqueue.", depth_of);
+	figure(b, "workqueue_adds_total", "counter", "Total number of adds handled by workqueue.", adds_of);
+	figure(b, "workqueue_retries_total", "counter", "Total number of retries handled by workqueue.", retries_of);
 }
 
 void workqueue_free(struct workqueue *q)
@@ -52,6 +88,12 @@ void workqueue_free(struct workqueue *q)
 
 		free(i->key);
 		free(i);
+	}
+	for (struct workqueue **at = &queues; *at; at = &(*at)->next) {
+		if (*at == q) {
+			*at = q->next;
+			break;
+		}
 	}
 	map_free(&q->items);
 	free(q->heap);
@@ -135,6 +177,7 @@ static void make_ready(struct workqueue *q, struct item *i)
 		q->head = i;
 	q->tail = i;
 	q->ready++;
+	q->adds++;
 	waitq_wake_one(&q->waiters);
 }
 
@@ -184,6 +227,7 @@ void workqueue_add_rate_limited(struct workqueue *q, struct str key)
 
 	if (i->failures < 1000000)
 		i->failures++;
+	q->retries++;
 	workqueue_add_after(q, key, ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : ms);
 }
 

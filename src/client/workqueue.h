@@ -18,6 +18,9 @@ void workqueue_add_rate_limited(struct workqueue *q, struct str key);
 void workqueue_forget(struct workqueue *q, struct str key);
 int workqueue_requeues(struct workqueue *q, struct str key);
 size_t workqueue_len(const struct workqueue *q);
+/* Figures of all queues of the process, under upstream's names (workqueue_depth{name="..."}, ...), Prometheus' text format. */
+struct buf;
+void workqueue_metrics(struct buf *out);
 /* Suspends; the key is a copy in the arena. End it with workqueue_done. */
 struct error *workqueue_get(struct workqueue *q, struct arena *a, struct str *key);
 void workqueue_done(struct workqueue *q, struct str key);

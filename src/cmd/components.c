@@ -108,6 +108,7 @@ static void control_plane(struct cluster *c, struct component *list, size_t *n)
 	p = add(c, list, n, "kube-controller-manager", &a);
 	p->uid = UID_CONTROLLER_MANAGER;
 	arg(&a, "--kubeconfig=%s", data_path(c, "kubeconfig/kube-controller-manager.kubeconfig"));
+	arg(&a, "--bind-address=127.0.0.1");
 	arg(&a, "--leader-elect=%s", c->etcd_servers ? "true" : "false");
 	arg(&a, "--use-service-account-credentials=true");
 	arg(&a, "--root-ca-file=%s", data_path(c, "pki/ca.crt"));

@@ -28,6 +28,8 @@ struct manager_flags {
 	int64_t node_monitor_period_ms, node_monitor_grace_ms, node_startup_grace_ms;
 	int64_t terminated_pod_threshold;
 	int64_t pv_sync_ms, hpa_sync_ms;
+	const char *bind_address, *cert_file, *key_file; /* of /healthz and /metrics */
+	int secure_port;
 	int verbosity;
 };
 

@@ -5,9 +5,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "client/leaderelection.h"
+#include "client/serve.h"
 #include "controller/common.h"
 
 static const struct {
@@ -457,6 +459,17 @@ struct main_args {
 	int status;
 };
 
+static void metrics(void *ctx, struct buf *out)
+{
+	struct rusage ru;
+
+	workqueue_metrics(out);
+	if (getrusage(RUSAGE_SELF, &ru) == 0)
+		buf_printf(out, "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.\n"
+				"# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %.3f\n",
+			   (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
+}
+
 static struct error *run_manager(struct manager *m)
 {
 	arena_cleanup struct arena a = {0};
@@ -474,6 +487,8 @@ static struct error *run_manager(struct manager *m)
 		cfg.server = f->master;
 	cfg.user_agent = "kube-controller-manager/v1.36.0 (skiff)";
 	TRY(client_new(&cfg, &m->client));
+	TRY(component_serve(&(struct serve_opts){.name = "kube-controller-manager", .address = f->bind_address, .port = f->secure_port,
+						 .cert_file = f->cert_file, .key_file = f->key_file, .client = m->client, .metrics = metrics}));
 	TRY(lead(m, &a));
 	struct client *connection = NULL;
 	struct map accounts = {0};
@@ -559,6 +574,9 @@ static const char usage[] =
 	"  --node-startup-grace-period D        the same for a new node (default 1m)\n"
 	"  --terminated-pod-gc-threshold N      ended pods kept (default 12500)\n"
 	"  --use-service-account-credentials BOOL  each controller acts as a service account of its own (default false)\n"
+	"  --bind-address IP                    where to serve /healthz, /livez, /readyz and /metrics (default 0.0.0.0)\n"
+	"  --secure-port N                      their port, HTTPS (default 10257); 0: none\n"
+	"  --tls-cert-file FILE, --tls-private-key-file FILE   serving certificate (default: made at start, in memory)\n"
 	"  --v N                                log verbosity\n"
 	"  --version, --help\n";
 
@@ -566,7 +584,7 @@ enum {
 	OPT_KUBECONFIG = 256, OPT_MASTER, OPT_CONTROLLERS, OPT_LEADER_ELECT, OPT_LEASE, OPT_RENEW, OPT_RETRY, OPT_LEASE_NAME, OPT_LEASE_NS,
 	OPT_SIGN_CERT, OPT_SIGN_KEY, OPT_SIGN_DURATION, OPT_ROOT_CA, OPT_SA_KEY, OPT_ALLOCATE, OPT_CLUSTER_CIDR, OPT_SERVICE_CIDR,
 	OPT_MASK, OPT_MASK4, OPT_MASK6, OPT_MONITOR_PERIOD, OPT_MONITOR_GRACE, OPT_STARTUP_GRACE, OPT_POD_GC, OPT_PV_SYNC, OPT_HPA_SYNC,
-	OPT_USE_ACCOUNTS, OPT_VERSION, OPT_IGNORED,
+	OPT_USE_ACCOUNTS, OPT_ADDRESS, OPT_PORT, OPT_CERT, OPT_KEY, OPT_VERSION, OPT_IGNORED,
 };
 
 static const struct option options[] = {
@@ -598,15 +616,15 @@ static const struct option options[] = {
 	{"pvclaimbinder-sync-period", required_argument, NULL, OPT_PV_SYNC},
 	{"horizontal-pod-autoscaler-sync-period", required_argument, NULL, OPT_HPA_SYNC},
 	{"use-service-account-credentials", optional_argument, NULL, OPT_USE_ACCOUNTS},
-	/* Upstream's, without meaning here: this process serves nothing. */
+	{"bind-address", required_argument, NULL, OPT_ADDRESS},
+	{"secure-port", required_argument, NULL, OPT_PORT},
+	{"tls-cert-file", required_argument, NULL, OPT_CERT},
+	{"tls-private-key-file", required_argument, NULL, OPT_KEY},
+	/* Upstream's, without meaning here: tokens are reviewed by the one client there is; requests are not limited. */
 	{"authentication-kubeconfig", required_argument, NULL, OPT_IGNORED},
 	{"authorization-kubeconfig", required_argument, NULL, OPT_IGNORED},
-	{"bind-address", required_argument, NULL, OPT_IGNORED},
-	{"secure-port", required_argument, NULL, OPT_IGNORED},
 	{"client-ca-file", required_argument, NULL, OPT_IGNORED},
 	{"requestheader-client-ca-file", required_argument, NULL, OPT_IGNORED},
-	{"tls-cert-file", required_argument, NULL, OPT_IGNORED},
-	{"tls-private-key-file", required_argument, NULL, OPT_IGNORED},
 	{"cluster-name", required_argument, NULL, OPT_IGNORED},
 	{"profiling", optional_argument, NULL, OPT_IGNORED},
 	{"kube-api-qps", required_argument, NULL, OPT_IGNORED},
@@ -691,6 +709,10 @@ static int parse_flags(int argc, char **argv, struct manager_flags *f)
 		case OPT_PV_SYNC: ok = parse_duration(optarg, &f->pv_sync_ms) && f->pv_sync_ms > 0; break;
 		case OPT_HPA_SYNC: ok = parse_duration(optarg, &f->hpa_sync_ms) && f->hpa_sync_ms > 0; break;
 		case OPT_USE_ACCOUNTS: ok = parse_bool(optarg, &f->use_accounts); break;
+		case OPT_ADDRESS: f->bind_address = optarg; break;
+		case OPT_PORT: ok = parse_int(optarg, 0, 65535, &f->secure_port); break;
+		case OPT_CERT: f->cert_file = optarg; break;
+		case OPT_KEY: f->key_file = optarg; break;
 		case OPT_IGNORED: break;
 		case 'v': ok = parse_int(optarg, 0, 10, &f->verbosity); break;
 		case 'h': fputs(usage, stdout); return 0;
@@ -731,6 +753,8 @@ int kube_controller_manager_main(int argc, char **argv)
 		.node_startup_grace_ms = 60000,
 		.terminated_pod_threshold = 12500,
 		.pv_sync_ms = 15000,
+		.bind_address = "0.0.0.0",
+		.secure_port = 10257,
 		.hpa_sync_ms = 15000,
 	}};
 	int status = parse_flags(argc, argv, &args.flags);

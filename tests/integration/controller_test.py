@@ -30,7 +30,7 @@ class Manager:
                        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}, f)
         self.log = open(os.path.join(d, "manager.log"), "a")
         self.proc = subprocess.Popen(
-            [MANAGER, "--kubeconfig", "kubeconfig", "--leader-elect=false", "--use-service-account-credentials=true",
+            [MANAGER, "--kubeconfig", "kubeconfig", "--leader-elect=false", "--secure-port=0", "--use-service-account-credentials=true",
              "--service-account-private-key-file", "sa.key",
              "--root-ca-file", "ca.crt"] + self.more + list(more), cwd=d, stdout=self.log, stderr=self.log)
 

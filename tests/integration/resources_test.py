@@ -547,6 +547,39 @@ def test_hpa(m, a):
             a.delete("/apis/apiregistration.k8s.io/v1/apiservices/" + name)
 
 
+# ---- the manager's own port ----
+
+def test_serving(m, a):
+    import socket, subprocess, urllib.error, urllib.request
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    p = subprocess.Popen([controller_test.MANAGER, "--kubeconfig", "kubeconfig", "--leader-elect=false", "--controllers=ttl-controller",
+                          "--bind-address=127.0.0.1", "--secure-port=%d" % port], cwd=a.s.dir, stderr=subprocess.DEVNULL)
+    ctx = ssl.create_default_context()
+    ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+
+    def fetch(path, token=None):
+        try:
+            r = urllib.request.Request("https://127.0.0.1:%d%s" % (port, path), headers={"Authorization": "Bearer " + token} if token else {})
+            with urllib.request.urlopen(r, context=ctx, timeout=5) as x:
+                return x.status, x.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.code, ""
+        except OSError as e:
+            return 0, str(e)
+    try:
+        until("it answers", lambda: fetch("/healthz") == (200, "ok"))
+        equal("metrics are not for everybody", (fetch("/metrics")[0], fetch("/metrics", "bobtoken")[0]), (401, 403))
+        a.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", {
+            "metadata": {"name": "see"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:monitoring"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}]})
+        until("but for some", lambda: 'workqueue_adds_total{name="ttlcontroller"}' in fetch("/metrics", "alicetoken")[1])
+    finally:
+        p.terminate()
+        p.wait(20)
+
+
 # ---- tokens, nodes, addresses ----
 
 def test_account_tokens(m, a):
