@@ -4,61 +4,7 @@
 #include "apiserver/expressions.h"
 #include "schema/validate.h"
 
-/* ---- types of the variables (upstream's BuildRequestType, BuildNamespaceType) ---- */
-
-#define FIELD(n, t) {STR_INIT(n), STR_INIT(n), t}
-#define OBJECT(var, title, ...)                                                                                                       \
-	static const struct cel_field var##_fields[] = {__VA_ARGS__};                                                                  \
-	static const struct cel_type var = {.kind = CEL_OBJECT, .name = STR_INIT(title), .fields = var##_fields,                       \
-					    .n_fields = sizeof var##_fields / sizeof *var##_fields, .max_size = CEL_NO_MAX_SIZE}
-
-static const struct cel_type map_strings = {.kind = CEL_MAP, .key = &cel_type_string, .elem = &cel_type_string, .max_size = CEL_NO_MAX_SIZE};
-static const struct cel_type map_lists = {.kind = CEL_MAP, .key = &cel_type_string, .elem = &cel_type_list_string, .max_size = CEL_NO_MAX_SIZE};
-
-OBJECT(gvk, "kubernetes.GroupVersionKind", FIELD("group", &cel_type_string), FIELD("version", &cel_type_string), FIELD("kind", &cel_type_string));
-OBJECT(gvr, "kubernetes.GroupVersionResource", FIELD("group", &cel_type_string), FIELD("version", &cel_type_string),
-       FIELD("resource", &cel_type_string));
-OBJECT(user_info, "kubernetes.UserInfo", FIELD("username", &cel_type_string), FIELD("uid", &cel_type_string),
-       FIELD("groups", &cel_type_list_string), FIELD("extra", &map_lists));
-const struct cel_type *const expression_user_info = &user_info;
-OBJECT(admission_request, "kubernetes.AdmissionRequest", FIELD("kind", &gvk), FIELD("resource", &gvr), FIELD("subResource", &cel_type_string),
-       FIELD("requestKind", &gvk), FIELD("requestResource", &gvr), FIELD("requestSubResource", &cel_type_string),
-       FIELD("name", &cel_type_string), FIELD("namespace", &cel_type_string), FIELD("operation", &cel_type_string),
-       FIELD("userInfo", &user_info), FIELD("dryRun", &cel_type_bool), FIELD("options", &cel_type_dyn));
-OBJECT(ns_spec, "kubernetes.NamespaceSpec", FIELD("finalizers", &cel_type_list_string));
-OBJECT(ns_condition, "kubernetes.NamespaceCondition", FIELD("status", &cel_type_string), FIELD("type", &cel_type_string),
-       FIELD("lastTransitionTime", &cel_type_timestamp), FIELD("message", &cel_type_string), FIELD("reason", &cel_type_string));
-static const struct cel_type ns_conditions = {.kind = CEL_LIST, .elem = &ns_condition, .max_size = CEL_NO_MAX_SIZE};
-OBJECT(ns_status, "kubernetes.NamespaceStatus", FIELD("conditions", &ns_conditions), FIELD("phase", &cel_type_string));
-OBJECT(ns_metadata, "kubernetes.NamespaceMetadata", FIELD("name", &cel_type_string), FIELD("generateName", &cel_type_string),
-       FIELD("namespace", &cel_type_string), FIELD("labels", &map_strings), FIELD("annotations", &map_strings), FIELD("UID", &cel_type_string),
-       FIELD("creationTimestamp", &cel_type_timestamp), FIELD("deletionGracePeriodSeconds", &cel_type_int),
-       FIELD("deletionTimestamp", &cel_type_timestamp), FIELD("generation", &cel_type_int), FIELD("resourceVersion", &cel_type_string),
-       FIELD("finalizers", &cel_type_list_string));
-OBJECT(ns_object, "kubernetes.Namespace", FIELD("metadata", &ns_metadata), FIELD("spec", &ns_spec), FIELD("status", &ns_status));
-
 /* ---- compiling ---- */
-
-#define VARS_MAX 8
-
-static uint32_t environment(unsigned have, const struct composition *c, struct cel_var *v)
-{
-	uint32_t n = 0;
-
-	v[n++] = (struct cel_var){STR("object"), &cel_type_dyn};
-	v[n++] = (struct cel_var){STR("oldObject"), &cel_type_dyn};
-	v[n++] = (struct cel_var){STR("namespaceObject"), &ns_object};
-	v[n++] = (struct cel_var){STR("request"), &admission_request};
-	if (have & EXPR_PARAMS)
-		v[n++] = (struct cel_var){STR("params"), &cel_type_dyn};
-	if (have & EXPR_AUTHORIZER) {
-		v[n++] = (struct cel_var){STR("authorizer"), &cel_type_authorizer};
-		v[n++] = (struct cel_var){STR("authorizer.requestResource"), &cel_type_resource_check};
-	}
-	if (c && c->type)
-		v[n++] = (struct cel_var){STR("variables"), c->type};
-	return n;
-}
 
 static struct str types_text(struct arena *a, const struct cel_type *const *v, size_t n)
 {
@@ -104,11 +50,11 @@ bool program_compile(struct arena *a, const struct cel_env *env, struct str sour
 void expression_compile(struct arena *a, struct str source, unsigned have, const struct composition *c, const struct cel_type *const *returns,
 			size_t n, struct expression *out)
 {
-	struct cel_var vars[VARS_MAX];
+	struct cel_var vars[ADMISSION_VARS_MAX];
 	struct cel_env env = {.vars = vars, .patch_types = have & EXPR_PATCH};
 
 	*out = (struct expression){.source = arena_str(a, source), .have = have, .variables = c && c->type};
-	env.n_vars = environment(have, c, vars);
+	env.n_vars = admission_vars(have, NULL, NULL, c ? c->type : NULL, vars);
 	program_compile(a, &env, out->source, returns, n, true, &out->program, &out->error);
 }
 
@@ -118,59 +64,13 @@ void expression_free(struct expression *e)
 	e->program = NULL;
 }
 
-/* The type that a variable has for those who read it: containers by their parts, what is not plain is dyn. */
-static const struct cel_type *declared(struct arena *a, const struct cel_type *t)
-{
-	struct cel_type *d;
-
-	if (!t)
-		return &cel_type_dyn;
-	switch ((enum cel_kind)t->kind) {
-	case CEL_NULL:
-	case CEL_BOOL:
-	case CEL_INT:
-	case CEL_UINT:
-	case CEL_DOUBLE:
-	case CEL_STRING:
-	case CEL_BYTES:
-	case CEL_TIMESTAMP:
-	case CEL_DURATION:
-		return t;
-	case CEL_LIST:
-	case CEL_MAP:
-		d = arena_new(a, struct cel_type);
-		d->kind = t->kind;
-		d->elem = declared(a, t->elem);
-		d->key = t->kind == CEL_MAP ? declared(a, t->key) : NULL;
-		d->max_size = CEL_NO_MAX_SIZE;
-		return d;
-	default:
-		return &cel_type_dyn;
-	}
-}
-
 static void composition_type(struct arena *a, struct composition *c)
 {
-	struct cel_type *t = arena_new(a, struct cel_type);
-	struct cel_field *f = arena_array(a, struct cel_field, c->n);
+	const struct cel_type **types = arena_array(a, const struct cel_type *, c->n);
 
-	t->kind = CEL_OBJECT;
-	t->name = STR("kubernetes.variables");
-	t->max_size = CEL_NO_MAX_SIZE;
-	for (uint32_t i = 0; i < c->n; i++) {
-		/* of a name given twice the last is the one */
-		f[t->n_fields].name = f[t->n_fields].json_name = c->names[i];
-		f[t->n_fields].type = declared(a, c->v[i].program ? cel_program_type(c->v[i].program) : NULL);
-		for (uint32_t k = 0; k < t->n_fields; k++)
-			if (str_eq(f[k].name, c->names[i])) {
-				f[k] = f[t->n_fields];
-				t->n_fields--;
-				break;
-			}
-		t->n_fields++;
-	}
-	t->fields = f;
-	c->type = t;
+	for (uint32_t i = 0; i < c->n; i++)
+		types[i] = c->v[i].program ? cel_program_type(c->v[i].program) : NULL;
+	c->type = admission_variables_type(a, c->names, types, c->n);
 }
 
 const struct expression *composition_add(struct arena *a, struct composition *c, struct str name, struct str source, unsigned have)
@@ -399,7 +299,7 @@ struct variable_job {
 static void variable_fiber(void *arg)
 {
 	struct variable_job *j = arg;
-	struct cel_value v[VARS_MAX];
+	struct cel_value v[ADMISSION_VARS_MAX];
 
 	activation(j->ev, j->e->have, j->e->variables, v);
 	j->out = cel_eval(j->e->program, v, j->arena, CEL_PER_CALL_LIMIT, &j->cost);
@@ -454,7 +354,7 @@ void evaluation_begin(struct evaluation *ev, struct expression_input *in, const 
 
 bool evaluate(struct evaluation *ev, const struct expression *e, struct cel_value *out, struct str *error)
 {
-	struct cel_value v[VARS_MAX];
+	struct cel_value v[ADMISSION_VARS_MAX];
 	uint64_t cost = 0, all;
 
 	*error = STR_NULL;

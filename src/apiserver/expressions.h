@@ -8,13 +8,7 @@
 #define SKIFF_APISERVER_EXPRESSIONS_H
 
 #include "apiserver/admit_match.h"
-#include "cel/cel.h"
-
-enum { /* what an expression may name beside object, oldObject, namespaceObject and request */
-	EXPR_PARAMS = 1 << 0,
-	EXPR_AUTHORIZER = 1 << 1,
-	EXPR_PATCH = 1 << 2, /* makes Objects and JSONPatches */
-};
+#include "cel/admission.h"
 
 struct expression {
 	struct str source;
@@ -44,7 +38,6 @@ void composition_free(struct composition *c);
  */
 bool program_compile(struct arena *a, const struct cel_env *env, struct str source, const struct cel_type *const *returns, size_t n, bool got,
 		     struct cel_program **out, struct str *error);
-extern const struct cel_type *const expression_user_info; /* kubernetes.UserInfo */
 
 /* The AdmissionRequest of a request as v->as, without uid and objects. */
 void admission_request_fill(struct admission *a, const struct admit_version *v, struct admission_v1_admission_request *out);

@@ -4,7 +4,7 @@
  * are first needed and evaluated on each write. policy.c selects policies,
  * bindings and parameters, as upstream's admission/plugin/policy/generic;
  * policy_validate.c judges; policy_mutate.c changes; policy_rules.c says what
- * these objects may be; policy_status.c type-checks them (status.typeChecking).
+ * these objects may be. Their type checking (status.typeChecking) is the controller manager's.
  */
 #ifndef SKIFF_APISERVER_POLICY_H
 #define SKIFF_APISERVER_POLICY_H
@@ -72,9 +72,5 @@ const struct resource *policy_kind(struct apiserver *s, struct str api_version, 
 void operations_rule_validate(struct field_errors *e, const struct admissionregistration_v1_rule_with_operations *r, const struct field_path *p);
 extern const struct strategy strategy_vwc, strategy_mwc;
 extern const struct strategy strategy_vap, strategy_vapb, strategy_map, strategy_mapb;
-
-/* ---- policy_status.c ---- */
-/* Keeps status.observedGeneration and status.typeChecking of ValidatingAdmissionPolicies, on a fiber. */
-void policy_status_start(struct apiserver *s);
 
 #endif

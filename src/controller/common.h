@@ -229,6 +229,6 @@ controller_start replicaset_start, replicationcontroller_start, deployment_start
 	csr_approving_start, csr_signing_start, csr_cleaner_start, pv_protection_start, pvc_protection_start, pv_binder_start,
 	vac_protection_start, ephemeral_volume_start, service_cidr_start,
 	resource_quota_start, disruption_start, hpa_start, clusterrole_aggregation_start, bootstrap_signer_start, token_cleaner_start,
-	ttl_start, sa_token_start, taint_eviction_start;
+	ttl_start, policy_status_start, sa_token_start, taint_eviction_start;
 
 #endif

@@ -48,6 +48,8 @@ static const struct {
 	{"bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", bootstrap_signer_start, true},
 	{"token-cleaner-controller", "tokencleaner", "token-cleaner", token_cleaner_start, true},
 	{"ttl-controller", "ttl", "ttl-controller", ttl_start, false},
+	{"validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller",
+	 policy_status_start, false},
 	{"service-cidr-controller", "service-cidr-controller", "service-cidrs-controller", service_cidr_start, false},
 	{"horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "horizontal-pod-autoscaler", hpa_start, false},
 	{"ephemeral-volume-controller", "ephemeral-volume", "ephemeral-volume-controller", ephemeral_volume_start, false},

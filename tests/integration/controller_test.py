@@ -1008,6 +1008,61 @@ def test_cronjob_missed(m, a):
     s.make("cronjobs", cron("zone", "1 * * * *", timeZone="Europe/Berlin"))
 
 
+def test_policy_status(m, a):
+    """Types of expressions: of built-in kinds, of custom ones, of variables and parameters."""
+    base = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+
+    def checked(name, *validations, rules=(("apps", "v1", "deployments"),), **spec):
+        st, o = a.post(base, {"kind": "ValidatingAdmissionPolicy", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}, "spec": dict({
+            "matchConstraints": {"resourceRules": [{"operations": ["*"], "apiGroups": [g], "apiVersions": [v], "resources": [r]} for g, v, r in rules]},
+            "validations": [{"expression": v} if isinstance(v, str) else {"expression": v[0], "messageExpression": v[1]} for v in validations]}, **spec)})
+        equal("policy " + name, st, 201)
+        until("%s is checked" % name, lambda: "typeChecking" in a.get(base + "/" + name)[1].get("status", {}))
+        s = a.get(base + "/" + name)[1]["status"]
+        equal("generation of " + name, s["observedGeneration"], 1)
+        return [(w["fieldRef"], w["warning"]) for w in s["typeChecking"].get("expressionWarnings", [])]
+
+    def warned(what, got, *want):
+        check(what, len(got) == len(want) and all(f == g[0] and text in g[1] for g, (f, text) in zip(got, want)), got)
+
+    equal("right types", checked("fine", ("object.spec.replicas > 1", "'got ' + string(object.spec.replicas)"),
+                                 "object.metadata.labels['a'] == oldObject.metadata.name && request.userInfo.groups.all(g, g != '')",
+                                 "namespaceObject.metadata.name == 'x' && authorizer.path('/x').check('get').allowed()",
+                                 "object.spec.template.spec.containers.all(c, c.image.startsWith('a') && (!has(c.resources) || c.ports.size() > 0))"), [])
+    warned("confused", checked("confused", ("object.spec.replicas > '1'", "'got ' + object.spec.replicas")),
+           ("spec.validations[0].expression", "apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'"),
+           ("spec.validations[0].messageExpression", "found no matching overload for '_+_' applied to '(string, int)'"))
+    warned("undefined", checked("undefined", "object.spec.none == 1", "true"), ("spec.validations[0].expression", "undefined field 'none'"))
+    warned("of one kind of two", checked("two", "object.spec.replicas > 1", rules=(("apps", "v1", "deployments"), ("", "v1", "pods"))),
+           ("spec.validations[0].expression", "/v1, Kind=Pod: ERROR: <input>:1:12: undefined field 'replicas'"))
+    equal("wildcards are not checked", checked("wild", "object.none == 1", rules=(("*", "v1", "pods"), ("", "*", "pods"), ("", "v1", "*"), ("", "v1", "pods/log"))), [])
+    equal("nor what is not served", checked("unknown", "object.none == 1", rules=(("none.example.com", "v1", "nones"),)), [])
+    warned("variables", checked("vars", "variables.n > '1'", "variables.n > 1", variables=[{"name": "n", "expression": "object.spec.replicas"}]),
+           ("spec.validations[0].expression", "'_>_' applied to '(int, string)'"))
+    warned("params", checked("params", "params.data.x > 1", "params.data.x > 'a'", "params.none == 1", paramKind={"apiVersion": "v1", "kind": "ConfigMap"}),
+           ("spec.validations[0].expression", "'_>_' applied to '(string, int)'"), ("spec.validations[2].expression", "undefined field 'none'"))
+    # custom kinds
+    a.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", {
+        "kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "crontabs.types.example.com"},
+        "spec": {"group": "types.example.com", "scope": "Namespaced", "names": {"plural": "crontabs", "kind": "CronTab"}, "versions": [
+            {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {
+                "type": "object", "properties": {"replicas": {"type": "integer"}, "any": {"x-kubernetes-int-or-string": True}, "since": {
+                    "type": "string", "format": "date-time"}, "tags": {"type": "object", "additionalProperties": {"type": "string"}}, "list": {
+                        "type": "array", "items": {"type": "object", "properties": {"x-y": {"type": "boolean"}}}}}}}}}}]}})
+    rule = (("types.example.com", "v1", "crontabs"),)
+    warned("custom", checked("custom", "object.spec.replicas > '1'", "object.spec.maxRetries < 10", "object.spec.tags['a'] == 1", "object.spec.list[0].x__dash__y == 1",
+                             "object.spec.any == 1 || object.spec.since > timestamp('2020-01-01T00:00:00Z') || object.metadata.labels['a'] == object.kind", rules=rule),
+           ("spec.validations[0].expression", "types.example.com/v1, Kind=CronTab: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'"),
+           ("spec.validations[1].expression", "undefined field 'maxRetries'"), ("spec.validations[2].expression", "'_==_' applied to '(string, int)'"),
+           ("spec.validations[3].expression", "'_==_' applied to '(bool, int)'"))
+    # checked again when the spec changes
+    a.patch(base + "/undefined", {"spec": {"validations": [{"expression": "object.spec.replicas == 1"}]}})
+    until("again", lambda: a.get(base + "/undefined")[1]["status"] == {"observedGeneration": 2, "typeChecking": {}})
+    for p in a.get(base)[1]["items"]:
+        a.delete(base + "/" + p["metadata"]["name"])
+    a.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crontabs.types.example.com")
+
+
 def test_ttl(m, a):
     s = Space(a, "ttl")
     s.make("jobs", {"metadata": {"name": "j"}, "spec": {"ttlSecondsAfterFinished": 1, "template": template(restartPolicy="Never")}})
