@@ -139,8 +139,7 @@ static struct str dup_z(struct arena *a, const char *z)
 /* What upstream answers before it knows the resource (or without naming it) has details that say nothing. */
 static bool generic_answer(const struct error *e)
 {
-	return e->status == 404 || e->status == 405 || e->status == 406 || e->status == 415 ||
-	       e->status == 422;
+	return e->status == 404 || e->status == 405 || e->status == 422;
 }
 
 void status_from_error(struct arena *a, const struct error *e, struct meta_v1_status *out)

@@ -314,9 +314,11 @@ struct error *impersonate(struct request *rq)
 	struct wanted w;
 	struct error *first = NULL;
 
-	TRY(parse(rq, &w));
-	if (!w.name.n)
-		return NULL;
+	first = parse(rq, &w);
+	if (first)
+		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	if (first || !w.name.n)
+		return first;
 	for (enum mode m = 0; m < N_MODES; m++) {
 		struct error *e;
 
@@ -335,5 +337,6 @@ struct error *impersonate(struct request *rq)
 		else
 			first = e;
 	}
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	return first;
 }

@@ -623,8 +623,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 			int64_t v;
 
 			if (!str_to_i64(m->resource_version, &v))
-				return error_status(422, "Invalid", "%.*s \"%.*s\" is invalid: metadata.resourceVersion: Invalid value: \"%.*s\": "
-						    "must be a number", STR_ARG(res->api->kind), STR_ARG(name), STR_ARG(m->resource_version));
+				return error_status(500, "", "invalid resourceVersion \"%.*s\": a number is wanted", STR_ARG(m->resource_version));
 			return err_conflict(res->api->group, res->api->plural, name, NULL);
 		}
 		if (res->crd)

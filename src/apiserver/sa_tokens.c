@@ -447,6 +447,7 @@ struct error *rest_token_request(struct request *rq)
 		tr->spec.expiration_seconds = arena_new(a, int64_t);
 		*tr->spec.expiration_seconds = 3600;
 	}
+	TRY(review_manage_fields(rq, t, tr));
 	expiration = *tr->spec.expiration_seconds;
 	if (expiration < TOKEN_MIN_S)
 		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
@@ -454,7 +455,7 @@ struct error *rest_token_request(struct request *rq)
 	if (expiration > TOKEN_MAX_S)
 		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
 				  "may not specify a duration larger than 2^32 seconds");
-	TRY(field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), sa->metadata.name));
+	TRY(field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), STR_NULL));
 	if (!tr->spec.audiences.n) {
 		const struct str *v;
 		size_t n;
@@ -531,6 +532,5 @@ struct error *rest_token_request(struct request *rq)
 	tr->kind = STR("TokenRequest");
 	tr->api_version = STR("authentication.k8s.io/v1");
 	tr->metadata.creation_timestamp = time_now();
-	TRY(review_manage_fields(rq, t, tr));
 	return respond_struct(rq, 201, t, tr);
 }

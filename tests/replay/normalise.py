@@ -135,9 +135,9 @@ def walk(v, st, path=()):
         if k in ("error", "evaluationError") and isinstance(x, str) and x:
             out[k] = "<said>"
             continue
-        if k == "reason" and isinstance(x, str) and x.startswith("RBAC: "):
-            # which of several bindings allowed it is nobody's promise either
-            out[k] = "RBAC"
+        if k == "reason" and isinstance(x, str) and " " in x and x not in st.sent:
+            # a sentence; and which of several bindings allowed something is nobody's promise either
+            out[k] = "<said>"
             continue
         if k == "serverAddress":
             out[k] = "<address>"
@@ -246,14 +246,29 @@ def body(ctype, data, st, mode=None, full=False):
         return {"unreadable": repr(e)[:200], "bytes": data[:80].hex()}
     text = data.decode("utf-8", "replace")
     if base == "application/yaml":
-        lines = [re.sub(r'(resourceVersion: )"\d+"', r"\1<rv>", string_line(l, st)) for l in text.splitlines() if not
-                 re.match(r"\s*(- )?(message|description):", l)]
-        return lines
+        return [re.sub(r'(resourceVersion: )"\d+"', r"\1<rv>", string_line(l, st)) for l in without_sentences(text.splitlines())]
     if mode == "text":
         return string(text, st)
     if base == "text/plain":
         return "<text>" if mode != "lines" else sorted(l.split()[0] for l in text.splitlines() if l)
     return {"bytes": len(data)}
+
+
+def without_sentences(lines):
+    """YAML without messages and descriptions, which may go over several lines."""
+    deeper = None
+    for l in lines:
+        indent = len(l) - len(l.lstrip(" "))
+        if deeper is not None and (indent > deeper or not l.strip()):
+            continue
+        deeper = None
+        m = re.match(r"(\s*(?:- )?)(message|description):", l)
+        if not m:
+            yield l
+            continue
+        deeper = len(m.group(1))
+        if "- " in m.group(1):
+            yield m.group(1).rstrip()
 
 
 def string_line(l, st):
@@ -269,6 +284,8 @@ def walk_pb(v, st):
     if isinstance(v, str):
         if re.fullmatch(r"\d{1,9}", v) and v not in st.sent_values and v != "0":
             return "<digits>"
+        if v.count(" ") > 3 and v not in st.sent:
+            return "<said>"
         return string(v, st)
     if isinstance(v, int) and abs(v - time.time()) < 10 * 365 * 86400:
         return "<seconds>"
