@@ -349,17 +349,13 @@ static const struct {
 	{"exempt", "exempt", "g:system:masters", "* * * *;n * *", NULL, 1},
 	{"probes", "exempt", "g:system:unauthenticated g:system:authenticated", "n get /healthz,/readyz,/livez", NULL, 2},
 	{"system-leader-election", "leader-election",
-	 "u:system:kube-controller-manager u:system:kube-scheduler g:system:serviceaccounts:kube-system",
+	 "u:system:kube-controller-manager u:system:kube-scheduler s:kube-system/*",
 	 "get,create,update coordination.k8s.io leases *", "ByUser", 100},
-	{"endpoint-controller", "workload-high", "u:system:kube-controller-manager s:kube-system/endpoint-controller "
-	 "s:kube-system/endpointslicemirroring-controller", "get,create,update \"\" endpoints *", "ByUser", 150},
-	{"workload-leader-election", "leader-election", "g:system:serviceaccounts:kube-system", "get,create,update coordination.k8s.io leases *",
-	 "ByUser", 200},
 	{"system-node-high", "node-high", "g:system:nodes", "* \"\" nodes,nodes/status *;* coordination.k8s.io leases *", "ByUser", 400},
 	{"system-nodes", "system", "g:system:nodes", "* * * *;n * *", "ByUser", 500},
 	{"kube-controller-manager", "workload-high", "u:system:kube-controller-manager", "* * * *;n * *", "ByNamespace", 800},
 	{"kube-scheduler", "workload-high", "u:system:kube-scheduler", "* * * *;n * *", "ByNamespace", 800},
-	{"kube-system-service-accounts", "workload-high", "g:system:serviceaccounts:kube-system", "* * * *;n * *", "ByNamespace", 900},
+	{"kube-system-service-accounts", "workload-high", "s:kube-system/*", "* * * *;n * *", "ByNamespace", 900},
 	{"service-accounts", "workload-low", "g:system:serviceaccounts", "* * * *;n * *", "ByUser", 9000},
 	{"global-default", "global-default", "g:system:unauthenticated g:system:authenticated", "* * * *;n * *", "ByUser", 9900},
 	{"catch-all", "catch-all", "g:system:unauthenticated g:system:authenticated", "* * * *;n * *", "ByUser", 10000},
@@ -454,7 +450,9 @@ static struct error *flow_control(struct apiserver *s)
 				words(&a, str_cut(&r, ' '), &n->api_groups);
 				words(&a, str_cut(&r, ' '), &n->resources);
 				words(&a, r, &n->namespaces);
-				n->cluster_scope = str_eqz(str_from(schemas[i].rules), "* * * *;n * *") || str_contains(str_from(schemas[i].rules), STR("nodes"));
+				/* what is cluster-scoped among those named here, or all */
+				for (uint32_t k = 0; k < n->resources.n; k++)
+					n->cluster_scope |= str_eqz(n->resources.v[k], "*") || str_eqz(n->resources.v[k], "nodes");
 			}
 		}
 		TRY(ensure(s, &a, "flowcontrol.apiserver.k8s.io", "flowschemas", STR_NULL, f, &existed));

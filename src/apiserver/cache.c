@@ -670,6 +670,8 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 	*ok = false;
 	*out = NULL;
 	TRY(object_key(c, ns, name, buf, &key));
+	if (!plain.n)
+		plain = stored;
 	struct block *cookie = c->r.plain ? block_new(plain) : NULL;
 	struct error *e = store_put(c->s, key, stored, expect, lease, flags, cookie, ok, &rev, &now);
 	key = str_sub(key, c->r.prefix.n, key.n);

@@ -177,7 +177,7 @@ enum {
 };
 /*
  * Writes `stored` (protobuf envelope or JSON, as the resource is stored) under ns/name if the object's revision is `expect` (0: must not
- * exist, STORE_ANY). `plain`: what the resource's plain() would make of it, when it has one; else empty. metadata.resourceVersion
+ * exist, STORE_ANY). `plain`: what the resource's plain() would make of it; empty: the same. metadata.resourceVersion
  * may be in or not: the cache puts the right one in.
  * *ok true: *out is the new entry. *ok false: nothing was written and *out is what is there now (NULL: nothing). One reference.
  * Errors as store_put's (507 InsufficientStorage).

@@ -389,7 +389,7 @@ static const struct {
 	{"node.k8s.io", "v1", 16300, 15},
 	{"discovery.k8s.io", "v1", 16200, 15},
 	{"flowcontrol.apiserver.k8s.io", "v1", 16100, 21},
-	{"resource.k8s.io", "v1", 15900, 20},
+	{"resource.k8s.io", "v1", 16200, 21},
 };
 
 /* One APIService for each served group-version of custom resources, gone with it. */

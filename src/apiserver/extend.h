@@ -26,4 +26,10 @@ void hook_conn_free(struct hook_conn *h);
 /* POSTs JSON to a webhook (its url or Service); *answer in the arena. Errors are plain text for the caller to wrap. */
 struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer);
+/*
+ * The watch cache's hook (cache_resource.plain) for CustomResourceDefinitions: those that upstream has stored (v1beta1) as v1.
+ * ctx: a struct encryption_place, or NULL. Any thread.
+ */
+struct error *crd_stored_open(void *ctx, struct str key, struct str stored, struct buf *out);
+
 #endif

@@ -26,6 +26,7 @@ struct flow {
 	size_t n;
 	struct map levels;
 	struct fair_group group;
+	bool judging;            /* a fiber writes conditions */
 };
 static struct flow *flow;
 
@@ -169,6 +170,85 @@ static void rebuild(struct apiserver *s)
 	flow->n = list.n;
 }
 
+/* ---- the condition Dangling of FlowSchemas ---- */
+
+static bool level_exists(struct str name)
+{
+	const struct level *l = map_get(&flow->levels, name);
+
+	return l && l->seen;
+}
+
+static struct flowcontrol_v1_flow_schema_condition *dangling(struct flowcontrol_v1_flow_schema *f)
+{
+	for (uint32_t i = 0; i < f->status.conditions.n; i++)
+		if (str_eqz(f->status.conditions.v[i].type, "Dangling"))
+			return &f->status.conditions.v[i];
+	return NULL;
+}
+
+static struct error *make_judged(void *ctx, struct request *rq, const void *old, void **out)
+{
+	struct flowcontrol_v1_flow_schema *f = (void *)(uintptr_t)old;
+	struct flowcontrol_v1_flow_schema_condition *c = dangling(f);
+	bool there = level_exists(f->spec.priority_level_configuration.name);
+	struct str status = there ? STR("False") : STR("True");
+
+	if (!c)
+		c = arena_push(rq->a, &f->status.conditions);
+	if (!str_eq(c->status, status))
+		c->last_transition_time = time_now();
+	c->type = STR("Dangling");
+	c->status = status;
+	c->reason = there ? STR("Found") : STR("NotFound");
+	c->message = arena_printf(rq->a, "This FlowSchema references the PriorityLevelConfiguration object named \"%.*s\" %s",
+				  STR_ARG(f->spec.priority_level_configuration.name), there ? "and it exists" : "but there is no such object");
+	*out = f;
+	return NULL;
+}
+
+static void judge(void *arg)
+{
+	struct apiserver *s = arg;
+	struct arena a arena_cleanup = {0};
+	struct update u = {.make = make_judged, .sub = "status", .retry = true, .flags = UPDATE_UNCONDITIONAL};
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *e;
+	struct strings names = {0};
+	struct error *err = cache_snapshot(flow->schemas_st->cache, CACHE_ANY, 0, &snap);
+
+	if (!err) {
+		cache_iter_init(&it, flow->schemas_st->cache, snap, STR_NULL, STR_NULL, NULL);
+		while ((e = cache_iter_next(&it)) != NULL) {
+			struct flowcontrol_v1_flow_schema *f = arena_new(&a, struct flowcontrol_v1_flow_schema);
+			struct error *bad = cache_entry_decode(&a, &flowcontrol_v1_flow_schema_type, e, true, f);
+			const struct flowcontrol_v1_flow_schema_condition *c = bad ? NULL : dangling(f);
+			struct str want = !bad && level_exists(f->spec.priority_level_configuration.name) ? STR("False") : STR("True");
+
+			if (!bad && (!c || !str_eq(c->status, want)))
+				*arena_push(&a, &names) = f->metadata.name;
+			error_free(bad);
+		}
+		cache_snap_free(snap);
+	}
+	for (uint32_t i = 0; i < names.n && !err; i++) {
+		struct request rq;
+		struct write_result r;
+
+		request_internal(&rq, s, &a, resource_any(s, STR("flowcontrol.apiserver.k8s.io"), STR("flowschemas")), STR_NULL);
+		rq.manager = STR("api-priority-and-fairness-config-consumer-v1");
+		rq.nosync = true;
+		err = registry_update(&rq, STR_NULL, names.v[i], &u, &r);
+		if (!err)
+			cache_entry_unref(r.entry);
+		else if (error_is(err, 404, NULL))
+			error_clear(&err);
+	}
+	flow->judging = false;
+	log_and_free(err, "conditions of flow schemas");
+}
+
 static bool has(const struct str *v, uint32_t n, struct str want)
 {
 	for (uint32_t i = 0; i < n; i++)
@@ -309,6 +389,10 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 			flow->schemas_rev = a;
 			flow->levels_rev = b;
 			rebuild(rq->s);
+			if (rq->s->ready && !flow->judging) {
+				flow->judging = true;
+				fiber_spawn("flow-schemas", judge, rq->s);
+			}
 		}
 	}
 	sc = classify(rq);

@@ -1,4 +1,5 @@
 /* What is served: one entry a (group, version, plural), one storage a kind of object in the store. */
+#include "apiserver/extend.h"
 #include "apiserver/convert.h"
 #include "apiserver/encrypt.h"
 #include "apiserver/server.h"
@@ -121,6 +122,8 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 		cr.plain = encryption_open;
 		cr.ctx = at;
 	}
+	if (str_eqz(r->plural, "customresourcedefinitions"))
+		cr.plain = crd_stored_open;
 	if (st->strategy) {
 		cr.fields = st->strategy->fields;
 		cr.n_fields = st->strategy->n_fields;
