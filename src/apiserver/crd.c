@@ -995,7 +995,8 @@ static void crd_create(struct request *rq, void *obj)
 
 	memset(&o->status, 0, sizeof o->status);
 	store_version(rq, o);
-	accept_names(rq, o);
+	if (!rq->dry_run) /* upstream gives names and conditions afterwards */
+		accept_names(rq, o);
 }
 
 static void crd_update(struct request *rq, void *obj, const void *old)
@@ -1018,16 +1019,92 @@ static void crd_update(struct request *rq, void *obj, const void *old)
 		accept_names(rq, o);
 }
 
-static void crd_validate(struct request *rq, const void *obj, struct field_errors *e)
+static const struct apiextensions_v1_json_schema_props *schema_of(const struct apiextensions_v1_custom_resource_definition_version *v)
 {
-	const struct apiextensions_v1_custom_resource_definition *o = obj;
+	return v->schema ? v->schema->open_apiv3_schema : NULL;
+}
+
+/* That version has the schema that it had. */
+static bool schema_unchanged(const struct apiextensions_v1_custom_resource_definition_version *v,
+			     const struct apiextensions_v1_custom_resource_definition *was)
+{
+	for (uint32_t i = 0; was && i < was->spec.versions.n; i++) {
+		const struct apiextensions_v1_json_schema_props *x = schema_of(v), *y = schema_of(&was->spec.versions.v[i]);
+
+		if (str_eq(v->name, was->spec.versions.v[i].name))
+			return x && y ? object_equal(&apiextensions_v1_json_schema_props_type, x, y) : x == y;
+	}
+	return false;
+}
+
+static void scale_check(struct field_errors *e, const struct apiextensions_v1_custom_resource_subresources *s, const struct field_path *at)
+{
+	const struct apiextensions_v1_custom_resource_subresource_scale *sc = s ? s->scale : NULL;
+	const struct field_path *p = FIELD_CHILD(FIELD_CHILD(at, "subresources"), "scale");
+
+	if (!sc)
+		return;
+	if (!sc->spec_replicas_path.n)
+		field_required(e, FIELD_CHILD(p, "specReplicasPath"), "");
+	else if (!str_has_prefix(sc->spec_replicas_path, STR(".spec.")))
+		field_invalid(e, FIELD_CHILD(p, "specReplicasPath"), sc->spec_replicas_path, "should be a json path under .spec");
+	if (!sc->status_replicas_path.n)
+		field_required(e, FIELD_CHILD(p, "statusReplicasPath"), "");
+	else if (!str_has_prefix(sc->status_replicas_path, STR(".status.")))
+		field_invalid(e, FIELD_CHILD(p, "statusReplicasPath"), sc->status_replicas_path, "should be a json path under .status");
+	if (sc->label_selector_path && sc->label_selector_path->n && !str_has_prefix(*sc->label_selector_path, STR(".spec.")) &&
+	    !str_has_prefix(*sc->label_selector_path, STR(".status.")))
+		field_invalid(e, FIELD_CHILD(p, "labelSelectorPath"), *sc->label_selector_path, "should be a json path under either .spec or .status");
+}
+
+/*
+ * Upstream keeps what all versions say alike once, in the spec, and reports it there: the schema as spec.validation. was: before an
+ * update, or NULL.
+ */
+static void versions_check(struct field_errors *e, const struct apiextensions_v1_custom_resource_definition *o,
+			   const struct apiextensions_v1_custom_resource_definition *was)
+{
+	const struct field_path *spec = FIELD_ROOT("spec"), *versions = FIELD_CHILD(spec, "versions");
+	bool same_schema = true, same_sub = true;
+	uint32_t n = o->spec.versions.n;
+
+	for (uint32_t i = 1; i < n; i++) {
+		const struct apiextensions_v1_custom_resource_definition_version *v = &o->spec.versions.v[0], *w = &o->spec.versions.v[i];
+
+		same_schema &= v->schema && w->schema ? object_equal(&apiextensions_v1_custom_resource_validation_type, v->schema, w->schema) :
+							v->schema == w->schema;
+		same_sub &= v->subresources && w->subresources ?
+				    object_equal(&apiextensions_v1_custom_resource_subresources_type, v->subresources, w->subresources) :
+				    v->subresources == w->subresources;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		if (!schema_of(&o->spec.versions.v[i]))
+			field_required(e, FIELD_CHILD(FIELD_CHILD(FIELD_INDEX(versions, i), "schema"), "openAPIV3Schema"), "");
+	for (uint32_t i = 0; i < n; i++) {
+		const struct apiextensions_v1_custom_resource_definition_version *v = &o->spec.versions.v[i];
+
+		if (!same_schema && schema_of(v))
+			schema_check(e, schema_of(v), FIELD_CHILD(FIELD_CHILD(FIELD_INDEX(versions, i), "schema"), "openAPIV3Schema"),
+				     schema_unchanged(v, was));
+		if (!same_sub)
+			scale_check(e, v->subresources, FIELD_INDEX(versions, i));
+	}
+	if (n && same_schema && schema_of(&o->spec.versions.v[0]))
+		schema_check(e, schema_of(&o->spec.versions.v[0]), FIELD_CHILD(FIELD_CHILD(spec, "validation"), "openAPIV3Schema"),
+			     schema_unchanged(&o->spec.versions.v[0], was));
+	if (n && same_sub)
+		scale_check(e, o->spec.versions.v[0].subresources, spec);
+}
+
+static void crd_check(struct field_errors *e, const struct apiextensions_v1_custom_resource_definition *o,
+		      const struct apiextensions_v1_custom_resource_definition *was)
+{
 	const struct field_path *spec = FIELD_ROOT("spec"), *versions = FIELD_CHILD(spec, "versions"), *names = FIELD_CHILD(spec, "names");
 	struct str want = arena_printf(e->arena, "%.*s.%.*s", STR_ARG(o->spec.names.plural), STR_ARG(o->spec.group));
 	static const struct str scopes[] = {STR_INIT("Cluster"), STR_INIT("Namespaced")};
 	uint32_t stored = 0;
 	const char *m;
 
-	(void)rq;
 	if (!str_eq(o->metadata.name, want))
 		field_invalid(e, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), o->metadata.name, "must be spec.names.plural+\".\"+spec.group");
 	m = validate_dns1123_subdomain(e->arena, o->spec.group);
@@ -1067,26 +1144,8 @@ static void crd_validate(struct request *rq, const void *obj, struct field_error
 		for (uint32_t k = 0; k < i; k++)
 			if (str_eq(o->spec.versions.v[k].name, v->name))
 				field_invalid(e, versions, v->name, "must contain unique version names");
-		if (!v->schema || !v->schema->open_apiv3_schema)
-			field_required(e, FIELD_CHILD(FIELD_CHILD(at, "schema"), "openAPIV3Schema"), "schemas are required");
-		else {
-			const struct field_path *root = FIELD_CHILD(FIELD_CHILD(at, "schema"), "openAPIV3Schema");
-			uint32_t before = e->list.n;
-
-			schema_check(e, v->schema->open_apiv3_schema, root, true);
-			crd_rules_check(e, v->schema->open_apiv3_schema, root, e->list.n == before);
-		}
-		if (v->subresources && v->subresources->scale) {
-			const struct apiextensions_v1_custom_resource_subresource_scale *sc = v->subresources->scale;
-			const struct field_path *sp = FIELD_CHILD(FIELD_CHILD(at, "subresources"), "scale");
-
-			if (!str_has_prefix(sc->spec_replicas_path, STR(".spec.")))
-				field_invalid(e, FIELD_CHILD(sp, "specReplicasPath"), sc->spec_replicas_path, "should be a json path under .spec");
-			if (!str_has_prefix(sc->status_replicas_path, STR(".status.")))
-				field_invalid(e, FIELD_CHILD(sp, "statusReplicasPath"), sc->status_replicas_path,
-					      "should be a json path under .status");
-		}
 	}
+	versions_check(e, o, was);
 	if (o->spec.versions.n && stored != 1)
 		field_invalid_raw(e, versions, STR("[]"), "must have exactly one version marked as storage version");
 	if (o->spec.conversion && str_eqz(o->spec.conversion->strategy, "Webhook") &&
@@ -1095,12 +1154,19 @@ static void crd_validate(struct request *rq, const void *obj, struct field_error
 			       "required when strategy is set to Webhook");
 }
 
+static void crd_validate(struct request *rq, const void *obj, struct field_errors *e)
+{
+	(void)rq;
+	crd_check(e, obj, NULL);
+}
+
 static void crd_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
 	const struct apiextensions_v1_custom_resource_definition *o = obj, *was = old;
 	const struct field_path *spec = FIELD_ROOT("spec");
 
-	crd_validate(rq, obj, e);
+	(void)rq;
+	crd_check(e, o, was);
 	if (!str_eq(o->spec.group, was->spec.group))
 		field_invalid(e, FIELD_CHILD(spec, "group"), o->spec.group, "field is immutable");
 	if (condition_true(was, "Established")) {

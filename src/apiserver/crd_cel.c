@@ -410,15 +410,20 @@ static struct node *compile_node(struct crd_rules *rs, const props *rules, const
 	return out;
 }
 
-struct crd_rules *crd_rules_new(const props *p)
+static struct crd_rules *compile_rules(const props *p, bool resource)
 {
 	struct crd_rules *rs;
 
 	if (!schema_has_rules(p))
 		return NULL;
 	rs = xcalloc(1, sizeof *rs);
-	rs->root = compile_node(rs, p, p, type_of(&rs->arena, p, true, STR("self")), STR("self"));
+	rs->root = compile_node(rs, p, p, type_of(&rs->arena, p, resource, STR("self")), STR("self"));
 	return rs;
+}
+
+struct crd_rules *crd_rules_new(const props *p)
+{
+	return compile_rules(p, true);
 }
 
 void crd_rules_free(struct crd_rules *rs)
@@ -615,11 +620,12 @@ static void rule_error(struct field_errors *e, const struct rule *r, const struc
 	}
 	if (!whole)
 		jv_encode(&b, obj);
-	if (str_eqz(reason, "FieldValueDuplicate")) {
-		field_duplicate(e, at, arena_str(e->arena, buf_view(&b)));
-		return;
-	}
-	if (!whole) {
+	if (str_eqz(reason, "FieldValueDuplicate") && !whole) {
+		field_duplicate_raw(e, at, arena_str(e->arena, buf_view(&b)), "");
+	} else if (str_eqz(reason, "FieldValueDuplicate")) {
+		if (e->list.n < FIELD_ERRORS_MAX)
+			*arena_push(e->arena, &e->list) = (struct field_error){FIELD_ERROR_DUPLICATE, field_path_format(e->arena, at), STR("Duplicate value")};
+	} else if (!whole) {
 		field_invalid_raw(e, at, arena_str(e->arena, buf_view(&b)), "%.*s", STR_ARG(detail));
 	} else if (e->list.n < FIELD_ERRORS_MAX) {
 		struct field_error *f = arena_push(e->arena, &e->list);
@@ -703,6 +709,8 @@ static void run_rules(struct validating *v, const struct node *n, const struct f
 		}
 		if (result.b)
 			continue;
+		/* as upstream, the message sees oldSelf as it is, whatever the rule does */
+		vars[1] = was ? old : cel_error(v->a, "no such attribute(s): oldSelf");
 		told = expression_message(v, r, vars, &detail);
 		if (told == OUT) {
 			field_invalid(&one, where, type, "%.*s", STR_ARG(detail));
@@ -773,11 +781,30 @@ void crd_rules_validate(struct request *rq, const struct crd_rules *rs, const pr
 	run(&v, rs->root, NULL, now, was, ratchet);
 }
 
+void crd_rules_default(struct field_errors *e, const props *p, const struct jv *v, const struct field_path *at)
+{
+	struct validating x = {.a = e->arena, .e = e, .budget = (int64_t)CEL_CRD_BUDGET};
+	struct crd_rules *rs = compile_rules(p, p->x_kubernetes_embedded_resource);
+	uint32_t before = e->list.n;
+
+	if (!rs)
+		return;
+	/* as an update that changes nothing, and as something new */
+	run(&x, rs->root, at, v, v, (struct ratchet){0});
+	x.budget = (int64_t)CEL_CRD_BUDGET;
+	if (e->list.n == before)
+		run(&x, rs->root, at, v, NULL, (struct ratchet){0});
+	for (uint32_t i = before; i < e->list.n; i++)
+		e->list.v[i].body = arena_str(e->arena, e->list.v[i].body);
+	crd_rules_free(rs);
+}
+
 /* ---- rules checked when a definition is written ---- */
 
 struct checking {
 	struct field_errors *e;
 	struct crd_rules *rs; /* owns what is compiled, for this check */
+	bool unchanged;
 	uint64_t total;
 	struct expensive {
 		struct str path;
@@ -863,6 +890,44 @@ static bool check_text(struct checking *c, const props *p, const rule_text *r, c
 	return e->list.n == before;
 }
 
+/* A string as Go's encoder writes it. */
+static void go_quoted(struct buf *b, struct str s)
+{
+	struct jv v = {.kind = JV_STRING, .n = (uint32_t)s.n, .p = s.p};
+	struct buf plain buf_cleanup = {0};
+	struct str text;
+
+	jv_encode(&plain, &v);
+	text = buf_view(&plain);
+	for (size_t i = 0; i < text.n; i++)
+		if (text.p[i] == '<' || text.p[i] == '>' || text.p[i] == '&')
+			buf_printf(b, "\\u%04x", (unsigned)text.p[i]);
+		else
+			buf_putc(b, text.p[i]);
+}
+
+/* A rule as upstream's errors show it: its internal struct. */
+static struct str rule_json(struct arena *a, const rule_text *r)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_puts(&b, "{\"Rule\":");
+	go_quoted(&b, r->rule);
+	buf_puts(&b, ",\"Message\":");
+	go_quoted(&b, r->message);
+	buf_puts(&b, ",\"MessageExpression\":");
+	go_quoted(&b, r->message_expression);
+	buf_puts(&b, ",\"Reason\":");
+	if (r->reason)
+		go_quoted(&b, *r->reason);
+	else
+		buf_puts(&b, "null");
+	buf_puts(&b, ",\"FieldPath\":");
+	go_quoted(&b, r->field_path);
+	buf_printf(&b, ",\"OptionalOldSelf\":%s}", !r->optional_old_self ? "null" : *r->optional_old_self ? "true" : "false");
+	return arena_str(a, buf_view(&b));
+}
+
 static void check_compiled(struct checking *c, const struct rule *r, const struct scope *s, const struct field_path *at)
 {
 	struct field_errors *e = c->e;
@@ -870,15 +935,15 @@ static void check_compiled(struct checking *c, const struct rule *r, const struc
 	uint64_t cost = times(r->cost, repeated);
 	const struct field_path *rule = FIELD_CHILD(at, "rule"), *message = FIELD_CHILD(at, "messageExpression");
 
-	if (cost > CEL_STATIC_EXPRESSION_LIMIT)
+	if (!c->unchanged && cost > CEL_STATIC_EXPRESSION_LIMIT)
 		too_expensive(e, rule, "estimated rule cost", cost, CEL_STATIC_EXPRESSION_LIMIT);
 	observe(c, rule, cost);
 	if (r->error.p)
-		field_invalid(e, rule, r->text->rule, "%.*s", STR_ARG(r->error));
+		field_invalid_raw(e, rule, rule_json(e->arena, r->text), "%.*s", STR_ARG(r->error));
 	if (r->message_error.p) {
-		field_invalid(e, message, r->text->message_expression, "%.*s", STR_ARG(r->message_error));
+		field_invalid_raw(e, message, rule_json(e->arena, r->text), "%.*s", STR_ARG(r->message_error));
 	} else if (r->message) {
-		if (r->message_cost > CEL_STATIC_EXPRESSION_LIMIT)
+		if (!c->unchanged && r->message_cost > CEL_STATIC_EXPRESSION_LIMIT)
 			too_expensive(e, message, "estimated messageExpression cost", r->message_cost, CEL_STATIC_EXPRESSION_LIMIT);
 		observe(c, message, r->message_cost);
 	}
@@ -926,6 +991,8 @@ static bool check_node(struct checking *c, const props *p, struct scope s, const
 		const props *child = &p->properties.v[i].value;
 		struct scope cs = below;
 
+		if (p->x_kubernetes_map_type && str_eqz(*p->x_kubernetes_map_type, "atomic") && !cs.no_old)
+			cs.no_old = at;
 		cs.name = under(a, s.name, key);
 		cs.type = cel_escape(a, key, &shown) ? field_type(s.type, key) : NULL;
 		if (!cs.type && schema_has_rules(child))
@@ -970,10 +1037,10 @@ static bool check_node(struct checking *c, const props *p, struct scope s, const
 	return true;
 }
 
-void crd_rules_check(struct field_errors *e, const props *p, const struct field_path *at, bool structural)
+void crd_rules_check(struct field_errors *e, const props *p, const struct field_path *at, bool structural, bool unchanged)
 {
 	struct crd_rules *rs;
-	struct checking c = {.e = e};
+	struct checking c = {.e = e, .unchanged = unchanged};
 	struct scope s = {.bounded = true, .cardinality = 1, .name = STR("self")};
 
 	if (!schema_has_rules(p))

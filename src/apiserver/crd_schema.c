@@ -3,6 +3,7 @@
 #include <math.h>
 #include <pcre2.h>
 #include "apiserver/custom.h"
+#include "cel/cel.h"
 
 typedef struct apiextensions_v1_json_schema_props props;
 
@@ -204,6 +205,11 @@ static pcre2_code *pattern_code(struct str pattern)
 	return c;
 }
 
+bool schema_pattern_valid(struct str pattern)
+{
+	return pattern_code(pattern) != NULL;
+}
+
 static bool pattern_matches(struct str pattern, struct str s)
 {
 	pcre2_code *c = pattern_code(pattern);
@@ -241,7 +247,7 @@ static bool format_fits(struct arena *a, struct str f, struct str s)
 	if (str_eqz(f, "date"))
 		return s.n == 10 && time_parse(arena_printf(a, "%.*sT00:00:00Z", STR_ARG(s)), &t);
 	if (str_eqz(f, "duration"))
-		return duration_parse(s, &ns);
+		return cel_format_duration(s, &ns);
 	if (str_eqz(f, "byte")) {
 		struct str out;
 
@@ -286,6 +292,21 @@ static void check_number(struct field_errors *e, const props *p, const struct jv
 		field_invalid_raw(e, at, val, "%.*s in body must be of type int32: %.*s", STR_ARG(path), STR_ARG(val));
 }
 
+/* What is shown is the value, or the name of its type. */
+static void type_invalid(struct field_errors *e, const struct field_path *at, struct str value, struct str type)
+{
+	struct field_error *f;
+	struct str path = field_path_format(e->arena, at);
+
+	if (e->list.n >= FIELD_ERRORS_MAX)
+		return;
+	f = arena_push(e->arena, &e->list);
+	f->type = FIELD_ERROR_TYPE_INVALID;
+	f->field = path;
+	f->body = arena_printf(e->arena, "Invalid value: %.*s: %.*s in body must be of type %.*s: %.*s", STR_ARG(value), STR_ARG(path),
+			       STR_ARG(type), STR_ARG(value));
+}
+
 static void check_string(struct field_errors *e, const props *p, const struct jv *v, const struct field_path *at)
 {
 	struct str s = jv_str(v), path = field_path_format(e->arena, at);
@@ -297,7 +318,7 @@ static void check_string(struct field_errors *e, const props *p, const struct jv
 	if (p->pattern.n && !pattern_matches(p->pattern, s))
 		field_invalid(e, at, s, "%.*s in body should match '%.*s'", STR_ARG(path), STR_ARG(p->pattern));
 	if (p->format.n && !format_fits(e->arena, p->format, s))
-		field_invalid(e, at, s, "%.*s in body must be of type %.*s: \"%.*s\"", STR_ARG(path), STR_ARG(p->format), STR_ARG(s));
+		type_invalid(e, at, arena_printf(e->arena, "\"%.*s\"", STR_ARG(s)), p->format);
 }
 
 static bool same_keys(const props *p, const struct jv *a, const struct jv *b)
@@ -331,7 +352,7 @@ static void check_array(struct field_errors *e, const props *p, const struct jv 
 		if (set || map || p->unique_items)
 			for (uint32_t k = 0; k < i; k++)
 				if (map ? same_keys(p, &v->items[k], &v->items[i]) : jv_equal(&v->items[k], &v->items[i])) {
-					field_duplicate(e, FIELD_INDEX(at, i), shown(e->arena, &v->items[i]));
+					field_duplicate_raw(e, FIELD_INDEX(at, i), shown(e->arena, &v->items[i]), "");
 					break;
 				}
 		/* elements of maps are found again by their keys; of other lists, nothing is */
@@ -341,6 +362,19 @@ static void check_array(struct field_errors *e, const props *p, const struct jv 
 					was = &old->items[k];
 		schema_validate(e, item, &v->items[i], was, FIELD_INDEX(at, i), item && item->x_kubernetes_embedded_resource);
 	}
+}
+
+/* apiVersion and kind of an embedded resource */
+static void named_type(struct field_errors *e, const struct jv *v, const char *key, const struct field_path *at)
+{
+	const struct jv *m = jv_get(v, str_from(key));
+
+	if (!m)
+		field_required(e, FIELD_CHILD_S(at, str_from(key)), "");
+	else if (m->kind != JV_STRING)
+		field_invalid_raw(e, FIELD_CHILD_S(at, str_from(key)), shown(e->arena, m), "must be a string");
+	else if (!m->n)
+		field_invalid(e, FIELD_CHILD_S(at, str_from(key)), STR(""), "must not be empty");
 }
 
 static void check_object(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at,
@@ -372,10 +406,8 @@ static void check_object(struct field_errors *e, const props *p, const struct jv
 			schema_validate(e, p->additional_properties->schema, &m->value, was, FIELD_KEY(at, m->key), false);
 	}
 	if (resource && at && p->x_kubernetes_embedded_resource) {
-		if (!jv_str(jv_get(v, STR("apiVersion"))).n)
-			field_required(e, FIELD_CHILD(at, "apiVersion"), "must not be empty");
-		if (!jv_str(jv_get(v, STR("kind"))).n)
-			field_required(e, FIELD_CHILD(at, "kind"), "must not be empty");
+		named_type(e, v, "apiVersion", at);
+		named_type(e, v, "kind", at);
 	}
 }
 
@@ -398,16 +430,8 @@ void schema_validate(struct field_errors *e, const props *p, const struct jv *v,
 	if (old && jv_equal(v, old))
 		return;
 	if (!type_fits(p, v)) {
-		path = field_path_format(e->arena, at);
-		struct field_error *f;
-
-		if (e->list.n >= FIELD_ERRORS_MAX)
-			return;
-		f = arena_push(e->arena, &e->list);
-		f->type = FIELD_ERROR_TYPE_INVALID;
-		f->field = path;
-		f->body = arena_printf(e->arena, "Invalid value: \"%s\": %.*s in body must be of type %.*s: \"%s\"", kind_name(v), STR_ARG(path),
-				       STR_ARG(p->x_kubernetes_int_or_string ? STR("integer,string") : p->type), kind_name(v));
+		type_invalid(e, at, arena_printf(e->arena, "\"%s\"", kind_name(v)),
+			     p->x_kubernetes_int_or_string ? STR("integer,string") : p->type);
 		return;
 	}
 	if (v->kind == JV_NULL && p->nullable)
@@ -484,67 +508,4 @@ bool schema_has_rules(const props *p)
 		if (schema_has_rules(&p->all_of.v[i]))
 			return true;
 	return p->additional_properties && p->additional_properties->schema && schema_has_rules(p->additional_properties->schema);
-}
-
-static bool known_type(struct str t)
-{
-	static const char *const types[] = {"object", "array", "string", "boolean", "integer", "number"};
-
-	for (size_t i = 0; i < 6; i++)
-		if (str_eqz(t, types[i]))
-			return true;
-	return false;
-}
-
-void schema_check(struct field_errors *e, const props *p, const struct field_path *at, bool root)
-{
-	static const struct str types[] = {STR_INIT("array"), STR_INIT("boolean"), STR_INIT("integer"), STR_INIT("number"), STR_INIT("object"),
-					   STR_INIT("string")};
-	struct str lt = p->x_kubernetes_list_type ? *p->x_kubernetes_list_type : STR_NULL;
-
-	if (!p->type.n) {
-		if (!p->x_kubernetes_int_or_string && !preserves(p))
-			field_required(e, FIELD_CHILD(at, "type"), root ? "must not be empty at the root" :
-				       "must not be empty for specified object fields");
-	} else if (!known_type(p->type)) {
-		field_not_supported(e, FIELD_CHILD(at, "type"), p->type, types, 6);
-	}
-	if (root && p->type.n && !str_eqz(p->type, "object"))
-		field_invalid(e, FIELD_CHILD(at, "type"), p->type, "must be object at the root");
-	if (p->ref && p->ref->n)
-		field_forbidden(e, FIELD_CHILD(at, "$ref"), "$ref is not supported");
-	if (p->definitions.n)
-		field_forbidden(e, FIELD_CHILD(at, "definitions"), "definitions is not supported");
-	if (p->dependencies.n)
-		field_forbidden(e, FIELD_CHILD(at, "dependencies"), "dependencies is not supported");
-	if (p->pattern_properties.n)
-		field_forbidden(e, FIELD_CHILD(at, "patternProperties"), "patternProperties is not supported");
-	if (p->unique_items)
-		field_forbidden(e, FIELD_CHILD(at, "uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic");
-	if (p->properties.n && p->additional_properties && (p->additional_properties->schema || p->additional_properties->allows))
-		field_forbidden(e, FIELD_CHILD(at, "additionalProperties"), "additionalProperties and properties are mutual exclusive");
-	if (p->additional_properties && !p->additional_properties->schema && !p->additional_properties->allows)
-		field_forbidden(e, FIELD_CHILD(at, "additionalProperties"), "additionalProperties cannot be set to false");
-	if (p->items && p->items->j_son_schemas.n)
-		field_forbidden(e, FIELD_CHILD(at, "items"), "items must be a schema object and not an array");
-	if (p->pattern.n && !pattern_code(p->pattern))
-		field_invalid(e, FIELD_CHILD(at, "pattern"), p->pattern, "must be a valid regular expression");
-	if (lt.n && !str_eqz(lt, "atomic") && !str_eqz(lt, "set") && !str_eqz(lt, "map")) {
-		static const struct str kinds[] = {STR_INIT("atomic"), STR_INIT("map"), STR_INIT("set")};
-
-		field_not_supported(e, FIELD_CHILD(at, "x-kubernetes-list-type"), lt, kinds, 3);
-	}
-	if (str_eqz(lt, "map") && !p->x_kubernetes_list_map_keys.n)
-		field_required(e, FIELD_CHILD(at, "x-kubernetes-list-map-keys"), "must not be empty if x-kubernetes-list-type is map");
-	if (lt.n && !str_eqz(p->type, "array"))
-		field_invalid(e, FIELD_CHILD(at, "type"), p->type, "must be array if x-kubernetes-list-type is specified");
-	if (str_eqz(p->type, "array") && !item_schema(p))
-		field_required(e, FIELD_CHILD(at, "items"), "must be specified");
-	for (uint32_t i = 0; i < p->properties.n; i++)
-		if (!(root && type_meta(p->properties.v[i].key)))
-			schema_check(e, &p->properties.v[i].value, FIELD_KEY(FIELD_CHILD(at, "properties"), p->properties.v[i].key), false);
-	if (item_schema(p))
-		schema_check(e, item_schema(p), FIELD_CHILD(at, "items"), false);
-	if (p->additional_properties && p->additional_properties->schema)
-		schema_check(e, p->additional_properties->schema, FIELD_CHILD(at, "additionalProperties"), false);
 }

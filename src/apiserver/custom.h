@@ -45,8 +45,9 @@ void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_pro
 void schema_default(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource);
 void schema_validate(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct jv *old,
 		     const struct field_path *at, bool resource);
-/* What is wrong with a schema itself (structural rules). */
-void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool root);
+bool schema_pattern_valid(struct str pattern);
+/* crd_check.c: what is wrong with a schema itself, its defaults and rules. unchanged: it is as it was; the costs of its rules are not judged again. */
+void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool unchanged);
 /*
  * A field selector on a custom resource: checked against its version's selectable fields. *post is what has to be asked of each
  * object (custom_fields_match), NULL when the cache's index answers; f->fields is what goes to the cache.
@@ -65,8 +66,12 @@ void crd_rules_free(struct crd_rules *rs);
 /* Judges the whole object; was NULL: create. Not done when e has errors that make an object's shape doubtful. Never waits. */
 void crd_rules_validate(struct request *rq, const struct crd_rules *rs, const struct apiextensions_v1_json_schema_props *schema, const struct jv *now,
 			const struct jv *was, struct field_errors *e);
-/* What is wrong with the rules of a schema: texts, types, estimated costs. structural: the schema itself is fine, so rules are compiled. */
-void crd_rules_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool structural);
+/* What is wrong with the rules of a schema: texts, types, estimated costs (of each rule: not of those that are unchanged). structural: the
+ * schema itself is fine, so rules are compiled. */
+void crd_rules_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool structural,
+		     bool unchanged);
+/* Judges a default by the rules of its schema. */
+void crd_rules_default(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct field_path *at);
 void custom_prepare_create(struct request *rq, void *obj);
 /* The schema's own checks; old NULL: create. */
 void custom_validate(struct request *rq, const void *obj, const void *old, struct field_errors *e);

@@ -116,6 +116,8 @@ const struct cel_type *cel_type_of_schema(struct arena *a, const struct schema_t
  * one (it is then not visible). The result is `name` itself or of the arena.
  */
 bool cel_escape(struct arena *a, struct str name, struct str *out);
+/* A string of the OpenAPI format "duration": Go's, and days, weeks, words ("1 day 2 hours"). */
+bool cel_format_duration(struct str s, int64_t *ns);
 
 /* ---- values ---- */
 

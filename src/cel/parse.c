@@ -150,6 +150,9 @@ static struct node *fail(struct parser *p, uint32_t pos, const char *fmt, ...)
 	return NULL;
 }
 
+#define EXPRESSION                                                                                                                    \
+	"{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
+
 static struct node *unexpected(struct parser *p, const char *expecting)
 {
 	struct str text = p->t->t == T_END ? STR("<EOF>") : p->t->text;
@@ -453,7 +456,7 @@ static struct node *primary(struct parser *p)
 	case T_PUNCT:
 		break;
 	default:
-		return unexpected(p, "an expression");
+		return unexpected(p, EXPRESSION);
 	}
 	switch (t->c) {
 	case '.':
@@ -475,7 +478,7 @@ static struct node *primary(struct parser *p)
 	case '{':
 		return map_literal(p);
 	default:
-		return unexpected(p, "an expression");
+		return unexpected(p, EXPRESSION);
 	}
 }
 
@@ -686,6 +689,7 @@ struct node *cel_parse(struct arena *a, struct str source, struct cel_issues *is
 		return NULL;
 	x = expr(&p);
 	if (x && p.t->t != T_END)
-		return fail(&p, p.t->pos, "Syntax error: extraneous input '%.*s' expecting <EOF>", STR_ARG(p.t->text));
+		return fail(&p, p.t->pos, "Syntax error: %s input '%.*s' expecting <EOF>", p.t[1].t == T_END ? "extraneous" : "mismatched",
+			    STR_ARG(p.t->text));
 	return x;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <strings.h>
 #include "base/log.h"
 #include "base/map.h"
 #include "cel/lib.h"
@@ -175,6 +176,66 @@ struct str cel_double_text(struct arena *a, double d)
 		return arena_str(a, buf_view(&b));
 	}
 	return plain_text(a, d);
+}
+
+static bool unit_is(struct str unit, const char *variant, bool last)
+{
+	size_t n = strlen(variant);
+
+	return (unit.n == n || (last && unit.n > n)) && !strncasecmp(unit.p, variant, n);
+}
+
+bool cel_format_duration(struct str s, int64_t *ns)
+{
+	static const struct {
+		const char *variants[4];
+		int64_t ns;
+	} units[] = {
+		{{"ns", "nano"}, 1}, {{"us", "\302\265s", "micro"}, 1000}, {{"ms", "milli"}, 1000000}, {{"s", "sec"}, 1000000000},
+		{{"m", "min"}, 60000000000}, {{"h", "hr", "hour"}, 3600000000000}, {{"d", "day"}, 86400000000000},
+		{{"w", "wk", "week"}, 604800000000000},
+	};
+	int64_t sum = 0;
+	bool any = false;
+
+	if (duration_parse(s, ns))
+		return true;
+	for (size_t i = 0; i < s.n;) {
+		size_t start = i, unit;
+		int64_t factor;
+
+		while (i < s.n && s.p[i] >= '0' && s.p[i] <= '9')
+			i++;
+		if (i == start) {
+			i++;
+			continue;
+		}
+		unit = i;
+		while (unit < s.n && (s.p[unit] == ' ' || (s.p[unit] >= '\t' && s.p[unit] <= '\r' && s.p[unit] != '\v')))
+			unit++;
+		for (i = unit; i < s.n;)
+			if ((s.p[i] | 0x20) >= 'a' && (s.p[i] | 0x20) <= 'z')
+				i++;
+			else if (i + 1 < s.n && s.p[i] == '\302' && s.p[i + 1] == '\265')
+				i += 2;
+			else
+				break;
+		if (i == unit)
+			continue;
+		errno = 0;
+		factor = strtoll(s.p + start, NULL, 10);
+		if (errno == ERANGE)
+			return false;
+		for (size_t k = 0; k < sizeof units / sizeof *units; k++)
+			for (size_t v = 0; v < 4 && units[k].variants[v]; v++)
+				if (unit_is(str_sub(s, unit, i), units[k].variants[v], v == 3 || !units[k].variants[v + 1])) {
+					/* wraps around, as Go's does */
+					sum = (int64_t)((uint64_t)sum + (uint64_t)factor * (uint64_t)units[k].ns);
+					any = true;
+				}
+	}
+	*ns = sum;
+	return any;
 }
 
 struct str cel_duration_text(struct arena *a, int64_t ns)

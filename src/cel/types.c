@@ -173,6 +173,13 @@ const struct cel_field *cel_type_field(const struct cel_type *t, struct str name
 	for (uint32_t i = 0; i < t->n_fields; i++)
 		if (str_eq(t->fields[i].name, name))
 			return &t->fields[i];
+	/* reserved words may be written as they are: after a dot nothing else can be meant */
+	for (uint32_t i = 0; i < t->n_fields && reserved(name); i++) {
+		struct str f = t->fields[i].name;
+
+		if (f.n == name.n + 4 && str_has_prefix(f, STR("__")) && str_eq(str_sub(f, 2, f.n - 2), name) && str_has_suffix(f, STR("__")))
+			return &t->fields[i];
+	}
 	return NULL;
 }
 

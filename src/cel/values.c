@@ -293,7 +293,7 @@ static struct cel_value typed(struct arena *a, const struct jv *v, const struct 
 			return cel_error(a, "Invalid byte formatted string %.*s", STR_ARG(s));
 		return cel_bytes(bytes);
 	case CEL_DURATION:
-		if (!duration_parse(s, &ns))
+		if (!cel_format_duration(s, &ns))
 			return cel_error(a, "Invalid duration %.*s", STR_ARG(s));
 		return cel_duration(ns);
 	case CEL_TIMESTAMP:
@@ -585,16 +585,13 @@ int cel_find_field(struct arena *a, struct cel_value v, struct str name, struct 
 			*out = t ? typed(a, m, cel_elem(t)) : untyped(m);
 			return out->kind == CEL_ERROR ? -1 : 1;
 		}
-		for (uint32_t k = 0; k < t->n_fields; k++) {
-			if (!str_eq(t->fields[k].name, name))
-				continue;
-			m = jv_get(v.ptr, t->fields[k].json_name);
-			if (!m || m->kind == JV_NULL)
-				return 0;
-			*out = typed(a, m, t->fields[k].type);
-			return out->kind == CEL_ERROR ? -1 : 1;
-		}
-		return 0;
+		const struct cel_field *f = cel_type_field(t, name);
+
+		m = f ? jv_get(v.ptr, f->json_name) : NULL;
+		if (!m || m->kind == JV_NULL)
+			return 0;
+		*out = typed(a, m, f->type);
+		return out->kind == CEL_ERROR ? -1 : 1;
 	}
 	case REP_TYPED: {
 		const struct schema_field *f = schema_field(v.type, name);

@@ -564,7 +564,7 @@ def test_crd_read(a):
     equal("delete by field", names(a.get(v1)), (200, ["r1"]))
     # a default that comes later is there at once, an unknown field of the root where it is preserved
     st, o = a.get(crds + "/rows.example.com")
-    o["spec"]["versions"][0] = version("v1", {"a": {"type": "string"}, "c": {"type": "object", "default": {"d": 1}}}, [".a"],
+    o["spec"]["versions"][0] = version("v1", {"a": {"type": "string"}, "c": {"type": "object", "default": {"d": 1}, "properties": {"d": {"type": "integer"}}}}, [".a"],
                                        **{"x-kubernetes-preserve-unknown-fields": True})
     equal("crd", a.put(crds + "/rows.example.com", o)[0], 200)
     v2doc, v3doc = a.get("/openapi/v2")[1]["definitions"], a.get("/openapi/v3/apis/example.com/v1")[1]["components"]["schemas"]
@@ -592,7 +592,7 @@ def test_crd_rules(a):
     def rule(text, **more):
         return dict({"rule": text}, **more)
 
-    at = "spec.versions[0].schema.openAPIV3Schema"
+    at = "spec.validation.openAPIV3Schema"
     string, integer = {"type": "string"}, {"type": "integer"}
 
     def refused(what, want, props, **root):
