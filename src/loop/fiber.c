@@ -22,6 +22,8 @@
 #define IO_BUDGET 64
 #define ROUNDS 4
 #define TRIM_MS 2000
+#define REST_MS 15000
+#define REST_SOME 64 /* fibers a turn */
 #define HEAP_TRIM_MS 10000
 #define TRIM_ABOVE 8 /* free stacks with pages that are worth a timer */
 
@@ -68,6 +70,7 @@ static void bury(struct loop *l)
 static void run_fiber(struct loop *l, struct fiber *f)
 {
 	l->cur = f;
+	f->rest = 0;
 	f->io_budget = IO_BUDGET;
 #if LOOP_TSAN
 	__tsan_switch_to_fiber(f->tsan, 0);
@@ -493,6 +496,8 @@ static void fiber_main(void *arg)
 	l = loop_cur;
 	f->done = true;
 	heap_remove(l, f);
+	if (l->rest_at == f)
+		l->rest_at = f->all_next;
 	if (f->all_prev)
 		f->all_prev->all_next = f->all_next;
 	else
@@ -709,6 +714,28 @@ static void run_ready(struct loop *l)
 	}
 }
 
+/*
+ * A fiber that has waited through two passes gives the deep end of its stack back, which a TLS handshake or a large request once
+ * needed: of ten thousand idle connections that is most of their stacks. Some at a time, when there is nothing else to do.
+ */
+static void rest_some(struct loop *l)
+{
+	if (!l->rest_at) {
+		int64_t now = now_ms();
+
+		if (now < l->rest_ms)
+			return;
+		l->rest_ms = now + REST_MS;
+		l->rest_at = l->all;
+	}
+	for (int i = 0; i < REST_SOME && l->rest_at; i++, l->rest_at = l->rest_at->all_next) {
+		struct fiber *f = l->rest_at;
+
+		if (f->rest < 2 && ++f->rest == 2 && f->waiting)
+			stack_rest(&l->stacks, f->stack, f->sp);
+	}
+}
+
 /* Runs what is ready, then waits for events, unless there is nothing left to wait for. */
 static void turn(struct loop *l, const struct fiber *first)
 {
@@ -716,6 +743,8 @@ static void turn(struct loop *l, const struct fiber *first)
 
 	run_ready(l);
 	sleep = !l->n_ready && !l->later && (first ? !first->done : l->n_fibers > 0);
+	if (sleep)
+		rest_some(l);
 	l->in_uv = true;
 	uv_run(&l->uv, sleep ? UV_RUN_ONCE : UV_RUN_NOWAIT);
 	l->in_uv = false;

@@ -58,6 +58,8 @@ struct stack_pool {
 	size_t high_water; /* of stacks whose pages were given back already */
 };
 struct stack *stack_get(struct stack_pool *p);
+/* Gives back the pages below what a waiting fiber uses. */
+void stack_rest(struct stack_pool *p, struct stack *s, const void *sp);
 void stack_put(struct stack_pool *p, struct stack *s);
 /* Gives back what the last seconds did not need. */
 void stack_trim(struct stack_pool *p);
@@ -76,6 +78,7 @@ struct fiber {
 	void *arg;
 	struct fiber *joiner;
 	bool ready, waiting, nointr, cancelled, joinable, done;
+	uint8_t rest;                      /* passes of rest_some() since it last ran; 2: its stack's unused pages are given back */
 	int why;                           /* how the wait ended: 0, ECANCELED, ETIMEDOUT */
 	int io_budget;                     /* I/O calls left before it lets others run */
 	int shield;
@@ -111,6 +114,8 @@ struct loop {
 	struct fiber *ready, *ready_tail;
 	size_t n_ready;
 	struct fiber *later, **later_end; /* ready once the loop has looked outside */
+	struct fiber *rest_at;            /* where the present pass over all fibers is; NULL: none */
+	int64_t rest_ms;                  /* when the next one begins */
 	struct fiber *all;
 	size_t n_fibers;
 	struct stack_pool stacks;

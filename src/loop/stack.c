@@ -149,6 +149,17 @@ static void go_cold(struct stack_pool *p, struct stack *s)
 	p->n_cold++;
 }
 
+void stack_rest(struct stack_pool *p, struct stack *s, const void *sp)
+{
+#if !LOOP_ASAN
+	uintptr_t base = (uintptr_t)s->base, end = ((uintptr_t)sp - 256) & ~(uintptr_t)4095;
+
+	note_high_water(p, s);
+	if (end > base)
+		madvise(s->base, end - base, MADV_DONTNEED);
+#endif
+}
+
 void stack_put(struct stack_pool *p, struct stack *s)
 {
 #if LOOP_ASAN
