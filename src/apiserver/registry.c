@@ -431,7 +431,7 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 			object_field_copy(st->type, obj, old, "status");
 		if (sg && sg->prepare_update)
 			sg->prepare_update(rq, obj, old);
-		if (((sg && sg->generation) || rq->res->crd) &&
+		if (((sg && sg->generation && !sg->generation_stays) || rq->res->crd) &&
 		    (object_spec_changed(st->type, obj, old) || (st->type == &apps_v1_deployment_type && !same_annotations(m, om)) ||
 		     (rq->res->crd && !custom_has_status(rq->res) && !object_field_equal(st->type, obj, old, "status"))))
 			m->generation = om->generation + 1;

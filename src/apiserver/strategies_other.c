@@ -62,109 +62,21 @@ static struct error *binding_begin(struct request *rq, void *obj, const void *ol
 	return rbac_check_binding(rq, rq->res, b->metadata.namespace, &b->role_ref);
 }
 
-static void rules_validate(struct field_errors *e, const struct rbac_v1_policy_rule *r, uint32_t n, bool namespaced)
-{
-	const struct field_path *root = FIELD_ROOT("rules");
-
-	for (uint32_t i = 0; i < n; i++) {
-		const struct field_path *p = FIELD_INDEX(root, i);
-
-		if (!r[i].verbs.n)
-			field_required(e, FIELD_CHILD(p, "verbs"), "verbs must contain at least one value");
-		if (r[i].non_resource_urls.n) {
-			if (namespaced)
-				field_invalid_raw(e, FIELD_CHILD(p, "nonResourceURLs"), STR("[]"),
-						  "namespaced rules cannot apply to non-resource URLs");
-			if (r[i].api_groups.n || r[i].resources.n || r[i].resource_names.n)
-				field_invalid_raw(e, FIELD_CHILD(p, "nonResourceURLs"), STR("[]"),
-						  "rules cannot apply to both regular resources and non-resource URLs");
-			continue;
-		}
-		if (!r[i].api_groups.n)
-			field_required(e, FIELD_CHILD(p, "apiGroups"), "resource rules must supply at least one api group");
-		if (!r[i].resources.n)
-			field_required(e, FIELD_CHILD(p, "resources"), "resource rules must supply at least one resource");
-	}
-}
-
-static void role_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	const struct rbac_v1_role *r = obj;
-
-	(void)rq;
-	rules_validate(e, r->rules.v, r->rules.n, true);
-}
-
-static void cluster_role_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	const struct rbac_v1_cluster_role *r = obj;
-
-	(void)rq;
-	rules_validate(e, r->rules.v, r->rules.n, false);
-}
-
-static void binding_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	const struct rbac_v1_role_binding *b = obj;
-	const struct field_path *ref = FIELD_ROOT("roleRef"), *subs = FIELD_ROOT("subjects");
-	bool cluster = rq->res->st->type == &rbac_v1_cluster_role_binding_type;
-	static const struct str kinds[] = {STR_INIT("ClusterRole"), STR_INIT("Role")}, groups[] = {STR_INIT("rbac.authorization.k8s.io")},
-				subject_kinds[] = {STR_INIT("ServiceAccount"), STR_INIT("User"), STR_INIT("Group")}, none[] = {STR_INIT("")};
-
-	if (!str_eq(b->role_ref.api_group, groups[0]))
-		field_not_supported(e, FIELD_CHILD(ref, "apiGroup"), b->role_ref.api_group, groups, 1);
-	if (!str_eqz(b->role_ref.kind, "ClusterRole") && (cluster || !str_eqz(b->role_ref.kind, "Role")))
-		field_not_supported(e, FIELD_CHILD(ref, "kind"), b->role_ref.kind, cluster ? kinds : kinds, cluster ? 1 : 2);
-	if (!b->role_ref.name.n)
-		field_required(e, FIELD_CHILD(ref, "name"), "");
-	for (uint32_t i = 0; i < b->subjects.n; i++) {
-		const struct rbac_v1_subject *s = &b->subjects.v[i];
-		const struct field_path *p = FIELD_INDEX(subs, i);
-
-		if (!s->name.n)
-			field_required(e, FIELD_CHILD(p, "name"), "");
-		if (str_eqz(s->kind, "ServiceAccount")) {
-			const char *m = s->name.n ? validate_dns1123_subdomain(e->arena, s->name) : NULL;
-
-			if (m)
-				field_invalid(e, FIELD_CHILD(p, "name"), s->name, "%s", m);
-			if (s->api_group.n)
-				field_not_supported(e, FIELD_CHILD(p, "apiGroup"), s->api_group, none, 1);
-			if (!s->namespace.n && cluster)
-				field_required(e, FIELD_CHILD(p, "namespace"), "");
-		} else if (str_eqz(s->kind, "User") || str_eqz(s->kind, "Group")) {
-			if (!str_eq(s->api_group, groups[0]))
-				field_not_supported(e, FIELD_CHILD(p, "apiGroup"), s->api_group, groups, 1);
-		} else {
-			field_not_supported(e, FIELD_CHILD(p, "kind"), s->kind, subject_kinds, 3);
-		}
-	}
-}
-
-static void binding_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
-{
-	const struct rbac_v1_role_binding *b = obj, *o = old;
-
-	binding_validate(rq, obj, e);
-	if (!object_equal(&rbac_v1_role_ref_type, &b->role_ref, &o->role_ref))
-		field_invalid_raw(e, FIELD_ROOT("roleRef"), STR("{}"), "cannot change roleRef");
-}
-
 #define RBAC STR_INIT("rbac.authorization.k8s.io")
 static const struct strategy roles = {
-	.group = RBAC, .plural = STR_INIT("roles"), .create_on_update = true, .name_check = validate_path_segment, .begin_write = role_begin,
-	.validate = role_validate,
+	.group = RBAC, .plural = STR_INIT("roles"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
+	.begin_write = role_begin, .validate = role_validate, .validate_update = role_validate_update,
 };
 static const struct strategy clusterroles = {
-	.group = RBAC, .plural = STR_INIT("clusterroles"), .create_on_update = true, .name_check = validate_path_segment,
-	.begin_write = cluster_role_begin, .validate = cluster_role_validate,
+	.group = RBAC, .plural = STR_INIT("clusterroles"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
+	.begin_write = cluster_role_begin, .validate = clusterrole_validate, .validate_update = clusterrole_validate_update,
 };
 static const struct strategy rolebindings = {
-	.group = RBAC, .plural = STR_INIT("rolebindings"), .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("rolebindings"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
 	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 static const struct strategy clusterrolebindings = {
-	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
 	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 
@@ -240,7 +152,8 @@ static const struct strategy csrs = {
 
 #define FACTS(name, grp, res, ...) static const struct strategy name = {.group = STR_INIT(grp), .plural = STR_INIT(res), __VA_ARGS__}
 
-FACTS(leases, "coordination.k8s.io", "leases", .create_on_update = true, .no_unconditional_update = true, .validate = lease_validate);
+FACTS(leases, "coordination.k8s.io", "leases", .checks_all = true, .create_on_update = true, .no_unconditional_update = true,
+      .validate = lease_validate, .validate_update = lease_validate_update);
 FACTS(ingresses, "networking.k8s.io", "ingresses", .checks_all = true, .meta_on_update = true, .generation = true, .validate = ingress_validate,
       .validate_update = ingress_validate_update, .validate_sub_update = ingress_validate_sub, .warn = ingress_warn);
 FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .checks_all = true, .meta_on_update = true, .generation = true,
@@ -289,8 +202,10 @@ static void slice_update(struct request *rq, void *obj, const void *old)
 
 FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, .meta_on_update = true, .generation = true, .prepare_create = slice_create,
       .prepare_update = slice_update, .validate = slice_validate, .validate_update = slice_validate_update, .warn = slice_warn);
-FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .create_on_update = true, .no_unconditional_update = true);
-FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .generation = true, .validate = priorityclass_validate, .validate_update = priorityclass_validate_update);
+FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .checks_all = true, .create_on_update = true, .no_unconditional_update = true,
+      .validate = runtimeclass_validate, .validate_update = runtimeclass_validate_update);
+FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .checks_all = true, .generation_stays = true, .generation = true, .validate = priorityclass_validate,
+      .validate_update = priorityclass_validate_update);
 FACTS(csidrivers, "storage.k8s.io", "csidrivers", .checks_all = true, .generation = true, .generation_from_zero = true,
       .no_unconditional_update = true, .return_deleted = true, .validate = csidriver_validate, .validate_update = csidriver_validate_update,
       .warn = csidriver_warn);
@@ -312,11 +227,32 @@ FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfiguratio
       .validate_sub_update = prioritylevel_validate_sub);
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_on_update = true, .name_check = validate_path_segment,
       .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
-FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .generation = true, .return_deleted = true);
-FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .status_keeps_metadata = true, .return_deleted = true);
-FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .return_deleted = true);
+FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_on_update = true, .generation = true,
+      .return_deleted = true, .validate = deviceclass_validate, .validate_update = deviceclass_validate_update);
+FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .checks_all = true, .meta_on_update = true, .status_keeps_metadata = true,
+      .return_deleted = true, .validate = claim_validate, .validate_update = claim_validate_update,
+      .validate_sub_update = claim_validate_sub);
+FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .checks_all = true, .meta_on_update = true, .return_deleted = true,
+      .validate = claimtemplate_validate, .validate_update = claimtemplate_validate_update);
 static const struct cache_field slice_fields[] = {{.name = STR_INIT("spec.nodeName")}, {.name = STR_INIT("spec.driver")}};
-FACTS(resourceslices, "resource.k8s.io", "resourceslices", .generation = true, .return_deleted = true, .fields = slice_fields, .n_fields = 2);
+/* A taint is as old as the request that brings it. */
+static void resourceslice_normalize(struct arena *a, void *obj)
+{
+	struct resource_v1_resource_slice *s = obj;
+
+	for (uint32_t i = 0; i < s->spec.devices.n; i++)
+		for (uint32_t k = 0; k < s->spec.devices.v[i].taints.n; k++) {
+			struct resource_v1_device_taint *t = &s->spec.devices.v[i].taints.v[k];
+
+			if (t->time_added)
+				continue;
+			t->time_added = arena_new(a, struct api_time);
+			*t->time_added = time_now();
+		}
+}
+
+FACTS(resourceslices, "resource.k8s.io", "resourceslices", .checks_all = true, .normalize = resourceslice_normalize, .generation = true, .return_deleted = true,
+      .fields = slice_fields, .n_fields = 2, .validate = resourceslice_validate, .validate_update = resourceslice_validate_update);
 
 const struct strategy *const strategies_other[] = {
 	&roles, &clusterroles, &rolebindings, &clusterrolebindings, &csrs, &leases, &ingresses, &ingressclasses, &networkpolicies, &ipaddresses, &servicecidrs,

@@ -22,6 +22,7 @@ struct strategy {
 	/* ---- facts ---- */
 	bool generation;             /* metadata.generation is kept: 1 at create, +1 when anything but metadata and status changes */
 	bool generation_from_zero;   /* with generation: nothing at create, the first change makes it 1 (CSIDriver) */
+	bool generation_stays;       /* metadata.generation is 1 for ever */
 	bool status_keeps_metadata;  /* an update of status changes nothing of metadata but managedFields */
 	bool no_unconditional_update;/* updates must carry resourceVersion */
 	bool create_on_update;       /* PUT creates what is not there (upstream's AllowCreateOnUpdate) */

@@ -56,4 +56,29 @@ RULES(apiservice);
 RULES_UPDATE(apiservice);
 RULES_SUB(apiservice);
 
+/* resource.k8s.io: validate_devices.c */
+RULES(claim);
+RULES_UPDATE(claim);
+RULES_SUB(claim);
+RULES(claimtemplate);
+RULES_UPDATE(claimtemplate);
+RULES(deviceclass);
+RULES_UPDATE(deviceclass);
+RULES(resourceslice);
+RULES_UPDATE(resourceslice);
+
+/* node.k8s.io, scheduling.k8s.io, coordination.k8s.io, rbac.authorization.k8s.io: validate_small.c */
+RULES(runtimeclass);
+RULES_UPDATE(runtimeclass);
+RULES(priorityclass);
+RULES_UPDATE(priorityclass);
+RULES(lease);
+RULES_UPDATE(lease);
+RULES(role);
+RULES_UPDATE(role);
+RULES(clusterrole);
+RULES_UPDATE(clusterrole);
+RULES(binding);
+RULES_UPDATE(binding);
+
 #endif
