@@ -145,18 +145,37 @@ struct authz_attrs authz_attrs_of(const struct request *rq)
 	return at;
 }
 
+/* Errors must not look like HTML. */
+static struct str sanitized(struct arena *a, struct str s)
+{
+	struct buf b buf_cleanup = {0};
+
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '&')
+			buf_puts(&b, "&amp;");
+		else if (s.p[i] == '<')
+			buf_puts(&b, "&lt;");
+		else if (s.p[i] == '>')
+			buf_puts(&b, "&gt;");
+		else
+			buf_putc(&b, s.p[i]);
+	return arena_str(a, buf_view(&b));
+}
+
 struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at)
 {
-	struct str r = at->subresource.n ? arena_printf(a, "%.*s/%.*s", STR_ARG(at->resource), STR_ARG(at->subresource)) : at->resource;
+	struct str text, r = at->subresource.n ? arena_printf(a, "%.*s/%.*s", STR_ARG(at->resource), STR_ARG(at->subresource)) : at->resource;
 
 	if (!at->resource_request)
-		return arena_printf(a, "User \"%.*s\" cannot %.*s path \"%.*s\"", STR_ARG(at->user->name), STR_ARG(at->verb),
+		text = arena_printf(a, "User \"%.*s\" cannot %.*s path \"%.*s\"", STR_ARG(at->user->name), STR_ARG(at->verb),
 				    STR_ARG(at->path));
-	if (at->ns.n)
-		return arena_printf(a, "User \"%.*s\" cannot %.*s resource \"%.*s\" in API group \"%.*s\" in the namespace \"%.*s\"",
+	else if (at->ns.n)
+		text = arena_printf(a, "User \"%.*s\" cannot %.*s resource \"%.*s\" in API group \"%.*s\" in the namespace \"%.*s\"",
 				    STR_ARG(at->user->name), STR_ARG(at->verb), STR_ARG(r), STR_ARG(at->group), STR_ARG(at->ns));
-	return arena_printf(a, "User \"%.*s\" cannot %.*s resource \"%.*s\" in API group \"%.*s\" at the cluster scope",
-			    STR_ARG(at->user->name), STR_ARG(at->verb), STR_ARG(r), STR_ARG(at->group));
+	else
+		text = arena_printf(a, "User \"%.*s\" cannot %.*s resource \"%.*s\" in API group \"%.*s\" at the cluster scope",
+				    STR_ARG(at->user->name), STR_ARG(at->verb), STR_ARG(r), STR_ARG(at->group));
+	return sanitized(a, text);
 }
 
 struct error *authorize_request(struct request *rq)

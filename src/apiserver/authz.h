@@ -54,7 +54,7 @@ void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, 
 /* Writes to roles and bindings: 403 when the user would give more than it has (and may not escalate or bind). */
 struct error *rbac_check_role(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,
 			      uint32_t n);
-struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, const struct rbac_v1_role_ref *ref);
+struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_role_ref *ref);
 bool rbac_rule_covers(const struct rbac_v1_policy_rule *owner, const struct rbac_v1_policy_rule *want);
 
 /* ---- Node authorizer (node_authz.c) ---- */

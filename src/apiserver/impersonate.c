@@ -7,6 +7,7 @@
 #include "schema/validate.h"
 
 #define NODE_KEY "authentication.kubernetes.io/node-name"
+#define MODES_KEPT 10000
 #define MANY 4 /* so many groups or extra values are first asked for at once */
 
 enum mode { ASSOCIATED_NODE, ARBITRARY_NODE, SERVICE_ACCOUNT, USER_INFO, LEGACY, N_MODES };
@@ -309,24 +310,44 @@ static const struct user *become(struct request *rq, struct wanted *w, enum mode
 	return u;
 }
 
+/* The mode that worked last for a user is tried first; 0: none, else 1 + mode. As upstream's modeIndexCache. */
+static uintptr_t last_mode(const struct request *rq)
+{
+	return (uintptr_t)map_get(&rq->s->impersonation_modes, rq->real_user->name);
+}
+
+static void remember_mode(const struct request *rq, enum mode m)
+{
+	struct map *modes = &rq->s->impersonation_modes;
+
+	if (last_mode(rq) == m + 1u)
+		return;
+	if (modes->n >= MODES_KEPT)
+		map_free(modes);
+	map_set(modes, rq->real_user->name, (void *)(uintptr_t)(m + 1u));
+}
+
 struct error *impersonate(struct request *rq)
 {
 	struct wanted w;
-	struct error *first = NULL;
+	struct error *first = parse(rq, &w);
+	uintptr_t known;
 
-	first = parse(rq, &w);
 	if (first)
 		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	if (first || !w.name.n)
 		return first;
-	for (enum mode m = 0; m < N_MODES; m++) {
+	known = last_mode(rq);
+	for (int i = known ? -1 : 0; i < N_MODES; i++) {
+		enum mode m = i < 0 ? (enum mode)(known - 1) : (enum mode)i;
 		struct error *e;
 
-		if (!mode_applies(rq, &w, m))
+		if (!mode_applies(rq, &w, m) || (i >= 0 && known == m + 1u))
 			continue;
 		e = check_mode(rq, &w, m);
 		if (!e) {
 			error_free(first);
+			remember_mode(rq, m);
 			rq->user = become(rq, &w, m);
 			if (m != LEGACY)
 				rq->impersonation = arena_printf(rq->a, "impersonate:%s", mode_names[m]);

@@ -622,7 +622,7 @@ struct error *rbac_check_role(struct request *rq, struct resource *res, struct s
 	return confirm(rq, res, ns, name, rules, n);
 }
 
-struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, const struct rbac_v1_role_ref *ref)
+struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_role_ref *ref)
 {
 	bool cluster = str_eqz(ref->kind, "ClusterRole");
 	struct str key;
@@ -635,7 +635,11 @@ struct error *rbac_check_binding(struct request *rq, struct resource *res, struc
 	sync(rq->s->rbac);
 	key = cluster ? ref->name : arena_printf(rq->a, "%.*s/%.*s", STR_ARG(ns), STR_ARG(ref->name));
 	role = map_get(&rq->s->rbac->roles, key);
-	if (!role)
-		return err_not_found(STR("rbac.authorization.k8s.io"), cluster ? STR("clusterroles") : STR("roles"), ref->name);
-	return confirm(rq, res, ns, rq->info.name, role->rules, role->n);
+	if (!role) {
+		struct error *e = err_not_found(STR("rbac.authorization.k8s.io"), cluster ? STR("clusterroles") : STR("roles"), ref->name);
+
+		error_set_details(e, res->api->group, res->api->plural, ref->name);
+		return e;
+	}
+	return confirm(rq, res, ns, name, role->rules, role->n);
 }

@@ -433,21 +433,25 @@ struct error *rest_token_request(struct request *rq)
 	TRY(negotiate_body(a, http_header_get(&rq->x->headers, "content-type"), &media));
 	TRY(request_body(rq, 3 << 20, &body));
 	TRY(object_decode(a, media, t, body, NULL, tr));
-	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name))
+	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name)) {
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), tr->metadata.name,
 			      "must match the service account name if specified");
+		return field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), sa->metadata.name);
+	}
 	if (tr->metadata.namespace.n && !str_eq(tr->metadata.namespace, rq->info.ns))
 		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
 	tr->metadata.name = sa->metadata.name;
 	tr->metadata.namespace = sa->metadata.namespace;
 	tr->metadata.uid = sa->metadata.uid;
-	rq->dry_run = str_eqz(query_get(&rq->q, "dryRun"), "All");
-	TRY(admission_of_body(rq, t, rq->info.name, tr));
 	if (!tr->spec.expiration_seconds) {
 		tr->spec.expiration_seconds = arena_new(a, int64_t);
 		*tr->spec.expiration_seconds = 3600;
 	}
-	TRY(review_manage_fields(rq, t, tr));
+	rq->dry_run = str_eqz(query_get(&rq->q, "dryRun"), "All");
+	tr->kind = STR("TokenRequest");
+	tr->api_version = STR("authentication.k8s.io/v1");
+	TRY(review_manage_fields(rq, t, tr)); /* of what was asked, not of the answer */
+	TRY(admission_of_body(rq, t, rq->info.name, tr));
 	expiration = *tr->spec.expiration_seconds;
 	if (expiration < TOKEN_MIN_S)
 		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,

@@ -172,6 +172,7 @@ struct apiserver {
 	struct arena arena;              /* of the server's life */
 	uint64_t resources_epoch;        /* raised when what is served changes (CRDs, APIServices) */
 	struct authn *authn;
+	struct map impersonation_modes;  /* impersonate.c */
 	struct rbac *rbac;
 	struct authz_state *authz;
 	struct node_graph *node_graph;

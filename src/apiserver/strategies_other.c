@@ -59,7 +59,7 @@ static struct error *binding_begin(struct request *rq, void *obj, const void *ol
 	if (o && object_equal(&rbac_v1_role_ref_type, &b->role_ref, &o->role_ref) &&
 	    object_field_equal(&rbac_v1_role_binding_type, b, o, "subjects"))
 		return NULL;
-	return rbac_check_binding(rq, rq->res, b->metadata.namespace, &b->role_ref);
+	return rbac_check_binding(rq, rq->res, b->metadata.namespace, b->metadata.name, &b->role_ref);
 }
 
 #define RBAC STR_INIT("rbac.authorization.k8s.io")
