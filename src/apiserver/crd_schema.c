@@ -313,9 +313,9 @@ static void check_string(struct field_errors *e, const props *p, const struct jv
 
 	if (p->max_length && (int64_t)utf8_length(s) > *p->max_length)
 		field_too_long(e, at, (int)*p->max_length);
-	if (p->min_length && (int64_t)utf8_length(s) < *p->min_length)
+	else if (p->min_length && (int64_t)utf8_length(s) < *p->min_length)
 		field_invalid(e, at, s, "%.*s in body should be at least %lld chars long", STR_ARG(path), (long long)*p->min_length);
-	if (p->pattern.n && !pattern_matches(p->pattern, s))
+	else if (p->pattern.n && !pattern_matches(p->pattern, s))
 		field_invalid(e, at, s, "%.*s in body should match '%.*s'", STR_ARG(path), STR_ARG(p->pattern));
 	if (p->format.n && !format_fits(e->arena, p->format, s))
 		type_invalid(e, at, arena_printf(e->arena, "\"%.*s\"", STR_ARG(s)), p->format);
@@ -403,7 +403,7 @@ static void check_object(struct field_errors *e, const props *p, const struct jv
 		if (c)
 			schema_validate(e, c, &m->value, was, FIELD_CHILD_S(at, m->key), c->x_kubernetes_embedded_resource);
 		else if (p->additional_properties && p->additional_properties->schema)
-			schema_validate(e, p->additional_properties->schema, &m->value, was, FIELD_KEY(at, m->key), false);
+			schema_validate(e, p->additional_properties->schema, &m->value, was, FIELD_CHILD_S(at, m->key), false);
 	}
 	if (resource && at && p->x_kubernetes_embedded_resource) {
 		named_type(e, v, "apiVersion", at);

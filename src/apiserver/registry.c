@@ -611,12 +611,12 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		dedup_owners(rq, m);
 		unconditional = !m->resource_version.n || str_eqz(m->resource_version, "0");
 		if (unconditional) {
-			if (!u->retry && !(u->flags & UPDATE_UNCONDITIONAL) && sg && sg->no_unconditional_update) {
+			if (!u->retry && !(u->flags & UPDATE_UNCONDITIONAL) && (res->crd || (sg && sg->no_unconditional_update))) {
 				struct field_errors fe = {.arena = rq->a};
 
 				field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "resourceVersion"), STR("0"),
 						  "must be specified for an update");
-				return field_errors_status(&fe, res->api->group, res->api->kind, name);
+				return field_errors_status(&fe, res->api->group, res->crd ? res->api->plural : res->api->kind, name);
 			}
 			m->resource_version = om->resource_version;
 		} else if (!str_eq(m->resource_version, om->resource_version)) {

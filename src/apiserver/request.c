@@ -349,6 +349,8 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 	struct str accept = http_header_get(h, "accept");
 	struct accept_clause *v;
 	size_t n;
+	bool no_protobuf = out->no_protobuf, any = false;
+	struct error *e;
 
 	memset(out, 0, sizeof *out);
 	if (!str_trim(accept).n) {
@@ -364,9 +366,12 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 			if (!type_matches(v[i].type, media_types[m].type) &&
 			    !(stream && try.media == MEDIA_CBOR && str_eqz(v[i].type, "application/cbor-seq")))
 				continue;
+			any = true;
 			if (stream && try.media == MEDIA_YAML)
 				continue;
 			if (!accept_params(&v[i], stream, allow_transform, &try))
+				continue;
+			if (no_protobuf && try.media == MEDIA_PROTOBUF && try.as == ANSWER_OBJECT)
 				continue;
 			try.content_type = stream ? media_types[m].stream_type : media_types[m].content_type;
 			if (!try.pretty)
@@ -376,9 +381,13 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 		}
 	}
 	out->content_type = media_types[0].content_type;
-	return error_status(406, "NotAcceptable", stream ?
+	e = error_status(406, "NotAcceptable", stream ?
 		"only the following media types are accepted: application/json, application/vnd.kubernetes.protobuf;stream=watch, application/cbor-seq" :
 		"only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor");
+	/* a type that no answer has is refused by the router, which fills in details that say nothing */
+	if (!any)
+		error_set_details(e, STR(""), STR(""), STR(""));
+	return e;
 }
 
 struct error *negotiate_body(struct arena *a, struct str content_type, enum media_type *out)

@@ -49,8 +49,9 @@ struct negotiated {
 	struct str content_type; /* of the answer; a literal */
 	struct str discovery;    /* "v2", "v2beta1" for as=APIGroupDiscoveryList, else empty */
 	bool discovery_nopeer;
+	bool no_protobuf;        /* in: objects of this resource have no protobuf (custom ones) */
 };
-/* Accept and ?pretty and User-Agent. 406 NotAcceptable when nothing fits. `stream` for watches. */
+/* Accept and ?pretty and User-Agent. 406 NotAcceptable when nothing fits. `stream` for watches. Of *out, no_protobuf is read. */
 struct error *negotiate_answer(struct arena *a, const struct http_headers *h, const struct query *q, bool stream, bool allow_transform,
 			       struct negotiated *out);
 /* Content-Type of a body (empty: JSON); 415 UnsupportedMediaType. */

@@ -307,14 +307,18 @@ static struct error *list_protobuf(struct request *rq, struct resource *res, con
 	return respond_iov(rq, 200, rq->out.content_type, iov, n);
 }
 
-static void list_head(struct buf *b, struct str kind, struct str api_version, const struct meta_v1_list_meta *m)
+/* A list of custom objects is a tree to upstream, whose "continue" is there when it is empty, too. */
+static void list_head(struct buf *b, struct str kind, struct str api_version, const struct meta_v1_list_meta *m, bool tree)
 {
 	buf_puts(b, "{\"kind\":\"");
 	buf_str(b, kind);
 	buf_puts(b, "\",\"apiVersion\":\"");
 	buf_str(b, api_version);
 	buf_puts(b, "\",\"metadata\":");
-	json_encode(b, &meta_v1_list_meta_type, m);
+	if (tree && !m->continue_.n)
+		buf_printf(b, "{\"continue\":\"\",\"resourceVersion\":\"%.*s\"}", STR_ARG(m->resource_version));
+	else
+		json_encode(b, &meta_v1_list_meta_type, m);
 	buf_puts(b, ",\"items\":[");
 }
 
@@ -405,7 +409,7 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 	bool fit = true, pb = false;
 	size_t total = 0;
 
-	list_head(&head, res->api->list_kind, res->api_version, &p->meta);
+	list_head(&head, res->api->list_kind, res->api_version, &p->meta, res->crd);
 	for (size_t i = 0; i < p->n && fit; i++) {
 		fit = entry_fits(res, p->v[i]);
 		total += p->v[i]->body->n;
@@ -475,7 +479,13 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 	struct str api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
 	bool pb = rq->out.media == MEDIA_PROTOBUF;
 
-	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta);
+	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta, false);
+	if (!p->n && !pb) {
+		/* made of nothing upstream, and so nothing */
+		b.n -= 1;
+		buf_puts(&b, "null}");
+		return respond_json(rq, 200, buf_view(&b));
+	}
 	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
 	pb_put_bytes(&raw, 1, buf_view(&one));
 	for (size_t i = 0; i < p->n; i++) {

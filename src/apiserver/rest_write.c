@@ -108,6 +108,8 @@ static struct error *decode_body(struct request *rq, const struct schema_type *t
 		error_free(e);
 		return w;
 	}
+	if (rq->res->crd && t == rq->res->api->type && (!k.n || !av.n))
+		return err_bad_request("Object '%s' is missing", !k.n ? "Kind" : "apiVersion");
 	if (k.n && !str_eq(k, kind))
 		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: converting (%.*s) to (%.*s): unknown conversion",
 				       STR_ARG(k), STR_ARG(av), STR_ARG(kind), STR_ARG(k), STR_ARG(kind));
@@ -345,11 +347,17 @@ struct error *rest_patch_body(struct request *rq, enum patch_type *type, struct 
 {
 	struct str rest = http_header_get(&rq->x->headers, "content-type"), ct = str_trim(str_cut(&rest, ';'));
 
-	if (!patch_type_parse(ct, type) || (rq->res->crd && *type == PATCH_STRATEGIC))
-		return error_status(415, "UnsupportedMediaType",
+	if (!patch_type_parse(ct, type) || (rq->res->crd && *type == PATCH_STRATEGIC)) {
+		struct error *e = error_status(415, "UnsupportedMediaType",
 				    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
 				    "application/merge-patch+json, %sapplication/apply-patch+yaml, application/apply-patch+cbor",
 				    rq->res->crd ? "" : "application/strategic-merge-patch+json, ");
+
+		/* of built-in resources it is the router that refuses, with details that say nothing */
+		if (!rq->res->crd)
+			error_set_details(e, STR(""), STR(""), STR(""));
+		return e;
+	}
 	return request_body(rq, BODY_MAX, body);
 }
 
@@ -707,8 +715,12 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 				       STR_ARG(m->name));
 	if (want.metadata.uid.n && !str_eq(want.metadata.uid, m->uid))
 		return err_conflict(rq->res->api->group, rq->res->api->plural, m->name, "Precondition failed: UID does not match");
-	if (want.spec.replicas < 0)
+	if (want.spec.replicas < 0 && rq->res->crd)
+		field_invalid_int(&fe, FIELD_ROOT(".spec.replicas"), want.spec.replicas, "should be a non-negative integer");
+	else if (want.spec.replicas < 0)
 		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "replicas"), want.spec.replicas, "must be greater than or equal to 0");
+	if (rq->res->crd)
+		TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, m->name));
 	TRY(field_errors_status(&fe, STR("autoscaling"), STR("Scale"), m->name));
 	if (want.metadata.resource_version.n && !str_eq(want.metadata.resource_version, m->resource_version) && !c->patch)
 		return err_conflict(rq->res->api->group, rq->res->api->plural, m->name, NULL);

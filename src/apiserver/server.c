@@ -107,6 +107,10 @@ static struct error *dispatch_resource(struct request *rq)
 		return err_unknown_path();
 	if (i->subresource.n) {
 		sub = find_sub(rq->res->api, i->subresource);
+		if (!sub && rq->res->crd) {
+			custom_warn_deprecated(rq);
+			return err_not_found(i->group, i->resource, i->name);
+		}
 		if (!sub)
 			return err_unknown_path();
 	}
@@ -130,6 +134,7 @@ static struct error *dispatch_resource(struct request *rq)
 	TRY(rest_connect(rq, &handled));
 	if (handled)
 		return NULL;
+	rq->out.no_protobuf = rq->res->crd && !(sub && str_eqz(sub->name, "scale"));
 	TRY(negotiate_answer(rq->a, &rq->x->headers, &rq->q, str_eqz(i->verb, "watch"), rq->res->st != NULL, &rq->out));
 	if (rq->out.as == ANSWER_TABLE) {
 		struct str v = query_get(&rq->q, "includeObject");
@@ -229,7 +234,7 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 	if (e) {
 		/* negotiate for the error where the verb has not come to it */
 		if (!rq.out.media && !rq.out.pretty && !http_started(x)) {
-			struct negotiated n;
+			struct negotiated n = {0};
 			struct error *ne = negotiate_answer(rq.a, &x->headers, &rq.q, false, false, &n);
 
 			if (!ne && !n.discovery.n)
