@@ -438,6 +438,8 @@ struct error *probe_grpc(struct kubelet *k, struct arena *a, const struct core_v
 /* Starts, adopts or ends probes so that they fit what runs. */
 void probes_update(struct pod *p, const struct core_v1_pod *pod, const struct view *v);
 void probes_stop(struct pod *p);
+/* While a pod ends only readiness is asked: an endpoint may leave before its container does (KEP-1672). */
+void probes_terminating(struct pod *p);
 /* Runs what is due; the next time something is, or INT64_MAX. */
 int64_t probes_due(struct kubelet *k, int64_t now);
 

@@ -970,7 +970,7 @@ static void finish(struct pod *p, struct arena *a, const struct core_v1_pod *pod
 	struct plan none = {.finished = true};
 	struct error *e;
 
-	probes_stop(p);
+	probes_terminating(p);
 	if (!p->stopped) {
 		e = end(p, a, pod);
 		if (e) {
@@ -985,6 +985,7 @@ static void finish(struct pod *p, struct arena *a, const struct core_v1_pod *pod
 		p->stopped = true;
 		read_messages(p, a);
 	}
+	probes_stop(p);
 	if (pod && !p->api_gone)
 		status_update(p, a, pod, &none);
 	if (!p->cleaned) {

@@ -69,6 +69,14 @@ static void drop_all(struct kubelet *k, struct cstate *cs)
 		probe_drop(k, &cs->probes[i]);
 }
 
+void probes_terminating(struct pod *p)
+{
+	for (struct cstate *cs = p->containers; cs; cs = cs->next) {
+		probe_drop(p->k, &cs->probes[PROBE_LIVENESS]);
+		probe_drop(p->k, &cs->probes[PROBE_STARTUP]);
+	}
+}
+
 void probes_stop(struct pod *p)
 {
 	for (struct cstate *cs = p->containers; cs; cs = cs->next)
@@ -125,6 +133,13 @@ static void want_restart(struct cstate *cs, const struct core_v1_probe *s, enum 
 	cs->kill_grace = s->termination_grace_period_seconds ? *s->termination_grace_period_seconds : -1;
 }
 
+static bool still_runs(const struct pod *p, struct str id)
+{
+	const struct view_container *c = p->view ? view_by_id(p->view, id) : NULL;
+
+	return c && c->state == CRI_CONTAINER_RUNNING;
+}
+
 static void run_probe(void *arg)
 {
 	struct probe *pr = arg;
@@ -148,7 +163,7 @@ static void run_probe(void *arg)
 	}
 	c = pod_find_container(pod, str_from(pr->container), &kind);
 	s = c ? spec_of(c, pr->kind) : NULL;
-	if (!s)
+	if (!s || (p->terminating && !still_runs(p, str_from(pr->container_id))))
 		goto out;
 	e = attempt(p, &a, pod, c, s, str_from(pr->container_id));
 	if (pr->dead || fiber_cancelled()) { /* the pod may be gone by now */
@@ -175,6 +190,8 @@ static void run_probe(void *arg)
 					cs->probes[i]->next_at = now_ms();
 		}
 		pod_kick(p);
+		if (p->terminating) /* its worker waits for the containers' end */
+			status_update(p, &a, pod, &(struct plan){.finished = true});
 		/* Its work is done when the container has started, or is to be killed. */
 		if (pr->kind == PROBE_STARTUP || (pr->kind == PROBE_LIVENESS && !good))
 			pr->next_at = INT64_MAX;

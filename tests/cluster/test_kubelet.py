@@ -145,6 +145,18 @@ def test_http_and_tcp_probes():
     wait('restarted', lambda: status('web404')['containerStatuses'][0]['restartCount'] >= 1, 20)
 
 
+def test_readiness_while_ending():
+    """A pod that ends is still asked whether it is ready, so that its endpoint can leave first."""
+    make('leaving', {'terminationGracePeriodSeconds': 60, 'containers': [
+        {'name': 'c', 'command': 'touch /tmp/ready; trap "rm -f /tmp/ready" TERM; while :; do sleep 0.2; done',
+         'readinessProbe': {'exec': {'command': ['test', '-e', '/tmp/ready']}, 'periodSeconds': 1, 'failureThreshold': 1}}]})
+    wait('ready', lambda: condition(status('leaving'), 'Ready')['status'] == 'True', 20)
+    kubectl('-n', NS, 'delete', 'pod', 'leaving', '--wait=false')
+    wait('not ready', lambda: condition(status('leaving'), 'Ready')['status'] == 'False', 20)
+    expect('running' in status('leaving')['containerStatuses'][0]['state'], 'it ended')
+    kubectl('-n', NS, 'delete', 'pod', 'leaving', '--grace-period=1', timeout=30)
+
+
 def test_hooks():
     """postStart runs before the container counts as started; preStop within the grace period."""
     make('hooks', {'terminationGracePeriodSeconds': 10, 'volumes': [{'name': 'h', 'hostPath': {'path': '/tmp/skiff-hooks', 'type': 'DirectoryOrCreate'}}],
@@ -400,6 +412,8 @@ def test_server():
     expect('kubelet_' in kubectl('get', '--raw', f'{raw}/metrics'), 'metrics')
     expect(kubectl('get', '--raw', f'{raw}/healthz') == 'ok', 'healthz')
     expect('stats' in [p['metadata']['name'] for p in json.loads(kubectl('get', '--raw', f'{raw}/pods'))['items']], 'pods')
+    running_pods = json.loads(kubectl('get', '--raw', f'{raw}/runningpods/'))['items']
+    expect([p['spec']['containers'][0]['name'] for p in running_pods if p['metadata']['name'] == 'stats'] == ['c'], str(running_pods))
     expect('kubeletconfig' in kubectl('get', '--raw', f'{raw}/configz'), 'configz')
 
 
