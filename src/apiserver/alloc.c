@@ -532,9 +532,8 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 				   STR_ARG(want), STR_ARG(want), STR_ARG(c->text));
 		return invalid(rq, s, &fe);
 	}
-	if (dry_run) {
-		taken = want.n && cache_peek(rq->s->alloc->ips->cache, STR_NULL, want);
-		*got = want.n ? want : nth_ip(rq->a, c, 1 + random_u64() % c->size);
+	if (dry_run) { /* as upstream's: nothing is looked up, the range's own address stands for one of it */
+		*got = want.n ? want : nth_ip(rq->a, c, 0);
 	} else if (!want.n) {
 		TRY(ip_allocate(rq, c, s, got));
 	} else {
@@ -732,6 +731,8 @@ struct error *service_begin_write(struct request *rq, void *obj, const void *old
 	}
 	if (!e && o)
 		drop_type_fields(s, o);
+	if (service_is(s, "ExternalName"))
+		s->spec.internal_traffic_policy = NULL; /* what has no address has no policy of it */
 	return e;
 }
 

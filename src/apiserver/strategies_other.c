@@ -4,7 +4,6 @@
 #include "apiserver/policy.h"
 #include "apiserver/server.h"
 #include "apiserver/validate_kinds.h"
-#include "apiserver/validate_workloads.h"
 
 /* ---- RBAC: what one may give is what one has ---- */
 
@@ -144,8 +143,10 @@ static void csr_sub(struct request *rq, const char *sub, void *obj, const void *
 
 static const struct cache_field csr_fields[] = {{.name = STR_INIT("spec.signerName")}};
 static const struct strategy csrs = {
-	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .keep_status_on_create = true,
-	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1, .validate = csr_validate,
+	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .checks_all = true, .meta_on_update = true,
+	.name_check = validate_path_segment, .keep_status_on_create = true,
+	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1,
+	.validate = csr_validate, .validate_update = csr_validate_update, .validate_sub_update = csr_validate_sub,
 };
 
 /* ---- facts of the rest ---- */

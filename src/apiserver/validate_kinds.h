@@ -81,4 +81,9 @@ RULES_UPDATE(clusterrole);
 RULES(binding);
 RULES_UPDATE(binding);
 
+/* certificates.k8s.io: validate_certificates.c */
+RULES(csr);
+RULES_UPDATE(csr);
+RULES_SUB(csr);
+
 #endif

@@ -1,18 +1,9 @@
-/* apiserver/validate_workloads.h: rules of kinds beyond the tables: workloads, storage, networking, scheduling; for strategies. */
+/* apiserver/validate_workloads.h: rules of the kinds that run pods, of disruption budgets and autoscalers; for strategies_apps.c. */
 #ifndef SKIFF_APISERVER_VALIDATE_WORKLOADS_H
 #define SKIFF_APISERVER_VALIDATE_WORKLOADS_H
 
 #include "apiserver/validate_core.h"
 
-void storageclass_validate(struct request *rq, const void *obj, struct field_errors *e);
-void storageclass_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void priorityclass_validate(struct request *rq, const void *obj, struct field_errors *e);
-void priorityclass_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void lease_validate(struct request *rq, const void *obj, struct field_errors *e);
-void slice_validate(struct request *rq, const void *obj, struct field_errors *e);
-void slice_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e);
-void ingress_validate(struct request *rq, const void *obj, struct field_errors *e);
-void csr_validate(struct request *rq, const void *obj, struct field_errors *e);
 
 /* ---- workloads (validate_apps.c, validate_batch.c) ---- */
 RULES(deployment);
