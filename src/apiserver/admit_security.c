@@ -277,19 +277,105 @@ static struct str evaluate(struct arena *a, const struct core_v1_pod_spec *s, en
 	return out;
 }
 
-static enum level level_of(const struct core_v1_namespace *ns, const char *mode, struct str *text)
-{
-	char key[64];
-	struct str v;
+/* ---- what the labels of a namespace say ---- */
 
-	snprintf(key, sizeof key, "pod-security.kubernetes.io/%s", mode);
-	v = ns ? str_map_get(API_MAP(&ns->metadata.labels), str_from(key)) : STR_NULL;
-	*text = v;
-	if (str_eqz(v, "baseline"))
-		return BASELINE;
-	if (str_eqz(v, "restricted"))
-		return RESTRICTED;
-	return PRIVILEGED;
+struct pod_policy {
+	enum level level;
+	struct str version; /* "latest" or "v1.N" */
+};
+struct pod_policies {
+	struct pod_policy enforce, audit, warn;
+};
+static const char *const level_names[] = {"privileged", "baseline", "restricted"};
+
+static bool parse_level(struct str v, enum level *out)
+{
+	for (int i = PRIVILEGED; i <= RESTRICTED; i++)
+		if (str_eqz(v, level_names[i])) {
+			*out = (enum level)i;
+			return true;
+		}
+	return false;
+}
+
+static bool is_version(struct str v)
+{
+	struct str n = str_has_prefix(v, STR("v1.")) ? str_sub(v, 3, v.n) : STR("");
+
+	if (str_eqz(v, "latest"))
+		return true;
+	for (size_t i = 0; i < n.n; i++)
+		if (n.p[i] < '0' || n.p[i] > '9')
+			return false;
+	return n.n && n.n < 10 && (n.n == 1 || n.p[0] != '0');
+}
+
+/* One mode's labels; otherwise: the level when the label's is none. *level_set: it has a level that is one. */
+static void mode_policy(const struct str_map *labels, const char *mode, enum level otherwise, struct pod_policy *out, bool *level_set,
+			struct field_errors *e)
+{
+	const struct field_path *p = FIELD_CHILD(FIELD_ROOT("metadata"), "labels");
+	struct str key = arena_printf(e->arena, "pod-security.kubernetes.io/%s", mode), version = arena_printf(e->arena, "%.*s-version", STR_ARG(key));
+	struct str v = str_map_get(labels, key);
+
+	*level_set = false;
+	if (str_map_has(labels, key)) {
+		*level_set = parse_level(v, &out->level);
+		if (!*level_set) {
+			out->level = otherwise;
+			field_invalid(e, FIELD_KEY(p, key), v, "must be one of privileged, baseline, restricted");
+		}
+	}
+	if (!str_map_has(labels, version))
+		return;
+	v = str_map_get(labels, version);
+	if (is_version(v))
+		out->version = v;
+	else
+		field_invalid(e, FIELD_KEY(p, version), v, "must be \"latest\" or \"v1.x\"");
+}
+
+static void policies_of(const struct str_map *labels, struct pod_policies *out, struct field_errors *e)
+{
+	bool enforces, audits, warns;
+
+	*out = (struct pod_policies){{PRIVILEGED, STR("latest")}, {PRIVILEGED, STR("latest")}, {PRIVILEGED, STR("latest")}};
+	mode_policy(labels, "enforce", RESTRICTED, &out->enforce, &enforces, e);
+	mode_policy(labels, "audit", PRIVILEGED, &out->audit, &audits, e);
+	mode_policy(labels, "warn", PRIVILEGED, &out->warn, &warns, e);
+	/* what is enforced is warned of, unless the labels say something of warnings */
+	if (enforces && !str_map_has(labels, STR("pod-security.kubernetes.io/warn")) && out->enforce.level > out->warn.level) {
+		out->warn.level = out->enforce.level;
+		if (!str_map_has(labels, STR("pod-security.kubernetes.io/warn-version")))
+			out->warn.version = out->enforce.version;
+	}
+}
+
+static bool same_errors(const struct field_errors *x, const struct field_errors *y)
+{
+	if (x->list.n != y->list.n)
+		return false;
+	for (uint32_t i = 0; i < x->list.n; i++)
+		if (!str_eq(x->list.v[i].field, y->list.v[i].field) || !str_eq(x->list.v[i].body, y->list.v[i].body))
+			return false;
+	return true;
+}
+
+/* Labels of a namespace must be levels and versions; those that were wrong before may stay. */
+static struct error *namespace_labels(struct admission *a)
+{
+	const struct core_v1_namespace *ns = a->obj, *old = a->old;
+	struct field_errors now = {.arena = a->rq->a}, was = {.arena = a->rq->a};
+	struct pod_policies p;
+
+	if (a->subresource.n)
+		return NULL;
+	policies_of(API_MAP(&ns->metadata.labels), &p, &now);
+	if (old)
+		policies_of(API_MAP(&old->metadata.labels), &p, &was);
+	if (!now.list.n || (old && same_errors(&now, &was)))
+		return NULL;
+	return field_errors_status(&now, STR(""), STR("Namespace"), a->name.n ? a->name : ns->metadata.name);
 }
 
 static const struct core_v1_pod_spec *spec_of(struct admission *a, bool *template)
@@ -315,14 +401,31 @@ static const struct core_v1_pod_spec *spec_of(struct admission *a, bool *templat
 	return NULL;
 }
 
+static struct str policy_text(struct arena *a, const struct pod_policy *p)
+{
+	return arena_printf(a, "%s:%.*s", level_names[p->level], STR_ARG(p->version));
+}
+
+/* `PodSecurity "LEVEL:VERSION": what it violates`, or empty. */
+static struct str violations(struct arena *a, const struct core_v1_pod_spec *s, const struct pod_policy *p)
+{
+	struct str why = p->level == PRIVILEGED ? STR_NULL : evaluate(a, s, p->level);
+
+	return why.n ? arena_printf(a, "PodSecurity \"%.*s\": %.*s", STR_ARG(policy_text(a, p)), STR_ARG(why)) : STR_NULL;
+}
+
 static struct error *pod_security(struct admission *a)
 {
+	struct arena *ar = a->rq->a;
+	struct field_errors ignored = {.arena = ar};
 	struct core_v1_namespace *ns;
 	const struct core_v1_pod_spec *s;
+	struct pod_policies p;
 	bool template;
-	struct str text, why;
-	enum level l;
+	struct str why, audited;
 
+	if (admission_is(a, "", "namespaces", "") && a->obj)
+		return namespace_labels(a);
 	if (!a->obj || !a->ns.n || (a->subresource.n && !str_eqz(a->subresource, "ephemeralcontainers") && !str_eqz(a->subresource, "resize")))
 		return NULL;
 	s = spec_of(a, &template);
@@ -330,19 +433,20 @@ static struct error *pod_security(struct admission *a)
 		return NULL;
 	if (!template && a->op == ADMIT_UPDATE && object_field_equal(&core_v1_pod_type, a->obj, a->old, "spec"))
 		return NULL;
-	ns = registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR(""), STR("namespaces")), STR_NULL, a->ns);
-	l = level_of(ns, "enforce", &text);
-	if (l != PRIVILEGED && !template) {
-		why = evaluate(a->rq->a, s, l);
-		if (why.n)
-			return admission_forbidden(a, "violates PodSecurity \"%.*s:latest\": %.*s", STR_ARG(text), STR_ARG(why));
-	}
-	l = level_of(ns, "warn", &text);
-	if (l != PRIVILEGED) {
-		why = evaluate(a->rq->a, s, l);
-		if (why.n)
-			request_warn(a->rq, "would violate PodSecurity \"%.*s:latest\": %.*s", STR_ARG(text), STR_ARG(why));
-	}
+	ns = registry_peek(a->rq->s, ar, storage_find(a->rq->s, STR(""), STR("namespaces")), STR_NULL, a->ns);
+	policies_of(API_MAP(ns ? &ns->metadata.labels : &(struct core_v1_namespace){0}.metadata.labels), &p, &ignored);
+	why = template ? STR_NULL : violations(ar, s, &p.enforce);
+	if (!template)
+		request_annotate(a->rq, STR("pod-security.kubernetes.io/enforce-policy"), policy_text(ar, &p.enforce));
+	audited = violations(ar, s, &p.audit);
+	if (audited.n)
+		request_annotate(a->rq, STR("pod-security.kubernetes.io/audit-violations"),
+				 arena_printf(ar, "would violate %.*s", STR_ARG(audited)));
+	if (why.n)
+		return admission_forbidden(a, "violates %.*s", STR_ARG(why));
+	why = violations(ar, s, &p.warn);
+	if (why.n)
+		request_warn(a->rq, "would violate %.*s", STR_ARG(why));
 	return NULL;
 }
 

@@ -1045,6 +1045,12 @@ def test_impersonate(s):
                     ("extra", dict(User="carol", Extra_Scopes="edit")), ("extra key", dict(User="carol", Extra_Other="view")),
                     ("masters", dict(User="carol", Group="system:masters"))):
         equal("another " + what, act("alicetoken", **h), 403)
+    # the mode that worked last is the one whose refusal is told
+    st, e = Client(s, token="alicetoken", headers={"Impersonate-User": "<dave>"}).get(t.CM)
+    equal("refusal of that mode", (st, e["message"], e["details"]), (403, 'users "<dave>" is forbidden: User "alice" cannot impersonate resource "users" '
+                                                                          'in API group "" at the cluster scope', {"name": "<dave>", "kind": "users"}))
+    st, e = Client(s, token="alicetoken", headers={"Impersonate-User": "carol", "Impersonate-Group": "a&b"}).get("/x<y>")
+    equal("no HTML", e["message"], 'groups "a&b" is forbidden: User "alice" cannot impersonate resource "groups" in API group "" at the cluster scope')
     u = act("alicetoken", User="system:serviceaccount:default:sa")
     equal("a service account", (u["username"], u["groups"]), ("system:serviceaccount:default:sa", [
         "system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]))

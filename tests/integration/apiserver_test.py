@@ -738,6 +738,20 @@ def test_admission(a):
     st, e = a.post(ns + "pods", pod("s2", containers=[{"name": "c", "image": "x", "securityContext": {
         "allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}}]))
     equal("and within it", st, 201)
+    for label, value, why in (("enforce", "odd", "must be one of privileged, baseline, restricted"), ("warn-version", "v1", 'must be "latest" or "v1.x"'),
+                              ("audit-version", "v1.01", 'must be "latest" or "v1.x"')):
+        key = "pod-security.kubernetes.io/" + label
+        st, e = a.patch("/api/v1/namespaces/adm", {"metadata": {"labels": {key: value}}})
+        equal("label " + label, (st, e["message"]), (422, 'Namespace "adm" is invalid: metadata.labels[%s]: Invalid value: "%s": %s' % (key, value, why)))
+    a.patch("/api/v1/namespaces/adm", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline",
+                                                               "pod-security.kubernetes.io/enforce-version": "v1.24"}}})
+    st, e = a.post(ns + "pods", pod("s3", hostNetwork=True))
+    check("version of the label", st == 403 and 'violates PodSecurity "baseline:v1.24": host namespaces (hostNetwork=true)' in e["message"], e)
+    st, h, body = a.raw("POST", ns.replace("/api/v1/", "/apis/apps/v1/") + "deployments?dryRun=All", json.dumps(dict(deployment("c"), spec=dict(
+        deployment("c")["spec"], template=dict(deployment("c")["spec"]["template"], spec=dict(deployment("c")["spec"]["template"]["spec"], hostPID=True))))),
+        {"Content-Type": "application/json"})
+    check("templates are warned of what pods are refused for", st == 201 and 'would violate PodSecurity \\"baseline:v1.24\\": host namespaces (hostPID=true)' in (
+        h["Warning"] or ""), (st, h["Warning"], body[:500]))
     # priorities
     st, e = a.post(PODS, pod("prio", priorityClassName="none"))
     equal("unknown priority class", st, 403)
