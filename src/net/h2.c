@@ -14,7 +14,7 @@
 #include "net/h2_internal.h"
 
 #define FRAME_TLS (FRAME - 9)         /* frame and head fill one TLS record */
-#define OUT_CAP (4 * (FRAME + 9) + 4096) /* below malloc's threshold for mappings of their own */
+#define OUT_CAP (7 * (FRAME + 9) + 4096) /* below malloc's threshold for mappings of their own */
 #define SPARE_OUT 32
 #define OUT_EXT (1u << 20)            /* bytes of handlers' memory in one write */
 #define EXT_MIN 4096u                 /* smaller pieces are copied */

@@ -14,7 +14,7 @@
 #include "base/log.h"
 
 #define RECORD 16384
-#define OUT_FLUSH (64u << 10)           /* ciphertext collected for one write */
+#define OUT_FLUSH (112u << 10)          /* ciphertext collected for one write */
 #define OUT_CAP (OUT_FLUSH + 2 * 17408) /* and a record or two behind it */
 #define IN_CAP (64u << 10)
 #define CHECK_FILES_MS 1000
