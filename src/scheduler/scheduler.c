@@ -220,8 +220,14 @@ static struct storage_v1_csi_node *get_csi_node(void *ctx, struct arena *a, stru
 
 static struct error *wait_volume(void *ctx, int64_t ms)
 {
-	struct error *e = waitq_wait_ms(&((struct scheduler *)ctx)->volume_changed, ms);
+	struct scheduler *s = ctx;
 
+	/* May take minutes: who waits for a provisioner holds up no other pod. */
+	s->bindings--;
+	waitq_wake_all(&s->binding_done);
+	struct error *e = waitq_wait_ms(&s->volume_changed, ms);
+
+	s->bindings++;
 	if (error_is_sys(e, ETIMEDOUT) && !fiber_cancelled())
 		error_clear(&e);
 	return e;

@@ -355,9 +355,10 @@ void node_info_what_if(struct node_info *n, struct pod_info *p, int sign)
 	}
 }
 
-static bool any_affinity(const struct pod_info *p)
+/* Its terms say where others are better placed. */
+static bool draws_others(const struct pod_info *p)
 {
-	return p->affinity.n || p->anti_affinity.n || p->preferred.n;
+	return p->affinity.n || p->preferred.n;
 }
 
 static void attach(struct cache *c, struct node_info *n, struct pod_info *p)
@@ -368,9 +369,10 @@ static void attach(struct cache *c, struct node_info *n, struct pod_info *p)
 	}
 	n->pods.v[n->pods.n++] = p;
 	node_info_account(n, p, 1);
-	n->with_affinity += any_affinity(p);
+	n->with_affinity += draws_others(p);
 	n->with_anti_affinity += p->anti_affinity.n > 0;
-	c->n_affinity_pods += any_affinity(p);
+	c->n_affinity_pods += draws_others(p);
+	c->n_anti_affinity_pods += p->anti_affinity.n > 0;
 }
 
 static void drop_if_unknown(struct cache *c, struct node_info *n)
@@ -392,9 +394,10 @@ static void detach(struct cache *c, struct node_info *n, struct pod_info *p)
 			continue;
 		n->pods.v[i] = n->pods.v[--n->pods.n];
 		node_info_account(n, p, -1);
-		n->with_affinity -= any_affinity(p);
+		n->with_affinity -= draws_others(p);
 		n->with_anti_affinity -= p->anti_affinity.n > 0;
-		c->n_affinity_pods -= any_affinity(p);
+		c->n_affinity_pods -= draws_others(p);
+		c->n_anti_affinity_pods -= p->anti_affinity.n > 0;
 		return;
 	}
 }

@@ -83,7 +83,7 @@ struct node_info {
 	struct { int64_t milli_cpu, memory; } nonzero_requested;
 	LIST(struct pod_info *) pods;          /* malloc'ed array */
 	LIST(struct pod_info *) nominated;     /* malloc'ed array of pods that preempted for room here; owned by cache.nominated */
-	uint32_t with_affinity, with_anti_affinity; /* how many of pods have such terms */
+	uint32_t with_affinity, with_anti_affinity; /* how many of pods have affinity or preferred terms; required anti-affinity */
 	uint32_t index;              /* in cache.nodes */
 	uint32_t *domains;           /* malloc'ed: for each label of the node, in order, its number (see cache.domains) */
 	uint32_t n_domains;
@@ -107,7 +107,8 @@ struct cache {
 	} columns[TOPOLOGY_KEYS_MAX];
 	struct map nominated;        /* key -> pod_info of pods without a node that are nominated to one */
 	struct map assumed_volumes;  /* name of a PersistentVolume -> char * key of the claim it is being bound to */
-	size_t n_affinity_pods;      /* pods with required anti-affinity or any affinity, cluster-wide */
+	size_t n_affinity_pods;      /* pods with affinity or preferred terms, cluster-wide */
+	size_t n_anti_affinity_pods; /* pods with required anti-affinity */
 	struct map namespaces;       /* name -> struct ns_info */
 };
 struct ns_info {

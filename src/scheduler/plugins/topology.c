@@ -352,7 +352,7 @@ static struct status affinity_pre(struct cycle *c, int self)
 	bool own = c->info->affinity.n || c->info->anti_affinity.n;
 
 	c->state[self] = s;
-	if (!own && !c->cache->n_affinity_pods)
+	if (!own && !c->cache->n_anti_affinity_pods)
 		return (struct status){CODE_SKIP, STR_NULL};
 	for (size_t i = 0; i < c->cache->n_nodes; i++) {
 		const struct node_info *n = c->cache->nodes[i];
