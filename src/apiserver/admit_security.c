@@ -159,6 +159,115 @@ static bool bad_windows(const struct core_v1_pod_spec *s, const struct container
 	return c->sc && c->sc->windows_options && yes(c->sc->windows_options->host_process);
 }
 
+/* ---- options that name a bad value: AppArmor, SELinux ---- */
+
+struct bad_values { /* unique, in order */
+	struct str v[32];
+	size_t n;
+};
+
+static void bad_value(struct bad_values *b, struct str v)
+{
+	size_t at = 0;
+
+	while (at < b->n && str_cmp(b->v[at], v) < 0)
+		at++;
+	if (b->n == sizeof b->v / sizeof *b->v || (at < b->n && str_eq(b->v[at], v)))
+		return;
+	memmove(&b->v[at + 1], &b->v[at], (b->n - at) * sizeof *b->v);
+	b->v[at] = v;
+	b->n++;
+}
+
+static struct str quoted(struct arena *a, const struct bad_values *b)
+{
+	struct buf t buf_cleanup = {0};
+
+	for (size_t i = 0; i < b->n; i++)
+		buf_printf(&t, "%s\"%.*s\"", i ? ", " : "", STR_ARG(b->v[i]));
+	return arena_str(a, buf_view(&t));
+}
+
+static bool bad_apparmor_profile(const struct core_v1_app_armor_profile *p)
+{
+	return p && !str_eqz(p->type, "RuntimeDefault") && !str_eqz(p->type, "Localhost");
+}
+
+static bool bad_apparmor(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return c->sc && bad_apparmor_profile(c->sc->app_armor_profile);
+}
+
+static bool bad_selinux_options(const struct core_v1_se_linux_options *o)
+{
+	static const char *const types[] = {"container_t", "container_init_t", "container_kvm_t", "container_engine_t"};
+	bool known = !o || !o->type.n;
+
+	for (size_t i = 0; !known && i < sizeof types / sizeof *types; i++)
+		known = str_eqz(o->type, types[i]);
+	return o && (!known || o->user.n || o->role.n);
+}
+
+static bool bad_selinux(const struct core_v1_pod_spec *s, const struct container *c)
+{
+	(void)s;
+	return c->sc && bad_selinux_options(c->sc->se_linux_options);
+}
+
+/* `pod and container "a"` */
+static struct str setters(struct findings *f, bool pod, struct str containers)
+{
+	return arena_printf(f->a, "%s%s%.*s", pod ? "pod" : "", pod && containers.n ? " and " : "", STR_ARG(containers));
+}
+
+static void apparmor(struct findings *f)
+{
+	const struct core_v1_pod_security_context *psc = f->spec->security_context;
+	bool pod = psc && bad_apparmor_profile(psc->app_armor_profile);
+	struct str w = who(f, bad_apparmor);
+	struct bad_values b = {0};
+
+	if (!pod && !w.n)
+		return;
+	if (pod)
+		bad_value(&b, psc->app_armor_profile->type);
+	for (size_t i = 0; i < f->n; i++)
+		if (bad_apparmor(f->spec, &f->c[i]))
+			bad_value(&b, f->c[i].sc->app_armor_profile->type);
+	found(f, b.n > 1 ? "forbidden AppArmor profiles" : "forbidden AppArmor profile", "%.*s must not set AppArmor profile type to %.*s",
+	      STR_ARG(setters(f, pod, w)), STR_ARG(quoted(f->a, &b)));
+}
+
+static void selinux_values(const struct core_v1_se_linux_options *o, struct bad_values *types, bool *user, bool *role)
+{
+	struct core_v1_se_linux_options type = {.type = o->type};
+
+	if (bad_selinux_options(&type))
+		bad_value(types, o->type);
+	*user |= o->user.n > 0;
+	*role |= o->role.n > 0;
+}
+
+static void selinux(struct findings *f)
+{
+	const struct core_v1_pod_security_context *psc = f->spec->security_context;
+	bool pod = psc && bad_selinux_options(psc->se_linux_options), user = false, role = false;
+	struct str w = who(f, bad_selinux);
+	struct bad_values types = {0};
+
+	if (!pod && !w.n)
+		return;
+	if (pod)
+		selinux_values(psc->se_linux_options, &types, &user, &role);
+	for (size_t i = 0; i < f->n; i++)
+		if (bad_selinux(f->spec, &f->c[i]))
+			selinux_values(f->c[i].sc->se_linux_options, &types, &user, &role);
+	found(f, "seLinuxOptions", "%.*s set forbidden securityContext.seLinuxOptions: %s%.*s%s%s%s%s", STR_ARG(setters(f, pod, w)),
+	      types.n > 1 ? "types " : types.n ? "type " : "", STR_ARG(quoted(f->a, &types)), types.n && (user || role) ? "; " : "",
+	      user ? "user may not be set" : "", user && role ? "; " : "", role ? "role may not be set" : "");
+}
+
 static void baseline(struct findings *f)
 {
 	const struct core_v1_pod_spec *s = f->spec;
@@ -169,6 +278,7 @@ static void baseline(struct findings *f)
 	struct str w;
 	struct buf b buf_cleanup = {0};
 
+	apparmor(f);
 	if (s->host_network || s->host_pid || s->host_ipc)
 		found(f, "host namespaces", "%s%s%s", s->host_network ? "hostNetwork=true" : "",
 		      s->host_pid ? (s->host_network ? ", hostPID=true" : "hostPID=true") : "",
@@ -193,6 +303,7 @@ static void baseline(struct findings *f)
 	w = who(f, bad_proc_mount);
 	if (w.n)
 		found(f, "procMount", "%.*s must not set securityContext.procMount to \"Unmasked\"", STR_ARG(w));
+	selinux(f);
 	w = who(f, bad_seccomp_baseline);
 	if (w.n || (s->security_context && s->security_context->seccomp_profile &&
 		    str_eqz(s->security_context->seccomp_profile->type, "Unconfined")))

@@ -747,6 +747,16 @@ def test_admission(a):
                                                                "pod-security.kubernetes.io/enforce-version": "v1.24"}}})
     st, e = a.post(ns + "pods", pod("s3", hostNetwork=True))
     check("version of the label", st == 403 and 'violates PodSecurity "baseline:v1.24": host namespaces (hostNetwork=true)' in e["message"], e)
+    for what, sc, psc, why in (
+            ("AppArmor", {"appArmorProfile": {"type": "Unconfined"}}, {},
+             'forbidden AppArmor profile (container "c" must not set AppArmor profile type to "Unconfined")'),
+            ("AppArmor of the pod", {}, {"appArmorProfile": {"type": "Unconfined"}}, 'forbidden AppArmor profile (pod must not set AppArmor profile type to "Unconfined")'),
+            ("SELinux", {"seLinuxOptions": {"type": "spc_t", "user": "u"}}, {"seLinuxOptions": {"role": "r"}},
+             'seLinuxOptions (pod and container "c" set forbidden securityContext.seLinuxOptions: type "spc_t"; user may not be set; role may not be set)')):
+        st, e = a.post(ns + "pods", pod("s4", containers=[{"name": "c", "image": "x", "securityContext": sc}], securityContext=psc))
+        equal(what, (st, e["message"]), (403, 'pods "s4" is forbidden: violates PodSecurity "baseline:v1.24": ' + why))
+    equal("allowed profiles", a.post(ns + "pods?dryRun=All", pod("s4", containers=[{"name": "c", "image": "x", "securityContext": {
+        "appArmorProfile": {"type": "RuntimeDefault"}, "seLinuxOptions": {"type": "container_t", "level": "s0"}}}]))[0], 201)
     st, h, body = a.raw("POST", ns.replace("/api/v1/", "/apis/apps/v1/") + "deployments?dryRun=All", json.dumps(dict(deployment("c"), spec=dict(
         deployment("c")["spec"], template=dict(deployment("c")["spec"]["template"], spec=dict(deployment("c")["spec"]["template"]["spec"], hostPID=True))))),
         {"Content-Type": "application/json"})
