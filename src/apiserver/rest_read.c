@@ -71,13 +71,17 @@ static void partial_of(struct request *rq, struct resource *res, void *obj, stru
 static struct error *rv_param(struct request *rq, enum cache_mode *mode, int64_t *rev)
 {
 	struct str rv = query_get(&rq->q, "resourceVersion");
+	bool bad;
 
 	*rev = 0;
 	if (!rv.n) {
 		*mode = CACHE_CONSISTENT;
 		return NULL;
 	}
-	if (!str_to_i64(rv, rev) || *rev < 0)
+	bad = !str_to_i64(rv, rev) || *rev < 0;
+	if (bad && !str_eqz(rq->info.verb, "list"))
+		return error_status(500, "", "invalid resourceVersion \"%.*s\"", STR_ARG(rv)); /* only lists check it before the store does */
+	if (bad)
 		return error_status(400, "BadRequest", "resourceVersion: Invalid value: \"%.*s\": strconv.ParseUint: parsing \"%.*s\": invalid syntax",
 				    STR_ARG(rv), STR_ARG(rv));
 	*mode = *rev == 0 ? CACHE_ANY : CACHE_AT_LEAST;

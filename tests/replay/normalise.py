@@ -275,6 +275,7 @@ def string_line(l, st):
     for (kind, value), p in st.seen.items():
         if kind == "ip" and value in l:
             l = re.sub(r"\b%s\b" % re.escape(value), p, l)
+    l = ACCESS.sub("kube-api-access-<gen>", l)
     l = UUID.sub(lambda m: m.group(0) if m.group(0) in st.sent else st.place("uid", m.group(0)), l)
     l = TIME.sub(lambda m: m.group(0) if m.group(0) in st.sent else "<time>", l)
     return l
