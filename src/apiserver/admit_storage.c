@@ -130,8 +130,14 @@ static struct error *runtime_class(struct admission *a)
 			   *p->spec.runtime_class_name);
 	if (!rc)
 		return admission_forbidden(a, "pod rejected: RuntimeClass \"%.*s\" not found", STR_ARG(*p->spec.runtime_class_name));
-	if (rc->overhead)
-		memcpy(&p->spec.overhead, &rc->overhead->pod_fixed, sizeof p->spec.overhead);
+	if (rc->overhead) {
+		struct core_v1_pod_spec want = {0};
+
+		memcpy(&want.overhead, &rc->overhead->pod_fixed, sizeof want.overhead);
+		if (p->spec.overhead.n && !object_field_equal(&core_v1_pod_spec_type, &p->spec, &want, "overhead"))
+			return admission_forbidden(a, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
+		memcpy(&p->spec.overhead, &want.overhead, sizeof p->spec.overhead);
+	}
 	if (rc->scheduling) {
 		for (uint32_t i = 0; i < rc->scheduling->node_selector.n; i++) {
 			struct str k = rc->scheduling->node_selector.v[i].key, v = rc->scheduling->node_selector.v[i].value;

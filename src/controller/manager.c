@@ -48,7 +48,7 @@ static const struct {
 	{"bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", bootstrap_signer_start, true},
 	{"token-cleaner-controller", "tokencleaner", "token-cleaner", token_cleaner_start, true},
 	{"ttl-controller", "ttl", "ttl-controller", ttl_start, false},
-	{"validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller",
+	{"validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status", "validatingadmissionpolicy-status-controller",
 	 policy_status_start, false},
 	{"service-cidr-controller", "service-cidr-controller", "service-cidrs-controller", service_cidr_start, false},
 	{"horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", "horizontal-pod-autoscaler", hpa_start, false},
@@ -383,7 +383,6 @@ static const char *const known_elsewhere[] = {
 	"service-lb-controller", "service",
 	"storage-version-migrator-controller", "storageversion-garbage-collector-controller",
 	"storage-version-gc",
-	"validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status",
 };
 
 static bool is_elsewhere(struct str s)
