@@ -203,8 +203,11 @@ static struct error *priority_admit(struct admission *a)
 	if (a->op == ADMIT_UPDATE) {
 		const struct core_v1_pod *old = a->old;
 
-		pod->spec.priority = old->spec.priority;
-		pod->spec.preemption_policy = old->spec.preemption_policy;
+		/* only what the client left out comes back; a change is refused by the pod's rules */
+		if (!pod->spec.priority)
+			pod->spec.priority = old->spec.priority;
+		if (!pod->spec.preemption_policy)
+			pod->spec.preemption_policy = old->spec.preemption_policy;
 		return NULL;
 	}
 	if (pod->spec.priority_class_name.n) {
