@@ -288,7 +288,6 @@ static void pod_source(struct field_errors *e, const struct field_path *p, const
 		validate_rules(e, t, v, at);
 		if (s->iscsi->iqn.n)
 			iscsi_form(e, AT(at, "iqn"), s->iscsi->iqn, ISCSI_PREFIXES);
-		rule_range(e, AT(at, "lun"), s->iscsi->lun, 0, 255);
 		if ((s->iscsi->chap_auth_discovery || s->iscsi->chap_auth_session) && !s->iscsi->secret_ref)
 			field_required(e, AT(at, "secretRef"), "");
 		if (s->iscsi->initiator_name)
@@ -452,7 +451,6 @@ static void pv_source(struct field_errors *e, const struct field_path *p, const 
 			field_invalid(e, AT(at, "targetportal"), s->iscsi->target_portal, ISCSI_TOO_LONG);
 		if (s->iscsi->iqn.n)
 			iscsi_form(e, AT(at, "iqn"), s->iscsi->iqn, "must be valid format");
-		rule_range(e, AT(at, "lun"), s->iscsi->lun, 0, 255);
 		if ((s->iscsi->chap_auth_discovery || s->iscsi->chap_auth_session) && !s->iscsi->secret_ref)
 			field_required(e, AT(at, "secretRef"), "");
 		if (s->iscsi->secret_ref)

@@ -208,6 +208,12 @@ static void names(void **state)
 	BAD(validate_cidr, "10.0.0.0/33");
 	BAD(validate_cidr, "10.0.0.0/08");
 	BAD(validate_cidr, "10.0.0.0");
+	assert_true(cidr_within(STR("10.1.0.0/16"), STR("10.0.0.0/8")));
+	assert_true(cidr_within(STR("fd00:1::/32"), STR("fd00::/8")));
+	assert_false(cidr_within(STR("10.0.0.0/8"), STR("10.0.0.0/8")));
+	assert_false(cidr_within(STR("11.1.0.0/16"), STR("10.0.0.0/8")));
+	assert_false(cidr_within(STR("fd00::/64"), STR("10.0.0.0/8")));
+	assert_false(cidr_within(STR("x"), STR("10.0.0.0/8")));
 	OK(validate_percent, "10%");
 	BAD(validate_percent, "%");
 	BAD(validate_path_segment, "a/b");
