@@ -71,32 +71,82 @@ static struct str nth_ip(struct arena *a, const struct cidr *c, uint64_t n)
 	return arena_str(a, str_from(text));
 }
 
-static const struct cidr *cidr_of(struct apiserver *s, struct str ip)
+static bool cidr_holds(const struct cidr *c, struct str ip)
 {
 	unsigned char addr[16];
 	char z[64];
+	bool in = true;
 
 	if (ip.n >= sizeof z)
-		return NULL;
+		return false;
 	memcpy(z, ip.p ? ip.p : "", ip.n);
 	z[ip.n] = 0;
-	for (size_t i = 0; i < s->alloc->n; i++) {
-		const struct cidr *c = &s->alloc->cidrs[i];
-		bool in = true;
-
-		if (inet_pton(c->family, z, addr) != 1)
-			continue;
-		for (int b = 0; b < c->bits; b++)
-			in &= ((addr[b / 8] ^ c->base[b / 8]) & (0x80 >> b % 8)) == 0;
-		if (in)
-			return c;
-	}
-	return NULL;
+	if (inet_pton(c->family, z, addr) != 1)
+		return false;
+	for (int b = 0; b < c->bits; b++)
+		in &= ((addr[b / 8] ^ c->base[b / 8]) & (0x80 >> b % 8)) == 0;
+	return in;
 }
 
 static struct str family_name(const struct cidr *c)
 {
 	return c->family == AF_INET ? STR("IPv4") : STR("IPv6");
+}
+
+#define RANGES_MAX 64
+
+struct ranges { /* of one family: the flag's, then those of ServiceCIDRs (KEP-1880) */
+	struct cidr v[RANGES_MAX];
+	size_t n;
+};
+
+static bool same_cidr(const struct cidr *a, const struct cidr *b)
+{
+	return a->family == b->family && a->bits == b->bits && memcmp(a->base, b->base, sizeof a->base) == 0;
+}
+
+static void add_service_cidr(struct arena *a, const struct networking_v1_service_cidr *o, int family, struct ranges *r)
+{
+	bool ready = false;
+
+	for (uint32_t i = 0; i < o->status.conditions.n; i++)
+		ready |= str_eqz(o->status.conditions.v[i].type, "Ready") && str_eqz(o->status.conditions.v[i].status, "True");
+	if (!ready || o->metadata.deletion_timestamp)
+		return;
+	for (uint32_t i = 0; i < o->spec.cidrs.n && r->n < RANGES_MAX; i++) {
+		struct cidr *c = &r->v[r->n];
+		struct error *e = parse_cidr(a, o->spec.cidrs.v[i], c);
+		bool known = e || c->family != family;
+
+		for (size_t k = 0; k < r->n; k++)
+			known |= same_cidr(&r->v[k], c);
+		error_free(e); /* too small to give any address */
+		if (!known)
+			r->n++;
+	}
+}
+
+static struct error *ranges_of(struct request *rq, const struct cidr *first, struct ranges *r)
+{
+	struct storage *st = storage_find(rq->s, STR("networking.k8s.io"), STR("servicecidrs"));
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *en;
+	struct error *e = NULL;
+
+	r->v[0] = *first;
+	r->n = 1;
+	TRY(cache_snapshot(st->cache, CACHE_ANY, 0, &snap));
+	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while (!e && (en = cache_iter_next(&it)) != NULL) {
+		struct networking_v1_service_cidr *o = arena_new(rq->a, struct networking_v1_service_cidr);
+
+		e = cache_entry_decode(rq->a, st->type, en, true, o);
+		if (!e)
+			add_service_cidr(rq->a, o, first->family, r);
+	}
+	cache_snap_free(snap);
+	return e;
 }
 
 size_t alloc_cidrs(struct apiserver *s, struct str out[2])
@@ -188,7 +238,6 @@ static struct error *ip_object(struct request *rq, struct str ip, const struct c
 	struct request in;
 	struct networking_v1_ip_address *o = arena_new(rq->a, struct networking_v1_ip_address);
 	struct write_result r;
-	const struct cidr *c = cidr_of(rq->s, ip);
 	struct error *e;
 
 	*taken = false;
@@ -197,7 +246,8 @@ static struct error *ip_object(struct request *rq, struct str ip, const struct c
 	o->api_version = STR("networking.k8s.io/v1");
 	o->metadata.name = ip;
 	str_map_set(rq->a, API_MAP(&o->metadata.labels), STR("ipaddress.kubernetes.io/managed-by"), STR("ipallocator.k8s.io"));
-	str_map_set(rq->a, API_MAP(&o->metadata.labels), STR("ipaddress.kubernetes.io/ip-family"), c ? family_name(c) : STR("IPv4"));
+	str_map_set(rq->a, API_MAP(&o->metadata.labels), STR("ipaddress.kubernetes.io/ip-family"),
+		    str_index(ip, ':') >= 0 ? STR("IPv6") : STR("IPv4"));
 	o->spec.parent_ref = arena_new(rq->a, struct networking_v1_parent_reference);
 	o->spec.parent_ref->resource = STR("services");
 	o->spec.parent_ref->namespace = svc->metadata.namespace;
@@ -238,6 +288,7 @@ static void ip_release(struct request *rq, struct str ip, const struct core_v1_s
 	log_and_free(e, "releasing service address %.*s", STR_ARG(ip));
 }
 
+/* *out empty: c is full. */
 static struct error *ip_allocate(struct request *rq, const struct cidr *c, const struct core_v1_service *svc, struct str *out)
 {
 	/* the lower band is left to chosen addresses: min(max(16, size/16), 256) */
@@ -268,6 +319,17 @@ static struct error *ip_allocate(struct request *rq, const struct cidr *c, const
 			*out = ip;
 			return NULL;
 		}
+	}
+	*out = STR_NULL;
+	return NULL;
+}
+
+static struct error *ip_allocate_any(struct request *rq, const struct ranges *r, const struct core_v1_service *svc, struct str *out)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		TRY(ip_allocate(rq, &r->v[i], svc, out));
+		if (out->n)
+			return NULL;
 	}
 	return err_internal("failed to allocate a serviceIP: range is full");
 }
@@ -524,9 +586,13 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 {
 	const struct cidr *c = range_of(rq->s->alloc, family);
 	struct field_errors fe = {.arena = rq->a};
-	bool taken = false;
+	struct ranges *r = arena_new(rq->a, struct ranges);
+	bool taken = false, fits = !want.n;
 
-	if (want.n && cidr_of(rq->s, want) != c) {
+	TRY(ranges_of(rq, c, r));
+	for (size_t i = 0; i < r->n; i++)
+		fits |= cidr_holds(&r->v[i], want);
+	if (!fits) {
 		field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
 				   "failed to allocate IP %.*s: the provided IP (%.*s) is not in the valid range. The range of valid IPs is %.*s",
 				   STR_ARG(want), STR_ARG(want), STR_ARG(c->text));
@@ -535,7 +601,7 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 	if (dry_run) { /* as upstream's: nothing is looked up, the range's own address stands for one of it */
 		*got = want.n ? want : nth_ip(rq->a, c, 0);
 	} else if (!want.n) {
-		TRY(ip_allocate(rq, c, s, got));
+		TRY(ip_allocate_any(rq, r, s, got));
 	} else {
 		TRY(ip_object(rq, want, s, &taken));
 		*got = want;

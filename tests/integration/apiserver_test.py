@@ -499,6 +499,27 @@ def test_services(a):
     return ip, port
 
 
+def test_service_cidrs(a):
+    """Further ranges for Services: given out once a ServiceCIDR is ready, and no longer when it goes."""
+    cidrs, svcs = "/apis/networking.k8s.io/v1/servicecidrs", "/api/v1/namespaces/default/services"
+    svc = lambda name, **spec: {"kind": "Service", "apiVersion": "v1", "metadata": {"name": name}, "spec": dict(spec, ports=[{"port": 80}])}
+    equal("range", a.post(cidrs, {"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": "more"},
+                                  "spec": {"cidrs": ["203.0.113.0/28"]}})[0], 201)
+    equal("not ready", a.post(svcs, svc("far", clusterIP="203.0.113.5"))[0], 422)
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
+    equal("made ready", a.patch(cidrs + "/more/status", ready)[0], 200)
+    st, o = a.post(svcs, svc("far", clusterIP="203.0.113.5"))
+    equal("an address of it", (st, o.get("spec", {}).get("clusterIP")), (201, "203.0.113.5"))
+    equal("taken", a.post(svcs, svc("far2", clusterIP="203.0.113.5"))[0], 422)
+    equal("its object", a.get("/apis/networking.k8s.io/v1/ipaddresses/203.0.113.5")[0], 200)
+    check("others are of the first range", a.post(svcs, svc("near"))[1]["spec"]["clusterIP"].startswith("10.0.0."))
+    equal("outside", a.post(svcs, svc("far3", clusterIP="203.0.113.77"))[0], 422)
+    for name in ("far", "near"):
+        a.delete(svcs + "/" + name)
+    equal("released", a.get("/apis/networking.k8s.io/v1/ipaddresses/203.0.113.5")[0], 404)
+    a.delete(cidrs + "/more")
+
+
 def test_crd(a):
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     st, o = a.post(crds, {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
@@ -1053,7 +1074,7 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
+                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_service_cidrs(a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
                  lambda: test_event_fields(a),
                  lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]
