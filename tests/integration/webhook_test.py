@@ -275,6 +275,22 @@ def test_together(a, w):
     st, e = a.post(CM, cm(fresh()))
     check("one denial is answered", st == 400 and e["message"] in ['admission webhook "w%d.example.com" denied the request: %d' % (i, i) for i in (0, 2)], e)
     w.clean()
+    # a configuration that goes while it is asked
+    for kind in "mv":
+        came, go = threading.Event(), threading.Event()
+        w.make(kind, w.hook("/wait", matchConditions=[{"name": "c", "expression": "object.data.x == '1'"}]), w.hook("/after", name="after.example.com"))
+        Hook.answers["/wait"] = lambda rq: came.set() or go.wait(5) and {}
+        answer = []
+        other = Client(w.s, cert="admin")
+        caller = threading.Thread(target=lambda: answer.append(other.post(CM, cm(fresh(), x="1"))[0]))
+        caller.start()
+        equal("asked " + kind, came.wait(5), True)
+        w.a.delete(made[-1])
+        equal("no longer asked " + kind, w.a.post(CM, cm(fresh(), x="1"))[0], 201)
+        go.set()
+        caller.join()
+        equal("answered " + kind, (answer, sorted(set(asked()))), ([201], ["/after", "/wait"]))
+        w.clean()
 
 
 def test_match(a, w):
