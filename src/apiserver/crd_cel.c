@@ -438,9 +438,14 @@ void crd_rules_free(struct crd_rules *rs)
 
 /* ---- evaluation ---- */
 
+struct indexes { /* of the old lists, made when they are first asked */
+	struct arena *a;
+	struct map of; /* a list's address to its index */
+};
 struct pair { /* a value and what it was before, where the two belong together (upstream's CorrelatedObject) */
 	const struct jv *now, *was;
 	const props *schema; /* NULL: cannot be told */
+	struct indexes *x;
 };
 struct ratchet {
 	struct pair at;      /* .schema NULL: this value has no counterpart */
@@ -452,24 +457,8 @@ struct validating {
 	struct arena *a;
 	struct field_errors *e;
 	int64_t budget; /* negative: nothing more is evaluated */
+	struct indexes x;
 };
-
-static bool same_keys(const props *list, const struct jv *x, const struct jv *y)
-{
-	for (uint32_t i = 0; i < list->x_kubernetes_list_map_keys.n; i++) {
-		struct str key = list->x_kubernetes_list_map_keys.v[i];
-		const props *item = item_schema(list), *kp = item ? property(item, key) : NULL;
-		struct jv dx = {0}, dy = {0};
-		const struct jv *p = jv_get(x, key), *q = jv_get(y, key);
-
-		(void)kp;
-		p = p ? p : &dx;
-		q = q ? q : &dy;
-		if (!jv_equal(p, q))
-			return false;
-	}
-	return true;
-}
 
 static bool is_map_list(const props *p)
 {
@@ -477,14 +466,21 @@ static bool is_map_list(const props *p)
 }
 
 /* The element of the old list with the keys of `e`; lists of other types have none. */
-static const struct jv *old_item(const props *list, const struct jv *old, const struct jv *e)
+static const struct jv *old_item(struct indexes *x, const props *list, const struct jv *old, const struct jv *e)
 {
+	struct str key = str_of((const char *)&old, sizeof old);
+	struct list_index *index;
+	const struct jv *found;
+
 	if (!is_map_list(list) || !jv_is(old, JV_ARRAY) || !jv_is(e, JV_OBJECT))
 		return NULL;
-	for (uint32_t i = 0; i < old->n; i++)
-		if (old->items[i].kind == JV_OBJECT && same_keys(list, &old->items[i], e))
-			return &old->items[i];
-	return NULL;
+	index = map_get(&x->of, key);
+	if (!index) {
+		index = list_index_new(x->a, list, old);
+		map_set(&x->of, key, index);
+	}
+	found = list_index_get(index, e);
+	return jv_is(found, JV_OBJECT) ? found : NULL;
 }
 
 static struct pair pair_key(struct pair p, struct str key)
@@ -498,7 +494,7 @@ static struct pair pair_key(struct pair p, struct str key)
 	was = jv_get(p.was, key);
 	c = property(p.schema, key);
 	c = c ? c : value_schema(p.schema);
-	return now && was && c ? (struct pair){now, was, c} : (struct pair){0};
+	return now && was && c ? (struct pair){now, was, c, p.x} : (struct pair){0};
 }
 
 static struct pair pair_index(struct pair p, uint32_t i)
@@ -507,8 +503,8 @@ static struct pair pair_index(struct pair p, uint32_t i)
 
 	if (!p.schema || !item_schema(p.schema))
 		return (struct pair){0};
-	was = old_item(p.schema, p.was, &p.now->items[i]);
-	return was ? (struct pair){&p.now->items[i], was, item_schema(p.schema)} : (struct pair){0};
+	was = old_item(p.x, p.schema, p.was, &p.now->items[i]);
+	return was ? (struct pair){&p.now->items[i], was, item_schema(p.schema), p.x} : (struct pair){0};
 }
 
 static bool unchanged(struct pair p)
@@ -739,7 +735,7 @@ static void run(struct validating *v, const struct node *n, const struct field_p
 		run(v, n->all_of[i], at, now, was, (struct ratchet){.nearest = ratchet.nearest});
 	if (now->kind == JV_ARRAY && n->items) {
 		for (uint32_t i = 0; i < now->n && v->budget >= 0; i++)
-			run(v, n->items, FIELD_INDEX(at, i), &now->items[i], old_item(n->schema, was, &now->items[i]), ratchet_index(&ratchet, i));
+			run(v, n->items, FIELD_INDEX(at, i), &now->items[i], old_item(&v->x, n->schema, was, &now->items[i]), ratchet_index(&ratchet, i));
 		return;
 	}
 	if (now->kind != JV_OBJECT)
@@ -765,7 +761,7 @@ static bool blocks(enum field_error_type t)
 void crd_rules_validate(struct request *rq, const struct crd_rules *rs, const props *schema, const struct jv *now, const struct jv *was,
 			struct field_errors *e)
 {
-	struct validating v = {.rq = rq, .a = e->arena, .e = e, .budget = (int64_t)CEL_CRD_BUDGET};
+	struct validating v = {.rq = rq, .a = e->arena, .e = e, .budget = (int64_t)CEL_CRD_BUDGET, .x.a = e->arena};
 	struct ratchet ratchet = {0};
 
 	if (!rs)
@@ -777,13 +773,14 @@ void crd_rules_validate(struct request *rq, const struct crd_rules *rs, const pr
 			return;
 		}
 	if (was)
-		ratchet.at = (struct pair){now, was, schema};
+		ratchet.at = (struct pair){now, was, schema, &v.x};
 	run(&v, rs->root, NULL, now, was, ratchet);
+	map_free(&v.x.of);
 }
 
 void crd_rules_default(struct field_errors *e, const props *p, const struct jv *v, const struct field_path *at)
 {
-	struct validating x = {.a = e->arena, .e = e, .budget = (int64_t)CEL_CRD_BUDGET};
+	struct validating x = {.a = e->arena, .e = e, .budget = (int64_t)CEL_CRD_BUDGET, .x.a = e->arena};
 	struct crd_rules *rs = compile_rules(p, p->x_kubernetes_embedded_resource);
 	uint32_t before = e->list.n;
 
@@ -797,6 +794,7 @@ void crd_rules_default(struct field_errors *e, const props *p, const struct jv *
 	for (uint32_t i = before; i < e->list.n; i++)
 		e->list.v[i].body = arena_str(e->arena, e->list.v[i].body);
 	crd_rules_free(rs);
+	map_free(&x.x.of);
 }
 
 /* ---- rules checked when a definition is written ---- */

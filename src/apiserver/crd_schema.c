@@ -2,6 +2,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <math.h>
 #include <pcre2.h>
+#include <stdlib.h>
 #include "apiserver/custom.h"
 #include "cel/cel.h"
 
@@ -275,21 +276,26 @@ static double number(const struct jv *v)
 	return v->kind == JV_INT ? (double)v->i : v->d;
 }
 
+/* Made only for what is wrong. */
+static const char *path_text(struct field_errors *e, const struct field_path *at)
+{
+	return arena_strz(e->arena, field_path_format(e->arena, at));
+}
+
 static void check_number(struct field_errors *e, const props *p, const struct jv *v, const struct field_path *at)
 {
 	double d = number(v);
-	struct str path = field_path_format(e->arena, at), val = shown(e->arena, v);
 
 	if (p->minimum && (p->exclusive_minimum ? d <= *p->minimum : d < *p->minimum))
-		field_invalid_raw(e, at, val, "%.*s in body should be greater than%s %.15g", STR_ARG(path),
+		field_invalid_raw(e, at, shown(e->arena, v), "%s in body should be greater than%s %.15g", path_text(e, at),
 				  p->exclusive_minimum ? "" : " or equal to", *p->minimum);
 	if (p->maximum && (p->exclusive_maximum ? d >= *p->maximum : d > *p->maximum))
-		field_invalid_raw(e, at, val, "%.*s in body should be less than%s %.15g", STR_ARG(path),
+		field_invalid_raw(e, at, shown(e->arena, v), "%s in body should be less than%s %.15g", path_text(e, at),
 				  p->exclusive_maximum ? "" : " or equal to", *p->maximum);
 	if (p->multiple_of && *p->multiple_of > 0 && fabs(remainder(d, *p->multiple_of)) > 1e-9)
-		field_invalid_raw(e, at, val, "%.*s in body should be a multiple of %.15g", STR_ARG(path), *p->multiple_of);
+		field_invalid_raw(e, at, shown(e->arena, v), "%s in body should be a multiple of %.15g", path_text(e, at), *p->multiple_of);
 	if (str_eqz(p->format, "int32") && (d < -2147483648.0 || d > 2147483647.0))
-		field_invalid_raw(e, at, val, "%.*s in body must be of type int32: %.*s", STR_ARG(path), STR_ARG(val));
+		field_invalid_raw(e, at, shown(e->arena, v), "%s in body must be of type int32: %s", path_text(e, at), arena_strz(e->arena, shown(e->arena, v)));
 }
 
 /* What is shown is the value, or the name of its type. */
@@ -309,57 +315,115 @@ static void type_invalid(struct field_errors *e, const struct field_path *at, st
 
 static void check_string(struct field_errors *e, const props *p, const struct jv *v, const struct field_path *at)
 {
-	struct str s = jv_str(v), path = field_path_format(e->arena, at);
+	struct str s = jv_str(v);
 
 	if (p->max_length && (int64_t)utf8_length(s) > *p->max_length)
 		field_too_long(e, at, (int)*p->max_length);
 	else if (p->min_length && (int64_t)utf8_length(s) < *p->min_length)
-		field_invalid(e, at, s, "%.*s in body should be at least %lld chars long", STR_ARG(path), (long long)*p->min_length);
+		field_invalid(e, at, s, "%s in body should be at least %lld chars long", path_text(e, at), (long long)*p->min_length);
 	else if (p->pattern.n && !pattern_matches(p->pattern, s))
-		field_invalid(e, at, s, "%.*s in body should match '%.*s'", STR_ARG(path), STR_ARG(p->pattern));
+		field_invalid(e, at, s, "%s in body should match '%.*s'", path_text(e, at), STR_ARG(p->pattern));
 	if (p->format.n && !format_fits(e->arena, p->format, s))
 		type_invalid(e, at, arena_printf(e->arena, "\"%.*s\"", STR_ARG(s)), p->format);
 }
 
-static bool same_keys(const props *p, const struct jv *a, const struct jv *b)
+/* ---- lists ---- */
+
+struct list_index {
+	const props *schema;
+	const struct jv *items;
+	uint32_t n;
+	struct slot {
+		uint64_t hash;
+		uint32_t at;
+	} *slots; /* by hash, then place */
+};
+
+static const struct jv no_key = {.kind = JV_NULL};
+
+static const struct jv *key_of(const props *p, const struct jv *e, uint32_t i)
 {
-	const props *item = item_schema(p);
+	const struct jv *k = jv_get(e, p->x_kubernetes_list_map_keys.v[i]);
 
-	for (uint32_t i = 0; i < p->x_kubernetes_list_map_keys.n; i++) {
-		struct str key = p->x_kubernetes_list_map_keys.v[i];
-		const struct jv *x = jv_get(a, key), *y = jv_get(b, key);
-		(void)item;
+	return k ? k : &no_key;
+}
 
-		if (!x || !y ? x != y : !jv_equal(x, y))
+static uint64_t hash_of(const props *p, const struct jv *e)
+{
+	uint64_t h = 0;
+
+	if (!p->x_kubernetes_list_map_keys.n)
+		return jv_hash(e);
+	for (uint32_t i = 0; i < p->x_kubernetes_list_map_keys.n; i++)
+		h = (h ^ jv_hash(key_of(p, e, i))) * 0x9e3779b97f4a7c15u + 1;
+	return h;
+}
+
+static bool alike(const props *p, const struct jv *x, const struct jv *y)
+{
+	if (!p->x_kubernetes_list_map_keys.n)
+		return jv_equal(x, y);
+	for (uint32_t i = 0; i < p->x_kubernetes_list_map_keys.n; i++)
+		if (!jv_equal(key_of(p, x, i), key_of(p, y, i)))
 			return false;
-	}
 	return true;
+}
+
+static int slot_order(const void *x, const void *y)
+{
+	const struct slot *a = x, *b = y;
+
+	return a->hash != b->hash ? (a->hash < b->hash ? -1 : 1) : a->at < b->at ? -1 : a->at > b->at;
+}
+
+struct list_index *list_index_new(struct arena *a, const props *p, const struct jv *list)
+{
+	struct list_index *x = arena_new(a, struct list_index);
+
+	*x = (struct list_index){p, list->items, list->n, arena_array(a, struct slot, list->n + 1)};
+	for (uint32_t i = 0; i < x->n; i++)
+		x->slots[i] = (struct slot){hash_of(p, &x->items[i]), i};
+	qsort(x->slots, x->n, sizeof *x->slots, slot_order);
+	return x;
+}
+
+const struct jv *list_index_get(const struct list_index *x, const struct jv *e)
+{
+	uint64_t h = hash_of(x->schema, e);
+	uint32_t lo = 0, hi = x->n;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (x->slots[mid].hash < h)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < x->n && x->slots[lo].hash == h; lo++)
+		if (alike(x->schema, &x->items[x->slots[lo].at], e))
+			return &x->items[x->slots[lo].at];
+	return NULL;
 }
 
 static void check_array(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
 	const props *item = item_schema(p);
-	struct str path = field_path_format(e->arena, at), lt = p->x_kubernetes_list_type ? *p->x_kubernetes_list_type : STR_NULL;
-	bool set = str_eqz(lt, "set"), map = str_eqz(lt, "map");
+	struct str lt = p->x_kubernetes_list_type ? *p->x_kubernetes_list_type : STR_NULL;
+	bool set = str_eqz(lt, "set"), map = str_eqz(lt, "map") && p->x_kubernetes_list_map_keys.n;
+	/* elements of maps are found again by their keys; of other lists, nothing is */
+	struct list_index *now = v->n > 1 && (set || map || p->unique_items) ? list_index_new(e->arena, p, v) : NULL;
+	struct list_index *before = map && jv_is(old, JV_ARRAY) ? list_index_new(e->arena, p, old) : NULL;
 
 	if (p->max_items && v->n > *p->max_items)
 		field_too_many(e, at, v->n, *p->max_items);
 	if (p->min_items && v->n < *p->min_items)
-		field_invalid_int(e, at, v->n, "%.*s in body should have at least %lld items", STR_ARG(path), (long long)*p->min_items);
+		field_invalid_int(e, at, v->n, "%s in body should have at least %lld items", path_text(e, at), (long long)*p->min_items);
 	for (uint32_t i = 0; i < v->n; i++) {
-		const struct jv *was = NULL;
+		const struct jv *was = before ? list_index_get(before, &v->items[i]) : NULL;
 
-		if (set || map || p->unique_items)
-			for (uint32_t k = 0; k < i; k++)
-				if (map ? same_keys(p, &v->items[k], &v->items[i]) : jv_equal(&v->items[k], &v->items[i])) {
-					field_duplicate_raw(e, FIELD_INDEX(at, i), shown(e->arena, &v->items[i]), "");
-					break;
-				}
-		/* elements of maps are found again by their keys; of other lists, nothing is */
-		if (map && jv_is(old, JV_ARRAY))
-			for (uint32_t k = 0; k < old->n && !was; k++)
-				if (same_keys(p, &old->items[k], &v->items[i]))
-					was = &old->items[k];
+		if (now && list_index_get(now, &v->items[i]) != &v->items[i])
+			field_duplicate_raw(e, FIELD_INDEX(at, i), shown(e->arena, &v->items[i]), "");
 		schema_validate(e, item, &v->items[i], was, FIELD_INDEX(at, i), item && item->x_kubernetes_embedded_resource);
 	}
 }
@@ -380,15 +444,13 @@ static void named_type(struct field_errors *e, const struct jv *v, const char *k
 static void check_object(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at,
 			 bool resource)
 {
-	struct str path = field_path_format(e->arena, at);
-
 	for (uint32_t i = 0; i < p->required.n; i++)
 		if (!jv_get(v, p->required.v[i]))
 			field_required(e, FIELD_CHILD_S(at, p->required.v[i]), "");
 	if (p->max_properties && v->n > *p->max_properties)
 		field_too_many(e, at, v->n, *p->max_properties);
 	if (p->min_properties && v->n < *p->min_properties)
-		field_invalid_int(e, at, v->n, "%.*s in body should have at least %lld properties", STR_ARG(path), (long long)*p->min_properties);
+		field_invalid_int(e, at, v->n, "%s in body should have at least %lld properties", path_text(e, at), (long long)*p->min_properties);
 	for (uint32_t i = 0; i < v->n; i++) {
 		const struct jv_member *m = &v->members[i];
 		const props *c = property(p, m->key);
@@ -421,7 +483,6 @@ static bool quietly(struct arena *a, const props *p, const struct jv *v, bool re
 
 void schema_validate(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at, bool resource)
 {
-	struct str path;
 	uint32_t n = 0;
 
 	if (!p)
@@ -473,24 +534,22 @@ void schema_validate(struct field_errors *e, const props *p, const struct jv *v,
 	}
 	for (uint32_t i = 0; i < p->all_of.n; i++)
 		schema_validate(e, &p->all_of.v[i], v, old, at, resource);
-	if (p->any_of.n || p->one_of.n || p->not)
-		path = field_path_format(e->arena, at);
 	if (p->any_of.n) {
 		for (uint32_t i = 0; i < p->any_of.n; i++)
 			n += quietly(e->arena, &p->any_of.v[i], v, resource);
 		if (!n)
-			field_invalid_raw(e, at, shown(e->arena, v), "%.*s in body must validate at least one schema (anyOf)", STR_ARG(path));
+			field_invalid_raw(e, at, shown(e->arena, v), "%s in body must validate at least one schema (anyOf)", path_text(e, at));
 	}
 	if (p->one_of.n) {
 		n = 0;
 		for (uint32_t i = 0; i < p->one_of.n; i++)
 			n += quietly(e->arena, &p->one_of.v[i], v, resource);
 		if (n != 1)
-			field_invalid_raw(e, at, shown(e->arena, v), "%.*s in body must validate one and only one schema (oneOf). Found %s",
-					  STR_ARG(path), n ? "more than one valid alternatives" : "none valid");
+			field_invalid_raw(e, at, shown(e->arena, v), "%s in body must validate one and only one schema (oneOf). Found %s",
+					  path_text(e, at), n ? "more than one valid alternatives" : "none valid");
 	}
 	if (p->not && quietly(e->arena, p->not, v, resource))
-		field_invalid_raw(e, at, shown(e->arena, v), "%.*s in body must not validate the schema (not)", STR_ARG(path));
+		field_invalid_raw(e, at, shown(e->arena, v), "%s in body must not validate the schema (not)", path_text(e, at));
 }
 
 /* ---- schemas themselves ---- */

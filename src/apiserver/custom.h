@@ -45,6 +45,11 @@ void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_pro
 void schema_default(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource);
 void schema_validate(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct jv *old,
 		     const struct field_path *at, bool resource);
+/* Elements of a list found again by the keys of its schema (x-kubernetes-list-map-keys), or as they are if it has none. In the arena. */
+struct list_index;
+struct list_index *list_index_new(struct arena *a, const struct apiextensions_v1_json_schema_props *p, const struct jv *list);
+/* The first that is like e; NULL: none. */
+const struct jv *list_index_get(const struct list_index *x, const struct jv *e);
 bool schema_pattern_valid(struct str pattern);
 /* crd_check.c: what is wrong with a schema itself, its defaults and rules. unchanged: it is as it was; the costs of its rules are not judged again. */
 void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool unchanged);

@@ -755,36 +755,137 @@ struct cel_value cel_compare(struct arena *a, struct cel_value x, struct cel_val
 static bool equal_lists(struct arena *a, struct cel_value x, struct cel_value y, int depth);
 static bool equal(struct arena *a, struct cel_value x, struct cel_value y, int depth);
 
-/* x-kubernetes-list-type: set and map compare without order */
+/* ---- lists of type set and map (x-kubernetes-list-type): elements are found by what tells them apart ---- */
+
+struct finder { /* a table of places by hash, where elements are trees of JSON and what tells them apart is a plain value */
+	const struct cel_type *t;
+	uint64_t *hashes; /* by place */
+	uint32_t *slots;  /* places + 1, 0: free; NULL: every place has to be looked at */
+	uint32_t mask;
+};
+
+static bool plain(const struct cel_type *t)
+{
+	return t && (t->kind == CEL_STRING || t->kind == CEL_INT || t->kind == CEL_BOOL);
+}
+
+static bool plain_keys(const struct cel_type *t)
+{
+	for (uint8_t j = 0; j < t->n_list_keys; j++) {
+		bool fine = false;
+
+		for (uint32_t k = 0; k < t->elem->n_fields && !fine; k++)
+			fine = str_eq(t->elem->fields[k].json_name, t->list_keys[j]) && plain(t->elem->fields[k].type);
+		if (!fine)
+			return false;
+	}
+	return true;
+}
+
+static uint64_t element_hash(const struct cel_type *t, const struct jv *e)
+{
+	uint64_t h = 0;
+
+	if (t->list_type == CEL_LIST_SET)
+		return jv_hash(e);
+	for (uint8_t j = 0; j < t->n_list_keys; j++) {
+		const struct jv *k = jv_get(e, t->list_keys[j]);
+
+		h = (h ^ (k ? jv_hash(k) : 0)) * 0x9e3779b97f4a7c15u + 1;
+	}
+	return h;
+}
+
+static void finder_init(struct arena *a, struct finder *f, struct cel_value x, struct cel_value y)
+{
+	const struct cel_type *t = x.type;
+	uint64_t n = (uint64_t)cel_size(x) + cel_size(y), size = 16;
+
+	*f = (struct finder){.t = t};
+	if (x.rep != REP_JV || y.rep != REP_JV || n < 16 || !t || !t->elem ||
+	    !(t->list_type == CEL_LIST_SET ? plain(t->elem) : t->elem->kind == CEL_OBJECT && plain_keys(t)))
+		return;
+	while (size < 2 * n)
+		size *= 2;
+	f->hashes = arena_array(a, uint64_t, n);
+	f->slots = arena_array(a, uint32_t, size);
+	f->mask = (uint32_t)(size - 1);
+}
+
+static void finder_add(struct finder *f, uint32_t place, const struct jv *e)
+{
+	uint64_t h;
+	uint32_t i;
+
+	if (!f->slots)
+		return;
+	h = f->hashes[place] = element_hash(f->t, e);
+	for (i = (uint32_t)h & f->mask; f->slots[i]; i = (i + 1) & f->mask)
+		;
+	f->slots[i] = place + 1;
+}
+
+/* The next place below n that an element with that hash may be at; *at is UINT32_MAX at first. False: no more. */
+static bool finder_next(const struct finder *f, uint64_t h, uint32_t n, uint32_t *at, uint32_t *place)
+{
+	if (!f->slots) {
+		*place = ++*at;
+		return *place < n;
+	}
+	*at = *at == UINT32_MAX ? (uint32_t)h & f->mask : (*at + 1) & f->mask;
+	for (; f->slots[*at]; *at = (*at + 1) & f->mask)
+		if (f->hashes[f->slots[*at] - 1] == h) {
+			*place = f->slots[*at] - 1;
+			return true;
+		}
+	return false;
+}
+
+static const struct jv *tree_at(const struct finder *f, struct cel_value list, uint32_t i)
+{
+	return f->slots ? &((const struct jv *)list.ptr)->items[i] : NULL;
+}
+
+static bool same_element(struct arena *a, const struct cel_type *t, struct cel_value o, struct cel_value e, int depth)
+{
+	if (t->list_type == CEL_LIST_SET)
+		return equal(a, o, e, depth);
+	for (uint8_t j = 0; j < t->n_list_keys; j++) {
+		struct cel_value p, q;
+		struct str name;
+		int fp, fq;
+
+		if (!cel_escape(a, t->list_keys[j], &name))
+			name = t->list_keys[j];
+		fp = o.kind == CEL_MAP ? cel_find_field(a, o, name, &p) : 0;
+		fq = e.kind == CEL_MAP ? cel_find_field(a, e, name, &q) : 0;
+		if (fp != fq || (fp == 1 && !equal(a, p, q, depth)))
+			return false;
+	}
+	return true;
+}
+
+/* They compare without order. */
 static bool equal_unordered(struct arena *a, struct cel_value x, struct cel_value y, int depth)
 {
 	const struct cel_type *t = x.type;
 	uint32_t n = cel_size(x);
+	struct finder f;
 
+	finder_init(a, &f, x, y);
+	for (uint32_t i = 0; i < n; i++)
+		finder_add(&f, i, tree_at(&f, x, i));
 	for (uint32_t i = 0; i < n; i++) {
 		struct cel_value e = cel_at(a, y, i);
+		uint64_t h = f.slots ? element_hash(t, tree_at(&f, y, i)) : 0;
+		uint32_t at = UINT32_MAX, k;
 		bool found = false;
 
-		for (uint32_t k = 0; k < n && !found; k++) {
+		while (!found && finder_next(&f, h, n, &at, &k)) {
 			struct cel_value o = cel_at(a, x, k);
 
-			if (t->list_type == CEL_LIST_SET) {
-				found = equal(a, o, e, depth);
-				continue;
-			}
-			found = true;
-			for (uint8_t j = 0; j < t->n_list_keys && found; j++) {
-				struct cel_value p, q;
-				struct str name;
-				int fp, fq;
-
-				if (!cel_escape(a, t->list_keys[j], &name))
-					name = t->list_keys[j];
-				fp = cel_find_field(a, o, name, &p);
-				fq = cel_find_field(a, e, name, &q);
-				found = fp == fq && (fp != 1 || equal(a, p, q, depth));
-			}
-			if (found && !equal(a, o, e, depth))
+			found = same_element(a, t, o, e, depth);
+			if (found && t->list_type == CEL_LIST_MAP && !equal(a, o, e, depth))
 				return false;
 		}
 		if (!found)
@@ -1015,6 +1116,7 @@ struct cel_value cel_add_lists(struct run *r, struct cel_value x, struct cel_val
 {
 	uint32_t nx = cel_size(x), ny = cel_size(y), n = nx;
 	const struct cel_type *t = x.rep == REP_JV ? x.type : NULL;
+	struct finder f = {0};
 	struct cel_value *v;
 
 	if (x.rep == REP_GROWING) { /* a comprehension's own list */
@@ -1029,34 +1131,22 @@ struct cel_value cel_add_lists(struct run *r, struct cel_value x, struct cel_val
 	if ((uint64_t)nx + ny > UINT32_MAX / sizeof *v)
 		return cel_fail(r, "list is too long");
 	v = arena_array(r->a, struct cel_value, (size_t)nx + ny + 1);
-	for (uint32_t i = 0; i < nx; i++)
+	if (t && t->list_type)
+		finder_init(r->a, &f, x, y);
+	for (uint32_t i = 0; i < nx; i++) {
 		v[i] = cel_at(r->a, x, i);
+		finder_add(&f, i, tree_at(&f, x, i));
+	}
 	for (uint32_t i = 0; i < ny; i++) {
 		struct cel_value e = cel_at(r->a, y, i);
-		uint32_t at = n;
+		uint64_t h = f.slots ? element_hash(t, tree_at(&f, y, i)) : 0;
+		uint32_t at = n, k, slot = UINT32_MAX;
 
-		if (t && t->list_type == CEL_LIST_SET) {
-			for (at = 0; at < n && !cel_equal(r->a, v[at], e); at++)
-				;
-		} else if (t && t->list_type == CEL_LIST_MAP) {
-			for (at = 0; at < n; at++) {
-				bool same = true;
-
-				for (uint8_t j = 0; j < t->n_list_keys && same; j++) {
-					struct cel_value p, q;
-					struct str name;
-					int fp, fq;
-
-					if (!cel_escape(r->a, t->list_keys[j], &name))
-						name = t->list_keys[j];
-					fp = v[at].kind == CEL_MAP ? cel_find_field(r->a, v[at], name, &p) : 0;
-					fq = e.kind == CEL_MAP ? cel_find_field(r->a, e, name, &q) : 0;
-					same = fp == fq && (fp != 1 || cel_equal(r->a, p, q));
-				}
-				if (same)
-					break;
-			}
-		}
+		while (t && t->list_type && at == n && finder_next(&f, h, n, &slot, &k))
+			if (same_element(r->a, t, v[k], e, 0))
+				at = k;
+		if (at == n)
+			finder_add(&f, n, tree_at(&f, y, i));
 		v[at] = e;
 		if (at == n)
 			n++;

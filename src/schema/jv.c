@@ -326,6 +326,34 @@ bool jv_equal(const struct jv *a, const struct jv *b)
 	return false;
 }
 
+uint64_t jv_hash(const struct jv *v)
+{
+	uint64_t h = 0;
+	double d;
+
+	switch ((enum jv_kind)v->kind) {
+	case JV_NULL:
+		break;
+	case JV_BOOL:
+		return 1 + v->b;
+	case JV_INT:
+	case JV_DOUBLE:
+		d = number(v) == 0 ? 0 : number(v); /* -0 is 0 */
+		return str_hash(str_of((const char *)&d, sizeof d));
+	case JV_STRING:
+		return str_hash(jv_str(v));
+	case JV_ARRAY:
+		for (uint32_t i = 0; i < v->n; i++)
+			h = (h ^ jv_hash(&v->items[i])) * 0x9e3779b97f4a7c15u + 1;
+		return h;
+	case JV_OBJECT:
+		for (uint32_t i = 0; i < v->n; i++) /* in any order */
+			h += (str_hash(v->members[i].key) ^ (jv_hash(&v->members[i].value) * 0x9e3779b97f4a7c15u)) * 0xff51afd7ed558ccdu;
+		return h;
+	}
+	return h;
+}
+
 static int member_cmp(const void *x, const void *y)
 {
 	return str_cmp((*(const struct jv_member *const *)x)->key, (*(const struct jv_member *const *)y)->key);

@@ -112,6 +112,8 @@ void jv_remove(struct jv *array, uint32_t i);
 
 /* Deep equality: members in any order, 1 == 1.0. */
 bool jv_equal(const struct jv *a, const struct jv *b);
+/* The same for values that are equal. */
+uint64_t jv_hash(const struct jv *v);
 /* A total order over values: null, false, true, numbers, strings, arrays, objects. */
 int jv_cmp(const struct jv *a, const struct jv *b);
 /* Deep copy of the tree; string bytes are shared. */

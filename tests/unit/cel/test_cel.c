@@ -85,8 +85,9 @@ static const struct cel_field self_fields[] = {
 	{STR_INIT("labels"), STR_INIT("labels"), &strings},
 	{STR_INIT("x__dash__y"), STR_INIT("x-y"), &cel_type_int},
 	{STR_INIT("__in__"), STR_INIT("in"), &cel_type_int},
+	{STR_INIT("__namespace__"), STR_INIT("namespace"), &cel_type_int},
 };
-static const struct cel_type self_type = {.kind = CEL_OBJECT, .name = STR_INIT("self"), .fields = self_fields, .n_fields = 17};
+static const struct cel_type self_type = {.kind = CEL_OBJECT, .name = STR_INIT("self"), .fields = self_fields, .n_fields = 18};
 
 static void test_typed(void **state)
 {
@@ -128,6 +129,60 @@ static void test_typed(void **state)
 	assert_true(str_has_prefix(run(&c, "self.for == duration('1s')"), STR("error(Invalid duration")));
 	assert_true(str_has_prefix(run(&c, "self.port"), STR("error(invalid data")));
 	arena_free(&c.a);
+}
+
+/* Elements of long lists are found by hash. */
+static void test_long_lists(void **state)
+{
+	struct ctx c = {0};
+	struct buf b = {0};
+
+	(void)state;
+	buf_puts(&b, "{\"m\":[");
+	for (int i = 0; i < 1000; i++)
+		buf_printf(&b, "%s{\"k\":\"e%d\",\"v\":%d}", i ? "," : "", i, i);
+	buf_puts(&b, "],\"m2\":[");
+	for (int i = 999; i >= 0; i--)
+		buf_printf(&b, "{\"v\":%d,\"k\":\"e%d\"}%s", i, i, i ? "," : "");
+	buf_puts(&b, "],\"set\":[");
+	for (int i = 0; i < 1000; i++)
+		buf_printf(&b, "%s%d", i ? "," : "", i);
+	buf_puts(&b, "],\"set2\":[");
+	for (int i = 0; i < 1000; i++)
+		buf_printf(&b, "%s%d", i ? "," : "", (i * 7 + 500) % 1000);
+	buf_puts(&b, "],\"namespace\":1}");
+	var(&c, "self", &self_type, cel_from_jv(&c.a, tree(&c.a, arena_strz(&c.a, buf_view(&b))), &self_type));
+	c.env.sizes = &self_type;
+	expect(&c, "self.m == self.m2", "true");
+	expect(&c, "(self.m + self.m2).size()", "1000");
+	expect(&c, "(self.m + self.m2)[7].v", "7");
+	expect(&c, "self.set == self.set2 && self.set.size() == 1000", "true");
+	expect(&c, "(self.set + self.set2).size()", "1000");
+	expect(&c, "(self.set + [5, 5, 1000, 1000]).size()", "1001");
+	expect(&c, "self.set == self.set", "true");
+	expect(&c, "self.namespace", "1"); /* a reserved word as the name of a field */
+	expect(&c, "has(self.namespace) && self.__namespace__ == 1", "true");
+	buf_free(&b);
+	arena_free(&c.a);
+}
+
+static void test_durations(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t ns;
+	} good[] = {{"1h", 3600000000000}, {"1d", 86400000000000}, {"2 weeks", 1209600000000000}, {"1 day 2 hours", 93600000000000},
+		    {"3 Min", 180000000000}, {"5 \302\265s", 5000}, {"1.5h", 5400000000000}, {"x 1s y", 1000000000}, {"0", 0}};
+	static const char *const bad[] = {"", "x", "1", "1 parsec", "99999999999999999999s"};
+	int64_t ns;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+		if (!cel_format_duration(str_from(good[i].text), &ns) || ns != good[i].ns)
+			fail_msg("%s gives %lld", good[i].text, (long long)ns);
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		if (cel_format_duration(str_from(bad[i]), &ns))
+			fail_msg("%s is taken as %lld", bad[i], (long long)ns);
 }
 
 static struct cel_cost estimate(struct ctx *c, const char *expr)
@@ -492,7 +547,7 @@ static void test_depth(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_typed),      cmocka_unit_test(test_estimates), cmocka_unit_test(test_limits), cmocka_unit_test(test_issues),
+		cmocka_unit_test(test_typed),      cmocka_unit_test(test_long_lists), cmocka_unit_test(test_durations), cmocka_unit_test(test_estimates), cmocka_unit_test(test_limits), cmocka_unit_test(test_issues),
 		cmocka_unit_test(test_regex),      cmocka_unit_test(test_lazy),      cmocka_unit_test(test_authorizer),
 		cmocka_unit_test(test_patch_types), cmocka_unit_test(test_structs),   cmocka_unit_test(test_escape), cmocka_unit_test(test_depth),
 	};
