@@ -16,6 +16,8 @@ import kinds, normalise, scenario, servers, wire
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 EVENT_WAIT = 4.0
+UNTIL_WAIT = 4.0         # of a server that is tested
+UNTIL_WAIT_RECORD = 20.0 # of one that is slow to start with
 
 
 class Headers(dict):
@@ -33,6 +35,7 @@ class Runner:
     def __init__(self, server, full=False):
         self.server, self.full = server, full
         self.conns = {}
+        self.patience = UNTIL_WAIT_RECORD if server.kind == "upstream" else UNTIL_WAIT
 
     def conn(self, cert):
         if cert not in self.conns:
@@ -209,7 +212,7 @@ class Runner:
         return {"code": 200, "body": out}
 
     def until(self, s):
-        end = time.time() + 15
+        end = time.time() + self.patience
         want = s.opts.get("is")
         code = None
         while time.time() < end:
