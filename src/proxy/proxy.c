@@ -14,6 +14,7 @@
 #include "proxy/model.h"
 #include "proxy/routes.h"
 #include "net/http.h"
+#include "schema/codec.h"
 
 #define MIN_SYNC_MS 20      /* changes within it are one transaction */
 #define RETRY_MS 1000
@@ -31,7 +32,7 @@ struct health_port { /* spec.healthCheckNodePort */
 struct proxy {
 	struct client *client;
 	struct informer *services, *slices, *nodes;
-	const char *kubeconfig, *node, *cluster_cidr, *healthz;
+	const char *kubeconfig, *node, *cluster_cidr, *healthz, *metrics;
 	bool node_routes, cleanup;
 	struct nft_ctx *nft;
 	struct ruleset applied;
@@ -42,7 +43,7 @@ struct proxy {
 	int64_t last_sync_ms;    /* monotonic; 0: never */
 	struct health_port *health[HEALTH_PORTS_MAX];
 	size_t n_health;
-	struct http_server *healthz_server;
+	struct http_server *healthz_server, *metrics_server;
 	struct error *error;
 };
 
@@ -277,20 +278,70 @@ static void answer_health(struct http_exchange *x, void *ctx)
 	log_and_free(http_respond(x, h->local ? 200 : 503, body), "answering a health check");
 }
 
+#define HEALTH_TIMEOUT_MS 60000
+
+/* `ago` ms before now. */
+static struct str http_time(struct arena *a, int64_t ago)
+{
+	return time_format(a, (struct api_time){.s = (wall_ns() / 1000000 - ago) / 1000, .set = true}, false);
+}
+
+/* Load balancers leave a node that goes (KEP-3836). */
+static bool node_eligible(struct proxy *p, struct arena *a)
+{
+	struct core_v1_node *n = informer_get(p->nodes, a, STR_NULL, str_from(p->node));
+
+	if (!n)
+		return true;
+	for (uint32_t i = 0; i < n->spec.taints.n; i++)
+		if (str_eqz(n->spec.taints.v[i].key, "ToBeDeletedByClusterAutoscaler"))
+			return false;
+	return !n->metadata.deletion_timestamp;
+}
+
 static void answer_healthz(struct http_exchange *x, void *ctx)
 {
 	struct proxy *p = ctx;
-	bool livez = str_eq(x->path, STR("/livez"));
+	bool livez = str_eq(x->path, STR("/livez")), busy = !p->have_base || p->dirty;
+	int64_t now = now_ms();
+	bool good = !busy || now - p->last_sync_ms < HEALTH_TIMEOUT_MS, eligible = livez || node_eligible(p, x->arena);
+	struct str at = http_time(x->arena, 0), last = busy && p->last_sync_ms ? http_time(x->arena, now - p->last_sync_ms) : at;
 
 	if (!livez && !str_eq(x->path, STR("/healthz"))) {
 		log_and_free(http_respond(x, 404, STR("404 page not found\n")), "answering /healthz");
 		return;
 	}
 	http_set_header(x, "content-type", STR("application/json"));
-	bool good = livez || (p->have_base && !p->dirty) || now_ms() - p->last_sync_ms < 60000;
-	struct str body = arena_printf(x->arena, "{\"healthy\":%s}", good ? "true" : "false");
+	http_set_header(x, "x-content-type-options", STR("nosniff"));
+	log_and_free(http_respond(x, good && eligible ? 200 : 503,
+				  arena_printf(x->arena, "{\"lastUpdated\":\"%.*s\",\"currentTime\":\"%.*s\"%s,\"healthy\":%s,\"status\":{\"IPv4\":"
+							 "{\"lastUpdated\":\"%.*s\",\"healthy\":%s}}}", STR_ARG(last), STR_ARG(at),
+					       livez ? "" : eligible ? ",\"nodeEligible\":true" : ",\"nodeEligible\":false",
+					       good && eligible ? "true" : "false", STR_ARG(last), good ? "true" : "false")),
+		     "answering /healthz");
+}
 
-	log_and_free(http_respond(x, good ? 200 : 503, body), "answering /healthz");
+/* On the loopback address: what upstream's --metrics-bind-address serves. */
+static void answer_metrics(struct http_exchange *x, void *ctx)
+{
+	struct proxy *p = ctx;
+	struct str body;
+
+	http_set_header(x, "content-type", STR("text/plain; charset=utf-8"));
+	if (str_eqz(x->path, "/proxyMode")) {
+		body = STR("nftables");
+	} else if (str_eqz(x->path, "/healthz")) {
+		body = STR("ok");
+	} else if (str_eqz(x->path, "/metrics")) {
+		body = arena_printf(x->arena, "# HELP kubeproxy_sync_proxy_rules_last_timestamp_seconds The last time proxy rules were successfully synced\n"
+				    "# TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge\n"
+				    "kubeproxy_sync_proxy_rules_last_timestamp_seconds %.3f\n",
+				    p->last_sync_ms ? (double)wall_ns() / 1e9 - (double)(now_ms() - p->last_sync_ms) / 1e3 : 0.0);
+	} else {
+		log_and_free(http_respond(x, 404, STR("404 page not found\n")), "answering metrics");
+		return;
+	}
+	log_and_free(http_respond(x, 200, body), "answering metrics");
 }
 
 static struct error *serve(const char *addr, http_handler *h, void *ctx, struct http_server **out)
@@ -450,6 +501,8 @@ static struct error *run(struct proxy *p)
 	TRY(informer_wait_synced(p->nodes));
 	if (p->healthz[0])
 		TRY(serve(p->healthz, answer_healthz, p, &p->healthz_server));
+	if (p->metrics[0])
+		log_and_free(serve(p->metrics, answer_metrics, p, &p->metrics_server), "no metrics address");
 	p->dirty = true;
 	fiber_spawn("sync", sync_fiber, p);
 	TRY(signal_wait(stop, 2, &sig));
@@ -467,7 +520,7 @@ static void main_fiber(void *arg)
 		p->error = e;
 }
 
-enum { OPT_KUBECONFIG = 256, OPT_NODE, OPT_CIDR, OPT_HEALTHZ, OPT_ROUTES, OPT_CLEANUP, OPT_MODE, OPT_VERSION };
+enum { OPT_KUBECONFIG = 256, OPT_NODE, OPT_CIDR, OPT_HEALTHZ, OPT_METRICS, OPT_ROUTES, OPT_CLEANUP, OPT_MODE, OPT_VERSION };
 
 int kube_proxy_main(int argc, char **argv)
 {
@@ -476,6 +529,7 @@ int kube_proxy_main(int argc, char **argv)
 		{"hostname-override", required_argument, NULL, OPT_NODE},
 		{"cluster-cidr", required_argument, NULL, OPT_CIDR},
 		{"healthz-bind-address", required_argument, NULL, OPT_HEALTHZ},
+		{"metrics-bind-address", required_argument, NULL, OPT_METRICS},
 		{"node-routes", optional_argument, NULL, OPT_ROUTES},
 		{"cleanup", no_argument, NULL, OPT_CLEANUP},
 		{"proxy-mode", required_argument, NULL, OPT_MODE},
@@ -489,12 +543,13 @@ int kube_proxy_main(int argc, char **argv)
 		"  --hostname-override NAME   this node's name (default: the host name)\n"
 		"  --cluster-cidr CIDR        the pods' range: other clients of a ClusterIP are masqueraded\n"
 		"  --healthz-bind-address A   address of /healthz and /livez (default 0.0.0.0:10256; \"\" for none)\n"
+		"  --metrics-bind-address A   address of /metrics and /proxyMode (default 127.0.0.1:10249; \"\" for none)\n"
 		"  --node-routes[=BOOL]       also set routes to the other nodes' pods, when all nodes share a link\n"
 		"  --proxy-mode MODE          nftables is the only one\n"
 		"  --cleanup                  remove the rules and exit\n"
 		"  --v N                      log more\n";
 	static char host[65];
-	struct proxy p = {.healthz = "0.0.0.0:10256"};
+	struct proxy p = {.healthz = "0.0.0.0:10256", .metrics = "127.0.0.1:10249"};
 
 	gethostname(host, sizeof host - 1);
 	p.node = host;
@@ -504,6 +559,7 @@ int kube_proxy_main(int argc, char **argv)
 		case OPT_NODE: p.node = optarg; break;
 		case OPT_CIDR: p.cluster_cidr = optarg; break;
 		case OPT_HEALTHZ: p.healthz = optarg; break;
+		case OPT_METRICS: p.metrics = optarg; break;
 		case OPT_ROUTES: p.node_routes = !optarg || strcmp(optarg, "true") == 0; break;
 		case OPT_CLEANUP: p.cleanup = true; break;
 		case OPT_MODE:
