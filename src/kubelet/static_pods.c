@@ -86,6 +86,29 @@ static struct error *load(struct kubelet *k, const char *path, struct map *seen)
 	return NULL;
 }
 
+/* Deletes the mirror that is in the API now, whichever: it may have been made again since its uid was learnt. */
+static void mirror_delete(struct pod *p)
+{
+	arena_cleanup struct arena a = {0};
+	struct core_v1_pod *have = NULL;
+	struct error *e = NULL;
+
+	for (int tries = 0; tries < 5; tries++) {
+		error_clear(&e);
+		e = client_get(p->k->client, &a, &core_v1_pods_resource, str_from(p->ns), str_from(p->name), (void **)&have);
+		if (e || !str_eqz(str_map_get(API_MAP(&have->metadata.annotations), STR("kubernetes.io/config.mirror")), p->uid))
+			break;
+		struct delete_opts o = {.grace_seconds = 0, .uid = have->metadata.uid};
+
+		e = client_delete(p->k->client, &a, &core_v1_pods_resource, str_from(p->ns), str_from(p->name), &o);
+		if (!error_is(e, 409, NULL))
+			break;
+	}
+	if (e && !error_is(e, 404, NULL))
+		log_warn("mirror pod %s/%s: %s", p->ns, p->name, e->message);
+	error_free(e);
+}
+
 static void scan(struct kubelet *k)
 {
 	struct map seen = {0};
@@ -118,16 +141,9 @@ static void scan(struct kubelet *k)
 		struct pod *p = gone[i];
 
 		log_info("static pod %s/%s: its manifest is gone or changed", p->ns, p->name);
-		if (p->mirror_uid && k->client) {
-			arena_cleanup struct arena a = {0};
-			struct delete_opts o = {.grace_seconds = 0, .uid = str_from(p->mirror_uid)};
-			struct error *err = client_delete(k->client, &a, &core_v1_pods_resource, str_from(p->ns), str_from(p->name), &o);
-
-			if (err && !error_is(err, 404, NULL))
-				log_warn("mirror pod %s/%s: %s", p->ns, p->name, err->message);
-			error_free(err);
-		}
-		p->is_static = false; /* so that pod_gone takes it */
+		p->is_static = false; /* so that pod_gone takes it, and a mirror that is being made goes again */
+		if (k->client)
+			mirror_delete(p);
 		pod_gone(k, str_from(p->uid));
 	}
 	map_free(&seen);
@@ -178,6 +194,8 @@ void mirror_pod_ensure(struct pod *p)
 	}
 	if (!e) {
 		mirror_is(p, made->metadata.uid);
+		if (!p->is_static) /* its manifest went while it was made */
+			mirror_delete(p);
 	} else if (error_is(e, 409, NULL)) {
 		/* Of an earlier life: the watch tells its uid. A different manifest's mirror is replaced. */
 		struct core_v1_pod *have = NULL;
