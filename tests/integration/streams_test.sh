@@ -48,7 +48,12 @@ for ws in true false; do
 	wait $ex 2>/dev/null
 	for _ in $(seq 100); do pgrep -f '^sleep 4242' > /dev/null || break; sleep 0.05; done
 	ok "killed $ws" "" "$(pgrep -f '^sleep 4242')"
-	wport=$(ss -Hltnp 2>/dev/null | grep "pid=$www," | awk '{print $4}' | sed 's/.*://' | head -1)
+	wport=
+	for _ in $(seq 600); do # its start may look up names
+		wport=$(ss -Hltnp 2>/dev/null | grep "pid=$www," | awk '{print $4}' | sed 's/.*://' | head -1)
+		[ -n "$wport" ] && break
+		sleep 0.05
+	done
 	: > "$dir/f"
 	kubectl --server "http://127.0.0.1:$(cat "$dir/port")" port-forward pod/p ":$wport" > "$dir/f" 2>&1 &
 	fwd=$!
