@@ -289,8 +289,8 @@ bool index_pb(struct index *x, struct str raw)
 	struct walk w = {x, paths, raw.p};
 	uint32_t want = 0, want2 = 0;
 	for (int i = 0; !paths->others && i < x->r->n_fields; i++) {
-		want |= (uint32_t)(paths->path[i].depth != 0) << i;
-		want2 |= (uint32_t)(paths->path2[i].depth != 0) << i;
+		want |= paths->path[i].depth ? UINT32_C(1) << i : 0;
+		want2 |= paths->path2[i].depth ? UINT32_C(1) << i : 0;
 	}
 	if (!message(&w, raw, 0, want, want2, false) || !x->has_metadata || x->meta_at || !labels_sorted(x, raw))
 		return false;

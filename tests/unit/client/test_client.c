@@ -50,6 +50,12 @@ static void note(const char *type, const struct object *o)
 	waitq_wake_all(&changed);
 }
 
+static void forget_log(void)
+{
+	while (n_log)
+		free(log_[--n_log].json);
+}
+
 static void put(const char *name, const char *value)
 {
 	for (int i = 0; i < n_objects; i++)
@@ -199,7 +205,8 @@ static struct client *connect_fake(struct http_server **s, const char *prefix)
 	snprintf(server, sizeof(server), "http://127.0.0.1:%d%s", listener_port(l), prefix);
 	assert_ok(http_server_start(l, &(struct http_server_opts){.handler = serve}, s));
 	assert_ok(client_new(&(struct client_config){.server = server}, &c));
-	n_objects = revision = compacted = n_log = lists = watches = 0;
+	n_objects = revision = compacted = lists = watches = 0;
+	forget_log();
 	return c;
 }
 
@@ -346,11 +353,11 @@ static void informers(void *arg)
 	/* History is gone: it lists again and tells what vanished meanwhile. */
 	WAIT_FOR(watches > w);
 	cut_watches++;
-	n_log = 0; /* the server forgets */
+	forget_log(); /* the server forgets */
 	waitq_wake_all(&changed);
 	del("o0004");
 	put("o0005", "third");
-	n_log = 0;
+	forget_log();
 	compacted = revision + 1;
 	WAIT_FOR(lists > l);
 	WAIT_FOR(deleted == 2 && updated == 3);

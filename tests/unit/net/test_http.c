@@ -522,7 +522,7 @@ static void test_certificates(void **state)
 
 /* ---- raw bytes ---- */
 
-static char *raw(int port, const char *bytes, size_t n, bool end)
+__attribute__((returns_nonnull)) static char *raw(int port, const char *bytes, size_t n, bool end)
 {
 	static char answer[65536];
 	struct stream *s;
@@ -552,7 +552,7 @@ static char *raw(int port, const char *bytes, size_t n, bool end)
 	return answer;
 }
 
-static char *raws(int port, const char *text, bool end)
+__attribute__((returns_nonnull)) static char *raws(int port, const char *text, bool end)
 {
 	return raw(port, text, strlen(text), end);
 }
