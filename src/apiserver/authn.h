@@ -22,7 +22,10 @@ void authenticate_token(struct apiserver *s, struct arena *a, struct str token, 
 			const struct user **out, struct strings *auds, struct str *why);
 
 /* ---- service-account tokens (sa_tokens.c) ---- */
+/* Loads the keys that s->o names into s->tokens; what was loaded stays there after an error, too. */
 struct error *sa_tokens_init(struct apiserver *s);
+/* The keys again; the server itself keeps them as long as it runs. */
+void sa_tokens_free(struct apiserver *s);
 struct sa_claims { /* all strings in the caller's arena */
 	struct str ns, name, uid;          /* of the service account */
 	struct str pod_name, pod_uid, secret_name, secret_uid, node_name, node_uid;

@@ -245,7 +245,6 @@ static struct error *start(struct apiserver *s)
 	struct tls_server_opts to = {.cert_file = s->o.tls_cert_file, .key_file = s->o.tls_key_file, .client_ca_file = s->o.client_ca_file,
 				     .requestheader_ca_file = s->o.requestheader_client_ca_file, .http2 = true};
 	struct http_server_opts ho = {.handler = pipeline_handle, .ctx = s};
-	struct tls_server *tls;
 	struct listener *l;
 	char addr[300];
 
@@ -262,11 +261,11 @@ static struct error *start(struct apiserver *s)
 	TRY(aggregator_init(s));
 	TRY(webhooks_init(s));
 	TRY(policies_init(s));
-	TRY(error_wrap(tls_server_new(&to, &tls), "TLS"));
+	TRY(error_wrap(tls_server_new(&to, &s->tls), "TLS"));
 	snprintf(addr, sizeof addr, strchr(s->o.bind_address, ':') ? "[%s]:%d" : "%s:%d", s->o.bind_address, s->o.secure_port);
 	TRY(error_wrap(listener_open(addr, 0600, &l), "listening on %s", addr));
 	s->port = listener_port(l);
-	ho.tls = tls;
+	ho.tls = s->tls;
 	TRY(alloc_init(s));
 	TRY(http_server_start(l, &ho, &s->http));
 	TRY(bootstrap_run(s));

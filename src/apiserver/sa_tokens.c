@@ -164,6 +164,17 @@ struct error *sa_tokens_init(struct apiserver *s)
 	return NULL;
 }
 
+void sa_tokens_free(struct apiserver *s)
+{
+	if (!s->tokens)
+		return;
+	for (size_t i = 0; i < s->tokens->n; i++)
+		EVP_PKEY_free(s->tokens->keys[i].pkey);
+	EVP_PKEY_free(s->tokens->signing);
+	free(s->tokens);
+	s->tokens = NULL;
+}
+
 struct str sa_issuer(struct apiserver *s)
 {
 	return s->tokens->issuer;

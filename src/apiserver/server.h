@@ -165,6 +165,7 @@ struct apiserver {
 	struct options o;
 	struct store *store;
 	struct http_server *http;
+	struct tls_server *tls;          /* http's certificates */
 	struct map by_path;              /* "group/version/plural" -> struct resource * */
 	struct map storages;             /* "group/plural" -> struct storage * */
 	struct resource **resources;     /* built-in, in discovery order */

@@ -53,16 +53,16 @@ struct error *serve_snapshot(struct request *rq)
 		return error_status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
 	if (s->snapshotting)
 		return error_status(429, "TooManyRequests", "another snapshot is being made; try again when it is done");
-	const char *path = arena_printf(rq->a, "%s/snapshot", s->o.data_dir ? s->o.data_dir : ".").p;
+	struct str path = arena_printf(rq->a, "%s/snapshot", s->o.data_dir ? s->o.data_dir : ".");
 
 	s->snapshotting = true;
-	struct error *e = store_snapshot_save(s->store, path);
-	int fd = e ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+	struct error *e = store_snapshot_save(s->store, path.p);
+	int fd = e ? -1 : open(path.p, O_RDONLY | O_CLOEXEC);
 
 	if (!e && fd < 0)
-		e = error_sys(errno, "%s", path);
+		e = error_sys(errno, "%.*s", STR_ARG(path));
 	if (!e)
-		unlink(path);
+		unlink(path.p);
 	s->snapshotting = false;
 	if (!e)
 		e = send_file(rq, fd);

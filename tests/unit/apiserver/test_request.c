@@ -215,6 +215,7 @@ static void token_round(const char *kind)
 	error_free(e);
 	assert_ok(sa_jwks(&s, &a, &jwks));
 	assert_true(str_contains(jwks, !strcmp(kind, "RSA") ? STR("\"kty\":\"RSA\"") : STR("\"kty\":\"EC\"")));
+	sa_tokens_free(&s);
 }
 
 static void tokens_on_loop(void *arg)

@@ -103,7 +103,11 @@ static void free_world(struct world *w)
 	map_free(&w->cache.by_name);
 	map_free(&w->cache.pods);
 	map_free(&w->cache.images);
+	map_free(&w->cache.domains);
 	free(w->cache.nodes);
+	free(w->cache.free_domains);
+	for (int k = 0; k < TOPOLOGY_KEYS_MAX; k++)
+		free(w->cache.columns[k].at);
 	arena_free(&w->a);
 }
 
