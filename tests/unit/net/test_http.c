@@ -522,7 +522,7 @@ static void test_certificates(void **state)
 
 /* ---- raw bytes ---- */
 
-__attribute__((returns_nonnull)) static char *raw(int port, const char *bytes, size_t n, bool end)
+static char *raw(int port, const char *bytes, size_t n, bool end)
 {
 	static char answer[65536];
 	struct stream *s;
@@ -552,7 +552,7 @@ __attribute__((returns_nonnull)) static char *raw(int port, const char *bytes, s
 	return answer;
 }
 
-__attribute__((returns_nonnull)) static char *raws(int port, const char *text, bool end)
+static char *raws(int port, const char *text, bool end)
 {
 	return raw(port, text, strlen(text), end);
 }
@@ -664,8 +664,6 @@ static void raw_main(void *arg)
 	int n = snprintf(large, 20000, "GET /hello HTTP/1.1\r\nHost: a\r\nX: %016000d\r\n\r\n", 1);
 
 	a = raw(s.port, large, (size_t)n, false);
-	if (strncmp(a, "HTTP/1.1 431", 12))
-		log_error("%s", a);
 	CHECK(strncmp(a, "HTTP/1.1 431", 12) == 0);
 	n = 0;
 	n += snprintf(large, 20000, "GET /hello HTTP/1.1\r\nHost: a\r\n");
