@@ -3,22 +3,13 @@
 
 Usage: access_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.server, json, os, shutil, ssl, subprocess, sys, tempfile, threading, time
+import base64, http.server, json, os, ssl, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import apiserver_test as t
-from apiserver_test import Client, Server, check, equal
+from apiserver_test import Client, check, equal, suite, write
 
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-
-
-def write(s, name, text):
-    """Into the server's directory at once, as editors and kubelets do it."""
-    path = os.path.join(s.dir, name)
-    with open(path + ".new", "w") as f:
-        f.write(text if isinstance(text, str) else json.dumps(text))
-    os.rename(path + ".new", path)
-    return path
 
 
 def whoami(c, **k):
@@ -1126,32 +1117,17 @@ def test_front_proxy(s):
     s.stop()
 
 
-def main():
-    dir = tempfile.mkdtemp(prefix="skiff-access-")
-    s = Server(dir)
-    try:
-        s.pki()
-        have = {"s": s, "idp": Issuer(s), "hook": Hook(s)}
-        for test in (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions, test_token_webhook,
-                     test_authz_webhook, test_authz_config, test_node, test_impersonate, test_front_proxy, test_matrix):
-            if sys.argv[2:] and test.__name__ not in sys.argv[2:]:
-                continue
-            try:
-                test(*(have[n] for n in test.__code__.co_varnames[:test.__code__.co_argcount]))
-            except (Exception, SystemExit):
-                import traceback
-                check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
-                if s.proc and s.proc.poll() is None:
-                    s.stop()
-    finally:
-        if s.proc and s.proc.poll() is None:
-            s.stop()
-        if t.failed:
-            print(open(os.path.join(dir, "log")).read()[-2000:])
-        shutil.rmtree(dir, ignore_errors=True)
-    print("%d passed, %d failed" % (t.passed, t.failed))
-    sys.exit(1 if t.failed else 0)
+def prepare(s):
+    return {"idp": Issuer(s), "hook": Hook(s)}
+
+
+def stop(have):
+    """Each test starts the server itself; one that failed may have left it running."""
+    if have["s"].proc and have["s"].proc.poll() is None:
+        have["s"].stop()
 
 
 if __name__ == "__main__":
-    main()
+    suite("access", prepare, (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions,
+                              test_token_webhook, test_authz_webhook, test_authz_config, test_node, test_impersonate, test_front_proxy,
+                              test_matrix), stop)

@@ -3,12 +3,11 @@
 
 Usage: audit_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import http.server, json, os, shutil, sys, tempfile, threading
+import http.server, json, os, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import apiserver_test as t
-from access_test import refuses, until, write
-from apiserver_test import Client, Server, check, equal
+from access_test import refuses, until
+from apiserver_test import Client, check, equal, suite, write
 
 NS = "/api/v1/namespaces/default"
 POLICY = """
@@ -193,32 +192,15 @@ def test_turning_over(s, a):
     check("whole lines, at most 1 MiB", len(lines(s, old)) > 10 and os.path.getsize(os.path.join(s.dir, old)) <= 1 << 20, os.path.getsize(os.path.join(s.dir, old)))
 
 
-def main():
-    dir = tempfile.mkdtemp(prefix="skiff-audit-")
-    s, hook = Server(dir), Hook()
-    try:
-        s.pki()
-        test_policies(s)
-        write(s, "hook.kubeconfig", hook.kubeconfig())
-        s.more = ["--audit-policy-file", "policy.yaml", "--audit-log-path", "audit.log", "--audit-log-maxsize", "1", "--audit-log-maxbackup", "1",
-                  "--audit-webhook-config-file", "hook.kubeconfig", "--audit-webhook-batch-max-wait", "200ms"]
-        s.start()
-        have = {"s": s, "a": Client(s, cert="admin"), "alice": Client(s, token="alicetoken"), "bob": Client(s, token="bobtoken"), "hook": hook}
-        for test in (test_levels, test_stages, test_webhook, test_turning_over):
-            try:
-                test(*(have[n] for n in test.__code__.co_varnames[:test.__code__.co_argcount]))
-            except Exception:
-                import traceback
-                check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
-    finally:
-        if s.proc and s.proc.poll() is None:
-            s.stop()
-        if t.failed:
-            print(open(os.path.join(dir, "log")).read()[-2000:])
-        shutil.rmtree(dir, ignore_errors=True)
-    print("%d passed, %d failed" % (t.passed, t.failed))
-    sys.exit(1 if t.failed else 0)
+def prepare(s):
+    test_policies(s)
+    hook = Hook()
+    write(s, "hook.kubeconfig", hook.kubeconfig())
+    s.more = ["--audit-policy-file", "policy.yaml", "--audit-log-path", "audit.log", "--audit-log-maxsize", "1", "--audit-log-maxbackup", "1",
+              "--audit-webhook-config-file", "hook.kubeconfig", "--audit-webhook-batch-max-wait", "200ms"]
+    s.start()
+    return {"a": Client(s, cert="admin"), "alice": Client(s, token="alicetoken"), "bob": Client(s, token="bobtoken"), "hook": hook}
 
 
 if __name__ == "__main__":
-    main()
+    suite("audit", prepare, (test_levels, test_stages, test_webhook, test_turning_over))

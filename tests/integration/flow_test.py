@@ -3,12 +3,11 @@
 
 Usage: flow_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import http.server, json, os, shutil, ssl, sys, tempfile, threading, time, base64
+import http.server, json, os, ssl, sys, threading, time, base64
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import apiserver_test as t
 from access_test import until
-from apiserver_test import Client, Server, check, equal
+from apiserver_test import Client, check, equal, suite
 
 CM = "/api/v1/namespaces/default/configmaps"
 FLOW = "/apis/flowcontrol.apiserver.k8s.io/v1/"
@@ -134,30 +133,14 @@ def test_queue(s, a, gate):
           b'reason="concurrency-limit"} 1' in text, [l for l in text.splitlines() if b"flowcontrol" in l])
 
 
-def main():
-    dir = tempfile.mkdtemp(prefix="skiff-flow-")
-    s = Server(dir)
-    try:
-        s.pki()
-        s.more = ["--max-requests-inflight", "10", "--max-mutating-requests-inflight", "10"]
-        gate = Gate(s)
-        s.start()
-        a = Client(s, cert="admin")
-        for test in (setup, test_reject, test_queue):
-            try:
-                test(s, a, gate)
-            except Exception:
-                import traceback
-                check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
-    finally:
-        if s.proc and s.proc.poll() is None:
-            s.stop()
-        if t.failed:
-            print(open(os.path.join(dir, "log")).read()[-2000:])
-        shutil.rmtree(dir, ignore_errors=True)
-    print("%d passed, %d failed" % (t.passed, t.failed))
-    sys.exit(1 if t.failed else 0)
+def prepare(s):
+    s.more = ["--max-requests-inflight", "10", "--max-mutating-requests-inflight", "10"]
+    gate = Gate(s)
+    s.start()
+    a = Client(s, cert="admin")
+    setup(s, a, gate)
+    return {"a": a, "gate": gate}
 
 
 if __name__ == "__main__":
-    main()
+    suite("flow", prepare, (test_reject, test_queue))

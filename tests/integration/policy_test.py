@@ -3,11 +3,10 @@
 
 Usage: policy_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import json, os, shutil, sys, tempfile, time
+import json, os, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import apiserver_test as t
-from apiserver_test import CM, PODS, DEPLOY, Client, Server, causes, check, cm, deployment, equal, pod
+from apiserver_test import CM, PODS, DEPLOY, Client, causes, check, cm, deployment, equal, pod, suite, write
 
 REG = "/apis/admissionregistration.k8s.io/v1/"
 API = "admissionregistration.k8s.io/v1"
@@ -601,34 +600,13 @@ def test_reinvoke(a, s):
         clean(a)
 
 
-def main():
-    dir = tempfile.mkdtemp(prefix="skiff-policy-")
-    s = Server(dir)
-    try:
-        s.pki()
-        with open(os.path.join(dir, "audit.yaml"), "w") as f:
-            f.write("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]")
-        s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
-        s.start()
-        have = {"s": s, "a": Client(s, cert="admin")}
-        for test in (test_rules, test_validate, test_request, test_match, test_variables, test_params, test_who, test_audit, test_mutate, test_reinvoke):
-            if sys.argv[2:] and test.__name__ not in sys.argv[2:]:
-                continue
-            try:
-                test(*(have[x] for x in test.__code__.co_varnames[:test.__code__.co_argcount]))
-            except Exception:
-                import traceback
-                check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
-            clean(have["a"])
-    finally:
-        if s.proc and s.proc.poll() is None:
-            s.stop()
-        if t.failed:
-            print(open(os.path.join(dir, "log")).read()[-2000:])
-        shutil.rmtree(dir, ignore_errors=True)
-    print("%d passed, %d failed" % (t.passed, t.failed))
-    sys.exit(1 if t.failed else 0)
+def prepare(s):
+    write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]")
+    s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
+    s.start()
+    return {"a": Client(s, cert="admin")}
 
 
 if __name__ == "__main__":
-    main()
+    suite("policy", prepare, (test_rules, test_validate, test_request, test_match, test_variables, test_params, test_who, test_audit, test_mutate,
+                              test_reinvoke), lambda have: clean(have["a"]))

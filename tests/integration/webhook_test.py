@@ -3,11 +3,10 @@
 
 Usage: webhook_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.server, json, os, shutil, ssl, sys, tempfile, threading, time
+import base64, http.server, json, os, ssl, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import apiserver_test as t
-from apiserver_test import CM, PODS, DEPLOY, Client, Server, causes, check, cm, deployment, equal, pod
+from apiserver_test import CM, PODS, Client, causes, check, cm, equal, pod, suite, write
 
 REG = "/apis/admissionregistration.k8s.io/v1/"
 API = "admissionregistration.k8s.io/v1"
@@ -457,35 +456,13 @@ def test_custom(a, w):
     a.delete(crds + "/ws.w.example.com")
 
 
-def main():
-    dir = tempfile.mkdtemp(prefix="skiff-webhook-")
-    s = Server(dir)
-    try:
-        s.pki()
-        with open(os.path.join(dir, "audit.yaml"), "w") as f:
-            f.write("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
-        s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
-        s.start()
-        a = Client(s, cert="admin")
-        have = {"s": s, "a": a, "w": World(s, a)}
-        for test in (test_rules, test_answers, test_together, test_match, test_mutate, test_reinvoke, test_custom):
-            if sys.argv[2:] and test.__name__ not in sys.argv[2:]:
-                continue
-            try:
-                test(*(have[x] for x in test.__code__.co_varnames[:test.__code__.co_argcount]))
-            except Exception:
-                import traceback
-                check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
-            have["w"].clean()
-    finally:
-        if s.proc and s.proc.poll() is None:
-            s.stop()
-        if t.failed:
-            print(open(os.path.join(dir, "log")).read()[-2000:])
-        shutil.rmtree(dir, ignore_errors=True)
-    print("%d passed, %d failed" % (t.passed, t.failed))
-    sys.exit(1 if t.failed else 0)
+def prepare(s):
+    write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
+    s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
+    s.start()
+    a = Client(s, cert="admin")
+    return {"a": a, "w": World(s, a)}
 
 
 if __name__ == "__main__":
-    main()
+    suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_reinvoke, test_custom), lambda have: have["w"].clean())
