@@ -6,6 +6,7 @@
 
 #define LIST_SEAT_OBJECTS 100   /* upstream's list work estimator: objects a seat, and no more seats than */
 #define LIST_SEATS_MAX 10
+#define MANAGER "api-priority-and-fairness-config-consumer-v1"
 #define WAIT_DIVISOR 4          /* of the request's time, so much may be spent waiting (upstream) */
 
 struct level {
@@ -20,26 +21,14 @@ struct schema {
 };
 struct flow {
 	struct storage *schemas_st, *levels_st;
-	int64_t schemas_rev, levels_rev; /* of the caches when the index was made */
 	struct arena arena;
 	struct schema *v;
 	size_t n;
 	struct map levels;
 	struct fair_group group;
-	bool judging;            /* a fiber writes conditions */
+	struct fiber_mutex judging; /* conditions are written by one fiber at a time */
 };
 static struct flow *flow;
-
-struct error *flow_init(struct apiserver *s)
-{
-	struct str g = STR("flowcontrol.apiserver.k8s.io");
-
-	flow = xcalloc(1, sizeof *flow);
-	flow->schemas_st = storage_find(s, g, STR("flowschemas"));
-	flow->levels_st = storage_find(s, g, STR("prioritylevelconfigurations"));
-	flow->schemas_rev = -1;
-	return NULL;
-}
 
 static int schema_cmp(const void *x, const void *y)
 {
@@ -48,26 +37,6 @@ static int schema_cmp(const void *x, const void *y)
 	if (a->spec.matching_precedence != b->spec.matching_precedence)
 		return a->spec.matching_precedence < b->spec.matching_precedence ? -1 : 1;
 	return str_cmp(a->metadata.name, b->metadata.name);
-}
-
-/* A digest of the revisions of everything in a cache: its own counter moves with the whole store. */
-static int64_t digest(struct storage *st)
-{
-	struct cache_snap *snap;
-	struct cache_iter it;
-	const struct cache_entry *e;
-	uint64_t sum = 0;
-	struct error *err = cache_snapshot(st->cache, CACHE_ANY, 0, &snap);
-
-	if (err) {
-		error_free(err);
-		return -2;
-	}
-	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
-	while ((e = cache_iter_next(&it)) != NULL)
-		sum = sum * 31 + (uint64_t)e->rev;
-	cache_snap_free(snap);
-	return (int64_t)(sum >> 1);
 }
 
 static void set_queues(struct fair *f, const struct flowcontrol_v1_limited_priority_level_configuration *l)
@@ -187,9 +156,38 @@ static struct flowcontrol_v1_flow_schema_condition *dangling(struct flowcontrol_
 	return NULL;
 }
 
+/* As if applied: upstream's controller writes by server-side apply. */
+static void own_condition(struct arena *a, struct meta_v1_object_meta *m)
+{
+	struct meta_v1_managed_fields_entry *e = NULL;
+
+	for (uint32_t i = 0; i < m->managed_fields.n && !e; i++)
+		if (str_eqz(m->managed_fields.v[i].manager, MANAGER))
+			e = &m->managed_fields.v[i];
+	if (!e) {
+		/* What was applied stands before what was updated. */
+		arena_push(a, &m->managed_fields);
+		memmove(m->managed_fields.v + 1, m->managed_fields.v, (m->managed_fields.n - 1) * sizeof *m->managed_fields.v);
+		e = &m->managed_fields.v[0];
+		*e = (struct meta_v1_managed_fields_entry){0};
+	}
+	e->manager = STR(MANAGER);
+	e->operation = STR("Apply");
+	e->api_version = STR("flowcontrol.apiserver.k8s.io/v1");
+	e->subresource = STR("status");
+	e->fields_type = STR("FieldsV1");
+	e->time = arena_new(a, struct api_time);
+	*e->time = time_now();
+	e->fields_v1 = arena_new(a, struct str);
+	*e->fields_v1 = STR("{\"f:status\":{\"f:conditions\":{\"k:{\\\"type\\\":\\\"Dangling\\\"}\":{\".\":{},\"f:lastTransitionTime\":{},"
+			    "\"f:message\":{},\"f:reason\":{},\"f:status\":{},\"f:type\":{}}}}}");
+}
+
 static struct error *make_judged(void *ctx, struct request *rq, const void *old, void **out)
 {
-	struct flowcontrol_v1_flow_schema *f = (void *)(uintptr_t)old;
+	struct flowcontrol_v1_flow_schema *f = arena_new(rq->a, struct flowcontrol_v1_flow_schema);
+
+	object_copy(rq->a, &flowcontrol_v1_flow_schema_type, old, f);
 	struct flowcontrol_v1_flow_schema_condition *c = dangling(f);
 	bool there = level_exists(f->spec.priority_level_configuration.name);
 	struct str status = there ? STR("False") : STR("True");
@@ -198,20 +196,21 @@ static struct error *make_judged(void *ctx, struct request *rq, const void *old,
 		c = arena_push(rq->a, &f->status.conditions);
 	if (!str_eq(c->status, status))
 		c->last_transition_time = time_now();
+	own_condition(rq->a, &f->metadata);
 	c->type = STR("Dangling");
 	c->status = status;
 	c->reason = there ? STR("Found") : STR("NotFound");
 	c->message = arena_printf(rq->a, "This FlowSchema references the PriorityLevelConfiguration object named \"%.*s\" %s",
 				  STR_ARG(f->spec.priority_level_configuration.name), there ? "and it exists" : "but there is no such object");
+	f->metadata.resource_version = STR_NULL;
 	*out = f;
 	return NULL;
 }
 
-static void judge(void *arg)
+static void judge(struct apiserver *s)
 {
-	struct apiserver *s = arg;
 	struct arena a arena_cleanup = {0};
-	struct update u = {.make = make_judged, .sub = "status", .retry = true, .flags = UPDATE_UNCONDITIONAL};
+	struct update u = {.make = make_judged, .sub = "status", .retry = true, .apply = true, .flags = UPDATE_UNCONDITIONAL};
 	struct cache_snap *snap;
 	struct cache_iter it;
 	const struct cache_entry *e;
@@ -237,7 +236,7 @@ static void judge(void *arg)
 		struct write_result r;
 
 		request_internal(&rq, s, &a, resource_any(s, STR("flowcontrol.apiserver.k8s.io"), STR("flowschemas")), STR_NULL);
-		rq.manager = STR("api-priority-and-fairness-config-consumer-v1");
+		rq.manager = STR(MANAGER);
 		rq.nosync = true;
 		err = registry_update(&rq, STR_NULL, names.v[i], &u, &r);
 		if (!err)
@@ -245,8 +244,65 @@ static void judge(void *arg)
 		else if (error_is(err, 404, NULL))
 			error_clear(&err);
 	}
-	flow->judging = false;
 	log_and_free(err, "conditions of flow schemas");
+}
+
+struct following {
+	struct apiserver *s;
+	struct storage *st;
+};
+
+/* Makes the index anew whenever one of the two kinds changes. */
+static void follow(void *arg)
+{
+	struct following *f = arg;
+	struct error *e = NULL;
+
+	while (!fiber_cancelled()) {
+		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
+		struct cache_watch *w = NULL;
+		struct cache_event ev;
+
+		e = cache_watch_open(f->st->cache, &o, &w);
+		while (!e) {
+			do
+				e = cache_watch_next(w, &ev);
+			while (!e && cache_watch_ready(w));
+			if (!e)
+				e = fiber_mutex_lock(&flow->judging);
+			if (!e) {
+				rebuild(f->s);
+				judge(f->s);
+				fiber_mutex_unlock(&flow->judging);
+			}
+		}
+		cache_watch_close(w);
+		if (fiber_cancelled())
+			break;
+		log_v(1, "following %.*s: %s", STR_ARG(f->st->plural), error_message(e)); /* fell behind: from the start */
+		error_clear(&e);
+		e = fiber_sleep(100);
+		error_clear(&e);
+	}
+	error_free(e);
+	free(f);
+}
+
+struct error *flow_init(struct apiserver *s)
+{
+	struct str g = STR("flowcontrol.apiserver.k8s.io");
+	struct storage *kinds[2];
+
+	flow = xcalloc(1, sizeof *flow);
+	kinds[0] = flow->schemas_st = storage_find(s, g, STR("flowschemas"));
+	kinds[1] = flow->levels_st = storage_find(s, g, STR("prioritylevelconfigurations"));
+	for (int i = 0; i < 2; i++) {
+		struct following *f = xcalloc(1, sizeof *f);
+
+		*f = (struct following){s, kinds[i]};
+		fiber_spawn("flow", follow, f);
+	}
+	return NULL;
 }
 
 static bool has(const struct str *v, uint32_t n, struct str want)
@@ -378,23 +434,7 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 {
 	const struct schema *sc;
-	static int64_t checked;
 
-	/* at most ten looks a second at some twenty objects */
-	if (now_ms() - checked >= 100 || flow->schemas_rev < 0) {
-		int64_t a = digest(flow->schemas_st), b = digest(flow->levels_st);
-
-		checked = now_ms();
-		if (a != flow->schemas_rev || b != flow->levels_rev) {
-			flow->schemas_rev = a;
-			flow->levels_rev = b;
-			rebuild(rq->s);
-			if (rq->s->ready && !flow->judging) {
-				flow->judging = true;
-				fiber_spawn("flow-schemas", judge, rq->s);
-			}
-		}
-	}
 	sc = classify(rq);
 	if (!sc)
 		return NULL;

@@ -271,7 +271,7 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 enum { UPDATE_CREATE = 1 /* make it when missing */, UPDATE_NO_ADMISSION = 2, UPDATE_UNCONDITIONAL = 4 };
 struct update {
 	/* Makes the new object from the current one (NULL: creating); called again after a conflict when retry is allowed. *out is in
-	 * the request's arena and may be the argument itself changed. */
+	 * the request's arena; the argument stays as it is: the two are compared. */
 	struct error *(*make)(void *ctx, struct request *rq, const void *old, void **out);
 	void *ctx;
 	const char *sub;         /* NULL: the main resource */

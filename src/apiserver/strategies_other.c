@@ -222,9 +222,10 @@ FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .checks_all = tr
 FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .checks_all = true, .meta_on_update = true,
       .return_deleted = true, .validate = attributesclass_validate, .validate_update = attributesclass_validate_update);
 FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .checks_all = true, .meta_on_update = true, .generation = true,
+      .status_keeps_metadata = true,
       .validate = flowschema_validate, .validate_update = flowschema_validate_update, .validate_sub_update = flowschema_validate_sub);
 FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .checks_all = true, .meta_on_update = true,
-      .generation = true, .validate = prioritylevel_validate, .validate_update = prioritylevel_validate_update,
+      .generation = true, .status_keeps_metadata = true, .validate = prioritylevel_validate, .validate_update = prioritylevel_validate_update,
       .validate_sub_update = prioritylevel_validate_sub);
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_on_update = true, .name_check = validate_path_segment,
       .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
