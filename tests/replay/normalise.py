@@ -278,7 +278,7 @@ def string_line(l, st):
     l = ACCESS.sub("kube-api-access-<gen>", l)
     l = UUID.sub(lambda m: m.group(0) if m.group(0) in st.sent else st.place("uid", m.group(0)), l)
     l = TIME.sub(lambda m: m.group(0) if m.group(0) in st.sent else "<time>", l)
-    return l
+    return re.sub(r"^(\s*- )\d+[smhd]$", r"\1<age>", l)  # a table's cell
 
 
 def walk_pb(v, st):
