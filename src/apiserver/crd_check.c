@@ -462,7 +462,8 @@ void schema_check(struct field_errors *e, const props *p, const struct field_pat
 		field_forbidden(e, FIELD_CHILD(at, "nullable"), "nullable cannot be true at the root");
 	structure(&of_structure, p, ROOT, at);
 	complete(&of_structure, p, p, at, at, false);
-	qsort(of_structure.list.v, of_structure.list.n, of_structure.list.n ? sizeof *of_structure.list.v : 1, error_order);
+	if (of_structure.list.n)
+		qsort(of_structure.list.v, of_structure.list.n, sizeof *of_structure.list.v, error_order);
 	for (uint32_t i = 0; i < of_structure.list.n && e->list.n < FIELD_ERRORS_MAX; i++)
 		*arena_push(e->arena, &e->list) = of_structure.list.v[i];
 	n = e->list.n;

@@ -317,7 +317,8 @@ static struct error *find_types(struct checking *z)
 
 	for (uint32_t i = 0; p->spec.match_constraints && more && i < p->spec.match_constraints->resource_rules.n; i++)
 		more = kinds_of_rule(z, &p->spec.match_constraints->resource_rules.v[i].rule_with_operations.rule, &found);
-	qsort(found.list.v, found.list.n, sizeof *found.list.v, gvk_order);
+	if (found.list.n)
+		qsort(found.list.v, found.list.n, sizeof *found.list.v, gvk_order);
 	for (uint32_t i = 0; i < found.list.n; i++) {
 		struct checked k = {.gvk = found.list.v[i]};
 
