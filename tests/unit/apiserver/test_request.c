@@ -94,7 +94,7 @@ static void negotiation(void **state)
 		struct http_header h = {STR("accept"), str_from(cases[i].accept)};
 		struct http_headers hs = {&h, 1};
 		struct query q = {0};
-		struct negotiated n;
+		struct negotiated n = {0};
 		struct error *e = negotiate_answer(&a, &hs, &q, false, true, &n);
 
 		assert_int_equal(e ? e->status : 0, cases[i].status);
