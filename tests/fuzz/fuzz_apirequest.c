@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		struct http_header h = {STR("accept"), in};
 		struct http_headers hs = {&h, 1};
 		struct query q = {0};
-		struct negotiated out;
+		struct negotiated out = {0};
 		enum media_type media;
 
 		error_free(negotiate_answer(&a, &hs, &q, n % 2, true, &out));
