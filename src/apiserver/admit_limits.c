@@ -2,6 +2,7 @@
 #include "apiserver/admission.h"
 #include "apiserver/server.h"
 #include "schema/quantity.h"
+#include "schema/quota.h"
 
 /* Calls fn for each object of a namespace, decoded; NULL or the first error. */
 static struct error *each(struct request *rq, struct storage *st, struct str ns, struct error *(*fn)(void *ctx, void *obj), void *ctx)
@@ -38,25 +39,6 @@ struct limits {
 	struct str range;
 };
 
-static void sum(struct arena *a, struct str_map *into, const struct str_map *m)
-{
-	for (uint32_t i = 0; i < m->n; i++) {
-		struct str old = str_map_get(into, m->v[i].key);
-
-		str_map_set(a, into, m->v[i].key, old.n ? quantity_add(a, old, m->v[i].value) : m->v[i].value);
-	}
-}
-
-static void raise_to(struct arena *a, struct str_map *into, const struct str_map *m)
-{
-	for (uint32_t i = 0; i < m->n; i++) {
-		struct str old = str_map_get(into, m->v[i].key);
-
-		if (!old.n || quantity_cmp(old, m->v[i].value) < 0)
-			str_map_set(a, into, m->v[i].key, m->v[i].value);
-	}
-}
-
 /* What a pod asks for: the sum over containers, at least what any init container asks for, plus overhead. */
 static void pod_totals(struct arena *a, const struct core_v1_pod *p, bool limits, struct str_map *out)
 {
@@ -64,18 +46,18 @@ static void pod_totals(struct arena *a, const struct core_v1_pod *p, bool limits
 	for (uint32_t i = 0; i < p->spec.containers.n; i++) {
 		const struct core_v1_resource_requirements *r = &p->spec.containers.v[i].resources;
 
-		sum(a, out, limits ? API_MAP(&r->limits) : API_MAP(&r->requests));
+		quota_add(a, out, limits ? API_MAP(&r->limits) : API_MAP(&r->requests));
 	}
 	for (uint32_t i = 0; i < p->spec.init_containers.n; i++) {
 		const struct core_v1_container *c = &p->spec.init_containers.v[i];
 		const struct str_map *m = limits ? API_MAP(&c->resources.limits) : API_MAP(&c->resources.requests);
 
 		if (c->restart_policy && str_eqz(*c->restart_policy, "Always"))
-			sum(a, out, m);
+			quota_add(a, out, m);
 		else
-			raise_to(a, out, m);
+			quota_raise(a, out, m);
 	}
-	sum(a, out, API_MAP(&p->spec.overhead));
+	quota_add(a, out, API_MAP(&p->spec.overhead));
 }
 
 static void complain(struct limits *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -456,13 +456,8 @@ static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 		cs->dirty = true;
 	}
 	if (c->terminating && !c->cleaning) {
-		bool has = false;
-
-		for (uint32_t i = 0; i < c->obj->metadata.finalizers.n; i++)
-			has |= str_eqz(c->obj->metadata.finalizers.v[i], FINALIZER);
 		struct cleanup *k = xcalloc(1, sizeof *k);
 
-		(void)has;
 		k->s = s;
 		k->c = c;
 		c->cleaning = true;

@@ -14,7 +14,7 @@ void quota_add(struct arena *a, struct str_map *into, const struct str_map *m)
 	}
 }
 
-static void raise_to(struct arena *a, struct str_map *into, const struct str_map *m)
+void quota_raise(struct arena *a, struct str_map *into, const struct str_map *m)
 {
 	for (uint32_t i = 0; i < m->n; i++) {
 		struct str old = str_map_get(into, m->v[i].key);
@@ -58,14 +58,14 @@ static void effective(struct arena *a, const struct core_v1_pod *p, const struct
 
 	memset(out, 0, sizeof *out);
 	if (!cs || !cs->resources) {
-		raise_to(a, out, want);
+		quota_raise(a, out, want);
 		return;
 	}
 	if (!infeasible(p))
-		raise_to(a, out, want);
-	raise_to(a, out, limits ? API_MAP(&cs->resources->limits) : API_MAP(&cs->resources->requests));
+		quota_raise(a, out, want);
+	quota_raise(a, out, limits ? API_MAP(&cs->resources->limits) : API_MAP(&cs->resources->requests));
 	if (!limits)
-		raise_to(a, out, API_MAP(&cs->allocated_resources));
+		quota_raise(a, out, API_MAP(&cs->allocated_resources));
 }
 
 static bool pod_level(struct str name)
@@ -89,15 +89,15 @@ static void totals(struct arena *a, const struct core_v1_pod *p, bool limits, st
 			effective(a, p, c, limits, &one);
 			quota_add(a, out, &one);
 			quota_add(a, &sidecars, &one);
-			raise_to(a, &init, &sidecars);
+			quota_raise(a, &init, &sidecars);
 		} else {
 			memset(&one, 0, sizeof one);
 			quota_add(a, &one, limits ? API_MAP(&c->resources.limits) : API_MAP(&c->resources.requests));
 			quota_add(a, &one, &sidecars);
-			raise_to(a, &init, &one);
+			quota_raise(a, &init, &one);
 		}
 	}
-	raise_to(a, out, &init);
+	quota_raise(a, out, &init);
 	if (p->spec.resources) {
 		const struct str_map *own = limits ? API_MAP(&p->spec.resources->limits) : API_MAP(&p->spec.resources->requests);
 
@@ -465,7 +465,7 @@ static void device_claim_usage(struct arena *a, const struct resource_v1_resourc
 
 			str_map_set(a, &one, device_name(a, s->device_class_name),
 				    quantity_from(a, device_number(s->allocation_mode, s->count), false));
-			raise_to(a, &most, &one);
+			quota_raise(a, &most, &one);
 		}
 		if (!r->first_available.n && r->exactly)
 			str_map_set(a, &most, device_name(a, r->exactly->device_class_name),

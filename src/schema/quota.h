@@ -34,5 +34,7 @@ bool quota_reads_object(struct str group, struct str plural);
 struct str quota_missing(struct arena *a, const struct str_map *hard, const struct core_v1_pod *p);
 /* Adds m to *into, key by key. */
 void quota_add(struct arena *a, struct str_map *into, const struct str_map *m);
+/* Raises *into to at least m, key by key. */
+void quota_raise(struct arena *a, struct str_map *into, const struct str_map *m);
 
 #endif
