@@ -7,8 +7,6 @@
 #include "apiserver/extend.h"
 #include "schema/defaults.h"
 
-enum { HOOK_RBAC, HOOK_PRIORITY, HOOK_FLOW, HOOK_NAMESPACES, HOOK_CRDS, HOOK_APISERVICES };
-
 /* ---- the policy text ---- */
 
 struct policy_role {
@@ -656,8 +654,10 @@ struct error *bootstrap_run(struct apiserver *s)
 	s->bootstrapped[HOOK_FLOW] = true;
 	TRY(service_cidr(s));
 	TRY(kubernetes_service(s));
+	s->bootstrapped[HOOK_SERVICE] = true;
 	TRY(authentication_configmap(s));
 	TRY(legacy_token_tracking(s));
+	s->bootstrapped[HOOK_TOKENS] = true;
 	TRY(aggregator_register_local(s));
 	s->bootstrapped[HOOK_APISERVICES] = true;
 	s->bootstrapped[HOOK_CRDS] = true;

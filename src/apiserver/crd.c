@@ -237,7 +237,6 @@ static void make_resources(struct apiserver *s, struct crd *c)
 	}
 }
 
-/* Kubernetes' order of versions: v2 before v1, GA before beta before alpha, higher first, then the odd ones by name. */
 static void version_rank(struct str v, int *stage, int64_t *major, int64_t *minor)
 {
 	size_t i = 1;
@@ -260,7 +259,7 @@ static void version_rank(struct str v, int *stage, int64_t *major, int64_t *mino
 		*stage = 1;
 }
 
-static int version_cmp(struct str a, struct str b)
+int kube_version_cmp(struct str a, struct str b)
 {
 	int sa, sb;
 	int64_t ma, mb, na, nb;
@@ -282,7 +281,7 @@ static int resource_cmp(const void *x, const void *y)
 	int r = str_cmp(a->group, b->group);
 
 	if (!r)
-		r = version_cmp(a->version, b->version);
+		r = kube_version_cmp(a->version, b->version);
 	return r ? r : str_cmp(a->plural, b->plural);
 }
 

@@ -14,6 +14,8 @@
 struct error *crds_init(struct apiserver *s);
 /* Follows the CustomResourceDefinitions in the cache: names accepted, established, served. */
 void crds_sync(struct apiserver *s);
+/* Kubernetes' order of versions, best first: v2 before v1, GA before beta before alpha, then the odd ones by name. */
+int kube_version_cmp(struct str a, struct str b);
 /* Served versions in discovery order; index i, NULL behind the last. */
 struct resource *crd_resource_at(struct apiserver *s, size_t i);
 struct resource *crd_find(struct apiserver *s, struct str group, struct str version, struct str plural);

@@ -1,6 +1,5 @@
-/* Discovery documents and the other paths that are no resources. */
+/* Discovery documents: plain ones and the aggregated one. */
 #include <openssl/sha.h>
-#include "apiserver/authn.h"
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "apiserver/extend.h"
@@ -24,6 +23,7 @@ void storage_version_hash(struct str group, struct str version, struct str kind,
 
 struct group_version {
 	struct str group, version;
+	int32_t group_priority, version_priority;
 };
 struct groups {
 	LIST(struct group_version) list; /* a group's versions stand together, preferred first */
@@ -37,20 +37,32 @@ static bool has_gv(const struct groups *g, struct str group, struct str version)
 	return false;
 }
 
-/* Behind the last of its group, or at the end. */
-static void add_gv(struct arena *a, struct groups *g, struct str group, struct str version)
+static void add_gv(struct apiserver *s, struct arena *a, struct groups *g, struct str group, struct str version)
 {
-	uint32_t at;
+	struct group_version *gv;
 
 	if (has_gv(g, group, version))
 		return;
-	arena_push(a, &g->list);
-	at = g->list.n - 1;
-	for (uint32_t i = 0; i + 1 < g->list.n; i++)
-		if (str_eq(g->list.v[i].group, group))
-			at = i + 1;
-	memmove(&g->list.v[at + 1], &g->list.v[at], (g->list.n - 1 - at) * sizeof *g->list.v);
-	g->list.v[at] = (struct group_version){group, version};
+	gv = arena_push(a, &g->list);
+	gv->group = group;
+	gv->version = version;
+	apiservice_priority(s, group, version, &gv->group_priority, &gv->version_priority);
+}
+
+/* The aggregator's own group stands before all; then by priority, as upstream's APIServicesByGroup and ByVersionPriority. */
+static int gv_cmp(const void *x, const void *y)
+{
+	const struct group_version *a = x, *b = y;
+	bool own_a = str_eqz(a->group, "apiregistration.k8s.io"), own_b = str_eqz(b->group, "apiregistration.k8s.io");
+	int r = own_a != own_b ? (own_a ? -1 : 1) : 0;
+
+	if (!r && a->group_priority != b->group_priority)
+		r = a->group_priority > b->group_priority ? -1 : 1;
+	if (!r)
+		r = str_cmp(a->group, b->group);
+	if (!r && a->version_priority != b->version_priority)
+		r = a->version_priority > b->version_priority ? -1 : 1;
+	return r ? r : kube_version_cmp(a->version, b->version);
 }
 
 static void collect(struct request *rq, struct groups *g)
@@ -60,11 +72,16 @@ static void collect(struct request *rq, struct groups *g)
 
 	memset(g, 0, sizeof *g);
 	for (size_t i = 0; i < rq->s->n_resources; i++)
-		add_gv(rq->a, g, rq->s->resources[i]->api->group, rq->s->resources[i]->api->version);
+		add_gv(rq->s, rq->a, g, rq->s->resources[i]->api->group, rq->s->resources[i]->api->version);
 	for (size_t i = 0; (r = crd_resource_at(rq->s, i)) != NULL; i++)
-		add_gv(rq->a, g, r->api->group, r->api->version);
+		add_gv(rq->s, rq->a, g, r->api->group, r->api->version);
 	for (size_t i = 0; aggregator_remote_at(rq->s, i, &group, &version); i++)
-		add_gv(rq->a, g, group, version);
+		add_gv(rq->s, rq->a, g, group, version);
+	for (uint32_t i = 0; i < g->list.n; i++) /* the highest of a group's versions counts */
+		for (uint32_t k = 0; k < g->list.n; k++)
+			if (str_eq(g->list.v[i].group, g->list.v[k].group) && g->list.v[k].group_priority > g->list.v[i].group_priority)
+				g->list.v[i].group_priority = g->list.v[k].group_priority;
+	qsort(g->list.v, g->list.n, sizeof *g->list.v, gv_cmp);
 }
 
 static struct resource *resource_at(struct apiserver *s, size_t i)
@@ -162,13 +179,18 @@ static void api_resource_json(struct buf *b, struct str name, struct str singula
 	buf_putc(b, '}');
 }
 
-static struct error *not_found_text(struct request *rq)
+/* A plain document; of these there is protobuf too. */
+static struct error *respond_plain(struct request *rq, const struct schema_type *t, struct str api_version, struct str kind, struct str json)
 {
-	rq->status = 404;
-	respond_headers(rq);
-	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
-	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	return http_respond(rq->x, 404, STR("404 page not found\n"));
+	struct buf b buf_cleanup = {0};
+	void *obj;
+
+	if (rq->out.media != MEDIA_PROTOBUF)
+		return respond_json(rq, 200, json);
+	obj = arena_alloc(rq->a, t->size);
+	TRY(json_decode(rq->a, t, json, NULL, obj));
+	pb_envelope_encode(&b, api_version, kind, t, obj);
+	return respond_bytes(rq, 200, rq->out.content_type, buf_view(&b));
 }
 
 /* Groups of the server itself know which versions they lack; of others nothing is known. */
@@ -186,7 +208,7 @@ static struct str hashed_version(const struct api_resource *a, struct str v)
 	return str_eqz(a->kind, "CustomResourceDefinition") || str_has_prefix(a->kind, STR("MutatingAdmissionPolicy")) ? STR("v1beta1") : v;
 }
 
-static struct error *resource_list(struct request *rq, struct str group, struct str version)
+struct error *discovery_resources(struct request *rq, struct str group, struct str version)
 {
 	struct buf b buf_cleanup = {0};
 	struct resource *r;
@@ -225,7 +247,9 @@ static struct error *resource_list(struct request *rq, struct str group, struct 
 	buf_puts(&b, "]}");
 	if (!any && built_in(rq->s, group))
 		return err_unknown_path();
-	return any ? respond_json(rq, 200, buf_view(&b)) : not_found_text(rq);
+	if (!any)
+		return respond_unknown(rq);
+	return respond_plain(rq, &meta_v1_api_resource_list_type, group.n ? STR("v1") : STR(""), STR("APIResourceList"), buf_view(&b));
 }
 
 /* ---- aggregated discovery (KEP-3352) ---- */
@@ -383,8 +407,8 @@ static struct error *aggregated(struct request *rq, bool legacy)
 	etag[66] = 0;
 	http_set_header(rq->x, "etag", str_from(etag));
 	http_set_header(rq->x, "vary", STR("Accept"));
-	rq->public_answer = true;
-	if (str_eqz(http_header_get(&rq->x->headers, "if-none-match"), etag)) {
+	rq->cache_control = STR("public");
+	if (etag_matches(rq, str_from(etag))) {
 		rq->status = 304;
 		respond_headers(rq);
 		return http_respond(rq->x, 304, STR_NULL);
@@ -399,44 +423,23 @@ static struct error *aggregated(struct request *rq, bool legacy)
 	return respond_json(rq, 200, buf_view(&b));
 }
 
-/* ---- paths ---- */
-
-static struct error *root_paths(struct request *rq)
+void discovery_paths(struct request *rq, void (*add)(void *ctx, struct str path), void *ctx)
 {
-	static const char *const fixed[] = {
-		"/healthz", "/healthz/etcd", "/healthz/log", "/healthz/ping", "/livez", "/livez/etcd", "/livez/log", "/livez/ping", "/metrics",
-		"/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/readyz/etcd", "/readyz/log", "/readyz/ping",
-		"/readyz/shutdown", "/version",
-	};
-	struct buf b buf_cleanup = {0};
 	struct groups g;
 	struct str last = STR_NULL;
 
 	collect(rq, &g);
-	buf_puts(&b, "{\"paths\":[\"/.well-known/openid-configuration\",\"/api\",\"/api/v1\",\"/apis\",\"/apis/\"");
 	for (uint32_t i = 0; i < g.list.n; i++) {
 		if (!g.list.v[i].group.n)
 			continue;
 		if (!str_eq(g.list.v[i].group, last))
-			buf_printf(&b, ",\"/apis/%.*s\"", STR_ARG(g.list.v[i].group));
+			add(ctx, arena_printf(rq->a, "/apis/%.*s", STR_ARG(g.list.v[i].group)));
 		last = g.list.v[i].group;
-		buf_printf(&b, ",\"/apis/%.*s/%.*s\"", STR_ARG(last), STR_ARG(g.list.v[i].version));
+		add(ctx, arena_printf(rq->a, "/apis/%.*s/%.*s", STR_ARG(last), STR_ARG(g.list.v[i].version)));
 	}
-	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
-		buf_printf(&b, ",\"%s\"", fixed[i]);
-	buf_puts(&b, "]}");
-	return respond_json(rq, 200, buf_view(&b));
 }
 
-static struct error *version(struct request *rq)
-{
-	return respond_json(rq, 200, STR("{\"major\":\"1\",\"minor\":\"36\",\"emulationMajor\":\"1\",\"emulationMinor\":\"36\","
-					 "\"minCompatibilityMajor\":\"1\",\"minCompatibilityMinor\":\"35\",\"gitVersion\":\"" SKIFF_GIT_VERSION
-					 "\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"1970-01-01T00:00:00Z\",\"goVersion\":"
-					 "\"none\",\"compiler\":\"gcc\",\"platform\":\"linux/amd64\"}"));
-}
-
-static struct error *api_root(struct request *rq)
+struct error *discovery_versions(struct request *rq)
 {
 	struct buf b buf_cleanup = {0};
 
@@ -444,10 +447,10 @@ static struct error *api_root(struct request *rq)
 		return aggregated(rq, true);
 	buf_printf(&b, "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":\"0.0.0.0/0\","
 		       "\"serverAddress\":\"%s:%d\"}]}", rq->s->o.advertise_address ? rq->s->o.advertise_address : "127.0.0.1", rq->s->port);
-	return respond_json(rq, 200, buf_view(&b));
+	return respond_plain(rq, &meta_v1_api_versions_type, STR(""), STR("APIVersions"), buf_view(&b));
 }
 
-static struct error *apis_root(struct request *rq)
+struct error *discovery_groups(struct request *rq)
 {
 	struct buf b buf_cleanup = {0};
 	struct groups g;
@@ -468,10 +471,10 @@ static struct error *apis_root(struct request *rq)
 		group_json(&b, &g, last, false);
 	}
 	buf_puts(&b, "]}");
-	return respond_json(rq, 200, buf_view(&b));
+	return respond_plain(rq, &meta_v1_api_group_list_type, STR("v1"), STR("APIGroupList"), buf_view(&b));
 }
 
-static struct error *api_group(struct request *rq, struct str group)
+struct error *discovery_group(struct request *rq, struct str group)
 {
 	struct buf b buf_cleanup = {0};
 	struct groups g;
@@ -481,68 +484,7 @@ static struct error *api_group(struct request *rq, struct str group)
 	for (uint32_t i = 0; i < g.list.n; i++)
 		any |= str_eq(g.list.v[i].group, group);
 	if (!any || !group.n)
-		return not_found_text(rq);
+		return respond_unknown(rq);
 	group_json(&b, &g, group, true);
-	return respond_json(rq, 200, buf_view(&b));
-}
-
-struct error *serve_path(struct request *rq)
-{
-	struct str p = rq->info.path, json;
-	bool handled = false;
-
-	if (!str_eqz(rq->x->method, "GET") && !str_eqz(rq->x->method, "HEAD") && !str_eqz(rq->x->method, "OPTIONS"))
-		return error_status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
-	while (p.n > 1 && p.p[p.n - 1] == '/')
-		p.n--;
-	if (str_has_prefix(p, STR("/healthz")))
-		return serve_health(rq, "healthz");
-	if (str_has_prefix(p, STR("/livez")))
-		return serve_health(rq, "livez");
-	if (str_has_prefix(p, STR("/readyz")))
-		return serve_health(rq, "readyz");
-	if (str_eqz(p, "/metrics"))
-		return serve_metrics(rq);
-	if (str_has_prefix(p, STR("/openapi/")))
-		return serve_openapi(rq);
-	if (str_has_prefix(p, STR("/debug"))) {
-		TRY(serve_debug(rq, &handled));
-		return handled ? NULL : not_found_text(rq);
-	}
-	TRY(negotiate_answer(rq->a, &rq->x->headers, &rq->q, false, false, &rq->out));
-	/* discovery has no protobuf of its own here; the types are JSON-able everywhere */
-	if (rq->out.media == MEDIA_PROTOBUF) {
-		rq->out.media = MEDIA_JSON;
-		rq->out.content_type = STR("application/json");
-	}
-	if (str_eqz(rq->x->method, "HEAD") && (str_eqz(p, "/version") || str_eqz(p, "/api") || str_eqz(p, "/apis") ||
-						str_has_prefix(p, STR("/api/")) || str_has_prefix(p, STR("/apis/"))))
-		return err_method(STR_NULL, STR_NULL, STR_NULL);
-	if (!p.n || str_eqz(p, "/"))
-		return root_paths(rq);
-	if (str_eqz(p, "/version"))
-		return version(rq);
-	if (str_eqz(p, "/api"))
-		return api_root(rq);
-	if (str_eqz(p, "/apis"))
-		return apis_root(rq);
-	if (str_eqz(p, "/api/v1"))
-		return resource_list(rq, STR(""), STR("v1"));
-	if (str_has_prefix(p, STR("/apis/"))) {
-		struct str rest = str_sub(p, 6, p.n), group = str_cut(&rest, '/');
-
-		if (!rest.p)
-			return api_group(rq, group);
-		if (str_index(rest, '/') < 0)
-			return resource_list(rq, group, rest);
-	}
-	if (str_eqz(p, "/.well-known/openid-configuration")) {
-		TRY(sa_openid_configuration(rq->s, rq->a, &json));
-		return respond_bytes(rq, 200, STR("application/json"), json);
-	}
-	if (str_eqz(p, "/openid/v1/jwks")) {
-		TRY(sa_jwks(rq->s, rq->a, &json));
-		return respond_bytes(rq, 200, STR("application/jwk-set+json"), json);
-	}
-	return not_found_text(rq);
+	return respond_plain(rq, &meta_v1_api_group_type, STR("v1"), STR("APIGroup"), buf_view(&b));
 }

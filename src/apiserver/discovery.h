@@ -7,16 +7,43 @@
 
 #include "apiserver/server.h"
 
+/* paths.c */
 struct error *serve_path(struct request *rq);
-/* health.c */
-struct error *serve_health(struct request *rq, const char *kind);
+/* Everything that is served beside resources, sorted; in the request's arena. */
+struct str *served_paths(struct request *rq, size_t *n);
+/* 404 in plain text: no such path, of anything. */
+struct error *respond_unknown(struct request *rq);
+
+/* discovery.c: /api, /apis, /apis/GROUP, /apis/GROUP/VERSION in the negotiated format. */
+struct error *discovery_versions(struct request *rq);
+struct error *discovery_groups(struct request *rq);
+struct error *discovery_group(struct request *rq, struct str group);
+struct error *discovery_resources(struct request *rq, struct str group, struct str version);
+/* The paths of all groups and versions but the core's; strings in the request's arena. */
+void discovery_paths(struct request *rq, void (*add)(void *ctx, struct str path), void *ctx);
+void storage_version_hash(struct str group, struct str version, struct str kind, char out[16]);
+/* If-None-Match names the entity tag (with its quotes) or "*", RFC 9110 section 13.1.2. */
+bool etag_matches(struct request *rq, struct str etag);
+
+/* health.c: /healthz, /livez, /readyz and their checks; *handled false: no such path. */
+struct error *serve_health(struct request *rq, bool *handled);
+/* Path number i of these is appended, or nothing where there is none; false behind the last. */
+bool health_path_at(size_t i, struct buf *out);
+/* /metrics/slis: how the checks came out. */
+struct error *serve_health_metrics(struct request *rq);
+
 /* metrics.c */
+#define METRICS_TYPE STR("text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
 struct error *serve_metrics(struct request *rq);
+/* debug.c: /debug */
 struct error *serve_debug(struct request *rq, bool *handled);
+/* zpages.c */
+struct error *serve_statusz(struct request *rq);
+struct error *serve_flagz(struct request *rq);
+/* options.c: name and value of flag i, false behind the last. */
+bool option_at(struct arena *a, const struct options *o, size_t i, const char **name, struct buf *value);
 /* openapi_doc.c: /openapi/v2, /openapi/v3... */
 struct error *serve_openapi(struct request *rq);
-/* One page of the aggregated document of a group served by someone else (extend.h) joins here. */
-void storage_version_hash(struct str group, struct str version, struct str kind, char out[16]);
 
 #define SKIFF_GIT_VERSION "v1.36.0+skiff"
 

@@ -136,6 +136,61 @@ static void sync(struct apiserver *s)
 	}
 }
 
+/* ---- what this server has itself ---- */
+
+static const struct {
+	const char *group, *version;
+	int32_t group_priority, version_priority;
+} priorities[] = {
+	{"", "v1", 18000, 1},
+	{"apps", "v1", 17800, 15},
+	{"events.k8s.io", "v1", 17750, 15},
+	{"authentication.k8s.io", "v1", 17700, 15},
+	{"authorization.k8s.io", "v1", 17600, 15},
+	{"autoscaling", "v1", 17500, 15},
+	{"autoscaling", "v2", 17500, 30},
+	{"batch", "v1", 17400, 15},
+	{"certificates.k8s.io", "v1", 17300, 15},
+	{"networking.k8s.io", "v1", 17200, 15},
+	{"policy", "v1", 17100, 15},
+	{"rbac.authorization.k8s.io", "v1", 17000, 15},
+	{"storage.k8s.io", "v1", 16800, 15},
+	{"apiextensions.k8s.io", "v1", 16700, 15},
+	{"admissionregistration.k8s.io", "v1", 16700, 15},
+	{"scheduling.k8s.io", "v1", 16600, 15},
+	{"coordination.k8s.io", "v1", 16500, 15},
+	{"node.k8s.io", "v1", 16300, 15},
+	{"discovery.k8s.io", "v1", 16200, 15},
+	{"flowcontrol.apiserver.k8s.io", "v1", 16100, 21},
+	{"resource.k8s.io", "v1", 16200, 21},
+};
+
+#define CUSTOM_GROUP_PRIORITY 1000
+#define CUSTOM_VERSION_PRIORITY 100
+
+void apiservice_priority(struct apiserver *s, struct str group, struct str version, int32_t *group_priority, int32_t *version_priority)
+{
+	struct aggregator *g = s->aggregator;
+
+	for (size_t i = 0; i < sizeof priorities / sizeof *priorities; i++)
+		if (str_eqz(group, priorities[i].group) && str_eqz(version, priorities[i].version)) {
+			*group_priority = priorities[i].group_priority;
+			*version_priority = priorities[i].version_priority;
+			return;
+		}
+	for (size_t i = 0; g && i < g->n; i++) {
+		const struct apiregistration_v1_api_service_spec *spec = &g->list[i]->obj->spec;
+
+		if (str_eq(spec->group, group) && str_eq(spec->version, version)) {
+			*group_priority = spec->group_priority_minimum;
+			*version_priority = spec->version_priority;
+			return;
+		}
+	}
+	*group_priority = CUSTOM_GROUP_PRIORITY;
+	*version_priority = CUSTOM_VERSION_PRIORITY;
+}
+
 bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, struct str *version)
 {
 	struct aggregator *g = s->aggregator;
@@ -363,35 +418,6 @@ struct error *aggregator_init(struct apiserver *s)
 	return NULL;
 }
 
-/* ---- what this server has itself ---- */
-
-static const struct {
-	const char *group, *version;
-	int32_t group_priority, version_priority;
-} priorities[] = {
-	{"", "v1", 18000, 1},
-	{"apps", "v1", 17800, 15},
-	{"events.k8s.io", "v1", 17750, 15},
-	{"authentication.k8s.io", "v1", 17700, 15},
-	{"authorization.k8s.io", "v1", 17600, 15},
-	{"autoscaling", "v1", 17500, 15},
-	{"autoscaling", "v2", 17500, 30},
-	{"batch", "v1", 17400, 15},
-	{"certificates.k8s.io", "v1", 17300, 15},
-	{"networking.k8s.io", "v1", 17200, 15},
-	{"policy", "v1", 17100, 15},
-	{"rbac.authorization.k8s.io", "v1", 17000, 15},
-	{"storage.k8s.io", "v1", 16800, 15},
-	{"apiextensions.k8s.io", "v1", 16700, 15},
-	{"admissionregistration.k8s.io", "v1", 16700, 15},
-	{"scheduling.k8s.io", "v1", 16600, 15},
-	{"coordination.k8s.io", "v1", 16500, 15},
-	{"node.k8s.io", "v1", 16300, 15},
-	{"discovery.k8s.io", "v1", 16200, 15},
-	{"flowcontrol.apiserver.k8s.io", "v1", 16100, 21},
-	{"resource.k8s.io", "v1", 16200, 21},
-};
-
 /* One APIService for each served group-version of custom resources, gone with it. */
 static void register_custom(struct apiserver *s)
 {
@@ -418,8 +444,8 @@ static void register_custom(struct apiserver *s)
 		str_map_set(&a, API_MAP(&o->metadata.labels), STR("kube-aggregator.kubernetes.io/automanaged"), STR("true"));
 		o->spec.group = arena_str(&a, r->api->group);
 		o->spec.version = arena_str(&a, r->api->version);
-		o->spec.group_priority_minimum = 1000;
-		o->spec.version_priority = 100;
+		o->spec.group_priority_minimum = CUSTOM_GROUP_PRIORITY;
+		o->spec.version_priority = CUSTOM_VERSION_PRIORITY;
 		request_internal(&rq, s, &a, res, STR_NULL);
 		e = registry_create(&rq, o, &w);
 		if (!e) {

@@ -12,6 +12,8 @@ struct error *aggregate(struct request *rq, bool *handled);
 struct error *aggregator_register_local(struct apiserver *s);
 /* Group-versions of remote APIServices in order of priority; false behind the last. */
 bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, struct str *version);
+/* groupPriorityMinimum and versionPriority of the APIService of a group-version, this server's own or a remote one. */
+void apiservice_priority(struct apiserver *s, struct str group, struct str version, int32_t *group_priority, int32_t *version_priority);
 /* The APIResourceList of a remote group-version as JSON, as last seen; empty when not known. */
 struct str aggregator_resources(struct apiserver *s, struct str group, struct str version);
 struct error *webhooks_init(struct apiserver *s);

@@ -435,6 +435,8 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 {
 	const struct schema *sc;
 
+	if (rq->long_running && !str_eqz(rq->info.verb, "watch"))
+		return NULL; /* nothing to do with it, and its answer does not say so either */
 	sc = classify(rq);
 	if (!sc)
 		return NULL;

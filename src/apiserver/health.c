@@ -2,7 +2,7 @@
 #include "apiserver/discovery.h"
 
 static bool check_ok(struct apiserver *s) { (void)s; return true; }
-static bool check_etcd(struct apiserver *s)
+static bool check_store(struct apiserver *s)
 {
 	int64_t rev;
 	int64_t d = deadline_push(2000);
@@ -12,36 +12,168 @@ static bool check_etcd(struct apiserver *s)
 	log_and_free(e, "health check: store");
 	return e == NULL;
 }
-static bool check_informers(struct apiserver *s) { return s->ready; }
+/* What upstream does in a hook after it began to listen is done here before the server says that it is ready. */
+static bool check_started(struct apiserver *s) { return s->ready; }
 static bool check_shutdown(struct apiserver *s) { return !s->stopping; }
-static bool check_rbac(struct apiserver *s) { return s->bootstrapped[0]; }
-static bool check_priority(struct apiserver *s) { return s->bootstrapped[1]; }
-static bool check_fc(struct apiserver *s) { return s->bootstrapped[2]; }
-static bool check_namespaces(struct apiserver *s) { return s->bootstrapped[3]; }
-static bool check_crds(struct apiserver *s) { return s->bootstrapped[4]; }
-static bool check_apiservices(struct apiserver *s) { return s->bootstrapped[5]; }
+static bool check_rbac(struct apiserver *s) { return s->bootstrapped[HOOK_RBAC]; }
+static bool check_priority(struct apiserver *s) { return s->bootstrapped[HOOK_PRIORITY]; }
+static bool check_flow(struct apiserver *s) { return s->bootstrapped[HOOK_FLOW]; }
+static bool check_namespaces(struct apiserver *s) { return s->bootstrapped[HOOK_NAMESPACES]; }
+static bool check_service(struct apiserver *s) { return s->bootstrapped[HOOK_SERVICE]; }
+static bool check_tokens(struct apiserver *s) { return s->bootstrapped[HOOK_TOKENS]; }
+static bool check_crds(struct apiserver *s) { return s->bootstrapped[HOOK_CRDS]; }
+static bool check_apiservices(struct apiserver *s) { return s->bootstrapped[HOOK_APISERVICES]; }
 
-static const struct {
+#define HOOK "poststarthook/"
+#define READY 4u
+#define ALL 7u /* healthz 1, livez 2, readyz 4 */
+static const struct check {
 	const char *name;
 	bool (*check)(struct apiserver *s);
-	unsigned in; /* 1 healthz, 2 livez, 4 readyz */
+	unsigned in;
 } checks[] = {
-	{"ping", check_ok, 7},
-	{"log", check_ok, 7},
-	{"etcd", check_etcd, 7},
-	{"etcd-readiness", check_etcd, 4},
-	{"informer-sync", check_informers, 4},
-	{"poststarthook/start-apiextensions-controllers", check_crds, 7},
-	{"poststarthook/crd-informer-synced", check_crds, 7},
-	{"poststarthook/start-service-ip-repair-controllers", check_namespaces, 7},
-	{"poststarthook/rbac/bootstrap-roles", check_rbac, 7},
-	{"poststarthook/scheduling/bootstrap-system-priority-classes", check_priority, 7},
-	{"poststarthook/priority-and-fairness-config-producer", check_fc, 7},
-	{"poststarthook/start-system-namespaces-controller", check_namespaces, 7},
-	{"poststarthook/bootstrap-controller", check_namespaces, 7},
-	{"poststarthook/apiservice-registration-controller", check_apiservices, 7},
-	{"shutdown", check_shutdown, 4},
+	{"ping", check_ok, ALL},
+	{"log", check_ok, ALL},
+	{"etcd", check_store, ALL},
+	{"etcd-readiness", check_store, READY},
+	{"informer-sync", check_started, READY},
+	{HOOK "start-apiserver-admission-initializer", check_started, ALL},
+	{HOOK "generic-apiserver-start-informers", check_started, ALL},
+	{HOOK "priority-and-fairness-config-consumer", check_flow, ALL},
+	{HOOK "priority-and-fairness-filter", check_flow, ALL},
+	{HOOK "start-apiextensions-informers", check_crds, ALL},
+	{HOOK "start-apiextensions-controllers", check_crds, ALL},
+	{HOOK "crd-informer-synced", check_crds, ALL},
+	{HOOK "storage-readiness", check_started, ALL},
+	{HOOK "start-system-namespaces-controller", check_namespaces, ALL},
+	{HOOK "start-cluster-authentication-info-controller", check_tokens, ALL},
+	{HOOK "start-legacy-token-tracking-controller", check_tokens, ALL},
+	{HOOK "start-service-ip-repair-controllers", check_service, ALL},
+	{HOOK "rbac/bootstrap-roles", check_rbac, ALL},
+	{HOOK "scheduling/bootstrap-system-priority-classes", check_priority, ALL},
+	{HOOK "priority-and-fairness-config-producer", check_flow, ALL},
+	{HOOK "start-kubernetes-service-cidr-controller", check_service, ALL},
+	{HOOK "bootstrap-controller", check_service, ALL},
+	{HOOK "start-kube-aggregator-informers", check_apiservices, ALL},
+	{HOOK "apiservice-status-local-available-controller", check_apiservices, ALL},
+	{HOOK "apiservice-status-remote-available-controller", check_apiservices, ALL},
+	{HOOK "apiservice-registration-controller", check_apiservices, ALL},
+	{HOOK "apiservice-wait-for-first-sync", check_apiservices, ALL},
+	{HOOK "apiservice-discovery-controller", check_apiservices, ALL},
+	{HOOK "kube-apiserver-autoregistration", check_apiservices, ALL},
+	{"autoregister-completion", check_apiservices, ALL},
+	{HOOK "apiservice-openapi-controller", check_apiservices, ALL},
+	{HOOK "apiservice-openapiv3-controller", check_apiservices, ALL},
+	{"shutdown", check_shutdown, READY},
 };
+#define N_CHECKS (sizeof checks / sizeof *checks)
+#define N_KINDS 3
+static const char *const kinds[N_KINDS] = {"healthz", "livez", "readyz"};
+
+bool health_path_at(size_t i, struct buf *out)
+{
+	size_t n = N_CHECKS, kind = i / (n + 1), at = i % (n + 1);
+
+	if (kind >= N_KINDS)
+		return false;
+	if (!at)
+		buf_printf(out, "/%s", kinds[kind]);
+	else if (checks[at - 1].in & 1u << kind)
+		buf_printf(out, "/%s/%s", kinds[kind], checks[at - 1].name);
+	return true;
+}
+
+/* How the checks of a whole came out; single ones do not count, as upstream's. */
+struct health_counts {
+	uint64_t ok[N_KINDS][N_CHECKS], failed[N_KINDS][N_CHECKS];
+	bool good[N_KINDS][N_CHECKS];
+};
+
+static void count(struct apiserver *s, size_t kind, size_t check, bool good)
+{
+	if (!s->health)
+		s->health = xcalloc(1, sizeof *s->health);
+	if (good)
+		s->health->ok[kind][check]++;
+	else
+		s->health->failed[kind][check]++;
+	s->health->good[kind][check] = good;
+}
+
+/* f is called for every check that has been made. */
+static void each_count(const struct health_counts *h, struct buf *b, void (*f)(const struct health_counts *h, struct buf *b, size_t kind, size_t check))
+{
+	for (size_t k = 0; h && k < N_KINDS; k++)
+		for (size_t i = 0; i < N_CHECKS; i++)
+			if (h->ok[k][i] || h->failed[k][i])
+				f(h, b, k, i);
+}
+
+static void write_state(const struct health_counts *h, struct buf *b, size_t k, size_t i)
+{
+	buf_printf(b, "kubernetes_healthcheck{name=\"%s\",type=\"%s\"} %d\n", checks[i].name, kinds[k], h->good[k][i]);
+}
+
+static void write_total(const struct health_counts *h, struct buf *b, size_t k, size_t i)
+{
+	if (h->failed[k][i])
+		buf_printf(b, "kubernetes_healthchecks_total{name=\"%s\",status=\"error\",type=\"%s\"} %llu\n", checks[i].name, kinds[k],
+			   (unsigned long long)h->failed[k][i]);
+	if (h->ok[k][i])
+		buf_printf(b, "kubernetes_healthchecks_total{name=\"%s\",status=\"success\",type=\"%s\"} %llu\n", checks[i].name, kinds[k],
+			   (unsigned long long)h->ok[k][i]);
+}
+
+struct error *serve_health_metrics(struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_puts(&b, "# HELP kubernetes_healthcheck [STABLE] This metric records the result of a single healthcheck.\n"
+		     "# TYPE kubernetes_healthcheck gauge\n");
+	each_count(rq->s->health, &b, write_state);
+	buf_puts(&b, "# HELP kubernetes_healthchecks_total [STABLE] This metric records the results of all healthcheck.\n"
+		     "# TYPE kubernetes_healthchecks_total counter\n");
+	each_count(rq->s->health, &b, write_total);
+	return respond_bytes(rq, 200, METRICS_TYPE, buf_view(&b));
+}
+
+static struct error *say(struct request *rq, int status, struct str text, bool sniff)
+{
+	rq->status = status;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
+	if (!sniff)
+		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return http_respond(rq->x, status, text);
+}
+
+static struct error *one_check(struct request *rq, const struct check *c)
+{
+	if (c->check(rq->s))
+		return say(rq, 200, STR("ok"), true);
+	return say(rq, 500, arena_printf(rq->a, "internal server error: %s failed\n", c->name), false);
+}
+
+static void warn_unknown(struct request *rq, unsigned bit, struct buf *b)
+{
+	bool first = true;
+
+	for (size_t i = 0; i < rq->q.n; i++) {
+		bool known = false;
+
+		if (!str_eqz(rq->q.v[i].name, "exclude"))
+			continue;
+		for (size_t k = 0; k < N_CHECKS; k++)
+			known |= (checks[k].in & bit) && str_eqz(rq->q.v[i].value, checks[k].name);
+		if (known)
+			continue;
+		buf_puts(b, first ? "warn: some health checks cannot be excluded: no matches for " : ",");
+		first = false;
+		buf_printf(b, "\"%.*s\"", STR_ARG(rq->q.v[i].value));
+	}
+	if (!first)
+		buf_putc(b, '\n');
+}
 
 static bool excluded(struct request *rq, const char *name)
 {
@@ -51,48 +183,52 @@ static bool excluded(struct request *rq, const char *name)
 	return false;
 }
 
-struct error *serve_health(struct request *rq, const char *kind)
+static struct error *all_checks(struct request *rq, size_t kind)
 {
-	unsigned bit = !strcmp(kind, "healthz") ? 1 : !strcmp(kind, "livez") ? 2 : 4;
-	struct str p = rq->info.path, one;
 	struct buf b buf_cleanup = {0};
-	bool ok = true, found = false;
-	int status;
+	unsigned bit = 1u << kind;
+	bool ok = true;
 
-	while (p.n > 1 && p.p[p.n - 1] == '/')
-		p.n--;
-	one = str_sub(p, strlen(kind) + 1, p.n);
-	if (one.n && one.p[0] != '/')
-		return err_unknown_path();
-	if (one.n)
-		one = str_sub(one, 1, one.n);
-	for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+	for (size_t i = 0; i < N_CHECKS; i++) {
 		bool good;
 
-		if (!(checks[i].in & bit) || (one.n && !str_eqz(one, checks[i].name)))
+		if (!(checks[i].in & bit))
 			continue;
-		found = true;
-		if (!one.n && excluded(rq, checks[i].name)) {
+		if (excluded(rq, checks[i].name)) {
 			buf_printf(&b, "[+]%s excluded: ok\n", checks[i].name);
 			continue;
 		}
 		good = checks[i].check(rq->s);
 		ok &= good;
+		count(rq->s, kind, i, good);
 		buf_printf(&b, good ? "[+]%s ok\n" : "[-]%s failed: reason withheld\n", checks[i].name);
 	}
-	if (one.n && !found)
-		return err_unknown_path();
-	status = ok ? 200 : 500;
-	if (ok && (one.n || !query_has(&rq->q, "verbose"))) {
-		b.n = 0;
-		buf_puts(&b, "ok");
-	} else {
-		buf_printf(&b, "%s check %s\n", kind, ok ? "passed" : "failed");
+	warn_unknown(rq, bit, &b);
+	if (ok && !query_has(&rq->q, "verbose"))
+		return say(rq, 200, STR("ok"), false);
+	buf_printf(&b, "%s check %s\n", kinds[kind], ok ? "passed" : "failed");
+	return say(rq, ok ? 200 : 500, buf_view(&b), false);
+}
+
+struct error *serve_health(struct request *rq, bool *handled)
+{
+	struct str p = rq->info.path;
+
+	*handled = false;
+	for (size_t k = 0; k < N_KINDS; k++) {
+		struct str rest = str_sub(p, strlen(kinds[k]) + 1, p.n);
+
+		if (!str_eqz(str_sub(p, 1, strlen(kinds[k]) + 1), kinds[k]))
+			continue;
+		if (!rest.n) {
+			*handled = true;
+			return all_checks(rq, k);
+		}
+		for (size_t i = 0; rest.p[0] == '/' && i < N_CHECKS; i++)
+			if ((checks[i].in & 1u << k) && str_eqz(str_sub(rest, 1, rest.n), checks[i].name)) {
+				*handled = true;
+				return one_check(rq, &checks[i]);
+			}
 	}
-	rq->status = status;
-	respond_headers(rq);
-	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
-	if (!one.n)
-		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	return http_respond(rq->x, status, buf_view(&b));
+	return NULL;
 }

@@ -1,10 +1,9 @@
-/* /metrics in the Prometheus text format, under upstream's names; /debug. */
+/* /metrics in the Prometheus text format, under upstream's names. */
 #include <sys/resource.h>
 #include <stdio.h>
 #include <unistd.h>
 #include "apiserver/discovery.h"
 #include "apiserver/metrics.h"
-#include "apiserver/snapshot.h"
 
 #define SERIES_MAX 20000
 static const double buckets[] = {0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60};
@@ -131,6 +130,21 @@ static void process_metrics(struct apiserver *s, struct buf *b)
 		      "process_start_time_seconds gauge\nprocess_start_time_seconds %.3f\n", (double)s->started_wall_ns / 1e9);
 }
 
+static void reset(struct metrics *m)
+{
+	struct map *maps[] = {&m->requests, &m->durations, &m->other};
+
+	for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
+		size_t it = 0;
+		struct str key;
+		void *v;
+
+		while (map_next(maps[i], &it, &key, &v))
+			free(v);
+		map_free(maps[i]);
+	}
+}
+
 struct error *serve_metrics(struct request *rq)
 {
 	struct apiserver *s = rq->s;
@@ -140,6 +154,10 @@ struct error *serve_metrics(struct request *rq)
 	struct str key;
 	void *v;
 
+	if (str_eqz(rq->x->method, "DELETE") && s->o.profiling) {
+		reset(m);
+		return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), STR("metrics reset\n"));
+	}
 	buf_puts(&b, "# HELP apiserver_request_total Counter of apiserver requests broken out for each verb, dry run value, group, version, "
 		     "resource, scope, component, and HTTP response code.\n# TYPE apiserver_request_total counter\n");
 	while (map_next(&m->requests, &it, &key, &v))
@@ -188,39 +206,5 @@ struct error *serve_metrics(struct request *rq)
 			   (long long)ss.bytes_used);
 	}
 	process_metrics(s, &b);
-	return respond_bytes(rq, 200, STR("text/plain; version=0.0.4; charset=utf-8"), buf_view(&b));
-}
-
-struct error *serve_debug(struct request *rq, bool *handled)
-{
-	struct buf b buf_cleanup = {0};
-	size_t fibers, stack, it = 0;
-	struct str key;
-	void *v;
-
-	*handled = false;
-	if (!rq->s->o.profiling)
-		return NULL;
-	if (str_eqz(rq->info.path, SNAPSHOT_PATH)) {
-		*handled = true;
-		return serve_snapshot(rq);
-	}
-	if (str_eqz(rq->info.path, "/debug/fibers")) {
-		loop_stats(&fibers, &stack);
-		buf_printf(&b, "fibers %zu\nstack_high_water_bytes %zu\n", fibers, stack);
-	} else if (str_eqz(rq->info.path, "/debug/memory")) {
-		buf_puts(&b, "resource objects watchers object_bytes index_bytes event_bytes\n");
-		while (map_next(&rq->s->storages, &it, &key, &v)) {
-			struct storage *st = v;
-			struct cache_stats cs;
-
-			cache_stats(st->cache, &cs);
-			buf_printf(&b, "%.*s %zu %zu %zu %zu %zu\n", STR_ARG(key), cs.objects, cs.watchers, cs.object_bytes, cs.index_bytes,
-				   cs.event_bytes);
-		}
-	} else {
-		return NULL;
-	}
-	*handled = true;
-	return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), buf_view(&b));
+	return respond_bytes(rq, 200, METRICS_TYPE, buf_view(&b));
 }

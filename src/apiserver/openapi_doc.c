@@ -1,5 +1,6 @@
 /* /openapi/v2 and /openapi/v3: documents made once from the tables, kept until what is served changes. */
 #include <openssl/sha.h>
+#include <time.h>
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "schema/openapi.h"
@@ -146,89 +147,128 @@ static struct error *index_v3(struct request *rq)
 	return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), buf_view(&b));
 }
 
-/* Of version 2 there is JSON and protobuf. */
-static bool acceptable_v2(struct request *rq)
+/* What a document can be had as; upstream's two spellings of the protobuf type are answered with the second. */
+#define PROTO_TYPE "application/com.github.proto-openapi.spec.v%d%cv1.0+protobuf"
+enum form { FORM_NONE, FORM_JSON, FORM_PROTO };
+
+static enum form choose_form(struct request *rq, int version)
 {
 	struct accept_clause *v;
 	struct str accept = http_header_get(&rq->x->headers, "accept");
+	struct str one = arena_printf(rq->a, PROTO_TYPE, version, '@'), two = arena_printf(rq->a, PROTO_TYPE, version, '.');
 	size_t n;
 
 	if (!str_trim(accept).n)
-		return true;
+		return FORM_JSON;
 	n = accept_parse(rq->a, accept, &v);
-	for (size_t i = 0; i < n; i++)
-		if (str_eqz(v[i].type, "application/json") || str_eqz(v[i].type, "*/*") || str_eqz(v[i].type, "application/*") ||
-		    str_contains(v[i].type, STR("proto-openapi.spec.v2")))
+	for (size_t i = 0; i < n; i++) {
+		if (str_eqz(v[i].type, "application/json") || str_eqz(v[i].type, "*/*") || str_eqz(v[i].type, "application/*"))
+			return FORM_JSON;
+		if (str_eq(v[i].type, one) || str_eq(v[i].type, two))
+			return FORM_PROTO;
+	}
+	return FORM_NONE;
+}
+
+bool etag_matches(struct request *rq, struct str etag)
+{
+	struct str rest = http_header_get(&rq->x->headers, "if-none-match");
+
+	while (rest.n) {
+		struct str one = str_trim(str_cut(&rest, ','));
+
+		if (str_has_prefix(one, STR("W/")))
+			one = str_sub(one, 2, one.n);
+		if (str_eq(one, etag) || str_eqz(one, "*"))
 			return true;
+	}
 	return false;
 }
 
-static bool wants(struct request *rq, const char *type)
+static struct error *no_body(struct request *rq, int status)
 {
-	struct accept_clause *v;
-	size_t n = accept_parse(rq->a, http_header_get(&rq->x->headers, "accept"), &v);
+	rq->status = status;
+	respond_headers(rq);
+	return http_respond(rq->x, status, STR_NULL);
+}
 
-	for (size_t i = 0; i < n; i++) {
-		if (str_contains(v[i].type, str_from(type)))
-			return true;
-		if (str_eqz(v[i].type, "application/json") || str_eqz(v[i].type, "*/*"))
-			return false;
+/* Documents are one and the same in both forms: the tag is that of the JSON, as upstream's. */
+static struct error *respond_doc(struct request *rq, struct doc *d, int version, enum form form)
+{
+	struct str etag = arena_printf(rq->a, "\"%s\"", d->hash);
+
+	http_set_header(rq->x, "etag", etag);
+	http_set_header(rq->x, "vary", version == 2 ? STR("Accept-Encoding") : STR("Accept"));
+	if (etag_matches(rq, etag))
+		return no_body(rq, 304);
+	if (form == FORM_JSON)
+		return respond_bytes(rq, 200, STR("application/json"), block_str(d->json));
+	if (!d->proto) {
+		struct buf b buf_cleanup = {0};
+
+		TRY(version == 2 ? openapi_v2_to_proto(block_str(d->json), &b) : openapi_v3_to_proto(block_str(d->json), &b));
+		d->proto = block_new(buf_view(&b));
 	}
-	return false;
+	return respond_bytes(rq, 200, arena_printf(rq->a, PROTO_TYPE, version, '.'), block_str(d->proto));
+}
+
+static struct error *serve_v2(struct request *rq)
+{
+	enum form form = choose_form(rq, 2);
+
+	if (form == FORM_NONE)
+		return error_status(406, "NotAcceptable", "only application/json and "
+				    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf are acceptable");
+	return respond_doc(rq, doc_for(rq, STR("v2")), 2, form);
+}
+
+/* RFC 9110 section 5.6.7. */
+static struct str in_a_year(struct arena *a)
+{
+	time_t at = (time_t)(wall_ns() / 1000000000) + 365 * 86400;
+	struct tm tm;
+	char text[64];
+
+	gmtime_r(&at, &tm);
+	return arena_str(a, str_of(text, strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &tm)));
+}
+
+/* "?hash=" names the version of the document that the client means: the right one may be kept for ever, from others it is sent there. */
+static struct error *serve_v3(struct request *rq, struct str path)
+{
+	struct doc *d = doc_for(rq, path);
+	enum form form = choose_form(rq, 3);
+	struct str want = query_get(&rq->q, "hash");
+
+	if (!d)
+		return no_body(rq, 404);
+	if (form == FORM_NONE) {
+		http_set_header(rq->x, "vary", STR("Accept"));
+		return no_body(rq, 406);
+	}
+	if (want.n && !str_eqz(want, d->hash)) {
+		http_set_header(rq->x, "etag", arena_printf(rq->a, "\"%s\"", d->hash));
+		http_set_header(rq->x, "location", arena_printf(rq->a, "/openapi/v3/%.*s?hash=%s", STR_ARG(path), d->hash));
+		return no_body(rq, 301);
+	}
+	if (want.n) {
+		rq->cache_control = STR("public, immutable");
+		http_set_header(rq->x, "expires", in_a_year(rq->a));
+	}
+	return respond_doc(rq, d, 3, form);
 }
 
 struct error *serve_openapi(struct request *rq)
 {
-	struct str p = rq->info.path, body, want;
-	struct doc *d;
-	bool v2 = str_has_prefix(p, STR("/openapi/v2"));
-	char etag[140];
-	struct str type = STR("application/json");
+	struct str p = rq->info.path;
 
 	while (p.n > 1 && p.p[p.n - 1] == '/')
 		p.n--;
+	if (str_eqz(p, "/openapi/v2"))
+		return serve_v2(rq);
 	if (str_eqz(p, "/openapi/v3"))
 		return index_v3(rq);
-	if (!v2 && !str_has_prefix(p, STR("/openapi/v3/")))
-		return err_unknown_path();
-	if (v2 && !acceptable_v2(rq))
-		return error_status(406, "NotAcceptable", "only application/json and "
-				    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf are acceptable");
-	d = doc_for(rq, v2 ? STR("v2") : str_sub(p, 12, p.n));
-	if (!d) {
-		rq->status = 404;
-		respond_headers(rq);
-		return http_respond(rq->x, 404, STR_NULL);
-	}
-	snprintf(etag, sizeof etag, "\"%s\"", d->hash);
-	http_set_header(rq->x, "etag", str_from(etag));
-	http_set_header(rq->x, "vary", v2 ? STR("Accept-Encoding") : STR("Accept"));
-	want = query_get(&rq->q, "hash");
-	if (want.n && !v2) {
-		if (!str_eqz(want, d->hash)) {
-			rq->status = 301;
-			respond_headers(rq);
-			http_set_header(rq->x, "location", arena_printf(rq->a, "%.*s?hash=%s", STR_ARG(p), d->hash));
-			return http_respond(rq->x, 301, STR_NULL);
-		}
-	}
-	if (str_eqz(http_header_get(&rq->x->headers, "if-none-match"), etag)) {
-		rq->status = 304;
-		respond_headers(rq);
-		return http_respond(rq->x, 304, STR_NULL);
-	}
-	body = block_str(d->json);
-	if (v2 && wants(rq, "proto-openapi.spec.v2")) {
-		if (!d->proto) {
-			struct buf b buf_cleanup = {0};
-
-			TRY(openapi_v2_to_proto(body, &b));
-			d->proto = block_new(buf_view(&b));
-		}
-		body = block_str(d->proto);
-		type = STR("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
-	} else if (!v2 && wants(rq, "proto-openapi.spec.v3") && !wants(rq, "json")) {
-		return error_status(406, "NotAcceptable", "OpenAPI v3 is served as application/json only");
-	}
-	return respond_bytes(rq, 200, type, body);
+	if (str_has_prefix(p, STR("/openapi/v3/")))
+		return serve_v3(rq, str_sub(p, 12, p.n));
+	return respond_unknown(rq);
 }

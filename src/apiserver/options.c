@@ -182,6 +182,41 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 	return false;
 }
 
+bool option_at(struct arena *a, const struct options *o, size_t i, const char **name, struct buf *value)
+{
+	const struct flag *f = &flags[i];
+	const char *at;
+
+	if (i >= N_FLAGS)
+		return false;
+	at = (const char *)o + f->offset;
+	*name = f->name;
+	switch (f->kind) {
+	case F_STR:
+	case F_JOIN:
+		buf_puts(value, *(const char *const *)(const void *)at ? *(const char *const *)(const void *)at : "");
+		break;
+	case F_LIST:
+		for (size_t k = 0; k < o->n_sa_key_files; k++)
+			buf_printf(value, "%s%s", k ? "," : "", o->sa_key_files[k]);
+		break;
+	case F_INT:
+		buf_printf(value, "%lld", f->offset == O(min_request_timeout_s) ? (long long)o->min_request_timeout_s :
+										  (long long)*(const int *)(const void *)at);
+		break;
+	case F_BOOL:
+		buf_puts(value, *(const bool *)(const void *)at ? "true" : "false");
+		break;
+	case F_DURATION_MS:
+	case F_DURATION_S:
+		buf_str(value, duration_format(a, *(const int64_t *)(const void *)at * (f->kind == F_DURATION_S ? 1000000000 : 1000000)));
+		break;
+	case F_IGNORED:
+		break;
+	}
+	return true;
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
 	struct option longs[N_FLAGS + 3];

@@ -59,7 +59,7 @@ static void warning_append(struct buf *b, struct str w)
 void respond_headers(struct request *rq)
 {
 	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
-	http_set_header(rq->x, "cache-control", rq->public_answer ? STR("public") : STR("no-cache, private"));
+	http_set_header(rq->x, "cache-control", rq->cache_control.n ? rq->cache_control : STR("no-cache, private"));
 	if (rq->warnings.n) {
 		size_t total = 0;
 

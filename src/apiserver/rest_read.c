@@ -3,7 +3,9 @@
 #include "apiserver/jwt.h"
 #include "apiserver/custom.h"
 #include "apiserver/server.h"
+#include "apiserver/watch_socket.h"
 #include "base/log.h"
+#include "net/websocket.h"
 #include "schema/table.h"
 
 /* ---- rows and conversions shared by the verbs ---- */
@@ -635,6 +637,7 @@ enum form { FORM_PARTIAL_JSON, FORM_TABLE }; /* slots of cache_event.forms */
 struct watcher {
 	struct request *rq;
 	struct resource *res;
+	struct watch_socket *socket; /* NULL: the answer's body */
 	bool headers_sent;          /* Table: column definitions go with the first event only */
 	struct buf out;             /* frames not from shared blocks */
 	const struct selector *post; /* see custom_selector */
@@ -738,10 +741,8 @@ static struct error *frame(struct watcher *w, struct str type, struct str object
 		pb_put_bytes(&c, 1, object);
 		pb_put_bytes(&b, 1, type);
 		pb_put_bytes(&b, 2, buf_view(&c));
-		buf_putc(out, (char)(b.n >> 24));
-		buf_putc(out, (char)(b.n >> 16));
-		buf_putc(out, (char)(b.n >> 8));
-		buf_putc(out, (char)b.n);
+		for (int i = 24; !w->socket && i >= 0; i -= 8) /* messages of WebSockets have a length themselves */
+			buf_putc(out, (char)(b.n >> i));
 		buf_str(out, buf_view(&b));
 		return NULL;
 	}
@@ -815,6 +816,24 @@ static int form_slot(const struct watcher *w)
 	return -1;
 }
 
+/* 200, or 101 for a client that asks for a WebSocket. */
+static struct error *watch_start(struct watcher *w)
+{
+	if (ws_requested(w->rq->x))
+		return watch_socket_open(w->rq, &w->socket);
+	return http_start(w->rq->x, 200);
+}
+
+static struct error *watch_write(struct watcher *w)
+{
+	return w->socket ? watch_socket_send(w->socket, buf_view(&w->out)) : http_write(w->rq->x, buf_view(&w->out));
+}
+
+static struct error *watch_end(struct watcher *w)
+{
+	return w->socket ? NULL : http_end(w->rq->x);
+}
+
 static struct error *write_error_event(struct watcher *w, struct error *e)
 {
 	struct meta_v1_status st;
@@ -826,8 +845,8 @@ static struct error *write_error_event(struct watcher *w, struct error *e)
 	object_encode(&b, w->rq->out.media == MEDIA_PROTOBUF ? MEDIA_PROTOBUF : MEDIA_JSON, &meta_v1_status_type, &st);
 	w->out.n = 0;
 	TRY(frame(w, STR("ERROR"), buf_view(&b), &w->out));
-	err = http_write(w->rq->x, buf_view(&w->out));
-	return err ? err : http_end(w->rq->x);
+	err = watch_write(w);
+	return err ? err : watch_end(w);
 }
 
 #define WATCH_BATCH 64
@@ -932,7 +951,6 @@ static struct error *write_gathered(struct gathered *g, struct watcher *w)
 
 static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 {
-	struct request *rq = w->rq;
 	int slot = form_slot(w);
 	struct arena tmp arena_cleanup = {0};
 
@@ -960,7 +978,7 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 					continue;
 			}
 			taken = false;
-			if (!w->post)
+			if (!w->post && !w->socket)
 				e = gather(&g, w, &ev, &taken);
 			if (e || taken)
 				continue;
@@ -982,7 +1000,7 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 			e = write_gathered(g, w);
 		gathered_give(g);
 		if (!e && w->out.n)
-			e = http_write(rq->x, buf_view(&w->out));
+			e = watch_write(w);
 		cache_entry_unref(left);
 		if (e) {
 			error_free(end);
@@ -992,13 +1010,13 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 			continue;
 		if (error_is_sys(end, ETIMEDOUT)) {
 			error_free(end);
-			return http_end(rq->x);
+			return watch_end(w);
 		}
 		if (error_is_sys(end, ECANCELED)) {
 			if (fiber_cancelled())
 				return end;
 			error_free(end);
-			return http_end(rq->x);
+			return watch_end(w);
 		}
 		return write_error_event(w, end);
 	}
@@ -1057,23 +1075,25 @@ struct error *rest_watch(struct request *rq)
 			return e;
 		}
 		/* a version too old is an event of the stream, as upstream sends it */
-		struct error *s = http_start(rq->x, 200);
+		struct error *s = watch_start(&w);
 
 		if (s) {
 			error_free(e);
 			return s;
 		}
 		e = write_error_event(&w, e);
+		watch_socket_close(w.socket);
 		buf_free(&w.out);
 		post_end(&w);
 		return e;
 	}
-	e = http_start(rq->x, 200);
+	e = watch_start(&w);
 	if (!e) {
 		audit_started(rq);
 		e = watch_loop(&w, cw);
 	}
 	cache_watch_close(cw);
+	watch_socket_close(w.socket);
 	buf_free(&w.out);
 	post_end(&w);
 	return e;

@@ -111,7 +111,7 @@ static struct error *dispatch_resource(struct request *rq)
 			custom_warn_deprecated(rq);
 			return err_not_found(i->group, i->resource, i->name);
 		}
-		if (!sub)
+		if (!sub || (i->rest.n && !rq->res->crd && !str_eqz(sub->name, "proxy")))
 			return err_unknown_path();
 	}
 	verbs = sub ? sub->verbs : rq->res->api->verbs;

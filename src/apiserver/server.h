@@ -99,7 +99,7 @@ struct request {
 	int64_t start_ns;
 	bool dry_run;
 	bool long_running;
-	bool public_answer;              /* anybody may keep the answer */
+	struct str cache_control;        /* of the answer; empty: "no-cache, private" */
 	bool nosync;                     /* the server's own: what is lost with the power is made again at the next start */
 	bool applied;                    /* managedFields of the object being created are made (server-side apply) */
 	bool internal;                   /* the server's own: no admission by webhooks, no authorization */
@@ -161,6 +161,8 @@ struct options { /* flags, see options.c */
 	int verbosity;
 };
 
+enum bootstrap_hook { HOOK_RBAC, HOOK_PRIORITY, HOOK_FLOW, HOOK_NAMESPACES, HOOK_SERVICE, HOOK_TOKENS, HOOK_CRDS, HOOK_APISERVICES, HOOKS };
+
 struct apiserver {
 	struct options o;
 	struct store *store;
@@ -184,6 +186,7 @@ struct apiserver {
 	struct policies *policies;
 	struct alloc *alloc;             /* service addresses and ports */
 	struct metrics *metrics;
+	struct health_counts *health;
 	struct discovery *discovery;
 	struct audit *audit;
 	struct kubelet_clients *kubelets;
@@ -191,7 +194,7 @@ struct apiserver {
 	size_t n_plugins;
 	bool ready, stopping;
 	bool snapshotting;               /* a copy of the store is being written */
-	bool bootstrapped[8];            /* poststarthooks, for readyz */
+	bool bootstrapped[HOOKS];        /* what bootstrap_run has done, for health checks */
 	int inflight, inflight_mutating;
 	int64_t started_wall_ns;
 	int port;

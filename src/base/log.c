@@ -16,6 +16,11 @@ void log_init(const char *name, int v)
 	verbosity = v;
 }
 
+void log_set_verbosity(int v)
+{
+	verbosity = v;
+}
+
 bool log_enabled(int v)
 {
 	return v <= verbosity;

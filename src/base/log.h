@@ -15,6 +15,7 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 /* Called once by main before any fiber or thread: the component's name (a literal) and klog verbosity. */
 void log_init(const char *component, int verbosity);
 bool log_enabled(int verbosity);
+void log_set_verbosity(int verbosity);
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)

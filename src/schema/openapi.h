@@ -1,6 +1,6 @@
 /*
  * schema/openapi.h: OpenAPI v3 (one document a group-version) and v2 documents
- * made from the tables, as JSON; and v2 as gnostic's protobuf. Custom resources
+ * made from the tables, as JSON; and both as gnostic's protobuf. Custom resources
  * take part through struct openapi_crd. Documents are made on demand; the
  * caller keeps and hashes them.
  */
@@ -24,5 +24,7 @@ bool openapi_v3_discovery(struct buf *b, struct str path);
 void openapi_v2(struct buf *b, const struct openapi_crd *crds, size_t n_crds);
 /* The same as application/com.github.proto-openapi.spec.v2@v1.0+protobuf, from its JSON. */
 struct error *openapi_v2_to_proto(struct str json, struct buf *b);
+/* One document of v3 as application/com.github.proto-openapi.spec.v3.v1.0+protobuf, from its JSON. */
+struct error *openapi_v3_to_proto(struct str json, struct buf *b);
 
 #endif

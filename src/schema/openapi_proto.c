@@ -1,6 +1,6 @@
 /*
- * OpenAPI v2 as protobuf: the messages of gnostic's openapi.v2 package
- * (OpenAPIv2.proto), written from the JSON document by tables of members.
+ * OpenAPI as protobuf: the messages of gnostic's openapi.v2 and openapi.v3 packages
+ * (OpenAPIv2.proto, OpenAPIv3.proto), written from the JSON document by tables of members.
  */
 #include "schema/openapi.h"
 
@@ -15,9 +15,10 @@ enum how {
 	NAMED,     /* an object: one message of repeated {1: name, 2: value} */
 	ANY,       /* {2: YAML text}; JSON is YAML */
 	ANYS,
-	TYPE,      /* "type": one name or several, in a message of repeated 1 */
+	TYPE,      /* v2's "type": one name or several, in a message of repeated 1 */
 	ITEMS,     /* "items": a message of repeated schemas */
 	ADDITIONAL,/* "additionalProperties": {1: schema} or {2: bool} */
+	SCALAR,    /* v3's "default": {1: double}, {2: bool} or {3: string}; of other values nothing is left */
 	SECURITY,  /* [{name: [scope]}] */
 };
 
@@ -33,9 +34,13 @@ struct message {
 	const struct rule *rules;
 	uint8_t n;
 	uint8_t extension; /* field of NamedAny for "x-..." members, 0: none */
+	bool or_reference; /* stands in one more message: {1: this} or, where there is a $ref, {2: reference} */
 };
 
-#define MSG(name, ext) static const struct message name = {name##_rules, sizeof name##_rules / sizeof *name##_rules, ext}
+#define MSG(name, ext) static const struct message name = {name##_rules, sizeof name##_rules / sizeof *name##_rules, ext, false}
+#define MSG_OR_REF(name, ext) static const struct message name = {name##_rules, sizeof name##_rules / sizeof *name##_rules, ext, true}
+
+/* ---- version 2 ---- */
 
 static const struct message schema_message;
 static const struct rule docs_rules[] = {{"description", 1, STRING}, {"url", 2, STRING}};
@@ -45,11 +50,12 @@ static const struct rule schema_rules[] = {
 	{"multipleOf", 6, DOUBLE}, {"maximum", 7, DOUBLE}, {"exclusiveMaximum", 8, BOOL}, {"minimum", 9, DOUBLE},
 	{"exclusiveMinimum", 10, BOOL}, {"maxLength", 11, INT}, {"minLength", 12, INT}, {"pattern", 13, STRING}, {"maxItems", 14, INT},
 	{"minItems", 15, INT}, {"uniqueItems", 16, BOOL}, {"maxProperties", 17, INT}, {"minProperties", 18, INT},
-	{"required", 19, STRINGS}, {"enum", 20, ANYS}, {"additionalProperties", 21, ADDITIONAL}, {"type", 22, TYPE},
-	{"items", 23, ITEMS}, {"allOf", 24, MESSAGES, &schema_message}, {"properties", 25, NAMED, &schema_message},
+	{"required", 19, STRINGS}, {"enum", 20, ANYS}, {"additionalProperties", 21, ADDITIONAL, &schema_message},
+	{"type", 22, TYPE},
+	{"items", 23, ITEMS, &schema_message}, {"allOf", 24, MESSAGES, &schema_message}, {"properties", 25, NAMED, &schema_message},
 	{"discriminator", 26, STRING}, {"readOnly", 27, BOOL}, {"externalDocs", 29, MESSAGE, &docs}, {"example", 30, ANY},
 };
-static const struct message schema_message = {schema_rules, sizeof schema_rules / sizeof *schema_rules, 31};
+static const struct message schema_message = {schema_rules, sizeof schema_rules / sizeof *schema_rules, 31, false};
 
 static const struct rule body_rules[] = {
 	{"description", 1, STRING}, {"name", 2, STRING}, {"in", 3, STRING}, {"required", 4, BOOL}, {"schema", 5, MESSAGE, &schema_message},
@@ -65,7 +71,7 @@ static const struct rule path_parameter_rules[] = {
 	{"uniqueItems", 19, BOOL},
 };
 MSG(path_parameter, 22);
-static const struct message parameter = {NULL, 0, 0}; /* one of the three above: write_parameter */
+static const struct message parameter = {NULL, 0, 0, false}; /* one of the three above: write_parameter */
 
 static const struct rule response_rules[] = {{"description", 1, STRING}, {"schema", 2, MESSAGE, &schema_message, 0, 1}};
 MSG(response, 5);
@@ -91,6 +97,64 @@ static const struct rule document_rules[] = {
 	{"security", 12, SECURITY}, {"securityDefinitions", 13, NAMED, &key, 1, 2},
 };
 MSG(document, 16);
+
+/* ---- version 3 ---- */
+
+static const struct message schema3, schema3_bare;
+static const struct rule schema3_rules[] = {
+	{"nullable", 1, BOOL}, {"readOnly", 3, BOOL}, {"writeOnly", 4, BOOL}, {"externalDocs", 6, MESSAGE, &docs}, {"example", 7, ANY},
+	{"deprecated", 8, BOOL}, {"title", 9, STRING}, {"multipleOf", 10, DOUBLE}, {"maximum", 11, DOUBLE}, {"exclusiveMaximum", 12, BOOL},
+	{"minimum", 13, DOUBLE}, {"exclusiveMinimum", 14, BOOL}, {"maxLength", 15, INT}, {"minLength", 16, INT}, {"pattern", 17, STRING},
+	{"maxItems", 18, INT}, {"minItems", 19, INT}, {"uniqueItems", 20, BOOL}, {"maxProperties", 21, INT}, {"minProperties", 22, INT},
+	{"required", 23, STRINGS}, {"enum", 24, ANYS}, {"type", 25, STRING}, {"allOf", 26, MESSAGES, &schema3},
+	{"oneOf", 27, MESSAGES, &schema3}, {"anyOf", 28, MESSAGES, &schema3}, {"not", 29, MESSAGE, &schema3_bare},
+	{"items", 30, ITEMS, &schema3}, {"properties", 31, NAMED, &schema3}, {"additionalProperties", 32, ADDITIONAL, &schema3},
+	{"default", 33, SCALAR}, {"description", 34, STRING}, {"format", 35, STRING},
+};
+static const struct message schema3 = {schema3_rules, sizeof schema3_rules / sizeof *schema3_rules, 36, true};
+static const struct message schema3_bare = {schema3_rules, sizeof schema3_rules / sizeof *schema3_rules, 36, false};
+
+static const struct rule reference_rules[] = {{"$ref", 1, STRING}, {"summary", 2, STRING}, {"description", 3, STRING}};
+MSG(reference, 0);
+static const struct rule parameter3_rules[] = {
+	{"name", 1, STRING}, {"in", 2, STRING}, {"description", 3, STRING}, {"required", 4, BOOL}, {"schema", 10, MESSAGE, &schema3},
+};
+MSG_OR_REF(parameter3, 14);
+static const struct rule media_type_rules[] = {{"schema", 1, MESSAGE, &schema3}, {"example", 2, ANY}};
+MSG(media_type, 5);
+static const struct rule request_body_rules[] = {{"description", 1, STRING}, {"content", 2, NAMED, &media_type}, {"required", 3, BOOL}};
+MSG_OR_REF(request_body, 4);
+static const struct rule response3_rules[] = {{"description", 1, STRING}, {"content", 3, NAMED, &media_type}};
+MSG_OR_REF(response3, 5);
+static const struct rule operation3_rules[] = {
+	{"tags", 1, STRINGS}, {"summary", 2, STRING}, {"description", 3, STRING}, {"operationId", 5, STRING},
+	{"parameters", 6, MESSAGES, &parameter3}, {"requestBody", 7, MESSAGE, &request_body}, {"responses", 8, NAMED, &response3, 2},
+	{"deprecated", 10, BOOL}, {"security", 11, SECURITY},
+};
+MSG(operation3, 13);
+static const struct rule path_item3_rules[] = {
+	{"summary", 2, STRING}, {"description", 3, STRING}, {"get", 4, MESSAGE, &operation3}, {"put", 5, MESSAGE, &operation3},
+	{"post", 6, MESSAGE, &operation3}, {"delete", 7, MESSAGE, &operation3}, {"options", 8, MESSAGE, &operation3},
+	{"head", 9, MESSAGE, &operation3}, {"patch", 10, MESSAGE, &operation3}, {"parameters", 13, MESSAGES, &parameter3},
+};
+MSG(path_item3, 14);
+static const struct rule security_scheme_rules[] = {
+	{"type", 1, STRING}, {"description", 2, STRING}, {"name", 3, STRING}, {"in", 4, STRING}, {"scheme", 5, STRING},
+	{"bearerFormat", 6, STRING},
+};
+MSG_OR_REF(security_scheme, 9);
+static const struct rule components_rules[] = {
+	{"schemas", 1, NAMED, &schema3}, {"responses", 2, NAMED, &response3}, {"parameters", 3, NAMED, &parameter3},
+	{"requestBodies", 5, NAMED, &request_body}, {"securitySchemes", 7, NAMED, &security_scheme},
+};
+MSG(components, 10);
+static const struct rule info3_rules[] = {{"title", 1, STRING}, {"description", 2, STRING}, {"version", 6, STRING}, {"summary", 8, STRING}};
+MSG(info3, 7);
+static const struct rule document3_rules[] = {
+	{"openapi", 1, STRING}, {"info", 2, MESSAGE, &info3}, {"paths", 4, NAMED, &path_item3}, {"components", 5, MESSAGE, &components},
+	{"security", 6, SECURITY}, {"externalDocs", 8, MESSAGE, &docs},
+};
+MSG(document3, 9);
 
 /* ---- writing ---- */
 
@@ -137,10 +201,17 @@ static void put_message(struct buf *b, unsigned f, const struct rule *r, const s
 {
 	buf_cleanup struct buf one = {0};
 
-	if (m == &parameter)
+	if (m == &parameter) {
 		write_parameter(&one, v);
-	else
+	} else if (m->or_reference) {
+		const struct message *which = jv_get(v, STR("$ref")) ? &reference : m;
+		buf_cleanup struct buf inner = {0};
+
+		write_message(&inner, which, v);
+		bytes(&one, which == m ? 1 : 2, buf_view(&inner));
+	} else {
 		write_message(&one, m, v);
+	}
 	if (r->wrap) {
 		buf_cleanup struct buf two = {0};
 
@@ -178,6 +249,21 @@ static void put_double(struct buf *b, unsigned f, const struct jv *v)
 	varint(b, f << 3 | 1);
 	for (int i = 0; i < 8; i++)
 		buf_putc(b, (char)(bits >> (8 * i)));
+}
+
+static void put_scalar(struct buf *b, unsigned f, const struct jv *v)
+{
+	buf_cleanup struct buf one = {0};
+
+	if (v->kind == JV_STRING) {
+		bytes(&one, 3, jv_str(v));
+	} else if (v->kind == JV_BOOL) {
+		varint(&one, 2 << 3);
+		varint(&one, v->b);
+	} else if (v->kind == JV_INT || v->kind == JV_DOUBLE) {
+		put_double(&one, 1, v);
+	}
+	bytes(b, f, buf_view(&one));
 }
 
 static void put_named(struct buf *b, const struct rule *r, const struct jv *v)
@@ -218,8 +304,9 @@ static void put(struct buf *b, const struct rule *r, const struct jv *v)
 	buf_cleanup struct buf inner = {0};
 
 	switch ((enum how)r->how) {
-	case STRING:
-		bytes(b, r->field, jv_str(v));
+	case STRING: /* proto3: what is empty is left out; so too below */
+		if (jv_str(v).n)
+			bytes(b, r->field, jv_str(v));
 		break;
 	case BOOL:
 		if (v->b) {
@@ -228,11 +315,14 @@ static void put(struct buf *b, const struct rule *r, const struct jv *v)
 		}
 		break;
 	case INT:
-		varint(b, (unsigned)r->field << 3);
-		varint(b, v->kind == JV_INT ? (uint64_t)v->i : 0);
+		if (v->kind == JV_INT && v->i) {
+			varint(b, (unsigned)r->field << 3);
+			varint(b, (uint64_t)v->i);
+		}
 		break;
 	case DOUBLE:
-		put_double(b, r->field, v);
+		if ((v->kind == JV_INT && v->i) || (v->kind == JV_DOUBLE && v->d != 0))
+			put_double(b, r->field, v);
 		break;
 	case STRINGS:
 		put_strings(b, r->field, v);
@@ -260,19 +350,22 @@ static void put(struct buf *b, const struct rule *r, const struct jv *v)
 		break;
 	case ITEMS:
 		if (v->kind == JV_OBJECT)
-			put_message(&inner, 1, &plain, &schema_message, v);
+			put_message(&inner, 1, &plain, r->sub, v);
 		for (uint32_t i = 0; v->kind == JV_ARRAY && i < v->n; i++)
-			put_message(&inner, 1, &plain, &schema_message, &v->items[i]);
+			put_message(&inner, 1, &plain, r->sub, &v->items[i]);
 		bytes(b, r->field, buf_view(&inner));
 		break;
 	case ADDITIONAL:
 		if (v->kind == JV_OBJECT) {
-			put_message(&inner, 1, &plain, &schema_message, v);
+			put_message(&inner, 1, &plain, r->sub, v);
 		} else {
 			varint(&inner, 2 << 3);
 			varint(&inner, v->b);
 		}
 		bytes(b, r->field, buf_view(&inner));
+		break;
+	case SCALAR:
+		put_scalar(b, r->field, v);
 		break;
 	case SECURITY:
 		put_security(b, r, v);
@@ -301,12 +394,22 @@ static void write_message(struct buf *b, const struct message *m, const struct j
 	}
 }
 
-struct error *openapi_v2_to_proto(struct str json, struct buf *b)
+static struct error *to_proto(const struct message *m, struct str json, struct buf *b)
 {
 	arena_cleanup struct arena a = {0};
 	struct jv v;
 
-	TRY(error_wrap(jv_parse(&a, json, NULL, &v), "OpenAPI v2"));
-	write_message(b, &document, &v);
+	TRY(error_wrap(jv_parse(&a, json, NULL, &v), "OpenAPI"));
+	write_message(b, m, &v);
 	return NULL;
+}
+
+struct error *openapi_v2_to_proto(struct str json, struct buf *b)
+{
+	return to_proto(&document, json, b);
+}
+
+struct error *openapi_v3_to_proto(struct str json, struct buf *b)
+{
+	return to_proto(&document3, json, b);
 }

@@ -152,7 +152,7 @@ static void v2_protobuf(void **state)
 	static const char want[] =
 		"\x0a\x03" "2.0" "\x12\x06\x0a\x01" "T" "\x12\x01" "1"
 		/* paths: {2: {1: "/a", 2: {2: get}}} */
-		"\x42\x1c\x12\x1a\x0a\x02" "/a" "\x12\x14\x12\x12\x2a\x01" "x" "\x4a\x0d\x0a\x0b\x0a\x03" "200" "\x12\x04\x0a\x02\x0a\x00"
+		"\x42\x1a\x12\x18\x0a\x02" "/a" "\x12\x12\x12\x10\x2a\x01" "x" "\x4a\x0b\x0a\x09\x0a\x03" "200" "\x12\x02\x0a\x00"
 		/* definitions: {1: {1: "D", 2: schema}}, an extension as YAML */
 		"\x4a\x1c\x0a\x1a\x0a\x01" "D" "\x12\x15\xb2\x01\x03\x0a\x01" "s" "\xfa\x01\x0c\x0a\x03" "x-y" "\x12\x05\x12\x03[]\n";
 	buf_cleanup struct buf b = {0};
@@ -167,10 +167,36 @@ static void v2_protobuf(void **state)
 	assert_non_null(e);
 }
 
+/* The same of v3: schemas and references stand in a message of either, what is empty is left out. */
+static void v3_protobuf(void **state)
+{
+	static const char want[] =
+		"\x0a\x03" "3.0"
+		/* paths: {1: {1: "/a", 2: {4: get}}}, the response {1: {1: text}} under "200" */
+		"\x22\x19\x0a\x17\x0a\x02" "/a" "\x12\x11\x22\x0f\x42\x0d\x12\x0b\x0a\x03" "200" "\x12\x04\x0a\x02\x1a\x00"
+		/* components: schemas: {1: {1: "D", 2: {1: schema}}}: items, a default number and one that is an object */
+		"\x2a\x2e\x0a\x2c\x0a\x2a\x0a\x01" "D" "\x12\x25\x0a\x23"
+		"\xf2\x01\x07\x0a\x05\x12\x03\x0a\x01" "#"
+		"\xfa\x01\x0e\x0a\x0c\x0a\x01" "p" "\x12\x07\x0a\x05\x8a\x02\x02\x10\x01"
+		"\x82\x02\x02\x10\x00" "\x8a\x02\x00";
+	buf_cleanup struct buf b = {0};
+
+	assert_ok(openapi_v3_to_proto(STR("{\"openapi\":\"3.0\",\"paths\":{\"/a\":{\"get\":{\"responses\":{\"200\":{\"description\":\"\",\"content\":{}}}}}},"
+					  "\"components\":{\"schemas\":{\"D\":{\"items\":{\"$ref\":\"#\"},\"properties\":{\"p\":{\"default\":true}},"
+					  "\"additionalProperties\":false,\"default\":{},\"minimum\":0}}}}"), &b));
+	for (size_t i = 0; i < b.n && i < sizeof want - 1; i++)
+		if (b.p[i] != want[i])
+			fail_msg("byte %zu is %02x, not %02x", i, (unsigned char)b.p[i], (unsigned char)want[i]);
+	assert_int_equal(b.n, sizeof want - 1);
+	error_cleanup struct error *e = openapi_v3_to_proto(STR("{"), &b);
+
+	assert_non_null(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(v3_documents), cmocka_unit_test(v3_details), cmocka_unit_test(custom_resources),
-					   cmocka_unit_test(v2_protobuf)};
+					   cmocka_unit_test(v2_protobuf), cmocka_unit_test(v3_protobuf)};
 
 	return cmocka_run_group_tests_name("openapi", tests, NULL, NULL);
 }

@@ -1,0 +1,174 @@
+/* What is no resource: discovery, version, health, metrics, OpenAPI, OIDC documents, /debug; and / which lists them. */
+#include "apiserver/authn.h"
+#include "apiserver/discovery.h"
+#include "schema/jv.h"
+
+/* ---- / ---- */
+
+struct path_list {
+	struct arena *a;
+	LIST(struct str) paths;
+};
+
+static void add_path(void *ctx, struct str path)
+{
+	struct path_list *l = ctx;
+
+	if (path.n)
+		*arena_push(l->a, &l->paths) = path;
+}
+
+static int path_cmp(const void *x, const void *y)
+{
+	return str_cmp(*(const struct str *)x, *(const struct str *)y);
+}
+
+struct str *served_paths(struct request *rq, size_t *n)
+{
+	static const char *const fixed[] = {
+		"/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/flagz", "/metrics", "/metrics/slis", "/openapi/v2",
+		"/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/statusz", "/version",
+	};
+	static const char *const debug[] = {"/debug/flags/v", "/debug/fibers", "/debug/memory", "/debug/pprof", "/debug/pprof/"};
+	struct path_list l = {.a = rq->a};
+	struct buf b buf_cleanup = {0};
+
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+		add_path(&l, str_from(fixed[i]));
+	for (size_t i = 0; rq->s->o.profiling && i < sizeof debug / sizeof *debug; i++)
+		add_path(&l, str_from(debug[i]));
+	for (size_t i = 0; health_path_at(i, &b); i++, b.n = 0)
+		add_path(&l, arena_str(rq->a, buf_view(&b)));
+	discovery_paths(rq, add_path, &l);
+	qsort(l.paths.v, l.paths.n, sizeof *l.paths.v, path_cmp);
+	*n = l.paths.n;
+	return l.paths.v;
+}
+
+static struct error *root_paths(struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+	size_t n;
+	struct str *paths = served_paths(rq, &n);
+
+	buf_puts(&b, "{\"paths\":[");
+	for (size_t i = 0; i < n; i++) {
+		if (str_has_prefix(paths[i], STR("/debug")))
+			continue; /* as upstream: these are not listed */
+		if (i)
+			buf_putc(&b, ',');
+		jv_encode_string(&b, paths[i]);
+	}
+	buf_puts(&b, "]}");
+	rq->out.pretty = true;
+	return respond_json(rq, 200, buf_view(&b));
+}
+
+/* ---- others ---- */
+
+static struct error *version(struct request *rq)
+{
+	return respond_json(rq, 200, STR("{\"major\":\"1\",\"minor\":\"36\",\"emulationMajor\":\"1\",\"emulationMinor\":\"36\","
+					 "\"minCompatibilityMajor\":\"1\",\"minCompatibilityMinor\":\"35\",\"gitVersion\":\"" SKIFF_GIT_VERSION
+					 "\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"1970-01-01T00:00:00Z\",\"goVersion\":"
+					 "\"none\",\"compiler\":\"gcc\",\"platform\":\"linux/amd64\"}"));
+}
+
+struct error *respond_unknown(struct request *rq)
+{
+	rq->status = 404;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return http_respond(rq->x, 404, STR("404 page not found\n"));
+}
+
+/* The issuer's documents, which clients may keep for an hour. */
+static struct error *openid(struct request *rq, bool *handled)
+{
+	struct str json, p = rq->info.path;
+	bool keys = str_eqz(p, "/openid/v1/jwks");
+
+	*handled = keys || str_eqz(p, "/.well-known/openid-configuration");
+	if (!*handled)
+		return NULL;
+	if (!str_eqz(rq->x->method, "GET"))
+		return err_method(STR_NULL, STR_NULL, STR_NULL);
+	TRY(keys ? sa_jwks(rq->s, rq->a, &json) : sa_openid_configuration(rq->s, rq->a, &json));
+	rq->cache_control = STR("public, max-age=3600");
+	return respond_bytes(rq, 200, keys ? STR("application/jwk-set+json") : STR("application/json"), json);
+}
+
+/* Paths at which upstream has plain handlers: they answer every method as GET, unless they look at it themselves. */
+static struct error *plain_handlers(struct request *rq, bool *handled)
+{
+	struct str p = rq->info.path;
+
+	TRY(serve_health(rq, handled));
+	if (*handled)
+		return NULL;
+	*handled = true;
+	if (str_eqz(p, "/") || !p.n)
+		return root_paths(rq);
+	if (str_eqz(p, "/metrics"))
+		return serve_metrics(rq);
+	if (str_eqz(p, "/metrics/slis"))
+		return serve_health_metrics(rq);
+	if (str_eqz(p, "/statusz"))
+		return serve_statusz(rq);
+	if (str_eqz(p, "/flagz"))
+		return serve_flagz(rq);
+	if (str_has_prefix(p, STR("/openapi/")))
+		return serve_openapi(rq);
+	*handled = false;
+	if (str_has_prefix(p, STR("/debug")))
+		return serve_debug(rq, handled);
+	return NULL;
+}
+
+static bool under(struct str p, const char *prefix)
+{
+	return str_has_prefix(p, str_from(prefix)) && (p.n == strlen(prefix) || p.p[strlen(prefix)] == '/');
+}
+
+static struct error *discovery(struct request *rq, struct str p)
+{
+	struct str rest, group;
+
+	if (str_eqz(p, "/version"))
+		return version(rq);
+	if (str_eqz(p, "/api"))
+		return discovery_versions(rq);
+	if (str_eqz(p, "/apis"))
+		return discovery_groups(rq);
+	if (str_eqz(p, "/api/v1"))
+		return discovery_resources(rq, STR(""), STR("v1"));
+	if (str_has_prefix(p, STR("/api/")))
+		return err_unknown_path();
+	rest = str_sub(p, 6, p.n);
+	group = str_cut(&rest, '/');
+	if (!rest.p)
+		return discovery_group(rq, group);
+	return discovery_resources(rq, group, rest);
+}
+
+struct error *serve_path(struct request *rq)
+{
+	struct str p = rq->info.path;
+	bool handled = false;
+
+	TRY(plain_handlers(rq, &handled));
+	if (handled)
+		return NULL;
+	TRY(openid(rq, &handled));
+	if (handled)
+		return NULL;
+	while (p.n > 1 && p.p[p.n - 1] == '/')
+		p.n--;
+	if (!under(p, "/api") && !under(p, "/apis") && !str_eqz(p, "/version"))
+		return respond_unknown(rq);
+	if (!str_eqz(rq->x->method, "GET"))
+		return err_method(STR_NULL, STR_NULL, STR_NULL);
+	TRY(negotiate_answer(rq->a, &rq->x->headers, &rq->q, false, false, &rq->out));
+	return discovery(rq, p);
+}
