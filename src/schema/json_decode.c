@@ -556,10 +556,11 @@ static const char *dec_list(struct jd *d, const char *p, const struct schema_fie
 {
 	struct frame fr = {.up = up, .list = true};
 	size_t elem = f->elem_size;
+	uint32_t had = l->n; /* of the same member, given before: Go decodes onto those elements */
 
 	if (++d->depth > CODEC_MAX_DEPTH)
 		return too_deep(d, p);
-	*l = (struct raw_list){0};
+	l->n = 0;
 	p = json_space(p + 1, d->end);
 	if (p < d->end && *p == ']') {
 		l->v = arena_alloc(d->a, 0);
@@ -569,7 +570,7 @@ static const char *dec_list(struct jd *d, const char *p, const struct schema_fie
 	for (;;) {
 		if (unlikely(p == d->end))
 			return syntax(d, p, NULL);
-		void *v = raw_list_push(d->a, l, elem);
+		void *v = l->n < had ? l->v + l->n++ * elem : raw_list_push(d->a, l, elem);
 
 		if (f->kind == FIELD_STRING && *p == '"')
 			p = dec_str(d, p, v);
@@ -592,9 +593,10 @@ static const char *dec_list(struct jd *d, const char *p, const struct schema_fie
 	}
 }
 
-/* Strict decoding: names each key of the unsorted map that came before. */
-static void report_duplicates(struct jd *d, const struct raw_list *l, size_t elem, struct frame *fr)
+/* Strict decoding: names each key of the unsorted map that came before, `from` on. */
+static void report_duplicates(struct jd *d, const struct raw_list *all, uint32_t from, size_t elem, struct frame *fr)
 {
+	const struct raw_list one = {all->v + from * elem, all->n - from, all->n - from}, *l = &one;
 	struct raw_list sorted = {arena_alloc(d->a, l->n * elem), l->n, l->n};
 
 	memcpy(sorted.v, l->v, l->n * elem);
@@ -625,14 +627,14 @@ static const char *dec_map(struct jd *d, const char *p, const struct schema_fiel
 {
 	struct frame fr = {.up = up};
 	size_t elem = f->elem_size;
+	uint32_t had = l->n; /* of the same member, given before: Go decodes into one map */
 	bool sorted = true;
 
 	if (++d->depth > CODEC_MAX_DEPTH)
 		return too_deep(d, p);
-	*l = (struct raw_list){0};
 	p = json_space(p + 1, d->end);
 	if (p < d->end && *p == '}') {
-		l->v = arena_alloc(d->a, 0);
+		l->v = l->v ? l->v : arena_alloc(d->a, 0);
 		d->depth--;
 		return p + 1;
 	}
@@ -672,7 +674,7 @@ static const char *dec_map(struct jd *d, const char *p, const struct schema_fiel
 	}
 	if (!sorted) {
 		if (d->report)
-			report_duplicates(d, l, elem, &fr);
+			report_duplicates(d, l, had, elem, &fr);
 		map_sort(l, elem);
 	}
 	d->depth--;

@@ -347,10 +347,10 @@ static struct error *json_peek(struct arena *a, struct str in, struct str *api_v
 
 	p = json_space(p, end);
 	if (p == end || *p != '{') {
-		bool spaces = false;
+		bool spaces = false, null = end - p >= 4 && !memcmp(p, "null", 4);
 
 		if (p < end && json_skip(p, end, CODEC_MAX_DEPTH, &spaces, &syn))
-			return error_status(400, "BadRequest", "couldn't get version/kind; json parse error: the text is not an object");
+			return null ? NULL : error_status(400, "BadRequest", "couldn't get version/kind; json parse error: the text is not an object");
 		if (p == end)
 			syn.at = p;
 		return error_wrap(json_syntax_error(in, &syn), "couldn't get version/kind; json parse error");

@@ -486,9 +486,15 @@ static struct error *parse_term(struct arena *a, struct str text, struct str ter
 	return bad("invalid selector: '%.*s'; can't understand '%.*s'", STR_ARG(text), STR_ARG(term));
 }
 
+static int by_text(const void *x, const void *y)
+{
+	return str_cmp(*(const struct str *)x, *(const struct str *)y);
+}
+
 struct error *field_selector_parse(struct arena *a, struct str text, const struct selector **out)
 {
 	struct requirements r = {0};
+	struct strings terms = {0};
 	size_t from = 0;
 
 	*out = NULL;
@@ -501,8 +507,17 @@ struct error *field_selector_parse(struct arena *a, struct str text, const struc
 		if (i < text.n && text.p[i] != ',')
 			continue;
 		if (i > from)
-			TRY(parse_term(a, text, str_sub(text, from, i), arena_push(a, &r)));
+			*arena_push(a, &terms) = str_sub(text, from, i);
 		from = i + 1;
+	}
+	if (terms.n)
+		qsort(terms.v, terms.n, sizeof *terms.v, by_text); /* as upstream: of two for one field the first counts in places */
+	for (uint32_t i = 0; i < terms.n; i++) {
+		struct requirement q;
+
+		TRY(parse_term(a, text, terms.v[i], &q));
+		if (q.key.n || q.values[0].n) /* "=" asks for nothing */
+			*arena_push(a, &r) = q;
 	}
 	*out = selector_new(a, &r, true);
 	return NULL;

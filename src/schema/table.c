@@ -206,16 +206,25 @@ static void crd_columns(const struct table_options *o, const struct table_column
 	*n = o->n_columns ? o->n_columns : 1;
 }
 
+static const char *meta_version(const struct table_options *o)
+{
+	return o->v1beta1 ? "meta.k8s.io/v1beta1" : "meta.k8s.io/v1";
+}
+
 void table_begin(struct buf *b, const struct api_resource *r, const struct table_options *o,
 		 const struct meta_v1_list_meta *list)
 {
-	buf_puts(b, "{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+	buf_printf(b, "{\"kind\":\"Table\",\"apiVersion\":\"%s\",\"metadata\":", meta_version(o));
 	if (list)
 		json_encode(b, &meta_v1_list_meta_type, list);
 	else
 		buf_puts(b, "{}");
+	if (o->no_headers) {
+		buf_puts(b, ",\"columnDefinitions\":null,\"rows\":[");
+		return;
+	}
 	buf_puts(b, ",\"columnDefinitions\":[");
-	if (!o->no_headers && r) {
+	if (r) {
 		const struct api_column *v;
 		size_t n;
 
@@ -226,7 +235,7 @@ void table_begin(struct buf *b, const struct api_resource *r, const struct table
 			definition(b, str_from(v[i].name), str_from(v[i].type),
 				   strcmp(v[i].name, "Name") == 0 ? STR("name") : STR(""), STR(""), v[i].priority);
 		}
-	} else if (!o->no_headers) {
+	} else {
 		const struct table_column *v;
 		size_t n;
 
@@ -257,7 +266,7 @@ static void row_object(struct buf *b, const struct table_options *o, const struc
 		json_encode(b, t, obj);
 		return;
 	}
-	buf_puts(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+	buf_printf(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"%s\",\"metadata\":", meta_version(o));
 	json_encode(b, &meta_v1_object_meta_type, meta);
 	buf_putc(b, '}');
 }
@@ -559,7 +568,7 @@ void table_row_tree(struct buf *b, struct arena *scratch, const struct table_opt
 		if (o->object == TABLE_OBJECT_FULL) {
 			jv_encode(b, obj);
 		} else {
-			buf_puts(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+			buf_printf(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"%s\",\"metadata\":", meta_version(o));
 			if (meta)
 				jv_encode(b, meta);
 			else

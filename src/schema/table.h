@@ -20,6 +20,7 @@ struct table_column { /* a CRD's additionalPrinterColumns */
 
 struct table_options {
 	enum table_object object;
+	bool v1beta1;        /* meta.k8s.io/v1beta1, else v1 */
 	bool no_headers;     /* rows only, as watches send after the first event */
 	struct api_time now; /* for ages */
 	struct str api_version; /* of the objects: "apps/v1" */
