@@ -79,12 +79,17 @@ struct error *err_unauthorized(void)
 	return error_status(401, "Unauthorized", "Unauthorized");
 }
 
-struct error *err_method(struct str group, struct str resource, struct str verb)
+struct error *err_method(void)
 {
-	(void)group;
-	(void)resource;
-	(void)verb;
 	return error_status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
+}
+
+struct error *err_method_of(struct str group, struct str resource)
+{
+	struct error *e = err_method();
+
+	error_set_details(e, group, resource, STR(""));
+	return e;
 }
 
 struct error *err_expired(const char *message)

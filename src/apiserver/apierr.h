@@ -18,7 +18,8 @@ struct error *err_forbidden(struct str group, struct str resource, struct str na
 	__attribute__((format(printf, 4, 5)));
 struct error *err_bad_request(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 struct error *err_unauthorized(void);
-struct error *err_method(struct str group, struct str resource, struct str verb);
+struct error *err_method(void); /* 405 of the router: its details say nothing */
+struct error *err_method_of(struct str group, struct str resource);
 struct error *err_expired(const char *message); /* NULL: "The resourceVersion ... is too old" words are the caller's */
 struct error *err_internal(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 struct error *err_too_many(int retry_after, const char *message);

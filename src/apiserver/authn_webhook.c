@@ -96,7 +96,7 @@ struct error *token_webhook_authenticate(struct apiserver *s, struct arena *tmp,
 					 size_t n, struct user *u, struct strings *auds, bool *ok)
 {
 	struct token_webhook *w = s->authn->webhook;
-	struct authentication_v1_token_review_status st;
+	struct authentication_v1_token_review_status st = {0};
 	struct buf key buf_cleanup = {0};
 	unsigned char sum[SHA256_DIGEST_LENGTH];
 	struct user found = {0};

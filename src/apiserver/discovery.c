@@ -194,7 +194,7 @@ static struct error *respond_plain(struct request *rq, const struct schema_type 
 }
 
 /* Groups of the server itself know which versions they lack; of others nothing is known. */
-static bool built_in(struct apiserver *s, struct str group)
+bool built_in_group(struct apiserver *s, struct str group)
 {
 	for (size_t i = 0; i < s->n_resources; i++)
 		if (str_eq(s->resources[i]->api->group, group))
@@ -245,7 +245,7 @@ struct error *discovery_resources(struct request *rq, struct str group, struct s
 		}
 	}
 	buf_puts(&b, "]}");
-	if (!any && built_in(rq->s, group))
+	if (!any && built_in_group(rq->s, group))
 		return err_unknown_path();
 	if (!any)
 		return respond_unknown(rq);

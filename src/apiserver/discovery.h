@@ -14,6 +14,8 @@ struct str *served_paths(struct request *rq, size_t *n);
 /* 404 in plain text: no such path, of anything. */
 struct error *respond_unknown(struct request *rq);
 
+/* A group of the server itself. */
+bool built_in_group(struct apiserver *s, struct str group);
 /* discovery.c: /api, /apis, /apis/GROUP, /apis/GROUP/VERSION in the negotiated format. */
 struct error *discovery_versions(struct request *rq);
 struct error *discovery_groups(struct request *rq);

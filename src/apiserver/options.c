@@ -19,7 +19,7 @@
 #include "apiserver/policy.h"
 #include "apiserver/server.h"
 
-enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_IGNORED };
+enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_GATES, F_IGNORED };
 
 struct flag {
 	const char *name;
@@ -103,11 +103,12 @@ static const struct flag flags[] = {
 	{"event-ttl", F_DURATION_MS, O(event_ttl_ms), "default 1h0m0s"},
 	{"watch-history", F_DURATION_MS, O(watch_history_ms), "how long the embedded store keeps old revisions (default 5m0s)"},
 	{"shutdown-delay-duration", F_DURATION_MS, O(shutdown_delay_ms), "between SIGTERM and the end of accepting"},
+	{"feature-gates", F_GATES, 0, "CBORServingAndStorage=true: CBOR beside JSON (default false); the other gates are as v1.36 has them"},
 	{"profiling", F_BOOL, O(profiling), "serve /debug (default true)"},
 	{"v", F_INT, O(verbosity), "log verbosity"},
 	/* upstream's flags that have no meaning here */
 	{"allow-privileged", F_IGNORED, 0, NULL}, {"etcd-prefix", F_IGNORED, 0, NULL}, {"storage-backend", F_IGNORED, 0, NULL},
-	{"enable-aggregator-routing", F_IGNORED, 0, NULL}, {"feature-gates", F_IGNORED, 0, NULL}, {"runtime-config", F_IGNORED, 0, NULL},
+	{"enable-aggregator-routing", F_IGNORED, 0, NULL}, {"runtime-config", F_IGNORED, 0, NULL},
 	{"tls-cipher-suites", F_IGNORED, 0, NULL}, {"tls-min-version", F_IGNORED, 0, NULL}, {"goaway-chance", F_IGNORED, 0, NULL},
 	{"enable-priority-and-fairness", F_IGNORED, 0, NULL}, {"endpoint-reconciler-type", F_IGNORED, 0, NULL},
 	{"default-not-ready-toleration-seconds", F_IGNORED, 0, NULL}, {"default-unreachable-toleration-seconds", F_IGNORED, 0, NULL},
@@ -127,6 +128,17 @@ static void usage(FILE *f)
 		if (!flags[i].help)
 			fprintf(f, " --%s", flags[i].name);
 	fprintf(f, "\n");
+}
+
+/* NAME=BOOL,...: gates that change nothing here are let through. */
+static void set_gates(struct options *o, struct str gates)
+{
+	while (gates.p) {
+		struct str value = str_cut(&gates, ','), name = str_trim(str_cut(&value, '='));
+
+		if (str_eqz(name, "CBORServingAndStorage"))
+			o->cbor = str_eqz(str_trim(value), "true");
+	}
 }
 
 static bool set_flag(struct options *o, const struct flag *f, const char *v)
@@ -176,6 +188,9 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 			return false;
 		*(int64_t *)at = f->kind == F_DURATION_S ? n / 1000000000 : n / 1000000;
 		return true;
+	case F_GATES:
+		set_gates(o, str_from(v));
+		return true;
 	case F_IGNORED:
 		return true;
 	}
@@ -210,6 +225,9 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 	case F_DURATION_MS:
 	case F_DURATION_S:
 		buf_str(value, duration_format(a, *(const int64_t *)(const void *)at * (f->kind == F_DURATION_S ? 1000000000 : 1000000)));
+		break;
+	case F_GATES:
+		buf_puts(value, o->cbor ? "CBORServingAndStorage=true" : "");
 		break;
 	case F_IGNORED:
 		break;

@@ -83,6 +83,25 @@ struct error *respond_unknown(struct request *rq)
 	return http_respond(rq->x, 404, STR("404 page not found\n"));
 }
 
+/* What upstream's router serves as it does resources. only: the one type there is, or NULL: as is asked for. */
+static struct error *routed(struct request *rq, const char *only)
+{
+	struct negotiation n = {.routed = true, .cbor = rq->s->o.cbor, .only = only};
+
+	return str_eqz(rq->x->method, "GET") ? negotiate_answer(rq->a, &rq->x->headers, &rq->q, &n, &rq->out) : err_method();
+}
+
+/* Aggregated discovery goes before everything else that a client would take. */
+static bool wants_aggregated(struct request *rq)
+{
+	struct negotiation n = {.answers = ANSWERS_DISCOVERY, .routed = true, .cbor = rq->s->o.cbor};
+	struct error *e = str_eqz(rq->x->method, "GET") ? negotiate_answer(rq->a, &rq->x->headers, &rq->q, &n, &rq->out) : err_method();
+	bool yes = !e;
+
+	error_free(e);
+	return yes;
+}
+
 /* The issuer's documents, which clients may keep for an hour. */
 static struct error *openid(struct request *rq, bool *handled)
 {
@@ -92,8 +111,7 @@ static struct error *openid(struct request *rq, bool *handled)
 	*handled = keys || str_eqz(p, "/.well-known/openid-configuration");
 	if (!*handled)
 		return NULL;
-	if (!str_eqz(rq->x->method, "GET"))
-		return err_method(STR_NULL, STR_NULL, STR_NULL);
+	TRY(routed(rq, keys ? "application/jwk-set+json" : "application/json"));
 	TRY(keys ? sa_jwks(rq->s, rq->a, &json) : sa_openid_configuration(rq->s, rq->a, &json));
 	rq->cache_control = STR("public, max-age=3600");
 	return respond_bytes(rq, 200, keys ? STR("application/jwk-set+json") : STR("application/json"), json);
@@ -167,8 +185,7 @@ struct error *serve_path(struct request *rq)
 		p.n--;
 	if (!under(p, "/api") && !under(p, "/apis") && !str_eqz(p, "/version"))
 		return respond_unknown(rq);
-	if (!str_eqz(rq->x->method, "GET"))
-		return err_method(STR_NULL, STR_NULL, STR_NULL);
-	TRY(negotiate_answer(rq->a, &rq->x->headers, &rq->q, false, false, &rq->out));
+	if (!((str_eqz(p, "/api") || str_eqz(p, "/apis")) && wants_aggregated(rq)))
+		TRY(routed(rq, str_eqz(p, "/version") ? "application/json" : NULL));
 	return discovery(rq, p);
 }

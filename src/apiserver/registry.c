@@ -329,7 +329,8 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		sg->end_write(rq, obj, NULL, state, ok && !e);
 	if (e)
 		return e;
-	m->resource_version = entry ? rv_text(rq->a, entry->rev) : STR_NULL;
+	if (entry)
+		m->resource_version = rv_text(rq->a, entry->rev);
 	out->obj = obj;
 	out->created = true;
 	out->entry = entry;
@@ -356,7 +357,8 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 		return err_bad_request("name must be provided");
 	if (m->resource_version.n && !str_eqz(m->resource_version, "0") && !rq->dry_run)
 		return error_status(500, "", "resourceVersion should not be set on objects to be created");
-	m->resource_version = STR_NULL;
+	if (!rq->dry_run) /* which gives back what was sent */
+		m->resource_version = STR_NULL;
 	generated = !m->name.n && m->generate_name.n;
 	dedup_owners(rq, m);
 	m->self_link = STR_NULL;

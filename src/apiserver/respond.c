@@ -2,9 +2,8 @@
 #include <zlib.h>
 #include "apiserver/audit.h"
 #include "apiserver/custom.h"
-#include "apiserver/server.h"
+#include "apiserver/list.h"
 #include "base/log.h"
-#include "schema/table.h"
 
 #define GZIP_THRESHOLD (128 * 1024) /* upstream's defaultGzipThresholdBytes */
 
@@ -280,10 +279,24 @@ struct error *respond_json(struct request *rq, int status, struct str json)
 	}
 }
 
+static struct error *respond_partial(struct request *rq, int status, const struct meta_v1_object_meta *m)
+{
+	struct meta_v1_partial_object_metadata p = {.kind = STR("PartialObjectMetadata"),
+						    .api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1"),
+						    .metadata = *m};
+
+	rq->out.as = ANSWER_OBJECT;
+	return respond_struct(rq, status, &meta_v1_partial_object_metadata_type, &p);
+}
+
 struct error *respond_struct(struct request *rq, int status, const struct schema_type *t, const void *obj)
 {
 	struct buf b buf_cleanup = {0};
 
+	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL)
+		return respond_partial(rq, status, object_meta(t, (void *)(uintptr_t)obj));
+	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL_LIST)
+		return error_status(406, "NotAcceptable", "PartialObjectMetadataList may not be requested for a single object");
 	if (rq->out.media == MEDIA_PROTOBUF) {
 		object_encode(&b, MEDIA_PROTOBUF, t, obj);
 		return respond_bytes(rq, status, rq->out.content_type, buf_view(&b));
@@ -347,17 +360,6 @@ struct error *respond_success(struct request *rq, struct resource *res, struct s
 	}
 	rq->out.as = ANSWER_OBJECT;
 	return respond_struct(rq, 200, &meta_v1_status_type, &st);
-}
-
-static enum table_object table_include(const struct request *rq)
-{
-	struct str v = query_get(&rq->q, "includeObject");
-
-	if (str_eqz(v, "None"))
-		return TABLE_OBJECT_NONE;
-	if (str_eqz(v, "Object"))
-		return TABLE_OBJECT_FULL;
-	return TABLE_OBJECT_METADATA;
 }
 
 void pb_put_varint(struct buf *b, uint64_t v)
@@ -438,7 +440,8 @@ struct error *respond_object(struct request *rq, int status, struct resource *re
 	((struct str *)out)[1] = res->api_version;
 	switch (rq->out.as) {
 	case ANSWER_TABLE: {
-		struct table_options o = {.object = table_include(rq), .now = time_now(), .api_version = res->api_version,
+		struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now(),
+					  .api_version = res->api_version,
 					  .kind = res->api->kind};
 		struct meta_v1_list_meta lm = {.resource_version = object_meta(t, out)->resource_version};
 
@@ -448,16 +451,6 @@ struct error *respond_object(struct request *rq, int status, struct resource *re
 		table_end(&b);
 		return respond_json(rq, status, buf_view(&b));
 	}
-	case ANSWER_PARTIAL: {
-		struct meta_v1_partial_object_metadata p = {.kind = STR("PartialObjectMetadata"),
-							    .api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") :
-												   STR("meta.k8s.io/v1"),
-							    .metadata = *object_meta(t, out)};
-
-		return respond_struct(rq, status, &meta_v1_partial_object_metadata_type, &p);
-	}
-	case ANSWER_PARTIAL_LIST:
-		return error_status(406, "NotAcceptable", "PartialObjectMetadataList may not be requested for a single object");
 	default:
 		return respond_struct(rq, status, t, out);
 	}

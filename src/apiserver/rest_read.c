@@ -1,94 +1,12 @@
-/* get, list and watch: bytes of the watch cache, written out; other formats made from them. */
+/* get and watch: bytes of the watch cache, written out; other formats made from them. */
 #include "apiserver/audit.h"
-#include "apiserver/jwt.h"
 #include "apiserver/custom.h"
-#include "apiserver/server.h"
+#include "apiserver/list.h"
 #include "apiserver/watch_socket.h"
 #include "base/log.h"
 #include "net/websocket.h"
-#include "schema/table.h"
-
-/* ---- rows and conversions shared by the verbs ---- */
-
-/* A cached object in the request's version, kind and apiVersion set; strings point into the entry. */
-static struct error *decode_as(struct arena *a, struct resource *res, const struct cache_entry *e, void **out)
-{
-	struct storage *st = res->st;
-	void *o = arena_alloc(a, st->type->size);
-
-	TRY(cache_entry_decode(a, st->type, e, false, o));
-	if (res->from_storage) {
-		void *v = arena_alloc(a, res->api->type->size);
-
-		res->from_storage(a, o, v);
-		o = v;
-	}
-	if (res->crd)
-		TRY(custom_read(a, res, &o));
-	((struct str *)o)[0] = res->api->kind;
-	((struct str *)o)[1] = res->api_version;
-	*out = o;
-	return NULL;
-}
-
-static enum table_object include_object(const struct request *rq)
-{
-	struct str v = query_get(&rq->q, "includeObject");
-
-	return str_eqz(v, "None") ? TABLE_OBJECT_NONE : str_eqz(v, "Object") ? TABLE_OBJECT_FULL : TABLE_OBJECT_METADATA;
-}
-
-void table_for(struct request *rq, struct resource *res, struct table_options *o)
-{
-	(void)rq;
-	if (res->crd)
-		custom_columns(res, o);
-}
-
-void table_append(struct request *rq, struct buf *b, struct resource *res, const struct table_options *o, const void *obj, bool first)
-{
-	struct arena tmp arena_cleanup = {0};
-
-	if (res->crd) {
-		struct jv v;
-
-		jv_from_object(&tmp, res->api->type, obj, &v);
-		table_row_tree(b, &tmp, o, &v, first);
-	} else {
-		table_row(b, &tmp, res->api, o, obj, first);
-	}
-	(void)rq;
-}
-
-static void partial_of(struct request *rq, struct resource *res, void *obj, struct meta_v1_partial_object_metadata *p)
-{
-	memset(p, 0, sizeof *p);
-	p->kind = STR("PartialObjectMetadata");
-	p->api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
-	p->metadata = *object_meta(res->api->type, obj);
-}
 
 /* ---- get ---- */
-
-static struct error *rv_param(struct request *rq, enum cache_mode *mode, int64_t *rev)
-{
-	struct str rv = query_get(&rq->q, "resourceVersion");
-	bool bad;
-
-	*rev = 0;
-	if (!rv.n) {
-		*mode = CACHE_CONSISTENT;
-		return NULL;
-	}
-	bad = !str_to_i64(rv, rev) || *rev < 0;
-	if (bad && !str_eqz(rq->info.verb, "list"))
-		return error_status(500, "", "invalid resourceVersion \"%.*s\"", STR_ARG(rv)); /* only lists check it before the store does */
-	if (bad)
-		return error_status(400, "BadRequest", "resourceVersion: Invalid value: \"%.*s\": strconv.ParseUint: parsing \"%.*s\": invalid syntax",
-				    STR_ARG(rv), STR_ARG(rv));
-	*mode = *rev == 0 ? CACHE_ANY : CACHE_AT_LEAST;
-	return NULL;
-}
 
 struct error *rest_get(struct request *rq)
 {
@@ -100,7 +18,9 @@ struct error *rest_get(struct request *rq)
 	bool done;
 	void *obj;
 
-	TRY(rv_param(rq, &mode, &rev));
+	if (query_bool(&rq->q, "export"))
+		return err_bad_request("the export parameter, deprecated since v1.14, is no longer supported");
+	TRY(list_rv_param(rq, &mode, &rev));
 	TRY(cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e));
 	if (!e)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
@@ -117,520 +37,12 @@ struct error *rest_get(struct request *rq)
 	return err ? err : respond_object(rq, 200, res, obj);
 }
 
-/* ---- list ---- */
-
-struct list_opts {
-	enum cache_mode mode;
-	int64_t rev, limit;
-	struct str after;         /* key to continue behind */
-	bool inconsistent;        /* a continue token without a revision */
-	bool has_selector;
-	struct cache_filter filter;
-	const struct selector *post;
-};
-
-static struct error *invalid_list_options(struct field_errors *fe)
-{
-	return field_errors_status(fe, STR("meta.k8s.io"), STR("ListOptions"), STR(""));
-}
-
-struct error *request_selectors(struct request *rq, struct cache_filter *f, const struct selector **post)
-{
-	struct str ls = query_get(&rq->q, "labelSelector"), fs = query_get(&rq->q, "fieldSelector");
-
-	memset(f, 0, sizeof *f);
-	*post = NULL;
-	if (ls.n) {
-		struct error *e = label_selector_parse(rq->a, ls, &f->labels);
-
-		if (e)
-			return e->status ? e : error_wrap(e, "unable to parse requirement");
-	}
-	if (!fs.n && rq->info.name.n && str_eqz(rq->info.verb, "watch"))
-		fs = arena_printf(rq->a, "metadata.name=%.*s", STR_ARG(rq->info.name)); /* /watch/.../NAME */
-	if (fs.n) {
-		TRY(field_selector_parse(rq->a, fs, &f->fields));
-		if (rq->res->field_names)
-			TRY(field_selector_rename(rq->a, f->fields, rq->res->field_names, rq->res->n_field_names, &f->fields));
-		if (rq->res->crd)
-			TRY(custom_selector(rq, f, post));
-		else
-			TRY(cache_check_fields(rq->res->st->cache, f->fields));
-	}
-	return NULL;
-}
-
-/* Continue tokens are upstream's: base64url of {"v":"meta.k8s.io/v1","rv":REV,"start":"KEY\0"}. */
-static struct str continue_encode(struct arena *a, int64_t rev, struct str key)
-{
-	struct buf json buf_cleanup = {0}, out buf_cleanup = {0};
-
-	buf_printf(&json, "{\"v\":\"meta.k8s.io/v1\",\"rv\":%lld,\"start\":", (long long)rev);
-	jv_encode_string(&json, key);
-	json.n--; /* the quote: the key's end is a NUL, as upstream writes it */
-	buf_puts(&json, "\\u0000\"}");
-	base64url_encode(&out, buf_view(&json));
-	return arena_str(a, buf_view(&out));
-}
-
-static struct error *continue_decode(struct arena *a, struct str token, int64_t *rev, struct str *after)
-{
-	struct str json, start;
-	struct jv v;
-	const struct jv *rv;
-	struct error *e;
-
-	if (!base64url_decode(a, token, &json))
-		return err_bad_request("invalid continue token: illegal base64 data");
-	e = jv_parse(a, json, NULL, &v);
-	if (e) {
-		error_free(e);
-		return err_bad_request("continue key is not valid: invalid token");
-	}
-	if (!str_eqz(jv_str(jv_get(&v, STR("v"))), "meta.k8s.io/v1"))
-		return err_bad_request("continue key is not valid: server does not recognize this encoded version");
-	rv = jv_get(&v, STR("rv"));
-	start = jv_str(jv_get(&v, STR("start")));
-	if (!jv_is(rv, JV_INT) || rv->i == 0)
-		return err_bad_request("continue key is not valid: incorrect encoded start resourceVersion");
-	if (!start.n || str_contains(start, STR("..")))
-		return err_bad_request("continue key is not valid: start key is invalid");
-	if (start.p[start.n - 1] == '\0')
-		start.n--;
-	*rev = rv->i;
-	*after = start;
-	return NULL;
-}
-
-static struct error *list_options(struct request *rq, struct list_opts *o)
-{
-	struct str rv = query_get(&rq->q, "resourceVersion"), match = query_get(&rq->q, "resourceVersionMatch"),
-		   cont = query_get(&rq->q, "continue");
-	struct field_errors fe = {.arena = rq->a};
-	struct error *e;
-	static const struct str matches[] = {STR_INIT("Exact"), STR_INIT("NotOlderThan"), STR_INIT("")};
-
-	memset(o, 0, sizeof *o);
-	query_int(&rq->q, "limit", &o->limit, &e);
-	TRY(e);
-	if (match.n) {
-		if (!rv.n)
-			field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch is forbidden unless resourceVersion is "
-					"provided");
-		if (cont.n)
-			field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch is forbidden when continue is provided");
-		if (!str_eqz(match, "Exact") && !str_eqz(match, "NotOlderThan"))
-			field_not_supported(&fe, FIELD_ROOT("resourceVersionMatch"), match, matches, 3);
-		if (str_eqz(match, "Exact") && str_eqz(rv, "0"))
-			field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch \"exact\" is forbidden for "
-					"resourceVersion \"0\"");
-	}
-	if (query_has(&rq->q, "sendInitialEvents"))
-		field_forbidden(&fe, FIELD_ROOT("sendInitialEvents"), "sendInitialEvents is forbidden for list");
-	TRY(invalid_list_options(&fe));
-	if (str_eqz(rv, "0"))
-		o->limit = 0; /* any version will do: upstream's cache answers, which knows no pages of it */
-	TRY(rv_param(rq, &o->mode, &o->rev));
-	if (o->mode == CACHE_AT_LEAST && str_eqz(match, "Exact"))
-		o->mode = CACHE_EXACT;
-	else if (o->mode == CACHE_AT_LEAST && !match.n && o->limit > 0)
-		o->mode = CACHE_EXACT; /* legacy: a limit with a version is an exact list */
-	if (cont.n) {
-		if (rv.n && !str_eqz(rv, "0"))
-			return err_bad_request("specifying resource version is not allowed when using continue");
-		TRY(continue_decode(rq->a, cont, &o->rev, &o->after));
-		if (o->rev < 0) {
-			o->mode = CACHE_CONSISTENT;
-			o->rev = 0;
-			o->inconsistent = true;
-		} else {
-			o->mode = CACHE_EXACT;
-		}
-	}
-	TRY(request_selectors(rq, &o->filter, &o->post));
-	o->has_selector = o->filter.labels || o->filter.fields || o->post;
-	return NULL;
-}
-
-/* Key of continue tokens for a list within a namespace is relative to it, as upstream's to its prefix. */
-static struct str after_key(struct request *rq, const struct list_opts *o)
-{
-	if (!o->after.n || !rq->res->st->namespaced || !rq->info.ns.n)
-		return o->after;
-	return arena_printf(rq->a, "%.*s/%.*s", STR_ARG(rq->info.ns), STR_ARG(o->after));
-}
-
-/* runtime.Unknown around raw message bytes, up to them. */
-static void envelope_head(struct buf *b, struct str api_version, struct str kind, size_t raw)
-{
-	pb_envelope_begin(b, api_version, kind);
-	buf_putc(b, 2 << 3 | 2);
-	pb_put_varint(b, raw);
-}
-
-struct list_page {
-	const struct cache_entry **v;
-	size_t n;
-	struct meta_v1_list_meta meta;
-};
+/* ---- watch ---- */
 
 static struct iovec iov_of(struct str s)
 {
 	return (struct iovec){(void *)(uintptr_t)s.p, s.n};
 }
-
-static struct error *list_protobuf(struct request *rq, struct resource *res, const struct list_page *p)
-{
-	struct buf raw buf_cleanup = {0}, one buf_cleanup = {0}, head buf_cleanup = {0};
-	struct arena tmp arena_cleanup = {0};
-	struct iovec *iov = arena_array(rq->a, struct iovec, p->n + 3);
-	size_t total = 0;
-	int n = 2;
-
-	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
-	pb_put_bytes(&raw, 1, buf_view(&one));
-	for (size_t i = 0; i < p->n; i++) {
-		void *o;
-
-		if (p->v[i]->pb && entry_fits(res, p->v[i])) {
-			/* an entry's bytes are those of an item */
-			iov[n++] = iov_of(block_str(p->v[i]->body));
-			total += p->v[i]->body->n;
-			continue;
-		}
-		arena_reset(&tmp);
-		TRY(decode_as(&tmp, res, p->v[i], &o));
-		one.n = 0;
-		pb_encode(&one, res->api->type, o);
-		pb_put_bytes(&raw, 2, buf_view(&one));
-		if (i % 256 == 255)
-			fiber_yield();
-	}
-	envelope_head(&head, res->api_version, res->api->list_kind, raw.n + total);
-	iov[0] = iov_of(buf_view(&head));
-	iov[1] = iov_of(buf_view(&raw)); /* all of one resource's objects fit, or none */
-	iov[n++] = iov_of(PB_ENVELOPE_END);
-	return respond_iov(rq, 200, rq->out.content_type, iov, n);
-}
-
-/* A list of custom objects is a tree to upstream, whose "continue" is there when it is empty, too. */
-static void list_head(struct buf *b, struct str kind, struct str api_version, const struct meta_v1_list_meta *m, bool tree)
-{
-	buf_puts(b, "{\"kind\":\"");
-	buf_str(b, kind);
-	buf_puts(b, "\",\"apiVersion\":\"");
-	buf_str(b, api_version);
-	buf_puts(b, "\",\"metadata\":");
-	if (tree && !m->continue_.n)
-		buf_printf(b, "{\"continue\":\"\",\"resourceVersion\":\"%.*s\"}", STR_ARG(m->resource_version));
-	else
-		json_encode(b, &meta_v1_list_meta_type, m);
-	buf_puts(b, ",\"items\":[");
-}
-
-/* JSON of an entry as an item: items of typed lists carry no kind and apiVersion. */
-static struct str item_json(struct resource *res, struct str json, struct str *open)
-{
-	struct str skip = res->st->json_prefix;
-
-	if (res->crd || !str_has_prefix(json, skip)) {
-		*open = STR("");
-		return json;
-	}
-	*open = STR("{");
-	return str_sub(json, skip.n, json.n);
-}
-
-/* The JSON blocks of all items, referenced: nothing is copied. */
-static struct error *list_blocks(struct request *rq, struct resource *res, const struct list_page *p, struct str head)
-{
-	struct block **held = arena_array(rq->a, struct block *, p->n);
-	struct iovec *iov = arena_array(rq->a, struct iovec, p->n * 2 + 2);
-	struct error *e = NULL;
-	size_t got = 0;
-	int n = 0;
-
-	iov[n++] = iov_of(head);
-	for (; !e && got < p->n; got++) {
-		struct str json, open;
-
-		e = cache_entry_json(res->st->cache, p->v[got], &held[got]);
-		if (e)
-			break;
-		json = item_json(res, block_str(held[got]), &open);
-		if (got || open.n)
-			iov[n++] = iov_of(!got ? open : open.n ? STR(",{") : STR(","));
-		iov[n++] = iov_of(json);
-		if (got % 256 == 255)
-			fiber_yield();
-	}
-	iov[n++] = iov_of(STR("]}\n"));
-	if (!e)
-		e = respond_iov(rq, 200, STR("application/json"), iov, n);
-	for (size_t i = 0; i < got; i++)
-		block_unref(held[i]);
-	return e;
-}
-
-#define LIST_PIECE (64 * 1024)
-
-/* Made as the client takes it, a piece at a time. */
-static struct error *list_pieces(struct request *rq, struct resource *res, const struct list_page *p, struct str head)
-{
-	struct buf b buf_cleanup = {0}, one buf_cleanup = {0};
-	struct pieces *w;
-	struct error *e;
-
-	TRY(pieces_begin(rq, 200, STR("application/json"), &w));
-	buf_str(&b, head);
-	for (size_t i = 0; i < p->n; i++) {
-		struct str open;
-
-		one.n = 0;
-		e = cache_entry_json_append(res->st->cache, p->v[i], &one);
-		if (e)
-			return pieces_end(w, e);
-		if (i)
-			buf_putc(&b, ',');
-		struct str json = item_json(res, buf_view(&one), &open);
-
-		buf_str(&b, open);
-		buf_str(&b, json);
-		if (b.n < LIST_PIECE)
-			continue;
-		e = pieces_write(w, buf_view(&b));
-		if (e)
-			return pieces_end(w, e);
-		b.n = 0;
-		fiber_yield();
-	}
-	buf_puts(&b, "]}\n");
-	return pieces_end(w, pieces_write(w, buf_view(&b)));
-}
-
-static struct error *list_objects(struct request *rq, struct resource *res, const struct list_page *p)
-{
-	struct buf head buf_cleanup = {0}, all buf_cleanup = {0}, one buf_cleanup = {0};
-	struct arena tmp arena_cleanup = {0};
-	bool fit = true, pb = false;
-	size_t total = 0;
-
-	list_head(&head, res->api->list_kind, res->api_version, &p->meta, res->crd);
-	for (size_t i = 0; i < p->n && fit; i++) {
-		fit = entry_fits(res, p->v[i]);
-		total += p->v[i]->body->n;
-		pb |= p->v[i]->pb;
-	}
-	if (rq->out.media == MEDIA_JSON && !rq->out.pretty && fit) {
-		/* JSON is up to twice as long; what would push nearly everything else out is not kept */
-		if (pb && total > cache_hot_limit() / 8 * 3)
-			return list_pieces(rq, res, p, buf_view(&head));
-		return list_blocks(rq, res, p, buf_view(&head));
-	}
-	buf_str(&all, buf_view(&head));
-	for (size_t i = 0; i < p->n; i++) {
-		struct str json, open = STR("");
-
-		arena_reset(&tmp);
-		one.n = 0;
-		if (!entry_fits(res, p->v[i])) {
-			void *o;
-
-			TRY(decode_as(&tmp, res, p->v[i], &o));
-			if (!res->crd)
-				((struct str *)o)[0] = ((struct str *)o)[1] = STR_NULL;
-			json_encode(&one, res->api->type, o);
-			json = buf_view(&one);
-		} else {
-			TRY(cache_entry_json_append(res->st->cache, p->v[i], &one));
-			json = item_json(res, buf_view(&one), &open);
-		}
-		if (i)
-			buf_putc(&all, ',');
-		buf_str(&all, open);
-		buf_str(&all, json);
-		if (i % 256 == 255)
-			fiber_yield();
-	}
-	buf_puts(&all, "]}");
-	return respond_json(rq, 200, buf_view(&all));
-}
-
-static struct error *list_table(struct request *rq, struct resource *res, const struct list_page *p)
-{
-	struct buf b buf_cleanup = {0};
-	struct arena tmp arena_cleanup = {0};
-	struct table_options o = {.object = include_object(rq), .now = time_now(), .api_version = res->api_version, .kind = res->api->kind};
-
-	table_for(rq, res, &o);
-	table_begin(&b, res->crd ? NULL : res->api, &o, &p->meta);
-	for (size_t i = 0; i < p->n; i++) {
-		void *obj;
-
-		arena_reset(&tmp);
-		TRY(decode_as(&tmp, res, p->v[i], &obj));
-		table_append(rq, &b, res, &o, obj, i == 0);
-		if (i % 256 == 255)
-			fiber_yield();
-	}
-	table_end(&b);
-	return respond_json(rq, 200, buf_view(&b));
-}
-
-static struct error *list_partial(struct request *rq, struct resource *res, const struct list_page *p)
-{
-	struct buf b buf_cleanup = {0}, raw buf_cleanup = {0}, one buf_cleanup = {0};
-	struct arena tmp arena_cleanup = {0};
-	const struct schema_type *t = &meta_v1_partial_object_metadata_type;
-	struct str api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
-	bool pb = rq->out.media == MEDIA_PROTOBUF;
-
-	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta, false);
-	if (!p->n && !pb) {
-		/* made of nothing upstream, and so nothing */
-		b.n -= 1;
-		buf_puts(&b, "null}");
-		return respond_json(rq, 200, buf_view(&b));
-	}
-	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
-	pb_put_bytes(&raw, 1, buf_view(&one));
-	for (size_t i = 0; i < p->n; i++) {
-		struct meta_v1_partial_object_metadata *o;
-
-		arena_reset(&tmp);
-		o = arena_new(&tmp, struct meta_v1_partial_object_metadata);
-		TRY(cache_entry_decode(&tmp, t, p->v[i], false, o));
-		o->kind = pb ? STR_NULL : STR("PartialObjectMetadata");
-		o->api_version = pb ? STR_NULL : api_version;
-		if (pb) {
-			one.n = 0;
-			pb_encode(&one, t, o);
-			pb_put_bytes(&raw, 2, buf_view(&one));
-		} else {
-			if (i)
-				buf_putc(&b, ',');
-			json_encode(&b, t, o);
-		}
-		if (i % 256 == 255)
-			fiber_yield();
-	}
-	if (pb) {
-		struct iovec iov[3];
-
-		one.n = 0;
-		envelope_head(&one, api_version, STR("PartialObjectMetadataList"), raw.n);
-		iov[0] = (struct iovec){one.p, one.n};
-		iov[1] = (struct iovec){raw.p, raw.n};
-		iov[2] = (struct iovec){"\x1a\0\x22\0", 4};
-		return respond_iov(rq, 200, rq->out.content_type, iov, 3);
-	}
-	buf_puts(&b, "]}");
-	return respond_json(rq, 200, buf_view(&b));
-}
-
-/* 410 with a token to go on from without consistency. */
-static struct error *expired(struct request *rq, struct error *e, const struct list_opts *o)
-{
-	struct meta_v1_status st;
-
-	if (!o->after.n || !error_is(e, 410, NULL))
-		return e;
-	error_free(e);
-	e = err_expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the "
-			"continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing "
-			"with the provided token results in an inconsistent list - objects that were created, modified, or deleted between "
-			"the time the first chunk was returned and now may show up in the list.");
-	status_from_error(rq->a, e, &st);
-	st.metadata.continue_ = continue_encode(rq->a, -1, o->after);
-	error_free(e);
-	return respond_struct(rq, 410, &meta_v1_status_type, &st);
-}
-
-struct error *rest_list(struct request *rq)
-{
-	struct resource *res = rq->res;
-	struct cache *c = res->st->cache;
-	struct str ns = res->st->namespaced ? rq->info.ns : STR_NULL;
-	struct list_opts o;
-	struct cache_snap *snap;
-	struct cache_iter it;
-	const struct cache_entry *en;
-	LIST(const struct cache_entry *) found = {0};
-	struct list_page page = {0};
-	struct error *e;
-	bool more = false, one;
-	struct str after;
-	struct arena tmp arena_cleanup = {0};
-
-	if (rq->out.as == ANSWER_PARTIAL)
-		return error_status(406, "NotAcceptable", "PartialObjectMetadata may not be requested for a list of objects");
-	TRY(list_options(rq, &o));
-	e = cache_snapshot(c, o.mode, o.rev, &snap);
-	if (e)
-		return expired(rq, e, &o);
-	after = after_key(rq, &o);
-	one = rq->info.name.n && !after.n && !o.post && (ns.n || !res->st->namespaced);
-	if (one) {
-		/* metadata.name=x: one look-up, not a walk */
-		struct str key = ns.n ? arena_printf(rq->a, "%.*s/%.*s", STR_ARG(ns), STR_ARG(rq->info.name)) : rq->info.name;
-		char *before = arena_bytes(rq->a, key.n + 2);
-
-		memcpy(before, key.p, key.n);
-		before[key.n - 1]--;
-		before[key.n] = before[key.n + 1] = (char)0xff;
-		cache_iter_init(&it, c, snap, ns, str_of(before, key.n + 2), NULL);
-		en = cache_iter_next(&it);
-		if (en && str_eq(cache_entry_key(en), key) && cache_matches(c, en, &o.filter))
-			*arena_push(rq->a, &found) = en;
-	} else {
-		cache_iter_init(&it, c, snap, ns, after, &o.filter);
-	}
-	while (!one && (en = cache_iter_next(&it)) != NULL) {
-		if (o.limit > 0 && found.n == o.limit) {
-			more = true;
-			break;
-		}
-		if (o.post) {
-			void *obj;
-
-			arena_reset(&tmp);
-			e = decode_as(&tmp, res, en, &obj);
-			if (e) {
-				cache_snap_free(snap);
-				return e;
-			}
-			if (!custom_fields_match(&tmp, res, obj, o.post))
-				continue;
-		}
-		*arena_push(rq->a, &found) = en;
-	}
-	page.v = found.v;
-	page.n = found.n;
-	page.meta.resource_version = arena_printf(rq->a, "%lld", (long long)cache_snap_rev(snap));
-	if (more) {
-		struct str last = cache_entry_key(found.v[found.n - 1]), rel = last;
-
-		if (ns.n)
-			rel = str_sub(last, ns.n + 1, last.n);
-		page.meta.continue_ = continue_encode(rq->a, cache_snap_rev(snap), rel);
-		if (!o.has_selector) {
-			page.meta.remaining_item_count = arena_new(rq->a, int64_t);
-			*page.meta.remaining_item_count = (int64_t)cache_snap_count(snap, ns, last);
-		}
-	}
-	if (rq->out.as == ANSWER_TABLE)
-		e = list_table(rq, res, &page);
-	else if (rq->out.as == ANSWER_PARTIAL_LIST)
-		e = list_partial(rq, res, &page);
-	else if (rq->out.media == MEDIA_PROTOBUF)
-		e = list_protobuf(rq, res, &page);
-	else
-		e = list_objects(rq, res, &page);
-	cache_snap_free(snap);
-	return e;
-}
-
-/* ---- watch ---- */
 
 enum form { FORM_PARTIAL_JSON, FORM_TABLE }; /* slots of cache_event.forms */
 
@@ -662,7 +74,7 @@ static struct error *post_begin(struct watcher *w, const struct cache_watch_opts
 		void *obj;
 
 		arena_reset(&tmp);
-		e = decode_as(&tmp, w->res, en, &obj);
+		e = list_decode(&tmp, w->res, en, &obj);
 		if (!e && custom_fields_match(&tmp, w->res, obj, w->post))
 			map_set(&w->matched, cache_entry_key(en), cache_entry_ref((struct cache_entry *)(uintptr_t)en));
 	}
@@ -685,7 +97,7 @@ static struct error *post_event(struct watcher *w, struct cache_event *ev, bool 
 	if (ev->type != CACHE_DELETED) {
 		void *obj;
 
-		TRY(decode_as(&tmp, w->res, ev->obj, &obj));
+		TRY(list_decode(&tmp, w->res, ev->obj, &obj));
 		now = custom_fields_match(&tmp, w->res, obj, w->post);
 	}
 	was = map_del(&w->matched, cache_entry_key(ev->obj));
@@ -777,12 +189,14 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 		if (ev->initial_end)
 			str_map_set(tmp, API_MAP(&m->annotations), STR("k8s.io/initial-events-end"), STR("true"));
 	} else {
-		TRY(decode_as(tmp, res, ev->obj, &obj));
+		TRY(list_decode(tmp, res, ev->obj, &obj));
 		if (w->post && ev->type == CACHE_DELETED)
 			object_meta(res->api->type, obj)->resource_version = arena_printf(tmp, "%lld", (long long)ev->rev);
 	}
 	if (rq->out.as == ANSWER_TABLE) {
-		struct table_options o = {.object = include_object(rq), .now = time_now(), .api_version = res->api_version, .kind = res->api->kind,
+		bool kept = ev->type == CACHE_BOOKMARK && ev->initial_end && include_object(rq) == TABLE_OBJECT_NONE; /* the mark is in it */
+		struct table_options o = {.object = kept ? TABLE_OBJECT_METADATA : include_object(rq),
+					  .v1beta1 = rq->out.table_v1beta1, .now = time_now(), .api_version = res->api_version, .kind = res->api->kind,
 					  .no_headers = w->headers_sent};
 		struct meta_v1_list_meta lm = {.resource_version = object_meta(res->api->type, obj)->resource_version};
 
@@ -1022,76 +436,76 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 	}
 }
 
+/* Upstream's defaults of ListOptions and ValidateListOptions of a watch: what is sent before anything has changed. */
+static struct error *initial_events(struct request *rq, struct str rv, bool *asked, bool *send)
+{
+	static const struct str known[] = {STR_INIT("NotOlderThan")};
+	const struct field_path *at = FIELD_ROOT("resourceVersionMatch");
+	struct str match = query_get(&rq->q, "resourceVersionMatch");
+	struct field_errors fe = {.arena = rq->a};
+
+	*asked = query_has(&rq->q, "sendInitialEvents");
+	*send = query_bool(&rq->q, "sendInitialEvents");
+	if (!*asked && !match.n && (!rv.n || str_eqz(rv, "0"))) {
+		*asked = *send = true; /* as it was before there was a choice */
+		match = known[0];
+	}
+	if (*asked && !str_eq(match, known[0]))
+		field_forbidden(&fe, at, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+	if (match.n && !*asked)
+		field_forbidden(&fe, at, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+	if (match.n && !str_eq(match, known[0]))
+		field_not_supported(&fe, at, match, known, 1);
+	if (match.n && query_get(&rq->q, "continue").n)
+		field_forbidden(&fe, at, "resourceVersionMatch is forbidden when continue is provided");
+	return list_options_invalid(&fe);
+}
+
+static struct error *watch_options(struct request *rq, struct watcher *w, struct cache_watch_opts *o)
+{
+	struct str rv = query_get(&rq->q, "resourceVersion");
+	int64_t timeout_s = 0, least = rq->s->o.min_request_timeout_s * 1000;
+	struct error *e;
+	bool asked;
+
+	TRY(list_decode_options(rq));
+	query_int(&rq->q, "timeoutSeconds", &timeout_s, &e);
+	TRY(initial_events(rq, rv, &asked, &o->initial));
+	TRY(request_selectors(rq, &o->filter, &w->post));
+	TRY(list_rv_param(rq, &o->mode, &o->rev));
+	o->ns = rq->res->st->namespaced ? rq->info.ns : STR_NULL;
+	o->bookmarks = query_bool(&rq->q, "allowWatchBookmarks");
+	o->initial_end = o->initial && o->bookmarks;
+	if (asked && !o->initial && o->mode != CACHE_AT_LEAST)
+		o->rev = cache_rev(rq->res->st->cache); /* from now on, nothing first */
+	o->timeout_ms = timeout_s ? timeout_s * 1000 : least + (int64_t)(random_u64() % (uint64_t)(least + 1));
+	return NULL;
+}
+
 struct error *rest_watch(struct request *rq)
 {
-	struct resource *res = rq->res;
 	struct cache_watch_opts o = {0};
-	struct str rv = query_get(&rq->q, "resourceVersion"), match = query_get(&rq->q, "resourceVersionMatch");
-	struct field_errors fe = {.arena = rq->a};
-	bool send_initial = query_bool(&rq->q, "sendInitialEvents"), has_initial = query_has(&rq->q, "sendInitialEvents");
-	int64_t timeout_s = 0;
-	struct cache_watch *cw;
-	struct watcher w = {.rq = rq, .res = res};
-	struct error *e;
+	struct cache_watch *cw = NULL;
+	struct watcher w = {.rq = rq, .res = rq->res};
+	struct error *e, *bad;
 
-	query_int(&rq->q, "timeoutSeconds", &timeout_s, &e);
-	TRY(e);
-	if (match.n && !has_initial)
-		field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "resourceVersionMatch is forbidden for watch unless sendInitialEvents is "
-				"provided");
-	if (has_initial && !str_eqz(match, "NotOlderThan"))
-		field_forbidden(&fe, FIELD_ROOT("resourceVersionMatch"), "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
-	if (query_has(&rq->q, "continue") && query_get(&rq->q, "continue").n)
-		field_forbidden(&fe, FIELD_ROOT("continue"), "continue is forbidden for watch");
-	TRY(invalid_list_options(&fe));
-	TRY(request_selectors(rq, &o.filter, &w.post));
-	TRY(rv_param(rq, &o.mode, &o.rev));
-	o.ns = res->st->namespaced ? rq->info.ns : STR_NULL;
-	o.bookmarks = query_bool(&rq->q, "allowWatchBookmarks");
-	if (has_initial) {
-		o.initial = send_initial;
-		o.initial_end = send_initial && o.bookmarks;
-		if (!send_initial && o.mode != CACHE_AT_LEAST) {
-			/* from now on, nothing first */
-			o.initial = false;
-			o.rev = cache_rev(res->st->cache);
-		}
-	} else {
-		o.initial = !rv.n || str_eqz(rv, "0");
-	}
-	if (timeout_s > 0)
-		o.timeout_ms = timeout_s * 1000;
-	else
-		o.timeout_ms = rq->s->o.min_request_timeout_s * 1000 + (int64_t)(random_u64() % (uint64_t)(rq->s->o.min_request_timeout_s * 1000 + 1));
-	e = post_begin(&w, &o);
-	if (!e)
-		e = cache_watch_open(res->st->cache, &o, &cw);
+	TRY(watch_options(rq, &w, &o));
+	bad = post_begin(&w, &o);
+	if (!bad)
+		bad = cache_watch_open(rq->res->st->cache, &o, &cw);
 	respond_headers(rq);
 	http_set_header(rq->x, "content-type", rq->out.content_type);
 	rq->status = 200;
-	if (e) {
-		if (!error_is(e, 410, NULL)) {
-			post_end(&w);
-			return e;
-		}
-		/* a version too old is an event of the stream, as upstream sends it */
-		struct error *s = watch_start(&w);
-
-		if (s) {
-			error_free(e);
-			return s;
-		}
-		e = write_error_event(&w, e);
-		watch_socket_close(w.socket);
-		buf_free(&w.out);
-		post_end(&w);
-		return e;
-	}
 	e = watch_start(&w);
-	if (!e) {
+	if (!e && bad) {
+		/* what is wrong with the version (too old, or yet to come) is an event of the stream, as upstream sends it */
+		e = write_error_event(&w, bad);
+		bad = NULL;
+	} else if (!e) {
 		audit_started(rq);
 		e = watch_loop(&w, cw);
 	}
+	error_free(bad);
 	cache_watch_close(cw);
 	watch_socket_close(w.socket);
 	buf_free(&w.out);

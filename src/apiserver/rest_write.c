@@ -1,7 +1,7 @@
 /* create, update, patch, delete and deletecollection as HTTP: bodies, options, answers. */
 #include "apiserver/admission.h"
 #include "apiserver/custom.h"
-#include "apiserver/server.h"
+#include "apiserver/list.h"
 #include "schema/defaults.h"
 #include "schema/patch.h"
 
@@ -16,16 +16,27 @@ struct write_options {
 
 /* ---- options ---- */
 
+static void dry_run_validate(struct field_errors *fe, const struct str *v, uint32_t n)
+{
+	static const struct str all[] = {STR_INIT("All")};
+
+	for (uint32_t i = 0; i < n; i++)
+		if (!str_eqz(v[i], "All")) {
+			field_not_supported(fe, FIELD_ROOT("dryRun"), v[i], all, 1);
+			return;
+		}
+}
+
 static struct error *write_options(struct request *rq, const char *kind, bool apply, struct write_options *o)
 {
 	struct field_errors fe = {.arena = rq->a};
-	struct str dry = query_get(&rq->q, "dryRun"), fv = query_get(&rq->q, "fieldValidation"), fm = query_get(&rq->q, "fieldManager");
-	static const struct str all[] = {STR_INIT("All")};
+	struct str fv = query_get(&rq->q, "fieldValidation"), fm = query_get(&rq->q, "fieldManager");
+	struct strings dry = {0};
 	static const struct str levels[] = {STR_INIT("Ignore"), STR_INIT("Strict"), STR_INIT("Warn")};
 
 	memset(o, 0, sizeof *o);
-	if (dry.p && !str_eqz(dry, "All"))
-		field_not_supported(&fe, FIELD_ROOT("dryRun"), dry, all, 1);
+	query_all(rq->a, &rq->q, "dryRun", &dry);
+	dry_run_validate(&fe, dry.v, dry.n);
 	rq->dry_run = dry.n > 0;
 	if (fv.n && !str_eqz(fv, "Ignore") && !str_eqz(fv, "Strict") && !str_eqz(fv, "Warn"))
 		field_not_supported(&fe, FIELD_ROOT("fieldValidation"), fv, levels, 3);
@@ -85,19 +96,32 @@ static struct error *judge(struct request *rq, const struct decode_report *r, co
 
 /* ---- bodies ---- */
 
+/* Content-Type, body and options in the order in which upstream looks at them. */
+static struct error *body_and_options(struct request *rq, const char *options, enum media_type *media, struct str *body,
+				      struct write_options *o)
+{
+	struct str type = http_header_get(&rq->x->headers, "content-type");
+	bool create = !strcmp(options, "CreateOptions");
+
+	if (create)
+		TRY(negotiate_body(rq->a, type, rq->s->o.cbor, media));
+	TRY(request_body(rq, BODY_MAX, body));
+	TRY(write_options(rq, options, false, o));
+	return create ? NULL : negotiate_body(rq->a, type, rq->s->o.cbor, media);
+}
+
 /* The body as a struct of type t with kind and apiVersion checked; not defaulted. */
-static struct error *decode_body(struct request *rq, const struct schema_type *t, struct str kind, struct str api_version,
-				 const struct write_options *o, void **out)
+struct error *rest_body(struct request *rq, const char *options, const struct schema_type *t, struct str kind, struct str api_version, void **out)
 {
 	enum media_type media;
 	struct str body, av = STR_NULL, k = STR_NULL;
 	struct decode_report report = {.arena = rq->a};
+	struct write_options o;
 	struct error *e;
 	void *obj;
 
-	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(request_body(rq, BODY_MAX, &body));
-	if (!str_trim(body).n)
+	TRY(body_and_options(rq, options, &media, &body, &o));
+	if (!str_trim(body).n && media == MEDIA_JSON)
 		return err_bad_request("the object provided is unrecognized (must be of type %.*s): couldn't get version/kind; json parse error: "
 				       "unexpected end of JSON input", STR_ARG(kind));
 	e = object_peek(rq->a, media, body, &av, &k);
@@ -117,7 +141,7 @@ static struct error *decode_body(struct request *rq, const struct schema_type *t
 		return err_bad_request("the API version in the data (%.*s) does not match the expected API version (%.*s)", STR_ARG(av),
 				       STR_ARG(api_version));
 	obj = arena_alloc(rq->a, t->size);
-	e = object_decode(rq->a, media, t, body, o->validation == VALIDATE_IGNORE ? NULL : &report, obj);
+	e = object_decode(rq->a, media, t, body, o.validation == VALIDATE_IGNORE ? NULL : &report, obj);
 	if (e) {
 		struct str group, version;
 		struct error *w;
@@ -132,7 +156,7 @@ static struct error *decode_body(struct request *rq, const struct schema_type *t
 	}
 	if (rq->res->crd && t == rq->res->api->type)
 		TRY(custom_prune(rq->a, rq->res, obj, &report));
-	TRY(judge(rq, &report, o));
+	TRY(judge(rq, &report, &o));
 	((struct str *)obj)[0] = kind;
 	((struct str *)obj)[1] = api_version;
 	*out = obj;
@@ -188,14 +212,12 @@ static struct error *answer_write(struct request *rq, int status, struct write_r
 
 struct error *rest_create(struct request *rq)
 {
-	struct write_options o;
 	struct write_result r;
 	void *obj;
 
-	TRY(write_options(rq, "CreateOptions", false, &o));
-	if (rq->info.name.n && !str_eqz(rq->info.resource, "namespaces"))
-		return err_method(rq->res->api->group, rq->res->api->plural, rq->info.verb);
-	TRY(decode_body(rq, rq->res->api->type, rq->res->api->kind, rq->res->api_version, &o, &obj));
+	if (rq->info.name.n && !rq->res->crd && !str_eqz(rq->info.resource, "namespaces"))
+		return err_method();
+	TRY(rest_body(rq, "CreateOptions", rq->res->api->type, rq->res->api->kind, rq->res->api_version, &obj));
 	TRY(check_name(rq, object_meta(rq->res->api->type, obj), true));
 	if (rq->res->st->namespaced && !rq->info.ns.n)
 		return err_bad_request("an empty namespace may not be set during creation");
@@ -224,14 +246,12 @@ static const char *sub_of(struct request *rq)
 
 struct error *rest_update(struct request *rq)
 {
-	struct write_options o;
 	struct write_result r;
 	void *obj;
 	struct meta_v1_object_meta *m;
 	struct update u = {.make = make_put, .sub = sub_of(rq)};
 
-	TRY(write_options(rq, "UpdateOptions", false, &o));
-	TRY(decode_body(rq, rq->res->api->type, rq->res->api->kind, rq->res->api_version, &o, &obj));
+	TRY(rest_body(rq, "UpdateOptions", rq->res->api->type, rq->res->api->kind, rq->res->api_version, &obj));
 	m = object_meta(rq->res->api->type, obj);
 	TRY(check_name(rq, m, false));
 	m->name = rq->info.name;
@@ -342,23 +362,28 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	return NULL;
 }
 
-struct error *rest_patch_body(struct request *rq, enum patch_type *type, struct str *body);
-struct error *rest_patch_body(struct request *rq, enum patch_type *type, struct str *body)
+struct error *rest_patch_type(struct request *rq, enum patch_type *type)
 {
 	struct str rest = http_header_get(&rq->x->headers, "content-type"), ct = str_trim(str_cut(&rest, ';'));
+	struct error *e;
 
-	if (!patch_type_parse(ct, type) || (rq->res->crd && *type == PATCH_STRATEGIC)) {
-		struct error *e = error_status(415, "UnsupportedMediaType",
-				    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
-				    "application/merge-patch+json, %sapplication/apply-patch+yaml, application/apply-patch+cbor",
-				    rq->res->crd ? "" : "application/strategic-merge-patch+json, ");
+	if (patch_type_parse(ct, type) && !(rq->res->crd && *type == PATCH_STRATEGIC) && !(*type == PATCH_APPLY_CBOR && !rq->s->o.cbor))
+		return NULL;
+	e = error_status(415, "UnsupportedMediaType",
+			 "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
+			 "application/merge-patch+json, %sapplication/apply-patch+yaml%s",
+			 rq->res->crd ? "" : "application/strategic-merge-patch+json, ", rq->s->o.cbor ? ", application/apply-patch+cbor" : "");
+	/* of built-in resources it is the router that refuses, with details that say nothing */
+	if (!rq->res->crd)
+		error_set_details(e, STR(""), STR(""), STR(""));
+	return e;
+}
 
-		/* of built-in resources it is the router that refuses, with details that say nothing */
-		if (!rq->res->crd)
-			error_set_details(e, STR(""), STR(""), STR(""));
-		return e;
-	}
-	return request_body(rq, BODY_MAX, body);
+static struct error *patch_body(struct request *rq, enum patch_type *type, struct str *body, struct write_options *o)
+{
+	TRY(rest_patch_type(rq, type));
+	TRY(request_body(rq, BODY_MAX, body));
+	return write_options(rq, "PatchOptions", *type == PATCH_APPLY || *type == PATCH_APPLY_CBOR, o);
 }
 
 static struct error *parse_config(struct request *rq, struct patch_ctx *p)
@@ -412,9 +437,8 @@ struct error *rest_patch(struct request *rq)
 	struct update u = {.make = make_patch, .ctx = &p, .sub = sub_of(rq), .retry = true};
 	bool apply;
 
-	TRY(rest_patch_body(rq, &p.type, &p.body));
+	TRY(patch_body(rq, &p.type, &p.body, &p.o));
 	apply = p.type == PATCH_APPLY || p.type == PATCH_APPLY_CBOR;
-	TRY(write_options(rq, "PatchOptions", apply, &p.o));
 	if (apply) {
 		TRY(parse_config(rq, &p));
 		u.apply = true;
@@ -428,51 +452,67 @@ struct error *rest_patch(struct request *rq)
 
 /* ---- delete ---- */
 
+static struct error *delete_options_of_body(struct request *rq, struct str body, struct meta_v1_delete_options *o)
+{
+	enum media_type media;
+	struct error *e;
+
+	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), rq->s->o.cbor, &media));
+	e = object_decode(rq->a, media, &meta_v1_delete_options_type, body, NULL, o);
+	if (e) {
+		struct error *w = err_bad_request("decoding DeleteOptions: %s", error_message(e));
+
+		error_free(e);
+		return w;
+	}
+	if (o->kind.n && !str_eqz(o->kind, "DeleteOptions"))
+		return err_bad_request("decoded object cannot be converted to DeleteOptions");
+	return NULL;
+}
+
+static struct error *delete_options_of_query(struct request *rq, struct meta_v1_delete_options *o)
+{
+	struct str v = query_get(&rq->q, "propagationPolicy"), uid = query_get(&rq->q, "uid"), rv = query_get(&rq->q, "resourceVersion");
+	struct strings dry = {0};
+	struct error *e;
+	int64_t n;
+
+	if (query_int(&rq->q, "gracePeriodSeconds", &n, &e)) {
+		o->grace_period_seconds = arena_new(rq->a, int64_t);
+		*o->grace_period_seconds = n;
+	}
+	TRY(e);
+	if (query_has(&rq->q, "orphanDependents")) {
+		o->orphan_dependents = arena_new(rq->a, bool);
+		*o->orphan_dependents = query_bool(&rq->q, "orphanDependents");
+	}
+	if (v.p) {
+		o->propagation_policy = arena_new(rq->a, struct str);
+		*o->propagation_policy = v;
+	}
+	query_all(rq->a, &rq->q, "dryRun", &dry);
+	for (uint32_t i = 0; i < dry.n; i++)
+		*arena_push(rq->a, &o->dry_run) = dry.v[i];
+	if (!uid.n && !rv.n)
+		return NULL;
+	o->preconditions = arena_new(rq->a, struct meta_v1_preconditions);
+	if (uid.n)
+		*(o->preconditions->uid = arena_new(rq->a, struct str)) = uid;
+	if (rv.n)
+		*(o->preconditions->resource_version = arena_new(rq->a, struct str)) = rv;
+	return NULL;
+}
+
+/* Of the body, else, without one, of the query. */
 static struct error *delete_options(struct request *rq, struct meta_v1_delete_options *o)
 {
 	struct field_errors fe = {.arena = rq->a};
-	enum media_type media;
-	struct str body, v;
-	struct error *e;
-	int64_t n;
+	struct str body;
 	static const struct str policies[] = {STR_INIT("Background"), STR_INIT("Foreground"), STR_INIT("Orphan")};
-	static const struct str all[] = {STR_INIT("All")};
 
 	memset(o, 0, sizeof *o);
 	TRY(request_body(rq, BODY_MAX, &body));
-	if (str_trim(body).n) {
-		TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
-		e = object_decode(rq->a, media, &meta_v1_delete_options_type, body, NULL, o);
-		if (e) {
-			struct error *w = err_bad_request("decoding DeleteOptions: %s", error_message(e));
-
-			error_free(e);
-			return w;
-		}
-		if (o->kind.n && !str_eqz(o->kind, "DeleteOptions"))
-			return err_bad_request("decoded object cannot be converted to DeleteOptions");
-	} else {
-		if (query_int(&rq->q, "gracePeriodSeconds", &n, &e)) {
-			o->grace_period_seconds = arena_new(rq->a, int64_t);
-			*o->grace_period_seconds = n;
-		}
-		TRY(e);
-		if (query_has(&rq->q, "orphanDependents")) {
-			o->orphan_dependents = arena_new(rq->a, bool);
-			*o->orphan_dependents = query_bool(&rq->q, "orphanDependents");
-		}
-		v = query_get(&rq->q, "propagationPolicy");
-		if (v.n) {
-			o->propagation_policy = arena_new(rq->a, struct str);
-			*o->propagation_policy = v;
-		}
-		v = query_get(&rq->q, "dryRun");
-		if (v.p)
-			*arena_push(rq->a, &o->dry_run) = v;
-	}
-	v = query_get(&rq->q, "dryRun");
-	if (v.n && !o->dry_run.n)
-		*arena_push(rq->a, &o->dry_run) = v;
+	TRY(body.n ? delete_options_of_body(rq, body, o) : delete_options_of_query(rq, o));
 	if (o->orphan_dependents && o->propagation_policy)
 		field_invalid(&fe, FIELD_ROOT("propagationPolicy"), *o->propagation_policy,
 			      "orphanDependents and deletionPropagation cannot be both set");
@@ -484,9 +524,7 @@ static struct error *delete_options(struct request *rq, struct meta_v1_delete_op
 		if (!known)
 			field_not_supported(&fe, FIELD_ROOT("propagationPolicy"), *o->propagation_policy, policies, 3);
 	}
-	for (uint32_t i = 0; i < o->dry_run.n; i++)
-		if (!str_eqz(o->dry_run.v[i], "All"))
-			field_not_supported(&fe, FIELD_ROOT("dryRun"), o->dry_run.v[i], all, 1);
+	dry_run_validate(&fe, o->dry_run.v, o->dry_run.n);
 	TRY(field_errors_status(&fe, STR("meta.k8s.io"), STR("DeleteOptions"), STR("")));
 	rq->dry_run = o->dry_run.n > 0;
 	return NULL;
@@ -516,74 +554,38 @@ struct error *rest_delete(struct request *rq)
 	}
 }
 
+/* Upstream's workers do it while the list is walked; what is gone by then is no error. */
+static struct error *delete_found(struct request *rq, const struct listing *l, const struct meta_v1_delete_options *o)
+{
+	for (uint32_t i = 0; i < l->found.n; i++) {
+		struct write_result r = {0};
+		struct str ns = arena_str(rq->a, cache_entry_ns(l->found.v[i])), name = arena_str(rq->a, cache_entry_name(l->found.v[i]));
+		struct error *e = registry_delete(rq, ns, name, o, &r);
+
+		cache_entry_unref(r.entry);
+		if (e && !error_is(e, 404, NULL))
+			return e;
+		error_free(e);
+	}
+	return NULL;
+}
+
 struct error *rest_delete_collection(struct request *rq)
 {
-	struct resource *res = rq->res;
 	struct meta_v1_delete_options o;
-	struct cache_filter f = {0};
-	struct cache_snap *snap;
-	struct cache_iter it;
-	const struct cache_entry *en;
-	const struct selector *post;
-	struct arena tmp arena_cleanup = {0};
-	struct buf b buf_cleanup = {0}, one buf_cleanup = {0};
-	struct error *e = NULL;
-	bool first = true;
+	struct list_options lo;
+	struct listing l;
+	struct error *e;
 
+	TRY(list_options(rq, &lo));
 	TRY(delete_options(rq, &o));
-	TRY(request_selectors(rq, &f, &post));
-	TRY(cache_snapshot(res->st->cache, CACHE_CONSISTENT, 0, &snap));
-	buf_puts(&b, "{\"kind\":\"");
-	buf_str(&b, res->api->list_kind);
-	buf_puts(&b, "\",\"apiVersion\":\"");
-	buf_str(&b, res->api_version);
-	buf_printf(&b, "\",\"metadata\":{\"resourceVersion\":\"%lld\"},\"items\":[", (long long)cache_snap_rev(snap));
-	cache_iter_init(&it, res->st->cache, snap, res->st->namespaced ? rq->info.ns : STR_NULL, STR_NULL, &f);
-	while (!e && (en = cache_iter_next(&it)) != NULL) {
-		struct write_result r = {0};
-		struct str json, ns = arena_str(rq->a, cache_entry_ns(en)), name = arena_str(rq->a, cache_entry_name(en));
-
-		if (post) {
-			void *obj = arena_alloc(&tmp, res->st->type->size);
-
-			e = cache_entry_decode(&tmp, res->st->type, en, true, obj);
-			if (!e)
-				e = custom_read(&tmp, res, &obj);
-			if (e)
-				break;
-			if (!custom_fields_match(&tmp, res, obj, post))
-				continue;
-			arena_reset(&tmp);
-		}
-		e = registry_delete(rq, ns, name, &o, &r);
-		cache_entry_unref(r.entry);
-		if (error_is(e, 404, NULL)) {
-			error_clear(&e);
-			continue;
-		}
-		one.n = 0;
-		if (!e)
-			e = cache_entry_json_append(res->st->cache, en, &one);
-		if (e)
-			break;
-		json = buf_view(&one);
-		if (!first)
-			buf_putc(&b, ',');
-		first = false;
-		if (!res->crd && str_has_prefix(json, res->st->json_prefix)) {
-			buf_putc(&b, '{');
-			json = str_sub(json, res->st->json_prefix.n, json.n);
-		}
-		buf_str(&b, json);
-	}
-	cache_snap_free(snap);
-	TRY(e);
-	buf_puts(&b, "]}");
-	if (rq->out.media == MEDIA_PROTOBUF) {
-		/* a client that wants protobuf gets the Status form, which is as short */
-		return respond_success(rq, res, STR_NULL, STR_NULL);
-	}
-	return respond_json(rq, 200, buf_view(&b));
+	e = list_select(rq, &lo, &l);
+	if (!e)
+		e = delete_found(rq, &l, &o);
+	if (!e)
+		e = list_respond(rq, &l); /* as they were before */
+	list_free(&l);
+	return e;
 }
 
 /* ---- scale ---- */
@@ -731,6 +733,26 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 	return NULL;
 }
 
+static struct error *scale_table(struct request *rq, const struct autoscaling_v1_scale *s)
+{
+	static const struct api_column columns[] = {
+		{.name = "Name", .type = "string", .path = STR_INIT("metadata.name"), .absent = ""},
+		{.name = "Desired", .type = "integer", .path = STR_INIT("spec.replicas"), .absent = ""},
+		{.name = "Available", .type = "integer", .path = STR_INIT("status.replicas"), .absent = ""},
+		{.name = "Age", .type = "string", .absent = "", .cell = table_cell_age},
+	};
+	static const struct api_resource scales = {.type = &autoscaling_v1_scale_type, .columns = columns,
+						   .n_columns = sizeof columns / sizeof *columns};
+	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now()};
+	struct meta_v1_list_meta lm = {.resource_version = s->metadata.resource_version};
+	struct buf b buf_cleanup = {0};
+
+	table_begin(&b, &scales, &o, &lm);
+	table_row(&b, rq->a, &scales, &o, s, true);
+	table_end(&b);
+	return respond_json(rq, 200, buf_view(&b));
+}
+
 struct error *rest_scale(struct request *rq)
 {
 	struct autoscaling_v1_scale s = {0};
@@ -744,11 +766,9 @@ struct error *rest_scale(struct request *rq)
 	} else {
 		if (str_eqz(rq->info.verb, "patch")) {
 			c.patch = true;
-			TRY(rest_patch_body(rq, &c.type, &c.body));
-			TRY(write_options(rq, "PatchOptions", c.type == PATCH_APPLY || c.type == PATCH_APPLY_CBOR, &c.o));
+			TRY(patch_body(rq, &c.type, &c.body, &c.o));
 		} else {
-			TRY(write_options(rq, "UpdateOptions", false, &c.o));
-			TRY(decode_body(rq, &autoscaling_v1_scale_type, STR("Scale"), STR("autoscaling/v1"), &c.o, (void **)&c.scale));
+			TRY(rest_body(rq, "UpdateOptions", &autoscaling_v1_scale_type, STR("Scale"), STR("autoscaling/v1"), (void **)&c.scale));
 		}
 		TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
 		cache_entry_unref(r.entry);
@@ -756,6 +776,5 @@ struct error *rest_scale(struct request *rq)
 	}
 	if (!scale_read(rq, obj, &s))
 		return err_unknown_path();
-	rq->out.as = ANSWER_OBJECT;
-	return respond_struct(rq, 200, &autoscaling_v1_scale_type, &s);
+	return rq->out.as == ANSWER_TABLE ? scale_table(rq, &s) : respond_struct(rq, 200, &autoscaling_v1_scale_type, &s);
 }

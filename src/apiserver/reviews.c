@@ -7,32 +7,9 @@
 
 static struct error *body_as(struct request *rq, const struct schema_type *t, void **out)
 {
-	enum media_type media;
-	struct str body;
-	struct decode_report report = {.arena = rq->a};
-	struct error *e;
 	struct meta_v1_object_meta *m;
 
-	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(request_body(rq, 3 << 20, &body));
-	*out = arena_alloc(rq->a, t->size);
-	e = object_decode(rq->a, media, t, body, &report, *out);
-	if (e) {
-		struct error *w = err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: %s", STR_ARG(rq->res->api->kind),
-						  STR_ARG(rq->res->api->version), STR_ARG(rq->res->api->kind), error_message(e));
-
-		error_free(e);
-		return w;
-	}
-	if (str_eqz(query_get(&rq->q, "fieldValidation"), "Strict") && report.problems.n)
-		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: strict decoding error: %.*s",
-				       STR_ARG(rq->res->api->kind), STR_ARG(rq->res->api->version), STR_ARG(rq->res->api->kind),
-				       STR_ARG(report.problems.v[0]));
-	for (uint32_t i = 0; i < report.problems.n; i++)
-		request_warn(rq, "%.*s", STR_ARG(report.problems.v[i]));
-	rq->dry_run = str_eqz(query_get(&rq->q, "dryRun"), "All");
-	((struct str *)*out)[0] = rq->res->api->kind;
-	((struct str *)*out)[1] = rq->res->api_version;
+	TRY(rest_body(rq, "CreateOptions", t, rq->res->api->kind, rq->res->api_version, out));
 	m = object_meta(t, *out);
 	m->creation_timestamp = (struct api_time){0};
 	if (!rq->info.ns.n)

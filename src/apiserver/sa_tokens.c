@@ -421,36 +421,56 @@ static bool core_version(struct str v)
 	return !v.n || !memchr(v.p, '/', v.n);
 }
 
+/* All of the audiences are this server's. */
+static bool for_this_server(struct apiserver *s, const struct strings *audiences)
+{
+	const struct str *v;
+	size_t n;
+
+	sa_default_audiences(s, &v, &n);
+	for (uint32_t i = 0; i < audiences->n; i++) {
+		bool ours = false;
+
+		for (size_t k = 0; k < n; k++)
+			ours |= str_eq(v[k], audiences->v[i]);
+		if (!ours)
+			return false;
+	}
+	return true;
+}
+
 struct error *rest_token_request(struct request *rq)
 {
 	struct apiserver *s = rq->s;
 	struct arena *a = rq->a;
 	const struct schema_type *t = &authentication_v1_token_request_type;
-	struct authentication_v1_token_request *tr = arena_alloc(a, t->size);
+	struct authentication_v1_token_request *tr;
 	struct core_v1_service_account *sa;
 	struct field_errors fe = {.arena = a};
 	struct sa_claims c = {0};
 	void *obj;
-	struct str token, body;
-	enum media_type media;
+	struct str token;
 	int64_t now = wall_ns() / 1000000000, expiration;
 	char jti[37];
 	struct resource *pods = resource_find(s, STR(""), STR("v1"), STR("pods"));
 
 	if (!str_eqz(rq->info.verb, "create"))
-		return err_method(STR(""), STR("serviceaccounts"), rq->info.verb);
-	TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
-	sa = obj;
-	TRY(negotiate_body(a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(request_body(rq, 3 << 20, &body));
-	TRY(object_decode(a, media, t, body, NULL, tr));
+		return err_method();
+	TRY(rest_body(rq, "CreateOptions", t, STR("TokenRequest"), STR("authentication.k8s.io/v1"), (void **)&tr));
+	if (tr->metadata.namespace.n && !str_eq(tr->metadata.namespace, rq->info.ns))
+		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
 	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name)) {
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), tr->metadata.name,
 			      "must match the service account name if specified");
-		return field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), sa->metadata.name);
+		return field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), rq->info.name);
 	}
-	if (tr->metadata.namespace.n && !str_eq(tr->metadata.namespace, rq->info.ns))
-		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
+	TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
+	sa = obj;
+	if (tr->metadata.uid.n && !str_eq(tr->metadata.uid, sa->metadata.uid))
+		return err_conflict(STR("authentication.k8s.io"), STR("TokenRequest"), rq->info.name,
+				    arena_printf(a, "the UID in the token request (%.*s) does not match the UID of the service account (%.*s)",
+						 STR_ARG(tr->metadata.uid), STR_ARG(sa->metadata.uid)).p);
+	memset(&tr->status, 0, sizeof tr->status);
 	tr->metadata.name = sa->metadata.name;
 	tr->metadata.namespace = sa->metadata.namespace;
 	tr->metadata.uid = sa->metadata.uid;
@@ -458,7 +478,6 @@ struct error *rest_token_request(struct request *rq)
 		tr->spec.expiration_seconds = arena_new(a, int64_t);
 		*tr->spec.expiration_seconds = 3600;
 	}
-	rq->dry_run = str_eqz(query_get(&rq->q, "dryRun"), "All");
 	tr->kind = STR("TokenRequest");
 	tr->api_version = STR("authentication.k8s.io/v1");
 	TRY(review_manage_fields(rq, t, tr)); /* of what was asked, not of the answer */
@@ -529,10 +548,13 @@ struct error *rest_token_request(struct request *rq)
 					    arena_printf(a, "the UID in the bound object reference (%.*s) does not match the UID in record. The "
 							    "object might have been deleted and then recreated", STR_ARG(ref->uid)).p);
 	}
-	if (s->o.sa_max_token_expiration_s && expiration > s->o.sa_max_token_expiration_s)
-		expiration = s->o.sa_max_token_expiration_s;
+	if (s->o.sa_max_token_expiration_s && expiration > s->o.sa_max_token_expiration_s) {
+		request_warn(rq, "requested expiration of %lld seconds shortened to %lld seconds", (long long)expiration,
+			     (long long)s->o.sa_max_token_expiration_s);
+		expiration = *tr->spec.expiration_seconds = s->o.sa_max_token_expiration_s;
+	}
 	c.exp = now + expiration;
-	if (s->o.sa_extend_expiration && c.pod_name.n && expiration == TOKEN_WARN_S) {
+	if (s->o.sa_extend_expiration && c.pod_name.n && expiration == TOKEN_WARN_S && for_this_server(s, (const struct strings *)(const void *)&tr->spec.audiences)) {
 		c.warn_after = c.exp;
 		c.exp = now + TOKEN_EXTENDED_S;
 	}

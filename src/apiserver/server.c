@@ -76,20 +76,90 @@ static struct error *dispatch_verb(struct request *rq)
 		return rest_delete(rq);
 	if (str_eqz(v, "deletecollection"))
 		return rest_delete_collection(rq);
-	return err_method(rq->res->api->group, rq->res->api->plural, v);
+	return err_method();
 }
 
-/* Upstream's APILifecycleDeprecated of what is served still, and versions that a CustomResourceDefinition says are deprecated. */
+/* Upstream's APILifecycleDeprecated of what is served still. */
 static void warn_deprecated(struct request *rq)
 {
 	const struct api_resource *r = rq->res->api;
 
-	if (rq->res->crd)
-		custom_warn_deprecated(rq);
-	else if (!r->group.n && str_eqz(r->plural, "endpoints"))
+	if (!r->group.n && str_eqz(r->plural, "endpoints"))
 		request_warn(rq, "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
 	else if (!r->group.n && str_eqz(r->plural, "componentstatuses"))
 		request_warn(rq, "v1 ComponentStatus is deprecated in v1.19+");
+}
+
+/* Subresources of which upstream's storage makes no Table. */
+static bool has_table(const struct request *rq, const struct api_subresource *sub)
+{
+	return rq->res->st && (!sub || str_eqz(sub->name, "status") || str_eqz(sub->name, "scale"));
+}
+
+static struct error *negotiate_resource(struct request *rq, const struct api_subresource *sub)
+{
+	struct negotiation n = {
+		.answers = has_table(rq, sub) ? ANSWERS_RESOURCE : ANSWERS_PARTIAL,
+		.stream = str_eqz(rq->info.verb, "watch"),
+		.routed = !rq->res->crd,
+		.no_protobuf = rq->res->crd && !(sub && str_eqz(sub->name, "scale")),
+		.cbor = rq->s->o.cbor,
+	};
+
+	return negotiate_answer(rq->a, &rq->x->headers, &rq->q, &n, &rq->out);
+}
+
+static bool over_namespaces(struct str verb)
+{
+	return str_eqz(verb, "list") || str_eqz(verb, "watch");
+}
+
+/* Paths that upstream's router has for a built-in resource, and their methods. */
+static struct error *route(struct request *rq, const struct api_subresource *sub)
+{
+	const struct request_info *i = &rq->info;
+	const struct api_resource *r = rq->res->api;
+	bool whole = !i->ns.n && r->namespaced && rq->res->st && !over_namespaces(i->verb); /* of all namespaces */
+	bool proxied = sub && str_eqz(sub->name, "proxy"); /* which passes every method on */
+	uint16_t verbs = sub ? sub->verbs : r->verbs;
+
+	if (i->by_path && (!str_eqz(i->verb, "watch") || sub || !(verbs & VERB_WATCH)))
+		return err_unknown_path();
+	if (i->subresource.n && (!sub || (i->rest.n && !proxied)))
+		return err_unknown_path();
+	if ((whole && i->name.n) || (!r->namespaced && i->ns.n && !str_eqz(i->resource, "namespaces")))
+		return err_unknown_path();
+	if (sub && !i->name.n)
+		return err_bad_request("name must be provided");
+	if (whole || (!i->name.n && (str_eqz(i->verb, "update") || str_eqz(i->verb, "patch"))))
+		return err_method();
+	if (!proxied && str_eqz(rq->x->method, "HEAD"))
+		return err_method();
+	if (i->by_path && !str_eqz(rq->x->method, "GET"))
+		return err_method();
+	if (verbs & verb_bit(i->verb) || proxied)
+		return NULL;
+	return str_eqz(i->verb, "watch") ? err_method_of(r->group, r->plural) : err_method();
+}
+
+/* What upstream hands on, to where nothing is. */
+static bool in_scope(const struct request *rq)
+{
+	return rq->res->api->namespaced ? rq->info.ns.n || over_namespaces(rq->info.verb) : !rq->info.ns.n;
+}
+
+static struct error *route_custom(struct request *rq, const struct api_subresource *sub)
+{
+	const struct request_info *i = &rq->info;
+
+	custom_warn_deprecated(rq);
+	if (i->subresource.n && !sub)
+		return err_not_found(i->group, i->resource, i->name);
+	if (!((sub ? sub->verbs : rq->res->api->verbs) & verb_bit(i->verb)))
+		return err_method_of(i->group, i->resource);
+	if (!i->name.n && (sub || str_eqz(i->verb, "update") || str_eqz(i->verb, "patch")))
+		return err_bad_request("name must be provided");
+	return NULL;
 }
 
 static struct error *dispatch_resource(struct request *rq)
@@ -97,45 +167,26 @@ static struct error *dispatch_resource(struct request *rq)
 	struct request_info *i = &rq->info;
 	const struct api_subresource *sub = NULL;
 	bool handled = false;
-	unsigned bit = verb_bit(i->verb);
-	uint16_t verbs;
+	enum patch_type patch;
 
 	rq->res = resource_find(rq->s, i->group, i->version, i->resource);
 	if (!rq->res)
 		rq->res = crd_find(rq->s, i->group, i->version, i->resource);
 	if (!rq->res)
-		return err_unknown_path();
-	if (i->subresource.n) {
-		sub = find_sub(rq->res->api, i->subresource);
-		if (!sub && rq->res->crd) {
-			custom_warn_deprecated(rq);
-			return err_not_found(i->group, i->resource, i->name);
-		}
-		if (!sub || (i->rest.n && !rq->res->crd && !str_eqz(sub->name, "proxy")))
-			return err_unknown_path();
-	}
-	verbs = sub ? sub->verbs : rq->res->api->verbs;
-	if (rq->res->api->namespaced && !i->ns.n && i->name.n && rq->res->st && !str_eqz(i->verb, "list") && !str_eqz(i->verb, "watch"))
-		return err_unknown_path(); /* no such route */
-	if (rq->res->api->namespaced && !i->ns.n && !str_eqz(i->verb, "list") && !str_eqz(i->verb, "watch") && rq->res->st)
-		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
-	if (!rq->res->api->namespaced && i->ns.n && !str_eqz(i->resource, "namespaces"))
-		return err_unknown_path();
-	if (sub && !i->name.n)
-		return err_unknown_path();
-	if (!i->name.n && (str_eqz(i->verb, "update") || str_eqz(i->verb, "patch")))
-		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
+		return built_in_group(rq->s, i->group) ? err_unknown_path() : respond_unknown(rq);
+	sub = i->subresource.n ? find_sub(rq->res->api, i->subresource) : NULL;
+	if (rq->res->crd && !in_scope(rq))
+		return respond_unknown(rq);
+	TRY(rq->res->crd ? route_custom(rq, sub) : route(rq, sub));
 	rq->ns = i->ns;
-	/* deprecated /watch/ and /proxy/ prefixes have the verb in the path */
-	if (!(verbs & bit) && !(sub && str_eqz(sub->name, "proxy"))) /* a proxy passes every method on */
-		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
 	warn_deprecated(rq);
 	/* proxies and streams choose their own formats */
 	TRY(rest_connect(rq, &handled));
 	if (handled)
 		return NULL;
-	rq->out.no_protobuf = rq->res->crd && !(sub && str_eqz(sub->name, "scale"));
-	TRY(negotiate_answer(rq->a, &rq->x->headers, &rq->q, str_eqz(i->verb, "watch"), rq->res->st != NULL, &rq->out));
+	if (str_eqz(i->verb, "patch"))
+		TRY(rest_patch_type(rq, &patch));
+	TRY(negotiate_resource(rq, sub));
 	if (rq->out.as == ANSWER_TABLE) {
 		struct str v = query_get(&rq->q, "includeObject");
 
@@ -151,7 +202,7 @@ static struct error *dispatch_resource(struct request *rq)
 	if (sub && str_eqz(sub->name, "scale"))
 		return rest_scale(rq);
 	if (!rq->res->st)
-		return err_method(rq->res->api->group, rq->res->api->plural, i->verb);
+		return err_method();
 	return dispatch_verb(rq);
 }
 
@@ -166,6 +217,13 @@ static int *count_inflight(struct request *rq)
 	return c;
 }
 
+/* Upstream cannot tell what is asked for, which it takes for a fault of its own. */
+static struct error *answer_broken(struct request *rq)
+{
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return respond_bytes(rq, 500, STR("text/plain; charset=utf-8"), STR("Internal Server Error: no resource behind the verb in the path\n"));
+}
+
 static struct error *run(struct request *rq)
 {
 	struct apiserver *s = rq->s;
@@ -176,6 +234,8 @@ static struct error *run(struct request *rq)
 	int64_t deadline = 0, timeout = s->o.request_timeout_ms;
 	struct str t;
 
+	if (rq->info.broken)
+		return answer_broken(rq);
 	TRY(authenticate(rq));
 	TRY(impersonate(rq));
 	rq->long_running = is_long_running(rq);
@@ -232,14 +292,11 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 		http_set_header(x, "connection", STR("close"));
 	e = run(&rq);
 	if (e) {
-		/* negotiate for the error where the verb has not come to it */
-		if (!rq.out.media && !rq.out.pretty && !http_started(x)) {
-			struct negotiated n = {0};
-			struct error *ne = negotiate_answer(rq.a, &x->headers, &rq.q, false, false, &n);
+		/* an error is no Table and no stream: the format is chosen anew; JSON where there is none */
+		if (!http_started(x)) {
+			struct negotiation n = {.cbor = rq.s->o.cbor};
 
-			if (!ne && !n.discovery.n)
-				rq.out = n;
-			error_free(ne);
+			error_free(negotiate_answer(rq.a, &x->headers, &rq.q, &n, &rq.out));
 		}
 		respond_error(&rq, e);
 	}

@@ -14,6 +14,7 @@
 #include "apiserver/strategy.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "schema/patch.h"
 #include "store/store.h"
 
 /* ---- who asks ---- */
@@ -155,6 +156,7 @@ struct options { /* flags, see options.c */
 	const char *encryption_config;
 	const char *port_file;           /* the port bound is written there (tests, supervisors) */
 	int max_requests_inflight, max_mutating_inflight;
+	bool cbor;                 /* feature CBORServingAndStorage: alpha, and off unless asked for */
 	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, watch_history_ms;
 	int64_t shutdown_delay_ms;
 	bool profiling;
@@ -247,6 +249,13 @@ void respond_headers(struct request *rq);
 struct error *rest_get(struct request *rq);
 struct error *rest_list(struct request *rq);
 struct error *rest_watch(struct request *rq);
+/*
+ * The body of a create or update (options: "CreateOptions" or "UpdateOptions", which the query has) as a t of that kind and version, not
+ * defaulted; dry_run and manager of rq are set.
+ */
+struct error *rest_body(struct request *rq, const char *options, const struct schema_type *t, struct str kind, struct str api_version, void **out);
+/* What kind of patch Content-Type says; 415. */
+struct error *rest_patch_type(struct request *rq, enum patch_type *type);
 struct error *rest_create(struct request *rq);
 struct error *rest_update(struct request *rq);
 struct error *rest_patch(struct request *rq);

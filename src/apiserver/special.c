@@ -20,25 +20,6 @@ struct error *event_lease(struct apiserver *s, int64_t ttl_ms, int64_t *lease)
 	return NULL;
 }
 
-static struct error *decode(struct request *rq, const struct schema_type *t, const char *kind, void *out)
-{
-	enum media_type media;
-	struct str body;
-	struct error *e;
-
-	TRY(negotiate_body(rq->a, http_header_get(&rq->x->headers, "content-type"), &media));
-	TRY(request_body(rq, 3 << 20, &body));
-	e = object_decode(rq->a, media, t, body, NULL, out);
-	if (e) {
-		struct error *w = err_bad_request("the body cannot be handled as a %s: %s", kind, error_message(e));
-
-		error_free(e);
-		return w;
-	}
-	rq->dry_run = str_eqz(query_get(&rq->q, "dryRun"), "All");
-	return NULL;
-}
-
 /* ---- binding ---- */
 
 static struct error *make_bound(void *ctx, struct request *rq, const void *old, void **out)
@@ -83,15 +64,16 @@ static struct error *make_bound(void *ctx, struct request *rq, const void *old, 
 
 static struct error *binding(struct request *rq, struct str name)
 {
-	struct core_v1_binding *b = arena_new(rq->a, struct core_v1_binding);
+	struct core_v1_binding *b;
 	struct resource *pods = resource_find(rq->s, STR(""), STR("v1"), STR("pods"));
 	struct field_errors fe = {.arena = rq->a};
 	static const struct str kinds[] = {STR_INIT("Node"), STR_INIT("<empty>")};
 	struct write_result r;
-	struct update u = {.make = make_bound, .ctx = b, .sub = "binding", .retry = true, .flags = UPDATE_NO_ADMISSION | UPDATE_UNCONDITIONAL};
+	struct update u = {.make = make_bound, .sub = "binding", .retry = true, .flags = UPDATE_NO_ADMISSION | UPDATE_UNCONDITIONAL};
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
 
-	TRY(decode(rq, &core_v1_binding_type, "Binding", b));
+	TRY(rest_body(rq, "CreateOptions", &core_v1_binding_type, STR("Binding"), STR("v1"), (void **)&b));
+	u.ctx = b;
 	if (!name.n)
 		name = b->metadata.name;
 	if (b->metadata.name.n && !str_eq(b->metadata.name, name))
@@ -361,11 +343,11 @@ static struct error *evict(struct request *rq, const struct meta_v1_delete_optio
 
 static struct error *eviction(struct request *rq)
 {
-	struct policy_v1_eviction *ev = arena_new(rq->a, struct policy_v1_eviction);
+	struct policy_v1_eviction *ev;
 	struct meta_v1_delete_options none = {0}, *o = &none;
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
 
-	TRY(decode(rq, &policy_v1_eviction_type, "Eviction", ev));
+	TRY(rest_body(rq, "CreateOptions", &policy_v1_eviction_type, STR("Eviction"), STR("policy/v1"), (void **)&ev));
 	if (!str_eq(ev->metadata.name, rq->info.name))
 		return err_bad_request("name in URL does not match name in Eviction object");
 	TRY(admission_of_body(rq, &policy_v1_eviction_type, rq->info.name, ev));

@@ -74,7 +74,7 @@ static inline const char *payload(struct pd *d, const char *p, const char *end, 
 static const char *skip(struct pd *d, const char *p, const char *end, unsigned wire, unsigned depth)
 {
 	uint64_t v;
-	struct str s;
+	struct str s = STR_NULL;
 
 	switch (wire) {
 	case 0:
@@ -157,7 +157,7 @@ static bool dec_strings(struct pd *d, struct str in, struct strings *l)
 
 	while (p < end) {
 		uint64_t tag;
-		struct str s;
+		struct str s = STR_NULL;
 
 		p = varint(d, p, end, &tag);
 		if (!p)
@@ -271,7 +271,7 @@ static inline void set_int(uint8_t kind, void *dst, uint64_t v)
 static const char *dec_value(struct pd *d, const char *p, const char *end, uint8_t kind, const struct schema_type *type, void *dst,
 			     unsigned depth)
 {
-	struct str s;
+	struct str s = STR_NULL;
 	uint64_t v;
 
 	switch (kind) {
@@ -310,7 +310,7 @@ static uint32_t run_length(const char *p, const char *end, uint64_t tag)
 	struct pd quiet = {.e = NULL};
 	uint32_t n = 0;
 	uint64_t t;
-	struct str s;
+	struct str s = STR_NULL;
 
 	while (p < end) {
 		/* Only well-formed prefixes are counted; errors are found, and told, by the decoder. */
@@ -401,7 +401,7 @@ static inline const struct schema_field *lookup(const struct schema_type *t, uin
 /* A field f whose wire type is not its own: packed lists of numbers, or an error. */
 static const char *dec_other_wire(struct pd *d, const char *p, const char *end, unsigned wire, const struct schema_field *f, void *dst)
 {
-	struct str s;
+	struct str s = STR_NULL;
 
 	if (f->card != CARD_LIST || wire != 2 || wire_of(f->kind) == 2)
 		return wrong_wire(d, wire, f->name);
@@ -455,7 +455,7 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 
 			/* Lists and maps count as a level, so that what is decoded can be written as JSON. */
 			if (wire == 2 && l->n == l->cap) {
-				struct str s;
+				struct str s = STR_NULL;
 				const char *q = payload(d, p, end, &s);
 
 				if (!q)
@@ -465,7 +465,7 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 			p = dec_value(d, p, end, f->kind, f->type, raw_list_push(d->a, l, f->elem_size), depth + 1);
 		} else if (likely(wire == 2)) {
 			struct raw_list *l = dst;
-			struct str s;
+			struct str s = STR_NULL;
 
 			p = payload(d, p, end, &s);
 			if (unlikely(!p))

@@ -25,7 +25,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		FUZZ_CHECK(q.n <= QUERY_PARAMS_MAX);
 		request_info_parse(&a, str_from(methods[data[0] / 3 % 7]), path, query, &i);
 		FUZZ_CHECK(!i.resource_request || i.api_prefix.n);
-		FUZZ_CHECK(!i.subresource.n || i.name.n);
 		break;
 	}
 	case 1: {
@@ -35,9 +34,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		struct negotiated out = {0};
 		enum media_type media;
 
-		error_free(negotiate_answer(&a, &hs, &q, n % 2, true, &out));
+		struct negotiation want = {.answers = (enum answers)(n % 4), .stream = n & 4, .routed = n & 8, .cbor = n & 16};
+
+		error_free(negotiate_answer(&a, &hs, &q, &want, &out));
 		FUZZ_CHECK(out.content_type.n);
-		error_free(negotiate_body(&a, in, &media));
+		error_free(negotiate_body(&a, in, n % 2, &media));
 		break;
 	}
 	default: {

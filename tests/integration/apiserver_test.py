@@ -57,7 +57,7 @@ class Server:
             os.unlink(port)
         self.log = open(os.path.join(self.dir, "log"), "a")
         self.proc = subprocess.Popen(
-            [EXE, "--data-dir", "data", "--bind-address", "127.0.0.1", "--secure-port", "0", "--port-file", "port", "--tls-cert-file",
+            [EXE, "--data-dir", "data", "--feature-gates=CBORServingAndStorage=true", "--bind-address", "127.0.0.1", "--secure-port", "0", "--port-file", "port", "--tls-cert-file",
              "server.crt", "--tls-private-key-file", "server.key", "--client-ca-file", "ca.crt", "--service-account-signing-key-file",
              "sa.key", "--service-account-key-file", "sa.key", "--token-auth-file", "tokens.csv", "--service-cluster-ip-range",
              "10.0.0.0/24"] + self.more, cwd=self.dir, stdout=self.log, stderr=self.log)

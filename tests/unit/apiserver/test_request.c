@@ -35,6 +35,10 @@ static void request_info(void **state)
 		{"POST", "/apis/batch/v1/namespaces/other/jobs", "create", "apis", "batch", "v1", "other", "jobs", "", "", true},
 		{"GET", "/apis/batch/v1/namespaces/other/jobs?fieldSelector=metadata.name%3Dx", "list", "apis", "batch", "v1", "other", "jobs", "",
 		 "x", true},
+		{"GET", "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dx&limit=z", "list", "api", "", "v1", "a", "pods", "", "", true},
+		{"GET", "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dx&watch", "watch", "api", "", "v1", "a", "pods", "", "x", true},
+		{"GET", "/api/v1/namespaces//pods", "list", "api", "", "v1", "", "pods", "", "", true},
+		{"GET", "/api/v1/namespaces/a/pods/b%2Fc", "get", "api", "", "v1", "a", "pods", "c", "b", true},
 		{"GET", "/apis/batch/v1", "get", "apis", "", "", "", "", "", "", false},
 		{"GET", "/version", "get", "", "", "", "", "", "", "", false},
 		{"POST", "/x", "post", "", "", "", "", "", "", "", false},
@@ -86,6 +90,11 @@ static void negotiation(void **state)
 		{"application/json;as=Nothing;v=v1;g=meta.k8s.io,application/json", "application/json", MEDIA_JSON, ANSWER_OBJECT, 0},
 		{"application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/json", MEDIA_JSON, ANSWER_PARTIAL_LIST, 0},
 		{"text/html", "application/json", MEDIA_JSON, ANSWER_OBJECT, 406},
+		{"application/*;q=0.5,application/yaml;q=0.1", "application/yaml", MEDIA_YAML, ANSWER_OBJECT, 0},
+		{"*/*,application/yaml", "application/yaml", MEDIA_YAML, ANSWER_OBJECT, 0},
+		{"application/cbor", "application/json", MEDIA_JSON, ANSWER_OBJECT, 406},
+		{"application/json;v=v1", "application/json", MEDIA_JSON, ANSWER_OBJECT, 406},
+		{"application", "application/json", MEDIA_JSON, ANSWER_OBJECT, 406},
 	};
 
 	(void)state;
@@ -95,13 +104,37 @@ static void negotiation(void **state)
 		struct http_headers hs = {&h, 1};
 		struct query q = {0};
 		struct negotiated n = {0};
-		struct error *e = negotiate_answer(&a, &hs, &q, false, true, &n);
+		struct negotiation want = {.answers = ANSWERS_RESOURCE};
+		struct error *e = negotiate_answer(&a, &hs, &q, &want, &n);
 
 		assert_int_equal(e ? e->status : 0, cases[i].status);
 		error_free(e);
 		assert_str(n.content_type, cases[i].type);
 		assert_int_equal(n.media, cases[i].media);
 		assert_int_equal(n.as, cases[i].as);
+	}
+}
+
+static void body_types(void **state)
+{
+	static const struct {
+		const char *type;
+		bool known;
+	} cases[] = {
+		{"", true}, {"application/json", true}, {"Application/JSON ; charset=utf-8", true}, {"application/json;", true},
+		{"application/json; charset=\"utf-8\"", true}, {"application/json; charset", false}, {"application/json;a=b;a=c", false},
+		{"application/json,application/yaml", false}, {"application/cbor", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		arena_cleanup struct arena a = {0};
+		enum media_type m;
+		struct error *e = negotiate_body(&a, str_from(cases[i].type), false, &m);
+
+		if ((e == NULL) != cases[i].known)
+			fail_msg("%s", cases[i].type);
+		error_free(e);
 	}
 }
 
@@ -236,7 +269,7 @@ static void tokens(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(request_info), cmocka_unit_test(proxy_rest), cmocka_unit_test(negotiation), cmocka_unit_test(hashes),
+		cmocka_unit_test(request_info), cmocka_unit_test(proxy_rest), cmocka_unit_test(negotiation), cmocka_unit_test(hashes), cmocka_unit_test(body_types),
 		cmocka_unit_test(metadata),     cmocka_unit_test(rules),      cmocka_unit_test(tokens),
 	};
 

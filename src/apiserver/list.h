@@ -1,0 +1,55 @@
+/*
+ * apiserver/list.h: what lists, watches and deletions of collections share: options, the selection, the forms of an answer.
+ * Never writes to the store; authorization has been asked before.
+ */
+#ifndef SKIFF_APISERVER_LIST_H
+#define SKIFF_APISERVER_LIST_H
+
+#include "apiserver/server.h"
+#include "schema/table.h"
+
+/* ---- options (meta/internalversion ListOptions) ---- */
+
+struct list_options { /* strings live in the request's arena */
+	enum cache_mode mode;
+	int64_t rev, limit;      /* limit 0: none */
+	struct str ns;           /* listed in; empty: in all */
+	struct str after;        /* key to continue behind, relative to ns */
+	bool one;                /* the object of the request's name, and no other */
+	bool has_selector;
+	struct cache_filter filter;
+	const struct selector *post; /* see custom_selector */
+};
+/* 400 for what does not parse, then 422 for what does not go together, then 400 for selectors and tokens. */
+struct error *list_options(struct request *rq, struct list_options *o);
+/* 400 when a number or a selector of the query does not parse. */
+struct error *list_decode_options(struct request *rq);
+/* What was found wrong, as 422 of ListOptions; NULL when nothing was. */
+struct error *list_options_invalid(struct field_errors *fe);
+/* resourceVersion of a get, list or watch. */
+struct error *list_rv_param(struct request *rq, enum cache_mode *mode, int64_t *rev);
+
+/* ---- the selection ---- */
+
+struct listing {
+	struct cache_snap *snap;
+	struct { /* borrowed from snap */
+		const struct cache_entry **v;
+		uint32_t n, cap;
+	} found;
+	struct meta_v1_list_meta meta;
+};
+/* 410 Expired, 504 Timeout: see cache_snapshot. list_free in any case. */
+struct error *list_select(struct request *rq, const struct list_options *o, struct listing *l);
+void list_free(struct listing *l);
+/* The list in the form that was negotiated. */
+struct error *list_respond(struct request *rq, const struct listing *l);
+
+/* ---- objects of the cache, for answers ---- */
+
+/* In the request's version, kind and apiVersion set; strings point into the entry. */
+struct error *list_decode(struct arena *a, struct resource *res, const struct cache_entry *e, void **out);
+enum table_object include_object(const struct request *rq);
+void partial_of(struct request *rq, struct resource *res, void *obj, struct meta_v1_partial_object_metadata *p);
+
+#endif
