@@ -332,7 +332,8 @@ static const char *dec_double(struct jd *d, const char *p, const struct schema_f
 	return q;
 }
 
-static const char *dec_raw(struct jd *d, const char *p, struct str *dst)
+/* verbatim: as it was sent, which is what upstream stores of runtime.RawExtension; else compact. */
+static const char *dec_raw(struct jd *d, const char *p, bool verbatim, struct str *dst)
 {
 	bool spaces = false;
 	const char *q = json_skip(p, d->end, CODEC_MAX_DEPTH - d->depth, &spaces, &d->syn);
@@ -341,7 +342,7 @@ static const char *dec_raw(struct jd *d, const char *p, struct str *dst)
 		return NULL;
 	struct str v = str_of(p, (size_t)(q - p));
 
-	if (spaces) {
+	if (spaces && !verbatim) {
 		char *to = arena_bytes(d->a, v.n);
 
 		v = str_of(to, json_compact(to, v));
@@ -750,7 +751,7 @@ static const char *dec_one(struct jd *d, const char *p, const struct schema_fiel
 	case FIELD_FIELDSV1:
 	case FIELD_JSON:
 	case FIELD_ANY:
-		return dec_raw(d, p, dst);
+		return dec_raw(d, p, f->kind == FIELD_RAW, dst);
 	case FIELD_STRINGS:
 		if (unlikely(*p != '['))
 			return type_mismatch(d, p, f, true, fr);

@@ -1064,11 +1064,18 @@ struct error *managed_fields_apply_object(struct arena *a, const struct managed_
 {
 	const struct schema_type *t = req->shape.type;
 	struct jv l, o;
+	buf_cleanup struct buf text = {0};
 
 	if (live)
 		jv_from_object(a, t, live, &l);
 	TRY(managed_fields_apply(a, req, live ? &l : NULL, config, force, &o, changed));
-	TRY(jv_to_object(a, t, &o, NULL, out));
+	if (live && !*changed) {
+		object_copy(a, t, live, out);
+		return NULL;
+	}
+	/* sorted, as raw JSON within the object comes out of upstream's merge */
+	jv_encode_sorted(&text, &o);
+	TRY(json_decode(a, t, arena_str(a, buf_view(&text)), NULL, out));
 	object_default(a, t, out);
 	return NULL;
 }

@@ -135,9 +135,10 @@ void object_copy(struct arena *a, const struct schema_type *t, const void *from,
 
 /* ---- equality ---- */
 
-static bool equal_message(const struct schema_type *t, const char *x, const char *y);
+/* exact: an absent list and an empty one differ (Go's reflect.DeepEqual). */
+static bool equal_message(const struct schema_type *t, const char *x, const char *y, bool exact);
 
-static bool equal_value(uint8_t kind, const struct schema_type *type, const void *x, const void *y)
+static bool equal_value(uint8_t kind, const struct schema_type *type, const void *x, const void *y, bool exact)
 {
 	switch (kind) {
 	case FIELD_STRING:
@@ -177,7 +178,7 @@ static bool equal_value(uint8_t kind, const struct schema_type *type, const void
 	case FIELD_STRINGS: {
 		const struct strings *p = x, *q = y;
 
-		if (p->n != q->n)
+		if (p->n != q->n || (exact && !p->v != !q->v))
 			return false;
 		for (uint32_t i = 0; i < p->n; i++)
 			if (!str_eq(p->v[i], q->v[i]))
@@ -185,7 +186,7 @@ static bool equal_value(uint8_t kind, const struct schema_type *type, const void
 		return true;
 	}
 	default:
-		return equal_message(type, x, y);
+		return equal_message(type, x, y, exact);
 	}
 }
 
@@ -201,24 +202,24 @@ static const char *map_find(const struct schema_field *f, const struct raw_list 
 	return NULL;
 }
 
-static bool equal_message(const struct schema_type *t, const char *x, const char *y)
+static bool equal_message(const struct schema_type *t, const char *x, const char *y, bool exact)
 {
 	for (unsigned k = 0; k < t->n_fields; k++) {
 		const struct schema_field *f = &t->fields[k];
 		const void *p = x + f->offset, *q = y + f->offset;
 
 		if (f->card == CARD_ONE) {
-			if (!equal_value(f->kind, f->type, p, q))
+			if (!equal_value(f->kind, f->type, p, q, exact))
 				return false;
 		} else if (f->card == CARD_PTR) {
 			const void *pp = *(void *const *)p, *qq = *(void *const *)q;
 
-			if (!pp != !qq || (pp && pp != qq && !equal_value(f->kind, f->type, pp, qq)))
+			if (!pp != !qq || (pp && pp != qq && !equal_value(f->kind, f->type, pp, qq, exact)))
 				return false;
 		} else {
 			const struct raw_list *l = p, *m = q;
 
-			if (l->n != m->n)
+			if (l->n != m->n || (exact && !l->v != !m->v))
 				return false;
 			for (uint32_t i = 0; i < l->n; i++) {
 				const char *e = l->v + (size_t)i * f->elem_size, *g = m->v + (size_t)i * f->elem_size;
@@ -230,7 +231,7 @@ static bool equal_message(const struct schema_type *t, const char *x, const char
 					e += f->value_offset;
 					g += f->value_offset;
 				}
-				if (!equal_value(f->kind, f->type, e, g))
+				if (!equal_value(f->kind, f->type, e, g, exact))
 					return false;
 			}
 		}
@@ -240,7 +241,12 @@ static bool equal_message(const struct schema_type *t, const char *x, const char
 
 bool object_equal(const struct schema_type *t, const void *a, const void *b)
 {
-	return a == b || equal_message(t, a, b);
+	return a == b || equal_message(t, a, b, false);
+}
+
+bool object_identical(const struct schema_type *t, const void *a, const void *b)
+{
+	return a == b || equal_message(t, a, b, true);
 }
 
 /* ---- any format ---- */

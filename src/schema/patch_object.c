@@ -34,7 +34,10 @@ struct error *object_patch(struct arena *a, enum patch_type type, const struct s
 	}
 	buf_cleanup struct buf b = {0};
 
-	jv_encode(&b, &doc);
+	if (type == PATCH_STRATEGIC)
+		jv_encode_sorted(&b, &doc); /* raw JSON within the object comes out of upstream's maps */
+	else
+		jv_encode(&b, &doc);
 	struct str json = arena_str(a, buf_view(&b));
 	struct error *e = json_decode(a, t, json, report, out);
 

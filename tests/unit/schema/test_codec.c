@@ -102,6 +102,21 @@ static void test_json_forms(void **state)
 	roundtrip(crd, "{\"items\":{\"type\":\"a\"},\"additionalProperties\":true}", NULL);
 	/* by-value structs are never empty to Go */
 	roundtrip(&apps_v1_controller_revision_type, "{\"revision\":1}", "{\"metadata\":{},\"data\":null,\"revision\":1}");
+	/* a raw value is kept as it was sent, and written compact */
+	{
+		arena_cleanup struct arena a = {0};
+		struct apps_v1_controller_revision rev = {0};
+
+		assert_ok(json_decode(&a, &apps_v1_controller_revision_type, STR("{\"data\":{\"b\" : 1, \"a\":2},\"revision\":1}"), NULL, &rev));
+		assert_str(rev.data, "{\"b\" : 1, \"a\":2}");
+	}
+	roundtrip(&apps_v1_controller_revision_type, "{\"data\":{\"b\" : 1, \"a\":2},\"revision\":1}",
+		  "{\"metadata\":{},\"data\":{\"b\":1,\"a\":2},\"revision\":1}");
+	/* what comes twice: maps add up, lists are decoded over the elements before */
+	roundtrip(&core_v1_config_map_type, "{\"data\":{\"a\":\"1\",\"b\":\"2\"},\"data\":{\"b\":\"3\",\"c\":\"4\"}}",
+		  "{\"metadata\":{},\"data\":{\"a\":\"1\",\"b\":\"3\",\"c\":\"4\"}}");
+	roundtrip(&core_v1_endpoint_subset_type, "{\"ports\":[{\"name\":\"a\",\"port\":1},{\"port\":2}],\"ports\":[{\"port\":3}]}",
+		  "{\"ports\":[{\"name\":\"a\",\"port\":3}]}");
 	/* field names are case sensitive */
 	roundtrip(&core_v1_service_port_type, "{\"Port\":80}", "{\"port\":0,\"targetPort\":0}");
 }

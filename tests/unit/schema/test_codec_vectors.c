@@ -89,11 +89,15 @@ static void check(const char *dir, const char *name)
 	assert_ok(object_peek(&a, MEDIA_PROTOBUF, pb, &pb_version, &pb_kind));
 	assert_true(str_eq(pb_version, api_version) && str_eq(pb_kind, kind));
 
-	/* JSON -> struct -> protobuf and JSON */
+	/* JSON -> struct -> protobuf and JSON; without its indentation, which raw values would keep */
 	struct decode_report report = {.arena = &a};
-	void *obj = arena_alloc(&a, t->size);
+	void *obj = arena_alloc(&a, t->size), *indented = arena_alloc(&a, t->size);
 
-	assert_ok(json_decode(&a, t, json, &report, obj));
+	assert_ok(json_decode(&a, t, json, NULL, indented));
+	json_encode(&b, t, indented);
+	assert_same(buf_view(&b), want_json, name, "indented JSON to JSON");
+	b.n = 0;
+	assert_ok(json_decode(&a, t, want_json, &report, obj));
 	if (report.problems.n)
 		fail_msg("%s: %.*s", name, STR_ARG(report.problems.v[0]));
 	object_encode(&b, MEDIA_PROTOBUF, t, obj);
@@ -127,7 +131,7 @@ static void check(const char *dir, const char *name)
 		arena_cleanup struct arena source = {0};
 		void *first = arena_alloc(&source, t->size);
 
-		assert_ok(json_decode(&source, t, arena_str(&source, json), NULL, first));
+		assert_ok(json_decode(&source, t, arena_str(&source, want_json), NULL, first));
 		object_copy(&other, t, first, copy);
 	}
 	assert_true(object_equal(t, obj, copy));
