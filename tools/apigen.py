@@ -172,7 +172,7 @@ def parse(path, groups):
                 i = words.index(':')
                 res['subresources'].append((words[1], words[2:i], words[i + 1:]))
             elif words[0] == 'column':
-                # column NAME TYPE .path|@function [wide] [what an absent value shows]
+                # column NAME TYPE .path|@function [wide] [name] [bare] [what an absent value shows]
                 res['columns'].append(words[1:])
             elif words[0] == 'singular':
                 res['singular'] = words[1]
@@ -470,11 +470,11 @@ class Tables:
             absent = {'none': '<none>', 'unset': '<unset>', 'unknown': '<unknown>', 'na': 'N/A'}
             self.o.append(f'static const struct api_column {columns}[] = {{')
             for col, kind, source, *more in r['columns']:
-                wide = 'wide' in more
-                shown = next((absent[m] for m in more if m != 'wide'), '')
+                wide, named, bare = 'wide' in more, col == 'Name' or 'name' in more, 'bare' in more
+                shown = next((absent[m] for m in more if m not in ('wide', 'name', 'bare')), '')
                 fn = f'table_cell_{source[1:]}' if source[0] == '@' else 'NULL'
                 path = source[1:] if source[0] == '.' else ''
-                self.o.append(f'\t{{{cstr(col)}, {cstr(kind)}, {int(wide)}, STR_INIT({cstr(path)}), {cstr(shown)}, {fn}}},')
+                self.o.append(f'\t{{{cstr(col)}, {cstr(kind)}, {int(wide)}, {int(named)}, {int(bare)}, STR_INIT({cstr(path)}), {cstr(shown)}, {fn}}},')
             self.o.append('};')
         t = g.types.get(r['kind']) or die(r['where'], f'no type {r["kind"]}')
         lt = g.types.get(r['kind'] + 'List')

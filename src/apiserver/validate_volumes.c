@@ -149,6 +149,15 @@ static void iscsi_form(struct field_errors *e, const struct field_path *p, struc
 		field_invalid(e, p, s, "must be valid format");
 }
 
+/* The target, with the logical unit behind it. */
+static void iscsi_target(struct field_errors *e, const struct field_path *p, struct str iqn, int32_t lun, const char *unknown)
+{
+	rule_required(e, AT(p, "iqn"), iqn);
+	if (iqn.n)
+		iscsi_form(e, AT(p, "iqn"), iqn, unknown);
+	rule_range(e, AT(p, "lun"), lun, 0, 255);
+}
+
 #define ISCSI_PORTAL_MAX 64
 #define ISCSI_TOO_LONG \
 	"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."
@@ -286,8 +295,7 @@ static void pod_source(struct field_errors *e, const struct field_path *p, const
 			field_invalid(e, AT(at, "path"), s->nfs->path, "must be an absolute path");
 	} else if (v == s->iscsi) {
 		validate_rules(e, t, v, at);
-		if (s->iscsi->iqn.n)
-			iscsi_form(e, AT(at, "iqn"), s->iscsi->iqn, ISCSI_PREFIXES);
+		iscsi_target(e, at, s->iscsi->iqn, s->iscsi->lun, ISCSI_PREFIXES);
 		if ((s->iscsi->chap_auth_discovery || s->iscsi->chap_auth_session) && !s->iscsi->secret_ref)
 			field_required(e, AT(at, "secretRef"), "");
 		if (s->iscsi->initiator_name)
@@ -449,8 +457,7 @@ static void pv_source(struct field_errors *e, const struct field_path *p, const 
 		validate_rules(e, t, v, at);
 		if (s->iscsi->initiator_name && name.n + 1 + s->iscsi->target_portal.n > ISCSI_PORTAL_MAX)
 			field_invalid(e, AT(at, "targetportal"), s->iscsi->target_portal, ISCSI_TOO_LONG);
-		if (s->iscsi->iqn.n)
-			iscsi_form(e, AT(at, "iqn"), s->iscsi->iqn, "must be valid format");
+		iscsi_target(e, at, s->iscsi->iqn, s->iscsi->lun, "must be valid format");
 		if ((s->iscsi->chap_auth_discovery || s->iscsi->chap_auth_session) && !s->iscsi->secret_ref)
 			field_required(e, AT(at, "secretRef"), "");
 		if (s->iscsi->secret_ref)

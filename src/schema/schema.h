@@ -212,6 +212,8 @@ struct api_column { /* of server-side printing (schema/table.h) */
 	const char *name;     /* "Ready" */
 	const char *type;     /* "string", "integer", "boolean" */
 	uint8_t priority;     /* 1: only with -o wide */
+	bool named;           /* its format is "name" */
+	bool bare;            /* a cell without a definition: printed by nobody, but upstream sends it */
 	struct str path;      /* "spec.replicas", or empty with .cell */
 	const char *absent;   /* shown when there is no value */
 	void (*cell)(struct buf *b, const struct table_cell *c); /* writes the cell as JSON */

@@ -172,8 +172,8 @@ static void cell_path(struct buf *b, const struct table_cell *c, const struct ap
 /* ---- the table ---- */
 
 static const struct api_column default_columns[] = {
-	{"Name", "string", 0, STR_INIT("metadata.name"), "", NULL},
-	{"Created At", "date", 0, STR_INIT(""), "", NULL},
+	{.name = "Name", .type = "string", .named = true, .path = STR_INIT("metadata.name"), .absent = ""},
+	{.name = "Created At", .type = "date", .absent = ""},
 };
 
 static void columns_of(const struct api_resource *r, const struct api_column **v, size_t *n)
@@ -229,11 +229,10 @@ void table_begin(struct buf *b, const struct api_resource *r, const struct table
 		size_t n;
 
 		columns_of(r, &v, &n);
-		for (size_t i = 0; i < n; i++) {
+		for (size_t i = 0; i < n && !v[i].bare; i++) {
 			if (i)
 				buf_putc(b, ',');
-			definition(b, str_from(v[i].name), str_from(v[i].type),
-				   strcmp(v[i].name, "Name") == 0 ? STR("name") : STR(""), STR(""), v[i].priority);
+			definition(b, str_from(v[i].name), str_from(v[i].type), v[i].named ? STR("name") : STR(""), STR(""), v[i].priority);
 		}
 	} else {
 		const struct table_column *v;

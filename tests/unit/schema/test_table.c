@@ -113,7 +113,11 @@ static void all_resources(void **state)
 		table_row(&b, &a, r, &o, arena_alloc(&a, r->type->size), true);
 		table_end(&b);
 		assert_ok(jv_parse(&a, buf_view(&b), NULL, &table));
-		assert_int_equal(jv_path(&table, STR("rows[0].cells"))->n, jv_get(&table, STR("columnDefinitions"))->n);
+		size_t defined = jv_get(&table, STR("columnDefinitions"))->n;
+
+		for (size_t k = 0; k < r->n_columns; k++)
+			defined += r->columns[k].bare;
+		assert_int_equal(jv_path(&table, STR("rows[0].cells"))->n, defined);
 		for (size_t k = 0; k < r->n_columns; k++) {
 			const struct schema_field *f = NULL;
 			struct str path = r->columns[k].path;
