@@ -35,8 +35,7 @@ struct limits {
 	bool fill;               /* set defaults; else judge */
 	struct buf why;
 	size_t complaints;
-	bool filled;
-	struct str range;
+	struct buf filled;       /* what one range has set, for the annotation */
 };
 
 /* What a pod asks for: the sum over containers, at least what any init container asks for, plus overhead. */
@@ -116,21 +115,57 @@ static void check_item(struct limits *l, const struct core_v1_limit_range_item *
 	}
 }
 
-static void fill_container(struct limits *l, const struct core_v1_limit_range_item *it, struct core_v1_resource_requirements *r)
+/* The values that are not there yet; said as "cpu, memory request for container c". */
+static void fill(struct limits *l, const struct str_map *values, struct str_map *into, const char *what, const char *of, struct str container)
 {
-	struct arena *a = l->a->rq->a;
-	const struct str_map *def = API_MAP(&it->default_), *req = API_MAP(&it->default_request);
+	bool any = false;
 
-	for (uint32_t i = 0; i < def->n; i++)
-		if (!str_map_has(API_MAP(&r->limits), def->v[i].key)) {
-			str_map_set(a, API_MAP(&r->limits), def->v[i].key, def->v[i].value);
-			l->filled = true;
-		}
-	for (uint32_t i = 0; i < req->n; i++)
-		if (!str_map_has(API_MAP(&r->requests), req->v[i].key)) {
-			str_map_set(a, API_MAP(&r->requests), req->v[i].key, req->v[i].value);
-			l->filled = true;
-		}
+	for (uint32_t i = 0; i < values->n; i++) {
+		struct str k = values->v[i].key;
+
+		if (str_map_has(into, k))
+			continue;
+		str_map_set(l->a->rq->a, into, k, values->v[i].value);
+		buf_printf(&l->filled, "%s%.*s", any ? ", " : l->filled.n ? "; " : "", STR_ARG(k));
+		any = true;
+	}
+	if (any)
+		buf_printf(&l->filled, " %s for %s %.*s", what, of, STR_ARG(container));
+}
+
+static void fill_containers(struct limits *l, const struct core_v1_limit_range_item *it, struct core_v1_container *c, uint32_t n, const char *of)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct core_v1_resource_requirements *r = &c[i].resources;
+
+		fill(l, API_MAP(&it->default_request), API_MAP(&r->requests), "request", of, c[i].name);
+		fill(l, API_MAP(&it->default_), API_MAP(&r->limits), "limit", of, c[i].name);
+	}
+}
+
+static void fill_pod(struct limits *l, const struct core_v1_limit_range *lr)
+{
+	struct core_v1_pod *p = l->pod;
+	struct arena *a = l->a->rq->a;
+
+	l->filled.n = 0;
+	for (uint32_t i = 0; i < lr->spec.limits.n; i++) {
+		const struct core_v1_limit_range_item *it = &lr->spec.limits.v[i];
+
+		if (!str_eqz(it->type, "Container"))
+			continue;
+		fill_containers(l, it, p->spec.containers.v, p->spec.containers.n, "container");
+		fill_containers(l, it, p->spec.init_containers.v, p->spec.init_containers.n, "init container");
+	}
+	if (l->filled.n)
+		str_map_set(a, API_MAP(&p->metadata.annotations), STR("kubernetes.io/limit-ranger"),
+			    arena_printf(a, "LimitRanger plugin set: %.*s", (int)l->filled.n, l->filled.p));
+}
+
+static void check_containers(struct limits *l, const struct core_v1_limit_range_item *it, const struct core_v1_container *c, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		check_item(l, it, API_MAP(&c[i].resources.requests), API_MAP(&c[i].resources.limits));
 }
 
 static struct error *one_range(void *ctx, void *obj)
@@ -139,31 +174,22 @@ static struct error *one_range(void *ctx, void *obj)
 	struct core_v1_limit_range *lr = obj;
 	struct arena *a = l->a->rq->a;
 
+	if (l->fill) {
+		if (l->pod)
+			fill_pod(l, lr);
+		return NULL;
+	}
 	for (uint32_t i = 0; i < lr->spec.limits.n; i++) {
 		const struct core_v1_limit_range_item *it = &lr->spec.limits.v[i];
 
-		if (l->pvc && str_eqz(it->type, "PersistentVolumeClaim") && !l->fill)
+		if (l->pvc && str_eqz(it->type, "PersistentVolumeClaim"))
 			check_item(l, it, API_MAP(&l->pvc->spec.resources.requests), API_MAP(&l->pvc->spec.resources.limits));
 		if (!l->pod)
 			continue;
 		if (str_eqz(it->type, "Container")) {
-			for (uint32_t k = 0; k < l->pod->spec.containers.n; k++) {
-				struct core_v1_resource_requirements *r = &l->pod->spec.containers.v[k].resources;
-
-				if (l->fill)
-					fill_container(l, it, r);
-				else
-					check_item(l, it, API_MAP(&r->requests), API_MAP(&r->limits));
-			}
-			for (uint32_t k = 0; k < l->pod->spec.init_containers.n; k++) {
-				struct core_v1_resource_requirements *r = &l->pod->spec.init_containers.v[k].resources;
-
-				if (l->fill)
-					fill_container(l, it, r);
-				else
-					check_item(l, it, API_MAP(&r->requests), API_MAP(&r->limits));
-			}
-		} else if (str_eqz(it->type, "Pod") && !l->fill) {
+			check_containers(l, it, l->pod->spec.containers.v, l->pod->spec.containers.n);
+			check_containers(l, it, l->pod->spec.init_containers.v, l->pod->spec.init_containers.n);
+		} else if (str_eqz(it->type, "Pod")) {
 			struct str_map requests, limits;
 
 			pod_totals(a, l->pod, false, &requests);
@@ -180,11 +206,13 @@ static struct error *ranger(struct admission *a, bool fill)
 	struct limits l = {.a = a, .fill = fill};
 	struct error *e;
 
-	if (a->op == ADMIT_CREATE && admission_is(a, "", "pods", ""))
+	if ((a->op == ADMIT_CREATE && admission_is(a, "", "pods", "")) || (a->op == ADMIT_UPDATE && admission_is(a, "", "pods", "resize")))
 		l.pod = a->obj;
 	else if ((a->op == ADMIT_CREATE || a->op == ADMIT_UPDATE) && admission_is(a, "", "persistentvolumeclaims", ""))
 		l.pvc = a->obj;
 	else
+		return NULL;
+	if (a->old && object_meta(a->type, (void *)(uintptr_t)a->old)->deletion_timestamp)
 		return NULL;
 	e = each(a->rq, st, a->ns, one_range, &l);
 	if (!e && l.why.n) {
@@ -193,6 +221,7 @@ static struct error *ranger(struct admission *a, bool fill)
 		e = admission_forbidden(a, l.complaints > 1 ? "[%.*s]" : "%.*s", STR_ARG(why));
 	}
 	buf_free(&l.why);
+	buf_free(&l.filled);
 	return e;
 }
 

@@ -121,6 +121,28 @@ static struct error *encode(struct request *rq, struct storage *st, void *obj, s
 	return NULL;
 }
 
+/*
+ * What a dry run answers with: the object as the store would give it back (empty lists are absent ones by then), as upstream's
+ * DryRunnableStorage makes it. Custom resources are kept as they are sent.
+ */
+static struct error *as_stored(struct request *rq, struct storage *st, const struct buf *stored, const struct buf *plain, void **obj)
+{
+	struct str bytes = arena_str(rq->a, buf_view(st->encryption ? plain : stored)), rv = meta_of(st, *obj)->resource_version;
+	struct pb_envelope env;
+	void *o;
+
+	if (st->json)
+		return NULL;
+	TRY(pb_envelope_decode(bytes, &env));
+	o = arena_alloc(rq->a, st->type->size);
+	TRY(pb_decode(rq->a, st->type, env.raw, o));
+	((struct str *)o)[0] = st->kind;
+	((struct str *)o)[1] = st->api_version;
+	meta_of(st, o)->resource_version = rv;
+	*obj = o;
+	return NULL;
+}
+
 static struct error *too_large(const struct buf *stored)
 {
 	if (stored->n <= STORE_VALUE_MAX)
@@ -331,6 +353,8 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		return e;
 	if (entry)
 		m->resource_version = rv_text(rq->a, entry->rev);
+	if (rq->dry_run)
+		TRY(as_stored(rq, st, &stored, &plain, &obj));
 	out->obj = obj;
 	out->created = true;
 	out->entry = entry;
@@ -434,7 +458,7 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 		if (sg && sg->prepare_update)
 			sg->prepare_update(rq, obj, old);
 		if (((sg && sg->generation && !sg->generation_stays) || rq->res->crd) &&
-		    (object_spec_changed(st->type, obj, old) || (st->type == &apps_v1_deployment_type && !same_annotations(m, om)) ||
+		    (object_spec_changed(st->type, obj, old, sg && sg->generation_exact) || (st->type == &apps_v1_deployment_type && !same_annotations(m, om)) ||
 		     (rq->res->crd && !custom_has_status(rq->res) && !object_field_equal(st->type, obj, old, "status"))))
 			m->generation = om->generation + 1;
 	} else if (sg && sg->prepare_sub_update) {
@@ -685,6 +709,8 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 				continue;
 			return err_conflict(res->api->group, res->api->plural, name, NULL);
 		}
+		if (rq->dry_run && !deleting)
+			TRY(as_stored(rq, st, &stored, &plain, &obj));
 		out->obj = obj;
 		out->deleted = deleting;
 		if (written) {

@@ -274,6 +274,16 @@ struct patch_ctx {
 	bool reported;
 };
 
+/* A configuration without a name takes it from what nobody else owns a field of, and is refused as one with another name. */
+static struct error *check_applied(struct request *rq, bool there, const struct meta_v1_object_meta *m)
+{
+	if (!there && m->uid.n)
+		return err_conflict(rq->res->api->group, rq->res->api->plural, rq->info.name,
+				    arena_printf(rq->a, "uid mismatch: the provided object specified uid %.*s, and no existing object was found",
+						 STR_ARG(m->uid)).p);
+	return check_name(rq, m, false);
+}
+
 static struct error *apply_make(struct patch_ctx *p, struct request *rq, const void *old, void **out)
 {
 	struct resource *res = rq->res;
@@ -300,6 +310,7 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
 		TRY(managed_fields_apply(rq->a, &mr, old ? &l : NULL, &p->config, p->o.force, &merged, &changed));
 		obj = arena_alloc(rq->a, t->size);
 		TRY(jv_to_object(rq->a, t, &merged, NULL, obj));
+		TRY(check_applied(rq, old != NULL, object_meta(t, obj)));
 		*out = obj;
 		return NULL;
 	}
@@ -309,6 +320,7 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
 	}
 	obj = arena_alloc(rq->a, res->api->type->size);
 	TRY(managed_fields_apply_object(rq->a, &mr, live, &p->config, p->o.force, obj, &changed));
+	TRY(check_applied(rq, old != NULL, object_meta(res->api->type, obj)));
 	*out = to_storage(rq, obj);
 	return NULL;
 }
@@ -415,17 +427,6 @@ static struct error *parse_config(struct request *rq, struct patch_ctx *p)
 		return err_bad_request("incorrect version specified in apply patch. Specified patch version: %.*s, Kind=%.*s, expected: %.*s, "
 				       "Kind=%.*s", STR_ARG(av), STR_ARG(kind), STR_ARG(want), STR_ARG(rq->res->api->kind));
 	}
-	{
-		struct str name = jv_str(jv_at(&p->config, "metadata", "name", NULL)),
-			   ns = jv_str(jv_at(&p->config, "metadata", "namespace", NULL));
-
-		if (name.n && !str_eq(name, rq->info.name))
-			return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(name),
-					       STR_ARG(rq->info.name));
-		if (ns.n && rq->res->st->namespaced && !str_eq(ns, rq->info.ns))
-			return err_bad_request("the namespace of the object (%.*s) does not match the namespace on the request (%.*s)",
-					       STR_ARG(ns), STR_ARG(rq->info.ns));
-	}
 	/* what the schema does not know is the merge's to refuse */
 	return judge(rq, &report, &p->o);
 }
@@ -530,6 +531,15 @@ static struct error *delete_options(struct request *rq, struct meta_v1_delete_op
 	return NULL;
 }
 
+static void warn_orphans(struct request *rq, const struct meta_v1_delete_options *o)
+{
+	const struct strategy *sg = rq->res->st->strategy;
+
+	if (sg && sg->orphan_by_default && !o->propagation_policy && !o->orphan_dependents && str_eqz(rq->res->api->plural, "jobs"))
+		request_warn(rq, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+				 "propagationPolicy=Orphan to suppress this warning");
+}
+
 struct error *rest_delete(struct request *rq)
 {
 	struct meta_v1_delete_options o;
@@ -538,9 +548,7 @@ struct error *rest_delete(struct request *rq)
 	int status = 200;
 
 	TRY(delete_options(rq, &o));
-	if (sg && sg->orphan_by_default && !o.propagation_policy && !o.orphan_dependents && str_eqz(rq->res->api->plural, "jobs"))
-		request_warn(rq, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
-				 "propagationPolicy=Orphan to suppress this warning");
+	warn_orphans(rq, &o);
 	TRY(registry_delete(rq, rq->info.ns, rq->info.name, &o, &r));
 	/* upstream: 202 when dependents were asked for in the old way and the object still stands */
 	if (!r.deleted && o.orphan_dependents && !*o.orphan_dependents)
@@ -579,6 +587,7 @@ struct error *rest_delete_collection(struct request *rq)
 
 	TRY(list_options(rq, &lo));
 	TRY(delete_options(rq, &o));
+	warn_orphans(rq, &o);
 	e = list_select(rq, &lo, &l);
 	if (!e)
 		e = delete_found(rq, &l, &o);

@@ -159,7 +159,7 @@ FACTS(ingresses, "networking.k8s.io", "ingresses", .checks_all = true, .meta_on_
       .validate_update = ingress_validate_update, .validate_sub_update = ingress_validate_sub, .warn = ingress_warn);
 FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .checks_all = true, .meta_on_update = true, .generation = true,
       .validate = ingressclass_validate, .validate_update = ingressclass_validate_update);
-FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .checks_all = true, .generation = true, .validate = netpol_validate,
+FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .checks_all = true, .generation = true, .generation_exact = true, .validate = netpol_validate,
       .validate_update = netpol_validate_update, .warn = netpol_warn);
 FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .checks_all = true, .name_check = validate_ip_canonical, .validate = ipaddress_validate,
       .validate_update = ipaddress_validate_update);

@@ -276,7 +276,7 @@ static void pod_sub(struct request *rq, const char *sub, void *obj, const void *
 		p->status = o->status;
 		status_meta(&p->metadata, &o->metadata);
 	}
-	if (object_spec_changed(&core_v1_pod_type, obj, old))
+	if (object_spec_changed(&core_v1_pod_type, obj, old, false))
 		p->metadata.generation = o->metadata.generation + 1;
 }
 

@@ -40,7 +40,7 @@ bool object_field_equal(const struct schema_type *t, const void *a, const void *
 	return object_equal(t, x, y);
 }
 
-bool object_spec_changed(const struct schema_type *t, const void *a, const void *b)
+bool object_spec_changed(const struct schema_type *t, const void *a, const void *b, bool exact)
 {
 	struct arena tmp arena_cleanup = {0};
 	void *x = arena_alloc(&tmp, t->size);
@@ -50,7 +50,7 @@ bool object_spec_changed(const struct schema_type *t, const void *a, const void 
 	object_field_copy(t, x, b, "status");
 	object_field_copy(t, x, b, "kind");
 	object_field_copy(t, x, b, "apiVersion");
-	return !object_equal(t, x, b);
+	return exact ? !object_identical(t, x, b) : !object_equal(t, x, b);
 }
 
 /* ---- metadata ---- */

@@ -22,6 +22,7 @@ struct strategy {
 	/* ---- facts ---- */
 	bool generation;             /* metadata.generation is kept: 1 at create, +1 when anything but metadata and status changes */
 	bool generation_from_zero;   /* with generation: nothing at create, the first change makes it 1 (CSIDriver) */
+	bool generation_exact;       /* with generation: an empty list where none was is a change, too (upstream's reflect.DeepEqual) */
 	bool generation_stays;       /* metadata.generation is 1 for ever */
 	bool status_keeps_metadata;  /* an update of status changes nothing of metadata but managedFields */
 	bool no_unconditional_update;/* updates must carry resourceVersion */
@@ -88,8 +89,8 @@ extern const struct strategy *const strategies_other[];
 void object_field_copy(const struct schema_type *t, void *obj, const void *old, const char *name);
 void object_field_zero(const struct schema_type *t, void *obj, const char *name);
 bool object_field_equal(const struct schema_type *t, const void *a, const void *b, const char *name);
-/* Something besides metadata and status differs. */
-bool object_spec_changed(const struct schema_type *t, const void *a, const void *b);
+/* Something besides metadata and status differs; exact: object_identical() says so. */
+bool object_spec_changed(const struct schema_type *t, const void *a, const void *b, bool exact);
 
 /* metadata of any object: names, labels, annotations, owner references, finalizers. name_check NULL: DNS-1123 subdomain. */
 void validate_object_meta(struct field_errors *e, const struct meta_v1_object_meta *m, bool namespaced,

@@ -59,6 +59,34 @@ static void node_common(struct field_errors *e, const struct core_v1_node *n)
 	node_features(e, (const void *)&n->status.declared_features);
 }
 
+/* Pods a node would rather not have: JSON in an annotation, of old. */
+static void avoid_pods(struct field_errors *e, const struct core_v1_node *n)
+{
+	const struct str key = STR("scheduler.alpha.kubernetes.io/preferAvoidPods");
+	const struct field_path *p = AT(FIELD_ROOT("metadata"), "annotations");
+	struct str text = str_map_get(API_MAP(&n->metadata.annotations), key);
+	struct core_v1_avoid_pods avoid = {0};
+	struct error *err;
+
+	if (!text.n)
+		return;
+	err = json_decode(e->arena, &core_v1_avoid_pods_type, text, NULL, &avoid);
+	if (err) {
+		field_invalid(e, AT(p, "AvoidPods"), key, "%s", error_message(err));
+		error_free(err);
+		return;
+	}
+	for (uint32_t i = 0; i < avoid.prefer_avoid_pods.n; i++) {
+		const struct meta_v1_owner_reference *by = avoid.prefer_avoid_pods.v[i].pod_signature.pod_controller;
+		const struct field_path *at = AT(EL(FIELD_CHILD_S(p, key), i), "PodSignature");
+
+		if (!by)
+			field_required(e, at, "");
+		else if (!is_true(by->controller))
+			field_invalid_raw(e, AT(AT(at, "PodController"), "Controller"), STR("false"), "must point to a controller");
+	}
+}
+
 void node_validate(struct request *rq, const void *obj, struct field_errors *e)
 {
 	const struct core_v1_node *n = obj;
@@ -66,6 +94,7 @@ void node_validate(struct request *rq, const void *obj, struct field_errors *e)
 	bool v4 = false, v6 = false;
 
 	(void)rq;
+	avoid_pods(e, n);
 	rule_taints(e, AT(meta, "taints"), n->spec.taints.v, n->spec.taints.n);
 	node_common(e, n);
 	if (n->status.node_info.swap && n->status.node_info.swap->capacity)
@@ -105,6 +134,7 @@ void node_validate_update(struct request *rq, const void *obj, const void *old, 
 	const struct field_path *spec = FIELD_ROOT("spec");
 
 	node_validate(rq, obj, e);
+	avoid_pods(e, n);
 	node_common(e, n);
 	for (uint32_t i = 0; i < n->status.addresses.n; i++)
 		for (uint32_t k = 0; k < i; k++)

@@ -301,5 +301,5 @@ static void vwc_create(struct request *rq, const void *obj, struct field_errors 
 	const struct strategy var = {.group = STR_INIT("admissionregistration.k8s.io"), .plural = STR_INIT(res), .generation = true,  \
 				     .no_unconditional_update = true, .checks_all = true, __VA_ARGS__}
 
-HOOKS(strategy_vwc, "validatingwebhookconfigurations", .validate = vwc_create, .validate_update = vwc_update);
-HOOKS(strategy_mwc, "mutatingwebhookconfigurations", .validate = mwc_create, .validate_update = mwc_update);
+HOOKS(strategy_vwc, "validatingwebhookconfigurations", .generation_exact = true, .validate = vwc_create, .validate_update = vwc_update);
+HOOKS(strategy_mwc, "mutatingwebhookconfigurations", .generation_exact = true, .validate = mwc_create, .validate_update = mwc_update);

@@ -41,7 +41,7 @@ struct managed_fields_request {
 	/*
 	 * Fields this (sub)resource's strategy resets and so nobody may own
 	 * through it: dotted paths ("status"). With `only`, the paths that may be
-	 * owned instead ("spec.ephemeralContainers", "*" for any element).
+	 * owned instead (custom resources: "status").
 	 * NULL-terminated or NULL.
 	 */
 	const char *const *reset;

@@ -9,31 +9,24 @@ static const char *const pod_status[] = {"spec", "metadata.deletionTimestamp", "
 static const char *const spec_and_status[] = {"spec", "status", NULL};
 static const char *const csr_status[] = {"spec", "status.conditions", NULL};
 static const char *const csr_approval[] = {"spec", "status.certificate", NULL};
-static const char *const ephemeral[] = {"spec.ephemeralContainers", NULL};
-static const char *const resize[] = {
-	"spec.containers.*.resources", "spec.containers.*.resizePolicy", "spec.initContainers.*.resources",
-	"spec.initContainers.*.resizePolicy", NULL,
-};
 
 static const struct {
 	const char *plural, *subresource;
-	const char *const *reset, *const *only;
+	const char *const *reset;
 } exceptions[] = {
-	{"deployments", "status", deployment_status, NULL},
-	{"pods", "status", pod_status, NULL},
-	{"pods", "ephemeralcontainers", NULL, ephemeral},
-	{"pods", "resize", NULL, resize},
-	{"namespaces", "finalize", status_only, NULL},
-	{"certificatesigningrequests", "", spec_and_status, NULL},
-	{"certificatesigningrequests", "status", csr_status, NULL},
-	{"certificatesigningrequests", "approval", csr_approval, NULL},
-	{"validatingadmissionpolicies", "status", spec_and_metadata, NULL},
-	{"flowschemas", "status", spec_and_metadata, NULL},
-	{"prioritylevelconfigurations", "status", spec_and_metadata, NULL},
-	{"servicecidrs", "status", spec_and_metadata, NULL},
-	{"apiservices", "status", spec_and_metadata, NULL},
-	{"resourceclaims", "status", spec_and_metadata, NULL},
-	{"volumeattachments", "status", spec_and_metadata, NULL},
+	{"deployments", "status", deployment_status},
+	{"pods", "status", pod_status},
+	{"namespaces", "finalize", status_only},
+	{"certificatesigningrequests", "", spec_and_status},
+	{"certificatesigningrequests", "status", csr_status},
+	{"certificatesigningrequests", "approval", csr_approval},
+	{"validatingadmissionpolicies", "status", spec_and_metadata},
+	{"flowschemas", "status", spec_and_metadata},
+	{"prioritylevelconfigurations", "status", spec_and_metadata},
+	{"servicecidrs", "status", spec_and_metadata},
+	{"apiservices", "status", spec_and_metadata},
+	{"resourceclaims", "status", spec_and_metadata},
+	{"volumeattachments", "status", spec_and_metadata},
 };
 
 void managed_fields_reset_of(const struct api_resource *r, struct str subresource, struct managed_fields_request *req)
@@ -43,7 +36,6 @@ void managed_fields_reset_of(const struct api_resource *r, struct str subresourc
 		if (!str_eqz(r->plural, exceptions[i].plural) || !str_eqz(subresource, exceptions[i].subresource))
 			continue;
 		req->reset = exceptions[i].reset;
-		req->only = exceptions[i].only;
 		return;
 	}
 	if (str_eqz(subresource, "status")) {

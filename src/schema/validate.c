@@ -631,7 +631,18 @@ static bool field_set(const struct schema_field *f, const char *v)
 	}
 }
 
-/* Calls what(f, value) for the dropped fields, and goes on below the others; true as soon as one call is. */
+static bool holds_nothing(const char *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (v[i])
+			return false;
+	return true;
+}
+
+/*
+ * Calls what(f, value) for the dropped fields, and goes on below the others; true as soon as one call is. What a pointer leads to and is
+ * left empty by it goes too (a lifecycle that was nothing but its stopSignal).
+ */
 static bool each_off(const struct schema_type *t, char *obj, bool (*what)(const struct schema_field *f, char *v, const void *ctx), const void *ctx,
 		     int depth)
 {
@@ -650,13 +661,20 @@ static bool each_off(const struct schema_type *t, char *obj, bool (*what)(const 
 		}
 		if (f->kind != FIELD_MESSAGE || !f->type->drops)
 			continue;
-		if (f->card == CARD_PTR)
-			v = *(char **)(void *)v;
 		if (f->card == CARD_LIST || f->card == CARD_MAP) {
 			for (uint32_t k = 0; k < list->n; k++)
 				if (each_off(f->type, list->v + (size_t)k * f->elem_size + f->value_offset, what, ctx, depth + 1))
 					return true;
-		} else if (v && each_off(f->type, v, what, ctx, depth + 1)) {
+		} else if (f->card == CARD_PTR) {
+			char **to = (char **)(void *)v;
+
+			if (!*to || holds_nothing(*to, f->type->size))
+				continue;
+			if (each_off(f->type, *to, what, ctx, depth + 1))
+				return true;
+			if (holds_nothing(*to, f->type->size))
+				*to = NULL;
+		} else if (each_off(f->type, v, what, ctx, depth + 1)) {
 			return true;
 		}
 	}
