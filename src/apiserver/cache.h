@@ -61,6 +61,8 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 struct cache;
 /* Loads everything under the prefix (suspends) and follows it from there. */
 struct error *cache_new(struct store *s, const struct cache_resource *r, struct cache **out);
+/* Its watchers get what there is for them and end then (cache_watch_next answers sys == ECANCELED). The cache goes on. */
+void cache_watches_end(struct cache *c);
 /* Ends its watchers (their cache_watch_next answers sys == ECANCELED) and frees; entries and snapshots held outside stay valid. */
 void cache_free(struct cache *c);
 const struct cache_resource *cache_resource(const struct cache *c);

@@ -29,7 +29,7 @@ struct cache_watch { /* what each event needs comes first */
 	struct cache_watch *next, *prev; /* in the cache's or the channel's list */
 	struct cache_filter filter;
 	struct str ns;
-	bool waiting, due, expired, asked_was, asked_is;
+	bool waiting, due, expired, last, asked_was, asked_is;
 	/* What ask() found out about one event of the ring: it is asked again soon after. */
 	uint64_t asked_seq;         /* sequence number + 1; 0: none */
 	uint64_t pos;               /* next event: a position in chan, or a sequence number in the ring */
@@ -325,6 +325,17 @@ void ring_clear(struct cache *c, int64_t rev)
 	list_each(c, expire);
 }
 
+static void last(struct cache_watch *w)
+{
+	w->last = true;
+	watch_wake(w);
+}
+
+void cache_watches_end(struct cache *c)
+{
+	list_each(c, last);
+}
+
 static void orphan(struct cache_watch *w)
 {
 	w->c = NULL;
@@ -610,6 +621,8 @@ struct error *cache_watch_next(struct cache_watch *w, struct cache_event *out)
 			return error_sys(ETIMEDOUT, "the watch has reached its timeout");
 		if (next_now(w, out))
 			return NULL;
+		if (w->last)
+			return error_sys(ECANCELED, "the resource has changed");
 		if (fell_behind(w))
 			return error_status(410, "Expired", "too old resource version: %lld (%lld)", (long long)w->rev,
 					    (long long)w->c->oldest_rev);
@@ -643,7 +656,7 @@ struct error *cache_watch_next(struct cache_watch *w, struct cache_event *out)
 
 bool cache_watch_ready(struct cache_watch *w)
 {
-	if (!w->c || w->expired)
+	if (!w->c || w->expired || w->last)
 		return true;
 	if (w->initial) {
 		struct cache_iter ahead = w->initial->it;

@@ -236,15 +236,13 @@ static bool unescape_quoted(struct arena *a, struct str s, struct str *out)
 	return true;
 }
 
-/* The path as field paths are printed; false: it leads nowhere in the schema. */
-static bool rule_path(struct arena *a, const props *p, struct str text, struct str *out)
+const props *schema_at_path(struct arena *a, const props *p, struct str text, bool brackets, struct str *shown)
 {
 	struct buf b buf_cleanup = {0};
 	size_t i = 0;
 
 	while (i < text.n) {
 		struct str name;
-		const props *c;
 		size_t from;
 
 		if (text.p[i] == '.') {
@@ -253,32 +251,31 @@ static bool rule_path(struct arena *a, const props *p, struct str text, struct s
 				i++;
 			name = str_sub(text, from, i);
 			if (!name.n)
-				return false;
-		} else if (text.p[i] == '[') {
+				return NULL;
+		} else if (text.p[i] == '[' && brackets) {
 			if (++i >= text.n || text.p[i] != '\'')
-				return false;
+				return NULL;
 			from = ++i;
 			while (i < text.n && !(text.p[i] == '\'' && text.p[i - 1] != '\\'))
 				i++;
 			if (i + 1 >= text.n || text.p[i + 1] != ']' || !unescape_quoted(a, str_sub(text, from, i), &name))
-				return false;
+				return NULL;
 			i += 2;
 		} else {
-			return false;
+			return NULL;
 		}
 		if (p->properties.n) {
-			c = property(p, name);
+			p = property(p, name);
 			buf_printf(&b, "%s%.*s", b.n ? "." : "", STR_ARG(name));
 		} else {
-			c = value_schema(p);
+			p = value_schema(p);
 			buf_printf(&b, "[%.*s]", STR_ARG(name));
 		}
-		if (!c)
-			return false;
-		p = c;
+		if (!p)
+			return NULL;
 	}
-	*out = arena_str(a, buf_view(&b));
-	return out->n > 0;
+	*shown = arena_str(a, buf_view(&b));
+	return shown->n ? p : NULL;
 }
 
 /* ---- rules compiled ---- */
@@ -362,7 +359,7 @@ static void compile_rule(struct crd_rules *rs, const props *schema, const struct
 			return;
 		r->message_cost = cel_program_cost(r->message).max;
 	}
-	if (text->field_path.n && !rule_path(&rs->arena, schema, text->field_path, &r->path))
+	if (text->field_path.n && !schema_at_path(&rs->arena, schema, text->field_path, true, &r->path))
 		r->path = STR_NULL;
 }
 
@@ -883,7 +880,7 @@ static bool check_text(struct checking *c, const props *p, const rule_text *r, c
 		field_invalid(e, FIELD_CHILD(at, "fieldPath"), r->field_path, "must be non-empty if specified");
 	if (line_breaks(r->field_path))
 		field_invalid(e, FIELD_CHILD(at, "fieldPath"), r->field_path, "must not contain line breaks");
-	if (r->field_path.n && !rule_path(e->arena, p, r->field_path, &path))
+	if (r->field_path.n && !schema_at_path(e->arena, p, r->field_path, true, &path))
 		field_invalid(e, FIELD_CHILD(at, "fieldPath"), r->field_path, "must be a valid path");
 	return e->list.n == before;
 }

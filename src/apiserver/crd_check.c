@@ -452,12 +452,36 @@ static void open_api(struct field_errors *e, const props *p, struct place s, con
 	lists_and_maps(e, p, at);
 }
 
-void schema_check(struct field_errors *e, const props *p, const struct field_path *at, bool unchanged)
+/* With the status subresource, the status is checked by what the root says of that member alone: it may say nothing of the whole. */
+static void root_of_status(struct field_errors *e, const props *p, const struct field_path *at)
+{
+	const struct schema_type *t = &apiextensions_v1_json_schema_props_type;
+
+	if (p->id.n || p->schema.n || p->ref) {
+		/* these come before the type */
+	} else if (!str_eqz(p->type, "object") && p->type.n) {
+		field_invalid(e, FIELD_CHILD(at, "type"), p->type, "only \"object\" is allowed as the type at the root of the schema if the "
+								  "status subresource is enabled");
+		return;
+	} else if (!p->nullable && !p->default_ && !p->enum_.n && !p->max_properties && !p->min_properties && !p->all_of.n && !p->one_of.n &&
+		   !p->any_of.n && !p->not && !p->additional_properties && !p->pattern_properties.n && !p->dependencies.n &&
+		   !p->additional_items && !p->definitions.n && !p->x_kubernetes_embedded_resource && !p->x_kubernetes_int_or_string &&
+		   !p->x_kubernetes_list_map_keys.n && !p->x_kubernetes_list_type && !p->x_kubernetes_map_type) {
+		return;
+	}
+	field_invalid_obj(e, at, t, p, "only description, type, format, limits, required, items, properties, externalDocs, example, "
+				       "x-kubernetes-preserve-unknown-fields and x-kubernetes-validations are allowed at the root of the schema "
+				       "if the status subresource is enabled");
+}
+
+void schema_check(struct field_errors *e, const props *p, bool status, const struct field_path *at, bool unchanged)
 {
 	struct field_errors of_structure = {.arena = e->arena};
 	uint32_t n;
 	bool structural;
 
+	if (status)
+		root_of_status(e, p, at);
 	if (p->nullable)
 		field_forbidden(e, FIELD_CHILD(at, "nullable"), "nullable cannot be true at the root");
 	structure(&of_structure, p, ROOT, at);

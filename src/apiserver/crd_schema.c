@@ -190,7 +190,19 @@ static struct str shown(struct arena *a, const struct jv *v)
 	return arena_str(a, str_sub(buf_view(&b), 0, 2000));
 }
 
-/* Compiled patterns, kept: a CRD's are used for each write. NULL: not a pattern. */
+static void patterns_forget(struct map *known)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(known, &it, &key, &v))
+		pcre2_code_free(v);
+	map_free(known);
+	memset(known, 0, sizeof *known);
+}
+
+/* Compiled patterns, kept: a CRD's are used for each write. Good until the next call. NULL: not a pattern. */
 static pcre2_code *pattern_code(struct str pattern)
 {
 	static struct map known;
@@ -200,9 +212,10 @@ static pcre2_code *pattern_code(struct str pattern)
 
 	if (c || map_has(&known, pattern))
 		return c;
+	if (known.n >= PATTERNS_MAX)
+		patterns_forget(&known);
 	c = pcre2_compile((PCRE2_SPTR)(pattern.n ? pattern.p : ""), pattern.n, PCRE2_UTF | PCRE2_MATCH_INVALID_UTF, &err, &off, NULL);
-	if (known.n < PATTERNS_MAX)
-		map_set(&known, pattern, c);
+	map_set(&known, pattern, c);
 	return c;
 }
 

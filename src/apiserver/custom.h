@@ -19,6 +19,14 @@ int kube_version_cmp(struct str a, struct str b);
 /* Served versions in discovery order; index i, NULL behind the last. */
 struct resource *crd_resource_at(struct apiserver *s, size_t i);
 struct resource *crd_find(struct apiserver *s, struct str group, struct str version, struct str plural);
+/*
+ * What the tables give out lives as long as the request that asked (grace.h). Who lasts longer holds the definition's state, and
+ * lets it go. crd_current: the state has not been replaced since.
+ */
+struct crd;
+void crd_hold(struct crd *c);
+void crd_release(struct crd *c);
+bool crd_current(const struct resource *res);
 const struct apiextensions_v1_custom_resource_definition *crd_object(const struct resource *res);
 const struct apiextensions_v1_json_schema_props *crd_schema(const struct resource *res);
 const struct apiextensions_v1_custom_resource_definition_version *crd_version(const struct resource *res);
@@ -34,8 +42,14 @@ const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(co
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e);
 /* What was stored, as the request's version: converted, and with the defaults its schema has got since. */
 struct error *custom_read(struct arena *a, const struct resource *res, void **obj);
-/* *obj (a struct of the type, with its apiVersion) to another version; may call a webhook. */
+struct error *custom_read_all(struct arena *a, const struct resource *res, void **objs, size_t n);
+/*
+ * *obj (a struct of the type, with its apiVersion) to another version; a webhook is asked where the definition names one: once for all
+ * objects that are in another version (a review holds 4 MiB of them, or one). custom_asks_webhook: whether there is one.
+ */
 struct error *custom_convert(struct arena *a, const struct resource *res, void **obj, struct str api_version);
+struct error *custom_convert_all(struct arena *a, const struct resource *res, void **objs, size_t n, struct str api_version);
+bool custom_asks_webhook(const struct resource *res);
 bool custom_is_storage_version(const struct resource *res);
 /* Removes what the schema does not know, in place; each goes to the report (NULL-able) as `unknown field "spec.x"`. */
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report);
@@ -53,8 +67,12 @@ struct list_index *list_index_new(struct arena *a, const struct apiextensions_v1
 /* The first that is like e; NULL: none. */
 const struct jv *list_index_get(const struct list_index *x, const struct jv *e);
 bool schema_pattern_valid(struct str pattern);
-/* crd_check.c: what is wrong with a schema itself, its defaults and rules. unchanged: it is as it was; the costs of its rules are not judged again. */
-void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at, bool unchanged);
+/*
+ * crd_check.c: what is wrong with a schema itself, its defaults and rules. status: its version has the status subresource. unchanged: it is
+ * as it was; the costs of its rules are not judged again.
+ */
+void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, bool status, const struct field_path *at,
+		  bool unchanged);
 /*
  * A field selector on a custom resource: checked against its version's selectable fields. *post is what has to be asked of each
  * object (custom_fields_match), NULL when the cache's index answers; f->fields is what goes to the cache.
@@ -70,6 +88,9 @@ struct crd_rules;
 /* Compiled; NULL when there are none. Points into the schema. Rules that do not compile fail every write of a resource. */
 struct crd_rules *crd_rules_new(const struct apiextensions_v1_json_schema_props *p);
 void crd_rules_free(struct crd_rules *rs);
+/* The schema that a path (".spec.x", with brackets also ".spec['a b']") leads to, NULL: none; *shown: the path as field paths are printed. */
+const struct apiextensions_v1_json_schema_props *schema_at_path(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct str path,
+								bool brackets, struct str *shown);
 /* Judges the whole object; was NULL: create. Not done when e has errors that make an object's shape doubtful. Never waits. */
 void crd_rules_validate(struct request *rq, const struct crd_rules *rs, const struct apiextensions_v1_json_schema_props *schema, const struct jv *now,
 			const struct jv *was, struct field_errors *e);

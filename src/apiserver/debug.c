@@ -27,6 +27,10 @@ static struct error *memory(struct request *rq)
 		buf_printf(&b, "%.*s %zu %zu %zu %zu %zu\n", STR_ARG(key), cs.objects, cs.watchers, cs.object_bytes, cs.index_bytes,
 			   cs.event_bytes);
 	}
+	struct grace_stats gs = grace_stats(rq->s->grace);
+
+	buf_printf(&b, "states of CustomResourceDefinitions: %llu replaced, %llu freed\n", (unsigned long long)gs.retired,
+		   (unsigned long long)gs.freed);
 	return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), buf_view(&b));
 }
 

@@ -19,6 +19,8 @@ struct str aggregator_resources(struct apiserver *s, struct str group, struct st
 struct error *webhooks_init(struct apiserver *s);
 /* The same members in the other kind's struct; they are shared. */
 void webhook_as_mutating(const struct admissionregistration_v1_validating_webhook *w, struct admissionregistration_v1_mutating_webhook *out);
+/* webhook_rules.c: what is wrong with where a webhook is. */
+void webhook_client_check(struct field_errors *e, const struct admissionregistration_v1_webhook_client_config *c, const struct field_path *p);
 /* Connections of one webhook configuration, kept between calls; zeroed at first. */
 struct hook_conn {
 	struct tls_client *tls;

@@ -37,6 +37,7 @@ struct listing {
 		const struct cache_entry **v;
 		uint32_t n, cap;
 	} found;
+	void **made; /* the objects of found, where a webhook has converted them; else NULL */
 	struct meta_v1_list_meta meta;
 };
 /* 410 Expired, 504 Timeout: see cache_snapshot. list_free in any case. */
@@ -49,6 +50,14 @@ struct error *list_respond(struct request *rq, const struct listing *l);
 
 /* In the request's version, kind and apiVersion set; strings point into the entry. */
 struct error *list_decode(struct arena *a, struct resource *res, const struct cache_entry *e, void **out);
+/* The same of several at once: a webhook is asked once for all. */
+struct error *list_decode_all(struct arena *a, struct resource *res, const struct cache_entry *const *v, size_t n, void **out);
+
+/* Entries that a selector selects which the cache cannot answer: looked at in the request's version, some at a time. */
+struct post_iter;
+struct post_iter *post_iter_new(struct resource *res, const struct selector *post, struct cache_iter *it); /* all borrowed */
+struct error *post_next(struct post_iter *p, const struct cache_entry **out); /* *out NULL at the end */
+void post_iter_free(struct post_iter *p);
 enum table_object include_object(const struct request *rq);
 void partial_of(struct request *rq, struct resource *res, void *obj, struct meta_v1_partial_object_metadata *p);
 

@@ -310,6 +310,7 @@ static struct error *start(struct apiserver *s)
 	TRY(audit_init(s));
 	TRY(flow_init(s));
 	TRY(kubelet_clients_init(s));
+	s->grace = grace_new();
 	TRY(crds_init(s));
 	TRY(aggregator_init(s));
 	TRY(webhooks_init(s));

@@ -500,7 +500,7 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	/* upstream looks at metadata before and in each kind's validation, and reports what it finds each time */
 	validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"), false);
 	if (!rq->res->crd)
-		validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"), true);
+		validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"), !(sg && sg->any_finalizer));
 	if (sg && sg->meta_on_update)
 		validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg->name_check, FIELD_ROOT("metadata"));
 	if (rq->res->crd)
@@ -868,7 +868,7 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		struct cache_entry *entry, *written = NULL;
 		void *obj, *old;
 		struct meta_v1_object_meta *m;
-		bool graceful, pending, gc, immediately = true, write = false, ok = false;
+		bool graceful, pending, gc, immediately = true, write = false, ok = false, marked = false;
 		int64_t grace, rev;
 		struct error *e;
 
@@ -895,8 +895,11 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			admitted = true;
 		}
 		if (sg && sg->before_delete)
-			TRY(sg->before_delete(rq, obj));
-		if (st->type == &core_v1_namespace_type) {
+			TRY(sg->before_delete(rq, obj, &marked));
+		if (marked) {
+			write = true;
+			immediately = false;
+		} else if (st->type == &core_v1_namespace_type) {
 			bool keep = namespace_terminating(rq, obj, o, &write);
 
 			if (keep)

@@ -27,6 +27,88 @@ struct error *list_decode(struct arena *a, struct resource *res, const struct ca
 	return NULL;
 }
 
+struct error *list_decode_all(struct arena *a, struct resource *res, const struct cache_entry *const *v, size_t n, void **out)
+{
+	for (size_t i = 0; i < n; i++) {
+		out[i] = arena_alloc(a, res->st->type->size);
+		TRY(cache_entry_decode(a, res->st->type, v[i], false, out[i]));
+	}
+	TRY(custom_read_all(a, res, out, n));
+	for (size_t i = 0; i < n; i++) {
+		((struct str *)out[i])[0] = res->api->kind;
+		((struct str *)out[i])[1] = res->api_version;
+	}
+	return NULL;
+}
+
+/* Converted objects of a page, all at once, where its resource has a webhook for that and not all bytes are as they are asked for. */
+static struct error *page_convert(struct request *rq, struct listing *l)
+{
+	struct resource *res = rq->res;
+	bool fit = true;
+
+	if (!res->crd || !custom_asks_webhook(res))
+		return NULL;
+	for (uint32_t i = 0; i < l->found.n && fit; i++)
+		fit = entry_fits(res, l->found.v[i]);
+	if (fit)
+		return NULL;
+	l->made = arena_array(rq->a, void *, l->found.n);
+	return list_decode_all(rq->a, res, l->found.v, l->found.n, l->made);
+}
+
+static struct error *page_object(struct arena *a, struct resource *res, const struct listing *l, size_t i, void **out)
+{
+	if (!l->made)
+		return list_decode(a, res, l->found.v[i], out);
+	*out = l->made[i];
+	return NULL;
+}
+
+#define POST_BATCH 256
+struct post_iter {
+	struct resource *res;
+	const struct selector *post;
+	struct cache_iter *it;
+	struct arena tmp;
+	const struct cache_entry *v[POST_BATCH];
+	void *objs[POST_BATCH];
+	size_t n, at;
+};
+
+struct error *post_next(struct post_iter *p, const struct cache_entry **out)
+{
+	for (;;) {
+		if (p->at == p->n) {
+			arena_reset(&p->tmp);
+			p->n = p->at = 0;
+			while (p->n < POST_BATCH && (p->v[p->n] = cache_iter_next(p->it)) != NULL)
+				p->n++;
+			TRY(list_decode_all(&p->tmp, p->res, p->v, p->n, p->objs));
+		}
+		*out = p->at < p->n ? p->v[p->at] : NULL;
+		if (!*out || custom_fields_match(&p->tmp, p->res, p->objs[p->at++], p->post))
+			return NULL;
+	}
+}
+
+void post_iter_free(struct post_iter *p)
+{
+	if (p)
+		arena_free(&p->tmp);
+	free(p);
+}
+
+struct post_iter *post_iter_new(struct resource *res, const struct selector *post, struct cache_iter *it)
+{
+	struct post_iter *p = xcalloc(1, sizeof *p);
+
+	p->res = res;
+	p->post = post;
+	p->it = it;
+	return p;
+}
+
 enum table_object include_object(const struct request *rq)
 {
 	struct str v = query_get(&rq->q, "includeObject");
@@ -290,7 +372,7 @@ static struct error *list_protobuf(struct request *rq, struct resource *res, con
 			continue;
 		}
 		arena_reset(&tmp);
-		TRY(list_decode(&tmp, res, p->found.v[i], &o));
+		TRY(page_object(&tmp, res, p, i, &o));
 		one.n = 0;
 		pb_encode(&one, res->api->type, o);
 		pb_put_bytes(&raw, 2, buf_view(&one));
@@ -424,10 +506,10 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 
 		arena_reset(&tmp);
 		one.n = 0;
-		if (!entry_fits(res, p->found.v[i])) {
+		if (p->made || !entry_fits(res, p->found.v[i])) {
 			void *o;
 
-			TRY(list_decode(&tmp, res, p->found.v[i], &o));
+			TRY(page_object(&tmp, res, p, i, &o));
 			if (!res->crd)
 				((struct str *)o)[0] = ((struct str *)o)[1] = STR_NULL;
 			json_encode(&one, res->api->type, o);
@@ -460,7 +542,7 @@ static struct error *list_table(struct request *rq, struct resource *res, const 
 		void *obj;
 
 		arena_reset(&tmp);
-		TRY(list_decode(&tmp, res, p->found.v[i], &obj));
+		TRY(page_object(&tmp, res, p, i, &obj));
 		table_append(rq, &b, res, &o, obj, i == 0);
 		if (i % 256 == 255)
 			fiber_yield();
@@ -491,7 +573,10 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 
 		arena_reset(&tmp);
 		o = arena_new(&tmp, struct meta_v1_partial_object_metadata);
-		TRY(cache_entry_decode(&tmp, t, p->found.v[i], false, o));
+		if (p->made)
+			o->metadata = *object_meta(res->api->type, p->made[i]);
+		else
+			TRY(cache_entry_decode(&tmp, t, p->found.v[i], false, o));
 		o->kind = pb ? STR_NULL : STR("PartialObjectMetadata");
 		o->api_version = pb ? STR_NULL : api_version;
 		if (pb) {
@@ -576,27 +661,29 @@ static bool page_follows(struct request *rq, const struct list_options *o, struc
 /* Walks until the page is full. */
 static struct error *find_page(struct request *rq, const struct list_options *o, struct cache *c, struct listing *l, bool *more)
 {
-	struct arena tmp arena_cleanup = {0};
+	struct post_iter *posts = NULL;
 	const struct cache_entry *en;
+	struct error *e = NULL;
 	struct cache_iter it;
 
 	cache_iter_init(&it, c, l->snap, o->ns, after_key(rq, o), &o->filter);
-	while ((en = cache_iter_next(&it)) != NULL) {
-		if (o->post) {
-			void *obj;
-
-			arena_reset(&tmp);
-			TRY(list_decode(&tmp, rq->res, en, &obj));
-			if (!custom_fields_match(&tmp, rq->res, obj, o->post))
-				continue;
-		}
+	if (o->post)
+		posts = post_iter_new(rq->res, o->post, &it);
+	for (;;) {
+		if (posts)
+			e = post_next(posts, &en);
+		else
+			en = cache_iter_next(&it);
+		if (e || !en)
+			break;
 		*arena_push(rq->a, &l->found) = en;
 		if (o->limit > 0 && l->found.n >= o->limit) {
 			*more = page_follows(rq, o, c, l, &it);
 			break;
 		}
 	}
-	return NULL;
+	post_iter_free(posts);
+	return e;
 }
 
 struct error *list_select(struct request *rq, const struct list_options *o, struct listing *l)
@@ -647,6 +734,8 @@ struct error *rest_list(struct request *rq)
 
 	TRY(list_options(rq, &o));
 	e = list_select(rq, &o, &l);
+	if (!e)
+		e = page_convert(rq, &l);
 	e = e ? expired(rq, e, &o) : list_respond(rq, &l);
 	list_free(&l);
 	return e;

@@ -60,44 +60,43 @@ struct watcher {
 static struct error *post_begin(struct watcher *w, const struct cache_watch_opts *o)
 {
 	struct cache *c = w->res->st->cache;
-	struct arena tmp arena_cleanup = {0};
 	struct cache_snap *snap;
 	struct cache_iter it;
+	struct post_iter *posts;
 	const struct cache_entry *en;
-	struct error *e = NULL;
+	struct error *e;
 
 	if (!w->post || o->initial)
 		return NULL;
 	TRY(cache_snapshot(c, CACHE_EXACT, o->rev, &snap));
 	cache_iter_init(&it, c, snap, o->ns, STR_NULL, &o->filter);
-	while (!e && (en = cache_iter_next(&it)) != NULL) {
-		void *obj;
-
-		arena_reset(&tmp);
-		e = list_decode(&tmp, w->res, en, &obj);
-		if (!e && custom_fields_match(&tmp, w->res, obj, w->post))
-			map_set(&w->matched, cache_entry_key(en), cache_entry_ref((struct cache_entry *)(uintptr_t)en));
-	}
+	posts = post_iter_new(w->res, w->post, &it);
+	while (!(e = post_next(posts, &en)) && en)
+		map_set(&w->matched, cache_entry_key(en), cache_entry_ref((struct cache_entry *)(uintptr_t)en));
+	post_iter_free(posts);
 	cache_snap_free(snap);
 	return e;
 }
 
-/* The event as this client's selector has it; *send false: it is none. *keep: a reference to let go of after sending. */
-static struct error *post_event(struct watcher *w, struct cache_event *ev, bool *send, struct cache_entry **keep)
+/*
+ * The event as this client's selector has it; *send false: it is none. *keep: a reference to let go of after sending. obj: the event's
+ * object, or NULL; *changed: the event shows another.
+ */
+static struct error *post_event(struct watcher *w, struct cache_event *ev, void *obj, bool *send, bool *changed, struct cache_entry **keep)
 {
 	struct arena tmp arena_cleanup = {0};
 	struct cache_entry *was;
 	bool now = false;
 
 	*send = true;
+	*changed = false;
 	*keep = NULL;
 	if (!w->post || !ev->obj)
 		return NULL;
 	ev->forms = NULL;
 	if (ev->type != CACHE_DELETED) {
-		void *obj;
-
-		TRY(list_decode(&tmp, w->res, ev->obj, &obj));
+		if (!obj)
+			TRY(list_decode(&tmp, w->res, ev->obj, &obj));
 		now = custom_fields_match(&tmp, w->res, obj, w->post);
 	}
 	was = map_del(&w->matched, cache_entry_key(ev->obj));
@@ -107,7 +106,8 @@ static struct error *post_event(struct watcher *w, struct cache_event *ev, bool 
 		cache_entry_unref(was);
 	} else if (was) {
 		/* gone, or left the selection: as it was last */
-		if (ev->type != CACHE_DELETED)
+		*changed = ev->type != CACHE_DELETED;
+		if (*changed)
 			ev->obj = was;
 		ev->type = CACHE_DELETED;
 		*keep = was;
@@ -171,13 +171,12 @@ static struct error *frame(struct watcher *w, struct str type, struct str object
 	}
 }
 
-/* The object of an event in the form asked for. */
-static struct error *event_object(struct watcher *w, struct arena *tmp, const struct cache_event *ev, struct buf *b)
+/* The object of an event (NULL: made here) in the form asked for. */
+static struct error *event_object(struct watcher *w, struct arena *tmp, const struct cache_event *ev, void *obj, struct buf *b)
 {
 	struct request *rq = w->rq;
 	struct resource *res = w->res;
 	bool pb = rq->out.media == MEDIA_PROTOBUF;
-	void *obj;
 
 	if (ev->type == CACHE_BOOKMARK) {
 		obj = arena_alloc(tmp, res->api->type->size);
@@ -189,7 +188,8 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 		if (ev->initial_end)
 			str_map_set(tmp, API_MAP(&m->annotations), STR("k8s.io/initial-events-end"), STR("true"));
 	} else {
-		TRY(list_decode(tmp, res, ev->obj, &obj));
+		if (!obj)
+			TRY(list_decode(tmp, res, ev->obj, &obj));
 		if (w->post && ev->type == CACHE_DELETED)
 			object_meta(res->api->type, obj)->resource_version = arena_printf(tmp, "%lld", (long long)ev->rev);
 	}
@@ -363,6 +363,22 @@ static struct error *write_gathered(struct gathered *g, struct watcher *w)
 	return http_writev(w->rq->x, g->iov, g->n);
 }
 
+/* What cache_watch_next ended with, to the client. */
+static struct error *watch_ended(struct watcher *w, struct error *end)
+{
+	if (error_is_sys(end, ETIMEDOUT)) {
+		error_free(end);
+		return watch_end(w);
+	}
+	if (error_is_sys(end, ECANCELED)) {
+		if (fiber_cancelled())
+			return end;
+		error_free(end);
+		return watch_end(w);
+	}
+	return write_error_event(w, end);
+}
+
 static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 {
 	int slot = form_slot(w);
@@ -381,11 +397,11 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 			if (end)
 				break;
 			if (w->post) {
-				bool send;
+				bool send, changed;
 
 				cache_entry_unref(left);
 				left = NULL;
-				e = post_event(w, &ev, &send, &left);
+				e = post_event(w, &ev, NULL, &send, &changed, &left);
 				if (e)
 					break;
 				if (!send)
@@ -402,7 +418,7 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 			if (slot >= 0 && ev.forms && ev.forms[slot]) {
 				e = frame(w, type_name(ev.type), block_str(ev.forms[slot]), &w->out);
 			} else {
-				e = event_object(w, &tmp, &ev, &b);
+				e = event_object(w, &tmp, &ev, NULL, &b);
 				if (!e && slot >= 0 && ev.forms)
 					ev.forms[slot] = block_new(buf_view(&b));
 				if (!e)
@@ -420,20 +436,104 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 			error_free(end);
 			return e;
 		}
-		if (!end)
-			continue;
-		if (error_is_sys(end, ETIMEDOUT)) {
-			error_free(end);
-			return watch_end(w);
-		}
-		if (error_is_sys(end, ECANCELED)) {
-			if (fiber_cancelled())
-				return end;
-			error_free(end);
-			return watch_end(w);
-		}
-		return write_error_event(w, end);
+		if (end)
+			return watch_ended(w, end);
 	}
+}
+
+/* Events whose objects a webhook converts: gathered while there are more, so that it is asked once for all of them. */
+struct converting {
+	struct cache_event ev[WATCH_BATCH];
+	struct cache_entry *held[WATCH_BATCH];
+	const struct cache_entry *entries[WATCH_BATCH]; /* of those events that have one */
+	void *objs[WATCH_BATCH];
+	int n;
+	size_t n_objs;
+};
+
+static struct error *converting_gather(struct converting *g, struct cache_watch *cw)
+{
+	struct error *e;
+
+	do {
+		struct cache_event *ev = &g->ev[g->n];
+
+		e = cache_watch_next(cw, ev);
+		if (e)
+			return e;
+		g->held[g->n] = ev->obj ? cache_entry_ref((struct cache_entry *)(uintptr_t)ev->obj) : NULL;
+		ev->obj = g->held[g->n];
+		ev->forms = NULL;
+		if (ev->obj)
+			g->entries[g->n_objs++] = ev->obj;
+		g->n++;
+	} while (g->n < WATCH_BATCH && cache_watch_ready(cw));
+	return NULL;
+}
+
+static struct error *converting_frames(struct converting *g, struct watcher *w, struct arena *tmp)
+{
+	struct error *e = list_decode_all(tmp, w->res, g->entries, g->n_objs, g->objs);
+	size_t at = 0;
+
+	for (int i = 0; i < g->n && !e; i++) {
+		struct buf b buf_cleanup = {0};
+		struct cache_event *ev = &g->ev[i];
+		void *obj = ev->obj ? g->objs[at++] : NULL;
+		struct cache_entry *left;
+		bool send, changed;
+
+		e = post_event(w, ev, obj, &send, &changed, &left);
+		if (!e && send)
+			e = event_object(w, tmp, ev, changed ? NULL : obj, &b);
+		if (!e && send)
+			e = frame(w, type_name(ev->type), buf_view(&b), &w->out);
+		cache_entry_unref(left);
+	}
+	return e;
+}
+
+static struct error *watch_converted(struct watcher *w, struct cache_watch *cw)
+{
+	struct arena tmp arena_cleanup = {0};
+	struct converting *g = arena_new(w->rq->a, struct converting);
+
+	for (;;) {
+		struct error *end, *e;
+
+		w->out.n = 0;
+		g->n = 0;
+		g->n_objs = 0;
+		arena_reset(&tmp);
+		end = converting_gather(g, cw);
+		e = converting_frames(g, w, &tmp);
+		for (int i = 0; i < g->n; i++)
+			cache_entry_unref(g->held[i]);
+		if (!e && w->out.n)
+			e = watch_write(w);
+		if (e) {
+			error_free(end);
+			return e;
+		}
+		if (end)
+			return watch_ended(w, end);
+	}
+}
+
+/* A watch lasts: it holds on to its resource instead of to all that was there when it began. */
+static struct error *watch_held(struct watcher *w, struct cache_watch *cw)
+{
+	struct crd *crd = w->res->crd;
+	struct error *e;
+
+	if (crd)
+		crd_hold(crd);
+	grace_leave(&w->rq->reading);
+	e = crd && custom_asks_webhook(w->res) && !custom_is_storage_version(w->res) ? watch_converted(w, cw) : watch_loop(w, cw);
+	grace_enter(w->rq->s->grace, &w->rq->reading);
+	if (crd)
+		crd_release(crd);
+	return e;
 }
 
 /* Upstream's defaults of ListOptions and ValidateListOptions of a watch: what is sent before anything has changed. */
@@ -503,7 +603,8 @@ struct error *rest_watch(struct request *rq)
 		bad = NULL;
 	} else if (!e) {
 		audit_started(rq);
-		e = watch_loop(&w, cw);
+		/* replaced meanwhile: ended at once, the next one sees what is current */
+		e = rq->res->crd && !crd_current(rq->res) ? watch_end(&w) : watch_held(&w, cw);
 	}
 	error_free(bad);
 	cache_watch_close(cw);

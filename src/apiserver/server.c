@@ -180,8 +180,11 @@ static struct error *dispatch_resource(struct request *rq)
 	TRY(rq->res->crd ? route_custom(rq, sub) : route(rq, sub));
 	rq->ns = i->ns;
 	warn_deprecated(rq);
-	/* proxies and streams choose their own formats */
+	/* proxies and streams choose their own formats, and last; they are of built-in resources */
+	if (rq->long_running && !str_eqz(i->verb, "watch"))
+		grace_leave(&rq->reading);
 	TRY(rest_connect(rq, &handled));
+	grace_enter(rq->s->grace, &rq->reading);
 	if (handled)
 		return NULL;
 	if (str_eqz(i->verb, "patch"))
@@ -263,7 +266,10 @@ static struct error *run(struct request *rq)
 		}
 		deadline = deadline_push(timeout);
 	}
+	if (rq->long_running)
+		grace_leave(&rq->reading); /* of another server's, it may last */
 	e = aggregate(rq, &handled);
+	grace_enter(rq->s->grace, &rq->reading);
 	if (!e && !handled)
 		e = rq->info.resource_request ? dispatch_resource(rq) : serve_path(rq);
 	if (!rq->long_running)
@@ -281,6 +287,7 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 	struct error *e;
 
 	rq.start_ns = now_ns();
+	grace_enter(rq.s->grace, &rq.reading);
 	request_info_parse(rq.a, x->method, x->path, x->query, &rq.info);
 	query_parse(rq.a, x->query, &rq.q);
 	rq.out.content_type = STR("application/json");
@@ -302,6 +309,7 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 	}
 	metrics_request(&rq);
 	audit_end(&rq);
+	grace_leave(&rq.reading);
 	log_v(3, "%.*s %.*s %d %" PRId64 "us user=%.*s", STR_ARG(x->method), STR_ARG(rq.info.path), rq.status,
 	      (now_ns() - rq.start_ns) / 1000, rq.user ? (int)rq.user->name.n : 0, rq.user ? rq.user->name.p : "");
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include "apiserver/apierr.h"
 #include "apiserver/cache.h"
+#include "apiserver/grace.h"
 #include "apiserver/request.h"
 #include "apiserver/strategy.h"
 #include "base/log.h"
@@ -89,6 +90,7 @@ struct request {
 	const struct user *real_user;    /* before impersonation */
 	struct str impersonation;        /* the constrained mode that allowed it ("impersonate:user-info"), or empty */
 	struct resource *res;
+	struct grace_reader reading;     /* what the tables of custom resources give out stays */
 	struct negotiated out;
 	char audit_id[37];
 	LIST(struct str) warnings;
@@ -183,6 +185,7 @@ struct apiserver {
 	struct node_graph *node_graph;
 	struct sa_tokens *tokens;
 	struct aggregator *aggregator;
+	struct grace *grace;             /* when what CustomResourceDefinitions became is freed */
 	struct crds *crds;
 	struct webhooks *webhooks;
 	struct policies *policies;

@@ -32,6 +32,7 @@ struct strategy {
 	bool return_deleted;         /* a delete answers with the object, not with a Status */
 	bool checks_all;             /* the validate hooks make every check; the tables' are theirs to call (validate_rules()) */
 	bool meta_on_update;         /* an update looks at all of metadata again, as a create does */
+	bool any_finalizer;          /* finalizers without a domain may be others than the standard ones (kinds outside upstream's core) */
 	bool orphan_by_default;      /* delete without a propagation policy orphans dependents (v1 of old kinds) */
 
 	/* ---- names ---- */
@@ -66,8 +67,8 @@ struct strategy {
 	 * is deleted gracefully at all (its deletionTimestamp set first, gone when the grace ends by an agent's second delete).
 	 */
 	bool (*graceful_delete)(struct request *rq, const void *obj, int64_t *grace);
-	/* Before each delete; *obj is a copy that may be changed (a finalizer added), which is written when the delete has to wait. */
-	struct error *(*before_delete)(struct request *rq, void *obj);
+	/* Before each delete; obj is a copy that may be changed. *marked: that is all of this delete: obj is written and answered. */
+	struct error *(*before_delete)(struct request *rq, void *obj, bool *marked);
 
 	/* ---- reads: selectable fields beyond metadata.name and metadata.namespace (cache.h); another in a selector is 400 ---- */
 	const struct cache_field *fields;

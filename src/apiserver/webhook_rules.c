@@ -167,7 +167,7 @@ static void path_rules(struct field_errors *e, struct str path, const struct fie
 	}
 }
 
-static void client_rules(struct field_errors *e, const struct admissionregistration_v1_webhook_client_config *c, const struct field_path *p)
+void webhook_client_check(struct field_errors *e, const struct admissionregistration_v1_webhook_client_config *c, const struct field_path *p)
 {
 	const struct field_path *s = FIELD_CHILD(p, "service");
 
@@ -242,7 +242,7 @@ static void hook_rules(struct field_errors *e, const hook *h, bool mutating, con
 		validate_label_selector(e, h->object_selector, FIELD_CHILD(p, "objectSelector"));
 	if (mutating && h->reinvocation_policy)
 		field_one_of(e, FIELD_CHILD(p, "reinvocationPolicy"), *h->reinvocation_policy, "IfNeeded,Never");
-	client_rules(e, &h->client_config, FIELD_CHILD(p, "clientConfig"));
+	webhook_client_check(e, &h->client_config, FIELD_CHILD(p, "clientConfig"));
 	if (!l->conditions)
 		match_conditions_validate(e, h->match_conditions.v, h->match_conditions.n, false, FIELD_CHILD(p, "matchConditions"));
 	version_rules(e, h, l->versions, FIELD_CHILD(p, "admissionReviewVersions"));

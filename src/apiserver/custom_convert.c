@@ -1,0 +1,208 @@
+/*
+ * Custom objects between versions: only apiVersion differs, or a webhook is asked (apiextensions.k8s.io ConversionReview), once for
+ * all objects of a list. Upstream: apiextensions-apiserver/pkg/apiserver/conversion.
+ */
+#include "apiserver/crd_internal.h"
+#include "schema/jv.h"
+
+#define WEBHOOK_TIMEOUT_S 30
+#define REVIEW_BYTES_MAX (4 << 20) /* of objects in one review; more are asked for in several */
+
+bool custom_asks_webhook(const struct resource *res)
+{
+	const struct apiextensions_v1_custom_resource_conversion *cv = res->crd ? res->crd->obj->spec.conversion : NULL;
+
+	return cv && str_eqz(cv->strategy, "Webhook") && cv->webhook && cv->webhook->client_config;
+}
+
+/* One conversion on its way. */
+struct review {
+	struct arena *a;
+	const struct resource *res;
+	struct str api_version;  /* desired */
+	struct str version;      /* of the review: v1 or v1beta1 */
+	struct str from, kind;   /* for messages */
+	bool list;
+	char uid[37];
+};
+
+static struct error *failed(const struct review *r, const char *verb, const char *what)
+{
+	return err_internal("conversion webhook for %.*s, Kind=%.*s%s %s: %s", STR_ARG(r->from), STR_ARG(r->kind), r->list ? "List" : "", verb, what);
+}
+
+/* The first of the definition's versions that is known here. */
+static struct error *review_version(const struct apiextensions_v1_webhook_conversion *w, struct str *out)
+{
+	for (uint32_t i = 0; i < w->conversion_review_versions.n; i++) {
+		*out = w->conversion_review_versions.v[i];
+		if (str_eqz(*out, "v1") || str_eqz(*out, "v1beta1"))
+			return NULL;
+	}
+	return err_internal("no supported conversion review versions");
+}
+
+static struct error *ask(struct review *r, struct str objects, struct jv *doc)
+{
+	struct crd *c = r->res->crd;
+	const struct apiextensions_v1_webhook_client_config *from = c->obj->spec.conversion->webhook->client_config;
+	struct admissionregistration_v1_webhook_client_config cc = {.url = from->url, .ca_bundle = from->ca_bundle};
+	struct admissionregistration_v1_service_reference ref;
+	struct buf b buf_cleanup = {0};
+	struct str answer;
+	struct error *e, *w;
+
+	if (from->service) {
+		ref = (struct admissionregistration_v1_service_reference){.namespace = from->service->namespace, .name = from->service->name,
+									  .path = from->service->path, .port = from->service->port};
+		cc.service = &ref;
+	}
+	buf_printf(&b, "{\"kind\":\"ConversionReview\",\"apiVersion\":\"apiextensions.k8s.io/%.*s\",\"request\":{\"uid\":\"%s\","
+		       "\"desiredAPIVersion\":\"%.*s\",\"objects\":[", STR_ARG(r->version), r->uid, STR_ARG(r->api_version));
+	buf_str(&b, objects);
+	buf_puts(&b, "]}}");
+	e = webhook_post(c->s, r->a, &c->conn, &cc, WEBHOOK_TIMEOUT_S, buf_view(&b), &answer);
+	if (!e)
+		e = jv_parse(r->a, answer, NULL, doc);
+	if (!e)
+		return NULL;
+	w = failed(r, "failed", error_message(e));
+	error_free(e);
+	return w;
+}
+
+/* The converted objects of an answer that is one; v1beta1's names neither itself nor the request. */
+static struct error *converted(const struct review *r, const struct jv *doc, size_t n, const struct jv **out)
+{
+	const struct jv *response = jv_get(doc, STR("response")), *list;
+	struct str status = jv_str(jv_at(doc, "response", "result", "status", NULL)), m = jv_str(jv_at(doc, "response", "result", "message", NULL));
+	const char *wrong = NULL;
+
+	if (str_eqz(r->version, "v1") && (!str_eqz(jv_str(jv_get(doc, STR("kind"))), "ConversionReview") ||
+					  !str_eqz(jv_str(jv_get(doc, STR("apiVersion"))), "apiextensions.k8s.io/v1")))
+		wrong = "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview";
+	else if (!jv_is(response, JV_OBJECT))
+		wrong = "no response provided";
+	else if (str_eqz(r->version, "v1") && !str_eqz(jv_str(jv_get(response, STR("uid"))), r->uid))
+		wrong = arena_printf(r->a, "expected response.uid=\"%s\"", r->uid).p;
+	else if (!str_eqz(status, "Success"))
+		wrong = m.n ? arena_strz(r->a, m) : arena_printf(r->a, "response.result.status was '%.*s', not 'Success'", STR_ARG(status)).p;
+	if (wrong)
+		return failed(r, "failed", wrong);
+	list = jv_get(response, STR("convertedObjects"));
+	if ((jv_is(list, JV_ARRAY) ? list->n : 0) != n)
+		return failed(r, "failed", arena_printf(r->a, "it returned %u objects, expected %zu", jv_is(list, JV_ARRAY) ? list->n : 0, n).p);
+	*out = list;
+	return NULL;
+}
+
+static const char *not_strings(struct arena *a, const struct jv *metadata, const char *field)
+{
+	const struct jv *m = jv_get(metadata, str_from(field));
+
+	if (m && m->kind != JV_NULL && m->kind != JV_OBJECT)
+		return arena_printf(a, "invalid metadata.%s in converted object", field).p;
+	for (uint32_t i = 0; m && m->kind == JV_OBJECT && i < m->n; i++)
+		if (m->members[i].value.kind != JV_STRING)
+			return arena_printf(a, "metadata.%s[%.*s] must be a string", field, STR_ARG(m->members[i].key)).p;
+	return NULL;
+}
+
+/* Of metadata a webhook may change labels and annotations only. */
+static struct error *take(const struct review *r, const struct jv *tree, size_t i, void **obj)
+{
+	const struct schema_type *t = r->res->st->type;
+	const struct custom_head *h = *obj;
+	const struct jv *metadata = jv_get(tree, STR("metadata"));
+	struct custom_head *out = arena_alloc(r->a, t->size);
+	const char *wrong = NULL;
+	struct error *e;
+
+	if (!jv_is(tree, JV_OBJECT))
+		wrong = "not an object";
+	else if (!str_eq(jv_str(jv_get(tree, STR("apiVersion"))), r->api_version))
+		wrong = arena_printf(r->a, "invalid groupVersion (expected %.*s, received %.*s)", STR_ARG(r->api_version),
+				     STR_ARG(jv_str(jv_get(tree, STR("apiVersion"))))).p;
+	else if (!str_eq(jv_str(jv_get(tree, STR("kind"))), h->kind))
+		wrong = arena_printf(r->a, "invalid kind (expected %.*s, received %.*s)", STR_ARG(h->kind),
+				     STR_ARG(jv_str(jv_get(tree, STR("kind"))))).p;
+	else if (!jv_is(metadata, JV_OBJECT))
+		wrong = "missing metadata in converted object";
+	else if (!str_eq(jv_str(jv_get(metadata, STR("name"))), h->metadata.name))
+		wrong = "must have the same name";
+	else if (!str_eq(jv_str(jv_get(metadata, STR("namespace"))), h->metadata.namespace))
+		wrong = "must have the same namespace";
+	else if (!str_eq(jv_str(jv_get(metadata, STR("uid"))), h->metadata.uid))
+		wrong = "must have the same UID";
+	else
+		wrong = not_strings(r->a, metadata, "labels");
+	if (!wrong)
+		wrong = not_strings(r->a, metadata, "annotations");
+	if (!wrong) {
+		e = jv_to_object(r->a, t, tree, NULL, out);
+		if (!e) {
+			struct meta_v1_object_meta keep = h->metadata;
+
+			memcpy(&keep.labels, &out->metadata.labels, sizeof keep.labels);
+			memcpy(&keep.annotations, &out->metadata.annotations, sizeof keep.annotations);
+			out->metadata = keep;
+			*obj = out;
+			return NULL;
+		}
+		wrong = arena_strz(r->a, str_from(error_message(e)));
+		error_free(e);
+	}
+	return failed(r, "returned invalid converted object", arena_printf(r->a, "at index %zu: %s", i, wrong).p);
+}
+
+/* Those of objs[0..n) that are in another version, as many as go into one review; *done: how far it came. */
+static struct error *convert_some(struct review *r, void **objs, size_t n, size_t *done)
+{
+	struct buf b buf_cleanup = {0};
+	LIST(uint32_t) which = {0};
+	const struct jv *list = NULL;
+	struct jv doc;
+	size_t i;
+
+	for (i = 0; i < n && b.n < REVIEW_BYTES_MAX; i++) {
+		const struct custom_head *h = objs[i];
+
+		if (str_eq(h->api_version, r->api_version))
+			continue;
+		if (b.n)
+			buf_putc(&b, ',');
+		json_encode(&b, r->res->st->type, objs[i]);
+		*arena_push(r->a, &which) = (uint32_t)i;
+	}
+	*done = i;
+	if (!which.n)
+		return NULL;
+	r->from = ((const struct custom_head *)objs[which.v[0]])->api_version;
+	r->kind = ((const struct custom_head *)objs[which.v[0]])->kind;
+	random_uuid(r->uid);
+	TRY(ask(r, buf_view(&b), &doc));
+	TRY(converted(r, &doc, which.n, &list));
+	for (uint32_t k = 0; k < which.n; k++)
+		TRY(take(r, &list->items[k], k, &objs[which.v[k]]));
+	return NULL;
+}
+
+struct error *custom_convert_all(struct arena *a, const struct resource *res, void **objs, size_t n, struct str api_version)
+{
+	struct review r = {.a = a, .res = res, .api_version = api_version, .list = n > 1};
+
+	if (!custom_asks_webhook(res)) {
+		for (size_t i = 0; i < n; i++)
+			((struct custom_head *)objs[i])->api_version = api_version;
+		return NULL;
+	}
+	TRY(review_version(res->crd->obj->spec.conversion->webhook, &r.version));
+	for (size_t at = 0, done; at < n; at += done)
+		TRY(convert_some(&r, objs + at, n - at, &done));
+	return NULL;
+}
+
+struct error *custom_convert(struct arena *a, const struct resource *res, void **obj, struct str api_version)
+{
+	return custom_convert_all(a, res, obj, 1, api_version);
+}
