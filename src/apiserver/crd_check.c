@@ -253,7 +253,9 @@ static void defaults(struct field_errors *e, const props *p, bool in_meta, bool 
 				value_error(e, where, &v, "must not have unknown fields");
 		}
 		if (e->list.n == before)
-			schema_validate(e, p, &v, NULL, where, p->x_kubernetes_embedded_resource);
+			schema_embedded(e, p, &v, p->x_kubernetes_embedded_resource, where);
+		if (e->list.n == before)
+			schema_judge(e, p, &v, NULL, where);
 		if (e->list.n == before)
 			crd_rules_default(e, p, &v, where);
 	}

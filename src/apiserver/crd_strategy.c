@@ -391,11 +391,16 @@ static void versions_check(struct field_errors *e, const crd_object_t *o, const 
 	const struct field_path *spec = FIELD_ROOT("spec"), *versions = FIELD_CHILD(spec, "versions");
 	const struct alike l = alike_of(o);
 	uint32_t stored = 0;
-	bool unique = true;
+	bool unique = true, defaults = false;
+	const char *m;
 
 	for (uint32_t i = 0; i < o->spec.versions.n; i++)
 		if (!schema_of(&o->spec.versions.v[i]))
 			field_required(e, FIELD_CHILD(FIELD_CHILD(FIELD_INDEX(versions, i), "schema"), "openAPIV3Schema"), "");
+		else
+			defaults |= schema_has_defaults(schema_of(&o->spec.versions.v[i]));
+	if (defaults && o->spec.preserve_unknown_fields)
+		field_invalid_raw(e, FIELD_CHILD(spec, "preserveUnknownFields"), STR("true"), "must be false in order to use defaults in the schema");
 	for (uint32_t i = 0; i < o->spec.versions.n; i++) {
 		const version_t *v = &o->spec.versions.v[i];
 
@@ -408,6 +413,9 @@ static void versions_check(struct field_errors *e, const crd_object_t *o, const 
 		field_invalid_raw(e, versions, STR("[]"), "must contain unique version names");
 	if (stored != 1)
 		field_invalid_raw(e, versions, STR("[]"), "must have exactly one version marked as storage version");
+	/* upstream's internal version has the first one's name in the spec, too */
+	if (o->spec.versions.n && o->spec.versions.v[0].name.n && (m = validate_dns1035_label(e->arena, o->spec.versions.v[0].name)) != NULL)
+		field_invalid(e, FIELD_CHILD(spec, "version"), o->spec.versions.v[0].name, "%s", m);
 }
 
 /* What is said alike, at the places of the spec. */
@@ -548,7 +556,7 @@ static void crd_validate(struct request *rq, const void *obj, struct field_error
 	struct str want = arena_printf(rq->a, "%.*s.%.*s", STR_ARG(o->spec.names.plural), STR_ARG(o->spec.group));
 
 	if (!str_eq(o->metadata.name, want))
-		field_invalid(e, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), o->metadata.name, "must be spec.names.plural+\".\"+spec.group");
+		rule_object_name(e, o->metadata.name, "must be spec.names.plural+\".\"+spec.group");
 	spec_check(e, o, NULL);
 	rest_check(e, o, NULL);
 }

@@ -1,5 +1,8 @@
 /* What a custom resource is, by the version that a request names: its schema over objects (crd_schema.c), what it has besides. */
 #include "apiserver/crd_internal.h"
+#include "schema/jv.h"
+
+#define PROBLEMS_MAX 1000
 
 const struct apiextensions_v1_custom_resource_definition *crd_object(const struct resource *res)
 {
@@ -102,11 +105,37 @@ struct error *custom_read(struct arena *a, const struct resource *res, void **ob
 	return custom_read_all(a, res, obj, 1);
 }
 
+/* Members that are kept as text were not looked into when they were decoded. */
+static struct error *report_duplicates(struct arena *a, const struct schema_type *t, const void *obj, struct decode_report *report)
+{
+	static const char said[] = "duplicate field \"";
+
+	for (uint16_t i = 0; i < t->n_fields; i++) {
+		const struct schema_field *f = &t->fields[i];
+		struct decode_report inner = {.arena = a};
+		struct jv ignored;
+		struct str raw;
+
+		if (f->kind != FIELD_ANY || f->card != CARD_ONE)
+			continue;
+		raw = *(const struct str *)((const char *)obj + f->offset);
+		if (raw.n)
+			TRY(jv_parse(a, raw, &inner, &ignored));
+		for (uint32_t k = 0; k < inner.problems.n && report->problems.n < PROBLEMS_MAX; k++)
+			*arena_push(report->arena, &report->problems) =
+				arena_printf(report->arena, "%s%.*s.%.*s", said, STR_ARG(f->name),
+					     STR_ARG(str_sub(inner.problems.v[k], sizeof said - 1, inner.problems.v[k].n)));
+	}
+	return NULL;
+}
+
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report)
 {
 	const struct apiextensions_v1_json_schema_props *p = crd_schema(res);
 	struct jv tree;
 
+	if (report)
+		TRY(report_duplicates(a, res->st->type, obj, report));
 	if (!p || res->crd->obj->spec.preserve_unknown_fields)
 		return NULL;
 	jv_from_object(a, res->st->type, obj, &tree);
@@ -137,51 +166,6 @@ void custom_prepare_create(struct request *rq, void *obj)
 		object_field_zero(rq->res->st->type, obj, "status");
 }
 
-void custom_validate(struct request *rq, const void *obj, const void *old, struct field_errors *e)
-{
-	const struct apiextensions_v1_json_schema_props *p = crd_schema(rq->res);
-	struct jv now, was;
-
-	if (!p)
-		return;
-	jv_from_object(rq->a, rq->res->st->type, obj, &now);
-	if (old)
-		jv_from_object(rq->a, rq->res->st->type, old, &was);
-	for (uint32_t i = 0; i < now.n; i++) {
-		/* paths start at the members, not at the object */
-		const struct jv_member *m = &now.members[i];
-		const struct apiextensions_v1_json_schema_props *c = NULL;
-
-		for (uint32_t k = 0; k < p->properties.n; k++)
-			if (str_eq(p->properties.v[k].key, m->key))
-				c = &p->properties.v[k].value;
-		if (c && !str_eqz(m->key, "kind") && !str_eqz(m->key, "apiVersion"))
-			schema_validate(e, c, &m->value, old ? jv_get(&was, m->key) : NULL, FIELD_CHILD_S(NULL, m->key), false);
-	}
-	for (uint32_t i = 0; i < p->required.n; i++)
-		if (!jv_get(&now, p->required.v[i]))
-			field_required(e, FIELD_CHILD_S(NULL, p->required.v[i]), "");
-	{
-		struct apiextensions_v1_json_schema_props rest = *p;
-
-		/* what the root says besides members: allOf, anyOf, oneOf, not */
-		memset(&rest.properties, 0, sizeof rest.properties);
-		memset(&rest.required, 0, sizeof rest.required);
-		rest.additional_properties = NULL;
-		if (rest.all_of.n || rest.any_of.n || rest.one_of.n || rest.not)
-			schema_validate(e, &rest, &now, old ? &was : NULL, NULL, true);
-	}
-	{
-		struct crd_version *v = (struct crd_version *)(uintptr_t)rq->res->crd_version;
-
-		if (!v->rules_known) {
-			v->rules = crd_rules_new(p);
-			v->rules_known = true;
-		}
-		crd_rules_validate(rq, v->rules, p, &now, old ? &was : NULL, e);
-	}
-}
-
 void custom_columns(const struct resource *res, struct table_options *o)
 {
 	o->columns = res->crd_version->columns;
@@ -198,5 +182,58 @@ struct error *custom_take_managed_fields(struct arena *a, const struct jv *tree,
 		jv_set(a, &wrap, STR("managedFields"), *mf);
 	TRY(jv_to_object(a, &meta_v1_object_meta_type, &wrap, NULL, tmp));
 	memcpy(&m->managed_fields, &tmp->managed_fields, sizeof m->managed_fields);
+	return NULL;
+}
+
+/* ---- who owns the replicas ---- */
+
+/* The field at a path (f:a, f:b, ...) goes; what it leaves empty goes, too. */
+static void disown(struct jv *fields, struct str path)
+{
+	struct str name = str_cut(&path, '.');
+	char key[300];
+	struct jv *v;
+
+	snprintf(key, sizeof key, "f:%.*s", STR_ARG(name));
+	v = jv_get(fields, str_from(key));
+	if (!v)
+		return;
+	if (path.n) {
+		disown(v, path);
+		if (v->kind != JV_OBJECT || v->n)
+			return;
+	}
+	jv_del(fields, str_from(key));
+}
+
+struct error *custom_scale_fields(struct arena *a, const struct resource *res, struct meta_v1_object_meta *m)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < m->managed_fields.n; i++) {
+		struct meta_v1_managed_fields_entry *e = &m->managed_fields.v[i];
+		const struct crd_version *v = NULL;
+		struct buf b buf_cleanup = {0};
+		struct str path;
+		struct jv fields;
+
+		for (size_t k = 0; k < res->crd->n_versions; k++)
+			if (str_eq(res->crd->versions[k].res->api_version, e->api_version))
+				v = &res->crd->versions[k];
+		if (!v)
+			continue; /* of a version that is none */
+		if (v->v->subresources && v->v->subresources->scale && e->fields_v1) {
+			path = v->v->subresources->scale->spec_replicas_path;
+			TRY(jv_parse(a, *e->fields_v1, NULL, &fields));
+			disown(&fields, path.n && path.p[0] == '.' ? str_sub(path, 1, path.n) : path);
+			if (fields.kind == JV_OBJECT && !fields.n)
+				continue;
+			jv_encode(&b, &fields);
+			e->fields_v1 = arena_new(a, struct str);
+			*e->fields_v1 = arena_str(a, buf_view(&b));
+		}
+		m->managed_fields.v[n++] = *e;
+	}
+	m->managed_fields.n = n;
 	return NULL;
 }

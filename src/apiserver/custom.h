@@ -59,14 +59,27 @@ struct error *custom_default_and_prune(struct request *rq, void *obj);
 void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource, struct str path,
 		  struct decode_report *report);
 void schema_default(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource);
-void schema_validate(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct jv *old,
-		     const struct field_path *at, bool resource);
+/*
+ * custom_openapi.c: what OpenAPI says of a value; was: what it was before, if that is known (NULL: not). Errors are in `at` (NULL: the
+ * object itself).
+ */
+void schema_judge(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct jv *was,
+		  const struct field_path *at);
+/* custom_validate.c: apiVersion, kind and metadata of embedded resources; `resource`: v is one. */
+void schema_embedded(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, bool resource,
+		     const struct field_path *at);
+/* Elements of sets and maps that are there twice. */
+void schema_lists(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct field_path *at);
+/* custom_formats.c: RE2 patterns (compiled ones are kept), and formats; schema_format_known: of values of the type. */
+bool schema_pattern_valid(struct str pattern);
+bool schema_pattern_matches(struct str pattern, struct str s);
+bool schema_format_known(struct str type, struct str format);
+bool schema_format_fits(struct arena *a, struct str format, struct str s);
 /* Elements of a list found again by the keys of its schema (x-kubernetes-list-map-keys), or as they are if it has none. In the arena. */
 struct list_index;
 struct list_index *list_index_new(struct arena *a, const struct apiextensions_v1_json_schema_props *p, const struct jv *list);
 /* The first that is like e; NULL: none. */
 const struct jv *list_index_get(const struct list_index *x, const struct jv *e);
-bool schema_pattern_valid(struct str pattern);
 /*
  * crd_check.c: what is wrong with a schema itself, its defaults and rules. status: its version has the status subresource. unchanged: it is
  * as it was; the costs of its rules are not judged again.
@@ -101,9 +114,14 @@ void crd_rules_check(struct field_errors *e, const struct apiextensions_v1_json_
 /* Judges a default by the rules of its schema. */
 void crd_rules_default(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct field_path *at);
 void custom_prepare_create(struct request *rq, void *obj);
-/* The schema's own checks; old NULL: create. */
-void custom_validate(struct request *rq, const void *obj, const void *old, struct field_errors *e);
+/* custom_validate.c: all checks but those of metadata; sub: NULL or the subresource, old NULL: create. */
+void custom_validate(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e);
 void custom_columns(const struct resource *res, struct table_options *o);
+/*
+ * After a write of the scale: the replicas belong to nobody, as upstream leaves them (its manager has no type for a custom resource's Scale,
+ * and forgets). The list is m's own.
+ */
+struct error *custom_scale_fields(struct arena *a, const struct resource *res, struct meta_v1_object_meta *m);
 /* Takes metadata.managedFields of a tree over into the struct. */
 struct error *custom_take_managed_fields(struct arena *a, const struct jv *tree, struct meta_v1_object_meta *m);
 /* Writes to CustomResourceDefinitions: status conditions and accepted names are the server's own business. */

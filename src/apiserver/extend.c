@@ -14,7 +14,9 @@ struct remote {
 	struct str resources;    /* its APIResourceList as JSON, as last seen; in `arena2` */
 	struct arena arena2;
 };
+#define CHECK_MS 1000
 struct aggregator {
+	struct waitq changed;    /* an APIService was written: it is checked at once */
 	struct storage *st;
 	struct cache_watch *watch;
 	struct map by_name;      /* "v1.group" -> struct remote * */
@@ -341,6 +343,20 @@ static void set_status(struct apiserver *s, struct arena *a, struct str name, st
 	log_and_free(e, "status of APIService %.*s", STR_ARG(name));
 }
 
+/* Why there is no way to it: upstream's reasons. */
+static struct str missing(struct apiserver *s, struct arena *a, const struct remote *r)
+{
+	const struct apiregistration_v1_service_reference *ref = r->obj->spec.service;
+	const struct core_v1_service *svc = registry_peek(s, a, storage_find(s, STR(""), STR("services")), ref->namespace, ref->name);
+
+	if (!svc)
+		return STR("ServiceNotFound");
+	for (uint32_t i = 0; i < svc->spec.ports.n; i++)
+		if (svc->spec.ports.v[i].port == (ref->port ? *ref->port : 443))
+			return STR("MissingEndpoints");
+	return STR("ServicePortError");
+}
+
 static void check(struct apiserver *s, struct remote *r)
 {
 	struct arena a arena_cleanup = {0};
@@ -355,7 +371,7 @@ static void check(struct apiserver *s, struct remote *r)
 	struct error *e = client_of(s, &a, r, &c);
 
 	if (e) {
-		v = (struct verdict){.reason = STR("MissingEndpoints"), .message = arena_str(&a, str_from(error_message(e)))};
+		v = (struct verdict){.reason = missing(s, &a, r), .message = arena_str(&a, str_from(error_message(e)))};
 	} else {
 		e = http_do(c, &a, "GET", target, h, 3, STR_NULL, &resp);
 		if (!e) {
@@ -388,8 +404,10 @@ static void checker(void *arg)
 	uint64_t epoch = 0;
 
 	for (;;) {
-		struct error *e = fiber_sleep(1000);
+		struct error *e = waitq_wait_ms(&s->aggregator->changed, CHECK_MS);
 
+		if (error_is_sys(e, ETIMEDOUT))
+			error_clear(&e);
 		if (e) {
 			error_free(e);
 			return;
@@ -407,6 +425,31 @@ static void checker(void *arg)
 	}
 }
 
+static void watcher(void *arg)
+{
+	struct apiserver *s = arg;
+	struct error *e = NULL;
+
+	while (!e) {
+		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
+		struct cache_watch *w;
+		struct cache_event ev;
+
+		e = cache_watch_open(s->aggregator->st->cache, &o, &w);
+		while (!e) {
+			e = cache_watch_next(w, &ev);
+			if (!e && ev.type != CACHE_DELETED)
+				waitq_wake_all(&s->aggregator->changed);
+		}
+		cache_watch_close(w);
+		if (!error_is_sys(e, ECANCELED)) {
+			error_free(e);
+			e = fiber_sleep(CHECK_MS);
+		}
+	}
+	error_free(e);
+}
+
 struct error *aggregator_init(struct apiserver *s)
 {
 	struct aggregator *g = xcalloc(1, sizeof *g);
@@ -415,6 +458,7 @@ struct error *aggregator_init(struct apiserver *s)
 	s->aggregator = g;
 	sync(s);
 	fiber_spawn("aggregator", checker, s);
+	fiber_spawn("aggregator-watch", watcher, s);
 	return NULL;
 }
 

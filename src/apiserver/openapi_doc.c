@@ -12,8 +12,7 @@ struct doc {
 };
 
 struct discovery {
-	struct map docs; /* path -> struct doc */
-	struct doc index;
+	struct map docs; /* path -> struct doc, of what is served */
 	uint64_t epoch;
 };
 
@@ -60,42 +59,74 @@ static size_t crds_of(struct request *rq, struct str group, struct str version, 
 	return list.n;
 }
 
-static struct doc *doc_for(struct request *rq, struct str path)
+static void doc_free(struct doc *doc)
 {
-	struct discovery *d = state(rq->s);
-	struct doc *doc = map_get(&d->docs, path);
-	struct buf b buf_cleanup = {0};
+	block_unref(doc->json);
+	block_unref(doc->proto);
+	free(doc);
+}
+
+/* Documents of what is served no more go when what is served has changed. */
+static void forget_old(struct discovery *d, uint64_t epoch)
+{
+	size_t it = 0;
+	struct str path;
+	void *v;
+
+	if (d->epoch == epoch)
+		return;
+	d->epoch = epoch;
+	while (map_next(&d->docs, &it, &path, &v)) {
+		struct doc *doc = v;
+
+		if (doc->epoch == epoch)
+			continue;
+		map_del(&d->docs, path);
+		doc_free(doc);
+	}
+}
+
+/* The JSON of a path appended; false: there is no such document. */
+static bool make_json(struct request *rq, struct str path, struct buf *b)
+{
 	struct openapi_crd *crds;
 	size_t n;
 
-	if (doc && doc->epoch == rq->s->resources_epoch)
-		return doc->json ? doc : NULL;
-	if (!doc) {
-		if (d->docs.n > 4096)
-			return NULL;
-		doc = xcalloc(1, sizeof *doc);
-		map_set(&d->docs, path, doc);
-	}
-	block_unref(doc->json);
-	block_unref(doc->proto);
-	doc->json = doc->proto = NULL;
-	doc->epoch = rq->s->resources_epoch;
 	if (str_eqz(path, "v2")) {
 		n = crds_of(rq, STR_NULL, STR_NULL, true, &crds);
-		openapi_v2(&b, crds, n);
-	} else if (str_has_prefix(path, STR("api/")) || (str_has_prefix(path, STR("apis/")) && str_index(str_sub(path, 5, path.n), '/') > 0)) {
+		openapi_v2(b, crds, n);
+		return true;
+	}
+	if (str_has_prefix(path, STR("api/")) || (str_has_prefix(path, STR("apis/")) && str_index(str_sub(path, 5, path.n), '/') > 0)) {
 		struct str rest = str_sub(path, path.p[3] == '/' ? 4 : 5, path.n), group = STR("");
 
 		if (path.p[3] != '/')
 			group = str_cut(&rest, '/');
 		n = crds_of(rq, group, rest, false, &crds);
-		if (!openapi_v3(&b, group, rest, crds, n))
-			return NULL;
-	} else if (!openapi_v3_discovery(&b, path)) {
-		return NULL;
+		return openapi_v3(b, group, rest, crds, n);
 	}
+	return openapi_v3_discovery(b, path);
+}
+
+/* Good until the next wait; NULL: none. */
+static struct doc *doc_for(struct request *rq, struct str path)
+{
+	struct discovery *d = state(rq->s);
+	struct buf b buf_cleanup = {0};
+	struct doc *doc;
+
+	crds_sync(rq->s);
+	forget_old(d, rq->s->resources_epoch);
+	doc = map_get(&d->docs, path);
+	if (doc)
+		return doc;
+	if (!make_json(rq, path, &b))
+		return NULL;
+	doc = xcalloc(1, sizeof *doc);
+	doc->epoch = d->epoch;
 	hash(buf_view(&b), doc->hash);
 	doc->json = block_new(buf_view(&b));
+	map_set(&d->docs, path, doc);
 	return doc;
 }
 
@@ -192,6 +223,17 @@ static struct error *no_body(struct request *rq, int status)
 	return http_respond(rq->x, status, STR_NULL);
 }
 
+/* The document may be made anew while the client takes this one. */
+static struct error *respond_block(struct request *rq, struct str type, struct block *b)
+{
+	struct error *e;
+
+	block_ref(b);
+	e = respond_bytes(rq, 200, type, block_str(b));
+	block_unref(b);
+	return e;
+}
+
 /* Documents are one and the same in both forms: the tag is that of the JSON, as upstream's. */
 static struct error *respond_doc(struct request *rq, struct doc *d, int version, enum form form)
 {
@@ -202,14 +244,14 @@ static struct error *respond_doc(struct request *rq, struct doc *d, int version,
 	if (etag_matches(rq, etag))
 		return no_body(rq, 304);
 	if (form == FORM_JSON)
-		return respond_bytes(rq, 200, STR("application/json"), block_str(d->json));
+		return respond_block(rq, STR("application/json"), d->json);
 	if (!d->proto) {
 		struct buf b buf_cleanup = {0};
 
 		TRY(version == 2 ? openapi_v2_to_proto(block_str(d->json), &b) : openapi_v3_to_proto(block_str(d->json), &b));
 		d->proto = block_new(buf_view(&b));
 	}
-	return respond_bytes(rq, 200, arena_printf(rq->a, PROTO_TYPE, version, '.'), block_str(d->proto));
+	return respond_block(rq, arena_printf(rq->a, PROTO_TYPE, version, '.'), d->proto);
 }
 
 static struct error *serve_v2(struct request *rq)

@@ -178,6 +178,8 @@ static struct error *manage_fields(struct request *rq, const char *sub, const vo
 		.now = time_now(),
 	};
 
+	if (res->crd && sub && !strcmp(sub, "scale"))
+		return custom_scale_fields(rq->a, res, meta_of(res->st, obj));
 	/* upstream's entries of scale bear no time */
 	if (sub && !strcmp(sub, "scale"))
 		mr.now = (struct api_time){0};
@@ -252,7 +254,7 @@ static struct error *validate_create(struct request *rq, void *obj)
 
 	validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"));
 	if (rq->res->crd)
-		custom_validate(rq, obj, NULL, &fe);
+		custom_validate(rq, NULL, obj, NULL, &fe);
 	else if (!(sg && sg->checks_all))
 		validate_object(&fe, st->type, obj, NULL);
 	if (sg && sg->validate)
@@ -504,7 +506,7 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	if (sg && sg->meta_on_update)
 		validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg->name_check, FIELD_ROOT("metadata"));
 	if (rq->res->crd)
-		custom_validate(rq, obj, old, &fe);
+		custom_validate(rq, sub, obj, old, &fe);
 	else if (is_main(sub) && !(sg && sg->checks_all))
 		validate_object(&fe, st->type, obj, NULL);
 	if (is_main(sub) && sg && sg->validate_update)

@@ -110,6 +110,15 @@ static struct error *body_and_options(struct request *rq, const char *options, e
 	return create ? NULL : negotiate_body(rq->a, type, rq->s->o.cbor, media);
 }
 
+/* An object without a type of its own is whatever it says it is: found wrong when it is validated. */
+static struct error *wrong_kind(struct request *rq, struct str is, struct str want, struct str name)
+{
+	struct field_errors fe = {.arena = rq->a};
+
+	field_invalid(&fe, FIELD_ROOT("kind"), is, "must be %.*s", STR_ARG(want));
+	return field_errors_status(&fe, rq->res->api->group, is, name);
+}
+
 /* The body as a struct of type t with kind and apiVersion checked; not defaulted. */
 struct error *rest_body(struct request *rq, const char *options, const struct schema_type *t, struct str kind, struct str api_version, void **out)
 {
@@ -134,7 +143,7 @@ struct error *rest_body(struct request *rq, const char *options, const struct sc
 	}
 	if (rq->res->crd && t == rq->res->api->type && (!k.n || !av.n))
 		return err_bad_request("Object '%s' is missing", !k.n ? "Kind" : "apiVersion");
-	if (k.n && !str_eq(k, kind))
+	if (k.n && !str_eq(k, kind) && !(rq->res->crd && t == rq->res->api->type))
 		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: converting (%.*s) to (%.*s): unknown conversion",
 				       STR_ARG(k), STR_ARG(av), STR_ARG(kind), STR_ARG(k), STR_ARG(kind));
 	if (av.n && !str_eq(av, api_version))
@@ -154,6 +163,8 @@ struct error *rest_body(struct request *rq, const char *options, const struct sc
 		error_free(e);
 		return w;
 	}
+	if (k.n && !str_eq(k, kind))
+		return wrong_kind(rq, k, kind, object_meta(t, obj)->name);
 	if (rq->res->crd && t == rq->res->api->type)
 		TRY(custom_prune(rq->a, rq->res, obj, &report));
 	TRY(judge(rq, &report, &o));

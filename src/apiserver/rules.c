@@ -45,6 +45,23 @@ void rule_id(struct field_errors *e, const struct field_path *p, const int64_t *
 		rule_range(e, p, *v, 0, INT32_MAX);
 }
 
+void rule_object_name(struct field_errors *e, struct str name, const char *message)
+{
+	uint32_t at;
+
+	if (e->list.n >= FIELD_ERRORS_MAX)
+		return;
+	field_invalid(e, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), name, "%s", message);
+	for (at = e->list.n - 1; at > 0; at--) {
+		struct field_error *v = e->list.v, t = v[at];
+
+		if (!str_has_prefix(v[at - 1].field, STR("metadata.")) || str_eqz(v[at - 1].field, "metadata.name"))
+			break;
+		v[at] = v[at - 1];
+		v[at - 1] = t;
+	}
+}
+
 void rule_required(struct field_errors *e, const struct field_path *p, struct str v)
 {
 	if (!v.n)

@@ -359,8 +359,7 @@ void apiservice_validate(struct request *rq, const void *obj, struct field_error
 
 	(void)rq;
 	if (s->metadata.name.n && !str_eq(s->metadata.name, want) && !validate_path_segment(e->arena, s->metadata.name))
-		field_invalid(e, AT(FIELD_ROOT("metadata"), "name"), s->metadata.name, "must be `spec.version+\".\"+spec.group`: \"%.*s\"",
-			      STR_ARG(want));
+		rule_object_name(e, s->metadata.name, arena_printf(e->arena, "must be `spec.version+\".\"+spec.group`: \"%.*s\"", STR_ARG(want)).p);
 	if (!a->group.n && !str_eqz(a->version, "v1"))
 		field_required(e, AT(spec, "group"), "only v1 may have an empty group and it better be legacy kube");
 	if (a->group.n)

@@ -315,4 +315,15 @@ struct cel_cost cel_program_cost(const struct cel_program *p);
  */
 struct cel_value cel_eval(const struct cel_program *p, const struct cel_value *vars, struct arena *a, uint64_t limit, uint64_t *cost);
 
+/* ---- what schemas need of it, too ---- */
+
+/* RE2's syntax on PCRE2, with limits. NULL: *why (a literal). The caller frees it. */
+struct cel_regex;
+const struct cel_regex *cel_regex_new(struct str pattern, const char **why);
+void cel_regex_free(const struct cel_regex *re); /* NULL is allowed */
+/* Somewhere in s. *why not NULL: a limit was hit, nobody knows. */
+bool cel_regex_matches(const struct cel_regex *re, struct str s, const char **why);
+/* Why s is not a URI of a request (Go's url.ParseRequestURI), or NULL. */
+const char *cel_uri_error(struct str s);
+
 #endif

@@ -181,16 +181,10 @@ static inline bool cel_is_opaque(struct cel_value v, const struct cel_type *t)
 }
 bool cel_opaque_equal(struct cel_value x, struct cel_value y);
 bool cel_net_equal(struct cel_value x, struct cel_value y); /* of url, ip, cidr */
-const char *cel_uri_error(struct str s); /* url.ParseRequestURI */
 unsigned cel_format_regex_size(struct cel_value format); /* of a named format; 0 for other values */
 
-/* regex.c: RE2's syntax on PCRE2, with limits. NULL: *why (a literal). The caller frees it. */
-struct cel_regex;
-const struct cel_regex *cel_regex_new(struct str pattern, const char **why);
-void cel_regex_free(const struct cel_regex *re);
-/* First match from `from`: true, [*start, *end). *why not NULL: a limit was hit, nobody knows. */
+/* regex.c: first match from `from`: true, [*start, *end). *why not NULL: a limit was hit, nobody knows. */
 bool cel_regex_find(const struct cel_regex *re, struct str s, size_t from, size_t *start, size_t *end, const char **why);
-bool cel_regex_matches(const struct cel_regex *re, struct str s, const char **why);
 
 /* time.c */
 bool cel_parse_timestamp(struct str s, struct cel_value *out);

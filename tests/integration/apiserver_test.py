@@ -116,6 +116,18 @@ class Client:
         except ValueError:
             return status, data
 
+    def define(self, crd):
+        """Creates a CustomResourceDefinition; answers when it is served (or refused)."""
+        at = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        st, o = self.post(at, crd)
+        end = time.time() + 10
+        while st == 201 and time.time() < end:
+            o = self.get(at + "/" + crd["metadata"]["name"])[1]
+            if any(c["type"] == "Established" and c["status"] == "True" for c in o["status"].get("conditions") or []):
+                break
+            time.sleep(0.01)
+        return st, o
+
     def get(self, path, **k):
         return self.call("GET", path, **k)
 
@@ -522,15 +534,15 @@ def test_service_cidrs(a):
 
 def test_crd(a):
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    st, o = a.post(crds, {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
-                          "metadata": {"name": "things.example.com"},
-                          "spec": {"group": "example.com", "scope": "Namespaced",
-                                   "names": {"plural": "things", "kind": "Thing", "shortNames": ["th"]},
-                                   "versions": [{"name": "v1", "served": True, "storage": True, "subresources": {"status": {}},
-                                                 "schema": {"openAPIV3Schema": {"type": "object", "properties": {
-                                                     "spec": {"type": "object", "properties": {
-                                                         "n": {"type": "integer", "minimum": 1}, "d": {"type": "string", "default": "x"}}},
-                                                     "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}}}]}})
+    st, o = a.define({"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
+                      "metadata": {"name": "things.example.com"},
+                      "spec": {"group": "example.com", "scope": "Namespaced",
+                               "names": {"plural": "things", "kind": "Thing", "shortNames": ["th"]},
+                               "versions": [{"name": "v1", "served": True, "storage": True, "subresources": {"status": {}},
+                                             "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                                                 "spec": {"type": "object", "properties": {
+                                                     "n": {"type": "integer", "minimum": 1}, "d": {"type": "string", "default": "x"}}},
+                                                 "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}}}]}})
     equal("crd", (st, [c["type"] for c in o["status"]["conditions"] if c["status"] == "True"]), (201, ["NamesAccepted", "Established"]))
     base = "/apis/example.com/v1/namespaces/default/things"
     thing = {"kind": "Thing", "apiVersion": "example.com/v1", "metadata": {"name": "a"}, "spec": {"n": 2, "gone": 1}, "status": {"x": 1}}
@@ -561,7 +573,7 @@ def test_crd_read(a):
            "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "rows", "kind": "Row"},
                     "versions": [version("v1", {"a": {"type": "string"}, "b": {"type": "string"}}, [".a"]),
                                  version("v2", {"a": {"type": "string"}, "b": {"type": "string"}}, [".b"])]}}
-    equal("crd", a.post(crds, crd)[0], 201)
+    equal("crd", a.define(crd)[0], 201)
     v1, v2 = ("/apis/example.com/%s/namespaces/default/rows" % v for v in ("v1", "v2"))
     row = {"kind": "Row", "apiVersion": "example.com/v1"}
     for name, x, y in (("r1", "1", "1"), ("r2", "1", "2"), ("r3", "2", "2")):
@@ -667,7 +679,7 @@ def test_crd_rules(a):
                                rules: [rule("self.kind == 'Pod' && self.metadata.name != ''")]}}},
         "status": {"type": "object", "properties": {"n": integer}, rules: [rule("self.n < 10", reason="FieldValueDuplicate")]}}
     root = {rules: [rule("self.metadata.name.size() < 10", message="name too long")]}
-    st, o = a.post(crds, crd(props, **root))
+    st, o = a.define(crd(props, **root))
     equal("crd", (st, causes(o)), (201, []))
     base = "/apis/example.com/v1/namespaces/default/ruled"
     good = {"min": 1, "max": 2, "port": 80, "once": "a", "set": [1, 2], "l": [2, 1], "m": [{"k": "a", "v": 1}, {"k": "b", "v": 5}]}
@@ -995,7 +1007,7 @@ def test_extensions(s, a):
                     "versions": [version("v1", "n", True), version("v2", "num", False)],
                     "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
                         "url": "https://127.0.0.1:%d/convert" % port, "caBundle": ca}}}}}
-    st, o = a.post(crds, crd)
+    st, o = a.define(crd)
     equal("crd with a conversion webhook", st, 201)
     v1, v2 = ("/apis/conv.example.com/%s/namespaces/default/cvs" % v for v in ("v1", "v2"))
     st, o = a.post(v1, {"kind": "Cv", "apiVersion": "conv.example.com/v1", "metadata": {"name": "a"}, "spec": {"n": 5}})

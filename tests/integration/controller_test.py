@@ -1042,7 +1042,7 @@ def test_policy_status(m, a):
     warned("params", checked("params", "params.data.x > 1", "params.data.x > 'a'", "params.none == 1", paramKind={"apiVersion": "v1", "kind": "ConfigMap"}),
            ("spec.validations[0].expression", "'_>_' applied to '(string, int)'"), ("spec.validations[2].expression", "undefined field 'none'"))
     # custom kinds
-    a.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", {
+    a.define({
         "kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "crontabs.types.example.com"},
         "spec": {"group": "types.example.com", "scope": "Namespaced", "names": {"plural": "crontabs", "kind": "CronTab"}, "versions": [
             {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {

@@ -423,7 +423,7 @@ def test_params(a):
            "failed to configure policy: failed to find resource referenced by paramKind: 'no.example.com/v1, Kind=Nothing'")
     # custom resources
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    a.post(crds, crd("p.example.com", "limits", "Limit", "Cluster", ("v1", "v2")))
+    a.define(crd("p.example.com", "limits", "Limit", "Cluster", ("v1", "v2")))
     a.post("/apis/p.example.com/v1/limits", {"kind": "Limit", "apiVersion": "p.example.com/v1", "metadata": {"name": "one"},
                                              "spec": {"max": 1, "names": ["a", "b"]}})
     for v in ("v1", "v2"):
@@ -573,7 +573,7 @@ def test_mutate(a):
     equal("equivalent", (st, o.get("apiVersion"), o.get("spec", {}).get("maxReplicas")), (201, "autoscaling/v1", 7))
     # custom resources
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    a.post(crds, crd("m.example.com", "things", "Thing"))
+    a.define(crd("m.example.com", "things", "Thing"))
     things = "/apis/m.example.com/v1/namespaces/default/things"
     thing = {"kind": "Thing", "apiVersion": "m.example.com/v1", "metadata": {"name": "a"}, "spec": {"max": 1}}
     r = rules(ops("CREATE", group="m.example.com", resources=["things"]))

@@ -96,7 +96,7 @@ def test_quota_custom(m, a):
     crd = {"metadata": {"name": "gears.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
            "names": {"plural": "gears", "singular": "gear", "kind": "Gear", "listKind": "GearList"},
            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}
-    st, e = a.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    st, e = a.define(crd)
     equal("definition", st, 201)
     path = "/apis/example.com/v1/namespaces/quota-crd/gears"
     s = Space(a, "quota-crd")
@@ -229,7 +229,7 @@ def test_budget_custom(m, a):
            "names": {"plural": "flocks", "singular": "flock", "kind": "Flock", "listKind": "FlockList"},
            "versions": [{"name": "v1", "served": True, "storage": True, "subresources": {"status": {}, "scale": scale},
                          "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}]}}
-    a.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+    a.define(crd)
     path = "/apis/example.com/v1/namespaces/budget-crd/flocks"
     s = Space(a, "budget-crd")
     until("served", lambda: a.get(path)[0] == 200)

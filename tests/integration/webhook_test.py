@@ -440,11 +440,11 @@ def test_reinvoke(a, w):
 
 def test_custom(a, w):
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    st, o = a.post(crds, {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "ws.w.example.com"},
-                          "spec": {"group": "w.example.com", "scope": "Namespaced", "names": {"plural": "ws", "kind": "W"},
-                                   "versions": [{"name": v, "served": True, "storage": v == "v1", "schema": {"openAPIV3Schema": {
-                                       "type": "object", "properties": {"spec": {"type": "object", "properties": {
-                                           "n": {"type": "integer"}, "d": {"type": "string", "default": "filled"}}}}}}} for v in ("v1", "v2")]}})
+    st, o = a.define({"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "ws.w.example.com"},
+                      "spec": {"group": "w.example.com", "scope": "Namespaced", "names": {"plural": "ws", "kind": "W"},
+                               "versions": [{"name": v, "served": True, "storage": v == "v1", "schema": {"openAPIV3Schema": {
+                                   "type": "object", "properties": {"spec": {"type": "object", "properties": {
+                                       "n": {"type": "integer"}, "d": {"type": "string", "default": "filled"}}}}}}} for v in ("v1", "v2")]}})
     equal("crd", st, 201)
     w.make("m", w.hook("/a", rules=[{"operations": ["CREATE"], "apiGroups": ["w.example.com"], "apiVersions": ["v2"], "resources": ["ws"]}]))
     Hook.answers["/a"] = patch({"op": "add", "path": "/spec/n", "value": 7}, {"op": "add", "path": "/spec/unknown", "value": 1})

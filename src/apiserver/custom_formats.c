@@ -1,0 +1,277 @@
+/*
+ * Patterns and formats of strings in the schemas of custom resources: those that upstream knows, as it reads them
+ * (apiextensions-apiserver/pkg/apiserver/validation/formats.go, kube-openapi/pkg/validation/strfmt).
+ */
+#include <ctype.h>
+#include "apiserver/custom.h"
+#include "cel/cel.h"
+
+#define PATTERNS_MAX 4096
+
+static void patterns_forget(struct map *known)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(known, &it, &key, &v))
+		cel_regex_free(v);
+	map_free(known);
+}
+
+/* Compiled patterns, kept: a CRD's are used for each write. Good until the next call. NULL: not a pattern. */
+static const struct cel_regex *pattern_code(struct str pattern)
+{
+	static struct map known;
+	const struct cel_regex *re = map_get(&known, pattern);
+	const char *why;
+
+	if (re || map_has(&known, pattern))
+		return re;
+	if (known.n >= PATTERNS_MAX)
+		patterns_forget(&known);
+	re = cel_regex_new(pattern, &why);
+	map_set(&known, pattern, (void *)(uintptr_t)re);
+	return re;
+}
+
+bool schema_pattern_valid(struct str pattern)
+{
+	return pattern_code(pattern) != NULL;
+}
+
+/* A pattern that runs away does not match. */
+bool schema_pattern_matches(struct str pattern, struct str s)
+{
+	const struct cel_regex *re = pattern_code(pattern);
+	const char *why;
+
+	return !re || cel_regex_matches(re, s, &why); /* what is none was refused when the definition was written */
+}
+
+/* ---- formats ---- */
+
+static bool is_date(struct arena *a, struct str s)
+{
+	struct api_time t;
+
+	return s.n == 10 && time_parse(arena_printf(a, "%.*sT00:00:00Z", STR_ARG(s)), &t);
+}
+
+static bool is_date_time(struct arena *a, struct str s)
+{
+	static const struct str time = STR_INIT("(?i)^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$");
+
+	return s.n > 11 && (s.p[10] == 't' || s.p[10] == 'T') && is_date(a, str_sub(s, 0, 10)) && schema_pattern_matches(time, str_sub(s, 11, s.n));
+}
+
+static bool is_hostname(struct arena *a, struct str s)
+{
+	static const struct str form = STR_INIT("^([a-zA-Z0-9\\p{S}\\p{L}]((-?[a-zA-Z0-9\\p{S}\\p{L}]{0,62})?)|([a-zA-Z0-9\\p{S}\\p{L}](([a-zA-Z0-9-\\p{S}"
+						"\\p{L}]{0,61}[a-zA-Z0-9\\p{S}\\p{L}])?)(\\.)){1,}([a-zA-Z\\p{L}]){2,63})$");
+	struct str rest = s;
+
+	(void)a;
+	while (rest.n)
+		if (str_cut(&rest, '.').n > 63)
+			return false;
+	return s.n <= 255 && schema_pattern_matches(form, s);
+}
+
+static bool is_cidr(struct arena *a, struct str s)
+{
+	return !validate_cidr(a, s);
+}
+
+static bool is_ipv4(struct arena *a, struct str s)
+{
+	return ip_family(s) != 0 && str_index(s, '.') >= 0;
+}
+
+static bool is_ipv6(struct arena *a, struct str s)
+{
+	return ip_family(s) != 0 && str_index(s, ':') >= 0;
+}
+
+/* 6, 8 or 20 bytes, in pairs with - or :, or in fours with dots (Go's net.ParseMAC). */
+static bool is_mac(struct arena *a, struct str s)
+{
+	char sep = s.n > 4 && s.p[4] == '.' ? '.' : s.n > 2 ? s.p[2] : 0;
+	size_t group = sep == '.' ? 4 : 2, bytes;
+
+	(void)a;
+	if ((sep != '.' && sep != ':' && sep != '-') || (s.n + 1) % (group + 1))
+		return false;
+	for (size_t i = 0; i < s.n; i++)
+		if (i % (group + 1) == group ? s.p[i] != sep : !isxdigit((unsigned char)s.p[i]))
+			return false;
+	bytes = (s.n + 1) / (group + 1) * group / 2;
+	return bytes == 6 || bytes == 8 || bytes == 20;
+}
+
+static bool is_uri(struct arena *a, struct str s)
+{
+	(void)a;
+	return !cel_uri_error(s);
+}
+
+/* Digits (and a last X) of s without what `skip` has. */
+static size_t digits(struct str s, const char *skip, char out[32])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.n && n < 31; i++)
+		if (skip ? !strchr(skip, s.p[i]) : isdigit((unsigned char)s.p[i]))
+			out[n++] = s.p[i];
+	out[n] = 0;
+	return n;
+}
+
+static bool is_isbn10(struct arena *a, struct str s)
+{
+	char d[32];
+	int sum = 0;
+
+	(void)a;
+	if (digits(s, " \t\r\n\f\v-", d) != 10 || !schema_pattern_matches(STR("^(?:[0-9]{9}X|[0-9]{10})$"), str_from(d)))
+		return false;
+	for (int i = 0; i < 10; i++)
+		sum += (i + 1) * (d[i] == 'X' ? 10 : d[i] - '0');
+	return sum % 11 == 0;
+}
+
+static bool is_isbn13(struct arena *a, struct str s)
+{
+	char d[32];
+	int sum = 0;
+
+	(void)a;
+	if (digits(s, " \t\r\n\f\v-", d) != 13 || !schema_pattern_matches(STR("^[0-9]{13}$"), str_from(d)))
+		return false;
+	for (int i = 0; i < 12; i++)
+		sum += (i % 2 ? 3 : 1) * (d[i] - '0');
+	return d[12] - '0' == (10 - sum % 10) % 10;
+}
+
+static bool is_isbn(struct arena *a, struct str s)
+{
+	return is_isbn10(a, s) || is_isbn13(a, s);
+}
+
+static bool is_credit_card(struct arena *a, struct str s)
+{
+	static const struct str form = STR_INIT("^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|"
+						"[68][0-9])[0-9]{11}|(?:2131|1800|35\\d{3})\\d{11})$");
+	char d[32];
+	size_t n = digits(s, NULL, d);
+	int sum = 0;
+
+	(void)a;
+	if (!schema_pattern_matches(form, str_from(d)))
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		int x = (d[n - 1 - i] - '0') * (i % 2 ? 2 : 1);
+
+		sum += x >= 10 ? x % 10 + 1 : x;
+	}
+	return sum % 10 == 0;
+}
+
+static bool is_duration(struct arena *a, struct str s)
+{
+	int64_t ns;
+
+	(void)a;
+	return cel_format_duration(s, &ns);
+}
+
+static bool is_short_name(struct arena *a, struct str s)
+{
+	return !validate_dns1123_label(a, s);
+}
+
+static bool is_long_name(struct arena *a, struct str s)
+{
+	return !validate_dns1123_subdomain(a, s);
+}
+
+static bool is_ssn(struct arena *a, struct str s)
+{
+	(void)a;
+	return s.n == 11 && schema_pattern_matches(STR("^\\d{3}[- ]?\\d{2}[- ]?\\d{4}$"), s);
+}
+
+#define HEX(n) "[0-9a-f]{" #n "}-?"
+#define BYTE_OF_COLOR "\\s*(0|[1-9]\\d?|1\\d\\d?|2[0-4]\\d|25[0-5])\\s*"
+/* Names are compared without their dashes, as upstream normalises them. */
+static const struct format {
+	const char *name;
+	const char *pattern; /* or fits; neither: anything */
+	bool (*fits)(struct arena *a, struct str s);
+} formats[] = {
+	{.name = "bsonobjectid", .pattern = "^[0-9a-fA-F]{24}$"},
+	{.name = "uri", .fits = is_uri},
+	{.name = "email", .pattern = "^[^@\\s<>]+@[^@\\s<>]+$|^[^<>]*<[^@\\s<>]+@[^@\\s<>]+>$"},
+	{.name = "hostname", .fits = is_hostname},
+	{.name = "ipv4", .fits = is_ipv4},
+	{.name = "ipv6", .fits = is_ipv6},
+	{.name = "cidr", .fits = is_cidr},
+	{.name = "mac", .fits = is_mac},
+	{.name = "uuid", .pattern = "(?i)^" HEX(8) HEX(4) HEX(4) HEX(4) "[0-9a-f]{12}$"},
+	{.name = "uuid3", .pattern = "(?i)^" HEX(8) HEX(4) "3" HEX(3) HEX(4) "[0-9a-f]{12}$"},
+	{.name = "uuid4", .pattern = "(?i)^" HEX(8) HEX(4) "4" HEX(3) "[89ab]" HEX(3) "[0-9a-f]{12}$"},
+	{.name = "uuid5", .pattern = "(?i)^" HEX(8) HEX(4) "5" HEX(3) "[89ab]" HEX(3) "[0-9a-f]{12}$"},
+	{.name = "isbn", .fits = is_isbn},
+	{.name = "isbn10", .fits = is_isbn10},
+	{.name = "isbn13", .fits = is_isbn13},
+	{.name = "creditcard", .fits = is_credit_card},
+	{.name = "ssn", .fits = is_ssn},
+	{.name = "hexcolor", .pattern = "^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"},
+	{.name = "rgbcolor", .pattern = "^rgb\\(" BYTE_OF_COLOR "," BYTE_OF_COLOR "," BYTE_OF_COLOR "\\)$"},
+	{.name = "byte", .pattern = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})$"},
+	{.name = "password"},
+	{.name = "date", .fits = is_date},
+	{.name = "duration", .fits = is_duration},
+	{.name = "datetime", .fits = is_date_time},
+	{.name = "k8sshortname", .fits = is_short_name},
+	{.name = "k8slongname", .fits = is_long_name},
+};
+
+static const struct format *format_find(struct str name)
+{
+	char plain[32];
+	size_t n = 0;
+
+	for (size_t i = 0; i < name.n; i++) {
+		if (name.p[i] == '-')
+			continue;
+		if (n == sizeof plain - 1)
+			return NULL;
+		plain[n++] = name.p[i];
+	}
+	plain[n] = 0;
+	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+		if (!strcmp(formats[i].name, plain))
+			return &formats[i];
+	return NULL;
+}
+
+bool schema_format_known(struct str type, struct str format)
+{
+	if (!type.n || str_eqz(type, "string"))
+		return format_find(format) != NULL;
+	if (str_eqz(type, "integer"))
+		return str_eqz(format, "int32") || str_eqz(format, "int64");
+	if (str_eqz(type, "number"))
+		return str_eqz(format, "float") || str_eqz(format, "double");
+	return false;
+}
+
+bool schema_format_fits(struct arena *a, struct str format, struct str s)
+{
+	const struct format *f = format_find(format);
+
+	if (!f || (!f->pattern && !f->fits))
+		return true;
+	return f->fits ? f->fits(a, s) : schema_pattern_matches(str_from(f->pattern), s);
+}

@@ -1,0 +1,431 @@
+/*
+ * Values judged by the OpenAPI part of a schema: types, limits, enums, formats, junctors. The errors, and where they are said to be,
+ * are those of upstream's validator (kube-openapi/pkg/validation/validate, apiextensions-apiserver/pkg/apiserver/validation): what a
+ * junctor says is about no field, and of several alternatives the one that fits best is explained.
+ */
+#include <float.h>
+#include <math.h>
+#include "apiserver/custom.h"
+
+typedef struct apiextensions_v1_json_schema_props props;
+
+enum what { ABOUT_NOTHING, REQUIRED, ENUM, TOO_LONG, TOO_MANY, TYPE, INVALID };
+
+struct problem {
+	enum what what;
+	struct str path, value, text; /* text: upstream's, by which two of the same are one */
+	int64_t actual, max;
+	const props *schema;          /* ENUM */
+};
+struct result {
+	struct arena *a;
+	const struct field_path *base; /* where the object is */
+	LIST(struct problem) list;     /* at most FIELD_ERRORS_MAX */
+	long matches;                  /* checks that succeeded: the best of alternatives has most */
+};
+
+static void judge(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at);
+
+static const props *property(const props *p, struct str name)
+{
+	for (uint32_t i = 0; i < p->properties.n; i++)
+		if (str_eq(p->properties.v[i].key, name))
+			return &p->properties.v[i].value;
+	return NULL;
+}
+
+static struct str shown(struct arena *a, const struct jv *v)
+{
+	struct buf b buf_cleanup = {0};
+
+	jv_encode(&b, v);
+	return arena_str(a, str_sub(buf_view(&b), 0, 2000));
+}
+
+static struct str where(const struct result *r, const struct field_path *at)
+{
+	return at ? field_path_format(r->a, at) : STR("");
+}
+
+static void add(struct result *r, struct problem p)
+{
+	for (uint32_t i = 0; i < r->list.n; i++)
+		if (str_eq(r->list.v[i].text, p.text))
+			return;
+	if (r->list.n < FIELD_ERRORS_MAX)
+		*arena_push(r->a, &r->list) = p;
+}
+
+static void merge(struct result *r, const struct result *other)
+{
+	for (uint32_t i = 0; i < other->list.n; i++)
+		add(r, other->list.v[i]);
+	r->matches += other->matches;
+}
+
+static void __attribute__((format(printf, 5, 6))) problem(struct result *r, enum what what, const struct field_path *at, struct str value,
+							    const char *fmt, ...)
+{
+	struct problem p = {.what = what, .path = where(r, at), .value = value};
+	struct buf b buf_cleanup = {0};
+	va_list ap;
+
+	buf_printf(&b, "%.*s in body ", STR_ARG(p.path));
+	va_start(ap, fmt);
+	buf_vprintf(&b, fmt, ap);
+	va_end(ap);
+	p.text = arena_str(r->a, buf_view(&b));
+	add(r, p);
+}
+
+/* ---- types ---- */
+
+/* "integer,string" for what may be both. */
+static struct str type_of(const props *p)
+{
+	return p->x_kubernetes_int_or_string ? STR("integer,string") : p->type;
+}
+
+static bool of_type(const props *p, const char *type)
+{
+	return p->x_kubernetes_int_or_string ? !strcmp(type, "integer") || !strcmp(type, "string") : str_eqz(p->type, type);
+}
+
+static struct str format_of(const props *p)
+{
+	return p->format.n && schema_format_known(p->x_kubernetes_int_or_string ? STR("-") : p->type, p->format) ? p->format : STR_NULL;
+}
+
+static const char *json_type(const struct jv *v)
+{
+	static const char *const names[] = {"null", "boolean", "integer", "number", "string", "array", "object"};
+
+	return names[v->kind];
+}
+
+static void judge_type(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
+{
+	struct str type = type_of(p), format = format_of(p);
+	const char *have = json_type(v);
+	bool numeric = of_type(p, "integer") || of_type(p, "number"), text = v->kind == JV_STRING || v->kind == JV_ARRAY;
+	bool fits = (type.n && of_type(p, have)) || (v->kind == JV_DOUBLE && v->d == floor(v->d) && isfinite(v->d) && of_type(p, "integer")) ||
+		    (v->kind == JV_INT && of_type(p, "number"));
+
+	if (v->kind == JV_NULL ? !type.n || p->nullable : fits || (!type.n && !format.n)) {
+		r->matches++;
+		return;
+	}
+	if (v->kind != JV_NULL && !text && format.n) {
+		problem(r, TYPE, at, arena_printf(r->a, "\"%s\"", have), "must be of type %.*s: \"%s\"", STR_ARG(format), have);
+		return;
+	}
+	if (v->kind != JV_NULL && text && format.n && !numeric) {
+		r->matches++;
+		return;
+	}
+	problem(r, TYPE, at, arena_printf(r->a, "\"%s\"", have), "must be of type %.*s: \"%s\"", STR_ARG(type), have);
+}
+
+/* ---- scalars ---- */
+
+/* What does not fit into the format is said of nothing, as upstream has it. */
+static bool in_range(struct result *r, const props *p, double d, const char *what, const struct field_path *at)
+{
+	bool fits = true;
+	struct str format = format_of(p), path;
+
+	if (p->x_kubernetes_int_or_string)
+		return true;
+	if (str_eqz(p->type, "integer") && str_eqz(format, "int32"))
+		fits = d == floor(d) && d >= -2147483648.0 && d <= 2147483647.0;
+	else if (str_eqz(p->type, "integer"))
+		fits = d == floor(d) && d >= -0x1p63 && d <= 0x1p63; /* the whole ones above are rounded */
+	else if (str_eqz(p->type, "number") && str_eqz(format, "float"))
+		fits = fabs(d) <= (double)FLT_MAX;
+	if (fits)
+		return true;
+	path = where(r, at);
+	add(r, (struct problem){.what = ABOUT_NOTHING, .text = arena_printf(r->a, "%s value must be of type %.*s with format %.*s in %.*s", what,
+									      STR_ARG(p->type), STR_ARG(format), STR_ARG(path))});
+	return false;
+}
+
+static bool multiple(const struct jv *v, double of)
+{
+	double q;
+
+	if (v->kind == JV_INT && of == floor(of) && fabs(of) < 9e15)
+		return v->i % (int64_t)of == 0;
+	q = (v->kind == JV_INT ? (double)v->i : v->d) / of;
+	return q == floor(q);
+}
+
+static void judge_number(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
+{
+	double d = v->kind == JV_INT ? (double)v->i : v->d;
+	struct str s = shown(r->a, v);
+
+	in_range(r, p, d, "Checked", at);
+	if (p->multiple_of && *p->multiple_of > 0) {
+		in_range(r, p, *p->multiple_of, "MultipleOf", at);
+		if (!multiple(v, *p->multiple_of))
+			problem(r, INVALID, at, s, "should be a multiple of %.15g", *p->multiple_of);
+	}
+	if (p->minimum) {
+		in_range(r, p, *p->minimum, "Minimum boundary", at);
+		if (p->exclusive_minimum ? d <= *p->minimum : d < *p->minimum)
+			problem(r, INVALID, at, s, "should be greater than%s %.15g", p->exclusive_minimum ? "" : " or equal to", *p->minimum);
+	}
+	if (p->maximum) {
+		in_range(r, p, *p->maximum, "Maximum boundary", at);
+		if (p->exclusive_maximum ? d >= *p->maximum : d > *p->maximum)
+			problem(r, INVALID, at, s, "should be less than%s %.15g", p->exclusive_maximum ? "" : " or equal to", *p->maximum);
+	}
+	r->matches++;
+}
+
+static size_t utf8_length(struct str s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.n; i++)
+		n += ((unsigned char)s.p[i] & 0xc0) != 0x80;
+	return n;
+}
+
+static void limit(struct result *r, enum what what, const struct field_path *at, int64_t actual, int64_t max, const char *of)
+{
+	struct str path = where(r, at);
+
+	add(r, (struct problem){.what = what, .path = path, .actual = actual, .max = max,
+				.text = arena_printf(r->a, "%.*s in body should have at most %lld %s", STR_ARG(path), (long long)max, of)});
+}
+
+static void judge_string(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
+{
+	struct str s = jv_str(v), quoted = shown(r->a, v), format = format_of(p);
+	int64_t n = (int64_t)utf8_length(s);
+
+	if (p->max_length && n > *p->max_length)
+		limit(r, TOO_LONG, at, n, *p->max_length, "chars");
+	else if (p->min_length && n < *p->min_length)
+		problem(r, INVALID, at, quoted, "should be at least %lld chars long", (long long)*p->min_length);
+	else if (p->pattern.n && !schema_pattern_matches(p->pattern, s))
+		problem(r, INVALID, at, quoted, "should match '%.*s'", STR_ARG(p->pattern));
+	if (format.n && !schema_format_fits(r->a, format, s))
+		problem(r, TYPE, at, quoted, "must be of type %.*s: %.*s", STR_ARG(format), STR_ARG(quoted));
+}
+
+static void judge_enum(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
+{
+	struct str path;
+
+	for (uint32_t i = 0; i < p->enum_.n; i++) {
+		struct jv x;
+		struct error *e = jv_parse(r->a, p->enum_.v[i], NULL, &x);
+
+		error_free(e);
+		if (!e && x.kind != JV_NULL && jv_equal(&x, v))
+			return;
+	}
+	if (!p->enum_.n)
+		return;
+	path = where(r, at);
+	add(r, (struct problem){.what = ENUM, .path = path, .value = v->kind == JV_STRING ? jv_str(v) : shown(r->a, v), .schema = p,
+				.text = arena_printf(r->a, "%.*s in body should be one of %p", STR_ARG(path), (const void *)p)});
+}
+
+/* ---- lists and objects ---- */
+
+static void judge_list(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+{
+	const props *item = p->items ? p->items->schema : NULL;
+	bool map = p->x_kubernetes_list_type && str_eqz(*p->x_kubernetes_list_type, "map") && p->x_kubernetes_list_map_keys.n;
+	/* elements of maps are found again by their keys; of other lists, nothing is */
+	struct list_index *before = map && jv_is(old, JV_ARRAY) ? list_index_new(r->a, p, old) : NULL;
+
+	for (uint32_t i = 0; item && i < v->n; i++)
+		judge(r, item, &v->items[i], before ? list_index_get(before, &v->items[i]) : NULL, FIELD_INDEX(at, i));
+	if (p->min_items && v->n < *p->min_items)
+		problem(r, INVALID, at, arena_printf(r->a, "%u", v->n), "should have at least %lld items", (long long)*p->min_items);
+	if (p->max_items && v->n > *p->max_items)
+		limit(r, TOO_MANY, at, v->n, *p->max_items, "items");
+	r->matches++;
+}
+
+static void judge_object(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+{
+	const props *values = p->additional_properties ? p->additional_properties->schema : NULL;
+	bool atomic = p->x_kubernetes_map_type && str_eqz(*p->x_kubernetes_map_type, "atomic");
+
+	if (p->min_properties && v->n < *p->min_properties)
+		problem(r, INVALID, at, arena_printf(r->a, "%u", v->n), "should have at least %lld properties", (long long)*p->min_properties);
+	if (p->max_properties && v->n > *p->max_properties)
+		limit(r, TOO_MANY, at, v->n, *p->max_properties, "properties");
+	for (uint32_t i = 0; i < v->n; i++) {
+		const struct jv_member *m = &v->members[i];
+		const props *c = property(p, m->key);
+		const struct jv *was = !atomic && jv_is(old, JV_OBJECT) ? jv_get(old, m->key) : NULL;
+
+		if (c || values)
+			judge(r, c ? c : values, &m->value, was, FIELD_CHILD_S(at, m->key));
+		else if (p->additional_properties && !p->additional_properties->allows)
+			problem(r, INVALID, at, STR("\"\""), "%.*s is a forbidden property", STR_ARG(m->key));
+	}
+	for (uint32_t i = 0; i < p->required.n; i++)
+		if (!jv_get(v, p->required.v[i]))
+			problem(r, REQUIRED, FIELD_CHILD_S(at, p->required.v[i]), STR_NULL, "is required");
+}
+
+/* ---- junctors ---- */
+
+static struct result judged(const struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+{
+	struct result x = {.a = r->a, .base = r->base};
+
+	judge(&x, p, v, old, at);
+	return x;
+}
+
+static void about_nothing(struct result *r, const struct field_path *at, const char *text)
+{
+	struct str path = where(r, at);
+
+	add(r, (struct problem){.what = ABOUT_NOTHING, .text = arena_printf(r->a, "\"%.*s\" %s", STR_ARG(path), text)});
+}
+
+/* At least one (any), or exactly one, of the alternatives. */
+static void judge_alternatives(struct result *r, const props *v, uint32_t n, bool any, const struct jv *value, const struct jv *old,
+			       const struct field_path *at)
+{
+	struct result best = {0}, first = {0};
+	bool failures = false;
+	uint32_t valid = 0;
+
+	for (uint32_t i = 0; i < n && !(any && valid); i++) {
+		struct result x = judged(r, &v[i], value, old, at);
+
+		if (!x.list.n) {
+			if (!valid++)
+				first = x;
+			failures = false;
+		} else if (!valid && (!failures || x.matches > best.matches)) {
+			best = x;
+			failures = true;
+		}
+	}
+	if (any ? !valid : valid != 1)
+		about_nothing(r, at, any ? "must validate at least one schema (anyOf)" :
+			      arena_printf(r->a, "must validate one and only one schema (oneOf). Found %u valid alternatives", valid).p);
+	if (failures)
+		merge(r, &best);
+	else if (any ? valid > 0 : valid == 1)
+		merge(r, &first);
+}
+
+static void judge_junctors(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+{
+	uint32_t valid = 0;
+
+	if (p->any_of.n)
+		judge_alternatives(r, p->any_of.v, p->any_of.n, true, v, old, at);
+	if (p->one_of.n)
+		judge_alternatives(r, p->one_of.v, p->one_of.n, false, v, old, at);
+	for (uint32_t i = 0; i < p->all_of.n; i++) {
+		struct result x = judged(r, &p->all_of.v[i], v, old, at);
+
+		valid += !x.list.n;
+		merge(r, &x);
+	}
+	if (valid != p->all_of.n)
+		about_nothing(r, at, valid ? "must validate all the schemas (allOf)" : "must validate all the schemas (allOf). None validated");
+	if (p->not && !judged(r, p->not, v, old, at).list.n)
+		about_nothing(r, at, "must not validate the schema (not)");
+	r->matches++;
+}
+
+/* ---- the whole ---- */
+
+static void judge(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+{
+	/* ratcheting (KEP-4008): what did not change is not judged again */
+	if (old && jv_equal(v, old))
+		return;
+	if (type_of(p).n || format_of(p).n) {
+		judge_type(r, p, v, at);
+		r->matches += v->kind != JV_NULL;
+	}
+	if (v->kind == JV_NULL) {
+		judge_enum(r, p, v, at);
+		return;
+	}
+	judge_junctors(r, p, v, old, at);
+	r->matches++;
+	if (v->kind == JV_STRING) {
+		judge_string(r, p, v, at);
+		r->matches += 1 + (format_of(p).n != 0);
+	} else if (v->kind == JV_INT || v->kind == JV_DOUBLE) {
+		judge_number(r, p, v, at);
+		r->matches++;
+	} else if (v->kind == JV_ARRAY) {
+		judge_list(r, p, v, old, at);
+		r->matches++;
+	}
+	judge_enum(r, p, v, at);
+	r->matches++;
+	if (v->kind == JV_OBJECT) {
+		judge_object(r, p, v, old, at);
+		r->matches++;
+	}
+	r->matches++;
+}
+
+static void say(struct field_errors *e, const struct problem *p, const struct field_path *base)
+{
+	/* the path is text already */
+	const struct field_path *at = p->what == ABOUT_NOTHING || !p->path.n ? base : FIELD_CHILD_S(NULL, p->path);
+	struct str *values;
+	struct field_error *f;
+
+	switch (p->what) {
+	case REQUIRED:
+		field_required(e, at, "");
+		break;
+	case ENUM:
+		values = arena_array(e->arena, struct str, p->schema->enum_.n);
+		for (uint32_t i = 0; i < p->schema->enum_.n; i++) {
+			struct jv x;
+			struct error *err = jv_parse(e->arena, p->schema->enum_.v[i], NULL, &x);
+
+			values[i] = !err && x.kind == JV_STRING ? jv_str(&x) : p->schema->enum_.v[i];
+			error_free(err);
+		}
+		field_not_supported(e, at, p->value, values, p->schema->enum_.n);
+		break;
+	case TOO_LONG:
+		field_too_long(e, at, (int)p->max);
+		break;
+	case TOO_MANY:
+		field_too_many(e, at, p->actual, p->max);
+		break;
+	case TYPE:
+		if (e->list.n >= FIELD_ERRORS_MAX)
+			return;
+		f = arena_push(e->arena, &e->list);
+		f->type = FIELD_ERROR_TYPE_INVALID;
+		f->field = field_path_format(e->arena, at);
+		f->body = arena_printf(e->arena, "Invalid value: %.*s: %.*s", STR_ARG(p->value), STR_ARG(p->text));
+		break;
+	default:
+		field_invalid_raw(e, at, p->value.n ? p->value : STR("\"\""), "%.*s", STR_ARG(p->text));
+	}
+}
+
+void schema_judge(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+{
+	struct result r = {.a = e->arena, .base = at};
+
+	judge(&r, p, v, old, at);
+	for (uint32_t i = 0; i < r.list.n; i++)
+		say(e, &r.list.v[i], at);
+}
