@@ -37,6 +37,14 @@ faults: build
 bench: build
 	tools/run-bench $(BUILD)
 
+# Every fuzz target for FUZZ_SECONDS (600) under ASan and UBSan; needs clang.
+fuzz: build-fuzz/build.ninja
+	ninja -C build-fuzz
+	tools/run-fuzz build-fuzz
+
+build-fuzz/build.ninja:
+	CC=clang meson setup build-fuzz -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
+
 asan: build-asan/build.ninja
 	ninja -C build-asan
 
@@ -47,4 +55,4 @@ install: build
 	meson install -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) build-asan
+	rm -rf $(BUILD) build-asan build-fuzz
