@@ -604,7 +604,7 @@ static void rule_error(struct field_errors *e, const struct rule *r, const struc
 	struct str reason = r->text->reason ? *r->text->reason : STR("FieldValueInvalid");
 
 	if (str_eqz(reason, "FieldValueForbidden")) {
-		field_forbidden(e, at, arena_strz(e->arena, detail));
+		field_forbidden(e, at, "%.*s", STR_ARG(detail));
 		return;
 	}
 	if (str_eqz(reason, "FieldValueRequired")) {
@@ -831,8 +831,10 @@ static void too_expensive(struct field_errors *e, const struct field_path *at, c
 	double by = (double)cost / (double)limit;
 	struct str factor = by > 100 ? STR("more than 100x") : by < 1.5 ? arena_printf(e->arena, "%fx", by) : arena_printf(e->arena, "%.1fx", by);
 
-	field_forbidden(e, at, arena_printf(e->arena, "%s exceeds budget by factor of %.*s (try simplifying the rule, or adding maxItems, maxProperties, "
-						      "and maxLength where arrays, maps, and strings are declared)", what, STR_ARG(factor)).p);
+	field_forbidden(e, at,
+			"%s exceeds budget by factor of %.*s (try simplifying the rule, or adding maxItems, maxProperties, "
+			"and maxLength where arrays, maps, and strings are declared)",
+			what, STR_ARG(factor));
 }
 
 static void observe(struct checking *c, const struct field_path *at, uint64_t cost)

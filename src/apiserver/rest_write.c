@@ -87,7 +87,7 @@ static struct error *judge(struct request *rq, const struct decode_report *r, co
 	if (rq->info.verb.n && str_eqz(rq->info.verb, "patch")) {
 		struct field_errors fe = {.arena = rq->a};
 
-		field_invalid(&fe, FIELD_ROOT("patch"), STR(""), arena_printf(rq->a, "strict decoding error: %.*s", STR_ARG(text)).p);
+		field_invalid(&fe, FIELD_ROOT("patch"), STR(""), "strict decoding error: %.*s", STR_ARG(text));
 		return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
 	}
 	return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: strict decoding error: %.*s", STR_ARG(res->api->kind),
@@ -615,7 +615,6 @@ struct error *rest_delete_collection(struct request *rq)
 static bool scale_read(struct request *rq, void *obj, struct autoscaling_v1_scale *s)
 {
 	struct storage *st = rq->res->st;
-	struct buf sel buf_cleanup = {0};
 	const struct selector *ls = NULL;
 	struct meta_v1_object_meta *m = object_meta(st->type, obj);
 

@@ -245,6 +245,8 @@ def test_basics(a):
     check("unknown field warns", st == 201 and 'unknown field \\"bogus\\"' in h.get("Warning", ""), h.get("Warning"))
     st, e = a.post(CM + "?fieldValidation=Strict", dict(cm("w2"), bogus=1))
     check("strict", st == 400 and 'unknown field "bogus"' in e["message"], e)
+    st, e = a.patch(CM + "/w?fieldValidation=Strict", {"%n%s%s": 1})
+    check("a field's name is no format", st == 422 and 'unknown field "%n%s%s"' in e["message"], e)
 
 
 def test_formats(a):
@@ -662,6 +664,7 @@ def test_crd_rules(a):
     props = {"spec": {"type": "object", rules: [
         rule("self.min <= self.max", message="min above max", reason=forbidden, fieldPath=".min"),
         rule("!has(self.name) || self.name.startsWith('n')", messageExpression="'bad name ' + self.name"),
+        rule("self.max != 77", reason=forbidden, message="%n%s%s is no format"),
         rule("self.port == 80 || self.port == 'http'"),
         rule("self.once == oldSelf.once", message="once is for ever"),
         rule("oldSelf.hasValue() || self.max < 100", optionalOldSelf=True, message="at most 99 at first"),
@@ -698,6 +701,8 @@ def test_crd_rules(a):
     bad("budget", [(invalid, "spec")], big=list(range(90)))
     st, e = a.post(base, thing("bad", name="x"))
     equal("message expression", (st, "bad name x" in e["message"]), (422, True))
+    st, e = a.post(base, thing("bad", max=77))
+    equal("a message is no format", (st, causes(e), "%n%s%s is no format" in e["message"]), (422, [(forbidden, "spec")], True))
     st, e = a.post(base, thing("a-name-too-long"))
     equal("root", (st, causes(e), "name too long" in e["message"]), (422, [(invalid, "<nil>")], True))
     st, o = a.post(base, thing(n=None, wait="5m", labels={"a": "b"}, tpl={"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}))
