@@ -644,7 +644,7 @@ static struct error *crd_before_delete(struct request *rq, void *obj, bool *mark
 
 const struct strategy strategy_crd = {
 	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true,
-	.keep_status_on_create = true, .checks_all = true, .any_finalizer = true, .no_unconditional_update = true, .prepare_create = crd_create,
+	.keep_status_on_create = true, .checks_all = true, .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true, .prepare_create = crd_create,
 	.prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
 	.validate_sub_update = crd_validate_status, .before_delete = crd_before_delete, .return_deleted = true,
 };

@@ -95,7 +95,7 @@ static void embedded_meta(struct field_errors *e, const struct jv *v, const stru
 	}
 	if (!m->name.n)
 		m->name = STR("fakename");
-	validate_object_meta(e, m, m->namespace.n > 0, any_segment, at);
+	validate_object_meta(e, m, m->namespace.n > 0, any_segment, at, false);
 }
 
 void schema_embedded(struct field_errors *e, const props *p, const struct jv *v, bool resource, const struct field_path *at)

@@ -105,7 +105,8 @@ static struct error *encode(struct request *rq, struct storage *st, void *obj, s
 	m = meta_of(st, obj);
 	rv = m->resource_version;
 	m->resource_version = STR_NULL;
-	m->self_link = STR_NULL;
+	if (!rq->dry_run) /* which is answered with what was sent */
+		m->self_link = STR_NULL;
 	type_meta[0] = st->kind;
 	type_meta[1] = st->api_version;
 	if (st->json)
@@ -252,7 +253,7 @@ static struct error *validate_create(struct request *rq, void *obj)
 	const struct strategy *sg = st->strategy;
 	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
 
-	validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"));
+	validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"), !rq->res->crd);
 	if (rq->res->crd)
 		custom_validate(rq, NULL, obj, NULL, &fe);
 	else if (!(sg && sg->checks_all))
@@ -440,7 +441,6 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 	struct meta_v1_object_meta *m = meta_of(st, obj);
 	const struct meta_v1_object_meta *om = meta_of(st, old);
 
-	m->self_link = STR_NULL;
 	if (!m->uid.n)
 		m->uid = om->uid;
 	if (!om->creation_timestamp.set && !m->creation_timestamp.set)
@@ -493,28 +493,58 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 	}
 }
 
+static void update_rules(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *fe)
+{
+	struct storage *st = rq->res->st;
+	const struct strategy *sg = st->strategy;
+
+	if (rq->res->crd)
+		custom_validate(rq, sub, obj, old, fe);
+	else if (is_main(sub) && !(sg && sg->checks_all))
+		validate_object(fe, st->type, obj, NULL);
+	if (is_main(sub) && sg && sg->validate_update)
+		sg->validate_update(rq, obj, old, fe);
+	else if (is_main(sub) && sg && sg->validate)
+		sg->validate(rq, obj, fe);
+	else if (sg && sg->validate_sub_update)
+		sg->validate_sub_update(rq, sub, obj, old, fe);
+}
+
+/* Where metadata is judged among a kind's rules: strategy.h's meta_update. */
+static const char *meta_order(const struct request *rq, const char *sub)
+{
+	const struct strategy *sg = rq->res->st->strategy;
+	const char *order = sg ? is_main(sub) ? sg->meta_update : sg->meta_status : NULL;
+
+	return order ? order : rq->res->crd ? "u*" : "U*";
+}
+
 static struct error *validate_update(struct request *rq, const char *sub, void *obj, const void *old)
 {
 	struct storage *st = rq->res->st;
 	const struct strategy *sg = st->strategy;
+	const struct meta_v1_object_meta *m = meta_of(st, obj), *om = meta_of(st, old);
+	const struct field_path *meta = FIELD_ROOT("metadata");
+	const char *order = meta_order(rq, sub);
 	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
 
 	/* upstream looks at metadata before and in each kind's validation, and reports what it finds each time */
-	validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"), false);
-	if (!rq->res->crd)
-		validate_object_meta_update(&fe, meta_of(st, obj), meta_of(st, old), FIELD_ROOT("metadata"), !(sg && sg->any_finalizer));
-	if (sg && sg->meta_on_update)
-		validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg->name_check, FIELD_ROOT("metadata"));
-	if (rq->res->crd)
-		custom_validate(rq, sub, obj, old, &fe);
-	else if (is_main(sub) && !(sg && sg->checks_all))
-		validate_object(&fe, st->type, obj, NULL);
-	if (is_main(sub) && sg && sg->validate_update)
-		sg->validate_update(rq, obj, old, &fe);
-	else if (is_main(sub) && sg && sg->validate)
-		sg->validate(rq, obj, &fe);
-	else if (sg && sg->validate_sub_update)
-		sg->validate_sub_update(rq, sub, obj, old, &fe);
+	validate_object_meta(&fe, m, st->namespaced, validate_path_segment, meta, false);
+	validate_object_meta_update(&fe, m, om, meta, false);
+	for (; *order; order++) {
+		switch (*order) {
+		case 'U':
+		case 'u':
+			validate_object_meta_update(&fe, m, om, meta, *order == 'U');
+			break;
+		case 'M':
+		case 'm':
+			validate_object_meta(&fe, m, st->namespaced, sg ? sg->name_check : NULL, meta, *order == 'M');
+			break;
+		default:
+			update_rules(rq, sub, obj, old, &fe);
+		}
+	}
 	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, meta_of(st, old)->name));
 	if (is_main(sub) && sg && sg->warn)
 		sg->warn(rq, obj, old);
@@ -632,19 +662,21 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		TRY(check_preconditions(rq, om, res->api->plural, name, u->uid, u->rv));
 		TRY(u->make(u->ctx, rq, old, &obj));
 		m = meta_of(st, obj);
-		if (st->namespaced && !m->namespace.n)
+		if (!st->namespaced)
+			m->namespace = STR_NULL;
+		else if (!m->namespace.n)
 			m->namespace = ns;
 		if (!m->name.n)
 			m->name = name;
 		dedup_owners(rq, m);
 		unconditional = !m->resource_version.n || str_eqz(m->resource_version, "0");
 		if (unconditional) {
-			if (!u->retry && !(u->flags & UPDATE_UNCONDITIONAL) && (res->crd || (sg && sg->no_unconditional_update))) {
+			if (!(u->flags & UPDATE_UNCONDITIONAL) && (res->crd || (sg && sg->no_unconditional_update))) {
 				struct field_errors fe = {.arena = rq->a};
 
 				field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "resourceVersion"), STR("0"),
 						  "must be specified for an update");
-				return field_errors_status(&fe, res->api->group, res->crd ? res->api->plural : res->api->kind, name);
+				return field_errors_status(&fe, res->api->group, res->api->plural, name);
 			}
 			m->resource_version = om->resource_version;
 		} else if (!str_eq(m->resource_version, om->resource_version)) {
@@ -760,6 +792,8 @@ static bool gc_finalizers(struct request *rq, struct meta_v1_object_meta *m, con
 	const struct strategy *sg = rq->res->st->strategy;
 	bool orphan, foreground, had_o = has_finalizer(m, "orphan"), had_f = has_finalizer(m, "foregroundDeletion");
 
+	if (rq->res->st->type == &core_v1_event_type)
+		return false; /* upstream collects no dependents of events */
 	if (o->orphan_dependents) {
 		orphan = *o->orphan_dependents;
 		foreground = false;

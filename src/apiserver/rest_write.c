@@ -336,6 +336,36 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
 	return NULL;
 }
 
+/*
+ * Kind and version of a patched object. A strategic merge is made on the type, which cannot become another; the others make a document that
+ * is decoded: without a version upstream decodes it into its own internal type, which knows none of its members but says so, and no name.
+ */
+static struct error *check_patched_kind(struct patch_ctx *p, struct request *rq, void *obj)
+{
+	struct resource *res = rq->res;
+	struct str *kind = obj, *version = kind + 1;
+	struct field_errors fe = {.arena = rq->a};
+	struct decode_report unknown = {.arena = rq->a};
+	struct jv tree;
+
+	if (p->type == PATCH_STRATEGIC || (!kind->n && !res->crd))
+		*kind = res->api->kind;
+	if (p->type == PATCH_STRATEGIC)
+		*version = res->api_version;
+	if (!version->n && !res->crd && str_eq(*kind, res->api->kind)) {
+		jv_from_object(rq->a, res->api->type, obj, &tree);
+		for (uint32_t i = 0; i < tree.n; i++)
+			if (!str_eqz(tree.members[i].key, "kind"))
+				*arena_push(rq->a, &unknown.problems) = arena_printf(rq->a, "unknown field \"%.*s\"", STR_ARG(tree.members[i].key));
+		TRY(judge(rq, &unknown, &p->o));
+		return err_bad_request("the name of the object (%.*s based on URL) was undeterminable: name must be provided", STR_ARG(rq->info.name));
+	}
+	if (str_eq(*kind, res->api->kind) && str_eq(*version, res->api_version))
+		return NULL;
+	field_invalid(&fe, FIELD_ROOT("patch"), STR(""), "%.*s, Kind=%.*s is not the object's type", STR_ARG(*version), STR_ARG(*kind));
+	return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
+}
+
 static struct error *make_patch(void *ctx, struct request *rq, const void *old, void **out)
 {
 	struct patch_ctx *p = ctx;
@@ -366,18 +396,7 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	if (!p->reported)
 		TRY(judge(rq, &report, &p->o));
 	p->reported = true;
-	if (!str_eq(((struct str *)obj)[0], res->api->kind) || !str_eq(((struct str *)obj)[1], res->api_version)) {
-		struct field_errors fe = {.arena = rq->a};
-
-		/* a strategic merge is made on the type, which cannot become another; the others make a document that is decoded */
-		if (p->type != PATCH_STRATEGIC) {
-			field_invalid(&fe, FIELD_ROOT("patch"), STR(""), "%.*s, Kind=%.*s is not the object's type", STR_ARG(((struct str *)obj)[1]),
-				      STR_ARG(((struct str *)obj)[0]));
-			return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
-		}
-		((struct str *)obj)[0] = res->api->kind;
-		((struct str *)obj)[1] = res->api_version;
-	}
+	TRY(check_patched_kind(p, rq, obj));
 	if (!object_meta(t, obj)->name.n)
 		return err_bad_request("name must be provided");
 	TRY(check_name(rq, object_meta(t, obj), false));

@@ -127,7 +127,7 @@ static const struct strategy daemonsets = {
 	.warn = workload_warn,
 };
 static const struct strategy controllerrevisions = {
-	.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions"), .checks_all = true, .meta_on_update = true,
+	.group = STR_INIT("apps"), .plural = STR_INIT("controllerrevisions"), .checks_all = true, .meta_update = "UM*",
 	.validate = revision_validate, .validate_update = revision_validate_update,
 };
 
@@ -163,12 +163,12 @@ static const struct cache_field job_fields[] = {
 	{.name = STR_INIT("status.successful"), .path = STR_INIT("status.succeeded"), .absent = STR_INIT("0")},
 };
 static const struct strategy jobs = {
-	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .checks_all = true, .meta_on_update = true, .generation = true,
+	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .checks_all = true, .meta_update = "M*U", .generation = true,
 	.orphan_by_default = true, .normalize = job_normalize, .prepare_create = job_create, .fields = job_fields, .n_fields = 1,
 	.validate = job_validate, .validate_update = job_validate_update, .validate_sub_update = job_validate_sub, .warn = job_warn,
 };
 static const struct strategy cronjobs = {
-	.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .checks_all = true, .generation = true, .normalize = cronjob_normalize,
+	.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .checks_all = true, .meta_status = "*", .generation = true, .normalize = cronjob_normalize,
 	.validate = cronjob_validate, .validate_update = cronjob_validate_update, .warn = cronjob_warn,
 };
 static const struct strategy hpas = {
@@ -176,7 +176,7 @@ static const struct strategy hpas = {
 	.validate_update = hpa_validate_update, .validate_sub_update = hpa_validate_sub,
 };
 static const struct strategy pdbs = {
-	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .generation = true, .no_unconditional_update = true, .name_check = validate_path_segment,
+	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .meta_update = "*", .meta_status = "*", .generation = true, .no_unconditional_update = true, .name_check = validate_path_segment,
 	.validate = pdb_validate,
 	.validate_sub_update = pdb_validate_sub,
 };

@@ -53,7 +53,7 @@ static void namespace_sub(struct request *rq, const char *sub, void *obj, const 
 
 static const struct cache_field namespace_fields[] = {{.name = STR_INIT("status.phase")}};
 static const struct strategy namespaces = {
-	.plural = STR_INIT("namespaces"), .return_deleted = true, .keep_status_on_create = true, .name_check = validate_dns1123_label,
+	.plural = STR_INIT("namespaces"), .meta_update = "M*U", .return_deleted = true, .keep_status_on_create = true, .name_check = validate_dns1123_label,
 	.normalize = namespace_normalize, .prepare_create = namespace_create, .prepare_update = namespace_update,
 	.prepare_sub_update = namespace_sub, .fields = namespace_fields, .n_fields = 1,
 	.checks_all = true, .validate = namespace_validate, .validate_update = namespace_validate_update, .validate_sub_update = namespace_validate_sub,
@@ -90,7 +90,7 @@ static void node_update(struct request *rq, void *obj, const void *old)
 static const struct cache_field node_fields[] = {{.name = STR_INIT("spec.unschedulable"), .absent = STR_INIT("false")}};
 static const struct strategy nodes = {
 	.plural = STR_INIT("nodes"), .keep_status_on_create = true, .fields = node_fields, .n_fields = 1,
-	.checks_all = true, .meta_on_update = true, .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update, .validate = node_validate, .validate_update = node_validate_update, .validate_sub_update = node_validate_sub, .warn = node_warn,
+	.checks_all = true, .meta_update = "M*U", .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update, .validate = node_validate, .validate_update = node_validate_update, .validate_sub_update = node_validate_sub, .warn = node_warn,
 };
 
 /* ---- services: addresses and ports are alloc.c's ---- */
@@ -130,12 +130,12 @@ static void secret_update(struct request *rq, void *obj, const void *old)
 static const struct cache_field secret_fields[] = {{.name = STR_INIT("type")}};
 static const struct strategy secrets = {
 	.plural = STR_INIT("secrets"), .normalize = secret_normalize, .prepare_update = secret_update, .fields = secret_fields, .n_fields = 1,
-	.checks_all = true, .meta_on_update = true, .validate = secret_validate, .validate_update = secret_validate_update,
+	.checks_all = true, .meta_update = "UM*", .validate = secret_validate, .validate_update = secret_validate_update,
 };
 
 static const struct strategy configmaps = {
 	.plural = STR_INIT("configmaps"),
-	.checks_all = true, .meta_on_update = true, .validate = configmap_validate, .validate_update = configmap_validate_update,
+	.checks_all = true, .meta_update = "UM*", .validate = configmap_validate, .validate_update = configmap_validate_update,
 };
 
 /* ---- the rest ---- */
@@ -149,7 +149,7 @@ static const struct cache_field event_fields[] = {
 	{.name = STR_INIT("type")},
 };
 static const struct strategy events = {
-	.plural = STR_INIT("events"), .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields,
+	.plural = STR_INIT("events"), .meta_update = "*", .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields,
 	.checks_all = true, .name_check = validate_path_segment, .validate = event_validate, .validate_update = event_validate_update,
 };
 static void rc_normalize(struct arena *a, void *obj)
@@ -195,16 +195,16 @@ static void serviceaccount_update(struct request *rq, void *obj, const void *old
 }
 
 static const struct strategy endpoints = {.plural = STR_INIT("endpoints"), .create_on_update = true,
-	.checks_all = true, .meta_on_update = true, .validate = endpoints_validate, .validate_update = endpoints_validate_update, .warn = endpoints_warn,
+	.checks_all = true, .meta_update = "UM*", .validate = endpoints_validate, .validate_update = endpoints_validate_update, .warn = endpoints_warn,
 };
-static const struct strategy limitranges = {.plural = STR_INIT("limitranges"), .create_on_update = true,
+static const struct strategy limitranges = {.plural = STR_INIT("limitranges"), .meta_update = "M*", .create_on_update = true,
 	.checks_all = true, .prepare_create = limitrange_create, .validate = limitrange_validate,
 };
 static const struct strategy resourcequotas = {.plural = STR_INIT("resourcequotas"), .return_deleted = true,
 	.checks_all = true, .validate = quota_validate, .validate_update = quota_validate_update, .validate_sub_update = quota_validate_sub,
 };
 static const struct strategy serviceaccounts = {.plural = STR_INIT("serviceaccounts"), .return_deleted = true,
-	.checks_all = true, .meta_on_update = true, .prepare_create = serviceaccount_create, .prepare_update = serviceaccount_update,
+	.checks_all = true, .meta_update = "UM*", .prepare_create = serviceaccount_create, .prepare_update = serviceaccount_update,
 };
 
 static void pv_create(struct request *rq, void *obj)
@@ -260,11 +260,11 @@ static void pvc_create(struct request *rq, void *obj)
 
 static const struct strategy persistentvolumes = {
 	.plural = STR_INIT("persistentvolumes"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pv_create,
-	.checks_all = true, .meta_on_update = true, .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
+	.checks_all = true, .meta_update = "MM*", .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
 };
 static const struct strategy persistentvolumeclaims = {
 	.plural = STR_INIT("persistentvolumeclaims"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,
-	.checks_all = true, .meta_on_update = true, .validate = pvc_validate, .validate_update = pvc_validate_update, .validate_sub_update = pvc_validate_sub, .warn = pvc_warn,
+	.checks_all = true, .meta_update = "UM*", .validate = pvc_validate, .validate_update = pvc_validate_update, .validate_sub_update = pvc_validate_sub, .warn = pvc_warn,
 };
 
 const struct strategy *const strategies_core[] = {

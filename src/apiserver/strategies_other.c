@@ -63,19 +63,19 @@ static struct error *binding_begin(struct request *rq, void *obj, const void *ol
 
 #define RBAC STR_INIT("rbac.authorization.k8s.io")
 static const struct strategy roles = {
-	.group = RBAC, .plural = STR_INIT("roles"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("roles"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
 	.begin_write = role_begin, .validate = role_validate, .validate_update = role_validate_update,
 };
 static const struct strategy clusterroles = {
-	.group = RBAC, .plural = STR_INIT("clusterroles"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("clusterroles"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
 	.begin_write = cluster_role_begin, .validate = clusterrole_validate, .validate_update = clusterrole_validate_update,
 };
 static const struct strategy rolebindings = {
-	.group = RBAC, .plural = STR_INIT("rolebindings"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("rolebindings"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
 	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 static const struct strategy clusterrolebindings = {
-	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .checks_all = true, .meta_on_update = true, .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
 	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 
@@ -143,7 +143,7 @@ static void csr_sub(struct request *rq, const char *sub, void *obj, const void *
 
 static const struct cache_field csr_fields[] = {{.name = STR_INIT("spec.signerName")}};
 static const struct strategy csrs = {
-	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .checks_all = true, .meta_on_update = true,
+	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .checks_all = true, .meta_update = "UM*",
 	.name_check = validate_path_segment, .keep_status_on_create = true,
 	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1,
 	.validate = csr_validate, .validate_update = csr_validate_update, .validate_sub_update = csr_validate_sub,
@@ -153,15 +153,15 @@ static const struct strategy csrs = {
 
 #define FACTS(name, grp, res, ...) static const struct strategy name = {.group = STR_INIT(grp), .plural = STR_INIT(res), __VA_ARGS__}
 
-FACTS(leases, "coordination.k8s.io", "leases", .checks_all = true, .create_on_update = true, .no_unconditional_update = true,
+FACTS(leases, "coordination.k8s.io", "leases", .checks_all = true, .meta_update = "u*", .create_on_update = true, .no_unconditional_update = true,
       .validate = lease_validate, .validate_update = lease_validate_update);
-FACTS(ingresses, "networking.k8s.io", "ingresses", .checks_all = true, .meta_on_update = true, .generation = true, .validate = ingress_validate,
+FACTS(ingresses, "networking.k8s.io", "ingresses", .checks_all = true, .meta_update = "UM*", .generation = true, .validate = ingress_validate,
       .validate_update = ingress_validate_update, .validate_sub_update = ingress_validate_sub, .warn = ingress_warn);
-FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .checks_all = true, .meta_on_update = true, .generation = true,
+FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .checks_all = true, .meta_update = "UM*", .generation = true,
       .validate = ingressclass_validate, .validate_update = ingressclass_validate_update);
 FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .checks_all = true, .generation = true, .generation_exact = true, .validate = netpol_validate,
       .validate_update = netpol_validate_update, .warn = netpol_warn);
-FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .checks_all = true, .name_check = validate_ip_canonical, .validate = ipaddress_validate,
+FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .checks_all = true, .meta_update = "M*U", .name_check = validate_ip_canonical, .validate = ipaddress_validate,
       .validate_update = ipaddress_validate_update);
 FACTS(servicecidrs, "networking.k8s.io", "servicecidrs", .checks_all = true, .status_keeps_metadata = true, .validate = servicecidr_validate,
       .validate_update = servicecidr_validate_update);
@@ -201,40 +201,40 @@ static void slice_update(struct request *rq, void *obj, const void *old)
 	slice_drop_topology(rq->a, s, o);
 }
 
-FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, .meta_on_update = true, .generation = true, .prepare_create = slice_create,
+FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, .meta_update = "M*", .generation = true, .prepare_create = slice_create,
       .prepare_update = slice_update, .validate = slice_validate, .validate_update = slice_validate_update, .warn = slice_warn);
-FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .checks_all = true, .create_on_update = true, .no_unconditional_update = true,
+FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .checks_all = true, .meta_update = "m*u", .create_on_update = true, .no_unconditional_update = true,
       .validate = runtimeclass_validate, .validate_update = runtimeclass_validate_update);
 FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .checks_all = true, .generation_stays = true, .generation = true, .validate = priorityclass_validate,
       .validate_update = priorityclass_validate_update);
 FACTS(csidrivers, "storage.k8s.io", "csidrivers", .checks_all = true, .generation = true, .generation_from_zero = true,
       .no_unconditional_update = true, .return_deleted = true, .validate = csidriver_validate, .validate_update = csidriver_validate_update,
       .warn = csidriver_warn);
-FACTS(csinodes, "storage.k8s.io", "csinodes", .checks_all = true, .meta_on_update = true, .no_unconditional_update = true,
+FACTS(csinodes, "storage.k8s.io", "csinodes", .checks_all = true, .meta_update = "M*", .no_unconditional_update = true,
       .return_deleted = true, .validate = csinode_validate, .validate_update = csinode_validate_update);
-FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .checks_all = true, .meta_on_update = true, .no_unconditional_update = true,
+FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .checks_all = true, .meta_update = "M*U", .no_unconditional_update = true,
       .validate = capacity_validate, .validate_update = capacity_validate_update, .warn = capacity_warn);
-FACTS(storageclasses, "storage.k8s.io", "storageclasses", .checks_all = true, .meta_on_update = true, .return_deleted = true, .validate = storageclass_validate,
+FACTS(storageclasses, "storage.k8s.io", "storageclasses", .checks_all = true, .meta_update = "M*U", .return_deleted = true, .validate = storageclass_validate,
       .validate_update = storageclass_validate_update, .warn = storageclass_warn);
-FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .checks_all = true, .meta_on_update = true, .status_keeps_metadata = true,
+FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .checks_all = true, .meta_update = "M*", .status_keeps_metadata = true,
       .no_unconditional_update = true, .return_deleted = true, .validate = attachment_validate,
       .validate_update = attachment_validate_update, .validate_sub_update = attachment_validate_sub);
-FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .checks_all = true, .meta_on_update = true,
+FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .checks_all = true, .meta_update = "UM*",
       .return_deleted = true, .validate = attributesclass_validate, .validate_update = attributesclass_validate_update);
-FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .checks_all = true, .meta_on_update = true, .generation = true,
+FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .checks_all = true, .meta_update = "M*", .generation = true,
       .status_keeps_metadata = true,
       .validate = flowschema_validate, .validate_update = flowschema_validate_update, .validate_sub_update = flowschema_validate_sub);
-FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .checks_all = true, .meta_on_update = true,
+FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .checks_all = true, .meta_update = "M*",
       .generation = true, .status_keeps_metadata = true, .validate = prioritylevel_validate, .validate_update = prioritylevel_validate_update,
       .validate_sub_update = prioritylevel_validate_sub);
-FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_on_update = true, .name_check = validate_path_segment,
+FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_update = "UM*", .name_check = validate_path_segment,
       .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
-FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_on_update = true, .generation = true,
+FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_update = "M*U", .generation = true,
       .return_deleted = true, .validate = deviceclass_validate, .validate_update = deviceclass_validate_update);
-FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .checks_all = true, .meta_on_update = true, .status_keeps_metadata = true,
+FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .checks_all = true, .meta_update = "M*U", .status_keeps_metadata = true,
       .return_deleted = true, .validate = claim_validate, .validate_update = claim_validate_update,
       .validate_sub_update = claim_validate_sub);
-FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .checks_all = true, .meta_on_update = true, .return_deleted = true,
+FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .checks_all = true, .meta_update = "M*U", .return_deleted = true,
       .validate = claimtemplate_validate, .validate_update = claimtemplate_validate_update);
 static const struct cache_field slice_fields[] = {{.name = STR_INIT("spec.nodeName")}, {.name = STR_INIT("spec.driver")}};
 /* A taint is as old as the request that brings it. */

@@ -306,7 +306,7 @@ static const struct cache_field pod_fields[] = {
 	{.name = STR_INIT("status.nominatedNodeName")},
 };
 const struct strategy strategy_pods = {
-	.checks_all = true, .meta_on_update = true, .plural = STR_INIT("pods"), .generation = true, .return_deleted = true, .keep_status_on_create = true, .normalize = pod_normalize,
+	.checks_all = true, .meta_update = "UM*", .plural = STR_INIT("pods"), .generation = true, .return_deleted = true, .keep_status_on_create = true, .normalize = pod_normalize,
 	.prepare_create = pod_create, .prepare_update = pod_update, .prepare_sub_update = pod_sub, .graceful_delete = pod_graceful,
 	.fields = pod_fields, .n_fields = sizeof pod_fields / sizeof *pod_fields, .node_field = 1, 
 	.validate = pod_validate, .validate_update = pod_validate_update, .validate_sub_update = pod_validate_sub, .warn = pod_warn,

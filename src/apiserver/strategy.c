@@ -109,7 +109,7 @@ static void validate_owners(struct field_errors *e, const struct meta_v1_object_
 }
 
 void validate_object_meta(struct field_errors *e, const struct meta_v1_object_meta *m, bool namespaced,
-			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p)
+			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p, bool built_in)
 {
 	if (!name_check)
 		name_check = validate_dns1123_subdomain;
@@ -146,7 +146,8 @@ void validate_object_meta(struct field_errors *e, const struct meta_v1_object_me
 	validate_annotations(e, API_MAP(&m->annotations), FIELD_CHILD(p, "annotations"));
 	validate_owners(e, m, FIELD_CHILD(p, "ownerReferences"));
 	validate_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
-	standard_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
+	if (built_in)
+		standard_finalizers(e, m, FIELD_CHILD(p, "finalizers"));
 }
 
 static void immutable(struct field_errors *e, const struct field_path *p, struct str now, struct str old)

@@ -31,8 +31,12 @@ struct strategy {
 	bool no_status_split;        /* the main resource may write status too (kinds without a status subresource) */
 	bool return_deleted;         /* a delete answers with the object, not with a Status */
 	bool checks_all;             /* the validate hooks make every check; the tables' are theirs to call (validate_rules()) */
-	bool meta_on_update;         /* an update looks at all of metadata again, as a create does */
-	bool any_finalizer;          /* finalizers without a domain may be others than the standard ones (kinds outside upstream's core) */
+	/*
+	 * What the kind's validation of an update says of metadata, behind what is said for every kind, in upstream's order: U, an update's
+	 * rules with finalizers of known names, u, without; M, all of a create's rules, m, without known names of finalizers; *, the kind's own
+	 * rules. NULL: "U*". meta_status: of the subresources.
+	 */
+	const char *meta_update, *meta_status;
 	bool orphan_by_default;      /* delete without a propagation policy orphans dependents (v1 of old kinds) */
 
 	/* ---- names ---- */
@@ -93,9 +97,9 @@ bool object_field_equal(const struct schema_type *t, const void *a, const void *
 /* Something besides metadata and status differs; exact: object_identical() says so. */
 bool object_spec_changed(const struct schema_type *t, const void *a, const void *b, bool exact);
 
-/* metadata of any object: names, labels, annotations, owner references, finalizers. name_check NULL: DNS-1123 subdomain. */
+/* metadata of any object: names, labels, annotations, owner references, finalizers. name_check NULL: DNS-1123 subdomain. `built_in` as below. */
 void validate_object_meta(struct field_errors *e, const struct meta_v1_object_meta *m, bool namespaced,
-			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p);
+			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p, bool built_in);
 /* `built_in`: finalizers without a domain are the standard ones. */
 void validate_object_meta_update(struct field_errors *e, const struct meta_v1_object_meta *m, const struct meta_v1_object_meta *old,
 				 const struct field_path *p, bool built_in);

@@ -128,12 +128,11 @@ static void node_config(struct field_errors *e, const struct field_path *p, cons
 	rule_name(e, AT(p, "kubeletConfigKey"), c->kubelet_config_key, validate_config_map_key);
 }
 
-void node_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
+static void node_change(struct field_errors *e, const void *obj, const void *old)
 {
 	const struct core_v1_node *n = obj, *o = old;
 	const struct field_path *spec = FIELD_ROOT("spec");
 
-	node_validate(rq, obj, e);
 	avoid_pods(e, n);
 	node_common(e, n);
 	for (uint32_t i = 0; i < n->status.addresses.n; i++)
@@ -162,10 +161,16 @@ void node_validate_update(struct request *rq, const void *obj, const void *old, 
 		field_forbidden(e, AT(spec, "externalID"), "may not be updated");
 }
 
+void node_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
+{
+	node_validate(rq, obj, e);
+	node_change(e, obj, old);
+}
+
 void node_validate_sub(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
 {
 	if (!strcmp(sub, "status"))
-		node_validate_update(rq, obj, old, e);
+		node_change(e, obj, old);
 }
 
 void node_warn(struct request *rq, const void *obj, const void *old)
@@ -235,8 +240,10 @@ void pv_validate_update(struct request *rq, const void *obj, const void *old, st
 	struct core_v1_csi_persistent_volume_source csi;
 
 	(void)rq;
-	rule_pv_spec(e, spec, &v->spec, v->metadata.name, false,
-		     o->spec.node_affinity && node_selector_has_bad_values(o->spec.node_affinity->required, e->arena));
+	/* upstream's strategy looks at it as at a new one, and its rules of updates do so again */
+	for (int i = 0; i < 2; i++)
+		rule_pv_spec(e, spec, &v->spec, v->metadata.name, false,
+			     o->spec.node_affinity && node_selector_has_bad_values(o->spec.node_affinity->required, e->arena));
 	if (was.csi && !was.csi->controller_expand_secret_ref && now.csi) {
 		csi = *now.csi;
 		csi.controller_expand_secret_ref = NULL;

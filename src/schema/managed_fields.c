@@ -644,6 +644,11 @@ static struct error *update_entries(struct arena *a, const struct managed_fields
 	/* Objects from before there was tracking stay untracked until someone applies. */
 	if (!out->n && live)
 		return NULL;
+	if (typed_validate(a, req->shape, obj, true)) {
+		/* a list's element that has none of its keys: upstream gives up on the object */
+		*out = (struct managers){0};
+		return NULL;
+	}
 	if (!live)
 		empty = empty_object(a, req, obj);
 	TRY(update(&w, live ? live : &empty, obj, out, manager_name(req)));

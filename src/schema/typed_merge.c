@@ -200,7 +200,7 @@ static const char *expected(struct arena *a, const struct frame *f, const char *
 	return problem(a, f, arena_printf(a, "expected %s, got %.*s", what, STR_ARG(buf_view(&b))).p);
 }
 
-/* What a scalar must be: 's' string, 'n' number, 'b' boolean, '*' any of them. */
+/* What a scalar must be: 's' string, 'n' number, 'b' boolean, '*' any of them, 'a' anything at all: raw JSON is one leaf. */
 static char scalar_type(struct shape s)
 {
 	if (s.props) {
@@ -220,6 +220,8 @@ static char scalar_type(struct shape s)
 	case FIELD_QUANTITY:
 	case FIELD_INTSTR:
 		return '*';
+	case FIELD_RAW:
+		return 'a';
 	default:
 		return 's';
 	}
@@ -232,6 +234,8 @@ static const char *validate_scalar(struct arena *a, struct shape s, const struct
 	if (v->kind == JV_NULL)
 		return NULL;
 	switch (scalar_type(s)) {
+	case 'a':
+		return NULL;
 	case 'n':
 		return number ? NULL
 			      : problem(a, f, arena_printf(a, "expected numeric (int or float), got %s",

@@ -157,14 +157,14 @@ static void metadata(void **state)
 	struct meta_v1_object_meta m = {.name = STR("a"), .namespace = STR("b"), .uid = STR("u"), .resource_version = STR("1")}, o = m;
 
 	(void)state;
-	validate_object_meta(&e, &m, true, NULL, FIELD_ROOT("metadata"));
+	validate_object_meta(&e, &m, true, NULL, FIELD_ROOT("metadata"), true);
 	validate_object_meta_update(&e, &m, &o, FIELD_ROOT("metadata"), true);
 	assert_int_equal(e.list.n, 0);
 	m.name = STR("A_b");
-	validate_object_meta(&e, &m, true, NULL, FIELD_ROOT("metadata"));
+	validate_object_meta(&e, &m, true, NULL, FIELD_ROOT("metadata"), true);
 	assert_int_equal(e.list.n, 1);
 	assert_str(e.list.v[0].field, "metadata.name");
-	validate_object_meta(&e, &m, false, validate_path_segment, FIELD_ROOT("metadata"));
+	validate_object_meta(&e, &m, false, validate_path_segment, FIELD_ROOT("metadata"), true);
 	assert_int_equal(e.list.n, 2);
 	assert_str(e.list.v[1].field, "metadata.namespace");
 	e.list.n = 0;
