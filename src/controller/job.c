@@ -225,7 +225,8 @@ static const pod_t *delayed_pod(const struct run *r, int32_t index)
 static void find_delayed(struct run *r)
 {
 	int32_t *v;
-	struct indexes none = {0}, active = indexes_with(r->a, &none, v, indexes_of(r, is_active_pod, &v));
+	uint32_t n_active = indexes_of(r, is_active_pod, &v);
+	struct indexes none = {0}, active = indexes_with(r->a, &none, v, n_active);
 	size_t n = 0, k = 0;
 
 	r->delayed = arena_array(r->a, struct delayed, r->n + 1);
