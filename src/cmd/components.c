@@ -154,6 +154,7 @@ static void node(struct cluster *c, int i, struct component *list, size_t *n)
 		arg(&a, "--image-root=%s", data_path(c, "runtime"));
 	arg(&a, "--state-dir=%s", run_path(c, "runtime%s", suffix));
 	arg(&a, "--cluster-cidr=%s", c->pod_cidr);
+	arg(&a, "--service-cidr=%s", c->service_cidr);
 	arg(&a, "--cgroup-root=%s%s", c->cgroup, suffix);
 
 	p = add(c, list, n, "kubelet", &a);

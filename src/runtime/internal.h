@@ -37,7 +37,7 @@ struct rt_addr rt_cidr_nth(const struct rt_cidr *c, uint32_t n);
 /* ---- the server ---- */
 
 struct rt_opts {
-	const char *listen, *root, *image_root, *state_dir, *cgroup_root, *cni_conf_dir, *cni_bin_dir, *pod_cidr, *cluster_cidr, *bridge;
+	const char *listen, *root, *image_root, *state_dir, *cgroup_root, *cni_conf_dir, *cni_bin_dir, *pod_cidr, *cluster_cidr, *service_cidr, *bridge;
 	const char *crun, *conmon;
 	const char *stream_addr; /* "127.0.0.1:0" */
 	uint64_t max_layer_bytes;

@@ -27,6 +27,7 @@ static const char help[] =
 	"      --cgroup-root PATH      parent cgroup of pods whose kubelet names none (default /skiff)\n"
 	"      --pod-cidr CIDR[,CIDR]  addresses of this node's pods; usually told by the kubelet\n"
 	"      --cluster-cidr CIDR[,CIDR]  addresses of all pods: traffic to them is not masqueraded (default: the pod CIDR)\n"
+	"      --service-cidr CIDR[,CIDR]  addresses of Services: routed, for the machine itself, where nothing else routes them\n"
 	"      --bridge NAME           bridge of the built-in network (default skiff0)\n"
 	"      --cni-conf-dir DIR      CNI configurations; the first is used instead of the bridge (default /etc/cni/net.d)\n"
 	"      --cni-bin-dir DIR[:DIR] CNI plugins (default /opt/cni/bin:/usr/lib/cni)\n"
@@ -37,7 +38,7 @@ static const char help[] =
 	"  -h, --help                  this text\n"
 	"      --version               print the version\n";
 
-enum { O_LISTEN = 256, O_ROOT, O_IMAGE_ROOT, O_STATE, O_CGROUP, O_POD_CIDR, O_CLUSTER_CIDR, O_BRIDGE, O_CNI_CONF, O_CNI_BIN, O_CRUN, O_CONMON, O_MAX_LAYER, O_VERSION };
+enum { O_LISTEN = 256, O_ROOT, O_IMAGE_ROOT, O_STATE, O_CGROUP, O_POD_CIDR, O_CLUSTER_CIDR, O_SERVICE_CIDR, O_BRIDGE, O_CNI_CONF, O_CNI_BIN, O_CRUN, O_CONMON, O_MAX_LAYER, O_VERSION };
 
 static const struct option options[] = {
 	{"listen", required_argument, NULL, O_LISTEN},
@@ -47,6 +48,7 @@ static const struct option options[] = {
 	{"cgroup-root", required_argument, NULL, O_CGROUP},
 	{"pod-cidr", required_argument, NULL, O_POD_CIDR},
 	{"cluster-cidr", required_argument, NULL, O_CLUSTER_CIDR},
+	{"service-cidr", required_argument, NULL, O_SERVICE_CIDR},
 	{"bridge", required_argument, NULL, O_BRIDGE},
 	{"cni-conf-dir", required_argument, NULL, O_CNI_CONF},
 	{"cni-bin-dir", required_argument, NULL, O_CNI_BIN},
@@ -69,6 +71,7 @@ static void defaults(struct rt_opts *o)
 		.cni_conf_dir = "/etc/cni/net.d",
 		.cni_bin_dir = "/opt/cni/bin:/usr/lib/cni",
 		.cluster_cidr = "",
+		.service_cidr = "",
 		.bridge = "skiff0",
 		.crun = "crun",
 		.conmon = "conmon",
@@ -352,6 +355,7 @@ int skiff_runtime_main(int argc, char **argv)
 		case O_CGROUP: o->cgroup_root = optarg; break;
 		case O_POD_CIDR: o->pod_cidr = optarg; break;
 		case O_CLUSTER_CIDR: o->cluster_cidr = optarg; break;
+		case O_SERVICE_CIDR: o->service_cidr = optarg; break;
 		case O_BRIDGE: o->bridge = optarg; break;
 		case O_CNI_CONF: o->cni_conf_dir = optarg; break;
 		case O_CNI_BIN: o->cni_bin_dir = optarg; break;

@@ -159,16 +159,16 @@ static int addr_add(struct nl *n, int index, const struct rt_addr *a, int bits)
 	return e == EEXIST ? 0 : e;
 }
 
-/* dst NULL: default. gateway NULL: on the link. */
-static int route_add(struct nl *n, int index, const struct rt_addr *dst, const struct rt_addr *gateway)
+/* dst NULL: default; bits: of its prefix. gateway NULL: on the link. */
+static int route_put(struct nl *n, int index, const struct rt_addr *dst, int bits, const struct rt_addr *gateway, uint8_t table)
 {
 	const struct rt_addr *any = dst ? dst : gateway;
 	size_t len = any->family == AF_INET ? 4 : 16;
 	struct nlmsghdr *h = nl_msg(n, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
 	struct rtmsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
 	m->rtm_family = (uint8_t)any->family;
-	m->rtm_dst_len = dst ? (uint8_t)(len * 8) : 0;
-	m->rtm_table = RT_TABLE_MAIN;
+	m->rtm_dst_len = dst ? (uint8_t)bits : 0;
+	m->rtm_table = table;
 	m->rtm_protocol = RTPROT_STATIC;
 	m->rtm_scope = gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
 	m->rtm_type = RTN_UNICAST;
@@ -178,6 +178,12 @@ static int route_add(struct nl *n, int index, const struct rt_addr *dst, const s
 		mnl_attr_put(h, RTA_GATEWAY, len, gateway->b);
 	mnl_attr_put_u32(h, RTA_OIF, (uint32_t)index);
 	return nl_talk(n, h);
+}
+
+/* dst, if any, is one host. */
+static int route_add(struct nl *n, int index, const struct rt_addr *dst, const struct rt_addr *gateway)
+{
+	return route_put(n, index, dst, dst && dst->family == AF_INET ? 32 : 128, gateway, RT_TABLE_MAIN);
 }
 
 /* A locally administered address made of an IP address, so that it stays the same. */
@@ -259,6 +265,25 @@ struct bridge_job {
 	int index;
 };
 
+/*
+ * A packet to a Service needs a route before kube-proxy's rules see it, whichever that is. A machine without a default route
+ * has none: theirs are in the table that is asked when all others have nothing.
+ */
+static int service_routes(struct rt *rt, struct nl *n, int index)
+{
+	int r = 0;
+	for (struct str rest = str_from(rt->o.service_cidr); rest.n && !r;) {
+		struct rt_cidr c;
+		if (!rt_cidr_parse(str_trim(str_cut(&rest, ',')), &c))
+			return EINVAL;
+		struct rt_addr first = rt_cidr_nth(&c, 0);
+		r = route_put(n, index, &first, c.bits, NULL, RT_TABLE_DEFAULT);
+		if (first.family == AF_INET6 && r == EACCES)
+			r = 0; /* no IPv6 here */
+	}
+	return r;
+}
+
 static struct error *bridge_make(void *arg)
 {
 	struct bridge_job *j = arg;
@@ -282,6 +307,8 @@ static struct error *bridge_make(void *arg)
 		if ((r = addr_add(&n, j->index, &gw, j->cidrs[i].bits)))
 			e = error_sys(r, "give the bridge %s its address", name);
 	}
+	if (!e && (r = service_routes(j->rt, &n, j->index)))
+		log_warn("Services may be out of reach for this machine: routing %s: %s", j->rt->o.service_cidr, strerror(r));
 	nl_close(&n);
 	if (e)
 		return e;
