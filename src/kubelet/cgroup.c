@@ -21,7 +21,7 @@ static struct {
 	int n;
 	struct tree {
 		char path[256];
-		bool cpu, memory, pids, cpuset, cpuacct;
+		bool cpu, memory, pids, cpuset, cpuacct, hugetlb;
 	} trees[TREES_MAX];
 } cg;
 
@@ -48,6 +48,7 @@ static void detect(void)
 			t->pids = hasmntopt(m, "pids") != NULL;
 			t->cpuset = hasmntopt(m, "cpuset") != NULL;
 			t->cpuacct = hasmntopt(m, "cpuacct") != NULL;
+			t->hugetlb = hasmntopt(m, "hugetlb") != NULL;
 		} else if (strcmp(m->mnt_dir, "/sys/fs/cgroup") == 0) {
 			cg.v2 = true;
 		}
@@ -96,22 +97,89 @@ static bool slurp(const char *dir, const char *file, char *out, size_t cap)
 	return true;
 }
 
+bool cgroup_is_v2(void)
+{
+	detect();
+	return cg.v2;
+}
+
+/* The tree holds something that pods are limited by. */
+static bool limits(const struct tree *t)
+{
+	return cg.v2 || t->cpu || t->memory || t->pids || t->hugetlb;
+}
+
+static bool has_word(const char *text, const char *word)
+{
+	for (struct str rest = str_trim(str_from(text)); rest.n;)
+		if (str_eqz(str_cut(&rest, ' '), word))
+			return true;
+	return false;
+}
+
+/* Controllers of v2: the first three are needed, the others are used where the kernel has them. */
+static const char *const controllers[] = {"cpu", "memory", "pids", "cpuset", "io", "hugetlb"};
+#define CONTROLLERS_NEEDED 3
+
+/*
+ * A cgroup with processes hands nothing down (cgroups(7), "no internal processes"), but for the machine's root. Inside a
+ * container what looks like the root is none: its processes move into a leaf.
+ */
+static struct error *vacate(const char *dir)
+{
+	char leaf[1024], text[65536];
+
+	snprintf(leaf, sizeof leaf, "%s/init", dir);
+	if (mkdir(leaf, 0755) < 0 && errno != EEXIST)
+		return error_sys(errno, "making cgroup %s", leaf);
+	if (!slurp(dir, "cgroup.procs", text, sizeof text))
+		return error_sys(errno, "reading %s/cgroup.procs", dir);
+	for (struct str rest = str_from(text); rest.n;) {
+		int64_t pid;
+		struct error *e = str_to_i64(str_trim(str_cut(&rest, '\n')), &pid) ? put(leaf, "cgroup.procs", "%lld", (long long)pid) : NULL;
+
+		if (e && e->sys != ESRCH)
+			return e;
+		error_free(e);
+	}
+	return NULL;
+}
+
+/* Hands the controllers of `dir` down to the cgroups below it. */
+static struct error *delegate(const struct tree *t, const char *dir)
+{
+	char has[512] = "", on[512] = "";
+
+	if (!slurp(dir, "cgroup.controllers", has, sizeof has) || !slurp(dir, "cgroup.subtree_control", on, sizeof on))
+		return error_sys(errno, "reading the controllers of cgroup %s", dir);
+	for (size_t i = 0; i < ARRAY_LEN(controllers); i++) {
+		struct error *e;
+
+		if (has_word(on, controllers[i]))
+			continue;
+		if (!has_word(has, controllers[i])) {
+			if (i < CONTROLLERS_NEEDED)
+				return error_new("cgroup %s has no %s controller", dir, controllers[i]);
+			continue;
+		}
+		e = put(dir, "cgroup.subtree_control", "+%s", controllers[i]);
+		if (error_is_sys(e, EBUSY) && strcmp(dir, t->path) == 0) {
+			error_free(e);
+			TRY(vacate(dir));
+			e = put(dir, "cgroup.subtree_control", "+%s", controllers[i]);
+		}
+		if (i < CONTROLLERS_NEEDED)
+			TRY(e);
+		log_and_free(e, "cgroup %s", dir);
+	}
+	return NULL;
+}
+
 /* mkdir of one level; on v2 the parent hands its controllers down first. */
 static struct error *level(const struct tree *t, const char *parent, const char *dir)
 {
-	if (cg.v2) {
-		static const char *const controllers[] = {"+cpu", "+memory", "+pids", "+cpuset", "+io", "+hugetlb"};
-
-		for (size_t i = 0; i < ARRAY_LEN(controllers); i++) {
-			struct error *e = put(parent, "cgroup.subtree_control", "%s", controllers[i]);
-
-			/* cpu, memory and pids are needed; the others are as the kernel has them. */
-			if (e && i < 3 && e->sys == EBUSY)
-				log_warn("cgroup %s has processes of its own, so %s cannot be handed down: %s", parent, controllers[i] + 1,
-					 e->message);
-			error_free(e);
-		}
-	}
+	if (cg.v2)
+		TRY(delegate(t, parent));
 	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
 		return error_sys(errno, "making cgroup %s", dir);
 	if (t->cpuset && !cg.v2) {
@@ -161,6 +229,40 @@ static struct str root(struct kubelet *k, struct arena *a)
 	return arena_printf(a, "%.*s/kubepods", STR_ARG(r));
 }
 
+/* Huge pages: `of` gives a limit by the page's size; NULL: none. */
+static struct error *put_hugepages(const struct tree *t, const char *dir, int64_t (*of)(const void *ctx, int64_t size), const void *ctx)
+{
+	int64_t sizes[HUGEPAGE_SIZES_MAX];
+	char unit[32], file[64], path[1100];
+
+	for (int i = 0, n = cg.v2 || t->hugetlb ? hugepage_sizes(sizes) : 0; i < n; i++) {
+		hugepage_unit(sizes[i], unit);
+		snprintf(file, sizeof file, cg.v2 ? "hugetlb.%s.max" : "hugetlb.%s.limit_in_bytes", unit);
+		snprintf(path, sizeof path, "%s/%s", dir, file);
+		if (access(path, F_OK) < 0)
+			continue; /* the kernel has huge pages, but no controller of them */
+		if (of)
+			TRY(put(dir, file, "%lld", (long long)of(ctx, sizes[i])));
+		else
+			TRY(put(dir, file, "%s", cg.v2 ? "max" : "-1"));
+	}
+	return NULL;
+}
+
+/* All pods together: what the node has less what is reserved (upstream's enforceNodeAllocatable "pods"). */
+static struct error *limit_all(struct kubelet *k, const struct tree *t, const char *dir)
+{
+	int64_t shares = milli_to_shares(node_allocatable(k, "cpu")), memory = node_pods_memory(k);
+
+	if (cg.v2)
+		TRY(put(dir, "cpu.weight", "%lld", (long long)shares_to_weight(shares)));
+	else if (t->cpu)
+		TRY(put(dir, "cpu.shares", "%lld", (long long)shares));
+	if ((cg.v2 || t->memory) && memory > 0)
+		TRY(put(dir, cg.v2 ? "memory.max" : "memory.limit_in_bytes", "%lld", (long long)memory));
+	return put_hugepages(t, dir, NULL, NULL);
+}
+
 struct error *cgroup_setup(struct kubelet *k)
 {
 	arena_cleanup struct arena a = {0};
@@ -172,10 +274,13 @@ struct error *cgroup_setup(struct kubelet *k)
 	for (int i = 0; i < cg.n; i++) {
 		struct tree *t = &cg.trees[i];
 
-		if (!cg.v2 && !t->cpu && !t->memory && !t->pids)
+		if (!limits(t))
 			continue;
 		TRY(make(t, arena_printf(&a, "%.*s/burstable", STR_ARG(base)).p));
 		TRY(make(t, arena_printf(&a, "%.*s/besteffort", STR_ARG(base)).p));
+		log_and_free(limit_all(k, t, arena_printf(&a, "%s%.*s", t->path, STR_ARG(base)).p), "limits of all pods");
+		TRY(put_hugepages(t, arena_printf(&a, "%s%.*s/burstable", t->path, STR_ARG(base)).p, NULL, NULL));
+		TRY(put_hugepages(t, arena_printf(&a, "%s%.*s/besteffort", t->path, STR_ARG(base)).p, NULL, NULL));
 		if (t->cpu)
 			TRY(put(arena_printf(&a, "%s%.*s/besteffort", t->path, STR_ARG(base)).p, "cpu.shares", "2"));
 		if (t->memory) {
@@ -203,6 +308,13 @@ struct str cgroup_pod_path(struct kubelet *k, struct arena *a, const struct core
 			    STR_ARG(pod->metadata.uid));
 }
 
+static int64_t pod_hugepages(const void *pod, int64_t size)
+{
+	char name[40];
+
+	return pod_request_sum(pod, hugepage_resource(size, name));
+}
+
 struct error *cgroup_pod_make(struct kubelet *k, struct arena *a, const struct core_v1_pod *pod)
 {
 	struct str path = cgroup_pod_path(k, a, pod);
@@ -217,10 +329,11 @@ struct error *cgroup_pod_make(struct kubelet *k, struct arena *a, const struct c
 		struct tree *t = &cg.trees[i];
 		const char *dir;
 
-		if (!cg.v2 && !t->cpu && !t->memory && !t->pids)
+		if (!limits(t))
 			continue;
 		TRY(make(t, path.p));
 		dir = arena_printf(a, "%s%.*s", t->path, STR_ARG(path)).p;
+		TRY(put_hugepages(t, dir, pod_hugepages, pod));
 		if (cg.v2) {
 			TRY(put(dir, "cpu.weight", "%lld", (long long)shares_to_weight(shares)));
 			if (quota > 0)
@@ -374,6 +487,13 @@ void cgroup_usage(struct kubelet *k, struct str path, struct cgroup_usage *out)
 			if (slurp(dir, "memory.current", text, sizeof text)) {
 				out->memory_usage = strtoull(text, NULL, 10);
 				out->found = true;
+			} else if (str_eqz(path, "/")) { /* the machine's root cgroup has no such file */
+				struct mem_info m;
+				struct error *e = mem_info(&m);
+
+				out->found = !e;
+				out->memory_usage = e ? 0 : (uint64_t)(m.total - m.free);
+				log_and_free(e, "memory of the node");
 			}
 			if (slurp(dir, "memory.stat", text, sizeof text)) {
 				uint64_t inactive = field(text, "inactive_file");

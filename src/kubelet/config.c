@@ -275,6 +275,7 @@ static struct error *load_config(struct kubelet_config *c, const char *path)
 	if (jstr(&doc, "containerLogMaxSize").n)
 		c->log_max_size = quantity_value(jstr(&doc, "containerLogMaxSize"));
 	jbool(jv_get(&doc, STR("registerNode")), &c->register_node);
+	jbool(jv_get(&doc, STR("singleProcessOOMKill")), &c->single_process_oom_kill);
 	jbool(jv_get(&doc, STR("serializeImagePulls")), &c->serialize_image_pulls);
 	jbool(jv_get(&doc, STR("serverTLSBootstrap")), &c->rotate_server_cert);
 	jbool(jv_get(&doc, STR("rotateCertificates")), &c->rotate_client_cert);

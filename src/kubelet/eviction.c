@@ -41,6 +41,8 @@ struct error *mem_info(struct mem_info *out)
 			out->total = v * 1024;
 		else if (sscanf(line, "MemAvailable: %lld", &v) == 1)
 			out->available = v * 1024;
+		else if (sscanf(line, "MemFree: %lld", &v) == 1)
+			out->free = v * 1024;
 		else if (sscanf(line, "SwapTotal: %lld", &v) == 1)
 			out->swap_total = v * 1024;
 	}

@@ -57,7 +57,7 @@ struct kubelet_config { /* strings live as long as the process */
 	int64_t log_max_size;
 	int log_max_files;
 	int64_t node_status_update_s, node_status_report_s, lease_s;
-	bool serialize_image_pulls;
+	bool serialize_image_pulls, single_process_oom_kill;
 	int64_t pod_pids_limit;
 	double cpu_cfs_period_us;
 };
@@ -148,7 +148,7 @@ struct cstate { /* what is known of a container beside what the runtime says */
 	char *probed_id;                     /* the container that probes belong to */
 	struct probe *probes[PROBE_KINDS];
 	bool hook_running;
-	bool resize;                         /* its resources are not those it was started with */
+	bool resize, resizing;               /* its resources are not those it runs with; they are being changed */
 	int start_failures;                  /* in a row */
 	char *image_digest;
 };
@@ -360,6 +360,14 @@ struct pod_resources { /* of the whole pod; -1: no limit set by some container *
 	int64_t ephemeral_request, ephemeral_limit;
 };
 void pod_resources_sum(const struct core_v1_pod *pod, struct pod_resources *out);
+/* What the pod's containers ask of a resource that is no cpu and no memory, together, in whole units. */
+int64_t pod_request_sum(const struct core_v1_pod *pod, const char *name);
+/* Sizes in bytes of the huge pages that this kernel knows; returns how many. */
+#define HUGEPAGE_SIZES_MAX 8
+int hugepage_sizes(int64_t out[HUGEPAGE_SIZES_MAX]);
+/* "2MB": what files of cgroups and CRI call the size; "hugepages-2Mi": the resource. Both return out. */
+const char *hugepage_unit(int64_t size, char out[32]);
+const char *hugepage_resource(int64_t size, char out[40]);
 /* Both want the same port of the node: same protocol and number, at addresses that overlap. */
 bool pod_ports_conflict(const struct core_v1_pod *x, const struct core_v1_pod *y);
 int64_t milli_to_shares(int64_t milli);
@@ -375,6 +383,7 @@ struct error *resource_field(struct kubelet *k, struct arena *a, const struct co
 
 /* ---- cgroup.c ---- */
 struct error *cgroup_setup(struct kubelet *k); /* the QoS tree */
+bool cgroup_is_v2(void);
 /* The pod's cgroup, as CRI's cgroup_parent ("/kubepods/burstable/podUID"). */
 struct str cgroup_pod_path(struct kubelet *k, struct arena *a, const struct core_v1_pod *pod);
 struct error *cgroup_pod_make(struct kubelet *k, struct arena *a, const struct core_v1_pod *pod);
@@ -498,6 +507,7 @@ void lease_run(void *arg);
 void node_kick(struct kubelet *k);
 void node_capacity(struct kubelet *k, struct arena *a, struct str_map *capacity, struct str_map *allocatable);
 int64_t node_allocatable(struct kubelet *k, const char *resource); /* cpu in thousandths */
+int64_t node_pods_memory(struct kubelet *k); /* bytes that all pods together may use: what is evicted for counts too */
 struct error *node_host_ips(struct kubelet *k);
 
 /* ---- eviction.c ---- */
@@ -507,7 +517,7 @@ struct fs_usage {
 };
 struct error *fs_usage(const char *path, struct fs_usage *out);
 struct mem_info {
-	int64_t total, available, swap_total;
+	int64_t total, available, free, swap_total;
 };
 struct error *mem_info(struct mem_info *out);
 

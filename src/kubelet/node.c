@@ -132,6 +132,38 @@ static void sizes(struct kubelet *k)
 	}
 }
 
+/* Huge pages are set aside when the machine boots or by its administrator. */
+static int64_t hugepages_capacity(int64_t size)
+{
+	char path[96];
+	long long n = 0;
+
+	snprintf(path, sizeof path, "/sys/kernel/mm/hugepages/hugepages-%lldkB/nr_hugepages", (long long)(size / 1024));
+	FILE *f = fopen(path, "re");
+
+	if (f && fscanf(f, "%lld", &n) != 1)
+		n = 0;
+	if (f)
+		fclose(f);
+	return n * size;
+}
+
+/* All of them; no other memory is made of them. */
+static int64_t hugepages_total(void)
+{
+	int64_t list[HUGEPAGE_SIZES_MAX], sum = 0;
+
+	for (int i = 0, n = hugepage_sizes(list); i < n; i++)
+		sum += hugepages_capacity(list[i]);
+	return sum;
+}
+
+int64_t node_pods_memory(struct kubelet *k)
+{
+	sizes(k);
+	return k->memory_capacity - reserved(k, "memory", false);
+}
+
 int64_t node_allocatable(struct kubelet *k, const char *resource)
 {
 	int64_t v = 0;
@@ -140,7 +172,7 @@ int64_t node_allocatable(struct kubelet *k, const char *resource)
 	if (strcmp(resource, "cpu") == 0)
 		v = (int64_t)k->cpus * 1000 - reserved(k, "cpu", true);
 	else if (strcmp(resource, "memory") == 0)
-		v = k->memory_capacity - reserved(k, "memory", false) - threshold_of(&k->c->eviction_hard[EVICT_MEMORY_AVAILABLE], k->memory_capacity);
+		v = node_pods_memory(k) - threshold_of(&k->c->eviction_hard[EVICT_MEMORY_AVAILABLE], k->memory_capacity) - hugepages_total();
 	else if (strcmp(resource, "ephemeral-storage") == 0)
 		v = k->ephemeral_capacity - reserved(k, "ephemeral-storage", false) -
 		    threshold_of(&k->c->eviction_hard[EVICT_NODEFS_AVAILABLE], k->ephemeral_capacity);
@@ -149,20 +181,24 @@ int64_t node_allocatable(struct kubelet *k, const char *resource)
 
 void node_capacity(struct kubelet *k, struct arena *a, struct str_map *cap, struct str_map *alloc)
 {
-	int64_t cpu = node_allocatable(k, "cpu");
+	int64_t cpu = node_allocatable(k, "cpu"), pages[HUGEPAGE_SIZES_MAX];
+	char name[40];
 
 	str_map_set(a, cap, STR("cpu"), arena_printf(a, "%d", k->cpus));
 	str_map_set(a, cap, STR("memory"), arena_printf(a, "%lldKi", (long long)(k->memory_capacity / 1024)));
 	str_map_set(a, cap, STR("ephemeral-storage"), arena_printf(a, "%lldKi", (long long)(k->ephemeral_capacity / 1024)));
 	str_map_set(a, cap, STR("pods"), arena_printf(a, "%d", k->c->max_pods));
-	str_map_set(a, cap, STR("hugepages-2Mi"), STR("0"));
-	str_map_set(a, cap, STR("hugepages-1Gi"), STR("0"));
 	str_map_set(a, alloc, STR("cpu"), quantity_from_milli(a, cpu));
 	str_map_set(a, alloc, STR("memory"), arena_printf(a, "%lldKi", (long long)(node_allocatable(k, "memory") / 1024)));
 	str_map_set(a, alloc, STR("ephemeral-storage"), arena_printf(a, "%lld", (long long)node_allocatable(k, "ephemeral-storage")));
 	str_map_set(a, alloc, STR("pods"), arena_printf(a, "%d", k->c->max_pods));
-	str_map_set(a, alloc, STR("hugepages-2Mi"), STR("0"));
-	str_map_set(a, alloc, STR("hugepages-1Gi"), STR("0"));
+	for (int i = 0, n = hugepage_sizes(pages); i < n; i++) {
+		struct str resource = arena_str(a, str_from(hugepage_resource(pages[i], name)));
+		int64_t size = hugepages_capacity(pages[i]);
+
+		str_map_set(a, cap, resource, arena_printf(a, "%lldKi", (long long)(size / 1024)));
+		str_map_set(a, alloc, resource, arena_printf(a, "%lldKi", (long long)(size / 1024)));
+	}
 }
 
 /* ---- status ---- */

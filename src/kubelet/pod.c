@@ -751,6 +751,30 @@ static bool volumes_done(struct pod *p, const struct core_v1_pod *pod, struct er
 	return false;
 }
 
+/* A limit below what is used now would kill: such a resize waits. */
+static struct error *fits(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct view_container *vc, int64_t limit)
+{
+	struct cri_v1_container_stats_request req = {.container_id = arena_str(a, vc->id)};
+	struct cri_v1_container_stats_response resp = {0};
+	struct pod_resources r;
+	struct cgroup_usage u;
+
+	pod_resources_sum(pod, &r);
+	cgroup_usage(p->k, cgroup_pod_path(p->k, a, pod), &u);
+	if (r.memory_limit > 0 && u.memory_usage >= (uint64_t)r.memory_limit)
+		return error_new("cannot decrease memory limits: attempting to set pod memory limit (%lld) below current usage (%llu)",
+				 (long long)r.memory_limit, (unsigned long long)u.memory_usage);
+	if (limit <= 0)
+		return NULL;
+	TRY(CRI_CALL(p->k, a, RUNTIME, ContainerStats, container_stats, &req, &resp));
+	const struct cri_v1_memory_usage *m = resp.stats ? resp.stats->memory : NULL;
+
+	if (m && m->usage_bytes && m->usage_bytes->value >= (uint64_t)limit)
+		return error_new("cannot decrease memory limits: attempting to set container \"%.*s\" memory limit (%lld) below current usage (%llu)",
+				 STR_ARG(vc->name), (long long)limit, (unsigned long long)m->usage_bytes->value);
+	return NULL;
+}
+
 /* New requests and limits for containers that run; the pod's own cgroup makes room first and closes in last. */
 static void resize(struct pod *p, struct arena *a, const struct core_v1_pod *pod)
 {
@@ -767,25 +791,26 @@ static void resize(struct pod *p, struct arena *a, const struct core_v1_pod *pod
 
 		if (!cs || !cs->resize)
 			continue;
-		cs->resize = false;
+		cs->resize = false; /* may be set again while this waits */
 		if (!vc || vc->state != CRI_CONTAINER_RUNNING)
 			continue;
-		if (!any) {
-			e = cgroup_pod_make(p->k, a, pod);
-			if (e)
-				log_v(2, "pod %s/%s: %s", p->ns, p->name, e->message);
-			error_free(e);
-		}
-		any = true;
 		container_linux_resources(p->k, a, pod, c, &r);
 		req.container_id = arena_str(a, vc->id);
-		e = CRI_CALL(p->k, a, RUNTIME, UpdateContainerResources, update_container_resources, &req, &resp);
+		cs->resizing = true;
+		e = fits(p, a, pod, vc, r.memory_limit_in_bytes);
+		if (!e && !any)
+			e = cgroup_pod_make(p->k, a, pod);
+		if (!e) {
+			any = true;
+			e = CRI_CALL(p->k, a, RUNTIME, UpdateContainerResources, update_container_resources, &req, &resp);
+		}
 		if (e) {
 			pod_event(p, pod, container_field_path(a, CONTAINER_MAIN, c->name).p, "Warning", "ResizeError", "%s", e->message);
 			log_and_free(e, "pod %s/%s: resizing %.*s", p->ns, p->name, STR_ARG(c->name));
 			cs->resize = true;
 			pod_kick_at(p, now_ms() + 5000);
 		}
+		cs->resizing = false;
 	}
 	if (any) {
 		e = cgroup_pod_make(p->k, a, pod);

@@ -1,7 +1,9 @@
 /* kubelet/resources.c: requests and limits: QoS classes, cgroup values, OOM scores. Pure but for the node's size. */
 #include "kubelet/internal.h"
 
+#include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define SYSTEM_CRITICAL_PRIORITY 2000000000
 #define OOM_GUARANTEED (-997)
@@ -130,6 +132,26 @@ void pod_resources_sum(const struct core_v1_pod *pod, struct pod_resources *out)
 	*out = (struct pod_resources){sum.v[0], sum.v[1], sum.v[2], sum.v[3], sum.v[4], sum.v[5]};
 }
 
+int64_t pod_request_sum(const struct core_v1_pod *pod, const char *name)
+{
+	const struct core_v1_pod_spec *s = &pod->spec;
+	int64_t sum = 0, sidecars = 0, inits = 0;
+
+	if (s->resources && get(&s->resources->requests, name).n)
+		return quantity_value(get(&s->resources->requests, name));
+	for (uint32_t i = 0; i < s->containers.n; i++)
+		sum += quantity_value(get(&s->containers.v[i].resources.requests, name));
+	for (uint32_t i = 0; i < s->init_containers.n; i++) {
+		int64_t v = sidecars + quantity_value(get(&s->init_containers.v[i].resources.requests, name));
+
+		if (container_is_sidecar(&s->init_containers.v[i]))
+			sidecars = v;
+		inits = v > inits ? v : inits;
+	}
+	sum += sidecars;
+	return (sum > inits ? sum : inits) + quantity_value(get(&s->overhead, name));
+}
+
 int64_t milli_to_shares(int64_t milli)
 {
 	int64_t s;
@@ -173,6 +195,55 @@ int oom_score_adj(const struct core_v1_pod *pod, const struct core_v1_container 
 	return adj >= OOM_BEST_EFFORT ? OOM_BEST_EFFORT - 1 : (int)adj;
 }
 
+int hugepage_sizes(int64_t out[HUGEPAGE_SIZES_MAX])
+{
+	DIR *d = opendir("/sys/kernel/mm/hugepages");
+	struct dirent *e;
+	long long kb;
+	int n = 0;
+
+	while (d && n < HUGEPAGE_SIZES_MAX && (e = readdir(d)))
+		if (sscanf(e->d_name, "hugepages-%lldkB", &kb) == 1)
+			out[n++] = kb * 1024;
+	if (d)
+		closedir(d);
+	return n;
+}
+
+const char *hugepage_unit(int64_t size, char out[32])
+{
+	int shift = size >= 1 << 30 ? 30 : size >= 1 << 20 ? 20 : 10;
+
+	snprintf(out, 32, "%lld%s", (long long)(size >> shift), shift == 30 ? "GB" : shift == 20 ? "MB" : "KB");
+	return out;
+}
+
+const char *hugepage_resource(int64_t size, char out[40])
+{
+	int shift = size >= 1 << 30 ? 30 : size >= 1 << 20 ? 20 : 10;
+
+	snprintf(out, 40, "hugepages-%lld%s", (long long)(size >> shift), shift == 30 ? "Gi" : shift == 20 ? "Mi" : "Ki");
+	return out;
+}
+
+/* A size that the container does not name is the pod's as a whole, or none. */
+static void container_hugepages(struct arena *a, const struct core_v1_pod *pod, const struct core_v1_container *c,
+				struct cri_v1_linux_container_resources *out)
+{
+	int64_t sizes[HUGEPAGE_SIZES_MAX];
+	char unit[32], name[40];
+
+	for (int i = 0, n = hugepage_sizes(sizes); i < n; i++) {
+		struct cri_v1_hugepage_limit *h = arena_push(a, &out->hugepage_limits);
+		struct str limit = get(&c->resources.limits, hugepage_resource(sizes[i], name));
+
+		if (!limit.n && pod->spec.resources)
+			limit = get(&pod->spec.resources->limits, name);
+		h->page_size = arena_str(a, str_from(hugepage_unit(sizes[i], unit)));
+		h->limit = (uint64_t)quantity_value(limit);
+	}
+}
+
 void container_linux_resources(struct kubelet *k, struct arena *a, const struct core_v1_pod *pod, const struct core_v1_container *c,
 			       struct cri_v1_linux_container_resources *out)
 {
@@ -196,18 +267,10 @@ void container_linux_resources(struct kubelet *k, struct arena *a, const struct 
 	/* No swap for containers, as upstream's NoSwap. */
 	out->memory_swap_limit_in_bytes = out->memory_limit_in_bytes;
 	out->oom_score_adj = oom_score_adj(pod, c, k->memory_capacity);
-	for (uint32_t i = 0; i < c->resources.limits.n; i++) {
-		struct str name = c->resources.limits.v[i].key;
-
-		if (str_has_prefix(name, STR("hugepages-"))) {
-			struct cri_v1_hugepage_limit *h = arena_push(a, &out->hugepage_limits);
-			int64_t size = quantity_value(str_sub(name, 10, name.n));
-
-			h->page_size = size >= 1 << 30 ? arena_printf(a, "%lldGB", (long long)(size >> 30))
-						       : arena_printf(a, "%lldMB", (long long)(size >> 20));
-			h->limit = (uint64_t)quantity_value(c->resources.limits.v[i].value);
-		}
-	}
+	/* Out of memory, a container ends as a whole; cgroup v1 cannot. */
+	if (cgroup_is_v2() && !k->c->single_process_oom_kill)
+		str_map_set(a, API_MAP(&out->unified), STR("memory.oom.group"), STR("1"));
+	container_hugepages(a, pod, c, out);
 }
 
 static int64_t ceil_div(int64_t n, int64_t d)

@@ -51,6 +51,25 @@ static struct str *signal_name(struct arena *a, int i)
 	return s;
 }
 
+static const struct core_v1_container_status *find_status(const void *list, struct str name)
+{
+	const struct { LIST(struct core_v1_container_status) l; } *s = list;
+
+	for (uint32_t i = 0; i < s->l.n; i++)
+		if (str_eq(s->l.v[i].name, name))
+			return &s->l.v[i];
+	return NULL;
+}
+
+/* While a resize waits the container runs with what was written of it last. */
+static const struct core_v1_resource_requirements *in_force(const struct core_v1_pod *pod, const struct core_v1_container *c,
+							    const struct cstate *cs, struct str id)
+{
+	const struct core_v1_container_status *was = find_status(&pod->status.container_statuses, c->name);
+
+	return cs && (cs->resize || cs->resizing) && was && was->resources && str_eq(was->container_id, id) ? was->resources : &c->resources;
+}
+
 static void one(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct view *v, const struct core_v1_container *c,
 		enum container_kind kind, bool inits_done, struct core_v1_container_status *o)
 {
@@ -82,7 +101,7 @@ static void one(struct pod *p, struct arena *a, const struct core_v1_pod *pod, c
 		}
 		if (c->resources.limits.n || c->resources.requests.n) {
 			o->resources = arena_new(a, struct core_v1_resource_requirements);
-			*o->resources = c->resources;
+			*o->resources = *in_force(pod, c, cs, o->container_id);
 			memcpy(&o->allocated_resources, &c->resources.requests, sizeof o->allocated_resources);
 		} else {
 			o->resources = arena_new(a, struct core_v1_resource_requirements);
@@ -134,16 +153,6 @@ static int by_name(const void *x, const void *y)
 	const struct core_v1_container_status *a = x, *b = y;
 
 	return str_cmp(a->name, b->name);
-}
-
-static const struct core_v1_container_status *find_status(const void *list, struct str name)
-{
-	const struct { LIST(struct core_v1_container_status) l; } *s = list;
-
-	for (uint32_t i = 0; i < s->l.n; i++)
-		if (str_eq(s->l.v[i].name, name))
-			return &s->l.v[i];
-	return NULL;
 }
 
 /* ---- phase ---- */

@@ -238,22 +238,48 @@ static struct error *add_projected(struct projection *x, struct str dir, const s
 
 /* ---- mounts of the kubelet's own ---- */
 
-/* Makes dir a mount of a small tmpfs unless it is one: what is secret stays off the disk. */
-static struct error *tmpfs(struct arena *a, const char *dir, int64_t size, mode_t mode)
+/* Makes dir a mount of a file system in memory unless it is one. */
+static struct error *memory_fs(struct arena *a, const char *dir, const char *type, const char *options)
 {
 	struct stat st, parent;
-	char options[96];
 
 	TRY(dir_make(dir, 0755));
 	if (stat(dir, &st) == 0 && stat(arena_printf(a, "%s/..", dir).p, &parent) == 0 && st.st_dev != parent.st_dev)
 		return NULL;
-	if (size > 0)
-		snprintf(options, sizeof options, "mode=%o,size=%lld", mode, (long long)size);
-	else
-		snprintf(options, sizeof options, "mode=%o", mode);
-	if (mount("tmpfs", dir, "tmpfs", MS_NOSUID | MS_NODEV, options) < 0)
-		return error_sys(errno, "mounting a tmpfs on %s", dir);
+	if (mount(type, dir, type, MS_NOSUID | MS_NODEV, options) < 0)
+		return error_sys(errno, "mounting %s on %s", type, dir);
 	return NULL;
+}
+
+/* A small one: what is secret stays off the disk. */
+static struct error *tmpfs(struct arena *a, const char *dir, int64_t size, mode_t mode)
+{
+	struct str options = size > 0 ? arena_printf(a, "mode=%o,size=%lld", mode, (long long)size) : arena_printf(a, "mode=%o", mode);
+
+	return memory_fs(a, dir, "tmpfs", options.p);
+}
+
+/* Medium HugePages: of the one size that the pod asks for; HugePages-2Mi: of that size. */
+static struct error *hugetlbfs(struct arena *a, const char *dir, const struct core_v1_pod *pod, struct str medium)
+{
+	int64_t sizes[HUGEPAGE_SIZES_MAX], size = 0;
+	char name[40];
+	int asked = 0;
+
+	for (int i = 0, n = hugepage_sizes(sizes); i < n; i++) {
+		struct str resource = str_from(hugepage_resource(sizes[i], name));
+
+		if (!pod_request_sum(pod, name) ||
+		    (!str_eqz(medium, "HugePages") && !str_eq(str_sub(medium, 10, medium.n), str_sub(resource, 10, resource.n))))
+			continue;
+		size = sizes[i];
+		asked++;
+	}
+	if (!asked)
+		return error_new("the pod requests no huge pages of this kernel for the medium %.*s of its emptyDir", STR_ARG(medium));
+	if (asked > 1)
+		return error_new("the pod requests huge pages of several sizes: the medium of its emptyDir must name one");
+	return memory_fs(a, dir, "hugetlbfs", arena_printf(a, "mode=777,pagesize=%lldK", (long long)(size / 1024)).p);
 }
 
 struct own_job {
@@ -445,6 +471,8 @@ static struct error *setup(struct pod *p, struct arena *a, const struct core_v1_
 			if (r.memory_limit > 0 && (size <= 0 || r.memory_limit < size))
 				size = r.memory_limit;
 			TRY(tmpfs(a, dir.p, size, 0777));
+		} else if (str_eqz(s->empty_dir->medium, "HugePages") || str_has_prefix(s->empty_dir->medium, STR("HugePages-"))) {
+			TRY(hugetlbfs(a, dir.p, pod, s->empty_dir->medium));
 		} else if (s->empty_dir->medium.n) {
 			return error_new("emptyDir medium %.*s is not supported by this kubelet", STR_ARG(s->empty_dir->medium));
 		} else {

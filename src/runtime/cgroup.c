@@ -28,6 +28,10 @@ void rt_cgroup_detect(struct rt *rt)
 			rt->cgroups = RT_CGROUP_HYBRID;
 		error_free(e);
 	}
+	b.n = 0;
+	if (rt->cgroups == RT_CGROUP_V2)
+		log_and_free(sys_read_file(AT_FDCWD, ROOT "/cgroup.controllers", 4096, &b), "cgroup controllers");
+	rt->hugetlb = rt->cgroups == RT_CGROUP_V2 ? str_contains(buf_view(&b), STR("hugetlb")) : access(ROOT "/hugetlb", F_OK) == 0;
 }
 
 static bool read_cg(struct rt *rt, const char *controller, const char *path, const char *file, struct buf *b)

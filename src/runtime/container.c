@@ -634,7 +634,7 @@ struct error *rt_update_container(struct rt *rt, struct rt_container *c, const s
 	if (!r)
 		return error_status(400, "Invalid", "no resources given");
 	struct oci_v1_resources res = {0};
-	rt_resources(&a, r, &res);
+	rt_resources(rt, &a, r, &res);
 	buf_cleanup struct buf b = {0};
 	json_encode(&b, &oci_v1_resources_type, &res);
 	str_cleanup char *bundle = rt_bundle_dir(rt, c->id);

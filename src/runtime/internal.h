@@ -90,7 +90,7 @@ struct rt {
 	struct rt_opts o;
 	struct image_store *images;
 	enum rt_cgroups cgroups;
-	bool overlay, seccomp, apparmor;
+	bool overlay, seccomp, apparmor, hugetlb; /* hugetlb: a cgroup controller of huge pages */
 	char boot_id[37];
 	int host_netns;                 /* the namespace the runtime runs in */
 	struct map sandboxes, containers; /* by id */
@@ -185,7 +185,7 @@ struct error *rt_image_mounts(struct rt *rt, struct arena *a, const struct cri_v
 void rt_image_unmounts(struct rt *rt, const struct cri_v1_container_config *c, const char *dir, const char *bundle, bool all);
 /* Blocking (reads the image's /etc/passwd). Fills out and the record's user. */
 struct error *rt_spec(struct arena *a, const struct rt_spec_in *in, struct oci_v1_spec *out);
-void rt_resources(struct arena *a, const struct cri_v1_linux_container_resources *r, struct oci_v1_resources *out);
+void rt_resources(struct rt *rt, struct arena *a, const struct cri_v1_linux_container_resources *r, struct oci_v1_resources *out);
 /* "SIGTERM", "TERM", "15", "SIGRTMIN+3"; 0 when unknown. */
 int rt_signal_number(struct str name);
 extern const char *const rt_default_capabilities[];

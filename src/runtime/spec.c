@@ -599,7 +599,7 @@ static int64_t *box(struct arena *a, int64_t v)
 	return p;
 }
 
-void rt_resources(struct arena *a, const struct cri_v1_linux_container_resources *r, struct oci_v1_resources *out)
+void rt_resources(struct rt *rt, struct arena *a, const struct cri_v1_linux_container_resources *r, struct oci_v1_resources *out)
 {
 	if (!r)
 		return;
@@ -623,7 +623,8 @@ void rt_resources(struct arena *a, const struct cri_v1_linux_container_resources
 						      access("/sys/fs/cgroup/memory", F_OK) < 0))
 			out->memory->swap = box(a, r->memory_swap_limit_in_bytes);
 	}
-	for (uint32_t i = 0; i < r->hugepage_limits.n; i++) {
+	/* Where no controller of huge pages is there is nothing to limit: crun would refuse. */
+	for (uint32_t i = 0; rt->hugetlb && i < r->hugepage_limits.n; i++) {
 		struct oci_v1_hugepage_limit *h = arena_push(a, &out->hugepage_limits);
 		h->page_size = r->hugepage_limits.v[i].page_size;
 		h->limit = r->hugepage_limits.v[i].limit;
@@ -716,7 +717,7 @@ struct error *rt_spec(struct arena *a, const struct rt_spec_in *in, struct oci_v
 	TRY(mounts(a, in, sc->privileged, out));
 	TRY(namespaces(a, in, sc, out));
 	TRY(devices(a, in, sc->privileged, out));
-	rt_resources(a, c->linux_ ? c->linux_->resources : NULL, out->linux_->resources);
+	rt_resources(in->rt, a, c->linux_ ? c->linux_->resources : NULL, out->linux_->resources);
 	out->linux_->cgroups_path = rt_cgroup_path(in->rt, a, in->sandbox, in->container->id);
 	if (!sc->privileged) {
 		memcpy(&out->linux_->masked_paths, &sc->masked_paths, sizeof(out->linux_->masked_paths));

@@ -116,6 +116,18 @@ def test_oom():
     expect(t['reason'] == 'OOMKilled' and t['exitCode'] in (137, 2), str(t))
 
 
+def test_oom_of_a_child():
+    """Under cgroup v2 a container that runs out of memory ends as a whole, under v1 only the process that asked for more."""
+    make('oomchild', {'restartPolicy': 'Never', 'containers': [
+        {'name': 'c', 'command': "sh -c 'x=a; while :; do x=$x$x; done'; echo survived", 'resources': {'limits': {'memory': '16Mi'}}}]})
+    s = wait('its end', lambda: (lambda t: t['phase'] in ('Succeeded', 'Failed') and t)(status('oomchild')), 30)
+    t = s['containerStatuses'][0]['state']['terminated']
+    if os.path.exists('/sys/fs/cgroup/cgroup.controllers'):
+        expect(t['reason'] == 'OOMKilled' and t['exitCode'] == 137 and 'survived' not in logs('oomchild'), str(t))
+    else:
+        expect('survived' in logs('oomchild'), str(t))
+
+
 def test_probes():
     make('probes', {'containers': [
         {'name': 'c', 'command': 'touch /tmp/ok; while :; do sleep 0.2; done',
@@ -357,6 +369,20 @@ def test_resize_in_place():
     expect(after['containerID'] == before['containerID'] and after['restartCount'] == 0, str(after))
     out = kubectl('-n', NS, 'exec', 'grow', '--', 'sh', '-c', 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max')
     expect(out.split()[0] == str(48 << 20), out)
+
+
+def test_resize_below_usage():
+    """What a container uses is not taken from it: such a resize waits."""
+    make('shrink', {'containers': [{'name': 'c', 'command': 'head -c 24000000 /dev/zero > /dev/shm/x; touch /tmp/full; while :; do sleep 1; done',
+                                    'resources': {'requests': {'memory': '4Mi'}, 'limits': {'memory': '48Mi'}}}]})
+    phase('shrink', 'Running')
+    wait('memory in use', lambda: kubectl('-n', NS, 'exec', 'shrink', '--', 'ls', '/tmp/full'), 20)
+    replace_sub(f'/api/v1/namespaces/{NS}/pods/shrink', 'resize', lambda o: o['spec']['containers'][0]['resources']['limits'].update(memory='8Mi'))
+    event('shrink', 'ResizeError', 'cannot decrease memory limits')
+    c = status('shrink')['containerStatuses'][0]
+    expect(c['restartCount'] == 0 and c['resources']['limits']['memory'] == '48Mi', str(c))
+    kubectl('-n', NS, 'exec', 'shrink', '--', 'rm', '/dev/shm/x')
+    wait('the new limit', lambda: status('shrink')['containerStatuses'][0]['resources']['limits']['memory'] == '8Mi', 30)
 
 
 def test_active_deadline():

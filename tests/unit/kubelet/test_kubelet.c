@@ -486,6 +486,28 @@ static void test_sums(void **state)
 	assert_int_equal(r.memory_limit, -1);            /* b has none */
 }
 
+static void test_hugepages(void **state)
+{
+	struct core_v1_pod *pod = pod_from(HEAD "spec:\n  initContainers:\n"
+						"  - {name: s, restartPolicy: Always, " RES("hugepages-2Mi: 2Mi", "hugepages-2Mi: 2Mi") "}\n"
+						"  - {name: i, " RES("hugepages-2Mi: 20Mi", "hugepages-2Mi: 20Mi") "}\n"
+						"  containers:\n  - {name: a, " RES("hugepages-2Mi: 4Mi", "hugepages-2Mi: 4Mi") "}\n"
+						"  - {name: b, " RES("hugepages-2Mi: 6Mi, hugepages-1Gi: 1Gi", "hugepages-2Mi: 6Mi") "}\n");
+	char text[40];
+
+	(void)state;
+	assert_int_equal(pod_request_sum(pod, "hugepages-2Mi"), 22 << 20); /* the init container beside the sidecar */
+	assert_int_equal(pod_request_sum(pod, "hugepages-1Gi"), 1 << 30);
+	assert_int_equal(pod_request_sum(pod, "hugepages-64Ki"), 0);
+	pod = pod_from(HEAD "spec: {resources: {requests: {hugepages-2Mi: 8Mi}}, containers: [{name: a}]}\n");
+	assert_int_equal(pod_request_sum(pod, "hugepages-2Mi"), 8 << 20);
+	assert_string_equal(hugepage_unit(2 << 20, text), "2MB");
+	assert_string_equal(hugepage_unit(1 << 30, text), "1GB");
+	assert_string_equal(hugepage_unit(64 << 10, text), "64KB");
+	assert_string_equal(hugepage_resource(2 << 20, text), "hugepages-2Mi");
+	assert_string_equal(hugepage_resource(1 << 30, text), "hugepages-1Gi");
+}
+
 static void test_cgroup_values(void **state)
 {
 	(void)state;
@@ -833,7 +855,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_plan_start), T(test_plan_finished), T(test_plan_inits), T(test_plan_kills), T(test_restart_rules), T(test_backoff),
 		T(test_status_running), T(test_status_crash_loop), T(test_status_end), T(test_status_patch), T(test_expand), T(test_fields),
-		T(test_qos), T(test_sums), T(test_cgroup_values), T(test_resource_field), T(test_hash), T(test_eviction_flag), T(test_probe_state),
+		T(test_qos), T(test_sums), T(test_hugepages), T(test_cgroup_values), T(test_resource_field), T(test_hash), T(test_eviction_flag), T(test_probe_state),
 		T(test_log_parse), T(test_log_read), T(test_atomic), T(test_subpath), T(test_view_merge),
 	};
 
