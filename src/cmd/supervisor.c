@@ -25,6 +25,7 @@
 
 #define STOP_MS 10000
 #define HOUSEKEEPING_MS 60000
+#define OOM_SCORE_ADJ "-999" /* as upstream's kubelet and kube-proxy */
 #define PKI_CHECK_MS (24 * 3600 * 1000LL)
 
 static int pid_fd = -1; /* the pid file's lock says that the supervisor lives: what outlives it must not hold it */
@@ -40,6 +41,21 @@ static int64_t mono_ms(void)
 static const char *log_path(const struct cluster *c, const struct component *p)
 {
 	return data_path(c, "log/%s.log", p->name);
+}
+
+/*
+ * What holds the node together goes last when memory runs out: pods have scores from -997 (guaranteed) to 1000. The runtime
+ * gives containers theirs. Inside a container that may not lower it the score stays as it is.
+ */
+static void protect_from_oom(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	static const char score[] = OOM_SCORE_ADJ;
+
+	if (fd < 0 || write(fd, score, sizeof score - 1) < 0)
+		log_v(1, "the OOM score cannot be lowered: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
 }
 
 /* Becomes `uid` with only the capabilities the component needs. */
@@ -306,6 +322,7 @@ struct error *supervisor_run(struct cluster *c, bool foreground, int ready_fd)
 	sigset_t mask, old;
 
 	TRY(take_pid_file(c, &pid_fd));
+	protect_from_oom();
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGTERM);
 	sigaddset(&mask, SIGINT);
