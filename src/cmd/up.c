@@ -24,6 +24,8 @@
 #include "cmd/teardown.h"
 
 #define READY_TIMEOUT_S 120
+#define POLL_MIN_MS 10
+#define POLL_MAX_MS 500
 #define DOWN_TIMEOUT_S 90
 
 enum { OPT_NODE_IP = 256, OPT_NODE_NAME, OPT_PORT, OPT_POD_CIDR, OPT_SERVICE_CIDR, OPT_DOMAIN, OPT_POOL, OPT_ETCD, OPT_TIMEOUT,
@@ -301,6 +303,7 @@ static void wait_ready(void *arg)
 	while (!w->error && ready < c->nodes) {
 		arena_cleanup struct arena a = {0};
 		struct core_v1_node_list *list;
+		int64_t asked = now_ms();
 		struct error *e = client_list(k, &a, &core_v1_nodes_resource, STR_NULL, NULL, (void **)&list);
 		int n = 0;
 
@@ -320,8 +323,11 @@ static void wait_ready(void *arg)
 			break;
 		}
 		error_free(e);
+		/* A slow machine has better to do than to answer this. */
+		int64_t took = now_ms() - asked;
+
 		if (ready < c->nodes)
-			w->error = fiber_sleep(10);
+			w->error = fiber_sleep(took < POLL_MIN_MS ? POLL_MIN_MS : took > POLL_MAX_MS ? POLL_MAX_MS : took);
 	}
 	client_free(k);
 }
@@ -434,10 +440,15 @@ int agent_main(int argc, char **argv)
 	return foreground(&c, &j);
 }
 
-static void wait_gone(struct cluster *c, int pid, int timeout_s)
+/* By the lock on its pid file: where process 1 reaps nobody (a CI container's often does not), an ended process keeps its id. */
+static bool wait_gone(struct cluster *c, int pid, int timeout_s)
 {
-	for (int i = 0; i < timeout_s * 20 && kill(pid, 0) == 0; i++)
+	for (int i = 0; i < timeout_s * 20; i++) {
+		if (cluster_supervisor_pid(c) != pid)
+			return true;
 		usleep(50000);
+	}
+	return false;
 }
 
 static void rest_fiber(void *arg)
@@ -472,8 +483,7 @@ int down_main(int argc, char **argv)
 		say("Stopping components and pods ...\n");
 		if (kill(pid, SIGTERM) < 0)
 			return fail(error_sys(errno, "signalling the supervisor (pid %d)", pid), NULL);
-		wait_gone(&c, pid, timeout);
-		if (kill(pid, 0) == 0) {
+		if (!wait_gone(&c, pid, timeout)) {
 			fprintf(stderr, "skiff: the supervisor (pid %d) did not end within %d s; killing it\n", pid, timeout);
 			kill(pid, SIGKILL);
 			wait_gone(&c, pid, 5);
