@@ -5,6 +5,7 @@ A test is a function named test_*; its docstring says what must hold. run() call
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 SKIFF = os.environ.get('SKIFF', f'{ROOT}/build/skiff')
 KUBECTL = os.environ.get('KUBECTL', 'kubectl')
 IMAGE = 'docker.io/library/skiff-demo:1'
+SLOW = float(os.environ.get('SKIFF_TEST_SLOW', '1'))  # an emulated or crowded machine: all limits of time, times this
 
 
 class Failed(Exception):
@@ -24,7 +26,9 @@ class Failed(Exception):
 
 def sh(*argv, stdin=None, timeout=120, check=True, env=None):
     """Runs a command; returns its output (stdout + stderr on failure)."""
-    r = subprocess.run(argv, input=stdin, text=True, capture_output=True, timeout=timeout,
+    if SLOW != 1:
+        argv = [re.sub(r'^--timeout=(\d+)s$', lambda m: f'--timeout={float(m[1]) * SLOW:.0f}s', a) for a in argv]
+    r = subprocess.run(argv, input=stdin, text=True, capture_output=True, timeout=timeout * SLOW,
                        env={**os.environ, 'KUBECONFIG': KUBECONFIG, **(env or {})})
     if check and r.returncode != 0:
         raise Failed(f'{" ".join(argv)} exited with {r.returncode}: {(r.stdout + r.stderr).strip()[-2000:]}')
@@ -55,6 +59,7 @@ def replace_sub(path, sub, change):
 
 def wait(what, condition, timeout=60):
     """Polls until condition() is true; returns its value. Its exceptions count as "not yet"."""
+    timeout *= SLOW
     end, last = time.monotonic() + timeout, None
     while time.monotonic() < end:
         try:
