@@ -76,7 +76,14 @@ static void one(struct pod *p, struct arena *a, const struct core_v1_pod *pod, c
 	struct view_container *cur = view_find(v, c->name), *last = view_nth(v, c->name, 1);
 	struct cstate *cs = pod_cstate(p, c->name);
 	bool sidecar = kind == CONTAINER_INIT && container_is_sidecar(c), *started = arena_new(a, bool);
+	const struct core_v1_container_status *was = kind == CONTAINER_EPHEMERAL ? NULL : find_status(
+		kind == CONTAINER_INIT ? (const void *)&pod->status.init_container_statuses : &pod->status.container_statuses, c->name);
 
+	/* How it ended stays known when the runtime has forgotten it. */
+	if (p->stopped && !cur && was && was->state.terminated) {
+		*o = *was;
+		return;
+	}
 	o->name = c->name;
 	o->image = cur && cur->image.n ? cur->image : c->image;
 	o->started = started;
