@@ -378,7 +378,10 @@ int up_main(int argc, char **argv)
 	return 0;
 }
 
-/* Tells systemd (Type=notify) without linking libsystemd: one datagram (sd_notify(3)). */
+/*
+ * Tells systemd (Type=notify) without linking libsystemd: one datagram (sd_notify(3)). The variable is for this process alone:
+ * crun, given it, would wait for containers to tell it too.
+ */
 static void notify_ready(void)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
@@ -396,6 +399,7 @@ static void notify_ready(void)
 		log_warn("telling systemd: %s", strerror(errno));
 	if (fd >= 0)
 		close(fd);
+	unsetenv("NOTIFY_SOCKET");
 }
 
 static int foreground(struct cluster *c, struct join *j)

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,13 @@ def agent(*args, server=None, ca_hash=None, token=None):
 
 def start(**kw):
     state['log'] = open(f'{state["dir"]}.log', 'a', encoding='utf-8')
-    state['agent'] = subprocess.Popen(agent(**kw), stdout=state['log'], stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    # As systemd starts it (Type=notify); what it starts must not take the socket for theirs.
+    path = f'{state["tmp"].name}/notify'
+    if not state.get('notify'):
+        state['notify'] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        state['notify'].bind(path)
+    state['agent'] = subprocess.Popen(agent(**kw), stdout=state['log'], stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                      env={**os.environ, 'NOTIFY_SOCKET': path})
 
 
 def stop():
@@ -72,6 +79,7 @@ def test_join():
     """The node is ready, with certificates that the cluster signed for it."""
     start(**state['given'])
     wait('the node is ready', ready, 60)
+    expect(state['notify'].recv(100, socket.MSG_DONTWAIT) == b'READY=1', 'systemd was not told')
     csrs = [c for c in get('csr')['items'] if c['spec']['username'] in (f'system:node:{NODE}',) or
             c['spec']['username'].startswith('system:bootstrap:')]
     signers = {c['spec']['signerName'] for c in csrs if c['status'].get('certificate')}
