@@ -30,6 +30,8 @@ __asm__(".text\n"
 	"	ret\n"
 	".size ctx_switch,.-ctx_switch\n"
 	/* First switch into a fiber: r12 = entry, r13 = argument. Unwinders stop here. */
+	".globl ctx_begin\n"
+	".hidden ctx_begin\n"
 	".type ctx_begin,@function\n"
 	".p2align 4\n"
 	"ctx_begin:\n"
@@ -42,7 +44,8 @@ __asm__(".text\n"
 	"	.cfi_endproc\n"
 	".size ctx_begin,.-ctx_begin\n");
 
-extern char ctx_begin[];
+/* Hidden in C too: a reference through the GOT to what the assembler made local goes astray on aarch64. */
+extern char ctx_begin[] __attribute__((visibility("hidden")));
 
 void *ctx_make(void *stack_top, void (*entry)(void *), void *arg)
 {
@@ -95,6 +98,8 @@ __asm__(".text\n"
 	"	add sp, sp, #176\n"
 	"	ret\n"
 	".size ctx_switch,.-ctx_switch\n"
+	".globl ctx_begin\n"
+	".hidden ctx_begin\n"
 	".type ctx_begin,%function\n"
 	".p2align 4\n"
 	"ctx_begin:\n"
@@ -107,7 +112,8 @@ __asm__(".text\n"
 	"	.cfi_endproc\n"
 	".size ctx_begin,.-ctx_begin\n");
 
-extern char ctx_begin[];
+/* Hidden in C too: a reference through the GOT to what the assembler made local goes astray on aarch64. */
+extern char ctx_begin[] __attribute__((visibility("hidden")));
 
 void *ctx_make(void *stack_top, void (*entry)(void *), void *arg)
 {
