@@ -473,10 +473,10 @@ struct error *rest_patch(struct request *rq)
 	if (apply) {
 		TRY(parse_config(rq, &p));
 		u.apply = true;
+		u.flags |= UPDATE_UNCONDITIONAL;
 		if (!u.sub)
 			u.flags |= UPDATE_CREATE;
 	}
-	u.flags |= UPDATE_UNCONDITIONAL;
 	TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
 	return answer_write(rq, r.created ? 201 : 200, &r);
 }

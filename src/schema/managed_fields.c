@@ -1081,6 +1081,18 @@ struct error *managed_fields_apply_object(struct arena *a, const struct managed_
 	/* sorted, as raw JSON within the object comes out of upstream's merge */
 	jv_encode_sorted(&text, &o);
 	TRY(json_decode(a, t, arena_str(a, buf_view(&text)), NULL, out));
+	if (live) {
+		struct jv before = without_managed(a, &l), after = without_managed(a, &o);
+
+		if (jv_equal(&before, &after)) {
+			/* only who owns what has changed: the object stays as it is to the byte */
+			entry_list owners = object_meta(t, out)->managed_fields;
+
+			object_copy(a, t, live, out);
+			object_meta(t, out)->managed_fields = owners;
+			return NULL;
+		}
+	}
 	object_default(a, t, out);
 	return NULL;
 }
