@@ -127,7 +127,7 @@ static void structure(struct field_errors *e, const props *p, enum level level, 
 	bool embedded = p->x_kubernetes_embedded_resource, checked = level == ROOT || embedded;
 	const props *m;
 
-	if (str_eqz(p->type, "array") && !item_schema(p))
+	if (str_eqz(p->type, "array") && !item_schema(p) && !(p->items && p->items->j_son_schemas.n))
 		field_required(e, FIELD_CHILD(at, "items"), "must be specified");
 	if (item_schema(p))
 		structure(e, item_schema(p), ITEM, FIELD_CHILD(at, "items"));
@@ -237,7 +237,7 @@ static void value_error(struct field_errors *e, const struct field_path *at, con
 }
 
 /* must_prune: they have no unknown fields, which is not asked of those that are there already. */
-static void defaults(struct field_errors *e, const props *p, bool in_meta, bool must_prune, const struct field_path *at)
+static void defaults(struct field_errors *e, const props *p, bool root, bool in_meta, bool must_prune, const struct field_path *at)
 {
 	struct jv v, pruned;
 
@@ -253,16 +253,16 @@ static void defaults(struct field_errors *e, const props *p, bool in_meta, bool 
 				value_error(e, where, &v, "must not have unknown fields");
 		}
 		if (e->list.n == before)
-			schema_embedded(e, p, &v, p->x_kubernetes_embedded_resource, where);
+			schema_embedded(e, p, &v, root || p->x_kubernetes_embedded_resource, where);
 		if (e->list.n == before)
 			schema_judge(e, p, &v, NULL, where);
 		if (e->list.n == before)
 			crd_rules_default(e, p, &v, where);
 	}
 	if (item_schema(p))
-		defaults(e, item_schema(p), in_meta, must_prune, FIELD_CHILD(at, "items"));
+		defaults(e, item_schema(p), false, in_meta, must_prune, FIELD_CHILD(at, "items"));
 	for (uint32_t i = 0; i < p->properties.n; i++)
-		defaults(e, &p->properties.v[i].value, in_meta || (p->x_kubernetes_embedded_resource && type_meta(p->properties.v[i].key)), must_prune,
+		defaults(e, &p->properties.v[i].value, false, in_meta || (p->x_kubernetes_embedded_resource && type_meta(p->properties.v[i].key)), must_prune,
 			 FIELD_KEY(FIELD_CHILD(at, "properties"), p->properties.v[i].key));
 }
 
@@ -494,7 +494,7 @@ void schema_check(struct field_errors *e, const props *p, bool status, const str
 		*arena_push(e->arena, &e->list) = of_structure.list.v[i];
 	n = e->list.n;
 	if (!of_structure.list.n)
-		defaults(e, p, false, !unchanged, at);
+		defaults(e, p, true, false, !unchanged, at);
 	structural = !of_structure.list.n && e->list.n == n;
 	n = e->list.n;
 	open_api(e, p, (struct place){.root = true}, at);

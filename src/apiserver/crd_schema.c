@@ -4,6 +4,8 @@
 
 typedef struct apiextensions_v1_json_schema_props props;
 
+#define PROBLEMS_MAX 1000
+
 static const props *property(const props *p, struct str name)
 {
 	for (uint32_t i = 0; p && i < p->properties.n; i++)
@@ -34,24 +36,39 @@ static struct str child_path(struct arena *a, struct str path, struct str key)
 	return path.n ? arena_printf(a, "%.*s.%.*s", STR_ARG(path), STR_ARG(key)) : key;
 }
 
+static void unknown(struct arena *a, struct decode_report *report, struct str path, struct str key)
+{
+	struct str full;
+
+	if (!report || report->problems.n >= PROBLEMS_MAX)
+		return;
+	full = child_path(a, path, key);
+	*arena_push(report->arena, &report->problems) = arena_printf(report->arena, "unknown field \"%.*s\"", STR_ARG(full));
+}
+
+/* What is inside of values that are none of their schema's goes, too: it is known to nobody. */
 void schema_prune(struct arena *a, const props *p, struct jv *v, bool resource, struct str path, struct decode_report *report)
 {
+	static const props nothing;
+	bool keep_all;
+
 	if (!p)
-		return;
+		p = &nothing;
+	keep_all = preserves(p);
 	if (v->kind == JV_ARRAY) {
 		const props *item = item_schema(p);
 
-		for (uint32_t i = 0; item && i < v->n; i++)
-			schema_prune(a, item, &v->items[i], item->x_kubernetes_embedded_resource,
+		for (uint32_t i = 0; (item || !keep_all) && i < v->n; i++)
+			schema_prune(a, item, &v->items[i], item && item->x_kubernetes_embedded_resource,
 				     report ? arena_printf(a, "%.*s[%u]", STR_ARG(path), i) : path, report);
 		return;
 	}
-	if (v->kind != JV_OBJECT || p->x_kubernetes_int_or_string)
+	if (v->kind != JV_OBJECT)
 		return;
 	for (uint32_t i = 0; i < v->n;) {
 		struct jv_member *m = &v->members[i];
 		const props *c = property(p, m->key);
-		bool keep = c != NULL;
+		bool known = c != NULL;
 
 		if (resource && type_meta(m->key)) {
 			i++;
@@ -59,28 +76,44 @@ void schema_prune(struct arena *a, const props *p, struct jv *v, bool resource, 
 		}
 		if (!c && p->additional_properties) {
 			c = p->additional_properties->schema;
-			keep = c || p->additional_properties->allows;
+			known = c || p->additional_properties->allows;
 		}
-		if (!keep && preserves(p))
-			keep = true;
-		if (!keep) {
-			if (report && report->problems.n < 1000) {
-				struct str full = child_path(a, path, m->key);
-
-				*arena_push(report->arena, &report->problems) = arena_printf(report->arena, "unknown field \"%.*s\"",
-											     STR_ARG(full));
-			}
+		if (!known && !keep_all) {
+			unknown(a, report, path, m->key);
 			memmove(m, m + 1, (v->n - i - 1) * sizeof *m);
 			v->n--;
 			continue;
 		}
-		if (c)
-			schema_prune(a, c, &m->value, c->x_kubernetes_embedded_resource, report ? child_path(a, path, m->key) : path, report);
+		if (known)
+			schema_prune(a, c, &m->value, c && c->x_kubernetes_embedded_resource, report ? child_path(a, path, m->key) : path, report);
 		i++;
 	}
 }
 
 /* ---- defaults ---- */
+
+/* Values of a map: a null that may not be one becomes the default, or goes. */
+static void default_values(struct arena *a, const props *p, struct jv *v)
+{
+	const props *c = p->additional_properties->schema;
+
+	for (uint32_t i = 0; i < v->n;) {
+		struct jv *value = &v->members[i].value;
+
+		if (property(p, v->members[i].key)) {
+			i++;
+			continue;
+		}
+		if (value->kind == JV_NULL && !c->nullable && !c->default_) {
+			jv_del(v, v->members[i].key);
+			continue;
+		}
+		if (value->kind == JV_NULL && !c->nullable)
+			log_and_free(jv_parse(a, *c->default_, NULL, value), "schema default");
+		schema_default(a, c, value, false);
+		i++;
+	}
+}
 
 void schema_default(struct arena *a, const props *p, struct jv *v, bool resource)
 {
@@ -125,9 +158,7 @@ void schema_default(struct arena *a, const props *p, struct jv *v, bool resource
 			schema_default(a, c, m, false);
 	}
 	if (p->additional_properties && p->additional_properties->schema)
-		for (uint32_t i = 0; i < v->n; i++)
-			if (!property(p, v->members[i].key))
-				schema_default(a, p->additional_properties->schema, &v->members[i].value, false);
+		default_values(a, p, v);
 }
 
 bool schema_has_defaults(const props *p)

@@ -583,6 +583,48 @@ static void crd_validate_update(struct request *rq, const void *obj, const void 
 	rest_check(e, o, was);
 }
 
+struct formats {
+	struct arena *a;
+	LIST(struct str) v;
+};
+
+static void odd_formats(struct formats *f, const struct apiextensions_v1_json_schema_props *p)
+{
+	if (!p)
+		return;
+	if (p->format.n && !schema_format_known(p->type, p->format))
+		*arena_push(f->a, &f->v) = p->format;
+	odd_formats(f, p->items ? p->items->schema : NULL);
+	for (uint32_t i = 0; i < p->all_of.n; i++)
+		odd_formats(f, &p->all_of.v[i]);
+	for (uint32_t i = 0; i < p->any_of.n; i++)
+		odd_formats(f, &p->any_of.v[i]);
+	for (uint32_t i = 0; i < p->one_of.n; i++)
+		odd_formats(f, &p->one_of.v[i]);
+	odd_formats(f, p->not);
+	for (uint32_t i = 0; i < p->properties.n; i++)
+		odd_formats(f, &p->properties.v[i].value);
+	odd_formats(f, p->additional_properties ? p->additional_properties->schema : NULL);
+}
+
+/* Formats that nobody knows, and that were not there before. */
+static void crd_warn(struct request *rq, const void *obj, const void *old)
+{
+	const crd_object_t *o = obj, *was = old;
+	struct formats now = {.a = rq->a}, before = {.a = rq->a};
+
+	for (uint32_t i = 0; i < o->spec.versions.n; i++)
+		odd_formats(&now, schema_of(&o->spec.versions.v[i]));
+	for (uint32_t i = 0; was && i < was->spec.versions.n; i++)
+		odd_formats(&before, schema_of(&was->spec.versions.v[i]));
+	for (uint32_t i = 0; i < now.v.n; i++) {
+		const struct strings list = {.v = before.v.v, .n = before.v.n};
+
+		if (!strings_have(&list, now.v.v[i]))
+			request_warn(rq, "unrecognized format \"%.*s\"", STR_ARG(now.v.v[i]));
+	}
+}
+
 static void crd_validate_status(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
 {
 	const crd_object_t *o = obj;
@@ -646,5 +688,5 @@ const struct strategy strategy_crd = {
 	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true,
 	.keep_status_on_create = true, .checks_all = true, .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true, .prepare_create = crd_create,
 	.prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
-	.validate_sub_update = crd_validate_status, .before_delete = crd_before_delete, .return_deleted = true,
+	.validate_sub_update = crd_validate_status, .warn = crd_warn, .before_delete = crd_before_delete, .return_deleted = true,
 };

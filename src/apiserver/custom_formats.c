@@ -78,9 +78,10 @@ static bool is_hostname(struct arena *a, struct str s)
 	return s.n <= 255 && schema_pattern_matches(form, s);
 }
 
+/* Bits of the host may be set. */
 static bool is_cidr(struct arena *a, struct str s)
 {
-	return !validate_cidr(a, s);
+	return cidr_canonical(a, s).n > 0;
 }
 
 static bool is_ipv4(struct arena *a, struct str s)
@@ -112,7 +113,7 @@ static bool is_mac(struct arena *a, struct str s)
 static bool is_uri(struct arena *a, struct str s)
 {
 	(void)a;
-	return !cel_uri_error(s);
+	return str_eqz(s, "*") || !cel_uri_error(s);
 }
 
 /* Digits (and a last X) of s without what `skip` has. */
@@ -211,7 +212,7 @@ static const struct format {
 } formats[] = {
 	{.name = "bsonobjectid", .pattern = "^[0-9a-fA-F]{24}$"},
 	{.name = "uri", .fits = is_uri},
-	{.name = "email", .pattern = "^[^@\\s<>]+@[^@\\s<>]+$|^[^<>]*<[^@\\s<>]+@[^@\\s<>]+>$"},
+	{.name = "email", .pattern = "^(\"[^\"]*\"|[^@\\s<>\"]+)@[^@\\s<>]+$|^[^<>]*<(\"[^\"]*\"|[^@\\s<>\"]+)@[^@\\s<>]+>$"},
 	{.name = "hostname", .fits = is_hostname},
 	{.name = "ipv4", .fits = is_ipv4},
 	{.name = "ipv6", .fits = is_ipv6},

@@ -9,6 +9,8 @@
 
 typedef struct apiextensions_v1_json_schema_props props;
 
+#define INTEGER_MAX 9007199254740991.0 /* of those written as 1.0 or 1e3: what a float64 holds exactly */
+
 enum what { ABOUT_NOTHING, REQUIRED, ENUM, TOO_LONG, TOO_MANY, TYPE, INVALID };
 
 struct problem {
@@ -19,7 +21,6 @@ struct problem {
 };
 struct result {
 	struct arena *a;
-	const struct field_path *base; /* where the object is */
 	LIST(struct problem) list;     /* at most FIELD_ERRORS_MAX */
 	long matches;                  /* checks that succeeded: the best of alternatives has most */
 };
@@ -42,6 +43,7 @@ static struct str shown(struct arena *a, const struct jv *v)
 	return arena_str(a, str_sub(buf_view(&b), 0, 2000));
 }
 
+/* From the value that is judged; base is put before it when it is said. */
 static struct str where(const struct result *r, const struct field_path *at)
 {
 	return at ? field_path_format(r->a, at) : STR("");
@@ -108,7 +110,7 @@ static void judge_type(struct result *r, const props *p, const struct jv *v, con
 	struct str type = type_of(p), format = format_of(p);
 	const char *have = json_type(v);
 	bool numeric = of_type(p, "integer") || of_type(p, "number"), text = v->kind == JV_STRING || v->kind == JV_ARRAY;
-	bool fits = (type.n && of_type(p, have)) || (v->kind == JV_DOUBLE && v->d == floor(v->d) && isfinite(v->d) && of_type(p, "integer")) ||
+	bool fits = (type.n && of_type(p, have)) || (v->kind == JV_DOUBLE && v->d == floor(v->d) && fabs(v->d) <= INTEGER_MAX && of_type(p, "integer")) ||
 		    (v->kind == JV_INT && of_type(p, "number"));
 
 	if (v->kind == JV_NULL ? !type.n || p->nullable : fits || (!type.n && !format.n)) {
@@ -150,35 +152,42 @@ static bool in_range(struct result *r, const props *p, double d, const char *wha
 	return false;
 }
 
-static bool multiple(const struct jv *v, double of)
+/* A whole number is compared with the whole part of a limit, where that is in range (`whole`), as upstream does. */
+static bool multiple(const struct jv *v, double of, bool whole)
 {
 	double q;
 
-	if (v->kind == JV_INT && of == floor(of) && fabs(of) < 9e15)
-		return v->i % (int64_t)of == 0;
+	if (whole && v->kind == JV_INT)
+		return (int64_t)of > 0 && v->i % (int64_t)of == 0;
 	q = (v->kind == JV_INT ? (double)v->i : v->d) / of;
-	return q == floor(q);
+	return q == floor(q) && fabs(q) <= INTEGER_MAX;
+}
+
+static int against(const struct jv *v, double limit, bool whole)
+{
+	double d = v->kind == JV_INT ? (double)v->i : v->d;
+
+	if (whole && v->kind == JV_INT && fabs(limit) < 0x1p63)
+		return v->i < (int64_t)limit ? -1 : v->i > (int64_t)limit;
+	return d < limit ? -1 : d > limit;
 }
 
 static void judge_number(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
 {
-	double d = v->kind == JV_INT ? (double)v->i : v->d;
 	struct str s = shown(r->a, v);
+	int c;
 
-	in_range(r, p, d, "Checked", at);
-	if (p->multiple_of && *p->multiple_of > 0) {
-		in_range(r, p, *p->multiple_of, "MultipleOf", at);
-		if (!multiple(v, *p->multiple_of))
-			problem(r, INVALID, at, s, "should be a multiple of %.15g", *p->multiple_of);
-	}
+	in_range(r, p, v->kind == JV_INT ? (double)v->i : v->d, "Checked", at);
+	if (p->multiple_of && *p->multiple_of > 0 && !multiple(v, *p->multiple_of, in_range(r, p, *p->multiple_of, "MultipleOf", at)))
+		problem(r, INVALID, at, s, "should be a multiple of %.15g", *p->multiple_of);
 	if (p->minimum) {
-		in_range(r, p, *p->minimum, "Minimum boundary", at);
-		if (p->exclusive_minimum ? d <= *p->minimum : d < *p->minimum)
+		c = against(v, *p->minimum, in_range(r, p, *p->minimum, "Minimum boundary", at));
+		if (c < 0 || (!c && p->exclusive_minimum))
 			problem(r, INVALID, at, s, "should be greater than%s %.15g", p->exclusive_minimum ? "" : " or equal to", *p->minimum);
 	}
 	if (p->maximum) {
-		in_range(r, p, *p->maximum, "Maximum boundary", at);
-		if (p->exclusive_maximum ? d >= *p->maximum : d > *p->maximum)
+		c = against(v, *p->maximum, in_range(r, p, *p->maximum, "Maximum boundary", at));
+		if (c > 0 || (!c && p->exclusive_maximum))
 			problem(r, INVALID, at, s, "should be less than%s %.15g", p->exclusive_maximum ? "" : " or equal to", *p->maximum);
 	}
 	r->matches++;
@@ -227,6 +236,8 @@ static void judge_enum(struct result *r, const props *p, const struct jv *v, con
 		error_free(e);
 		if (!e && x.kind != JV_NULL && jv_equal(&x, v))
 			return;
+		if (!e && x.kind == JV_INT && v->kind == JV_DOUBLE && fabs(v->d) < 0x1p63 && (int64_t)v->d == x.i)
+			return; /* upstream compares as numbers of the enum's kind */
 	}
 	if (!p->enum_.n)
 		return;
@@ -281,7 +292,7 @@ static void judge_object(struct result *r, const props *p, const struct jv *v, c
 
 static struct result judged(const struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
-	struct result x = {.a = r->a, .base = r->base};
+	struct result x = {.a = r->a};
 
 	judge(&x, p, v, old, at);
 	return x;
@@ -383,7 +394,7 @@ static void judge(struct result *r, const props *p, const struct jv *v, const st
 static void say(struct field_errors *e, const struct problem *p, const struct field_path *base)
 {
 	/* the path is text already */
-	const struct field_path *at = p->what == ABOUT_NOTHING || !p->path.n ? base : FIELD_CHILD_S(NULL, p->path);
+	const struct field_path *at = p->what == ABOUT_NOTHING || !p->path.n ? base : FIELD_CHILD_S(base, p->path);
 	struct str *values;
 	struct field_error *f;
 
@@ -423,9 +434,9 @@ static void say(struct field_errors *e, const struct problem *p, const struct fi
 
 void schema_judge(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
-	struct result r = {.a = e->arena, .base = at};
+	struct result r = {.a = e->arena};
 
-	judge(&r, p, v, old, at);
+	judge(&r, p, v, old, NULL);
 	for (uint32_t i = 0; i < r.list.n; i++)
 		say(e, &r.list.v[i], at);
 }
