@@ -178,10 +178,19 @@ struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at)
 	return sanitized(a, text);
 }
 
+static struct error *refusal(struct request *rq, const struct authz_attrs *at, struct str reason)
+{
+	struct str text = authz_forbidden_text(rq->a, at);
+
+	if (!at->resource_request)
+		return err_forbidden(STR_NULL, STR_NULL, STR_NULL, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));
+	return err_forbidden(at->group, at->resource, at->name, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));
+}
+
 struct error *authorize_request(struct request *rq)
 {
 	struct authz_attrs at = authz_attrs_of(rq);
-	struct str reason, trouble, text;
+	struct str reason, trouble;
 	bool allow = authorize_explained(rq->s, rq->a, &at, &reason, &trouble) == AUTHZ_ALLOW;
 
 	if (allow || !trouble.p) {
@@ -192,9 +201,17 @@ struct error *authorize_request(struct request *rq)
 		return NULL;
 	if (trouble.p)
 		return err_internal("Internal Server Error: \"%.*s\": %.*s", STR_ARG(rq->info.path), STR_ARG(trouble));
-	text = authz_forbidden_text(rq->a, &at);
 	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	if (!at.resource_request)
-		return err_forbidden(STR_NULL, STR_NULL, STR_NULL, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));
-	return err_forbidden(at.group, at.resource, at.name, "%.*s%s%.*s", STR_ARG(text), reason.n ? ": " : "", STR_ARG(reason));
+	return refusal(rq, &at, reason);
+}
+
+struct error *authorize_create(struct request *rq)
+{
+	struct authz_attrs at = authz_attrs_of(rq);
+	struct str reason, trouble;
+
+	at.verb = STR("create");
+	if (authorize_explained(rq->s, rq->a, &at, &reason, &trouble) == AUTHZ_ALLOW)
+		return NULL;
+	return trouble.p ? err_internal("%.*s", STR_ARG(trouble)) : refusal(rq, &at, reason);
 }

@@ -33,6 +33,8 @@ enum authz authorize(struct apiserver *s, struct arena *a, const struct authz_at
 enum authz authorize_explained(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason, struct str *trouble);
 /* The request itself; 403 in upstream's words. */
 struct error *authorize_request(struct request *rq);
+/* 403 when the user may not create what an update or a patch of theirs would make. */
+struct error *authorize_create(struct request *rq);
 /* `User "x" cannot get resource "pods" in API group "" at the cluster scope`, in the arena. */
 struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at);
 struct authz_attrs authz_attrs_of(const struct request *rq);

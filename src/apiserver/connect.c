@@ -518,16 +518,15 @@ static struct error *pod_log(struct request *rq)
 					  i == 0 ? "must be greater than or equal to 0" : "must be greater than 0");
 	}
 	if (query_has(&rq->q, "sinceSeconds") && query_has(&rq->q, "sinceTime"))
-		field_forbidden(&fe, FIELD_ROOT(""), "at most one of `sinceTime` or `sinceSeconds` may be specified");
-	TRY(field_errors_status(&fe, STR(""), STR("PodLogOptions"), STR("")));
+		field_forbidden(&fe, FIELD_ROOT("[]"), "at most one of `sinceTime` or `sinceSeconds` may be specified");
+	TRY(field_errors_status(&fe, STR(""), STR("PodLogOptions"), rq->info.name));
 	TRY(pod_of(rq, &pod));
 	TRY(container_of_pod(rq, pod, &name));
 	if (!pod->spec.node_name.n) {
 		/* not scheduled: nothing to read */
-		rq->status = 200;
+		rq->status = 204;
 		respond_headers(rq);
-		http_set_header(rq->x, "content-type", STR("text/plain"));
-		return http_respond(rq->x, 200, STR(""));
+		return http_respond(rq->x, 204, STR_NULL);
 	}
 	TRY(node_base(rq, pod->spec.node_name, 0, &base));
 	TRY(client_for(rq->s, base, true, &c));
@@ -589,15 +588,15 @@ static struct error *pod_log(struct request *rq)
 
 /* ---- proxies ---- */
 
-/* "scheme:name:port", "name:port" or "name". */
-static void split_name(struct str id, struct str *scheme, struct str *name, struct str *port)
+/* "scheme:name:port", "name:port" or "name"; 400 for anything else. */
+static struct error *split_name(const char *what, struct str id, struct str *scheme, struct str *name, struct str *port)
 {
-	struct str parts[3];
+	struct str parts[3], rest = id;
 	size_t n = 0;
 
 	*scheme = *port = STR_NULL;
-	while (id.p && n < 3)
-		parts[n++] = str_cut(&id, ':');
+	while (rest.p && n < 3)
+		parts[n++] = str_cut(&rest, ':');
 	if (n == 1) {
 		*name = parts[0];
 	} else if (n == 2) {
@@ -608,6 +607,9 @@ static void split_name(struct str id, struct str *scheme, struct str *name, stru
 		*name = parts[1];
 		*port = parts[2];
 	}
+	if (rest.p || !name->n || (scheme->n && !str_eqz(*scheme, "http") && !str_eqz(*scheme, "https")))
+		return err_bad_request("invalid %s request \"%.*s\"", what, STR_ARG(id));
+	return NULL;
 }
 
 static struct error *proxy_to(struct request *rq, struct str base, bool kubelet)
@@ -636,7 +638,7 @@ static struct error *node_proxy(struct request *rq)
 	struct str scheme, name, port, base;
 	int64_t p = 0;
 
-	split_name(rq->info.name, &scheme, &name, &port);
+	TRY(split_name("node", rq->info.name, &scheme, &name, &port));
 	if (port.n && !str_to_i64(port, &p))
 		return err_bad_request("invalid node request \"%.*s\"", STR_ARG(rq->info.name));
 	TRY(admit_connect(rq, &core_v1_node_proxy_options_type));
@@ -657,7 +659,7 @@ static struct error *pod_proxy(struct request *rq)
 	struct core_v1_pod *pod;
 	int64_t p = 0;
 
-	split_name(rq->info.name, &scheme, &name, &port);
+	TRY(split_name("pod", rq->info.name, &scheme, &name, &port));
 	rq->info.name = name;
 	TRY(pod_of(rq, &pod));
 	TRY(admit_connect(rq, &core_v1_pod_proxy_options_type));
@@ -736,7 +738,7 @@ static struct error *service_proxy(struct request *rq)
 	int want = 0;
 	int64_t number = 0;
 
-	split_name(rq->info.name, &scheme, &name, &port);
+	TRY(split_name("service", rq->info.name, &scheme, &name, &port));
 	svc = registry_peek(rq->s, rq->a, rq->res->st, rq->info.ns, name);
 	if (!svc)
 		return err_not_found(STR(""), STR("services"), name);
@@ -754,6 +756,11 @@ static struct error *service_proxy(struct request *rq)
 	return proxy_to(rq, base, false);
 }
 
+static bool connects(struct str sub)
+{
+	return str_eqz(sub, "exec") || str_eqz(sub, "attach") || str_eqz(sub, "portforward") || str_eqz(sub, "proxy");
+}
+
 struct error *rest_connect(struct request *rq, bool *handled)
 {
 	struct str r = rq->info.resource, sub = rq->info.subresource;
@@ -763,6 +770,8 @@ struct error *rest_connect(struct request *rq, bool *handled)
 		*handled = false;
 		return NULL;
 	}
+	if (query_has(&rq->q, "dryRun") && connects(sub))
+		return err_bad_request("dryRun is not supported");
 	if (str_eqz(r, "pods")) {
 		if (str_eqz(sub, "log"))
 			return pod_log(rq);

@@ -3,6 +3,7 @@
  * upstream's generic Store does them.
  */
 #include "apiserver/admission.h"
+#include "apiserver/authz.h"
 #include "apiserver/custom.h"
 #include "apiserver/encrypt.h"
 #include "apiserver/server.h"
@@ -304,6 +305,8 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (sg && sg->begin_write)
 		TRY(sg->begin_write(rq, obj, NULL, rq->dry_run, &state));
 	e = validate_create(rq, obj);
+	if (!e && !rq->internal && !str_eqz(rq->info.verb, "create"))
+		e = authorize_create(rq); /* an update or apply of what is not there */
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
 	if (!e)
 		e = admission_validate(&ad);
@@ -817,13 +820,13 @@ static void before_delete(struct request *rq, void *obj, const struct meta_v1_de
 	struct meta_v1_object_meta *m = meta_of(st, obj);
 
 	*graceful = *pending = false;
-	*grace = o->grace_period_seconds ? *o->grace_period_seconds : -1;
+	*grace = !o->grace_period_seconds ? -1 : *o->grace_period_seconds < 0 ? 1 : *o->grace_period_seconds;
 	if (!sg || !sg->graceful_delete) {
 		*grace = 0;
 		return;
 	}
 	if (m->deletion_timestamp) {
-		if (!m->deletion_grace_period_seconds)
+		if (!m->deletion_grace_period_seconds || !*m->deletion_grace_period_seconds)
 			return;
 		if (o->grace_period_seconds) {
 			int64_t period = *o->grace_period_seconds;
@@ -873,7 +876,7 @@ static void mark_deleting(struct request *rq, struct meta_v1_object_meta *m)
 	m->deletion_grace_period_seconds = arena_new(rq->a, int64_t);
 }
 
-/* Namespaces end in two steps: Terminating first, gone when their finalizers are. */
+/* Namespaces end in two steps: Terminating first, and when their own finalizers are gone as everything else does: false then. */
 static bool namespace_terminating(struct request *rq, struct core_v1_namespace *n, const struct meta_v1_delete_options *o, bool *changed)
 {
 	*changed = false;
@@ -884,8 +887,9 @@ static bool namespace_terminating(struct request *rq, struct core_v1_namespace *
 		if (o->orphan_dependents || o->propagation_policy)
 			gc_finalizers(rq, &n->metadata, o);
 		*changed = true;
+		return true;
 	}
-	return n->spec.finalizers.n || n->metadata.finalizers.n;
+	return n->spec.finalizers.n > 0;
 }
 
 struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
@@ -935,14 +939,9 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		if (marked) {
 			write = true;
 			immediately = false;
-		} else if (st->type == &core_v1_namespace_type) {
-			bool keep = namespace_terminating(rq, obj, o, &write);
-
-			if (keep)
-				immediately = false;
-			else
-				write = false;
-			if (keep && !write) {
+		} else if (st->type == &core_v1_namespace_type && namespace_terminating(rq, obj, o, &write)) {
+			immediately = false;
+			if (!write) {
 				out->obj = obj;
 				return NULL;
 			}

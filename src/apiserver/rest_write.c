@@ -35,12 +35,10 @@ static struct error *write_options(struct request *rq, const char *kind, bool ap
 	static const struct str levels[] = {STR_INIT("Ignore"), STR_INIT("Strict"), STR_INIT("Warn")};
 
 	memset(o, 0, sizeof *o);
-	query_all(rq->a, &rq->q, "dryRun", &dry);
-	dry_run_validate(&fe, dry.v, dry.n);
-	rq->dry_run = dry.n > 0;
-	if (fv.n && !str_eqz(fv, "Ignore") && !str_eqz(fv, "Strict") && !str_eqz(fv, "Warn"))
-		field_not_supported(&fe, FIELD_ROOT("fieldValidation"), fv, levels, 3);
-	o->validation = str_eqz(fv, "Strict") ? VALIDATE_STRICT : str_eqz(fv, "Ignore") ? VALIDATE_IGNORE : VALIDATE_WARN;
+	if (apply && !fm.n)
+		field_required(&fe, FIELD_ROOT("fieldManager"), "is required for apply patch");
+	if (!apply && query_has(&rq->q, "force") && !strcmp(kind, "PatchOptions"))
+		field_forbidden(&fe, FIELD_ROOT("force"), "may not be specified for non-apply patch");
 	if (fm.n > 128)
 		field_too_long(&fe, FIELD_ROOT("fieldManager"), 128);
 	for (size_t i = 0; i < fm.n; i++)
@@ -48,10 +46,12 @@ static struct error *write_options(struct request *rq, const char *kind, bool ap
 			field_invalid(&fe, FIELD_ROOT("fieldManager"), fm, "should only contain printable characters");
 			break;
 		}
-	if (apply && !fm.n)
-		field_required(&fe, FIELD_ROOT("fieldManager"), "is required for apply patch");
-	if (!apply && query_has(&rq->q, "force") && !strcmp(kind, "PatchOptions"))
-		field_forbidden(&fe, FIELD_ROOT("force"), "may not be specified for non-apply patch");
+	query_all(rq->a, &rq->q, "dryRun", &dry);
+	dry_run_validate(&fe, dry.v, dry.n);
+	rq->dry_run = dry.n > 0;
+	if (fv.n && !str_eqz(fv, "Ignore") && !str_eqz(fv, "Strict") && !str_eqz(fv, "Warn"))
+		field_not_supported(&fe, FIELD_ROOT("fieldValidation"), fv, levels, 3);
+	o->validation = str_eqz(fv, "Strict") ? VALIDATE_STRICT : str_eqz(fv, "Ignore") ? VALIDATE_IGNORE : VALIDATE_WARN;
 	o->force = query_bool(&rq->q, "force");
 	TRY(field_errors_status(&fe, STR("meta.k8s.io"), str_from(kind), STR("")));
 	rq->manager = fm.n ? fm : field_manager_from_user_agent(rq->a, http_header_get(&rq->x->headers, "user-agent"));
@@ -146,7 +146,8 @@ struct error *rest_body(struct request *rq, const char *options, const struct sc
 	if (k.n && !str_eq(k, kind) && !(rq->res->crd && t == rq->res->api->type))
 		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: converting (%.*s) to (%.*s): unknown conversion",
 				       STR_ARG(k), STR_ARG(av), STR_ARG(kind), STR_ARG(k), STR_ARG(kind));
-	if (av.n && !str_eq(av, api_version))
+	if (av.n && !str_eqz(av, "/") && !str_eq(av, api_version) && /* "/" is no version to upstream; evictions are taken in both of theirs */
+	    !(t == &policy_v1_eviction_type && str_eqz(av, "policy/v1beta1")))
 		return err_bad_request("the API version in the data (%.*s) does not match the expected API version (%.*s)", STR_ARG(av),
 				       STR_ARG(api_version));
 	obj = arena_alloc(rq->a, t->size);
@@ -226,7 +227,7 @@ struct error *rest_create(struct request *rq)
 	struct write_result r;
 	void *obj;
 
-	if (rq->info.name.n && !rq->res->crd && !str_eqz(rq->info.resource, "namespaces"))
+	if (rq->info.name.n && !rq->res->crd)
 		return err_method();
 	TRY(rest_body(rq, "CreateOptions", rq->res->api->type, rq->res->api->kind, rq->res->api_version, &obj));
 	TRY(check_name(rq, object_meta(rq->res->api->type, obj), true));
@@ -404,9 +405,22 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	return NULL;
 }
 
+static bool router_consumes(struct str types, bool cbor)
+{
+	enum patch_type type;
+
+	while (types.p) {
+		struct str one = str_cut(&types, ',');
+
+		if (patch_type_parse(str_trim(str_cut(&one, ';')), &type) && (type != PATCH_APPLY_CBOR || cbor))
+			return true;
+	}
+	return false;
+}
+
 struct error *rest_patch_type(struct request *rq, enum patch_type *type)
 {
-	struct str rest = http_header_get(&rq->x->headers, "content-type"), ct = str_trim(str_cut(&rest, ';'));
+	struct str rest = http_header_get(&rq->x->headers, "content-type"), all = rest, ct = str_trim(str_cut(&rest, ';'));
 	struct error *e;
 
 	if (patch_type_parse(ct, type) && !(rq->res->crd && *type == PATCH_STRATEGIC) && !(*type == PATCH_APPLY_CBOR && !rq->s->o.cbor))
@@ -415,8 +429,8 @@ struct error *rest_patch_type(struct request *rq, enum patch_type *type)
 			 "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
 			 "application/merge-patch+json, %sapplication/apply-patch+yaml%s",
 			 rq->res->crd ? "" : "application/strategic-merge-patch+json, ", rq->s->o.cbor ? ", application/apply-patch+cbor" : "");
-	/* of built-in resources it is the router that refuses, with details that say nothing */
-	if (!rq->res->crd)
+	/* of built-in resources it is the router that refuses, with details that say nothing; to it, one good type among several will do */
+	if (!rq->res->crd && !router_consumes(all, rq->s->o.cbor))
 		error_set_details(e, STR(""), STR(""), STR(""));
 	return e;
 }
@@ -534,16 +548,11 @@ static struct error *delete_options_of_query(struct request *rq, struct meta_v1_
 	return NULL;
 }
 
-/* Of the body, else, without one, of the query. */
-static struct error *delete_options(struct request *rq, struct meta_v1_delete_options *o)
+struct error *delete_options_validate(struct request *rq, const struct meta_v1_delete_options *o)
 {
 	struct field_errors fe = {.arena = rq->a};
-	struct str body;
 	static const struct str policies[] = {STR_INIT("Background"), STR_INIT("Foreground"), STR_INIT("Orphan")};
 
-	memset(o, 0, sizeof *o);
-	TRY(request_body(rq, BODY_MAX, &body));
-	TRY(body.n ? delete_options_of_body(rq, body, o) : delete_options_of_query(rq, o));
 	if (o->orphan_dependents && o->propagation_policy)
 		field_invalid(&fe, FIELD_ROOT("propagationPolicy"), *o->propagation_policy,
 			      "orphanDependents and deletionPropagation cannot be both set");
@@ -556,7 +565,18 @@ static struct error *delete_options(struct request *rq, struct meta_v1_delete_op
 			field_not_supported(&fe, FIELD_ROOT("propagationPolicy"), *o->propagation_policy, policies, 3);
 	}
 	dry_run_validate(&fe, o->dry_run.v, o->dry_run.n);
-	TRY(field_errors_status(&fe, STR("meta.k8s.io"), STR("DeleteOptions"), STR("")));
+	return field_errors_status(&fe, STR("meta.k8s.io"), STR("DeleteOptions"), STR(""));
+}
+
+/* Of the body, else, without one, of the query. */
+static struct error *delete_options(struct request *rq, struct meta_v1_delete_options *o)
+{
+	struct str body;
+
+	memset(o, 0, sizeof *o);
+	TRY(request_body(rq, BODY_MAX, &body));
+	TRY(body.n ? delete_options_of_body(rq, body, o) : delete_options_of_query(rq, o));
+	TRY(delete_options_validate(rq, o));
 	rq->dry_run = o->dry_run.n > 0;
 	return NULL;
 }

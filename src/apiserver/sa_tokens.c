@@ -470,7 +470,6 @@ struct error *rest_token_request(struct request *rq)
 		return err_conflict(STR("authentication.k8s.io"), STR("TokenRequest"), rq->info.name,
 				    arena_printf(a, "the UID in the token request (%.*s) does not match the UID of the service account (%.*s)",
 						 STR_ARG(tr->metadata.uid), STR_ARG(sa->metadata.uid)).p);
-	memset(&tr->status, 0, sizeof tr->status);
 	tr->metadata.name = sa->metadata.name;
 	tr->metadata.namespace = sa->metadata.namespace;
 	tr->metadata.uid = sa->metadata.uid;
@@ -481,6 +480,7 @@ struct error *rest_token_request(struct request *rq)
 	tr->kind = STR("TokenRequest");
 	tr->api_version = STR("authentication.k8s.io/v1");
 	TRY(review_manage_fields(rq, t, tr)); /* of what was asked, not of the answer */
+	memset(&tr->status, 0, sizeof tr->status);
 	TRY(admission_of_body(rq, t, rq->info.name, tr));
 	expiration = *tr->spec.expiration_seconds;
 	if (expiration < TOKEN_MIN_S)

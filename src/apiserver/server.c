@@ -127,19 +127,20 @@ static struct error *route(struct request *rq, const struct api_subresource *sub
 		return err_unknown_path();
 	if (i->subresource.n && (!sub || (i->rest.n && !proxied)))
 		return err_unknown_path();
-	if ((whole && i->name.n) || (!r->namespaced && i->ns.n && !str_eqz(i->resource, "namespaces")))
+	if (whole && i->name.n && str_contains(i->path, STR("/namespaces//")))
+		return err_bad_request("Namespace parameter required.");
+	if ((whole && i->name.n) || (!r->namespaced && i->ns.n && !(str_eqz(i->resource, "namespaces") && str_eq(i->ns, i->name))))
 		return err_unknown_path();
 	if (sub && !i->name.n)
 		return err_bad_request("name must be provided");
 	if (whole || (!i->name.n && (str_eqz(i->verb, "update") || str_eqz(i->verb, "patch"))))
 		return err_method();
-	if (!proxied && str_eqz(rq->x->method, "HEAD"))
+	if (proxied ? str_eqz(rq->x->method, "TRACE") : str_eqz(rq->x->method, "HEAD"))
 		return err_method();
 	if (i->by_path && !str_eqz(rq->x->method, "GET"))
 		return err_method();
-	if (verbs & verb_bit(i->verb) || proxied)
-		return NULL;
-	return str_eqz(i->verb, "watch") ? err_method_of(r->group, r->plural) : err_method();
+	/* a list's parameter makes a watch of it, of which the resource itself says that it has none */
+	return verbs & verb_bit(i->verb) || proxied || str_eqz(i->verb, "watch") ? NULL : err_method();
 }
 
 /* What upstream hands on, to where nothing is. */
@@ -172,14 +173,16 @@ static struct error *dispatch_resource(struct request *rq)
 	rq->res = resource_find(rq->s, i->group, i->version, i->resource);
 	if (!rq->res)
 		rq->res = crd_find(rq->s, i->group, i->version, i->resource);
-	if (!rq->res)
-		return built_in_group(rq->s, i->group) ? err_unknown_path() : respond_unknown(rq);
+	if (!rq->res || str_has_prefix(i->path, STR("//")))
+		return built_in_group(rq->s, i->group) && !str_has_prefix(i->path, STR("//")) ? err_unknown_path() : respond_unknown(rq);
 	sub = i->subresource.n ? find_sub(rq->res->api, i->subresource) : NULL;
 	if (rq->res->crd && !in_scope(rq))
 		return respond_unknown(rq);
 	TRY(rq->res->crd ? route_custom(rq, sub) : route(rq, sub));
 	rq->ns = i->ns;
 	warn_deprecated(rq);
+	if (str_eqz(i->verb, "watch") && !(rq->res->api->verbs & VERB_WATCH))
+		return err_method_of(i->group, i->resource);
 	/* proxies and streams choose their own formats, and last; they are of built-in resources */
 	if (rq->long_running && !str_eqz(i->verb, "watch"))
 		grace_leave(&rq->reading);
@@ -223,8 +226,11 @@ static int *count_inflight(struct request *rq)
 /* Upstream cannot tell what is asked for, which it takes for a fault of its own. */
 static struct error *answer_broken(struct request *rq)
 {
+	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
 	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	return respond_bytes(rq, 500, STR("text/plain; charset=utf-8"), STR("Internal Server Error: no resource behind the verb in the path\n"));
+	rq->status = 500;
+	return http_respond(rq->x, 500, STR("Internal Server Error: no resource behind the verb in the path\n"));
 }
 
 static struct error *run(struct request *rq)

@@ -257,6 +257,8 @@ struct error *rest_watch(struct request *rq);
  * defaulted; dry_run and manager of rq are set.
  */
 struct error *rest_body(struct request *rq, const char *options, const struct schema_type *t, struct str kind, struct str api_version, void **out);
+/* 422 for values that are none, and for two that do not go together. */
+struct error *delete_options_validate(struct request *rq, const struct meta_v1_delete_options *o);
 /* What kind of patch Content-Type says; 415. */
 struct error *rest_patch_type(struct request *rq, enum patch_type *type);
 struct error *rest_create(struct request *rq);

@@ -44,8 +44,7 @@ static struct error *make_bound(void *ctx, struct request *rq, const void *old, 
 	for (uint32_t i = 0; i < b->metadata.annotations.n; i++)
 		str_map_set(rq->a, API_MAP(&pod->metadata.annotations), b->metadata.annotations.v[i].key, b->metadata.annotations.v[i].value);
 	for (uint32_t i = 0; i < b->metadata.labels.n; i++)
-		if (!str_map_has(API_MAP(&pod->metadata.labels), b->metadata.labels.v[i].key))
-			str_map_set(rq->a, API_MAP(&pod->metadata.labels), b->metadata.labels.v[i].key, b->metadata.labels.v[i].value);
+		str_map_set(rq->a, API_MAP(&pod->metadata.labels), b->metadata.labels.v[i].key, b->metadata.labels.v[i].value);
 	for (uint32_t i = 0; i < pod->status.conditions.n; i++)
 		if (str_eqz(pod->status.conditions.v[i].type, "PodScheduled"))
 			c = &pod->status.conditions.v[i];
@@ -57,7 +56,6 @@ static struct error *make_bound(void *ctx, struct request *rq, const void *old, 
 		c->last_transition_time = time_now();
 	c->status = STR("True");
 	c->reason = c->message = STR_NULL;
-	c->observed_generation = pod->metadata.generation;
 	pod->metadata.resource_version = STR_NULL;
 	return NULL;
 }
@@ -66,29 +64,32 @@ static struct error *binding(struct request *rq, struct str name)
 {
 	struct core_v1_binding *b;
 	struct resource *pods = resource_find(rq->s, STR(""), STR("v1"), STR("pods"));
-	struct field_errors fe = {.arena = rq->a};
-	static const struct str kinds[] = {STR_INIT("Node"), STR_INIT("<empty>")};
 	struct write_result r;
-	struct update u = {.make = make_bound, .sub = "binding", .retry = true, .flags = UPDATE_NO_ADMISSION | UPDATE_UNCONDITIONAL};
+	/* apply: managedFields stay as they are */
+	struct update u = {.make = make_bound, .sub = "binding", .retry = true, .apply = true, .flags = UPDATE_NO_ADMISSION | UPDATE_UNCONDITIONAL};
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
 
 	TRY(rest_body(rq, "CreateOptions", &core_v1_binding_type, STR("Binding"), STR("v1"), (void **)&b));
 	u.ctx = b;
+	if (b->metadata.namespace.n && !str_eq(b->metadata.namespace, rq->info.ns))
+		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
 	if (!name.n)
 		name = b->metadata.name;
-	if (b->metadata.name.n && !str_eq(b->metadata.name, name))
-		return err_bad_request("the name of the object (%.*s) does not match the name on the URL (%.*s)", STR_ARG(b->metadata.name),
-				       STR_ARG(name));
+	if (!str_eq(b->metadata.name, name))
+		return err_bad_request("name in URL does not match name in Binding object");
+	if (!name.n)
+		return err_bad_request("name is required");
+	/* upstream makes no 422 of these */
 	if (b->target.kind.n && !str_eqz(b->target.kind, "Node"))
-		field_not_supported(&fe, FIELD_CHILD(FIELD_ROOT("target"), "kind"), b->target.kind, kinds, 2);
+		return error_status(500, "", "target.kind: Unsupported value: \"%.*s\": supported values: \"Node\", \"<empty>\"",
+				    STR_ARG(b->target.kind));
 	if (!b->target.name.n)
-		field_required(&fe, FIELD_CHILD(FIELD_ROOT("target"), "name"), "");
-	TRY(field_errors_status(&fe, STR(""), STR("Binding"), name));
+		return error_status(500, "", "target.name: Required value");
 	topology_labels(rq, b->target.name, API_MAP(&b->metadata.labels));
 	TRY(admission_of_body(rq, &core_v1_binding_type, name, b));
 	rq->res = pods;
 	u.uid = b->metadata.uid;
-	rq->manager = STR("kube-scheduler");
+	u.rv = b->metadata.resource_version;
 	TRY(registry_update(rq, rq->info.ns, name, &u, &r));
 	cache_entry_unref(r.entry);
 	return respond_struct(rq, 201, &meta_v1_status_type, &ok);
@@ -194,8 +195,8 @@ static struct error *make_disrupted(void *ctx, struct request *rq, const void *o
 	return NULL;
 }
 
-/* *pinned: the budget let it go for what it is now (not ready); it must not be deleted once it has become something else. */
-static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, struct str *budget, bool *pinned)
+/* *many: several budgets select it. *pinned: the budget let it go for what it is now (not ready); it must not be deleted once it has become something else. */
+static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, struct str *budget, bool *pinned, bool *many)
 {
 	struct resource *pdbs = resource_any(rq->s, STR("policy"), STR("poddisruptionbudgets")), *was = rq->res;
 	struct policy_v1_pod_disruption_budget *match = NULL;
@@ -226,8 +227,9 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 	}
 	cache_snap_free(snap);
 	TRY(e);
-	if (n > 1)
-		return err_internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.");
+	*many = n > 1;
+	if (*many)
+		return NULL;
 	if (!match)
 		return NULL;
 	*budget = match->metadata.name;
@@ -252,9 +254,15 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 
 static struct error *make_evicted(void *ctx, struct request *rq, const void *old, void **out)
 {
+	const struct meta_v1_preconditions *pre = ctx;
 	struct core_v1_pod *p = arena_new(rq->a, struct core_v1_pod);
+	const struct meta_v1_object_meta *om = &((const struct core_v1_pod *)old)->metadata;
 	struct core_v1_pod_condition *c = NULL;
 
+	if (pre->uid && pre->uid->n && !str_eq(*pre->uid, om->uid))
+		return err_conflict(STR(""), STR("Pod"), om->name, "the UID in the precondition does not match the UID in record");
+	if (pre->resource_version && pre->resource_version->n && !str_eq(*pre->resource_version, om->resource_version))
+		return err_conflict(STR(""), STR("Pod"), om->name, "the ResourceVersion in the precondition does not match the one in record");
 	object_copy(rq->a, &core_v1_pod_type, old, p);
 	for (uint32_t i = 0; i < p->status.conditions.n && !c; i++)
 		if (str_eqz(p->status.conditions.v[i].type, "DisruptionTarget"))
@@ -278,9 +286,11 @@ static struct error *mark_and_delete(struct request *rq, const struct meta_v1_de
 {
 	struct meta_v1_delete_options mine = *o;
 	struct meta_v1_preconditions pre = o->preconditions ? *o->preconditions : (struct meta_v1_preconditions){0};
-	struct update u = {.make = make_evicted, .sub = "status", .retry = !rv.n, .uid = pre.uid ? *pre.uid : STR_NULL, .rv = rv,
-			   .flags = UPDATE_NO_ADMISSION};
+	/* apply: managedFields stay as they are */
+	struct update u = {.make = make_evicted, .ctx = &pre, .sub = "status", .retry = !rv.n, .apply = true, .flags = UPDATE_NO_ADMISSION};
 	struct write_result r;
+
+	pre.resource_version = rv.n ? &rv : NULL;
 
 	if (!rq->dry_run) {
 		struct core_v1_pod *p;
@@ -311,7 +321,8 @@ static bool needs_no_budget(const struct core_v1_pod *p, bool *gone)
 
 #define EVICTION_RETRIES 20
 
-static struct error *evict(struct request *rq, const struct meta_v1_delete_options *o)
+/* *many: nothing is done, as more than one budget selects the pod. */
+static struct error *evict(struct request *rq, const struct meta_v1_delete_options *o, bool *many)
 {
 	struct str asked = o->preconditions && o->preconditions->resource_version ? *o->preconditions->resource_version : STR_NULL;
 	struct str budget = STR_NULL, pin;
@@ -331,7 +342,9 @@ static struct error *evict(struct request *rq, const struct meta_v1_delete_optio
 			return e;
 		error_free(e);
 	}
-	TRY(check_budgets(rq, pod, &budget, &pinned));
+	TRY(check_budgets(rq, pod, &budget, &pinned, many));
+	if (*many)
+		return NULL;
 	pin = asked.n ? asked : pinned ? pod->metadata.resource_version : STR_NULL;
 	e = mark_and_delete(rq, o, pin);
 	if (error_is(e, 409, NULL) && pinned && !asked.n) {
@@ -345,6 +358,7 @@ static struct error *eviction(struct request *rq)
 {
 	struct policy_v1_eviction *ev;
 	struct meta_v1_delete_options none = {0}, *o = &none;
+	bool many = false;
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
 
 	TRY(rest_body(rq, "CreateOptions", &policy_v1_eviction_type, STR("Eviction"), STR("policy/v1"), (void **)&ev));
@@ -355,7 +369,12 @@ static struct error *eviction(struct request *rq)
 		o = ev->delete_options;
 	if (o->dry_run.n)
 		rq->dry_run = true;
-	TRY(evict(rq, o));
+	TRY(delete_options_validate(rq, o));
+	TRY(evict(rq, o, &many));
+	if (many) /* created, says upstream, and what it made is a failure */
+		ok = (struct meta_v1_status){.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Failure"), .code = 500,
+					     .message = STR("This pod has more than one PodDisruptionBudget, which the eviction subresource does "
+							    "not support.")};
 	return respond_struct(rq, 201, &meta_v1_status_type, &ok);
 }
 
