@@ -359,7 +359,7 @@ static struct str stream_query(struct request *rq)
 		else if (str_eqz(n, "tty"))
 			as = "tty";
 		if (as) {
-			if (str_eqz(v, "true") || str_eqz(v, "1"))
+			if (query_true(v))
 				buf_printf(&b, "%s%s=1", b.n ? "&" : "", as);
 			continue;
 		}
@@ -410,7 +410,7 @@ static struct error *connect_options(struct request *rq, const struct schema_typ
 			if (f->kind == FIELD_STRING)
 				jv_encode_string(&b, v);
 			else if (f->kind == FIELD_BOOL)
-				buf_puts(&b, str_eqz(v, "false") || str_eqz(v, "0") ? "false" : "true");
+				buf_puts(&b, query_true(v) ? "true" : "false");
 			else
 				buf_printf(&b, "%lld", str_to_i64(v, &n) ? (long long)n : 0);
 		}
@@ -536,7 +536,10 @@ static struct error *pod_log(struct request *rq)
 		if (str_eqz(rq->q.v[i].name, "container") || str_eqz(rq->q.v[i].name, "pretty") ||
 		    str_eqz(rq->q.v[i].name, "insecureSkipTLSVerifyBackend"))
 			continue;
-		esc = http_escape(rq->a, rq->q.v[i].value);
+		if (str_eqz(rq->q.v[i].name, "follow") || str_eqz(rq->q.v[i].name, "previous") || str_eqz(rq->q.v[i].name, "timestamps"))
+			esc = query_true(rq->q.v[i].value) ? STR("true") : STR("false");
+		else
+			esc = http_escape(rq->a, rq->q.v[i].value);
 		buf_printf(&b, "%s%.*s=%.*s", any ? "&" : "?", STR_ARG(rq->q.v[i].name), STR_ARG(esc));
 		any = true;
 	}

@@ -60,7 +60,12 @@ bool query_bool(const struct query *q, const char *name)
 {
 	struct str v = query_get(q, name);
 
-	return v.p && !str_eq_nocase(v, STR("false")) && !str_eqz(v, "0");
+	return v.p && query_true(v);
+}
+
+bool query_true(struct str v)
+{
+	return !str_eq_nocase(v, STR("false")) && !str_eqz(v, "0");
 }
 
 bool query_int(const struct query *q, const char *name, int64_t *out, struct error **err)

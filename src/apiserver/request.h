@@ -41,7 +41,8 @@ struct str query_get(const struct query *q, const char *name); /* first; STR_NUL
 /* Every value that is given, pushed to *out. */
 void query_all(struct arena *a, const struct query *q, const char *name, struct strings *out);
 bool query_has(const struct query *q, const char *name);
-/* As upstream converts them: absent, "false" (in any case) and "0" are false, everything else is true. */
+/* A boolean as upstream's Convert_Slice_string_To_bool: absent, "0" and "false" in any case are false, all else is true. */
+bool query_true(struct str value);
 bool query_bool(const struct query *q, const char *name);
 /* Present and a decimal number; false when absent; *err when malformed (400). */
 bool query_int(const struct query *q, const char *name, int64_t *out, struct error **err);

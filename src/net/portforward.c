@@ -145,9 +145,14 @@ static struct error *pws_writev(struct stream *s, struct iovec *iov, int n)
 	return NULL;
 }
 
+/* The protocol has no half-close: when the pod has said all, the connection has ended. */
 static struct error *pws_shutdown(struct stream *s)
 {
-	return NULL; /* the protocol has no half-close */
+	struct pf_ws_port *w = (struct pf_ws_port *)s;
+
+	w->ended = true;
+	bq_end(&w->in);
+	return NULL;
 }
 
 static void pws_close(struct stream *s)
@@ -272,6 +277,8 @@ static struct error *next_ws(struct pf_session *k, struct pf_pair **out)
 			*out = &p->pub;
 			return NULL;
 		}
+		if (!k->n_pairs)
+			return error_sys(EPIPE, "every connection has ended"); /* its ports are all there will be */
 		TRY(waitq_wait(&k->q));
 	}
 }
@@ -361,6 +368,8 @@ void pf_pair_finish(struct pf_pair *pub, struct error *e)
 	deadline_pop(d);
 	fiber_shield_end();
 	p->k->n_pairs--;
+	if (p->ws)
+		waitq_wake_all(&p->k->q);
 	error_free(e);
 	free(p);
 }

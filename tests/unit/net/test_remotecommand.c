@@ -326,6 +326,20 @@ static void plain_ws(struct http_client *h)
 	OK(ws_read(w, &kind, &m, NULL));
 	CHECK(kind == WS_CLOSE);
 	ws_free(w);
+	/* When every port's connection has ended, so does the session. */
+	struct listener *l;
+
+	OK(listener_open("127.0.0.1:0", 0, &l));
+	snprintf(ports, sizeof ports, "/portforward?ports=%d", listener_port(l));
+	listener_close(l);
+	OK(ws_connect(h, &a, str_from(ports), NULL, 0, v4, 100000, NULL, &w));
+	OK(ws_read(w, &kind, &m, NULL));
+	OK(ws_read(w, &kind, &m, NULL));
+	OK(ws_read(w, &kind, &m, NULL));
+	CHECK(kind == WS_BINARY && m.n > 1 && m.p[0] == 1 && str_contains(m, STR("refused")));
+	OK(ws_read(w, &kind, &m, NULL));
+	CHECK(kind == WS_CLOSE);
+	ws_free(w);
 	struct error *e = ws_connect(h, &a, STR("/portforward?ports=99999"), NULL, 0, v4, 1000, NULL, &w);
 
 	CHECK(error_is(e, 400, NULL));
