@@ -1,5 +1,4 @@
 /* kube-apiserver's flags, and the life of the component. */
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -18,14 +17,15 @@
 #include "apiserver/pipeline.h"
 #include "apiserver/policy.h"
 #include "apiserver/server.h"
+#include "base/flags.h"
 
-enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_GATES, F_IGNORED };
+enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_GATES };
 
 struct flag {
 	const char *name;
 	enum flag_kind kind;
 	size_t offset;
-	const char *help; /* NULL: accepted for compatibility, without effect */
+	const char *help;
 };
 #define O(field) offsetof(struct options, field)
 static const struct flag flags[] = {
@@ -106,28 +106,39 @@ static const struct flag flags[] = {
 	{"feature-gates", F_GATES, 0, "CBORServingAndStorage=true: CBOR beside JSON (default false); the other gates are as v1.36 has them"},
 	{"profiling", F_BOOL, O(profiling), "serve /debug (default true)"},
 	{"v", F_INT, O(verbosity), "log verbosity"},
-	/* upstream's flags that have no meaning here */
-	{"allow-privileged", F_IGNORED, 0, NULL}, {"etcd-prefix", F_IGNORED, 0, NULL}, {"storage-backend", F_IGNORED, 0, NULL},
-	{"enable-aggregator-routing", F_IGNORED, 0, NULL}, {"runtime-config", F_IGNORED, 0, NULL},
-	{"tls-cipher-suites", F_IGNORED, 0, NULL}, {"tls-min-version", F_IGNORED, 0, NULL}, {"goaway-chance", F_IGNORED, 0, NULL},
-	{"enable-priority-and-fairness", F_IGNORED, 0, NULL}, {"endpoint-reconciler-type", F_IGNORED, 0, NULL},
-	{"default-not-ready-toleration-seconds", F_IGNORED, 0, NULL}, {"default-unreachable-toleration-seconds", F_IGNORED, 0, NULL},
-	{"watch-cache-sizes", F_IGNORED, 0, NULL}, {"default-watch-cache-size", F_IGNORED, 0, NULL}, {"logging-format", F_IGNORED, 0, NULL},
 };
 #define N_FLAGS (sizeof flags / sizeof *flags)
+
+static const struct upstream_flags upstream = {
+	"kube-apiserver",
+	UPSTREAM_LOG_FLAGS UPSTREAM_SERVING_FLAGS
+	"allow-privileged! audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-max-wait audit-log-batch-throttle-burst "
+	"audit-log-batch-throttle-enable! audit-log-batch-throttle-qps audit-webhook-batch-buffer-size audit-webhook-batch-throttle-burst "
+	"audit-webhook-batch-throttle-enable! audit-webhook-batch-throttle-qps audit-webhook-initial-backoff coordinated-leadership-lease-duration "
+	"coordinated-leadership-renew-deadline coordinated-leadership-retry-period default-not-ready-toleration-seconds "
+	"default-unreachable-toleration-seconds default-watch-cache-size delete-collection-workers enable-aggregator-routing! "
+	"enable-garbage-collector! enable-priority-and-fairness! endpoint-reconciler-type etcd-compaction-interval "
+	"etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout goaway-chance "
+	"kubelet-timeout lease-reuse-duration-seconds livez-grace-period max-connection-bytes-per-sec runtime-config "
+	"send-retry-after-while-not-ready-once! service-account-lookup! shutdown-send-retry-after! shutdown-watch-termination-grace-period "
+	"storage-backend storage-initialization-timeout storage-media-type watch-cache! watch-cache-sizes",
+	"admission-control admission-control-config-file aggregator-reject-forwarding-redirect! audit-log-compress! audit-log-format "
+	"audit-log-mode audit-log-truncate-enabled! audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-log-version "
+	"audit-webhook-mode audit-webhook-truncate-enabled! audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size "
+	"audit-webhook-version authorization-policy-file cors-allowed-origins debug-socket-path egress-selector-config-file emulated-version "
+	"emulation-forward-compatible! enable-logs-handler! encryption-provider-config-automatic-reload! etcd-prefix etcd-servers-overrides "
+	"kubernetes-service-node-port min-compatibility-version peer-advertise-ip peer-advertise-port peer-ca-file "
+	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint strict-transport-security-directives tls-sni-cert-key "
+	"tracing-config-file",
+};
 
 static void usage(FILE *f)
 {
 	fprintf(f, "kube-apiserver: the Kubernetes API server of Skiff\n\nUsage: skiff kube-apiserver [flags]\n\nFlags:\n");
 	for (size_t i = 0; i < N_FLAGS; i++)
-		if (flags[i].help)
-			fprintf(f, "  --%-42s %s\n", flags[i].name, flags[i].help);
+		fprintf(f, "  --%-42s %s\n", flags[i].name, flags[i].help);
 	fprintf(f, "  --%-42s %s\n  --%-42s %s\n", "help", "this text", "version", "the version");
-	fprintf(f, "\nAccepted without effect:");
-	for (size_t i = 0; i < N_FLAGS; i++)
-		if (!flags[i].help)
-			fprintf(f, " --%s", flags[i].name);
-	fprintf(f, "\n");
+	fprintf(f, "\nTaken with a warning, without effect: %s\n", upstream.no_effect);
 }
 
 /* NAME=BOOL,...: gates that change nothing here are let through. */
@@ -191,8 +202,6 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 	case F_GATES:
 		set_gates(o, str_from(v));
 		return true;
-	case F_IGNORED:
-		return true;
 	}
 	return false;
 }
@@ -229,8 +238,6 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 	case F_GATES:
 		buf_puts(value, o->cbor ? "CBORServingAndStorage=true" : "");
 		break;
-	case F_IGNORED:
-		break;
 	}
 	return true;
 }
@@ -242,10 +249,13 @@ static int parse(int argc, char **argv, struct options *o)
 
 	memset(longs, 0, sizeof longs);
 	for (size_t i = 0; i < N_FLAGS; i++)
-		longs[i] = (struct option){flags[i].name, flags[i].kind == F_BOOL || flags[i].kind == F_IGNORED ? optional_argument :
+		longs[i] = (struct option){flags[i].name, flags[i].kind == F_BOOL ? optional_argument :
 									   required_argument, NULL, 1};
 	longs[N_FLAGS] = (struct option){"help", no_argument, NULL, 'h'};
 	longs[N_FLAGS + 1] = (struct option){"version", no_argument, NULL, 'V'};
+	c = upstream_flags_sift(&upstream, longs, &argc, argv);
+	if (c)
+		return c;
 	optind = 1;
 	while ((c = getopt_long(argc, argv, "hv:", longs, &idx)) != -1) {
 		switch (c) {

@@ -1,7 +1,7 @@
+#include "base/flags.h"
 #include "controller/controller.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -667,11 +667,44 @@ static bool parse_int(const char *arg, int lo, int hi, int *out)
 	return true;
 }
 
+static const struct upstream_flags upstream = {
+	"kube-controller-manager",
+	UPSTREAM_LOG_FLAGS UPSTREAM_SERVING_FLAGS
+	"attach-detach-reconcile-sync-period cloud-provider cidr-allocator-type concurrent-cron-job-syncs concurrent-daemonset-syncs "
+	"concurrent-deployment-syncs concurrent-device-taint-eviction-syncs concurrent-endpoint-syncs "
+	"concurrent-ephemeralvolume-syncs concurrent-gc-syncs concurrent-horizontal-pod-autoscaler-syncs concurrent-job-syncs "
+	"concurrent-namespace-syncs concurrent-node-status-updates concurrent-node-syncs concurrent-replicaset-syncs "
+	"concurrent-resource-quota-syncs concurrent-resourceclaim-syncs concurrent-service-endpoint-syncs "
+	"concurrent-service-syncs concurrent-serviceaccount-token-syncs concurrent-statefulset-syncs "
+	"concurrent-ttl-after-finished-syncs concurrent-validating-admission-policy-status-syncs configure-cloud-routes! "
+	"controller-start-interval disable-attach-detach-reconcile-sync! disable-force-detach-on-timeout! "
+	"enable-dynamic-provisioning! endpoint-updates-batch-period endpointslice-updates-batch-period flex-volume-plugin-dir "
+	"large-cluster-size-threshold legacy-service-account-token-clean-up-period min-resync-period "
+	"mirroring-concurrent-service-endpoint-syncs mirroring-endpointslice-updates-batch-period "
+	"mirroring-max-endpoints-per-subset namespace-sync-period node-sync-period resource-quota-sync-period "
+	"route-reconciliation-period",
+	"allow-untagged-cloud! cloud-config cluster-signing-kube-apiserver-client-cert-file "
+	"cluster-signing-kube-apiserver-client-key-file cluster-signing-kubelet-client-cert-file "
+	"cluster-signing-kubelet-client-key-file cluster-signing-kubelet-serving-cert-file "
+	"cluster-signing-kubelet-serving-key-file cluster-signing-legacy-unknown-cert-file "
+	"cluster-signing-legacy-unknown-key-file enable-garbage-collector! enable-hostpath-provisioner! "
+	"external-cloud-volume-plugin horizontal-pod-autoscaler-cpu-initialization-period "
+	"horizontal-pod-autoscaler-downscale-stabilization horizontal-pod-autoscaler-initial-readiness-delay "
+	"horizontal-pod-autoscaler-tolerance max-endpoints-per-slice node-eviction-rate node-status-update-frequency "
+	"pv-recycler-increment-timeout-nfs pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs "
+	"pv-recycler-pod-template-filepath-hostpath pv-recycler-pod-template-filepath-nfs "
+	"pv-recycler-timeout-increment-hostpath secondary-node-eviction-rate tls-sni-cert-key unhealthy-zone-threshold",
+};
+
 /* -1: go on; else the exit status. */
 static int parse_flags(int argc, char **argv, struct manager_flags *f)
 {
 	int c, index, n;
 
+	int sifted = upstream_flags_sift(&upstream, options, &argc, argv);
+
+	if (sifted)
+		return sifted;
 	optind = 1;
 	while ((c = getopt_long(argc, argv, "v:h", options, &index)) != -1) {
 		bool ok = true;

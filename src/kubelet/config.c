@@ -1,7 +1,7 @@
 /* kubelet/config.c: flags and the KubeletConfiguration file. */
+#include "base/flags.h"
 #include "kubelet/internal.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -416,6 +416,28 @@ static int one(struct kubelet_config *c, int o, const char *name, const char *ar
 	return e ? fail(name, e) : r;
 }
 
+static const struct upstream_flags upstream = {
+	"kubelet",
+	UPSTREAM_LOG_FLAGS
+	"authentication-token-webhook-cache-ttl authorization-webhook-cache-authorized-ttl "
+	"authorization-webhook-cache-unauthorized-ttl contention-profiling! cpu-manager-reconcile-period "
+	"enable-controller-attach-detach! event-burst event-qps experimental-allocatable-ignore-eviction! "
+	"experimental-mounter-path fail-cgroupv1! feature-gates file-check-frequency hairpin-mode healthz-bind-address "
+	"http-check-frequency kernel-memcg-notification! kube-api-burst kube-api-content-type kube-api-qps kubelet-cgroups "
+	"local-storage-capacity-isolation! make-iptables-util-chains! max-open-files maximum-dead-containers "
+	"maximum-dead-containers-per-container minimum-container-ttl-duration node-status-max-images oom-score-adj "
+	"registry-burst registry-qps runtime-cgroups runtime-request-timeout streaming-connection-idle-timeout sync-frequency "
+	"tls-cipher-suites tls-min-version volume-stats-agg-period",
+	"allowed-unsafe-sysctls cgroups-per-qos! config-dir cpu-cfs-quota! cpu-cfs-quota-period cpu-manager-policy "
+	"cpu-manager-policy-options enable-server! enforce-node-allocatable eviction-max-pod-grace-period "
+	"eviction-minimum-reclaim eviction-pressure-transition-period eviction-soft eviction-soft-grace-period "
+	"exit-on-lock-contention! image-credential-provider-bin-dir image-credential-provider-config kube-reserved-cgroup "
+	"lock-file manifest-url manifest-url-header memory-manager-policy minimum-image-ttl-duration pod-cidr pods-per-core "
+	"protect-kernel-defaults! qos-reserved reserved-cpus reserved-memory runonce! seccomp-default! system-cgroups "
+	"system-reserved-cgroup topology-manager-policy topology-manager-policy-options topology-manager-scope "
+	"volume-plugin-dir windows-priorityclass windows-service!",
+};
+
 int config_parse(int argc, char **argv, struct kubelet_config *c)
 {
 	static char host[256];
@@ -433,6 +455,9 @@ int config_parse(int argc, char **argv, struct kubelet_config *c)
 				  c->eviction_hard);
 	if (e)
 		return fail("eviction-hard", e);
+	r = upstream_flags_sift(&upstream, options, &argc, argv);
+	if (r)
+		return r;
 	/* The file first: flags win over it. */
 	for (int pass = 0; pass < 2; pass++) {
 		optind = 0;

@@ -1,7 +1,7 @@
+#include "base/flags.h"
 #include "proxy/proxy.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <nftables/libnftables.h>
 #include <signal.h>
 #include <stdio.h>
@@ -522,6 +522,18 @@ static void main_fiber(void *arg)
 
 enum { OPT_KUBECONFIG = 256, OPT_NODE, OPT_CIDR, OPT_HEALTHZ, OPT_METRICS, OPT_ROUTES, OPT_CLEANUP, OPT_MODE, OPT_VERSION };
 
+static const struct upstream_flags upstream = {
+	"kube-proxy",
+	UPSTREAM_LOG_FLAGS
+	"config-sync-period conntrack-max-per-core conntrack-min conntrack-tcp-be-liberal! conntrack-tcp-timeout-established "
+	"conntrack-udp-timeout conntrack-udp-timeout-stream feature-gates iptables-localhost-nodeports! iptables-masquerade-bit "
+	"iptables-min-sync-period iptables-sync-period ipvs-exclude-cidrs ipvs-min-sync-period ipvs-scheduler ipvs-strict-arp! "
+	"ipvs-sync-period ipvs-tcp-timeout ipvs-tcpfin-timeout ipvs-udp-timeout kube-api-burst kube-api-content-type "
+	"kube-api-qps oom-score-adj profiling! show-hidden-metrics-for-version",
+	"bind-address bind-address-hard-fail! config detect-local-mode healthz-port init-only! masquerade-all! master "
+	"metrics-port nodeport-addresses pod-bridge-interface pod-interface-name-prefix write-config-to",
+};
+
 int kube_proxy_main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -551,6 +563,10 @@ int kube_proxy_main(int argc, char **argv)
 	static char host[65];
 	struct proxy p = {.healthz = "0.0.0.0:10256", .metrics = "127.0.0.1:10249"};
 
+	int sifted = upstream_flags_sift(&upstream, options, &argc, argv);
+
+	if (sifted)
+		return sifted;
 	gethostname(host, sizeof host - 1);
 	p.node = host;
 	for (int o; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {

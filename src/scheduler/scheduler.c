@@ -1,7 +1,7 @@
+#include "base/flags.h"
 #include "scheduler/scheduler.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -518,11 +518,22 @@ static bool parse_int(const char *arg, int max, int *out)
 	return true;
 }
 
+static const struct upstream_flags upstream = {
+	"kube-scheduler",
+	UPSTREAM_LOG_FLAGS UPSTREAM_SERVING_FLAGS
+	"pod-max-in-unschedulable-pods-duration",
+	"tls-sni-cert-key write-config-to",
+};
+
 /* -1: go on; else the exit status. */
 static int parse_flags(int argc, char **argv, struct flags *f)
 {
 	int index = 0;
 
+	int sifted = upstream_flags_sift(&upstream, options, &argc, argv);
+
+	if (sifted)
+		return sifted;
 	optind = 1;
 	for (int o; (o = getopt_long(argc, argv, "v:h", options, &index)) != -1;) {
 		bool ok = true;

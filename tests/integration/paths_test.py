@@ -3,11 +3,11 @@
 
 Usage: paths_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, gzip, json, os, re, socket, struct, sys
+import base64, gzip, json, os, re, socket, struct, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import until
-from apiserver_test import CM, Client, check, cm, equal, suite
+from apiserver_test import CM, EXE, Client, check, cm, equal, suite
 
 V3_PROTO = "application/com.github.proto-openapi.spec.v3%sv1.0+protobuf"
 
@@ -322,10 +322,22 @@ def test_watch_socket_token(a):
     equal("sees what alice may see", w.event()["type"], "ADDED")
 
 
+def test_flags():
+    def run(*argv):
+        r = subprocess.run([EXE, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return r.returncode, r.stdout
+
+    code, said = run("--egress-selector-config-file=x")
+    equal("upstream's flag that is not built", (code, "--egress-selector-config-file is a flag of Kubernetes that is not built here" in said), (2, True))
+    code, said = run("--enable-garbage-collector", "--watch-cache-sizes", "pods#5", "--nothing")
+    check("without effect", code and "--watch-cache-sizes has no effect here" in said and "--enable-garbage-collector has no effect" in said, said)
+    check("unknown", "unrecognized option '--nothing'" in said and "unexpected argument" not in said, said)
+
+
 def prepare(s):
     s.start()
     return {"a": Client(s, cert="admin")}
 
 
 if __name__ == "__main__":
-    suite("paths", prepare, (test_openapi_v3, test_health, test_zpages, test_debug, test_watch_socket, test_watch_socket_token))
+    suite("paths", prepare, (test_flags, test_openapi_v3, test_health, test_zpages, test_debug, test_watch_socket, test_watch_socket_token))

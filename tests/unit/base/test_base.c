@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/flags.h"
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/map.h"
@@ -126,9 +127,34 @@ static void blocks_count(void **state)
 	block_unref(b);
 }
 
+static void upstream_flags_are_known(void **state)
+{
+	static const struct upstream_flags f = {"c", "quiet! size log", "lost! path"};
+	static const struct option own[] = {{"name", required_argument, NULL, 1}, {"log", no_argument, NULL, 2}, {0}};
+	char *argv[] = {"c", "--name", "--size", "--size", "3", "--quiet", "--size=4", "--log", "--quiet=false", "x", "--", "--path", NULL};
+	const char *want[] = {"c", "--name", "--size", "--log", "x", "--", "--path"};
+	int argc = 12;
+
+	assert_int_equal(upstream_flags_sift(&f, own, &argc, argv), 0);
+	assert_int_equal(argc, 7);
+	for (int i = 0; i < argc; i++)
+		assert_string_equal(argv[i], want[i]);
+	assert_null(argv[argc]);
+	char *refused[] = {"c", "--path=x", NULL}, *alone[] = {"c", "--lost", NULL}, *unknown[] = {"c", "--los", "--sizes", NULL};
+
+	argc = 2;
+	assert_int_equal(upstream_flags_sift(&f, own, &argc, refused), 2);
+	argc = 2;
+	assert_int_equal(upstream_flags_sift(&f, NULL, &argc, alone), 2);
+	argc = 3; /* the component says what it thinks of those */
+	assert_int_equal(upstream_flags_sift(&f, own, &argc, unknown), 0);
+	assert_int_equal(argc, 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(upstream_flags_are_known),
 		cmocka_unit_test(str_cuts), cmocka_unit_test(str_numbers), cmocka_unit_test(str_search),
 		cmocka_unit_test(arena_lists), cmocka_unit_test(buf_limits), cmocka_unit_test(map_many),
 		cmocka_unit_test(errors_wrap), cmocka_unit_test(blocks_count),
