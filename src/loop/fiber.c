@@ -817,6 +817,7 @@ struct error *loop_run(fiber_fn *fn, void *arg)
 	/* Writing to a closed pipe is an error of that write, not the end of the process. */
 	signal(SIGPIPE, SIG_IGN);
 	watch_faults();
+	descriptors_raise();
 	loop_cur = l;
 	struct fiber *first = fiber_make("main", fn, arg, true);
 

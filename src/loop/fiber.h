@@ -32,7 +32,8 @@ typedef void fiber_fn(void *arg);
 /*
  * Runs a loop on the calling thread with `fn` as its first fiber and returns
  * when that fiber has returned (other fibers are cancelled and waited for, 10 s
- * at most). One loop a thread at a time.
+ * at most). One loop a thread at a time. The first raises the process's limit of descriptors (RLIMIT_NOFILE) to the hard one; programs
+ * started with proc_spawn get the former again.
  */
 struct error *loop_run(fiber_fn *fn, void *arg);
 /* In a child made with fork(2) on a loop's thread, first of all: forgets the parent's loop, so that loop_run may be called. */

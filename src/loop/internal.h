@@ -176,6 +176,12 @@ struct error *set_nonblock(int fd);
 /* ---- signals (sys.c) ---- */
 void signals_close(struct loop *l);
 
+/* ---- the limit of descriptors (sys.c) ---- */
+/* Once a process: the soft limit becomes the hard one. */
+void descriptors_raise(void);
+/* In a child, before it executes: what the program would have got from whoever started us. Makes system calls only. */
+void descriptors_restore(void);
+
 /* ---- context switch (ctx.c) ---- */
 void ctx_switch(void **save_sp, void *to_sp);
 void *ctx_make(void *stack_top, void (*entry)(void *), void *arg);

@@ -95,6 +95,7 @@ static void child_run(struct child *c)
 	}
 	if (!child_fds(c))
 		return;
+	descriptors_restore();
 	sigset_t none;
 
 	sigemptyset(&none);

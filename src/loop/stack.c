@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -60,12 +61,13 @@ static void stack_unmap(struct stack_pool *p, struct stack *s)
 #define STACKS_MAX 1000000u
 
 /* Guards inside a mapping leave neighbouring stacks one mapping; older kernels need two a stack, of 65,530 that a process may have. */
-static int guard_kind; /* 0: not known yet, 1: inside, 2: mprotect */
+static atomic_int guard_kind; /* 0: not known yet, 1: inside, 2: mprotect; loops of several threads find out the same */
 
 static bool guard(char *m)
 {
 	if (guard_kind != 2 && madvise(m, GUARD, MADV_GUARD_INSTALL) == 0) {
-		guard_kind = 1;
+		if (!guard_kind)
+			guard_kind = 1;
 		return true;
 	}
 	if (mprotect(m, GUARD, PROT_NONE) < 0)
@@ -76,7 +78,7 @@ static bool guard(char *m)
 
 size_t stack_room(const struct stack_pool *p)
 {
-	static size_t limit;
+	static atomic_size_t limit;
 	size_t max = STACKS_MAX;
 
 	if (guard_kind == 2) {

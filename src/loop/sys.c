@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "base/log.h"
@@ -165,4 +166,42 @@ void signals_close(struct loop *l)
 	for (int i = 0; i < 65; i++)
 		if (l->signals[i])
 			uv_close((uv_handle_t *)&l->signals[i]->h, signal_freed);
+}
+
+/* ---- the limit of descriptors ---- */
+
+/*
+ * The soft limit is low for the sake of programs that use select(2); a server of ten thousand connections needs the hard one, as every Go
+ * program takes it. Programs we start are not to notice.
+ */
+static struct rlimit descriptors_was;
+static bool descriptors_raised;
+static pthread_once_t descriptors_once = PTHREAD_ONCE_INIT;
+
+static void raise_once(void)
+{
+	if (getrlimit(RLIMIT_NOFILE, &descriptors_was) < 0 || descriptors_was.rlim_cur == descriptors_was.rlim_max)
+		return;
+	struct rlimit all = {descriptors_was.rlim_max, descriptors_was.rlim_max};
+
+	if (setrlimit(RLIMIT_NOFILE, &all) < 0)
+		log_warn("only %llu descriptors at once: %s", (unsigned long long)descriptors_was.rlim_cur, strerror(errno));
+	else
+		descriptors_raised = true;
+}
+
+void descriptors_raise(void)
+{
+	pthread_once(&descriptors_once, raise_once);
+}
+
+void descriptors_restore(void)
+{
+	struct rlimit now;
+
+	/* Only what we raised: the child's caller may have set another. */
+	if (descriptors_raised && getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == descriptors_was.rlim_max) {
+		now.rlim_cur = descriptors_was.rlim_cur;
+		setrlimit(RLIMIT_NOFILE, &now);
+	}
 }

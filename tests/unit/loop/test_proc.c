@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -183,9 +184,36 @@ static void test_many_at_once(void **state)
 	assert_int_equal(n, 50);
 }
 
+/* A loop may have all descriptors there are; what it starts sees the limit it was started with. */
+#define SOFT 300
+
+static void limits_main(void *arg)
+{
+	struct rlimit r;
+	buf_cleanup struct buf out = {0};
+
+	CHECK(getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur == r.rlim_max && r.rlim_max > SOFT);
+	OK(proc_run(ARGV("sh", "-c", "ulimit -S -n; ulimit -H -n"), STR_NULL, &out, NULL, NULL));
+	char want[64];
+
+	snprintf(want, sizeof want, r.rlim_max == RLIM_INFINITY ? "%d\nunlimited\n" : "%d\n%llu\n", SOFT, (unsigned long long)r.rlim_max);
+	CHECK(str_eqz(buf_view(&out), want));
+}
+
+static void test_descriptors(void **state)
+{
+	assert_ok(loop_run(limits_main, NULL));
+}
+
 int main(void)
 {
+	struct rlimit r;
+
+	CHECK(getrlimit(RLIMIT_NOFILE, &r) == 0);
+	r.rlim_cur = SOFT;
+	CHECK(setrlimit(RLIMIT_NOFILE, &r) == 0);
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_descriptors),
 		cmocka_unit_test(test_run),
 		cmocka_unit_test(test_spawn),
 		cmocka_unit_test(test_many_at_once),
