@@ -23,7 +23,7 @@ int64_t rev_of(const MDB_val *k)
 
 struct error *damaged_record(int64_t rev)
 {
-	return error_status(500, "InternalError", "store: the record of revision %lld is damaged", (long long)rev);
+	return error_status(500, "InternalError", "store: the record of revision %lld is damaged; restore a snapshot", (long long)rev);
 }
 
 /* Parses and verifies a log record; key and value point into v. */

@@ -60,6 +60,8 @@ struct etcd {
 	uint64_t asked, answered;
 	int64_t answer;
 	struct waitq ask;
+	uint64_t asked_in_vain;   /* rounds that failed */
+	struct error *vain;       /* how the last of them did */
 	int64_t compacted;
 };
 
@@ -219,13 +221,25 @@ static struct error *ask(struct etcd *et, int64_t *rev)
 	return e;
 }
 
+/* Whether it is the caller that is cut off, not etcd that fails. */
+static bool cut_off(void)
+{
+	struct error *e = fiber_check();
+	error_free(e);
+	return e != NULL;
+}
+
 static struct error *et_current(struct store *s, int64_t *rev)
 {
 	struct etcd *et = of(s);
 	uint64_t mine = et->asked + 1; /* only a round that begins after us can speak for us */
 	while (et->answered < mine) {
 		if (et->asking) {
+			uint64_t failed = et->asked_in_vain;
 			TRY(waitq_wait(&et->ask));
+			/* One try without an answer is enough for all: one after the other they would wait for minutes. */
+			if (et->asked_in_vain != failed)
+				return error_status(et->vain->status, et->vain->reason, "%s", et->vain->message);
 			continue;
 		}
 		int64_t r;
@@ -236,9 +250,13 @@ static struct error *et_current(struct store *s, int64_t *rev)
 		if (!e) {
 			et->answered = round;
 			et->answer = r;
+		} else if (!cut_off()) {
+			et->asked_in_vain++;
+			error_free(et->vain);
+			et->vain = error_status(e->status, e->reason, "%s", e->message);
 		}
 		waitq_wake_all(&et->ask);
-		TRY(e); /* the others ask for themselves */
+		TRY(e); /* of a caller who had to stop: the others ask for themselves */
 	}
 	*rev = et->answer;
 	return NULL;
@@ -787,6 +805,7 @@ static void et_free(struct etcd *et)
 		free(et->urls[i]);
 	}
 	tls_client_free(et->tls);
+	error_free(et->vain);
 	free(et);
 }
 
