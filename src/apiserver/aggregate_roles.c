@@ -3,6 +3,7 @@
  * choose, in order of names. Kept here so that roles from charts count at once; upstream's controller
  * manager, where it runs, writes the same.
  */
+#include "apiserver/background.h"
 #include "apiserver/bootstrap.h"
 #include "schema/selector.h"
 
@@ -142,5 +143,5 @@ static void follow(void *arg)
 
 void aggregate_roles_start(struct apiserver *s)
 {
-	fiber_spawn("clusterrole-aggregation", follow, s);
+	background_start(s, "clusterrole-aggregation", follow, s);
 }

@@ -932,5 +932,6 @@ struct error *alloc_init(struct apiserver *s)
 	}
 	cache_snap_free(snap);
 	TRY(release_orphans(&rq));
-	return ports_save(s, &a);
+	log_and_free(ports_save(s, &a), "saving node ports"); /* on a full disk those of before stay: they are counted anew at each start */
+	return NULL;
 }

@@ -3,6 +3,7 @@
  * A state that is no longer current goes out of the tables at once, its watches end, and it is freed when nobody uses it (grace.h).
  */
 #include <ctype.h>
+#include "apiserver/background.h"
 #include "apiserver/convert.h"
 #include "apiserver/crd_internal.h"
 
@@ -341,7 +342,7 @@ struct error *crds_init(struct apiserver *s)
 	cs->st = storage_find(s, STR("apiextensions.k8s.io"), STR("customresourcedefinitions"));
 	s->crds = cs;
 	crds_sync(s);
-	fiber_spawn("crds", follower, s);
+	background_start(s, "crds", follower, s);
 	return NULL;
 }
 

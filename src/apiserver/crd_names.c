@@ -3,6 +3,7 @@
  * approved (apiextensions-apiserver/pkg/controller/{status,establish,apiapproval}), and the end of the objects of a deleted one
  * (controller/finalizer).
  */
+#include "apiserver/background.h"
 #include "apiserver/crd_internal.h"
 
 #define CLEAN_WAIT_MAX_MS 2000
@@ -363,6 +364,8 @@ static void clean_fiber(void *arg)
 		now = map_get(&c->s->crds->by_name, c->name);
 		if (now)
 			now->cleaning = false;
+		if (error_is_sys(e, ECANCELED))
+			error_clear(&e);
 		log_and_free(e, "removing the objects of CustomResourceDefinition %.*s", STR_ARG(c->name));
 	}
 	crd_release(c);
@@ -374,5 +377,5 @@ void crd_clean_start(struct crd *c)
 		return;
 	c->cleaning = true;
 	crd_hold(c);
-	fiber_spawn("crd-cleanup", clean_fiber, c);
+	background_start(c->s, "crd-cleanup", clean_fiber, c);
 }

@@ -1,4 +1,5 @@
 /* API aggregation: APIService objects, their health, and the proxy to the servers behind them. */
+#include "apiserver/background.h"
 #include "apiserver/connect.h"
 #include "apiserver/convert.h"
 #include "apiserver/custom.h"
@@ -457,8 +458,8 @@ struct error *aggregator_init(struct apiserver *s)
 	g->st = storage_find(s, STR("apiregistration.k8s.io"), STR("apiservices"));
 	s->aggregator = g;
 	sync(s);
-	fiber_spawn("aggregator", checker, s);
-	fiber_spawn("aggregator-watch", watcher, s);
+	background_start(s, "aggregator", checker, s);
+	background_start(s, "aggregator-watch", watcher, s);
 	return NULL;
 }
 

@@ -1,6 +1,7 @@
 /* Flow schemas by precedence, priority levels by name, as the caches have them. */
 #include <xxhash.h>
 
+#include "apiserver/background.h"
 #include "apiserver/flow.h"
 #include "apiserver/metrics.h"
 
@@ -300,7 +301,7 @@ struct error *flow_init(struct apiserver *s)
 		struct following *f = xcalloc(1, sizeof *f);
 
 		*f = (struct following){s, kinds[i]};
-		fiber_spawn("flow", follow, f);
+		background_start(s, "flow", follow, f);
 	}
 	return NULL;
 }

@@ -8,6 +8,7 @@
 #include "apiserver/audit.h"
 #include "apiserver/authn.h"
 #include "apiserver/authz.h"
+#include "apiserver/background.h"
 #include "apiserver/bootstrap.h"
 #include "apiserver/connect.h"
 #include "apiserver/custom.h"
@@ -301,6 +302,41 @@ struct life {
 	struct error *err;
 };
 
+#define BOOTSTRAP_RETRY_MS 1000
+
+/* A full store keeps nobody from reading what is there: what is missing is made as soon as there is room, and until then it is not ready. */
+static void bootstrap_later(void *arg)
+{
+	struct apiserver *s = arg;
+	struct error *e;
+
+	while (!(e = fiber_sleep(BOOTSTRAP_RETRY_MS))) {
+		e = bootstrap_run(s);
+		if (!e) {
+			s->ready = true;
+			log_info("what a cluster begins with is complete");
+			return;
+		}
+		if (!error_is(e, 507, NULL))
+			log_error("what a cluster begins with: %s", error_message(e));
+		error_free(e);
+	}
+	error_free(e);
+}
+
+static struct error *bootstrap(struct apiserver *s)
+{
+	struct error *e = bootstrap_run(s);
+
+	if (error_is(e, 507, NULL)) {
+		log_and_free(e, "not ready: what a cluster begins with cannot be written");
+		background_start(s, "bootstrap", bootstrap_later, s);
+		return NULL;
+	}
+	s->ready = !e;
+	return e;
+}
+
 static struct error *start(struct apiserver *s)
 {
 	struct store_opts so = {.dir = s->o.data_dir, .etcd_servers = s->o.etcd_servers, .etcd_ca = s->o.etcd_ca, .etcd_cert = s->o.etcd_cert,
@@ -332,8 +368,7 @@ static struct error *start(struct apiserver *s)
 	ho.tls = s->tls;
 	TRY(alloc_init(s));
 	TRY(http_server_start(l, &ho, &s->http));
-	TRY(bootstrap_run(s));
-	s->ready = true;
+	TRY(bootstrap(s));
 	if (s->o.port_file) {
 		char text[16];
 		int n = snprintf(text, sizeof text, "%d\n", s->port);
@@ -362,6 +397,7 @@ static void body(void *arg)
 	if (s->o.shutdown_delay_ms)
 		log_and_free(fiber_sleep(s->o.shutdown_delay_ms), "shutdown delay");
 	http_server_stop(s->http, 1500);
+	background_stop(s);
 	store_close(s->store);
 	log_info("stopped");
 }

@@ -198,6 +198,9 @@ struct apiserver {
 	const struct admission_plugin *plugins[40];
 	size_t n_plugins;
 	bool ready, stopping;
+	struct background *background; /* background.h */
+	struct waitq background_gone;
+	bool background_stopping;
 	bool snapshotting;               /* a copy of the store is being written */
 	bool bootstrapped[HOOKS];        /* what bootstrap_run has done, for health checks */
 	int inflight, inflight_mutating;

@@ -1,0 +1,50 @@
+#include "apiserver/background.h"
+
+#include <stdlib.h>
+
+struct background {
+	struct background *next, *prev;
+	struct apiserver *s;
+	fiber_fn *fn;
+	void *arg;
+	struct fiber *fiber; /* NULL: has not begun */
+};
+
+static void run(void *arg)
+{
+	struct background *b = arg;
+	struct apiserver *s = b->s;
+
+	b->fiber = fiber_self();
+	if (s->background_stopping)
+		fiber_cancel(b->fiber);
+	b->fn(b->arg);
+	*(b->prev ? &b->prev->next : &s->background) = b->next;
+	if (b->next)
+		b->next->prev = b->prev;
+	free(b);
+	waitq_wake_all(&s->background_gone);
+}
+
+void background_start(struct apiserver *s, const char *name, fiber_fn *fn, void *arg)
+{
+	struct background *b = xcalloc(1, sizeof *b);
+
+	*b = (struct background){.next = s->background, .s = s, .fn = fn, .arg = arg};
+	if (b->next)
+		b->next->prev = b;
+	s->background = b;
+	fiber_spawn(name, run, b);
+}
+
+void background_stop(struct apiserver *s)
+{
+	s->background_stopping = true;
+	for (struct background *b = s->background; b; b = b->next)
+		if (b->fiber)
+			fiber_cancel(b->fiber);
+	fiber_shield_begin();
+	while (s->background)
+		error_free(waitq_wait(&s->background_gone)); /* shielded: never fails */
+	fiber_shield_end();
+}

@@ -1,0 +1,15 @@
+/*
+ * apiserver/background.h: what the server does without being asked and for as long as it lives: following its own objects, cleaning up. It
+ * writes to the store, so it has ended before the store is closed.
+ */
+#ifndef SKIFF_APISERVER_BACKGROUND_H
+#define SKIFF_APISERVER_BACKGROUND_H
+
+#include "apiserver/server.h"
+
+/* Runs fn(arg) on a fiber of its own, named by a literal, until it returns or is cancelled. */
+void background_start(struct apiserver *s, const char *name, fiber_fn *fn, void *arg);
+/* Cancels all of them and waits until they have ended; one that is started from then on is cancelled from the beginning. */
+void background_stop(struct apiserver *s);
+
+#endif
