@@ -273,17 +273,22 @@ static void say(const char *text)
 	fflush(stdout);
 }
 
-static bool node_ready(const struct core_v1_node *n)
+/* A condition from before `since`, seconds since 1970, is what the store remembers of the last time. */
+static bool node_ready(const struct core_v1_node *n, int64_t since)
 {
-	for (uint32_t i = 0; i < n->status.conditions.n; i++)
-		if (str_eqz(n->status.conditions.v[i].type, "Ready"))
-			return str_eqz(n->status.conditions.v[i].status, "True");
+	for (uint32_t i = 0; i < n->status.conditions.n; i++) {
+		const struct core_v1_node_condition *c = &n->status.conditions.v[i];
+
+		if (str_eqz(c->type, "Ready"))
+			return str_eqz(c->status, "True") && c->last_heartbeat_time.s >= since;
+	}
 	return false;
 }
 
 struct wait {
 	struct cluster *c;
 	int timeout_s;
+	int64_t since; /* nodes must have spoken after that, seconds since 1970 */
 	struct error *error;
 };
 
@@ -308,7 +313,7 @@ static void wait_ready(void *arg)
 		int n = 0;
 
 		for (uint32_t i = 0; !e && i < list->items.n; i++)
-			n += node_ready(&list->items.v[i]);
+			n += node_ready(&list->items.v[i], w->since);
 		if (!e && ready < 0)
 			printf("API server answers after %.2f s\n", (double)(now_ms() - start) / 1000);
 		if (!e && n > 0 && n > ready)
@@ -342,6 +347,7 @@ int up_main(int argc, char **argv)
 	struct cluster c = {.a = &a, .nodes = -1};
 	int timeout = READY_TIMEOUT_S, code = parse(argc, argv, &c, &timeout, NULL, usage);
 	struct run r = {.c = &c};
+	struct wait w = {.timeout_s = timeout};
 	struct error *e = NULL;
 
 	if (code >= 0)
@@ -365,12 +371,12 @@ int up_main(int argc, char **argv)
 		c = probe;
 	} else {
 		say("Starting the cluster ...\n");
+		w.since = wall_ns() / 1000000000;
 		r.c = &c;
 		if ((e = on_loop(prepare_fiber, &r)) || (e = start_supervisor(&c)))
 			return fail(e, NULL);
 	}
-	struct wait w = {.c = &c, .timeout_s = timeout};
-
+	w.c = &c;
 	e = loop_run(wait_ready, &w);
 	if (e || w.error)
 		return fail(e ? e : w.error, NULL);
