@@ -3,7 +3,9 @@
 
 Usage: apiserver_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.client, http.server, json, os, shutil, socket, ssl, subprocess, sys, tempfile, threading, time
+import base64, http.client, json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+
+from web import Web
 
 EXE = os.path.abspath(sys.argv[1])
 passed = failed = 0
@@ -22,12 +24,53 @@ def equal(what, got, want):
     check(what, got == want, "got %r, want %r" % (got, want))
 
 
-class Server:
-    more = []
+PATIENCE = 60  # seconds until a condition counts as not met: machines may be busy
 
-    def __init__(self, dir):
-        self.dir = dir
-        self.proc = None
+
+class Missed(Exception):
+    """A condition that the rest of a test needs did not come."""
+
+
+def until(what, fn, patience=PATIENCE):
+    """Waits until fn() is true; one check. Returns what fn returned."""
+    end = time.monotonic() + patience
+    while True:
+        r = fn()
+        if r:
+            check(what, True)
+            return r
+        if time.monotonic() > end:
+            break
+        time.sleep(0.02)
+    check(what, False, "did not happen within %d s; last seen: %r" % (patience, r))
+    raise Missed(what)
+
+
+def end(what, proc, log, sig=signal.SIGTERM):
+    """Ends a process of the test. It must still run, and answer SIGTERM with status 0: not so if it leaks, in a build that looks for leaks."""
+    alive = proc.poll() is None
+    if alive:
+        proc.send_signal(sig)
+    try:
+        proc.wait(60)
+    except subprocess.TimeoutExpired:
+        proc.kill()
+        proc.wait()
+    if not alive or proc.returncode != (0 if sig == signal.SIGTERM else -sig):
+        with open(log, errors="replace") as f:
+            print(f.read()[-6000:])
+        check("%s ends well" % what, False, "%s with status %d" % ("ended" if alive else "it had ended", proc.returncode))
+
+
+class Server:
+    """A server in a directory; several share one, with certificates and all, when they have names."""
+    more = []
+    store = ["--data-dir", "data"]
+
+    def __init__(self, dir, name=""):
+        self.dir, self.name = dir, name
+        self.proc = None     # while it runs
+        self.refused = None  # the status of one that did not start
 
     def sh(self, *argv):
         subprocess.run(argv, cwd=self.dir, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -52,37 +95,42 @@ class Server:
             f.write('alicetoken,alice,1,"dev"\nbobtoken,bob,2\n')
 
     def start(self):
-        port = os.path.join(self.dir, "port")
+        port = os.path.join(self.dir, "port" + self.name)
         if os.path.exists(port):
             os.unlink(port)
-        self.log = open(os.path.join(self.dir, "log"), "a")
+        self.log = open(self.log_path(), "a")
         self.proc = subprocess.Popen(
-            [EXE, "--data-dir", "data", "--feature-gates=CBORServingAndStorage=true", "--bind-address", "127.0.0.1", "--secure-port", "0", "--port-file", "port", "--tls-cert-file",
+            [EXE] + self.store + ["--feature-gates=CBORServingAndStorage=true", "--bind-address", "127.0.0.1", "--secure-port", "0", "--port-file", port, "--tls-cert-file",
              "server.crt", "--tls-private-key-file", "server.key", "--client-ca-file", "ca.crt", "--service-account-signing-key-file",
              "sa.key", "--service-account-key-file", "sa.key", "--token-auth-file", "tokens.csv", "--service-cluster-ip-range",
-             "10.0.0.0/24"] + self.more, cwd=self.dir, stdout=self.log, stderr=self.log)
-        end = time.time() + 30
+             "10.0.0.0/24"] + self.more, cwd=self.dir, stdout=self.log, stderr=self.log, env=dict(os.environ, ASAN_OPTIONS="detect_leaks=1"))
+        late = time.monotonic() + 60
         while not os.path.exists(port):
-            if self.proc.poll() is not None or time.time() > end:
-                raise SystemExit("the server did not start:\n" + open(os.path.join(self.dir, "log")).read()[-3000:])
+            if self.proc.poll() is not None or time.monotonic() > late:
+                self.proc.kill()
+                self.refused, self.proc = self.proc.wait(), None
+                raise SystemExit("the server did not start:\n" + open(self.log_path()).read()[-3000:])
             time.sleep(0.02)
         self.port = int(open(port).read())
 
-    def stop(self, sig=15):
-        self.proc.send_signal(sig)
-        self.proc.wait(30)
+    def stop(self, sig=signal.SIGTERM):
+        proc, self.proc = self.proc, None
+        end("the API server", proc, self.log_path(), sig)
         self.log.close()
+
+    def log_path(self):
+        return os.path.join(self.dir, "log" + self.name)
 
 
 class Client:
-    def __init__(self, server, cert=None, token=None, headers=None):
-        self.s, self.token, self.extra = server, token, headers or {}
+    def __init__(self, server, cert=None, token=None, headers=None, timeout=30):
+        self.s, self.token, self.extra, self.timeout = server, token, headers or {}, timeout
         self.ctx = ssl.create_default_context(cafile=os.path.join(server.dir, "ca.crt"))
         if cert:
             self.ctx.load_cert_chain(os.path.join(server.dir, cert + ".crt"), os.path.join(server.dir, cert + ".key"))
 
-    def open(self, timeout=30):
-        return http.client.HTTPSConnection("127.0.0.1", self.s.port, context=self.ctx, timeout=timeout)
+    def open(self, timeout=None):
+        return http.client.HTTPSConnection("127.0.0.1", self.s.port, context=self.ctx, timeout=timeout or self.timeout)
 
     conn = None
 
@@ -869,56 +917,45 @@ def test_validation(a):
     equal("eviction", a.post(PODS + "/ev/eviction", evict)[0], 201)
 
 
-class Extension(http.server.BaseHTTPRequestHandler):
+class Extension:
     """A webhook that sets data.hooked and refuses data.bad, and an aggregated API server."""
-    protocol_version = "HTTP/1.1"
-    seen = []
 
-    def log_message(self, *a):
-        pass
+    def __init__(self):
+        self.seen = []
 
-    def answer(self, obj, code=200):
-        body = json.dumps(obj).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    def convert(self, rq):
+        out = []
+        for o in rq["objects"]:
+            if rq["desiredAPIVersion"].endswith("/v2"):
+                o["spec"]["num"] = o["spec"].pop("n")
+            else:
+                o["spec"]["n"] = o["spec"].pop("num")
+            out.append(dict(o, apiVersion=rq["desiredAPIVersion"]))
+        return {"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
+                "response": {"uid": rq["uid"], "result": {"status": "Success"}, "convertedObjects": out}}
 
-    def do_POST(self):
-        rq = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
-        if self.path.startswith("/convert"):
-            out = []
-            for o in rq["objects"]:
-                o = json.loads(json.dumps(o))
-                if rq["desiredAPIVersion"].endswith("/v2"):
-                    o["spec"]["num"] = o["spec"].pop("n")
-                else:
-                    o["spec"]["n"] = o["spec"].pop("num")
-                o["apiVersion"] = rq["desiredAPIVersion"]
-                out.append(o)
-            self.answer({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
-                         "response": {"uid": rq["uid"], "result": {"status": "Success"}, "convertedObjects": out}})
-            return
-        Extension.seen.append(rq)
+    def review(self, path, rq):
+        self.seen.append(rq)
         r = {"uid": rq["uid"], "allowed": True}
         data = (rq.get("object") or {}).get("data") or {}
-        if self.path.startswith("/mutate"):
+        if path.startswith("/mutate"):
             r["patchType"] = "JSONPatch"
             r["patch"] = base64.b64encode(json.dumps([{"op": "add", "path": "/data/hooked", "value": "yes"}]).encode()).decode()
         elif "bad" in data or rq["operation"] == "CONNECT":
             r["allowed"] = False
             r["status"] = {"message": "bad data", "code": 422}
-        self.answer({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": r})
+        return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": r}
 
-    def do_GET(self):
-        if self.path.startswith("/apis/agg.example.com/v1/namespaces"):
-            self.answer({"user": self.headers.get("X-Remote-User"), "groups": self.headers.get_all("X-Remote-Group"), "path": self.path})
-        elif self.path.startswith("/apis/agg.example.com/v1"):
-            self.answer({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "agg.example.com/v1", "resources": [
-                {"name": "widgets", "singularName": "widget", "namespaced": True, "kind": "Widget", "verbs": ["get", "list"]}]})
-        else:
-            self.answer({"kind": "Status"}, 404)
+    def __call__(self, rq):
+        if rq.command == "POST":
+            request = json.loads(rq.body)["request"]
+            return self.convert(request) if rq.path.startswith("/convert") else self.review(rq.path, request)
+        if rq.path.startswith("/apis/agg.example.com/v1/namespaces"):
+            return {"user": rq.headers.get("X-Remote-User"), "groups": rq.headers.get_all("X-Remote-Group"), "path": rq.path}
+        if rq.path.startswith("/apis/agg.example.com/v1"):
+            return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "agg.example.com/v1", "resources": [
+                {"name": "widgets", "singularName": "widget", "namespaced": True, "kind": "Widget", "verbs": ["get", "list"]}]}
+        return 404, {"kind": "Status"}
 
 
 def own_address():
@@ -929,14 +966,9 @@ def own_address():
 
 
 def test_extensions(s, a):
-    s.cert("ext", "/CN=ext", "subjectAltName=DNS:ext.default.svc,IP:127.0.0.1")
-    httpd = http.server.ThreadingHTTPServer(("", 0), Extension)
-    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ctx.load_cert_chain(os.path.join(s.dir, "ext.crt"), os.path.join(s.dir, "ext.key"))
-    httpd.socket = ctx.wrap_socket(httpd.socket, server_side=True)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    port = httpd.server_address[1]
-    ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
+    ext = Extension()
+    web = Web(ext, s, "ext", "DNS:ext.default.svc,IP:127.0.0.1", host="")
+    port, ca = web.port, web.ca
     rules = [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "scope": "*"}]
     reg = "/apis/admissionregistration.k8s.io/v1/"
     hook = {"name": "h.example.com", "rules": rules, "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
@@ -963,7 +995,7 @@ def test_extensions(s, a):
     o["metadata"]["labels"] = {"hook": "me"}
     st, r = a.post(CM, o)
     equal("mutated", (st, r.get("data")), (201, {"a": "b", "hooked": "yes"}))
-    equal("what it was told", (Extension.seen[0]["operation"], Extension.seen[0]["kind"]["kind"], Extension.seen[0]["userInfo"]["username"]),
+    equal("what it was told", (ext.seen[0]["operation"], ext.seen[0]["kind"]["kind"], ext.seen[0]["userInfo"]["username"]),
           ("CREATE", "ConfigMap", "admin"))
     st, e = a.patch(CM + "/hooked2", {"data": {"bad": "1"}})
     equal("denied", (st, e["message"]), (422, 'admission webhook "h.example.com" denied the request: bad data'))
@@ -974,10 +1006,10 @@ def test_extensions(s, a):
                           rules=[dict(rules[0], operations=["CONNECT"], resources=["pods/attach", "pods/exec"])])]})
     equal("connect configuration", st, 201)
     a.post(PODS, pod("connected", nodeName="nowhere"))
-    Extension.seen.clear()
+    ext.seen.clear()
     st, e = a.post(PODS + "/connected/exec?command=a&command=b%20c&stdin=true&container=c", None)
     equal("connect denied", (st, e.get("message")), (422, 'admission webhook "h.example.com" denied the request: bad data'))
-    equal("its options", (Extension.seen[0]["kind"], Extension.seen[0]["subResource"], Extension.seen[0]["object"]),
+    equal("its options", (ext.seen[0]["kind"], ext.seen[0]["subResource"], ext.seen[0]["object"]),
           ({"group": "", "version": "v1", "kind": "PodExecOptions"}, "exec",
            {"kind": "PodExecOptions", "apiVersion": "v1", "stdin": True, "container": "c", "command": ["a", "b c"]}))
     a.delete(reg + "validatingwebhookconfigurations/c")
@@ -1039,10 +1071,9 @@ def test_extensions(s, a):
     while a.get(crds + "/cvs.conv.example.com")[0] != 404 and time.time() < end:
         time.sleep(0.05)
     equal("gone with its objects", a.get(crds + "/cvs.conv.example.com")[0], 404)
-    httpd.shutdown()
     a.delete(reg + "mutatingwebhookconfigurations/m")
     a.delete(reg + "validatingwebhookconfigurations/v")
-    httpd.server_close()
+    web.close()
 
 
 def test_restart(s, a, ip, port):
@@ -1057,7 +1088,6 @@ def test_restart(s, a, ip, port):
     svc["spec"] = {"ports": [{"port": 80}], "clusterIP": ip}
     equal("address still taken", a.post("/api/v1/namespaces/default/services", svc)[0], 422)
     s.stop()
-    equal("SIGTERM ends it cleanly", s.proc.returncode, 0)
     # encryption at rest
     for i, provider in enumerate(("aescbc", "aesgcm", "secretbox")):
         with open(os.path.join(s.dir, "enc.yaml"), "w") as f:
@@ -1110,10 +1140,10 @@ def suite(name, prepare, tests, after=lambda have: None):
                 check("exception in %s" % test.__name__, False, traceback.format_exc()[-1500:])
             after(have)
     finally:
-        if s.proc and s.proc.poll() is None:
+        if s.proc:
             s.stop()
-        if failed:
-            print(open(os.path.join(dir, "log")).read()[-2000:])
+        if failed and os.path.exists(s.log_path()):
+            print(open(s.log_path()).read()[-2000:])
         shutil.rmtree(dir, ignore_errors=True)
     print("%d passed, %d failed" % (passed, failed))
     sys.exit(1 if failed else 0)
@@ -1144,7 +1174,7 @@ def main():
             import traceback
             check("exception", False, traceback.format_exc()[-1500:])
     finally:
-        if s.proc and s.proc.poll() is None:
+        if s.proc:
             s.stop()
         if failed:
             print(open(os.path.join(dir, "log")).read()[-2000:])

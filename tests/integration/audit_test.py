@@ -3,11 +3,12 @@
 
 Usage: audit_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import http.server, json, os, sys, threading
+import json, os, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from access_test import refuses, until
-from apiserver_test import Client, check, equal, suite, write
+from access_test import refuses
+from apiserver_test import Client, check, equal, suite, until, write
+from web import Web
 
 NS = "/api/v1/namespaces/default"
 POLICY = """
@@ -45,30 +46,16 @@ class Hook:
 
     def __init__(self):
         self.batches, self.fail = [], 0
-        this = self
+        self.web = Web(self.take)
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *a):
-                pass
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                code = 500 if this.fail else 200
-                this.fail = max(0, this.fail - 1)
-                if code == 200:
-                    this.batches.append(json.loads(body))
-                self.send_response(code)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def take(self, rq):
+        if self.fail:
+            self.fail -= 1
+            return 500, None
+        self.batches.append(json.loads(rq.body))
 
     def kubeconfig(self):
-        return {"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "h", "user": "u"}}],
-                "clusters": [{"name": "h", "cluster": {"server": "http://127.0.0.1:%d/audit" % self.server.server_port}}], "users": [{"name": "u", "user": {}}]}
+        return self.web.kubeconfig("/audit")
 
     def events(self):
         return [e for b in self.batches for e in b["items"]]

@@ -4,24 +4,15 @@
 Usage: crd_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 CRD_ROUNDS in the environment: how often test_lifetimes makes and removes a definition (40; each has three states).
 """
-import http.server, json, os, re, socket, ssl, sys, threading, time
+import json, os, re, socket, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from apiserver_test import CM, Client, causes, check, cm, equal, suite
+from apiserver_test import CM, Client, check, cm, equal, suite, until
+from web import Web
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ROUNDS = int(os.environ.get("CRD_ROUNDS", "40"))
 LEAK_MAX = 3000  # bytes a state of a definition may leave behind: noise of the allocator; what was kept once was 16 KB
-
-
-def until(what, f, seconds=20):
-    end = time.time() + seconds
-    while time.time() < end:
-        if f():
-            return True
-        time.sleep(0.02)
-    check(what, False, "not in %d s" % seconds)
-    return False
 
 
 class Watch(threading.Thread):
@@ -149,33 +140,25 @@ def test_lifetimes(s, a):
 
 # ---- conversion ----
 
-class Converter(http.server.BaseHTTPRequestHandler):
+class Converter:
     """v1 has spec.n, v2 has spec.num."""
-    protocol_version = "HTTP/1.1"
     reviews = []
     spoil = None  # changes the response
 
-    def log_message(self, *a):
-        pass
 
-    def do_POST(self):
-        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        rq = review["request"]
-        Converter.reviews.append(review)
-        out = []
-        for o in rq["objects"]:
-            n = o["spec"].get("n", o["spec"].get("num"))
-            out.append(dict(o, apiVersion=rq["desiredAPIVersion"], spec={"num" if rq["desiredAPIVersion"].endswith("v2") else "n": n}))
-            out[-1]["metadata"] = dict(o["metadata"], labels={"converted": "yes"})
-        a = {"uid": rq["uid"], "result": {"status": "Success"}, "convertedObjects": out}
-        if Converter.spoil:
-            a = Converter.spoil(a)
-        body = json.dumps({"kind": "ConversionReview", "apiVersion": review["apiVersion"], "response": a}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+def convert(rq):
+    review = json.loads(rq.body)
+    rq = review["request"]
+    Converter.reviews.append(review)
+    out = []
+    for o in rq["objects"]:
+        n = o["spec"].get("n", o["spec"].get("num"))
+        out.append(dict(o, apiVersion=rq["desiredAPIVersion"], spec={"num" if rq["desiredAPIVersion"].endswith("v2") else "n": n}))
+        out[-1]["metadata"] = dict(o["metadata"], labels={"converted": "yes"})
+    a = {"uid": rq["uid"], "result": {"status": "Success"}, "convertedObjects": out}
+    if Converter.spoil:
+        a = Converter.spoil(a)
+    return {"kind": "ConversionReview", "apiVersion": review["apiVersion"], "response": a}
 
 
 def reviews():
@@ -183,20 +166,10 @@ def reviews():
     return [len(x["request"]["objects"]) for x in r]
 
 
-def converter(s):
-    import base64
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Converter)
-    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ctx.load_cert_chain(os.path.join(s.dir, "server.crt"), os.path.join(s.dir, "server.key"))
-    httpd.socket = ctx.wrap_socket(httpd.socket, server_side=True)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
-    return httpd, {"url": "https://127.0.0.1:%d/convert" % httpd.server_address[1], "caBundle": ca}
-
-
 def test_conversion(s, a):
     """One review for all objects of a list, of a watch's beginning, of a selection."""
-    httpd, client = converter(s)
+    web = Web(convert, s, "converter")
+    client = {"url": web.url + "/convert", "caBundle": web.ca}
     version = lambda name, field: {"name": name, "served": True, "storage": name == "v1", "selectableFields": [{"jsonPath": ".spec." + field}],
                                    "additionalPrinterColumns": [{"name": "N", "type": "integer", "jsonPath": ".spec." + field}],
                                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {
@@ -247,8 +220,7 @@ def test_conversion(s, a):
     a.delete(CRDS + "/cvs.c.example.com")
     until("gone", lambda: a.get(CRDS + "/cvs.c.example.com")[0] == 404)
     equal("removed as stored: not asked", reviews(), [])
-    httpd.shutdown()
-    httpd.server_close()
+    web.close()
 
 
 # ---- names ----

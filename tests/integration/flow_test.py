@@ -3,11 +3,11 @@
 
 Usage: flow_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import http.server, json, os, ssl, sys, threading, time, base64
+import json, os, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from access_test import until
-from apiserver_test import Client, check, equal, suite
+from apiserver_test import Client, check, equal, suite, until
+from web import Web
 
 CM = "/api/v1/namespaces/default/configmaps"
 FLOW = "/apis/flowcontrol.apiserver.k8s.io/v1/"
@@ -17,41 +17,23 @@ class Gate:
     """An admission webhook that lets requests through when told."""
 
     def __init__(self, s):
-        s.cert("gate", "/CN=gate", "subjectAltName=IP:127.0.0.1")
-        self.open, self.inside, lock = threading.Event(), 0, threading.Lock()
-        this = self
+        self.open, self.inside, self.most, self.lock = threading.Event(), 0, 0, threading.Lock()
+        self.web = Web(self.answer, s, "gate")
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *a):
-                pass
-
-            def do_POST(self):
-                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    this.inside += 1
-                this.open.wait(20)
-                with lock:
-                    this.inside -= 1
-                data = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-                                   "response": {"uid": review["request"]["uid"], "allowed": True}}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        ctx.load_cert_chain(os.path.join(s.dir, "gate.crt"), os.path.join(s.dir, "gate.key"))
-        self.server.socket = ctx.wrap_socket(self.server.socket, server_side=True)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
+    def answer(self, rq):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        self.open.wait(20)
+        with self.lock:
+            self.inside -= 1
+        return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "response": {"uid": json.loads(rq.body)["request"]["uid"], "allowed": True}}
 
     def config(self):
         return {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "gate"}, "webhooks": [{
             "name": "gate.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "timeoutSeconds": 30,
-            "clientConfig": {"url": "https://127.0.0.1:%d/" % self.server.server_port, "caBundle": self.ca},
+            "clientConfig": {"url": self.web.url, "caBundle": self.web.ca},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]}]}
 
 
@@ -71,6 +53,17 @@ def level(response):
         "type": "Limited", "limited": {"nominalConcurrencyShares": 1, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": response}}}
 
 
+def in_force(a):
+    """Waits until what was written so far counts: the condition of a flow schema is written by who takes all of it up."""
+    st, o = a.post(FLOW + "flowschemas", {
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"generateName": "mark-"}, "spec": {
+            "matchingPrecedence": 9999, "priorityLevelConfiguration": {"name": "narrow"}, "rules": []}})
+    equal("a mark", st, 201)
+    mark = FLOW + "flowschemas/" + o["metadata"]["name"]
+    until("it is seen", lambda: a.get(mark)[1].get("status", {}).get("conditions"))
+    a.delete(mark)
+
+
 def put_level(a, response):
     st, o = a.get(FLOW + "prioritylevelconfigurations/narrow")
     new = level(response)
@@ -79,7 +72,7 @@ def put_level(a, response):
         equal("update of the level", a.call("PUT", FLOW + "prioritylevelconfigurations/narrow", new)[0], 200)
     else:
         equal("the level", a.post(FLOW + "prioritylevelconfigurations", new)[0], 201)
-    time.sleep(0.25)  # levels are looked at ten times a second
+    in_force(a)
 
 
 def setup(s, a, gate):
@@ -94,7 +87,7 @@ def setup(s, a, gate):
             "matchingPrecedence": 100, "priorityLevelConfiguration": {"name": "narrow"}, "distinguisherMethod": {"type": "ByUser"},
             "rules": [{"subjects": [{"kind": "User", "user": {"name": n}} for n in ("alice", "bob")],
                        "resourceRules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"], "namespaces": ["*"]}]}]}})[0], 201)
-    time.sleep(0.25)
+    in_force(a)
     uid = a.get(FLOW + "prioritylevelconfigurations/narrow")[1]["metadata"]["uid"]
     gate.open.set()
     c = Call(s, "alice", "warm-")
@@ -122,12 +115,12 @@ def test_queue(s, a, gate):
     until("one is inside", lambda: gate.inside == 1)
     calls += [Call(s, "alice", "q-") for _ in range(8)]  # two queues of three
     until("two are too many", lambda: sum(c.status == 429 for c in calls) == 2)
-    time.sleep(0.2)
     equal("the rest wait outside", (gate.inside, sum(c.status is None for c in calls)), (1, 7))
     gate.open.set()
     for c in calls:
         c.join(20)
     equal("and go through", sorted(c.status for c in calls), [201] * 7 + [429] * 2)
+    equal("never two at once", gate.most, 1)
     st, _, text = a.raw("GET", "/metrics")
     check("counted", b'apiserver_flowcontrol_rejected_requests_total{flow_schema="narrow",priority_level="narrow",reason="queue-full"} 2' in text and
           b'reason="concurrency-limit"} 1' in text, [l for l in text.splitlines() if b"flowcontrol" in l])

@@ -3,10 +3,10 @@
 
 Usage: policy_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import json, os, sys, time
+import json, os, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from apiserver_test import CM, PODS, DEPLOY, Client, causes, check, cm, deployment, equal, pod, suite, write
+from apiserver_test import CM, PODS, DEPLOY, Client, causes, check, cm, deployment, equal, pod, suite, until, write
 
 REG = "/apis/admissionregistration.k8s.io/v1/"
 API = "admissionregistration.k8s.io/v1"
@@ -476,13 +476,7 @@ def test_audit(a, s):
         {"key": "who", "valueExpression": "'by ' + request.userInfo.username"}, {"key": "none", "valueExpression": "null"},
         {"key": "empty", "valueExpression": "' '"}]), actions=["Audit"])
     equal("Audit lets through", a.post(CM, cm("audited", a="2"))[0], 201)
-    end = time.time() + 10
-    while time.time() < end:
-        ev = [e for e in audit_lines(s) if e["verb"] == "create" and e.get("annotations", {}).get("aud/who")]
-        if ev:
-            break
-        time.sleep(0.05)
-    notes = ev[-1]["annotations"] if ev else {}
+    notes = until("an event", lambda: [e for e in audit_lines(s) if e["verb"] == "create" and e.get("annotations", {}).get("aud/who")])[-1]["annotations"]
     equal("annotations", {k: v for k, v in notes.items() if k.startswith("aud/") or k.startswith("auth")},
           {"aud/who": "by admin", "authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": ""})
     equal("failure", json.loads(notes.get("validation.policy.admission.k8s.io/validation_failure", "null")), [

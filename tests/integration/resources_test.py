@@ -3,11 +3,12 @@
 
 Usage: resources_test.py PATH-OF-kube-apiserver PATH-OF-kube-controller-manager [NAME...]; see controller_test.py.
 """
-import base64, hashlib, hmac, http.server, json, os, ssl, threading, time
+import base64, hashlib, hmac, json, ssl, threading, time
 
 import controller_test
-from apiserver_test import Client, check, equal, own_address
-from controller_test import Missed, Space, template, until
+from apiserver_test import Client, check, equal, own_address, until
+from controller_test import Space, template
+from web import Web
 
 
 def pod(name, labels=None, **spec):
@@ -405,51 +406,35 @@ def test_volumes_ephemeral(m, a):
 
 # ---- autoscaling ----
 
-class Metrics(http.server.BaseHTTPRequestHandler):
+class Metrics:
     """A metrics server: what it answers is what the test put here."""
     usage = {}        # pod -> cpu
     queue = "0"       # of the external metric "queue"
     load = "0"        # of the pods metric "load"
-    protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
-        path = self.path.split("?")[0]
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        group = path.split("/")[2]
-        version = {"metrics.k8s.io": "v1beta1", "custom.metrics.k8s.io": "v1beta2", "external.metrics.k8s.io": "v1beta1"}[group]
-        if path == "/apis/%s/%s" % (group, version):
-            o = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "%s/%s" % (group, version), "resources": []}
-        elif path.startswith("/apis/metrics.k8s.io/"):
-            o = {"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "items": [
-                {"metadata": {"name": p}, "timestamp": now, "window": "15s", "containers": [{"name": "c", "usage": {"cpu": u, "memory": "1Mi"}}]}
-                for p, u in Metrics.usage.items()]}
-        elif path.endswith("/queue"):
-            o = {"kind": "ExternalMetricValueList", "items": [{"metricName": "queue", "timestamp": now, "value": Metrics.queue}]}
-        elif "/pods/*/load" in path:
-            o = {"kind": "MetricValueList", "items": [{"describedObject": {"kind": "Pod", "name": p}, "timestamp": now, "value": Metrics.load}
-                                                      for p in Metrics.usage]}
-        else:
-            o = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no " + path}
-        body = json.dumps(o).encode()
-        self.send_response(o.get("code", 200))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
-    def log_message(self, *a):
-        pass
+def metrics(rq):
+    path = rq.path.split("?")[0]
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    group = path.split("/")[2]
+    version = {"metrics.k8s.io": "v1beta1", "custom.metrics.k8s.io": "v1beta2", "external.metrics.k8s.io": "v1beta1"}[group]
+    if path == "/apis/%s/%s" % (group, version):
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "%s/%s" % (group, version), "resources": []}
+    if path.startswith("/apis/metrics.k8s.io/"):
+        return {"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "items": [
+            {"metadata": {"name": p}, "timestamp": now, "window": "15s", "containers": [{"name": "c", "usage": {"cpu": u, "memory": "1Mi"}}]}
+            for p, u in Metrics.usage.items()]}
+    if path.endswith("/queue"):
+        return {"kind": "ExternalMetricValueList", "items": [{"metricName": "queue", "timestamp": now, "value": Metrics.queue}]}
+    if "/pods/*/load" in path:
+        return {"kind": "MetricValueList", "items": [{"describedObject": {"kind": "Pod", "name": p}, "timestamp": now, "value": Metrics.load}
+                                                     for p in Metrics.usage]}
+    return 404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no " + path}
 
 
 def metrics_server(a):
-    server = http.server.ThreadingHTTPServer(("", 0), Metrics)
-    dir = a.s.dir
-    a.s.cert("metrics", "/CN=metrics", "subjectAltName=DNS:metrics.kube-system.svc,IP:127.0.0.1")
-    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ctx.load_cert_chain(os.path.join(dir, "metrics.crt"), os.path.join(dir, "metrics.key"))
-    server.socket = ctx.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    port = server.server_address[1]
+    web = Web(metrics, a.s, "metrics", "DNS:metrics.kube-system.svc,IP:127.0.0.1", host="")
+    port, ca = web.port, web.ca
     a.post("/api/v1/namespaces/kube-system/services", {"metadata": {"name": "metrics"}, "spec": {"ports": [{"port": 443}]}})
     st, got = a.post("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", {
         "metadata": {"name": "metrics", "labels": {"kubernetes.io/service-name": "metrics"}}, "addressType": "IPv4",
@@ -457,7 +442,6 @@ def metrics_server(a):
     check("endpoint slice", st == 201, got)
     a.post("/api/v1/namespaces/kube-system/endpoints", {"metadata": {"name": "metrics"}, "subsets": [
         {"addresses": [{"ip": own_address()}], "ports": [{"port": port}]}]})
-    ca = base64.b64encode(open(os.path.join(dir, "ca.crt"), "rb").read()).decode()
     for group, version in (("metrics.k8s.io", "v1beta1"), ("custom.metrics.k8s.io", "v1beta2"), ("external.metrics.k8s.io", "v1beta1")):
         name = "%s.%s" % (version, group)
         st, got = a.post("/apis/apiregistration.k8s.io/v1/apiservices", {"metadata": {"name": name}, "spec": {
@@ -466,7 +450,7 @@ def metrics_server(a):
         check("APIService " + name, st == 201, got)
         until(name + " is available", lambda: [c for c in a.get("/apis/apiregistration.k8s.io/v1/apiservices/" + name)[1].get("status", {}).get(
             "conditions", []) if c["type"] == "Available" and c["status"] == "True"])
-    return server
+    return web
 
 
 HPAS = "/apis/autoscaling/v2/namespaces/%s/horizontalpodautoscalers"
@@ -508,7 +492,7 @@ def test_hpa(m, a):
     hpa_condition(a, s.ns, "early", "ScalingActive", "False", "FailedGetResourceMetric")
     equal("nothing is known, nothing changes", replicas(s, "web"), 2)
     a.delete(HPAS % s.ns + "/early")
-    server = metrics_server(a)
+    web = metrics_server(a)
     try:
         Metrics.usage = {n: "100m" for n in names}
         autoscaler(a, s.ns, "cpu", "web", minReplicas=1, maxReplicas=5, metrics=[cpu])
@@ -542,7 +526,7 @@ def test_hpa(m, a):
         autoscaler(a, s.ns, "none", "none", maxReplicas=2)
         hpa_condition(a, s.ns, "none", "AbleToScale", "False", "FailedGetScale")
     finally:
-        server.shutdown()
+        web.close()
         for name in ("v1beta1.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io", "v1beta1.external.metrics.k8s.io"):
             a.delete("/apis/apiregistration.k8s.io/v1/apiservices/" + name)
 

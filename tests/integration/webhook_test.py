@@ -3,10 +3,11 @@
 
 Usage: webhook_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.server, json, os, ssl, sys, threading, time
+import base64, json, os, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from apiserver_test import CM, PODS, Client, causes, check, cm, equal, pod, suite, write
+from web import Web
 
 REG = "/apis/admissionregistration.k8s.io/v1/"
 API = "admissionregistration.k8s.io/v1"
@@ -17,38 +18,25 @@ made = []
 n = 0
 
 
-class Hook(http.server.BaseHTTPRequestHandler):
+class Hook:
     """Answers by path: what `answers` has there, a function of the request or a response."""
-    protocol_version = "HTTP/1.1"
     answers = {}
     seen = []
     paths = []
 
-    def log_message(self, *a):
-        pass
 
-    def do_POST(self):
-        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        rq = review["request"]
-        path = self.path.split("?")[0]
-        Hook.seen.append(review)
-        Hook.paths.append(self.path)
-        a = Hook.answers.get(path, {})
-        if callable(a):
-            a = a(rq)
-        code = a.pop("http", 200) if isinstance(a, dict) else 200
-        if isinstance(a, dict) and code == 200:
-            a = dict({"uid": rq["uid"], "allowed": True}, **a)
-            a = {"kind": "AdmissionReview", "apiVersion": a.pop("apiVersion", review["apiVersion"]), "response": a}
-        body = a if isinstance(a, bytes) else json.dumps(a).encode()
-        try:
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-        except OSError:
-            pass  # a caller that waited no longer
+def answer(rq):
+    review = json.loads(rq.body)
+    Hook.seen.append(review)
+    Hook.paths.append(rq.path)
+    a = Hook.answers.get(rq.path.split("?")[0], {})
+    if callable(a):
+        a = a(review["request"])
+    code = a.pop("http", 200) if isinstance(a, dict) else 200
+    if isinstance(a, dict) and code == 200:
+        a = dict({"uid": review["request"]["uid"], "allowed": True}, **a)
+        a = {"kind": "AdmissionReview", "apiVersion": a.pop("apiVersion", review["apiVersion"]), "response": a}
+    return code, a
 
 
 def patch(*ops, **more):
@@ -62,14 +50,8 @@ def add(key, value):
 class World:
     def __init__(self, s, a):
         self.s, self.a = s, a
-        s.cert("hook", "/CN=hook", "subjectAltName=IP:127.0.0.1")
-        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        ctx.load_cert_chain(os.path.join(s.dir, "hook.crt"), os.path.join(s.dir, "hook.key"))
-        self.httpd.socket = ctx.wrap_socket(self.httpd.socket, server_side=True)
-        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
-        self.url = "https://127.0.0.1:%d" % self.httpd.server_address[1]
-        self.ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
+        web = Web(answer, s, "hook")
+        self.url, self.ca = web.url, web.ca
 
     def hook(self, path, name="h.example.com", **more):
         return dict({"name": name, "rules": [CONFIGMAPS], "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,

@@ -80,19 +80,28 @@ static void delays(void *arg)
 	deadline_pop(d);
 	assert_true(error_is_sys(e, ETIMEDOUT));
 	error_free(e);
-	/* Many, in order of their times. */
-	for (int i = 0; i < 200; i++)
-		workqueue_add_after(q, arena_printf(&a, "k%d", (i * 37) % 200), 1 + (i * 37) % 200 / 4);
-	int last = -1;
+	/* Many: none before its time, in the order of their times. When exactly each was added lies between two looks at the clock. */
+	struct {
+		int64_t from, to;
+	} due[200];
+
+	for (int i = 0; i < 200; i++) {
+		int n = i * 37 % 200, after = 1 + n / 4;
+
+		due[n].from = now_ms() + after;
+		workqueue_add_after(q, arena_printf(&a, "k%d", n), after);
+		due[n].to = now_ms() + after;
+	}
+	int64_t last = 0;
 
 	for (int i = 0; i < 200; i++) {
 		int64_t n;
 
 		assert_ok(workqueue_get(q, &a, &k));
-		assert_true(str_to_i64(str_sub(k, 1, k.n), &n));
-		assert_true((int)n / 4 >= last / 4 - 1);
-		if (n > last)
-			last = (int)n;
+		assert_true(str_to_i64(str_sub(k, 1, k.n), &n) && n >= 0 && n < 200);
+		assert_true(now_ms() >= due[n].from);
+		assert_true(due[n].to >= last);
+		last = due[n].from > last ? due[n].from : last;
 		workqueue_done(q, k);
 	}
 	workqueue_free(q);
