@@ -1,5 +1,5 @@
 # A thin front door; Meson and Ninja do the work.
-.PHONY: all build deps run down demo test check faults bench asan fuzz install clean
+.PHONY: all build deps run down demo test check faults bench asan tsan fuzz install clean
 
 BUILD ?= build
 
@@ -30,8 +30,11 @@ test: deps build
 check: build
 	tools/run-tests --unit
 
-# 1,000 times kill -9 under load, and a checker of the history (some minutes).
+# 1,000 times kill -9 under load, and a checker of the history; a million streams, watchers that never read (some minutes).
 faults: build
+	SKIFF_FAULTS=heavy tests/fault/clients_test.py $(BUILD)/tests/integration/kube-apiserver
+	tests/fault/disk_test.py $(BUILD)/tests/integration/kube-apiserver
+	tests/fault/etcd_test.py $(BUILD)/tests/integration/kube-apiserver
 	tests/fault/linearizability.py $(BUILD)/tests/integration/kube-apiserver --runs 1000
 
 bench: build
@@ -51,8 +54,15 @@ asan: build-asan/build.ninja
 build-asan/build.ninja:
 	meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false
 
+# The rooms with threads, and the API server over them, under ThreadSanitizer.
+tsan: build-tsan/build.ninja
+	tools/run-tests --tsan
+
+build-tsan/build.ninja:
+	meson setup build-tsan -Db_sanitize=thread -Db_lundef=false -Doptimization=1
+
 install: build
 	meson install -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) build-asan build-fuzz
+	rm -rf $(BUILD) build-asan build-fuzz build-tsan
