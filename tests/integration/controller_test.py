@@ -1104,8 +1104,10 @@ def main(tests=None, last=lambda: None):
             m.stop(15)
         if s.proc:
             s.stop()
+        log = open(os.path.join(dir, "manager.log")).read()
+        check("no sanitizer's report", "runtime error:" not in log and "AddressSanitizer" not in log, log[-2000:])
         if apiserver_test.failed:
-            print(open(os.path.join(dir, "manager.log")).read()[-4000:])
+            print(log[-4000:])
         shutil.rmtree(dir, ignore_errors=True)
     print("%d passed, %d failed" % (apiserver_test.passed, apiserver_test.failed))
     sys.exit(1 if apiserver_test.failed else 0)
