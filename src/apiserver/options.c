@@ -297,6 +297,8 @@ static int parse(int argc, char **argv, struct options *o)
 	return -1;
 }
 
+static const int end_signals[] = {SIGTERM, SIGINT};
+
 struct life {
 	struct apiserver *s;
 	struct error *err;
@@ -369,6 +371,8 @@ static struct error *start(struct apiserver *s)
 	TRY(alloc_init(s));
 	TRY(http_server_start(l, &ho, &s->http));
 	TRY(bootstrap(s));
+	/* Whoever learns that it serves may end it. */
+	TRY(signal_catch(end_signals, sizeof end_signals / sizeof *end_signals));
 	if (s->o.port_file) {
 		char text[16];
 		int n = snprintf(text, sizeof text, "%d\n", s->port);
@@ -381,7 +385,6 @@ static struct error *start(struct apiserver *s)
 
 static void body(void *arg)
 {
-	static const int signals[] = {SIGTERM, SIGINT};
 	struct life *l = arg;
 	struct apiserver *s = l->s;
 	int sig;
@@ -389,7 +392,7 @@ static void body(void *arg)
 	l->err = start(s);
 	if (l->err)
 		return;
-	l->err = signal_wait(signals, 2, &sig);
+	l->err = signal_wait(end_signals, sizeof end_signals / sizeof *end_signals, &sig);
 	if (l->err)
 		return;
 	log_info("signal %d: shutting down", sig);

@@ -109,6 +109,8 @@ void random_uuid(char out[37]);
 
 /* Suspends until one of the signals since the first call arrives; returns its number in *sig. The first call installs handlers. */
 struct error *signal_wait(const int *signals, size_t n, int *sig);
+/* Only installs them: a signal from now on is kept for signal_wait. */
+struct error *signal_catch(const int *signals, size_t n);
 
 /* How many more fibers this thread may have: some 29,000 in all where the kernel is older than 6.13 (vm.max_map_count), else
  * a million. Starting one more aborts; servers refuse work before. */

@@ -136,12 +136,18 @@ static struct error *watch_signal(struct loop *l, int signum)
 	return r < 0 ? error_sys(r, "signal %d", signum) : NULL;
 }
 
+struct error *signal_catch(const int *signals, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		TRY(watch_signal(loop_cur, signals[i]));
+	return NULL;
+}
+
 struct error *signal_wait(const int *signals, size_t n, int *sig)
 {
 	struct loop *l = loop_cur;
 
-	for (size_t i = 0; i < n; i++)
-		TRY(watch_signal(l, signals[i]));
+	TRY(signal_catch(signals, n));
 	for (;;) {
 		for (size_t i = 0; i < n; i++) {
 			struct sig *s = l->signals[signals[i]];
