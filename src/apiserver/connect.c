@@ -594,7 +594,7 @@ static struct error *pod_log(struct request *rq)
 /* "scheme:name:port", "name:port" or "name"; 400 for anything else. */
 static struct error *split_name(const char *what, struct str id, struct str *scheme, struct str *name, struct str *port)
 {
-	struct str parts[3], rest = id;
+	struct str parts[3] = {0}, rest = id;
 	size_t n = 0;
 
 	*scheme = *port = STR_NULL;
