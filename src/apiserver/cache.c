@@ -610,14 +610,23 @@ void cache_iter_init(struct cache_iter *it, const struct cache *c, const struct 
 	}
 }
 
+static bool in_range(const struct cache_iter *it, const struct cache_entry *e)
+{
+	return (!it->by_node || str_eq(entry_node(&it->cache->r, e), it->node)) && (!it->ns.n || str_eq(cache_entry_ns(e), it->ns));
+}
+
 const struct cache_entry *cache_iter_next(struct cache_iter *it)
 {
 	const struct cache_entry *e;
 	while ((e = tree_next(it))) {
-		if (it->by_node && !str_eq(entry_node(&it->cache->r, e), it->node))
-			break;
-		if (it->ns.n && !str_eq(cache_entry_ns(e), it->ns))
-			break;
+		const struct tnode *leaf = it->path[it->depth - 1].node;
+		/* Where the last one of a leaf belongs to the range, all behind the range's first do. */
+		if (leaf != it->inside) {
+			if (in_range(it, leaf->e[leaf->n - 1]))
+				it->inside = leaf;
+			else if (!in_range(it, e))
+				break;
+		}
 		if ((!it->filter.labels && !it->filter.fields) || entry_matches(&it->cache->r, e, &it->filter))
 			return e;
 	}

@@ -159,6 +159,7 @@ struct cache_iter { /* on the stack; needs no end; the snapshot must outlive it.
 	struct cache_filter filter;
 	bool by_node;
 	struct str node;
+	const void *inside;         /* a leaf whose entries need no look whether they are in range */
 	int depth;
 	struct {
 		const void *node;
@@ -219,6 +220,7 @@ struct cache_watch_opts {
 	bool initial_end;           /* a bookmark with initial_end behind the initial events */
 	bool bookmarks;             /* one about each minute, and 2 s before timeout_ms */
 	int64_t timeout_ms;         /* > 0: cache_watch_next answers sys == ETIMEDOUT then (timeoutSeconds) */
+	const void *group;          /* identity: watchers of one are woken together, as what they write goes one way; NULL: of none */
 };
 struct cache_watch;
 struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o, struct cache_watch **out);

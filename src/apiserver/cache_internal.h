@@ -175,6 +175,7 @@ struct cache {
 	size_t event_bytes, object_bytes, entry_bytes;
 	int64_t oldest_rev;     /* the ring holds all that happened after it */
 	struct cache_watch *watchers; /* those of no node */
+	struct map groups;      /* the last of each group among them */
 	size_t n_watchers;
 	struct map nodes;       /* node -> struct chan */
 	struct cache_paths paths;

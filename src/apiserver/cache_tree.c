@@ -387,6 +387,11 @@ const struct cache_entry *tree_next(struct cache_iter *it)
 		uint32_t i = it->path[it->depth - 1].i;
 		if (n->leaf && i < n->n) {
 			it->path[it->depth - 1].i++;
+			/* The entries lie all over memory, and so do their bytes. */
+			if (i + 8 < n->n) {
+				__builtin_prefetch(n->e[i + 8]);
+				__builtin_prefetch(n->e[i + 4]->body);
+			}
 			return n->e[i];
 		}
 		/* Up, one to the right, and down to the leftmost leaf. */

@@ -35,6 +35,7 @@ struct cache_watch { /* what each event needs comes first */
 	uint64_t pos;               /* next event: a position in chan, or a sequence number in the ring */
 	struct chan *chan;          /* events of one node; NULL: all */
 	struct waitq q;
+	const void *group;
 	struct cache_watch *due_next, *due_prev; /* among those to be woken */
 	int64_t rev;                /* of the last event or bookmark given, or where it began */
 	struct cache_entry *held;   /* lent to the reader until its next call */
@@ -107,7 +108,8 @@ void ring_trim(struct cache *c, int64_t now)
 
 /*
  * Watchers with news are woken some at a time, by a fiber that between them lets requests in: a change that thousands watch does not
- * make others wait, and what has changed again until a watcher's turn comes goes out in one write. After a round over many, requests
+ * make others wait, and what has changed again until a watcher's turn comes goes out in one write. Those of one connection stand
+ * beside one another and are woken together: what they write leaves together, too. After a round over many, requests
  * get as much time as it has taken, before the next: at most half of the loop's time goes into watches, and the more of them there
  * are, the more changes each of their writes carries.
  */
@@ -150,8 +152,12 @@ static void due_add(struct cache_watch *w)
 static void fan_round(void)
 {
 	for (size_t left = fan.n; left && fan.head;) {
+		const void *group = fan.head->group;
 		for (int i = 0; i < FAN_SLICE && left && fan.head; i++, left--) {
 			struct cache_watch *w = fan.head;
+			if (i >= FAN_SLICE / 2 && w->group != group)
+				break;
+			group = w->group;
 			due_remove(w);
 			if (fan.head) {
 				__builtin_prefetch(fan.head->q.head, 1);
@@ -348,6 +354,7 @@ void watchers_end(struct cache *c)
 {
 	list_each(c, orphan);
 	c->watchers = NULL;
+	map_free(&c->groups);
 	size_t it = 0;
 	struct str node;
 	void *v;
@@ -443,11 +450,36 @@ static struct error *seek(struct cache_watch *w, int64_t rev)
 	return NULL;
 }
 
+static struct str group_key(const struct cache_watch *w)
+{
+	return str_of((const char *)&w->group, sizeof(w->group));
+}
+
+/* Behind the watcher of its group that came last, or first of all. */
+static void link_watch(struct cache_watch *w)
+{
+	struct cache *c = w->c;
+	struct cache_watch **at = w->chan ? &w->chan->watchers : &c->watchers;
+	if (!w->chan && w->group && (w->prev = map_set(&c->groups, group_key(w), w)))
+		at = &w->prev->next;
+	w->next = *at;
+	if (w->next)
+		w->next->prev = w;
+	*at = w;
+	c->n_watchers++;
+}
+
 static void unlink_watch(struct cache_watch *w)
 {
 	struct cache *c = w->c;
 	if (!c)
 		return;
+	if (!w->chan && w->group && map_get(&c->groups, group_key(w)) == w) {
+		if (w->prev && w->prev->group == w->group)
+			map_set(&c->groups, group_key(w), w->prev);
+		else
+			map_del(&c->groups, group_key(w));
+	}
 	if (w->prev)
 		w->prev->next = w->next;
 	else if (w->chan)
@@ -484,12 +516,8 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 	w->node = str_of(w->ns_p + o->ns.n, node.n);
 	w->filter = o->filter;
 	w->chan = node.n ? chan_of(c, w->node) : NULL;
-	struct cache_watch **head = w->chan ? &w->chan->watchers : &c->watchers;
-	w->next = *head;
-	if (w->next)
-		w->next->prev = w;
-	*head = w;
-	c->n_watchers++;
+	w->group = o->group;
+	link_watch(w);
 	struct error *e = seek(w, snap ? snap->rev : o->rev);
 	if (e) {
 		cache_snap_free(snap);

@@ -502,6 +502,7 @@ bool h1_serve(struct conn *c, struct rbuf *in)
 		h->x = (struct xchg){.arena = keep};
 		xchg_init(&h->x, &h1_ops);
 		h->x.x.remote = c->remote;
+		h->x.x.connection = c;
 		h->x.x.secure = c->raw != c->s;
 		h->x.x.peer = tls_stream_peer(c->s);
 		h->x.x.peer_error = tls_stream_peer_error(c->s);

@@ -283,6 +283,8 @@ static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
 		}
 		size_t k = v->iov_len < length ? v->iov_len : length;
 
+		if (s->nsrc > 1)
+			__builtin_prefetch(v[1].iov_base);
 		if (c->tls || k < EXT_MIN || c->out->niov > OUT_IOV - 2) {
 			out_copy(c, v->iov_base, k);
 		} else {
@@ -697,6 +699,7 @@ static int on_frame_server(nghttp2_session *ng, const nghttp2_frame *f, void *us
 			x->version = 20;
 			x->headers = (struct http_headers){s->x.in.v, s->x.in.n};
 			x->remote = c->conn->remote;
+			x->connection = c->conn;
 			x->secure = c->tls;
 			x->peer = tls_stream_peer(c->s);
 			x->peer_error = tls_stream_peer_error(c->s);

@@ -39,6 +39,7 @@ struct http_exchange { /* one request and its response; owned by the server */
 	const char *peer_error;     /* why the one shown was not accepted, or NULL */
 	bool secure;                /* over TLS */
 	struct sockaddr_storage remote;
+	const void *connection;     /* identity: the same for all requests of one connection */
 	int64_t content_length;     /* -1: unknown */
 	void *impl;
 };

@@ -350,8 +350,15 @@ static struct error *write_records(struct tls *t, struct iovec *iov, int n)
 		const char *p = iov[i].iov_base;
 		size_t len = iov[i].iov_len, put;
 
+		if (t->out_n >= OUT_FLUSH)
+			TRY(flush(t));
 		if (len >= RECORD || i == n - 1) {
-			len = len < RECORD ? len : RECORD;
+			/* Many records with one call; what is over a whole number of them shares the next one. */
+			size_t most = (OUT_FLUSH - t->out_n + RECORD - 1) / RECORD * RECORD;
+
+			if (i < n - 1)
+				len -= len % RECORD;
+			len = len < most ? len : most;
 			iov[i].iov_base = (char *)iov[i].iov_base + len;
 			iov[i].iov_len -= len;
 			if (!iov[i].iov_len)
@@ -383,8 +390,6 @@ static struct error *write_records(struct tls *t, struct iovec *iov, int n)
 			e->sys = EPIPE;
 			return e;
 		}
-		if (t->out_n >= OUT_FLUSH)
-			TRY(flush(t));
 	}
 	return flush(t);
 }
@@ -720,6 +725,10 @@ static struct error *fill_server(struct tls_server *s, struct ctx_files *f)
 				   NULL);
 		SSL_CTX_set_cert_verify_callback(f->ctx, verify_client, NULL);
 	}
+	/* Go's order: AES-128 first, which takes a third less time than what OpenSSL's clients ask for; ChaCha20 for who has no AES. */
+	SSL_CTX_set_options(f->ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+	if (SSL_CTX_set_ciphersuites(f->ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1)
+		die_oom();
 	/* A resumed session would carry an identity past its certificate's end. */
 	SSL_CTX_set_options(f->ctx, SSL_OP_NO_TICKET);
 	SSL_CTX_set_num_tickets(f->ctx, 0);

@@ -1,6 +1,6 @@
 /*
  * The watch cache: memory of 30,000 pods of 3 KiB, time to load them, lists, watch fan-out.
- * usage: bench_cache [PODS [DIR]]   DIR: a store that is kept, and filled only when it is not there yet
+ * usage: bench_cache [PODS [DIR [fill]]]   DIR: a store that is kept, and filled only when it is not there yet; fill: that alone
  */
 #include <malloc.h>
 #include <stdio.h>
@@ -98,10 +98,11 @@ static double since(int64_t t)
 	return (double)(now_ns() - t) / 1e9;
 }
 
-#define WRITERS 512
+#define WRITERS 2048
 
 static int n_pods;
 static const char *kept_dir;
+static bool only_fill;
 static size_t delivered;
 static struct cache *cache;
 
@@ -202,6 +203,8 @@ static void bench(void *arg)
 		store_close(s);
 		malloc_trim(0);
 	}
+	if (only_fill)
+		return;
 
 	t0 = now_ns();
 	must(store_open(&o, &s));
@@ -285,6 +288,7 @@ int main(int argc, char **argv)
 	log_init("bench", 0);
 	n_pods = argc > 1 ? atoi(argv[1]) : 30000;
 	kept_dir = argc > 2 ? argv[2] : NULL;
+	only_fill = argc > 3;
 	must(loop_run(bench, NULL));
 	return 0;
 }

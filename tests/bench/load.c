@@ -1,7 +1,8 @@
 /*
  * load: measures any Kubernetes API server: GET, LIST, CREATE, UPDATE, PATCH, server-side apply and watch fan-out, in requests a
  * second and a CPU-second of the server's processes, with latencies. With -n: that many pods of 3 KiB are made, listed and held, and the
- * servers' memory is shown beside the bytes of what they hold. Works in a namespace of its own and removes it.
+ * servers' memory is shown beside the bytes of what they hold. With -x: what operations on a server take that holds that many pods already,
+ * made by bench_cache. Works in a namespace of its own and removes it.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -24,6 +25,7 @@ struct load {
 	int pids[8], n_pids;
 	int seconds, watchers, updates, pods;
 	int next_pod;
+	int held;                 /* pods of bench_cache */
 	bool only_pods;
 	const char *only;
 	char ns[64];
@@ -226,7 +228,7 @@ static struct error *phase(struct load *l, const char *name, int workers, reques
 	int64_t start = now_ns();
 	double cpu = cpu_seconds(l);
 
-	l->until_ns = fn == create_pod ? 0 : start + l->seconds * 1000000000LL;
+	l->until_ns = fn == create_pod && !l->held ? 0 : start + l->seconds * 1000000000LL;
 	for (int i = 0; i < workers; i++) {
 		struct worker *w = xmalloc(sizeof *w);
 
@@ -252,6 +254,54 @@ static struct error *phase(struct load *l, const char *name, int workers, reques
 	       percentile(l, 0.5), percentile(l, 0.99), (double)l->bytes / s / 1e6);
 	fflush(stdout);
 	return NULL;
+}
+
+/* ---- among many objects ---- */
+
+static struct str held_path(struct load *l, struct arena *a, uint64_t i)
+{
+	uint64_t n = i * 7919 % (uint64_t)l->held; /* all over the tree */
+
+	return arena_printf(a, "/api/v1/namespaces/ns-%02d/pods/web-6d4f8c7b9d-%05llu", (int)(n % 50), (unsigned long long)n);
+}
+
+static struct error *held_get(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", held_path(l, a, i), "application/json");
+}
+
+static struct error *held_patch(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return request(l, k, a, "PATCH", held_path(l, a, i), "application/strategic-merge-patch+json",
+		       arena_printf(a, "{\"metadata\":{\"annotations\":{\"p\":\"%llu\"}}}", (unsigned long long)i));
+}
+
+static struct error *held_page(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", STR("/api/v1/pods?limit=500"), "application/json");
+}
+
+static struct error *held_page_of_ns(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", arena_printf(a, "/api/v1/namespaces/ns-%02d/pods?limit=100", (int)(i % 50)), "application/json");
+}
+
+/* Of a node that has no pods: what it costs to find that out. */
+static struct error *held_node(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	return drain(l, k, a, "GET", STR("/api/v1/pods?fieldSelector=spec.nodeName%3Dnone"), "application/json");
+}
+
+/* From now on, all of them: until the server has answered that it began. */
+static struct error *held_watch(struct load *l, struct client *k, struct arena *a, int worker, uint64_t i)
+{
+	struct http_response r;
+
+	TRY(client_stream(k, a, "GET", STR("/api/v1/pods?watch=true&sendInitialEvents=false&resourceVersionMatch=NotOlderThan"), "application/json", &r));
+	struct error *e = r.status == 200 ? NULL : error_new("a watch answered %d", r.status);
+
+	http_response_close(&r);
+	return e;
 }
 
 struct watcher {
@@ -377,7 +427,7 @@ static struct error *set_up(struct load *l)
 	if (e && !error_is(e, 409, NULL))
 		return e;
 	error_free(e);
-	for (int i = 0; i < OBJECTS && !l->only_pods; i++) {
+	for (int i = 0; i < OBJECTS && !l->only_pods && !l->held; i++) {
 		arena_reset(&a);
 		TRY(request(l, l->clients[0], &a, "POST", arena_printf(&a, "/api/v1/namespaces/%s/configmaps", l->ns), "application/json",
 			 body(l, &a, arena_printf(&a, "\"name\":\"c%d\",\"labels\":{\"set\":\"list\"}", i).p)));
@@ -399,6 +449,19 @@ static struct error *small_objects(struct load *l)
 	return phase(l, "CREATE 1 KiB", 64, create);
 }
 
+/* One at a time: how long each takes. */
+static struct error *among_many(struct load *l)
+{
+	TRY(phase(l, "GET a pod", 1, held_get));
+	TRY(phase(l, "LIST a page of 500", 1, held_page));
+	TRY(phase(l, "LIST 100 of a namespace", 1, held_page_of_ns));
+	TRY(phase(l, "LIST of a node", 1, held_node));
+	TRY(phase(l, "WATCH start", 1, held_watch));
+	TRY(phase(l, "CREATE a pod", 1, create_pod));
+	TRY(phase(l, "PATCH a pod", 1, held_patch));
+	return phase(l, "PATCH, 64 clients", 64, held_patch);
+}
+
 static struct error *run(struct load *l, const char *kubeconfig)
 {
 	struct client_config cfg = {0};
@@ -415,7 +478,7 @@ static struct error *run(struct load *l, const char *kubeconfig)
 	l->payload = str_of(p, 1024);
 	l->samples_us = xmalloc(SAMPLES_MAX * sizeof *l->samples_us);
 	TRY(set_up(l));
-	struct error *e = l->only_pods ? NULL : small_objects(l);
+	struct error *e = l->held ? among_many(l) : l->only_pods ? NULL : small_objects(l);
 
 	if (!e && l->pods)
 		e = hold_pods(l);
@@ -444,7 +507,7 @@ int main(int argc, char **argv)
 	static struct load l = {.seconds = 5, .watchers = 100, .updates = 200};
 	struct main_arg m = {.l = &l};
 
-	for (int o; (o = getopt(argc, argv, "k:p:s:w:u:n:mf:")) != -1;) {
+	for (int o; (o = getopt(argc, argv, "k:p:s:w:u:n:x:mf:")) != -1;) {
 		if (o == 'k')
 			m.kubeconfig = optarg;
 		else if (o == 'p' && l.n_pids < 8)
@@ -457,6 +520,8 @@ int main(int argc, char **argv)
 			l.updates = atoi(optarg);
 		else if (o == 'n')
 			l.pods = atoi(optarg);
+		else if (o == 'x')
+			l.held = atoi(optarg);
 		else if (o == 'f')
 			l.only = optarg;
 		else if (o == 'm')
@@ -465,7 +530,7 @@ int main(int argc, char **argv)
 			m.kubeconfig = NULL;
 	}
 	if (!m.kubeconfig) {
-		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE] [-w WATCHERS] [-u UPDATES] [-n PODS [-m: nothing else]] [-f PART-OF-A-PHASE'S-NAME]\n");
+		fprintf(stderr, "usage: load -k KUBECONFIG [-p SERVER-PID]... [-s SECONDS-A-PHASE] [-w WATCHERS] [-u UPDATES] [-n PODS [-m: nothing else]] [-x PODS-THERE] [-f PART-OF-A-PHASE'S-NAME]\n");
 		return 2;
 	}
 	log_init("load", 0);

@@ -435,6 +435,63 @@ CACHE_TEST(watches)
 	done();
 }
 
+struct grouped {
+	struct cache_watch *w;
+	int group;
+};
+static int woken[64], n_woken;
+
+static void grouped_watcher(void *arg)
+{
+	struct grouped *g = arg;
+	struct cache_event ev;
+	struct error *e;
+	while (!(e = cache_watch_next(g->w, &ev)))
+		woken[n_woken++] = g->group;
+	error_free(e);
+	cache_watch_close(g->w);
+}
+
+/* Watchers of a group are woken one after the other, whatever the order they came in and went. */
+CACHE_TEST(groups)
+{
+	open_store();
+	struct cache *c;
+	assert_ok(cache_new(store, &pods, &c));
+	struct grouped g[12];
+	struct fiber *f[12];
+	for (int i = 0; i < 12; i++) {
+		struct cache_watch_opts o = {.rev = cache_rev(c), .group = i % 4 ? &g[i % 4] : NULL};
+		g[i].group = i % 4;
+		assert_ok(cache_watch_open(c, &o, &g[i].w));
+		f[i] = fiber_start("watcher", grouped_watcher, &g[i]);
+	}
+	static const int go[] = {9, 1, 6, 5, 11, 0};
+	int left = 12;
+	for (int round = 0; round < 7; round++) {
+		n_woken = 0;
+		put_pod(c, "a", "p", "n1", "x", round ? STORE_ANY : 0);
+		while (n_woken < left)
+			assert_ok(fiber_sleep(1));
+		assert_int_equal(n_woken, left);
+		int runs[4] = {0};
+		for (int i = 0; i < left; i++)
+			runs[woken[i]] += !i || woken[i] != woken[i - 1];
+		for (int i = 1; i < 4; i++)
+			assert_true(runs[i] <= 1);
+		if (round < 6) {
+			fiber_stop(f[go[round]]);
+			f[go[round]] = NULL;
+			left--;
+		}
+	}
+	for (int i = 0; i < 12; i++)
+		fiber_stop(f[i]);
+	assert_int_equal(c->groups.n, 0);
+	cache_free(c);
+	done();
+}
+
 CACHE_TEST(slow_watcher)
 {
 	open_store();
@@ -826,7 +883,7 @@ int main(void)
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_and_writes), cmocka_unit_test(custom_json), cmocka_unit_test(protobuf), cmocka_unit_test(hot), cmocka_unit_test(watches),
-		cmocka_unit_test(slow_watcher), cmocka_unit_test(model),
+		cmocka_unit_test(slow_watcher), cmocka_unit_test(groups), cmocka_unit_test(model),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
