@@ -3,6 +3,8 @@
  */
 #include <errno.h>
 #include <malloc.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,6 +12,7 @@
 #include "base/log.h"
 
 #define LOAD_CHUNK 512
+#define ROOM_BYTES (96u << 10)
 #define LOAD_AHEAD 4          /* chunks being decoded at once */
 #define WAIT_MS 3000          /* upstream's blockTimeout */
 #define OLD_SNAP_MS 75000
@@ -190,12 +193,31 @@ static bool chunk_one(void *ctx, struct store_kv *kv)
 	return true;
 }
 
+/*
+ * A thread's heap grows by a page or two at a time, each with a system call and faults: together they take longer than decoding.
+ * Asked for at once, and below malloc's threshold for mappings of their own, the room is there for what comes next.
+ */
+static void make_room(void)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *p = xmalloc(ROOM_BYTES), *from = p + page - (uintptr_t)p % page;
+	madvise(from, (ROOM_BYTES / page - 1) * page, MADV_POPULATE_WRITE); /* refused: they come one by one */
+	free(p);
+}
+
 static void decode_chunk(void *arg)
 {
 	struct chunk *k = arg;
-	for (size_t i = 0; i < k->n; i++)
+	for (size_t i = 0, room = 0; i < k->n; i++) {
+		size_t need = sizeof(struct cache_entry) + 512 + k->kv[i].value->n;
+		if (room < need && need < ROOM_BYTES) {
+			make_room();
+			room = ROOM_BYTES;
+		}
+		room -= need < room ? need : room;
 		k->err[i] = entry_decode(k->r, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
 					 block_str(k->kv[i].value), &k->e[i]);
+	}
 }
 
 static void chunk_fiber(void *arg)

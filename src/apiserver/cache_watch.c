@@ -29,6 +29,7 @@ struct cache_watch { /* what each event needs comes first */
 	struct cache_watch *next, *prev; /* in the cache's or the channel's list */
 	struct cache_filter filter;
 	struct str ns;
+	struct str name;            /* selects metadata.name=x and nothing else: x, borrowed of the filter */
 	bool waiting, due, expired, last, asked_was, asked_is;
 	/* What ask() found out about one event of the ring: it is asked again soon after. */
 	uint64_t asked_seq;         /* sequence number + 1; 0: none */
@@ -216,6 +217,10 @@ static bool ask(struct cache_watch *w, const struct ev *e, uint64_t seq, bool *w
 	const struct cache_entry *any = e->cur ? e->cur : e->prev;
 	if (w->asked_seq != seq + 1) {
 		bool here = !w->ns.n || str_eq(cache_entry_ns(any), w->ns), all = !w->filter.labels && !w->filter.fields;
+		if (w->name.n) {
+			here = here && str_eq(cache_entry_name(any), w->name);
+			all = true;
+		}
 		w->asked_was = here && e->prev && (all || entry_matches(&w->c->r, e->prev, &w->filter));
 		w->asked_is = here && e->cur && (all || entry_matches(&w->c->r, e->cur, &w->filter));
 		w->asked_seq = seq + 1;
@@ -450,6 +455,16 @@ static struct error *seek(struct cache_watch *w, int64_t rev)
 	return NULL;
 }
 
+/* x where the filter is metadata.name=x alone, as kubelets watch what pods mount. */
+static struct str only_name(const struct cache_filter *f)
+{
+	struct str key, value, more;
+	bool neg;
+	if (f->labels || !field_selector_get(f->fields, 0, &key, &value, &neg) || neg || !str_eqz(key, "metadata.name"))
+		return STR_NULL;
+	return field_selector_get(f->fields, 1, &key, &more, &neg) ? STR_NULL : value;
+}
+
 static struct str group_key(const struct cache_watch *w)
 {
 	return str_of((const char *)&w->group, sizeof(w->group));
@@ -515,6 +530,7 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 	w->ns = str_of(w->ns_p, o->ns.n);
 	w->node = str_of(w->ns_p + o->ns.n, node.n);
 	w->filter = o->filter;
+	w->name = only_name(&w->filter);
 	w->chan = node.n ? chan_of(c, w->node) : NULL;
 	w->group = o->group;
 	link_watch(w);

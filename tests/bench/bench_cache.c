@@ -11,6 +11,7 @@
 #include "apiserver/cache.h"
 #include "base/log.h"
 #include "loop/io.h"
+#include "schema/defaults.h"
 
 static void must(struct error *e)
 {
@@ -56,7 +57,7 @@ static struct core_v1_pod *make_pod(struct arena *a, int i, int gen)
 		"\"mountPath\":\"/var/run/secrets/kubernetes.io/serviceaccount\"}],\"livenessProbe\":{\"httpGet\":{\"path\":\"/healthz\","
 		"\"port\":8080,\"scheme\":\"HTTP\"},\"timeoutSeconds\":1,\"periodSeconds\":10,\"successThreshold\":1,\"failureThreshold\":3},"
 		"\"terminationMessagePath\":\"/dev/termination-log\",\"terminationMessagePolicy\":\"File\",\"imagePullPolicy\":\"IfNotPresent\"}],"
-		"\"restartPolicy\":\"Always\",\"terminationGracePeriodSeconds\":30,\"dnsPolicy\":\"ClusterFirst\",\"serviceAccountName\":\"default\","
+		"\"restartPolicy\":\"Always\",\"terminationGracePeriodSeconds\":30,\"dnsPolicy\":\"ClusterFirst\",\"serviceAccountName\":\"default\",\"serviceAccount\":\"default\","
 		"\"nodeName\":\"node-%04d\",\"securityContext\":{},\"schedulerName\":\"default-scheduler\",\"enableServiceLinks\":true},"
 		"\"status\":{\"phase\":\"Running\",\"conditions\":[{\"type\":\"Initialized\",\"status\":\"True\"},{\"type\":\"Ready\","
 		"\"status\":\"True\"},{\"type\":\"ContainersReady\",\"status\":\"True\"},{\"type\":\"PodScheduled\",\"status\":\"True\"}],"
@@ -65,6 +66,7 @@ static struct core_v1_pod *make_pod(struct arena *a, int i, int gen)
 	struct str json = arena_printf(a, text, i, i % 50, i, i % 5, gen, 7, i % 1000);
 	struct core_v1_pod *p = arena_new(a, struct core_v1_pod);
 	must(json_decode(a, &core_v1_pod_type, json, NULL, p));
+	object_default(a, &core_v1_pod_type, p);
 	return p;
 }
 
