@@ -379,6 +379,10 @@ static struct error *list_protobuf(struct request *rq, struct resource *res, con
 	for (size_t i = 0; i < p->found.n; i++) {
 		void *o;
 
+		if (i + 16 < p->found.n) {
+			__builtin_prefetch(p->found.v[i + 16]);
+			__builtin_prefetch(p->found.v[i + 8]->body);
+		}
 		if (p->found.v[i]->pb && entry_fits(res, p->found.v[i])) {
 			/* an entry's bytes are those of an item */
 			iov[n++] = iov_of(block_str(p->found.v[i]->body));

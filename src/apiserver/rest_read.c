@@ -574,6 +574,7 @@ static struct error *watch_options(struct request *rq, struct watcher *w, struct
 	TRY(request_selectors(rq, &o->filter, &w->post));
 	TRY(list_rv_param(rq, &o->mode, &o->rev));
 	o->ns = rq->res->st->namespaced ? rq->info.ns : STR_NULL;
+	o->group = rq->x->connection;
 	o->bookmarks = query_bool(&rq->q, "allowWatchBookmarks");
 	o->initial_end = o->initial && o->bookmarks;
 	if (asked && !o->initial && o->mode != CACHE_AT_LEAST)
