@@ -1,14 +1,22 @@
 /* The chain and its order. */
 #include "apiserver/admission.h"
+#include "apiserver/admission_config.h"
 #include "apiserver/server.h"
 
-/* Upstream's recommended order; plugins of other files are added where they stand there. */
+/* Upstream's order (pkg/kubeapiserver/options/plugins.go). */
 static const struct admission_plugin *const all[] = {
-	&admit_namespace_lifecycle, &admit_limit_ranger, &admit_service_account, &admit_taint_nodes, &admit_pod_security, &admit_priority,
-	&admit_default_tolerations, &admit_default_storage_class, &admit_storage_in_use, &admit_pvc_resize, &admit_runtime_class,
-	&admit_certificate_approval, &admit_certificate_signing, &admit_default_ingress_class, &admit_node_restriction, &admit_pod_topology_labels,
-	&admit_mutating_policy, &admit_mutating_webhook, &admit_validating_policy, &admit_validating_webhook, &admit_resource_quota,
+	&admit_always, &admit_namespace_provision, &admit_namespace_lifecycle, &admit_namespace_exists, &admit_hard_anti_affinity,
+	&admit_limit_ranger, &admit_service_account, &admit_node_restriction, &admit_taint_nodes, &admit_always_pull, &admit_pod_security,
+	&admit_node_selector, &admit_priority, &admit_default_tolerations, &admit_extended_tolerations, &admit_default_storage_class,
+	&admit_storage_in_use, &admit_owner_references, &admit_pvc_resize, &admit_runtime_class, &admit_certificate_approval,
+	&admit_certificate_signing, &admit_certificate_subject, &admit_default_ingress_class, &admit_no_external_ips, &admit_pod_topology_labels,
+	&admit_pod_resize,
+	&admit_mutating_policy, &admit_mutating_webhook, &admit_validating_policy, &admit_validating_webhook, &admit_resource_quota, &admit_never,
 };
+
+/* Names of upstream that stand for nothing here: of features that are off, or of kinds that are not served. */
+static const char *const without_effect[] = {"PodGroupProtection", "ClusterTrustBundleAttest", "PodGroupWorkloadExists", "JobValidation"};
+static const char *const not_built[] = {"ImagePolicyWebhook", "PodTolerationRestriction", "EventRateLimit", "NodeDeclaredFeatureValidator"};
 
 static bool listed(const char *list, const char *name)
 {
@@ -20,28 +28,49 @@ static bool listed(const char *list, const char *name)
 	return false;
 }
 
-static bool known(struct str name)
+static bool among(struct str name, const char *const *list, size_t n)
 {
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-		if (str_eqz(name, all[i]->name))
+	for (size_t i = 0; i < n; i++)
+		if (str_eqz(name, list[i]))
 			return true;
 	return false;
 }
+#define AMONG(name, list) among(name, list, sizeof list / sizeof *list)
 
-struct error *admission_init(struct apiserver *s, const char *enable, const char *disable)
+static struct error *check_names(const char *flag, const char *list, bool on)
 {
-	struct str rest = str_from(enable);
-
-	while (rest.p && rest.n) {
+	for (struct str rest = str_from(list); rest.p && rest.n;) {
 		struct str name = str_trim(str_cut(&rest, ','));
+		bool built = false;
 
-		if (name.n && !known(name))
-			log_warn("admission plugin %.*s is not built; it is ignored", STR_ARG(name));
+		for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+			built |= str_eqz(name, all[i]->name);
+		if (on && AMONG(name, not_built))
+			return error_new("%s: admission plugin %.*s is not built", flag, STR_ARG(name));
+		if (name.n && !built && !AMONG(name, without_effect) && !AMONG(name, not_built))
+			return error_new("%s: admission plugin \"%.*s\" is unknown", flag, STR_ARG(name));
 	}
+	return NULL;
+}
+
+struct error *admission_init(struct apiserver *s)
+{
+	const char *enable = s->o.enable_admission, *disable = s->o.disable_admission;
+
+	TRY(check_names("--enable-admission-plugins", enable, true));
+	TRY(check_names("--disable-admission-plugins", disable, false));
+	TRY(admission_config_init(s));
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-		if (listed(disable, all[i]->name) || (all[i]->off_by_default && !listed(enable, all[i]->name)))
+		const struct admission_plugin *p = all[i];
+		bool on = listed(enable, p->name), off = listed(disable, p->name);
+
+		if (on && off)
+			return error_new("admission plugin %s is in --enable-admission-plugins and in --disable-admission-plugins", p->name);
+		if (off || (p->off_by_default && !on))
 			continue;
-		s->plugins[s->n_plugins++] = all[i];
+		if (p->configure)
+			TRY(error_wrap(p->configure(s, admission_config_of(str_from(p->name))), "admission plugin %s", p->name));
+		s->plugins[s->n_plugins++] = p;
 	}
 	return NULL;
 }

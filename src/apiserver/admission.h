@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "schema/schema.h"
 
+struct apiserver;
 struct request;
 struct resource;
 
@@ -55,12 +56,13 @@ struct admission_plugin {
 	const char *name;                /* upstream's, for --enable/--disable-admission-plugins */
 	unsigned ops;                    /* enum admission_op bits */
 	bool off_by_default;
+	/* NULL, or: at the start, when the plugin is on; text: YAML or JSON of its configuration, or empty. */
+	struct error *(*configure)(struct apiserver *s, struct str text);
 	struct error *(*admit)(struct admission *a);
 	struct error *(*validate)(struct admission *a);
 };
-struct apiserver;
-/* Enables the default set plus/minus the comma-separated names; an unknown name is an error. */
-struct error *admission_init(struct apiserver *s, const char *enable, const char *disable);
+/* Enables the default set plus/minus the flags' names; an unknown name, or one in both lists, is an error. */
+struct error *admission_init(struct apiserver *s);
 struct error *admission_admit(struct admission *a);
 struct error *admission_validate(struct admission *a);
 
@@ -80,9 +82,12 @@ extern const struct admission_plugin admit_node_restriction; /* admit_node.c */
 /* Zone and region of a node into labels of a pod or Binding. */
 struct str_map;
 void topology_labels(struct request *rq, struct str node_name, struct str_map *labels);
-extern const struct admission_plugin admit_limit_ranger; /* admit_limits.c */
+extern const struct admission_plugin admit_limit_ranger, admit_pod_resize; /* admit_limits.c */
 extern const struct admission_plugin admit_resource_quota; /* admit_quota.c */
-extern const struct admission_plugin admit_pod_security, admit_certificate_approval, admit_certificate_signing; /* admit_security.c */
+extern const struct admission_plugin admit_pod_security; /* admit_podsecurity.c */
+extern const struct admission_plugin admit_certificate_approval, admit_certificate_signing, admit_certificate_subject; /* admit_certificates.c */
+extern const struct admission_plugin admit_always, admit_never, admit_namespace_exists, admit_namespace_provision, admit_hard_anti_affinity,
+	admit_always_pull, admit_node_selector, admit_extended_tolerations, admit_no_external_ips, admit_owner_references; /* admit_optional.c */
 extern const struct admission_plugin admit_default_storage_class, admit_default_ingress_class, admit_storage_in_use, admit_pvc_resize,
 	admit_runtime_class; /* admit_storage.c */
 extern const struct admission_plugin admit_mutating_webhook, admit_validating_webhook; /* webhook.c */

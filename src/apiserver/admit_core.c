@@ -256,7 +256,7 @@ const struct admission_plugin admit_priority = {
 
 /* ---- DefaultTolerationSeconds ---- */
 
-static void tolerate(struct arena *a, struct core_v1_pod *pod, const char *key)
+static void tolerate(struct arena *a, struct core_v1_pod *pod, const char *key, int seconds)
 {
 	struct core_v1_toleration *t;
 
@@ -269,15 +269,15 @@ static void tolerate(struct arena *a, struct core_v1_pod *pod, const char *key)
 	t->key = str_from(key);
 	t->operator = STR("Exists");
 	t->effect = STR("NoExecute");
-	t->toleration_seconds = int64_of(a, 300);
+	t->toleration_seconds = int64_of(a, seconds);
 }
 
 static struct error *tolerations_admit(struct admission *a)
 {
 	if (!admission_is(a, "", "pods", ""))
 		return NULL;
-	tolerate(a->rq->a, a->obj, "node.kubernetes.io/not-ready");
-	tolerate(a->rq->a, a->obj, "node.kubernetes.io/unreachable");
+	tolerate(a->rq->a, a->obj, "node.kubernetes.io/not-ready", a->rq->s->o.not_ready_toleration_s);
+	tolerate(a->rq->a, a->obj, "node.kubernetes.io/unreachable", a->rq->s->o.unreachable_toleration_s);
 	return NULL;
 }
 

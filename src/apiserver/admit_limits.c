@@ -238,3 +238,49 @@ static struct error *limits_validate(struct admission *a)
 const struct admission_plugin admit_limit_ranger = {
 	.name = "LimitRanger", .ops = ADMIT_CREATE | ADMIT_UPDATE, .admit = limits_admit, .validate = limits_validate,
 };
+
+/* ---- PodResizeValidator ---- */
+
+static struct error *resize_refused(struct admission *a, const char *cause, struct str why)
+{
+	struct error *e = admission_forbidden(a, "%.*s", STR_ARG(why));
+
+	error_add_cause(e, cause, "", "%.*s", STR_ARG(why));
+	return e;
+}
+
+static void too_much(struct buf *b, const char *name, const struct str_map *requests, const struct str_map *have)
+{
+	struct str want = str_map_get(requests, str_from(name)), there = str_map_get(have, str_from(name));
+
+	if (want.n && quantity_cmp(want, there.n ? there : STR("0")) > 0)
+		buf_printf(b, "%s%s, requested: %.*s, allocatable: %.*s", b->n ? "; " : "", name, STR_ARG(want), STR_ARG(there.n ? there : STR("0")));
+}
+
+/* A resize that the pod's node can never give is refused at once. */
+static struct error *resize(struct admission *a)
+{
+	const struct core_v1_pod *p = a->obj;
+	struct buf b buf_cleanup = {0};
+	struct core_v1_node *n;
+	struct str_map requests;
+	struct str os;
+
+	if (!admission_is(a, "", "pods", "resize") || !p->spec.node_name.n || object_field_equal(&core_v1_pod_type, p, a->old, "spec"))
+		return NULL;
+	n = registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR(""), STR("nodes")), STR_NULL, p->spec.node_name);
+	if (!n)
+		return admission_forbidden(a, "node \"%.*s\" not found", STR_ARG(p->spec.node_name));
+	os = str_map_get(API_MAP(&n->metadata.labels), STR("kubernetes.io/os"));
+	if (os.p && !str_eqz(os, "linux"))
+		return resize_refused(a, "UnsupportedPlatform", arena_printf(a->rq->a, "pod resize is only supported on linux nodes, node \"%.*s\" is \"%.*s\"",
+									     STR_ARG(n->metadata.name), STR_ARG(os)));
+	pod_total_requests(a->rq->a, p, &requests);
+	too_much(&b, "cpu", &requests, API_MAP(&n->status.allocatable));
+	too_much(&b, "memory", &requests, API_MAP(&n->status.allocatable));
+	if (!b.n)
+		return NULL;
+	return resize_refused(a, "NodeCapacity", arena_printf(a->rq->a, "node didn't have enough allocatable resources: %s", buf_z(&b)));
+}
+
+const struct admission_plugin admit_pod_resize = {.name = "PodResizeValidator", .ops = ADMIT_UPDATE, .validate = resize};

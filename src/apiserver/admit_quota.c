@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "apiserver/admission.h"
+#include "apiserver/admission_config.h"
 #include "apiserver/server.h"
 #include "schema/quantity.h"
 #include "schema/quota.h"
@@ -113,6 +114,108 @@ static struct error *charge(struct arena *ar, const struct admission *a, struct 
 	return NULL;
 }
 
+/* ---- what is limited by configuration: it needs a quota to be used at all ---- */
+
+static const struct apiserverconfig_v1_resource_quota_configuration *config; /* NULL: nothing */
+
+static struct error *configure(struct apiserver *s, struct str text)
+{
+	struct apiserverconfig_v1_resource_quota_configuration *c = arena_new(&s->arena, struct apiserverconfig_v1_resource_quota_configuration);
+	struct field_errors e = {.arena = &s->arena};
+
+	if (!text.n)
+		return NULL;
+	TRY(config_decode(&s->arena, &apiserverconfig_v1_resource_quota_configuration_type, CONFIG_GROUP, "ResourceQuotaConfiguration", text, c));
+	for (uint32_t i = 0; i < c->limited_resources.n; i++)
+		if (!c->limited_resources.v[i].resource.n)
+			field_required(&e, FIELD_CHILD(FIELD_INDEX(FIELD_ROOT("limitedResources"), i), "resource"), "");
+	TRY(config_errors(&e));
+	config = c->limited_resources.n ? c : NULL;
+	return NULL;
+}
+
+/* A quota that covers the write has the name in its status.hard. */
+static bool covers_name(const struct admission *a, struct core_v1_resource_quota *const *v, size_t n, struct str name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (str_map_has(API_MAP(&v[i]->status.hard), name) && quota_counts(a->group, a->resource, name) &&
+		    quota_scopes_match(&v[i]->spec, a->group, a->resource, a->obj))
+			return true;
+	return false;
+}
+
+static bool scope_matches(struct arena *ar, const struct admission *a, const struct core_v1_scoped_resource_selector_requirement *r)
+{
+	struct core_v1_resource_quota_spec spec = {.scope_selector = arena_new(ar, struct core_v1_scope_selector)};
+
+	*arena_push(ar, &spec.scope_selector->match_expressions) = *r;
+	return quota_scopes_match(&spec, a->group, a->resource, a->obj);
+}
+
+/* A quota selects by just this requirement, or by a scope that says the same. */
+static bool covers_scope(struct core_v1_resource_quota *const *v, size_t n, const struct core_v1_scoped_resource_selector_requirement *r)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct core_v1_scope_selector *s = v[i]->spec.scope_selector;
+
+		for (uint32_t k = 0; k < v[i]->spec.scopes.n; k++)
+			if (str_eqz(r->operator, "Exists") && str_eq(v[i]->spec.scopes.v[k], r->scope_name))
+				return true;
+		for (uint32_t k = 0; s && k < s->match_expressions.n; k++)
+			if (object_equal(&core_v1_scoped_resource_selector_requirement_type, &s->match_expressions.v[k], r))
+				return true;
+	}
+	return false;
+}
+
+static bool contains_any(struct str name, const struct apiserverconfig_v1_limited_resource *l)
+{
+	for (uint32_t i = 0; i < l->match_contains.n; i++)
+		if (str_contains(name, l->match_contains.v[i]))
+			return true;
+	return false;
+}
+
+static bool grows(struct arena *ar, const struct admission *a)
+{
+	static const struct core_v1_resource_quota any;
+	struct str_map delta;
+
+	growth(ar, a, &any, &delta);
+	return delta.n > 0;
+}
+
+static struct error *check_limited(struct arena *ar, const struct admission *a, struct core_v1_resource_quota *const *v, size_t n)
+{
+	struct buf names buf_cleanup = {0};
+	struct str_map usage;
+
+	if (!config || !grows(ar, a))
+		return NULL;
+	quota_usage(ar, a->group, a->resource, a->obj, time_now().s, &usage);
+	for (uint32_t i = 0; i < usage.n; i++)
+		for (uint32_t k = 0; k < config->limited_resources.n; k++) {
+			const struct apiserverconfig_v1_limited_resource *l = &config->limited_resources.v[k];
+
+			if (!str_eq(l->api_group, a->group) || !str_eq(l->resource, a->resource) || !contains_any(usage.v[i].key, l) ||
+			    quantity_cmp(usage.v[i].value, STR("0")) <= 0 || covers_name(a, v, n, usage.v[i].key))
+				continue;
+			buf_printf(&names, "%s%.*s", names.n ? "," : "", STR_ARG(usage.v[i].key));
+			break;
+		}
+	if (names.n)
+		return admission_forbidden(a, "insufficient quota to consume: %s", buf_z(&names));
+	for (uint32_t k = 0; k < config->limited_resources.n; k++)
+		for (uint32_t i = 0; i < config->limited_resources.v[k].match_scopes.n; i++) {
+			const struct core_v1_scoped_resource_selector_requirement *r = &config->limited_resources.v[k].match_scopes.v[i];
+
+			if (scope_matches(ar, a, r) && !covers_scope(v, n, r))
+				return admission_forbidden(a, "insufficient quota to match these scopes: %.*s %.*s", STR_ARG(r->scope_name),
+							   STR_ARG(r->operator));
+		}
+	return NULL;
+}
+
 /* ---- all that wait, all quotas ---- */
 
 struct round {
@@ -203,6 +306,8 @@ static struct error *judge(struct round *r)
 			quota_add(&a, &saved[i], API_MAP(&v[i]->status.used));
 			w->result = charge(&a, w->a, v[i], &mine[i]);
 		}
+		if (!w->result)
+			w->result = check_limited(&a, w->a, v, n);
 		for (size_t i = 0; i < n; i++) {
 			if (w->result || w->a->dry_run) {
 				if (mine[i])
@@ -310,9 +415,9 @@ static struct error *quota_validate(struct admission *a)
 	TRY(cache_snapshot(quotas->cache, CACHE_CONSISTENT, 0, &snap));
 	none = cache_snap_count(snap, a->ns, STR_NULL) == 0;
 	cache_snap_free(snap);
-	return none ? NULL : stand_in_line(a);
+	return none && !config ? NULL : stand_in_line(a);
 }
 
 const struct admission_plugin admit_resource_quota = {
-	.name = "ResourceQuota", .ops = ADMIT_CREATE | ADMIT_UPDATE, .validate = quota_validate,
+	.name = "ResourceQuota", .ops = ADMIT_CREATE | ADMIT_UPDATE, .configure = configure, .validate = quota_validate,
 };

@@ -104,7 +104,7 @@ static struct error *signing_algs(struct apiserver *s, struct strings *out)
 
 static struct error *decode(struct arena *a, struct str text, authn_configuration *c)
 {
-	return config_decode(a, &apiserverconfig_v1_authentication_configuration_type, "AuthenticationConfiguration", text, c);
+	return config_decode(a, &apiserverconfig_v1_authentication_configuration_type, CONFIG_GROUP, "AuthenticationConfiguration", text, c);
 }
 
 /* The file has changed: what it says replaces the old when its issuers are there. */

@@ -10,14 +10,6 @@ struct error *authz_init(struct apiserver *s)
 	return node_authz_init(s);
 }
 
-bool authz_has(struct apiserver *s, const char *type)
-{
-	for (uint32_t i = 0; i < s->authz->chain->n; i++)
-		if (!strcmp(authorizer_names[s->authz->chain->v[i].type], type))
-			return true;
-	return false;
-}
-
 static enum authz ask(struct apiserver *s, const struct authorizer *z, struct arena *a, const struct authz_attrs *at, struct str *reason,
 		      struct str *trouble)
 {
@@ -28,6 +20,8 @@ static enum authz ask(struct apiserver *s, const struct authorizer *z, struct ar
 		return node_authorize(s, a, at, reason);
 	case AUTHORIZER_WEBHOOK:
 		return authz_webhook_ask(z->webhook, a, at, reason, trouble);
+	case AUTHORIZER_ABAC:
+		return abac_authorize(z->abac, at, reason);
 	case AUTHORIZER_ALWAYS_ALLOW:
 		return AUTHZ_ALLOW;
 	case AUTHORIZER_ALWAYS_DENY:
@@ -79,6 +73,26 @@ enum authz authorize(struct apiserver *s, struct arena *a, const struct authz_at
 	if (reason)
 		*reason = r;
 	return d;
+}
+
+static void everything(struct arena *a, struct rbac_v1_policy_rule_list *out)
+{
+	struct rbac_v1_policy_rule *r = arena_push(a, out);
+
+	*arena_push(a, &r->verbs) = *arena_push(a, &r->api_groups) = *arena_push(a, &r->resources) = *arena_push(a, &r->non_resource_urls) = STR("*");
+}
+
+void authz_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out)
+{
+	const struct authz_chain *c = s->authz->chain;
+
+	for (uint32_t i = 0; i < c->n; i++)
+		if (c->v[i].type == AUTHORIZER_RBAC)
+			rbac_rules_for(s, a, u, ns, out);
+		else if (c->v[i].type == AUTHORIZER_ABAC)
+			abac_rules_for(c->v[i].abac, a, u, ns, out);
+		else if (c->v[i].type == AUTHORIZER_ALWAYS_ALLOW)
+			everything(a, out);
 }
 
 bool authz_rules_incomplete(struct apiserver *s, struct arena *a, const struct user *u, struct str *why)

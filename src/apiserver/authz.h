@@ -42,16 +42,17 @@ struct authz_attrs authz_attrs_of(const struct request *rq);
 void authz_selectors(struct arena *a, struct authz_attrs *at, struct str fields, struct str labels);
 /* Authorizers that cannot list the rules of a user are in the chain: *why names them. */
 bool authz_rules_incomplete(struct apiserver *s, struct arena *a, const struct user *u, struct str *why);
-bool authz_has(struct apiserver *s, const char *type);
+struct rbac_v1_policy_rule_list {
+	struct rbac_v1_policy_rule *v;
+	uint32_t n, cap;
+};
+/* Every rule that holds for the user in the namespace, by those authorizers that can tell. */
+void authz_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out);
 
 /* ---- RBAC (rbac.c) ---- */
 struct error *rbac_init(struct apiserver *s);
 enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason);
 /* Every rule that holds for the user in the namespace. */
-struct rbac_v1_policy_rule_list {
-	struct rbac_v1_policy_rule *v;
-	uint32_t n, cap;
-};
 void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out);
 /* Writes to roles and bindings: 403 when the user would give more than it has (and may not escalate or bind). */
 struct error *rbac_check_role(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,

@@ -10,7 +10,7 @@
 
 const char *const authorizer_names[N_AUTHORIZER_TYPES] = {
 	[AUTHORIZER_NODE] = "Node", [AUTHORIZER_RBAC] = "RBAC", [AUTHORIZER_WEBHOOK] = "Webhook", [AUTHORIZER_ALWAYS_ALLOW] = "AlwaysAllow",
-	[AUTHORIZER_ALWAYS_DENY] = "AlwaysDeny",
+	[AUTHORIZER_ALWAYS_DENY] = "AlwaysDeny", [AUTHORIZER_ABAC] = "ABAC",
 };
 
 static int type_of(struct str name)
@@ -132,7 +132,7 @@ static void validate(struct field_errors *e, const authz_configuration *c)
 			continue;
 		}
 		if (str_eqz(z->type, "ABAC")) {
-			field_invalid(e, FIELD_CHILD(p, "type"), z->type, "this authorizer is not built; write its policies as RBAC roles and bindings");
+			field_invalid(e, FIELD_CHILD(p, "type"), z->type, "only --authorization-mode has this authorizer");
 			continue;
 		}
 		if (type < 0) {
@@ -223,7 +223,7 @@ static struct error *from_text(struct arena *a, struct str text, struct authz_ch
 	authz_configuration *c = arena_new(a, authz_configuration);
 	struct field_errors fe = {.arena = a};
 
-	TRY(error_wrap(config_decode(a, &apiserverconfig_v1_authorization_configuration_type, "AuthorizationConfiguration", text, c),
+	TRY(error_wrap(config_decode(a, &apiserverconfig_v1_authorization_configuration_type, CONFIG_GROUP, "AuthorizationConfiguration", text, c),
 		       "failed to load AuthorizationConfiguration from file"));
 	validate(&fe, c);
 	TRY(config_errors(&fe));
@@ -271,14 +271,13 @@ static struct error *from_flags(struct apiserver *s, struct authz_chain **out)
 	struct arena *a = &s->arena;
 	authz_configuration *c = arena_new(a, authz_configuration);
 	struct str rest = str_from(s->o.authorization_mode ? s->o.authorization_mode : "Node,RBAC");
+	struct abac_policies *abac = NULL;
 	bool webhook = false;
 
 	while (rest.p && rest.n) {
 		struct str m = str_trim(str_cut(&rest, ','));
 		struct apiserverconfig_v1_authorizer_configuration *z;
 
-		if (str_eqz(m, "ABAC"))
-			return error_new("--authorization-mode ABAC is not built: write its policies as RBAC roles and bindings");
 		if (type_of(m) < 0)
 			return error_new("authorization-mode \"%.*s\" is not a valid mode", STR_ARG(m));
 		for (uint32_t i = 0; i < c->authorizers.n; i++)
@@ -286,6 +285,12 @@ static struct error *from_flags(struct apiserver *s, struct authz_chain **out)
 				return error_new("authorization-mode \"%.*s\" has mode specified more than once", STR_ARG(m));
 		z = arena_push(a, &c->authorizers);
 		z->type = z->name = m;
+		if (type_of(m) == AUTHORIZER_ABAC) {
+			if (!s->o.authorization_policy_file)
+				return error_new("authorization-mode ABAC's authorization policy file not passed");
+			abac = arena_new(a, struct abac_policies);
+			TRY(abac_read(a, s->o.authorization_policy_file, abac));
+		}
 		if (type_of(m) == AUTHORIZER_WEBHOOK) {
 			struct apiserverconfig_v1_webhook_configuration *w = z->webhook = arena_new(a, struct apiserverconfig_v1_webhook_configuration);
 			struct str v = s->o.authorization_webhook_version ? str_from(s->o.authorization_webhook_version) : STR("v1beta1");
@@ -310,7 +315,12 @@ static struct error *from_flags(struct apiserver *s, struct authz_chain **out)
 		return error_new("at least one authorization-mode must be passed");
 	if (s->o.authorization_webhook_config && !webhook)
 		return error_new("cannot specify --authorization-webhook-config-file without mode Webhook");
-	return chain_of(c, out);
+	if (s->o.authorization_policy_file && !abac)
+		return error_new("cannot specify --authorization-policy-file without mode ABAC");
+	TRY(chain_of(c, out));
+	for (uint32_t i = 0; i < (*out)->n; i++)
+		(*out)->v[i].abac = abac;
+	return NULL;
 }
 
 struct error *authz_config_init(struct apiserver *s)

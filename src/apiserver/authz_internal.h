@@ -5,17 +5,21 @@
 #ifndef SKIFF_APISERVER_AUTHZ_INTERNAL_H
 #define SKIFF_APISERVER_AUTHZ_INTERNAL_H
 
+#include "apiserver/abac.h"
 #include "apiserver/authz.h"
 #include "schema/validate.h"
 
 typedef struct apiserverconfig_v1_authorization_configuration authz_configuration;
 
-enum authorizer_type { AUTHORIZER_NODE, AUTHORIZER_RBAC, AUTHORIZER_WEBHOOK, AUTHORIZER_ALWAYS_ALLOW, AUTHORIZER_ALWAYS_DENY, N_AUTHORIZER_TYPES };
+/* ABAC comes of flags only. */
+enum authorizer_type { AUTHORIZER_NODE, AUTHORIZER_RBAC, AUTHORIZER_WEBHOOK, AUTHORIZER_ALWAYS_ALLOW, AUTHORIZER_ALWAYS_DENY, AUTHORIZER_ABAC,
+		       N_AUTHORIZER_TYPES };
 extern const char *const authorizer_names[N_AUTHORIZER_TYPES];
 
 struct authorizer {
 	enum authorizer_type type;
 	struct authz_webhook *webhook;
+	struct abac_policies *abac; /* in the server's arena */
 };
 /* One configuration's; counted, because a request may be waiting in it when it is replaced. */
 struct authz_chain {

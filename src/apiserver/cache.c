@@ -114,33 +114,54 @@ static void set_current(struct cache *c, struct str key, struct cache_entry *e, 
 
 /* ---- feed ---- */
 
-static void apply(struct cache *c, struct store_event *ev)
+/* False: it cannot be read now. */
+static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
 {
 	struct str key = str_sub(ev->kv.key, c->r.prefix.n, ev->kv.key.n);
 	int64_t rev = ev->kv.mod_rev;
 	struct cache_entry *e = NULL, *old = tree_get(&c->main, main_key(key));
 	if (rev <= c->load_rev || (old && old->rev >= rev) || (ev->is_delete && !old))
-		return; /* the load has it */
+		return true; /* the load has it */
 	if (!ev->is_delete) {
-		struct error *err = ev->cookie ? entry_new(&c->r, key, rev, block_str(ev->cookie), &e) :
-						 entry_decode(&c->r, key, rev, block_str(ev->kv.value), &e);
+		struct str stored = block_str(ev->kv.value);
+		struct error *err = ev->cookie ? entry_new(&c->r, key, rev, stored, block_str(ev->cookie), &e) :
+						 entry_decode(&c->r, key, rev, stored, may_wait, &e);
+		if (error_is_sys(err, EAGAIN)) {
+			if (may_wait)
+				log_warn("cache: %s; what follows waits for it", err->message);
+			error_free(err);
+			return false;
+		}
+		old = tree_get(&c->main, main_key(key)); /* the one before may have gone meanwhile */
 		if (err) {
 			/* Nobody can be shown this object: as upstream, it is an error in the log, and the older one goes. */
 			log_and_free(err, "cache: an object is left out");
 			if (!old)
-				return;
+				return true;
 		}
 	}
 	set_current(c, key, e, &old);
 	ring_push(c, rev, e, old);
+	return true;
 }
 
 static void relist(void *arg);
+static void hold(struct cache *c, struct store_event *ev);
+
+/* Between two tries; true: the cache is being closed. */
+static bool wait_again(struct cache *c, int64_t *ms)
+{
+	struct error *e = fiber_sleep(*ms);
+	bool end = e || c->closing;
+	error_free(e);
+	*ms = *ms < 5000 ? *ms * 2 : 10000;
+	return end;
+}
 
 static void drain(void *arg)
 {
 	struct cache *c = arg;
-	while (!c->broken) {
+	while (!c->broken && !c->holding) {
 		struct store_event ev;
 		bool got;
 		struct error *e = store_watch_poll(c->feed, &ev, &got, NULL);
@@ -158,9 +179,42 @@ static void drain(void *arg)
 		}
 		if (!got)
 			return;
-		apply(c, &ev);
+		if (!apply(c, &ev, false)) {
+			hold(c, &ev);
+			return;
+		}
 		store_event_free(&ev);
 	}
+}
+
+/* Asks again until the held event can be read; then goes on with what has come behind it. */
+static void hold_on(void *arg)
+{
+	struct cache *c = arg;
+	do {
+		int64_t ms = 100;
+		while (!apply(c, &c->held, true) && !wait_again(c, &ms))
+			;
+		store_event_free(&c->held);
+		c->holding = false;
+		if (!c->closing)
+			drain(c);
+	} while (c->holding);
+	c->holder_runs = false;
+	waitq_wake_all(&c->held_wait);
+}
+
+/* Takes the event. Events behind it stay in the feed, which has a limit of its own. */
+static void hold(struct cache *c, struct store_event *ev)
+{
+	c->held = *ev;
+	c->holding = true;
+	if (c->holder_runs)
+		return; /* it has called us */
+	if (c->holder)
+		fiber_join(c->holder); /* it has ended */
+	c->holder_runs = true;
+	c->holder = fiber_start("cache-hold", hold_on, c);
 }
 
 /*
@@ -174,6 +228,7 @@ struct chunk {
 	struct cache_entry *e[LOAD_CHUNK];
 	struct error *err[LOAD_CHUNK];
 	size_t n;
+	bool stop; /* an object cannot be read now: those behind it were not tried */
 };
 
 struct load {
@@ -208,7 +263,7 @@ static void make_room(void)
 static void decode_chunk(void *arg)
 {
 	struct chunk *k = arg;
-	for (size_t i = 0, room = 0; i < k->n; i++) {
+	for (size_t i = 0, room = 0; i < k->n && !k->stop; i++) {
 		size_t need = sizeof(struct cache_entry) + 512 + k->kv[i].value->n;
 		if (room < need && need < ROOM_BYTES) {
 			make_room();
@@ -216,7 +271,8 @@ static void decode_chunk(void *arg)
 		}
 		room -= need < room ? need : room;
 		k->err[i] = entry_decode(k->r, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
-					 block_str(k->kv[i].value), &k->e[i]);
+					 block_str(k->kv[i].value), true, &k->e[i]);
+		k->stop = error_is_sys(k->err[i], EAGAIN);
 	}
 }
 
@@ -229,17 +285,20 @@ static void chunk_fiber(void *arg)
 		loop_offload(decode_chunk, k);
 }
 
-/* Waits for the oldest chunk and files its entries; drops them when the load has failed. */
-static void file_chunk(struct load *l, bool drop)
+/* Waits for the oldest chunk and files its entries; drops them when the load has failed, with *err or by what it sets there. */
+static void file_chunk(struct load *l, struct error **err)
 {
 	struct chunk *k = l->chunks[l->first++ % LOAD_AHEAD];
 	l->n--;
 	fiber_join(k->fiber);
+	bool drop = k->stop || *err;
 	for (size_t i = 0; i < k->n; i++) {
 		struct cache_entry *e = k->e[i];
-		if (k->err[i]) {
+		if (error_is_sys(k->err[i], EAGAIN) && !*err) {
+			*err = k->err[i];
+		} else if (k->err[i]) {
 			log_and_free(k->err[i], "cache: an object is left out");
-		} else if (!drop) {
+		} else if (!drop && e) {
 			l->object_bytes += e->body->n;
 			l->entry_bytes += e->bytes;
 			cache_entry_unref(trees_set(&l->c->r, &l->main, &l->node, cache_entry_key(e), e));
@@ -253,9 +312,13 @@ static void file_chunk(struct load *l, bool drop)
 static struct error *load_all(struct load *l, struct str start, struct str end, int64_t *rev)
 {
 	char last[STORE_KEY_MAX + 1];
-	struct error *e;
-	size_t got;
+	struct error *e = NULL;
+	size_t got = 0;
 	do {
+		if (l->n == LOAD_AHEAD)
+			file_chunk(l, &e);
+		if (e)
+			break;
 		struct chunk *k = xcalloc(1, sizeof(*k));
 		k->r = &l->c->r;
 		e = store_range(l->c->s, start, end, rev, LOAD_CHUNK, chunk_one, k);
@@ -265,14 +328,12 @@ static struct error *load_all(struct load *l, struct str start, struct str end, 
 			last[k->kv[got - 1].key.n] = 0;
 			start = str_of(last, k->kv[got - 1].key.n + 1);
 		}
-		if (l->n == LOAD_AHEAD)
-			file_chunk(l, e != NULL);
 		l->chunks[(l->first + l->n++) % LOAD_AHEAD] = k;
 		k->fiber = fiber_start("cache-load", chunk_fiber, k);
 		fiber_yield();
 	} while (!e && got == LOAD_CHUNK);
 	while (l->n)
-		file_chunk(l, e != NULL);
+		file_chunk(l, &e);
 	return e;
 }
 
@@ -322,19 +383,19 @@ static struct error *load(struct cache *c)
 static void relist(void *arg)
 {
 	struct cache *c = arg;
+	int64_t ms = 100;
 	/* Watchers learn at once; lists wait for nothing and get what there is. */
 	ring_clear(c, INT64_MAX);
-	for (int64_t ms = 100; !c->closing; ms = ms < 5000 ? ms * 2 : 10000) {
+	while (!c->closing) {
 		struct error *e = load(c);
-		if (!e && !c->broken)
+		if (!e && !c->broken) {
+			free(c->unready);
+			c->unready = NULL;
 			break;
+		}
 		bool end = error_is_sys(e, ECANCELED);
 		log_and_free(e, "cache: %.*s: listing again", STR_ARG(c->r.prefix));
-		if (!end && (e = fiber_sleep(ms))) {
-			error_free(e);
-			end = true;
-		}
-		if (end)
+		if (end || wait_again(c, &ms))
 			break;
 	}
 	c->relisting = false;
@@ -403,9 +464,15 @@ struct error *cache_new(struct store *s, const struct cache_resource *r, struct 
 	c->main.by = -1;
 	c->node.by = r->node_field;
 	struct error *e = load(c);
-	if (e) {
+	if (e && !(r->late && error_is_sys(e, EAGAIN))) {
 		free(c);
 		return error_wrap(e, "cache: %.*s", STR_ARG(r->prefix));
+	}
+	if (e) {
+		c->unready = xstrdup(e->message);
+		c->broken = c->relisting = true;
+		c->relister = fiber_start("cache-relist", relist, c);
+		error_free(e);
 	}
 	c->next_cache = caches;
 	caches = c;
@@ -416,13 +483,19 @@ struct error *cache_new(struct store *s, const struct cache_resource *r, struct 
 	return NULL;
 }
 
+bool cache_loaded(const struct cache *c)
+{
+	return !c->unready;
+}
+
 void cache_free(struct cache *c)
 {
 	if (!c)
 		return;
 	c->closing = true;
-	if (c->relister)
-		fiber_stop(c->relister);
+	fiber_stop(c->relister);
+	fiber_stop(c->holder);
+	free(c->unready);
 	struct cache **p = &caches;
 	while (*p != c)
 		p = &(*p)->next_cache;
@@ -455,6 +528,8 @@ int64_t cache_rev(const struct cache *c)
 {
 	/* drain() runs whenever there is something, so all the store has shown is here. */
 	int64_t seen = c->broken ? 0 : store_revision(c->s);
+	if (c->holding && seen >= c->held.kv.mod_rev)
+		seen = c->held.kv.mod_rev - 1;
 	return seen > c->load_rev ? seen : c->load_rev;
 }
 
@@ -472,7 +547,11 @@ static struct error *wait_for(struct cache *c, int64_t rev)
 {
 	if (cache_rev(c) >= rev)
 		return NULL;
+	int64_t d = deadline_push(WAIT_MS);
 	struct error *e = store_wait_seen(c->s, rev, WAIT_MS);
+	while (!e && c->holding && cache_rev(c) < rev)
+		e = waitq_wait(&c->held_wait);
+	deadline_pop(d);
 	if (e && !error_is_sys(e, ETIMEDOUT))
 		return e;
 	error_free(e);
@@ -486,6 +565,8 @@ static struct error *wait_for(struct cache *c, int64_t rev)
 
 static struct error *wait_mode(struct cache *c, enum cache_mode mode, int64_t rev)
 {
+	if (c->unready)
+		return error_status(500, "InternalError", "%s", c->unready);
 	if (mode == CACHE_CONSISTENT)
 		TRY(store_current(c->s, &rev));
 	return mode == CACHE_ANY ? NULL : wait_for(c, rev);
@@ -675,7 +756,7 @@ static struct error *what_is_there(struct cache *c, struct str key, struct store
 		*out = cache_entry_ref(e);
 		return NULL;
 	}
-	return entry_decode(&c->r, key, now->mod_rev, block_str(now->value), out);
+	return entry_decode(&c->r, key, now->mod_rev, block_str(now->value), true, out);
 }
 
 /* With a store elsewhere the event may come after the answer. */
@@ -712,7 +793,7 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 		if (ev && ev->cur)
 			*out = cache_entry_ref(ev->cur);
 		else
-			e = entry_new(&c->r, key, rev, c->r.plain ? plain : stored, out);
+			e = entry_new(&c->r, key, rev, stored, c->r.plain ? plain : stored, out);
 	} else if (!e) {
 		e = what_is_there(c, key, &now, out);
 	}

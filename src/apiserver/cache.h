@@ -51,18 +51,27 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	int8_t node_field;               /* index in fields of the one with an index of its own (pods: spec.nodeName), or -1 */
 	/*
 	 * NULL, or: stored bytes (encrypted at rest, or a custom resource in another version) to plain ones, appended to out:
-	 * a protobuf envelope or JSON for built-in types, JSON for custom ones. May be called while the cache loads and on each foreign event.
+	 * a protobuf envelope or JSON for built-in types, JSON for custom ones. Called on the loop's thread. may_wait: on a fiber, and it may
+	 * suspend. An error with sys == EAGAIN says that it cannot be told now (a key is elsewhere): such an object is never left out, the
+	 * cache stands still before it and asks again, with may_wait. Any other error leaves the object out.
 	 */
-	struct error *(*plain)(void *ctx, struct str key, struct str stored, struct buf *out);
+	struct error *(*plain)(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out);
+	uint8_t (*sealed)(void *ctx, struct str stored); /* NULL, or: what the entry's `sealed` is to be */
 	void *ctx;
+	bool late;                       /* see cache_new */
 	const struct cache_paths *paths; /* cache_new's own: where the fields stand in protobuf */
 };
 
 struct cache;
-/* Loads everything under the prefix (suspends) and follows it from there. */
+/*
+ * Loads everything under the prefix (suspends) and follows it from there. When plain() cannot tell yet: r->late false: its error,
+ * sys == EAGAIN; true: a cache that goes on trying, and until then answers gets and lists with 500, watches with 429, peeks with nothing.
+ */
 struct error *cache_new(struct store *s, const struct cache_resource *r, struct cache **out);
 /* Its watchers get what there is for them and end then (cache_watch_next answers sys == ECANCELED). The cache goes on. */
 void cache_watches_end(struct cache *c);
+/* False: see above. */
+bool cache_loaded(const struct cache *c);
 /* Ends its watchers (their cache_watch_next answers sys == ECANCELED) and frees; entries and snapshots held outside stay valid. */
 void cache_free(struct cache *c);
 const struct cache_resource *cache_resource(const struct cache *c);
@@ -79,6 +88,7 @@ struct cache_entry { /* immutable, but for hot */
 	_Atomic uint32_t refs;
 	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
 	bool pb;
+	uint8_t sealed;             /* cache_resource.sealed of the stored bytes; 0 */
 	uint16_t ns_n, name_n;
 	uint32_t bytes;             /* of memory, without body's */
 	int64_t rev;                /* metadata.resourceVersion */

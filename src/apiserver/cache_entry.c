@@ -161,7 +161,8 @@ static struct error *entry_pb(struct index *x, struct str key, int64_t rev, stru
 	return NULL;
 }
 
-struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str plain, struct cache_entry **out)
+struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, struct str plain,
+			struct cache_entry **out)
 {
 	*out = NULL;
 	if (plain.n >= BLOCK_MAX / 2)
@@ -177,6 +178,8 @@ struct error *entry_new(const struct cache_resource *r, struct str key, int64_t 
 	else
 		e = no_object(r, key, "a JSON object");
 	buf_free(&x.tail);
+	if (!e && r->sealed)
+		(*out)->sealed = r->sealed(r->ctx, stored);
 	return e;
 }
 
@@ -195,21 +198,21 @@ struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct ca
 		log_error("cache: %.*s cannot be read again", STR_ARG(key));
 		abort();
 	}
+	out->sealed = e->sealed;
 	buf_free(&x.tail);
 	return out;
 }
 
-struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, struct cache_entry **out)
+struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, bool may_wait,
+			   struct cache_entry **out)
 {
 	struct buf plain buf_cleanup = {0};
 	struct error *e = NULL;
 	*out = NULL;
-	if (r->plain) {
-		e = r->plain(r->ctx, key, stored, &plain);
-		stored = buf_view(&plain);
-	}
+	if (r->plain)
+		e = r->plain(r->ctx, key, stored, may_wait, &plain);
 	if (!e)
-		e = entry_new(r, key, rev, stored, out);
+		e = entry_new(r, key, rev, stored, r->plain ? buf_view(&plain) : stored, out);
 	return error_wrap(e, "%.*s%.*s", STR_ARG(r->prefix), STR_ARG(key));
 }
 

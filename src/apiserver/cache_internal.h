@@ -54,13 +54,15 @@ bool index_pb(struct index *x, struct str raw);
 
 /*
  * From the plain stored bytes: an envelope or JSON for resources with a type, JSON for the others. Puts metadata.resourceVersion = rev in.
- * One reference. 500 when they are no object with metadata.
+ * One reference. 500 when they are no object with metadata. `stored`: what they were made of, or the same.
  */
-struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str plain, struct cache_entry **out);
+struct error *entry_new(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, struct str plain,
+			struct cache_entry **out);
 /* The same object with another resourceVersion. */
 struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct cache_entry *e, int64_t rev);
-/* From stored bytes (runs r->plain). */
-struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, struct cache_entry **out);
+/* From stored bytes (runs r->plain, with may_wait). */
+struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, bool may_wait,
+			   struct cache_entry **out);
 static inline struct str entry_slice(const struct cache_entry *e, struct cache_slice s)
 {
 	if (!s.n)
@@ -180,6 +182,12 @@ struct cache {
 	struct map nodes;       /* node -> struct chan */
 	struct cache_paths paths;
 	bool broken;            /* the feed was lost: list again */
+	char *unready;          /* why it was never loaded, or NULL */
+	bool holding;           /* `held` and what comes behind it wait for what plain() needs */
+	struct store_event held;
+	bool holder_runs;
+	struct fiber *holder;   /* asks again; ended when it does not run */
+	struct waitq held_wait; /* woken when nothing is held any more */
 	bool closing, relisting;
 	struct fiber *relister;
 	struct cache *next_cache; /* of this thread, for trimming */

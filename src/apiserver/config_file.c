@@ -19,7 +19,7 @@ struct error *config_file_read(struct arena *a, const char *path, struct str *te
 	return NULL;
 }
 
-struct error *config_decode(struct arena *a, const struct schema_type *t, const char *kind, struct str text, void *out)
+struct error *config_decode(struct arena *a, const struct schema_type *t, const char *of_group, const char *kind, struct str text, void *out)
 {
 	struct buf json buf_cleanup = {0}, problems buf_cleanup = {0};
 	struct decode_report report = {.arena = a};
@@ -34,9 +34,9 @@ struct error *config_decode(struct arena *a, const struct schema_type *t, const 
 	api_version_split(tm[1], &group, &version);
 	if (!tm[0].n)
 		return error_new("Object 'Kind' is missing");
-	if (!str_eqz(tm[0], kind) || !str_eqz(group, "apiserver.config.k8s.io") ||
+	if (!str_eqz(tm[0], kind) || !str_eqz(group, of_group) ||
 	    !(str_eqz(version, "v1") || str_eqz(version, "v1beta1") || str_eqz(version, "v1alpha1")))
-		return error_new("expected %s of apiserver.config.k8s.io/v1, got kind \"%.*s\", apiVersion \"%.*s\"", kind, STR_ARG(tm[0]),
+		return error_new("expected %s of %s/v1, got kind \"%.*s\", apiVersion \"%.*s\"", kind, of_group, STR_ARG(tm[0]),
 				 STR_ARG(tm[1]));
 	for (uint32_t i = 0; i < report.problems.n; i++)
 		buf_printf(&problems, "%s%.*s", i ? ", " : "", STR_ARG(report.problems.v[i]));

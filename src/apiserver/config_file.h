@@ -1,6 +1,6 @@
 /*
  * apiserver/config_file.h: the API server's configuration files: strict
- * decoding of one apiserver.config.k8s.io object, and a fiber that looks again
+ * decoding of one object, and a fiber that looks again
  * when the file changes. Nothing here knows what is in them.
  */
 #ifndef SKIFF_APISERVER_CONFIG_FILE_H
@@ -15,9 +15,10 @@
 struct error *config_file_read(struct arena *a, const char *path, struct str *text);
 /*
  * YAML or JSON text to a struct of type t, whose first members are kind and apiVersion (struct str). Fields that are unknown
- * or given twice are errors; `kind` and one of the versions v1, v1beta1, v1alpha1 of apiserver.config.k8s.io are required.
+ * or given twice are errors; `kind` and one of the versions v1, v1beta1, v1alpha1 of the group are required.
  */
-struct error *config_decode(struct arena *a, const struct schema_type *t, const char *kind, struct str text, void *out);
+#define CONFIG_GROUP "apiserver.config.k8s.io"
+struct error *config_decode(struct arena *a, const struct schema_type *t, const char *of_group, const char *kind, struct str text, void *out);
 /* The list as one error, as upstream's ToAggregate prints it; NULL when it is empty. */
 struct error *config_errors(const struct field_errors *e);
 

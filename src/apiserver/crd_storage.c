@@ -84,14 +84,14 @@ static void to_v1(struct arena *a, struct jv *doc)
 	}
 }
 
-struct error *crd_stored_open(void *ctx, struct str key, struct str stored, struct buf *out)
+struct error *crd_stored_open(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out)
 {
 	struct arena a arena_cleanup = {0};
 	struct buf opened buf_cleanup = {0};
 	struct jv doc;
 
 	if (ctx) {
-		TRY(encryption_open(ctx, key, stored, &opened));
+		TRY(encryption_open(ctx, key, stored, may_wait, &opened));
 		stored = buf_view(&opened);
 	}
 	if (!stored.n || stored.p[0] != '{') {

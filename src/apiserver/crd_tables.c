@@ -99,12 +99,10 @@ static struct error *make_store(struct apiserver *s, struct crd *c)
 		fields[i].name = arena_str(&t->arena, p.n && p.p[0] == '.' ? str_sub(p, 1, p.n) : p);
 	}
 	if (c->st->encryption) {
-		struct encryption_place *at = arena_new(&t->arena, struct encryption_place);
-
-		at->e = c->st->encryption;
-		at->prefix = cr.prefix;
 		cr.plain = encryption_open;
-		cr.ctx = at;
+		cr.sealed = encryption_sealed;
+		cr.ctx = c->st->encryption;
+		cr.late = true;
 	}
 	e = cache_new(s->store, &cr, &t->cache);
 	if (e) {
@@ -131,7 +129,7 @@ static struct error *make_storage(struct apiserver *s, struct crd *c, const stru
 	st->namespaced = str_eqz(sp->scope, "Namespaced");
 	st->json = true;
 	st->crd = c;
-	st->encryption = encryption_for(s, sp->group, sp->names.plural);
+	st->encryption = encryption_for(s, sp->group, sp->names.plural, st->prefix);
 	if (old && old->store) {
 		c->store = old->store;
 		c->store->refs++;

@@ -1,5 +1,6 @@
 /* API aggregation: APIService objects, their health, and the proxy to the servers behind them. */
 #include "apiserver/background.h"
+#include "apiserver/cache_follow.h"
 #include "apiserver/connect.h"
 #include "apiserver/convert.h"
 #include "apiserver/custom.h"
@@ -18,8 +19,7 @@ struct remote {
 #define CHECK_MS 1000
 struct aggregator {
 	struct waitq changed;    /* an APIService was written: it is checked at once */
-	struct storage *st;
-	struct cache_watch *watch;
+	struct cache_follower follower;
 	struct map by_name;      /* "v1.group" -> struct remote * */
 	struct remote **list;
 	size_t n;
@@ -65,18 +65,18 @@ static void relist(struct apiserver *s)
 	qsort(g->list, n, sizeof *g->list, remote_cmp);
 }
 
-static void apply(struct apiserver *s, const struct cache_entry *en, bool deleted)
+static void apply(void *ctx, struct str name, const struct cache_entry *en)
 {
+	struct apiserver *s = ctx;
 	struct aggregator *g = s->aggregator;
-	struct str name = cache_entry_name(en);
 	struct remote *r, *old = map_get(&g->by_name, name);
 	struct error *e;
 	struct tls_client_opts o = {.cert_file = s->o.proxy_client_cert_file, .key_file = s->o.proxy_client_key_file};
 
 	r = xcalloc(1, sizeof *r);
 	r->obj = arena_new(&r->arena, struct apiregistration_v1_api_service);
-	e = deleted ? NULL : cache_entry_decode(&r->arena, &apiregistration_v1_api_service_type, en, true, r->obj);
-	if (e || deleted || !r->obj->spec.service) {
+	e = !en ? NULL : cache_entry_decode(&r->arena, &apiregistration_v1_api_service_type, en, true, r->obj);
+	if (e || !en || !r->obj->spec.service) {
 		log_and_free(e, "APIService %.*s", STR_ARG(name));
 		remote_drop(r);
 		/* the old one may be in use by a request: it is kept, out of reach */
@@ -109,34 +109,8 @@ static void apply(struct apiserver *s, const struct cache_entry *en, bool delete
 
 static void sync(struct apiserver *s)
 {
-	struct aggregator *g = s->aggregator;
-
-	for (int tries = 0; g && tries < 3;) {
-		struct cache_event ev;
-		struct error *e;
-
-		if (!g->watch) {
-			struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-
-			tries++;
-			e = cache_watch_open(g->st->cache, &o, &g->watch);
-			if (e) {
-				log_and_free(e, "following APIServices");
-				return;
-			}
-		}
-		if (!cache_watch_ready(g->watch))
-			return;
-		e = cache_watch_next(g->watch, &ev);
-		if (e) {
-			error_free(e);
-			cache_watch_close(g->watch);
-			g->watch = NULL;
-			continue;
-		}
-		if (ev.obj)
-			apply(s, ev.obj, ev.type == CACHE_DELETED);
-	}
+	if (s->aggregator)
+		cache_follow(&s->aggregator->follower);
 }
 
 /* ---- what this server has itself ---- */
@@ -436,7 +410,7 @@ static void watcher(void *arg)
 		struct cache_watch *w;
 		struct cache_event ev;
 
-		e = cache_watch_open(s->aggregator->st->cache, &o, &w);
+		e = cache_watch_open(s->aggregator->follower.cache, &o, &w);
 		while (!e) {
 			e = cache_watch_next(w, &ev);
 			if (!e && ev.type != CACHE_DELETED)
@@ -455,7 +429,8 @@ struct error *aggregator_init(struct apiserver *s)
 {
 	struct aggregator *g = xcalloc(1, sizeof *g);
 
-	g->st = storage_find(s, STR("apiregistration.k8s.io"), STR("apiservices"));
+	g->follower = (struct cache_follower){.cache = storage_find(s, STR("apiregistration.k8s.io"), STR("apiservices"))->cache,
+					      .what = "APIServices", .apply = apply, .ctx = s};
 	s->aggregator = g;
 	sync(s);
 	background_start(s, "aggregator", checker, s);

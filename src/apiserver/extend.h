@@ -23,6 +23,8 @@ void webhook_as_mutating(const struct admissionregistration_v1_validating_webhoo
 void webhook_client_check(struct field_errors *e, const struct admissionregistration_v1_webhook_client_config *c, const struct field_path *p);
 /* Connections of one webhook configuration, kept between calls; zeroed at first. */
 struct hook_conn {
+	const struct outbound_users *users; /* who we are to webhooks, or NULL */
+	const struct outbound_user *user;   /* of them; found with tls */
 	struct tls_client *tls;
 	struct map clients;
 };
@@ -32,8 +34,8 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer);
 /*
  * The watch cache's hook (cache_resource.plain) for CustomResourceDefinitions: those that upstream has stored (v1beta1) as v1.
- * ctx: a struct encryption_place, or NULL. Any thread.
+ * ctx: a struct encryption, or NULL.
  */
-struct error *crd_stored_open(void *ctx, struct str key, struct str stored, struct buf *out);
+struct error *crd_stored_open(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out);
 
 #endif

@@ -1,5 +1,6 @@
 /* /healthz, /livez, /readyz and their single checks, in upstream's text. */
 #include "apiserver/discovery.h"
+#include "apiserver/encrypt.h"
 
 static bool check_ok(struct apiserver *s) { (void)s; return true; }
 static bool check_store(struct apiserver *s)
@@ -23,6 +24,7 @@ static bool check_service(struct apiserver *s) { return s->bootstrapped[HOOK_SER
 static bool check_tokens(struct apiserver *s) { return s->bootstrapped[HOOK_TOKENS]; }
 static bool check_crds(struct apiserver *s) { return s->bootstrapped[HOOK_CRDS]; }
 static bool check_apiservices(struct apiserver *s) { return s->bootstrapped[HOOK_APISERVICES]; }
+static bool check_kms(struct apiserver *s) { return !encryption_has_check() || encryption_check(s); }
 
 #define HOOK "poststarthook/"
 #define READY 4u
@@ -34,6 +36,7 @@ static const struct check {
 } checks[] = {
 	{"ping", check_ok, ALL},
 	{"log", check_ok, ALL},
+	{"kms-providers", check_kms, ALL},
 	{"etcd", check_store, ALL},
 	{"etcd-readiness", check_store, READY},
 	{"informer-sync", check_started, READY},
@@ -70,6 +73,11 @@ static const struct check {
 #define N_KINDS 3
 static const char *const kinds[N_KINDS] = {"healthz", "livez", "readyz"};
 
+static bool applies(const struct check *c, unsigned bit)
+{
+	return (c->in & bit) && (c->check != check_kms || encryption_has_check());
+}
+
 bool health_path_at(size_t i, struct buf *out)
 {
 	size_t n = N_CHECKS, kind = i / (n + 1), at = i % (n + 1);
@@ -78,7 +86,7 @@ bool health_path_at(size_t i, struct buf *out)
 		return false;
 	if (!at)
 		buf_printf(out, "/%s", kinds[kind]);
-	else if (checks[at - 1].in & 1u << kind)
+	else if (applies(&checks[at - 1], 1u << kind))
 		buf_printf(out, "/%s/%s", kinds[kind], checks[at - 1].name);
 	return true;
 }
@@ -164,7 +172,7 @@ static void warn_unknown(struct request *rq, unsigned bit, struct buf *b)
 		if (!str_eqz(rq->q.v[i].name, "exclude"))
 			continue;
 		for (size_t k = 0; k < N_CHECKS; k++)
-			known |= (checks[k].in & bit) && str_eqz(rq->q.v[i].value, checks[k].name);
+			known |= applies(&checks[k], bit) && str_eqz(rq->q.v[i].value, checks[k].name);
 		if (known)
 			continue;
 		buf_puts(b, first ? "warn: some health checks cannot be excluded: no matches for " : ",");
@@ -192,7 +200,7 @@ static struct error *all_checks(struct request *rq, size_t kind)
 	for (size_t i = 0; i < N_CHECKS; i++) {
 		bool good;
 
-		if (!(checks[i].in & bit))
+		if (!applies(&checks[i], bit))
 			continue;
 		if (excluded(rq, checks[i].name)) {
 			buf_printf(&b, "[+]%s excluded: ok\n", checks[i].name);
@@ -225,7 +233,7 @@ struct error *serve_health(struct request *rq, bool *handled)
 			return all_checks(rq, k);
 		}
 		for (size_t i = 0; rest.p[0] == '/' && i < N_CHECKS; i++)
-			if ((checks[i].in & 1u << k) && str_eqz(str_sub(rest, 1, rest.n), checks[i].name)) {
+			if (applies(&checks[i], 1u << k) && str_eqz(str_sub(rest, 1, rest.n), checks[i].name)) {
 				*handled = true;
 				return one_check(rq, &checks[i]);
 			}

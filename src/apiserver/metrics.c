@@ -1,9 +1,12 @@
 /* /metrics in the Prometheus text format, under upstream's names. */
 #include <sys/resource.h>
+#include <openssl/sha.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 #include "apiserver/discovery.h"
 #include "apiserver/metrics.h"
+#include "base/log.h"
 
 #define SERIES_MAX 20000
 static const double buckets[] = {0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60};
@@ -13,10 +16,17 @@ struct histogram {
 	uint64_t counts[N_BUCKETS], n;
 	double sum;
 };
+struct doubling { /* see metrics_histogram */
+	const struct metrics_histogram *h;
+	char *labels;
+	uint64_t counts[METRICS_BUCKETS], n;
+	double sum;
+};
 struct metrics {
 	struct map requests;  /* labels -> uint64_t */
 	struct map durations; /* labels -> struct histogram */
-	struct map other;     /* name{labels} -> int64_t */
+	struct map other;     /* name{labels} -> double */
+	struct map doublings; /* name{labels} -> struct doubling */
 };
 
 static struct metrics *state(struct apiserver *s)
@@ -96,15 +106,124 @@ void metrics_request(struct request *rq)
 			h->counts[b]++;
 }
 
+#define LABELS_MAX 600
+
 void metrics_count(struct apiserver *s, const char *name, const char *labels, int64_t n)
 {
-	char key[600];
-	int64_t *v;
+	char key[LABELS_MAX];
+	double *v;
 
 	snprintf(key, sizeof key, "%s{%s}", name, labels);
 	v = series(&state(s)->other, str_from(key), sizeof *v);
 	if (v)
-		*v += n;
+		*v += (double)n;
+}
+
+void metrics_set(struct apiserver *s, const char *name, const char *labels, double value)
+{
+	char key[LABELS_MAX];
+	double *v;
+
+	snprintf(key, sizeof key, "%s{%s}", name, labels);
+	v = series(&state(s)->other, str_from(key), sizeof *v);
+	if (v)
+		*v = value;
+}
+
+void metrics_forget(struct apiserver *s, const char *name)
+{
+	size_t it = 0, n = strlen(name);
+	struct str key;
+	void *v;
+
+	while (map_next(&state(s)->other, &it, &key, &v))
+		if (key.n > n && key.p[n] == '{' && !memcmp(key.p, name, n))
+			free(map_del(&s->metrics->other, key));
+}
+
+void metrics_observe(struct apiserver *s, const struct metrics_histogram *h, const char *labels, double value)
+{
+	char key[LABELS_MAX];
+	double limit = h->first;
+	struct doubling *d;
+
+	snprintf(key, sizeof key, "%s{%s}", h->name, labels);
+	d = series(&state(s)->doublings, str_from(key), sizeof *d);
+	if (!d)
+		return;
+	if (!d->h) {
+		d->h = h;
+		d->labels = xstrdup(labels);
+	}
+	d->n++;
+	d->sum += value;
+	for (int i = 0; i < h->n; i++, limit *= 2)
+		if (value <= limit)
+			d->counts[i]++;
+}
+
+void metrics_hash(struct str s, char out[METRICS_HASH])
+{
+	unsigned char md[SHA256_DIGEST_LENGTH];
+
+	*out = 0;
+	if (!s.n)
+		return;
+	SHA256((const unsigned char *)s.p, s.n, md);
+	strcpy(out, "sha256:");
+	for (size_t i = 0; i < sizeof md; i++)
+		sprintf(out + 7 + 2 * i, "%02x", md[i]);
+}
+
+const char *metrics_server_hash(void)
+{
+	static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567", who[] = "kube-apiserver";
+	static char hash[METRICS_HASH];
+	unsigned char md[SHA256_DIGEST_LENGTH];
+	char host[256] = "", id[40] = "apiserver-";
+	struct buf b buf_cleanup = {0};
+	size_t at = strlen(id);
+
+	if (*hash)
+		return hash;
+	if (gethostname(host, sizeof host - 1) != 0)
+		*host = 0;
+	/* host and component, each behind its length; the first 16 bytes of the digest in base32 */
+	buf_append(&b, (char[]){0, (char)strlen(host)}, 2);
+	buf_puts(&b, host);
+	buf_append(&b, (char[]){0, sizeof who - 1}, 2);
+	buf_puts(&b, who);
+	SHA256((const unsigned char *)b.p, b.n, md);
+	md[16] = 0;
+	for (unsigned bit = 0; bit < 128; bit += 5)
+		id[at++] = digits[((md[bit / 8] << 8 | md[bit / 8 + 1]) >> (11 - bit % 8)) & 31];
+	metrics_hash(str_of(id, at), hash);
+	return hash;
+}
+
+static void put_number(struct buf *b, double v)
+{
+	if (v >= -1e15 && v <= 1e15 && v == (double)(int64_t)v)
+		buf_i64(b, (int64_t)v);
+	else
+		buf_printf(b, "%.17g", v);
+}
+
+static void put_doublings(struct buf *b, struct metrics *m)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	while (map_next(&m->doublings, &it, &key, &v)) {
+		const struct doubling *d = v;
+		double limit = d->h->first;
+
+		for (int i = 0; i < d->h->n; i++, limit *= 2)
+			buf_printf(b, "%s_bucket{%s,le=\"%g\"} %llu\n", d->h->name, d->labels, limit, (unsigned long long)d->counts[i]);
+		buf_printf(b, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_sum{%s} %.9f\n%s_count{%s} %llu\n", d->h->name, d->labels,
+			   (unsigned long long)d->n, d->h->name, d->labels, d->sum, d->h->name, d->labels, (unsigned long long)d->n);
+	}
 }
 
 static void process_metrics(struct apiserver *s, struct buf *b)
@@ -195,8 +314,12 @@ struct error *serve_metrics(struct request *rq)
 			   cs.watchers);
 	}
 	it = 0;
-	while (map_next(&m->other, &it, &key, &v))
-		buf_printf(&b, "%.*s %lld\n", STR_ARG(key), (long long)*(int64_t *)v);
+	while (map_next(&m->other, &it, &key, &v)) {
+		buf_printf(&b, "%.*s ", STR_ARG(key));
+		put_number(&b, *(double *)v);
+		buf_putc(&b, '\n');
+	}
+	put_doublings(&b, m);
 	{
 		struct store_stats ss;
 

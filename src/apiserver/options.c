@@ -13,6 +13,7 @@
 #include "apiserver/connect.h"
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
+#include "apiserver/encrypt.h"
 #include "apiserver/extend.h"
 #include "apiserver/flow.h"
 #include "apiserver/pipeline.h"
@@ -80,7 +81,8 @@ static const struct flag flags[] = {
 	{"authentication-token-webhook-config-file", F_STR, O(token_webhook_config), "kubeconfig of a webhook that TokenReviews are sent to"},
 	{"authentication-token-webhook-version", F_STR, O(token_webhook_version), "v1 or v1beta1 (default v1beta1)"},
 	{"authentication-token-webhook-cache-ttl", F_DURATION_MS, O(token_webhook_cache_ms), "how long its answers are kept (default 2m0s)"},
-	{"authorization-mode", F_STR, O(authorization_mode), "in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default Node,RBAC)"},
+	{"authorization-mode", F_STR, O(authorization_mode), "in order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny (default Node,RBAC)"},
+	{"authorization-policy-file", F_STR, O(authorization_policy_file), "policies of ABAC, one a line"},
 	{"authorization-config", F_STR, O(authorization_config), "AuthorizationConfiguration, instead of the other authorization flags"},
 	{"authorization-webhook-config-file", F_STR, O(authorization_webhook_config), "kubeconfig of the webhook of mode Webhook"},
 	{"authorization-webhook-version", F_STR, O(authorization_webhook_version), "v1 or v1beta1 (default v1beta1)"},
@@ -88,6 +90,9 @@ static const struct flag flags[] = {
 	{"authorization-webhook-cache-unauthorized-ttl", F_DURATION_MS, O(authorization_webhook_unauthorized_ms), "default 30s"},
 	{"enable-admission-plugins", F_STR, O(enable_admission), "beside the default ones"},
 	{"disable-admission-plugins", F_STR, O(disable_admission), "of the default ones"},
+	{"admission-control-config-file", F_STR, O(admission_config), "AdmissionConfiguration: what plugins are told"},
+	{"default-not-ready-toleration-seconds", F_INT, O(not_ready_toleration_s), "of pods that say nothing (default 300)"},
+	{"default-unreachable-toleration-seconds", F_INT, O(unreachable_toleration_s), "of pods that say nothing (default 300)"},
 	{"audit-log-path", F_STR, O(audit_log_path), "file of the audit log; - is standard output"},
 	{"audit-policy-file", F_STR, O(audit_policy_file), "audit.k8s.io/v1 Policy: what is logged; without one, nothing"},
 	{"audit-log-maxsize", F_INT, O(audit_log_maxsize), "MiB after which the audit log is turned over (default 0: never)"},
@@ -96,7 +101,8 @@ static const struct flag flags[] = {
 	{"audit-webhook-config-file", F_STR, O(audit_webhook_config_file), "kubeconfig of a webhook that gets audit events in batches"},
 	{"audit-webhook-batch-max-size", F_INT, O(audit_webhook_batch_max_size), "events in a batch (default 400)"},
 	{"audit-webhook-batch-max-wait", F_DURATION_MS, O(audit_webhook_batch_max_wait_ms), "how long a batch is filled (default 30s)"},
-	{"encryption-provider-config", F_STR, O(encryption_config), "EncryptionConfiguration: aescbc, aesgcm, identity"},
+	{"encryption-provider-config", F_STR, O(encryption_config), "EncryptionConfiguration: aescbc, aesgcm, secretbox, kms (v2), identity"},
+	{"encryption-provider-config-automatic-reload", F_BOOL, O(encryption_config_reload), "follow changes of that file"},
 	{"max-requests-inflight", F_INT, O(max_requests_inflight), "default 400"},
 	{"max-mutating-requests-inflight", F_INT, O(max_mutating_inflight), "default 200"},
 	{"request-timeout", F_DURATION_MS, O(request_timeout_ms), "default 1m0s"},
@@ -116,18 +122,18 @@ static const struct upstream_flags upstream = {
 	"allow-privileged! audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-max-wait audit-log-batch-throttle-burst "
 	"audit-log-batch-throttle-enable! audit-log-batch-throttle-qps audit-webhook-batch-buffer-size audit-webhook-batch-throttle-burst "
 	"audit-webhook-batch-throttle-enable! audit-webhook-batch-throttle-qps audit-webhook-initial-backoff coordinated-leadership-lease-duration "
-	"coordinated-leadership-renew-deadline coordinated-leadership-retry-period default-not-ready-toleration-seconds "
-	"default-unreachable-toleration-seconds default-watch-cache-size delete-collection-workers enable-aggregator-routing! "
+	"coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
+	"default-watch-cache-size delete-collection-workers enable-aggregator-routing! "
 	"enable-garbage-collector! enable-priority-and-fairness! endpoint-reconciler-type etcd-compaction-interval "
 	"etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout goaway-chance "
 	"kubelet-timeout lease-reuse-duration-seconds livez-grace-period max-connection-bytes-per-sec runtime-config "
 	"send-retry-after-while-not-ready-once! service-account-lookup! shutdown-send-retry-after! shutdown-watch-termination-grace-period "
 	"storage-backend storage-initialization-timeout storage-media-type watch-cache! watch-cache-sizes",
-	"admission-control admission-control-config-file aggregator-reject-forwarding-redirect! audit-log-compress! audit-log-format "
+	"admission-control aggregator-reject-forwarding-redirect! audit-log-compress! audit-log-format "
 	"audit-log-mode audit-log-truncate-enabled! audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-log-version "
 	"audit-webhook-mode audit-webhook-truncate-enabled! audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size "
-	"audit-webhook-version authorization-policy-file cors-allowed-origins debug-socket-path egress-selector-config-file emulated-version "
-	"emulation-forward-compatible! enable-logs-handler! encryption-provider-config-automatic-reload! etcd-prefix etcd-servers-overrides "
+	"audit-webhook-version cors-allowed-origins debug-socket-path egress-selector-config-file emulated-version "
+	"emulation-forward-compatible! enable-logs-handler! etcd-prefix etcd-servers-overrides "
 	"kubernetes-service-node-port min-compatibility-version peer-advertise-ip peer-advertise-port peer-ca-file "
 	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint strict-transport-security-directives tls-sni-cert-key "
 	"tracing-config-file",
@@ -328,8 +334,13 @@ static void bootstrap_later(void *arg)
 
 static struct error *bootstrap(struct apiserver *s)
 {
-	struct error *e = bootstrap_run(s);
+	struct error *e;
 
+	/* What this reads and writes may have to wait for a KMS plugin; the server answers meanwhile, and is not ready. */
+	while (error_is(e = bootstrap_run(s), 500, NULL) && encryption_has_check()) {
+		log_and_free(e, "bootstrap, to be tried again");
+		TRY(fiber_sleep(BOOTSTRAP_RETRY_MS));
+	}
 	if (error_is(e, 507, NULL)) {
 		log_and_free(e, "not ready: what a cluster begins with cannot be written");
 		background_start(s, "bootstrap", bootstrap_later, s);
@@ -353,7 +364,7 @@ static struct error *start(struct apiserver *s)
 	TRY(error_wrap(store_open(&so, &s->store), "opening the store"));
 	TRY(resources_init(s));
 	TRY(authn_init(s));
-	TRY(admission_init(s, s->o.enable_admission, s->o.disable_admission));
+	TRY(admission_init(s));
 	TRY(authz_init(s));
 	TRY(audit_init(s));
 	TRY(flow_init(s));
@@ -417,6 +428,7 @@ int kube_apiserver_main(int argc, char **argv)
 		.max_requests_inflight = 400, .max_mutating_inflight = 200, .request_timeout_ms = 60000, .min_request_timeout_s = 1800,
 		.token_webhook_cache_ms = 120000, .authorization_webhook_authorized_ms = 300000, .authorization_webhook_unauthorized_ms = 30000,
 		.event_ttl_ms = 3600000, .audit_webhook_batch_max_size = 400, .audit_webhook_batch_max_wait_ms = 30000, .watch_history_ms = 300000,
+		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300,
 	};
 	rc = parse(argc, argv, &server.o);
 	if (rc >= 0)

@@ -18,8 +18,7 @@ struct outbound {
 	unsigned refs;
 	/* of a kubeconfig */
 	struct str url;
-	struct str authorization; /* header, or empty */
-	const char *token_file;   /* read at each call */
+	struct outbound_user user;
 };
 
 static void outbound_unref(struct outbound *o)
@@ -181,7 +180,7 @@ static struct error *refused(struct arena *a, struct str url, const struct outbo
 	return error_new("Post \"%.*s\": the server answered %d%s%.*s", STR_ARG(url), ans->status, msg.n ? ": " : "", STR_ARG(msg));
 }
 
-static struct error *authorization_of(struct outbound *o, struct arena *a, struct str *out)
+struct error *outbound_user_header(const struct outbound_user *o, struct arena *a, struct str *out)
 {
 	struct buf b buf_cleanup = {0};
 
@@ -200,7 +199,7 @@ struct error *outbound_post(struct outbound *o, struct arena *a, struct str body
 	struct str auth;
 	int64_t pause = FIRST_PAUSE_MS;
 
-	TRY(authorization_of(o, a, &auth));
+	TRY(outbound_user_header(&o->user, a, &auth));
 	if (auth.n)
 		h[n++] = (struct http_header){STR("authorization"), auth};
 	for (int i = 1;; i++) {
@@ -232,51 +231,61 @@ static const char *beside(struct arena *a, const char *path, struct str file)
 	return arena_printf(a, "%.*s/%.*s", (int)slash, path, STR_ARG(file)).p;
 }
 
-static struct error *user_of(struct outbound *o, const char *path, const struct clientcmd_v1_auth_info *u, struct tls_client_opts *t)
+static struct error *user_of(struct arena *a, const char *path, const struct clientcmd_v1_auth_info *u, struct outbound_user *out)
 {
-	struct arena *a = &o->arena;
-
 	if ((u->exec.n && !str_eqz(u->exec, "null")) || (u->auth_provider.n && !str_eqz(u->auth_provider, "null")) || u->as.n)
 		return error_new("the user uses an exec plugin, an auth-provider or impersonation, which are not built here: use a client "
 				 "certificate, token, tokenFile or password");
-	t->cert_pem = u->client_certificate_data;
-	t->key_pem = u->client_key_data;
-	if (!t->cert_pem.n)
-		t->cert_file = beside(a, path, u->client_certificate);
-	if (!t->key_pem.n)
-		t->key_file = beside(a, path, u->client_key);
-	if ((t->cert_file || t->cert_pem.n) != (t->key_file || t->key_pem.n))
+	out->cert_pem = u->client_certificate_data;
+	out->key_pem = u->client_key_data;
+	if (!out->cert_pem.n)
+		out->cert_file = beside(a, path, u->client_certificate);
+	if (!out->key_pem.n)
+		out->key_file = beside(a, path, u->client_key);
+	if ((out->cert_file || out->cert_pem.n) != (out->key_file || out->key_pem.n))
 		return error_new("the user has a client certificate without its key, or a key without its certificate");
 	if (u->token_file.n) {
-		o->token_file = beside(a, path, u->token_file);
+		out->token_file = beside(a, path, u->token_file);
 	} else if (u->token.n) {
-		o->authorization = arena_printf(a, "Bearer %.*s", STR_ARG(u->token));
+		out->authorization = arena_printf(a, "Bearer %.*s", STR_ARG(u->token));
 	} else if (u->username.n) {
 		struct buf b buf_cleanup = {0};
 
 		base64_encode(&b, arena_printf(a, "%.*s:%.*s", STR_ARG(u->username), STR_ARG(u->password)));
-		o->authorization = arena_printf(a, "Basic %.*s", STR_ARG(buf_view(&b)));
+		out->authorization = arena_printf(a, "Basic %.*s", STR_ARG(buf_view(&b)));
 	}
+	return NULL;
+}
+
+static struct error *read_kubeconfig(struct arena *a, const char *path, struct clientcmd_v1_config *k)
+{
+	struct buf text buf_cleanup = {.limit = OUTBOUND_ANSWER_MAX}, json buf_cleanup = {0};
+
+	TRY(file_read(path, &text));
+	TRY(yaml_to_json(buf_view(&text), NULL, &json));
+	return json_decode(a, &clientcmd_v1_config_type, arena_str(a, buf_view(&json)), NULL, k);
+}
+
+static const struct clientcmd_v1_context *current_context(const struct clientcmd_v1_config *k)
+{
+	for (uint32_t i = 0; i < k->contexts.n; i++)
+		if (str_eq(k->contexts.v[i].name, k->current_context))
+			return &k->contexts.v[i].context;
 	return NULL;
 }
 
 static struct error *load(struct outbound *o, const char *path)
 {
 	struct arena *a = &o->arena;
-	struct buf text buf_cleanup = {.limit = OUTBOUND_ANSWER_MAX}, json buf_cleanup = {0};
 	struct clientcmd_v1_config *k = arena_new(a, struct clientcmd_v1_config);
-	const struct clientcmd_v1_context *ctx = NULL;
+	const struct clientcmd_v1_context *ctx;
 	const struct clientcmd_v1_cluster *cluster = NULL;
 	const struct clientcmd_v1_auth_info *user = NULL;
 	struct tls_client_opts t = {0};
 	struct str base, target;
 
-	TRY(file_read(path, &text));
-	TRY(yaml_to_json(buf_view(&text), NULL, &json));
-	TRY(json_decode(a, &clientcmd_v1_config_type, arena_str(a, buf_view(&json)), NULL, k));
-	for (uint32_t i = 0; i < k->contexts.n; i++)
-		if (str_eq(k->contexts.v[i].name, k->current_context))
-			ctx = &k->contexts.v[i].context;
+	TRY(read_kubeconfig(a, path, k));
+	ctx = current_context(k);
 	if (!ctx)
 		return error_new("its current-context \"%.*s\" is not there", STR_ARG(k->current_context));
 	for (uint32_t i = 0; i < k->clusters.n; i++)
@@ -297,7 +306,11 @@ static struct error *load(struct outbound *o, const char *path)
 	t.server_name = cluster->tls_server_name.n ? arena_strz(a, cluster->tls_server_name) : NULL;
 	t.insecure_skip_verify = cluster->insecure_skip_tls_verify;
 	if (user)
-		TRY(user_of(o, path, user, &t));
+		TRY(user_of(a, path, user, &o->user));
+	t.cert_file = o->user.cert_file;
+	t.key_file = o->user.key_file;
+	t.cert_pem = o->user.cert_pem;
+	t.key_pem = o->user.key_pem;
 	return tls_client_new(&t, &o->tls);
 }
 
@@ -314,4 +327,74 @@ struct error *outbound_from_kubeconfig(const char *path, struct outbound **out)
 	}
 	*out = o;
 	return NULL;
+}
+
+/* ---- users by server ---- */
+
+struct outbound_users {
+	struct arena arena;
+	struct map by_name;              /* -> struct outbound_user */
+	const struct outbound_user *own; /* the current context's, or NULL */
+};
+
+static struct error *read_users(struct outbound_users *u, const char *path)
+{
+	struct arena *a = &u->arena;
+	struct clientcmd_v1_config *k = arena_new(a, struct clientcmd_v1_config);
+	const struct clientcmd_v1_context *ctx;
+
+	TRY(read_kubeconfig(a, path, k));
+	for (uint32_t i = 0; i < k->users.n; i++) {
+		struct outbound_user *one = arena_new(a, struct outbound_user);
+
+		TRY(error_wrap(user_of(a, path, &k->users.v[i].user, one), "user %.*s", STR_ARG(k->users.v[i].name)));
+		map_set(&u->by_name, k->users.v[i].name, one);
+	}
+	ctx = current_context(k);
+	u->own = ctx && ctx->user.n ? map_get(&u->by_name, ctx->user) : NULL;
+	return NULL;
+}
+
+struct error *outbound_users_read(const char *path, struct outbound_users **out)
+{
+	struct outbound_users *u = xcalloc(1, sizeof *u);
+	struct error *e = read_users(u, path);
+
+	if (e) {
+		map_free(&u->by_name);
+		arena_free(&u->arena);
+		free(u);
+		return error_wrap(e, "kubeconfig %s", path);
+	}
+	*out = u;
+	return NULL;
+}
+
+/* The name itself, then *.DOMAIN for ever shorter domains. */
+static const struct outbound_user *named(const struct outbound_users *u, struct str target)
+{
+	const struct outbound_user *found = map_get(&u->by_name, target);
+
+	for (ptrdiff_t dot; !found && (dot = str_index(target, '.')) >= 0;) {
+		struct buf star buf_cleanup = {0};
+
+		target = str_sub(target, (size_t)dot + 1, target.n);
+		buf_printf(&star, "*.%.*s", STR_ARG(target));
+		found = map_get(&u->by_name, buf_view(&star));
+	}
+	return found;
+}
+
+const struct outbound_user *outbound_users_find(const struct outbound_users *u, struct str host, int port)
+{
+	struct buf target buf_cleanup = {0};
+	const struct outbound_user *found;
+
+	buf_printf(&target, str_index(host, ':') >= 0 ? "[%.*s]:%d" : "%.*s:%d", STR_ARG(host), port);
+	found = named(u, buf_view(&target));
+	if (!found && port == 443)
+		found = named(u, host);
+	if (!found)
+		found = map_get(&u->by_name, STR("*"));
+	return found ? found : u->own;
 }

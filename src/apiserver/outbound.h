@@ -22,6 +22,23 @@ struct error *outbound_new(const struct tls_client_opts *t, struct outbound **ou
 struct error *outbound_from_kubeconfig(const char *path, struct outbound **out);
 void outbound_free(struct outbound *o); /* NULL is allowed */
 
+/* How a kubeconfig says that somebody shows who it is. Strings are where it was read to. */
+struct outbound_user {
+	const char *cert_file, *key_file;
+	struct str cert_pem, key_pem;
+	struct str authorization; /* header, or empty */
+	const char *token_file;   /* read at each call */
+};
+/* The user's Authorization header now, in a; empty: none. */
+struct error *outbound_user_header(const struct outbound_user *u, struct arena *a, struct str *header);
+/*
+ * The users of a kubeconfig by the servers they are for (upstream's webhook.AuthenticationInfoResolver): named HOST:PORT, *.DOMAIN:PORT, the
+ * same without port for 443, or *; else the current context's. NULL of outbound_users_find: nobody.
+ */
+struct outbound_users;
+struct error *outbound_users_read(const char *path, struct outbound_users **out);
+const struct outbound_user *outbound_users_find(const struct outbound_users *u, struct str host, int port);
+
 struct outbound_answer { /* all in the arena */
 	int status;
 	struct str body;

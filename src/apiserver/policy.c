@@ -1,12 +1,14 @@
 /* Which policies, bindings and parameters hold for a request. */
 #include <stdlib.h>
+#include "apiserver/cache_follow.h"
 #include "apiserver/custom.h"
 #include "apiserver/policy.h"
 #include "schema/selector.h"
 
+struct kind;
 struct follow {
-	struct storage *st;
-	struct cache_watch *watch;
+	struct kind *kind;
+	struct cache_follower follower;
 	struct map by_name;
 };
 struct policies {
@@ -160,59 +162,37 @@ static struct error *binding_of(const struct cache_entry *en, bool mutating, str
 
 /* ---- following the objects ---- */
 
-static void apply_policy(struct kind *k, const struct cache_entry *en, bool deleted)
+/* The list made of both kinds of objects is to be made anew. */
+static void list_again(struct kind *k)
 {
+	policy_hooks_put(k->hooks);
+	k->hooks = NULL;
+}
+
+static void apply_policy(void *ctx, struct str name, const struct cache_entry *en)
+{
+	struct follow *f = ctx;
 	struct policy *p = NULL, *old;
 
-	if (!deleted)
-		log_and_free(policy_of(en, k->mutating, &p), "admission policy %.*s", STR_ARG(cache_entry_name(en)));
-	old = p ? map_set(&k->policies.by_name, p->name, p) : map_del(&k->policies.by_name, cache_entry_name(en));
+	if (en)
+		log_and_free(policy_of(en, f->kind->mutating, &p), "admission policy %.*s", STR_ARG(name));
+	old = p ? map_set(&f->by_name, p->name, p) : map_del(&f->by_name, name);
 	if (old)
 		policy_unref(old);
+	list_again(f->kind);
 }
 
-static void apply_binding(struct kind *k, const struct cache_entry *en, bool deleted)
+static void apply_binding(void *ctx, struct str name, const struct cache_entry *en)
 {
+	struct follow *f = ctx;
 	struct policy_binding *b = NULL, *old;
 
-	if (!deleted)
-		log_and_free(binding_of(en, k->mutating, &b), "admission policy binding %.*s", STR_ARG(cache_entry_name(en)));
-	old = b ? map_set(&k->bindings.by_name, b->name, b) : map_del(&k->bindings.by_name, cache_entry_name(en));
+	if (en)
+		log_and_free(binding_of(en, f->kind->mutating, &b), "admission policy binding %.*s", STR_ARG(name));
+	old = b ? map_set(&f->by_name, b->name, b) : map_del(&f->by_name, name);
 	if (old)
 		binding_unref(old);
-}
-
-static void sync(struct kind *k, struct follow *f, void (*apply)(struct kind *k, const struct cache_entry *en, bool deleted))
-{
-	for (int tries = 0; tries < 3;) {
-		struct cache_event ev;
-		struct error *e;
-
-		if (!f->watch) {
-			struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-
-			tries++;
-			e = cache_watch_open(f->st->cache, &o, &f->watch);
-			if (e) {
-				log_and_free(e, "following admission policies");
-				return;
-			}
-		}
-		if (!cache_watch_ready(f->watch))
-			return;
-		e = cache_watch_next(f->watch, &ev);
-		if (e) {
-			error_free(e);
-			cache_watch_close(f->watch);
-			f->watch = NULL;
-			continue;
-		}
-		if (ev.obj) {
-			apply(k, ev.obj, ev.type == CACHE_DELETED);
-			policy_hooks_put(k->hooks);
-			k->hooks = NULL;
-		}
-	}
+	list_again(f->kind);
 }
 
 static int hook_cmp(const void *x, const void *y)
@@ -278,12 +258,19 @@ struct policy_hooks *policy_hooks_get(struct apiserver *s, bool mutating)
 {
 	struct kind *k = &s->policies->kinds[mutating];
 
-	sync(k, &k->policies, apply_policy);
-	sync(k, &k->bindings, apply_binding);
+	cache_follow(&k->policies.follower);
+	cache_follow(&k->bindings.follower);
 	if (!k->hooks)
 		relist(k);
 	k->hooks->refs++;
 	return k->hooks;
+}
+
+static void follow_begin(struct follow *f, struct kind *k, const struct storage *st,
+			 void (*apply)(void *ctx, struct str key, const struct cache_entry *e))
+{
+	f->kind = k;
+	f->follower = (struct cache_follower){.cache = st->cache, .what = "admission policies", .apply = apply, .ctx = f};
 }
 
 struct error *policies_init(struct apiserver *s)
@@ -291,11 +278,15 @@ struct error *policies_init(struct apiserver *s)
 	struct str g = STR("admissionregistration.k8s.io");
 	struct policies *p = xcalloc(1, sizeof *p);
 
-	p->kinds[0].policies.st = storage_find(s, g, STR("validatingadmissionpolicies"));
-	p->kinds[0].bindings.st = storage_find(s, g, STR("validatingadmissionpolicybindings"));
-	p->kinds[1].policies.st = storage_find(s, g, STR("mutatingadmissionpolicies"));
-	p->kinds[1].bindings.st = storage_find(s, g, STR("mutatingadmissionpolicybindings"));
-	p->kinds[1].mutating = true;
+	for (int m = 0; m < 2; m++) {
+		struct kind *k = &p->kinds[m];
+
+		k->mutating = m;
+		follow_begin(&k->policies, k, storage_find(s, g, m ? STR("mutatingadmissionpolicies") : STR("validatingadmissionpolicies")),
+			     apply_policy);
+		follow_begin(&k->bindings, k, storage_find(s, g, m ? STR("mutatingadmissionpolicybindings") : STR("validatingadmissionpolicybindings")),
+			     apply_binding);
+	}
 	s->policies = p;
 	return NULL;
 }

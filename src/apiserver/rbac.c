@@ -1,5 +1,6 @@
 /* RBAC over indexes that follow the watch caches of roles and bindings. */
 #include "apiserver/authz.h"
+#include "apiserver/cache_follow.h"
 
 /*
  * Each of the four resources has a watch that is drained by whoever asks for a
@@ -30,9 +31,13 @@ struct decision {
 	bool allow;
 	char *reason;
 };
+struct rbac_follow {
+	struct rbac *r;
+	int w;
+	struct cache_follower follower;
+};
 struct rbac {
-	struct storage *st[W_N];
-	struct cache_watch *watch[W_N];
+	struct rbac_follow follow[W_N];
 	struct map roles;            /* key -> struct role */
 	struct map bindings;         /* key -> struct binding */
 	struct map by_subject;       /* "u:name\0ns" -> struct subject_list */
@@ -116,14 +121,16 @@ static void binding_free(struct rbac *r, struct binding *b)
 }
 
 /* Index key of an object: bindings and roles of namespaces have a slash, cluster ones none. */
-static void apply(struct rbac *r, int w, const struct cache_entry *e, bool deleted)
+static void apply(void *ctx, struct str key, const struct cache_entry *e)
 {
-	struct str key = cache_entry_key(e);
+	const struct rbac_follow *f = ctx;
+	struct rbac *r = f->r;
+	int w = f->w;
 
 	if (w == W_ROLES || w == W_CLUSTERROLES) {
 		struct role *n = NULL;
 
-		if (!deleted) {
+		if (e) {
 			struct error *err;
 
 			n = xcalloc(1, sizeof *n);
@@ -150,7 +157,7 @@ static void apply(struct rbac *r, int w, const struct cache_entry *e, bool delet
 		struct binding *b = NULL;
 
 		binding_free(r, map_del(&r->bindings, key));
-		if (!deleted) {
+		if (e) {
 			struct rbac_v1_role_binding *o;
 			struct error *err;
 
@@ -191,63 +198,12 @@ static void apply(struct rbac *r, int w, const struct cache_entry *e, bool delet
 	r->epoch++;
 }
 
-/* Forgets one resource's part of the index, before it is read again. */
-static void forget(struct rbac *r, int w)
-{
-	struct map *m = w == W_ROLES || w == W_CLUSTERROLES ? &r->roles : &r->bindings;
-	bool ns = w == W_ROLES || w == W_BINDINGS;
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(m, &it, &key, &v)) {
-		if ((str_index(key, '/') >= 0) != ns)
-			continue;
-		map_del(m, key);
-		if (m == &r->roles)
-			role_free(v);
-		else
-			binding_free(r, v);
-	}
-	r->epoch++;
-}
-
-static struct error *open_watch(struct rbac *r, int w)
-{
-	struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-
-	cache_watch_close(r->watch[w]);
-	r->watch[w] = NULL;
-	forget(r, w);
-	return cache_watch_open(r->st[w]->cache, &o, &r->watch[w]);
-}
-
 static void sync(struct rbac *r)
 {
 	uint64_t before = r->epoch;
 
-	for (int w = 0; w < W_N; w++) {
-		int reopened = 0;
-
-		while (!r->watch[w] || cache_watch_ready(r->watch[w])) {
-			struct cache_event ev;
-			struct error *e = r->watch[w] ? cache_watch_next(r->watch[w], &ev) : error_new("closed");
-
-			if (e) {
-				error_free(e);
-				e = open_watch(r, w);
-				if (e) {
-					log_and_free(e, "following RBAC objects");
-					break;
-				}
-				if (++reopened > 2)
-					break;
-				continue;
-			}
-			if (ev.obj)
-				apply(r, w, ev.obj, ev.type == CACHE_DELETED);
-		}
-	}
+	for (int w = 0; w < W_N; w++)
+		cache_follow(&r->follow[w].follower);
 	if (r->epoch != before)
 		decisions_clear(r);
 }
@@ -258,10 +214,10 @@ struct error *rbac_init(struct apiserver *s)
 	struct rbac *r = xcalloc(1, sizeof *r);
 
 	for (int w = 0; w < W_N; w++) {
-		r->st[w] = storage_find(s, STR("rbac.authorization.k8s.io"), str_from(plurals[w]));
-		if (!r->st[w])
-			return error_new("no storage for %s", plurals[w]);
-		TRY(open_watch(r, w));
+		struct storage *st = storage_find(s, STR("rbac.authorization.k8s.io"), str_from(plurals[w]));
+
+		r->follow[w] = (struct rbac_follow){
+			.r = r, .w = w, .follower = {.cache = st->cache, .what = plurals[w], .apply = apply, .ctx = &r->follow[w]}};
 	}
 	s->rbac = r;
 	sync(r);

@@ -642,7 +642,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		struct admission ad;
 		struct error *e;
 		int64_t rev;
-		bool ok = false, unconditional, deleting;
+		bool ok = false, unconditional, deleting, stale;
 
 		TRY(cache_get(st->cache, cns, name, CACHE_CONSISTENT, 0, &entry));
 		if (!entry) {
@@ -658,6 +658,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		}
 		e = decode_for(rq, entry, &old);
 		rev = entry->rev;
+		stale = st->encryption && encryption_stale(st->encryption, entry->sealed);
 		cache_entry_unref(entry);
 		TRY(e);
 		om = meta_of(st, old);
@@ -706,7 +707,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		if (!e && !deleting) {
 			((struct str *)obj)[0] = ((struct str *)old)[0];
 			((struct str *)obj)[1] = ((struct str *)old)[1];
-			if (object_equal(st->type, obj, old)) {
+			if (!stale && object_equal(st->type, obj, old)) {
 				/* nothing to write: answer what is there */
 				if (!u->sub && sg && sg->end_write)
 					sg->end_write(rq, obj, old, state, true);

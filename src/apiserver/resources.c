@@ -1,8 +1,11 @@
 /* What is served: one entry a (group, version, plural), one storage a kind of object in the store. */
+#include <errno.h>
 #include "apiserver/extend.h"
 #include "apiserver/convert.h"
 #include "apiserver/encrypt.h"
 #include "apiserver/server.h"
+#include "base/log.h"
+#include "loop/fiber.h"
 
 /* Keys in the store, where upstream's are not the plural. */
 static const struct {
@@ -80,6 +83,19 @@ static const struct api_resource *storage_version(const struct api_resource *r)
 	return r;
 }
 
+/* Until a KMS plugin unwraps what the values are encrypted with. */
+static struct error *wait_cache(struct apiserver *s, const struct cache_resource *cr, struct cache **out)
+{
+	for (int64_t ms = 100;; ms = ms < 5000 ? ms * 2 : 10000) {
+		struct error *e = cache_new(s->store, cr, out);
+
+		if (!error_is_sys(e, EAGAIN))
+			return e;
+		log_and_free(e, "waiting");
+		TRY(fiber_sleep(ms));
+	}
+}
+
 static struct error *storage_make(struct apiserver *s, const struct api_resource *r, struct storage **out)
 {
 	struct storage *st = storage_find(s, r->group, r->plural);
@@ -113,14 +129,11 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	cr.type = r->type;
 	cr.namespaced = r->namespaced;
 	cr.node_field = -1;
-	st->encryption = encryption_for(s, r->group, r->plural);
+	st->encryption = encryption_for(s, r->group, r->plural, st->prefix);
 	if (st->encryption) {
-		struct encryption_place *at = arena_new(&s->arena, struct encryption_place);
-
-		at->e = st->encryption;
-		at->prefix = st->prefix;
 		cr.plain = encryption_open;
-		cr.ctx = at;
+		cr.sealed = encryption_sealed;
+		cr.ctx = st->encryption;
 	}
 	if (str_eqz(r->plural, "customresourcedefinitions"))
 		cr.plain = crd_stored_open;
@@ -129,7 +142,9 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 		cr.n_fields = st->strategy->n_fields;
 		cr.node_field = (int8_t)(st->strategy->node_field - 1);
 	}
-	TRY(error_wrap(cache_new(s->store, &cr, &st->cache), "reading %.*s", STR_ARG(st->prefix)));
+	/* the server itself lives without these two; all other kinds it needs to answer anything */
+	cr.late = str_eqz(r->plural, "secrets") || str_eqz(r->plural, "configmaps");
+	TRY(error_wrap(wait_cache(s, &cr, &st->cache), "reading %.*s", STR_ARG(st->prefix)));
 	snprintf(key, sizeof key, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->plural));
 	map_set(&s->storages, str_from(key), st);
 	*out = st;

@@ -594,6 +594,10 @@ struct error *rest_watch(struct request *rq)
 	bad = post_begin(&w, &o);
 	if (!bad)
 		bad = cache_watch_open(rq->res->st->cache, &o, &cw);
+	if (error_is(bad, 429, NULL)) {
+		post_end(&w);
+		return bad;
+	}
 	respond_headers(rq);
 	http_set_header(rq->x, "content-type", rq->out.content_type);
 	rq->status = 200;

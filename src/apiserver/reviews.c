@@ -262,7 +262,7 @@ static struct error *self_rules(struct request *rq)
 	r = obj;
 	if (!r->spec.namespace.n)
 		return err_bad_request("no namespace on request");
-	rbac_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules);
+	authz_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules);
 	/* the answer is a new object: upstream gives nothing of the question back */
 	memset(&r->status, 0, sizeof r->status);
 	memset(&r->spec, 0, sizeof r->spec);
@@ -270,15 +270,6 @@ static struct error *self_rules(struct request *rq)
 	r->status.resource_rules.v = arena_alloc(rq->a, 1);
 	r->status.non_resource_rules.v = arena_alloc(rq->a, 1);
 	r->status.incomplete = authz_rules_incomplete(rq->s, rq->a, rq->user, &r->status.evaluation_error);
-	if (authz_has(rq->s, "AlwaysAllow")) {
-		struct authorization_v1_resource_rule *all = arena_push(rq->a, &r->status.resource_rules);
-		struct authorization_v1_non_resource_rule *urls = arena_push(rq->a, &r->status.non_resource_rules);
-
-		*arena_push(rq->a, &all->verbs) = *arena_push(rq->a, &all->api_groups) = *arena_push(rq->a, &all->resources) =
-			*arena_push(rq->a, &urls->verbs) = *arena_push(rq->a, &urls->non_resource_urls) = STR("*");
-	}
-	if (!authz_has(rq->s, "RBAC"))
-		return respond_struct(rq, 201, rq->res->api->type, r);
 	for (uint32_t i = 0; i < rules.n; i++) {
 		const struct rbac_v1_policy_rule *p = &rules.v[i];
 

@@ -144,18 +144,20 @@ struct options { /* flags, see options.c */
 		*oidc_groups_prefix, *oidc_signing_algs, *oidc_required_claims;
 	bool oidc_set;                   /* any of them */
 	bool bootstrap_token_auth, anonymous_auth, anonymous_auth_set;
-	const char *authorization_mode, *authorization_config, *authorization_webhook_config, *authorization_webhook_version;
+	const char *authorization_mode, *authorization_policy_file, *authorization_config, *authorization_webhook_config, *authorization_webhook_version;
 	int64_t authorization_webhook_authorized_ms, authorization_webhook_unauthorized_ms;
 	bool authorization_set;          /* any of them but authorization_config */
 	const char *token_webhook_config, *token_webhook_version;
 	int64_t token_webhook_cache_ms;
-	const char *enable_admission, *disable_admission;
+	const char *enable_admission, *disable_admission, *admission_config;
+	int not_ready_toleration_s, unreachable_toleration_s; /* defaults of pods */
 	const char *advertise_address;
 	const char *external_hostname;
 	const char *audit_log_path, *audit_policy_file, *audit_webhook_config_file;
 	int audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_webhook_batch_max_size;
 	int64_t audit_webhook_batch_max_wait_ms;
 	const char *encryption_config;
+	bool encryption_config_reload;
 	const char *port_file;           /* the port bound is written there (tests, supervisors) */
 	int max_requests_inflight, max_mutating_inflight;
 	bool cbor;                 /* feature CBORServingAndStorage: alpha, and off unless asked for */

@@ -4,10 +4,13 @@
  * admission/plugin/webhook.
  */
 #include <stdlib.h>
+#include "apiserver/cache_follow.h"
 #include "apiserver/connect.h"
 #include "apiserver/custom.h"
 #include "apiserver/expressions.h"
+#include "apiserver/admission_config.h"
 #include "apiserver/extend.h"
+#include "apiserver/outbound.h"
 #include "schema/defaults.h"
 #include "schema/patch.h"
 
@@ -28,8 +31,8 @@ struct config { /* counted: a request may be waiting in it when it is replaced *
 	uint32_t n;
 };
 struct follow {
-	struct storage *st;
-	struct cache_watch *watch;
+	struct cache_follower follower;
+	bool mutating;
 	struct map by_name;
 	struct config **list; /* by name */
 	size_t n;
@@ -37,6 +40,8 @@ struct follow {
 struct webhooks {
 	struct follow mutating, validating;
 };
+
+static struct outbound_users *hook_users[2]; /* validating, mutating: of their configurations; one server a process */
 
 static int config_cmp(const void *x, const void *y)
 {
@@ -121,23 +126,25 @@ static struct config *config_new(struct str name, bool mutating, const struct ca
 		struct hook *h = &c->hooks[i];
 
 		h->config = c->name;
+		h->conn.users = hook_users[mutating];
 		h->key = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(name), STR_ARG(h->w.name));
 		match_conditions_compile(&c->arena, h->w.match_conditions.v, h->w.match_conditions.n, EXPR_AUTHORIZER, NULL, &h->conditions);
 	}
 	return c;
 }
 
-static void apply(struct follow *f, bool mutating, const struct cache_entry *en, bool deleted)
+static void apply(void *ctx, struct str name, const struct cache_entry *en)
 {
-	struct str name = cache_entry_name(en), key;
+	struct follow *f = ctx;
+	struct str key;
 	struct config *was = map_get(&f->by_name, name);
 	size_t it = 0, n = 0;
 	void *v;
 
-	if (deleted)
-		map_del(&f->by_name, name);
+	if (en)
+		map_set(&f->by_name, name, config_new(name, f->mutating, en));
 	else
-		map_set(&f->by_name, name, config_new(name, mutating, en));
+		map_del(&f->by_name, name);
 	if (was)
 		config_unref(was);
 	f->list = xrealloc(f->list, (f->by_name.n + 1) * sizeof *f->list);
@@ -147,34 +154,10 @@ static void apply(struct follow *f, bool mutating, const struct cache_entry *en,
 	qsort(f->list, n, sizeof *f->list, config_cmp);
 }
 
-static void sync(struct follow *f, bool mutating)
+static void follow_begin(struct follow *f, const struct storage *st)
 {
-	for (int tries = 0; tries < 3;) {
-		struct cache_event ev;
-		struct error *e;
-
-		if (!f->watch) {
-			struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-
-			tries++;
-			e = cache_watch_open(f->st->cache, &o, &f->watch);
-			if (e) {
-				log_and_free(e, "following webhook configurations");
-				return;
-			}
-		}
-		if (!cache_watch_ready(f->watch))
-			return;
-		e = cache_watch_next(f->watch, &ev);
-		if (e) {
-			error_free(e);
-			cache_watch_close(f->watch);
-			f->watch = NULL;
-			continue;
-		}
-		if (ev.obj)
-			apply(f, mutating, ev.obj, ev.type == CACHE_DELETED);
-	}
+	f->follower = (struct cache_follower){.cache = st->cache, .what = "webhook configurations", .apply = apply, .ctx = f};
+	cache_follow(&f->follower);
 }
 
 struct error *webhooks_init(struct apiserver *s)
@@ -182,11 +165,10 @@ struct error *webhooks_init(struct apiserver *s)
 	struct webhooks *w = xcalloc(1, sizeof *w);
 	struct str g = STR("admissionregistration.k8s.io");
 
-	w->mutating.st = storage_find(s, g, STR("mutatingwebhookconfigurations"));
-	w->validating.st = storage_find(s, g, STR("validatingwebhookconfigurations"));
+	w->mutating.mutating = true;
+	follow_begin(&w->mutating, storage_find(s, g, STR("mutatingwebhookconfigurations")));
+	follow_begin(&w->validating, storage_find(s, g, STR("validatingwebhookconfigurations")));
 	s->webhooks = w;
-	sync(&w->mutating, true);
-	sync(&w->validating, false);
 	return NULL;
 }
 
@@ -246,6 +228,24 @@ static struct error *conditions_hold(struct hook *h, struct admission *a, const 
 
 /* ---- asking ---- */
 
+/* Services are known by NAME.NAMESPACE.svc and the port of the Service, URLs (base: "https://HOST:PORT") as they stand. */
+static const struct outbound_user *user_for(struct arena *a, const struct outbound_users *users,
+					    const struct admissionregistration_v1_webhook_client_config *cc, struct str base)
+{
+	struct str host = str_sub(base, strlen("https://"), base.n);
+	ptrdiff_t colon = str_rindex(host, ':');
+	int64_t port = 443;
+
+	if (cc->service)
+		return outbound_users_find(users, arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)),
+					   cc->service->port ? *cc->service->port : 443);
+	if (colon > 0 && str_to_i64(str_sub(host, (size_t)colon + 1, host.n), &port))
+		host.n = (size_t)colon;
+	if (host.n && host.p[0] == '[')
+		host = str_sub(host, 1, host.n - 1);
+	return outbound_users_find(users, host, (int)port);
+}
+
 static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
 			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out, struct str *target)
 {
@@ -281,6 +281,14 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 	if (!h->tls) {
 		struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .server_name = server_name};
 
+		if (h->users)
+			h->user = user_for(a, h->users, cc, base);
+		if (h->user) {
+			t.cert_file = h->user->cert_file;
+			t.key_file = h->user->key_file;
+			t.cert_pem = h->user->cert_pem;
+			t.key_pem = h->user->key_pem;
+		}
 		TRY(tls_client_new(&t, &h->tls));
 	}
 	o.base = arena_strz(a, base);
@@ -346,8 +354,8 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 {
 	struct http_client *c;
 	struct http_response resp;
-	struct http_header headers[] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
-	struct str target;
+	struct http_header headers[3] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
+	struct str target, auth = STR_NULL;
 	const char *shown;
 	int64_t d;
 	struct error *e;
@@ -355,8 +363,11 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	TRY(client_of(s, a, conn, cc, &c, &target));
 	target = arena_printf(a, "%.*s?timeout=%ds", STR_ARG(target), timeout_s);
 	shown = shown_url(a, cc, target);
+	if (conn->user)
+		TRY(outbound_user_header(conn->user, a, &auth));
+	headers[2] = (struct http_header){STR("authorization"), auth};
 	d = deadline_push(1000ll * timeout_s);
-	e = http_do(c, a, "POST", target, headers, 2, body, &resp);
+	e = http_do(c, a, "POST", target, headers, auth.n ? 3 : 2, body, &resp);
 	if (!e) {
 		e = http_response_all(&resp, a, ANSWER_MAX, answer);
 		http_response_close(&resp);
@@ -502,7 +513,7 @@ static struct hooks hooks_get(struct admission *a, struct follow *f, bool mutati
 {
 	struct hooks h;
 
-	sync(f, mutating);
+	cache_follow(&f->follower);
 	h = (struct hooks){arena_array(a->rq->a, struct config *, f->n), f->n};
 	for (size_t i = 0; i < f->n; i++) {
 		h.configs[i] = f->list[i];
@@ -727,9 +738,40 @@ static struct error *judge(struct admission *a)
 	return e;
 }
 
+/* ---- configuration: a kubeconfig with our users ---- */
+
+static struct error *configure(struct apiserver *s, struct str text, struct outbound_users **out)
+{
+	struct apiserverconfig_v1_webhook_admission_configuration c = {0};
+
+	if (!text.n)
+		return NULL;
+	TRY(config_decode(&s->arena, &apiserverconfig_v1_webhook_admission_configuration_type, CONFIG_GROUP, "WebhookAdmissionConfiguration", text,
+			  &c));
+	if (c.static_manifests_dir.n)
+		return error_new("staticManifestsDir: Forbidden: the feature gate ManifestBasedAdmissionControlConfig is off");
+	if (!c.kube_config_file.n)
+		return NULL;
+	if (c.kube_config_file.p[0] != '/')
+		return error_new("kubeConfigFile: Invalid value: \"%.*s\": must be an absolute file path", STR_ARG(c.kube_config_file));
+	return outbound_users_read(arena_strz(&s->arena, c.kube_config_file), out);
+}
+
+static struct error *configure_mutating(struct apiserver *s, struct str text)
+{
+	return configure(s, text, &hook_users[true]);
+}
+
+static struct error *configure_validating(struct apiserver *s, struct str text)
+{
+	return configure(s, text, &hook_users[false]);
+}
+
 const struct admission_plugin admit_mutating_webhook = {
-	.name = "MutatingAdmissionWebhook", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT, .admit = mutate,
+	.name = "MutatingAdmissionWebhook", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT, .configure = configure_mutating,
+	.admit = mutate,
 };
 const struct admission_plugin admit_validating_webhook = {
-	.name = "ValidatingAdmissionWebhook", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT, .validate = judge,
+	.name = "ValidatingAdmissionWebhook", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT, .configure = configure_validating,
+	.validate = judge,
 };

@@ -50,7 +50,7 @@ void stream_on_hangup(struct stream *s, void (*fn)(void *arg), void *arg);
 struct error *fd_wait_read(int fd);
 struct error *fd_wait_write(int fd);
 
-/* Sockets. `addr` is "HOST:PORT", "[V6]:PORT", or "unix:/path". Hosts are IP addresses or names (resolved off-loop). */
+/* Sockets. `addr` is "HOST:PORT", "[V6]:PORT", "unix:/path", or (to connect) "unix:@name" of the abstract namespace. Hosts are IP addresses or names (resolved off-loop). */
 struct error *stream_connect(const char *addr, struct stream **out);
 struct listener;
 /* backlog 1024; a unix socket path is replaced if nothing listens on it, and made with mode `unix_mode`. */

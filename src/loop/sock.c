@@ -40,6 +40,10 @@ static struct error *unix_addr(const char *path, union addr *a, socklen_t *len)
 		return error_sys(n ? ENAMETOOLONG : EINVAL, "unix socket \"%s\"", path);
 	memcpy(a->un.sun_path, path, n + 1);
 	*len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
+	if (*path == '@') { /* the abstract namespace: no NUL behind the name */
+		a->un.sun_path[0] = 0;
+		--*len;
+	}
 	return NULL;
 }
 

@@ -563,7 +563,8 @@ def test_authz_webhook(s, hook):
     equal("nothing kept", (alice.get(t.PODS)[0], len(hook.seen)), (200, n + 2))
     s.stop()
     refuses(s, "twice", ["--authorization-mode", "RBAC,RBAC"], "has mode specified more than once")
-    refuses(s, "ABAC", ["--authorization-mode", "ABAC"], "--authorization-mode ABAC is not built")
+    refuses(s, "ABAC", ["--authorization-mode", "ABAC"], "ABAC's authorization policy file not passed")
+    refuses(s, "its file without it", ["--authorization-policy-file", kube], "without mode ABAC")
     refuses(s, "unknown mode", ["--authorization-mode", "X"], 'authorization-mode "X" is not a valid mode')
     refuses(s, "no file", ["--authorization-mode", "Webhook"], "authorization config file not passed")
     refuses(s, "file without mode", ["--authorization-webhook-config-file", kube], "without mode Webhook")
@@ -642,13 +643,13 @@ def test_authz_config(s, hook):
             ("condition's type", authz_config(webhook("w", kube, matchConditions=[{"expression": "request.user"}], **c)), "must evaluate to bool but got string"),
             ("same conditions", authz_config(webhook("w", kube, matchConditions=conds + conds, **c)), "matchConditions[2].expression: Duplicate value"),
             ("none", authz_config(), "at least one authorization mode must be defined"),
-            ("ABAC", authz_config({"type": "ABAC", "name": "abac"}), "is not built")):
+            ("ABAC", authz_config({"type": "ABAC", "name": "abac"}), "only --authorization-mode has this authorizer")):
         at = os.path.getsize(log)
         write(s, "authz.yaml", bad)
         until("bad file: " + what, lambda: words in open(log).read()[at:])
     equal("the last good one holds", bob.get("/api/v1/secrets")[0], 200)
     s.stop()
-    refuses(s, "bad at the start", s.more, "is not built")
+    refuses(s, "bad at the start", s.more, "only --authorization-mode has this authorizer")
     refuses(s, "file and flags", s.more + ["--authorization-mode", "RBAC"], "can not be specified when")
 
 
@@ -1071,6 +1072,33 @@ def prepare(s):
     return {"idp": Issuer(s), "hook": Hook(s)}
 
 
+def test_abac(s):
+    v1 = {"apiVersion": "abac.authorization.kubernetes.io/v1beta1", "kind": "Policy"}
+    line = lambda **k: json.dumps(dict(v1, spec=k)) + "\n"
+    write(s, "abac.jsonl", "# comments and empty lines\n\n" +
+          line(user="alice", namespace="default", resource="configmaps", apiGroup="", readonly=True) +
+          line(group="system:authenticated", nonResourcePath="/version*") +
+          line(user="bob", namespace="*", resource="*", apiGroup="apps") +
+          json.dumps({"user": "bob", "resource": "secrets", "namespace": "old", "readonly": True}) + "\n")
+    s.more = ["--authorization-mode", "ABAC", "--authorization-policy-file", "abac.jsonl"]
+    s.start()
+    alice, bob = Client(s, token="alicetoken"), Client(s, token="bobtoken")
+    maps = "/api/v1/namespaces/%s/configmaps"
+    equal("reads", (alice.get(maps % "default")[0], alice.get(maps % "kube-system")[0], bob.get(maps % "default")[0]), (200, 403, 403))
+    st, e = alice.post(maps % "default", {"metadata": {"name": "x"}})
+    check("and does not write", st == 403 and "No policy matched." in e["message"], e)
+    equal("a group of another API", (bob.get("/apis/apps/v1/deployments")[0], alice.get("/apis/apps/v1/deployments")[0]), (200, 403))
+    equal("paths", (alice.raw("GET", "/version")[0], alice.raw("GET", "/version/x")[0], alice.raw("GET", "/healthz")[0]), (200, 404, 403))
+    equal("a line without version", (bob.get("/api/v1/namespaces/old/secrets")[0], bob.get("/api/v1/namespaces/default/secrets")[0]), (200, 403))
+    self_rules = {"kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "spec": {"namespace": "default"}}
+    admin = Client(s, cert="admin")
+    st, r = admin.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", self_rules)
+    equal("rules", [x for x in r["status"]["nonResourceRules"]] if st == 201 else st, [])
+    s.stop()
+    write(s, "abac.jsonl", line(user="alice") + "{\n")
+    refuses(s, "not JSON", s.more, "abac.jsonl: line 2")
+
+
 def stop(have):
     """Each test starts the server itself; one that failed may have left it running."""
     if have["s"].proc and have["s"].proc.poll() is None:
@@ -1079,5 +1107,5 @@ def stop(have):
 
 if __name__ == "__main__":
     suite("access", prepare, (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions,
-                              test_token_webhook, test_authz_webhook, test_authz_config, test_node, test_impersonate, test_front_proxy,
+                              test_token_webhook, test_authz_webhook, test_authz_config, test_abac, test_node, test_impersonate, test_front_proxy,
                               test_matrix), stop)

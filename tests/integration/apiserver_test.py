@@ -66,6 +66,7 @@ class Server:
     """A server in a directory; several share one, with certificates and all, when they have names."""
     more = []
     store = ["--data-dir", "data"]
+    patience = 60  # seconds for a start
 
     def __init__(self, dir, name=""):
         self.dir, self.name = dir, name
@@ -104,7 +105,7 @@ class Server:
              "server.crt", "--tls-private-key-file", "server.key", "--client-ca-file", "ca.crt", "--service-account-signing-key-file",
              "sa.key", "--service-account-key-file", "sa.key", "--token-auth-file", "tokens.csv", "--service-cluster-ip-range",
              "10.0.0.0/24"] + self.more, cwd=self.dir, stdout=self.log, stderr=self.log)
-        late = time.monotonic() + 60
+        late = time.monotonic() + self.patience
         while not os.path.exists(port):
             if self.proc.poll() is not None or time.monotonic() > late:
                 self.proc.kill()

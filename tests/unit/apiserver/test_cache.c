@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "../test.h"
+#include "apiserver/cache_follow.h"
 #include "apiserver/cache_internal.h"
 #include "base/log.h"
 #include "loop/io.h"
@@ -286,7 +287,7 @@ CACHE_TEST(custom_json)
 					  "{\"metadata\":{\"a\" 1}}"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		struct cache_entry *none;
-		struct error *err = entry_new(&widgets, STR("x"), 1, str_from(bad[i]), &none);
+		struct error *err = entry_new(&widgets, STR("x"), 1, STR_NULL, str_from(bad[i]), &none);
 		assert_true(error_is(err, 500, "InternalError"));
 		assert_null(none);
 		error_free(err);
@@ -609,7 +610,7 @@ CACHE_TEST(model)
 	int64_t seen[MODEL_KEYS] = {0};
 	for (int i = 0; i < MODEL_STEPS; i++) {
 		int k = (int)rnd(i < MODEL_STEPS / 2 ? MODEL_KEYS : 40);
-		char ns[8], name[8], node[4] = "n0";
+		char ns[16], name[16], node[4] = "n0";
 		snprintf(ns, sizeof(ns), "ns%d", k / 100);
 		snprintf(name, sizeof(name), "p%03d", k);
 		if (m.rev[k] && rnd(i < MODEL_STEPS / 3 ? 8 : 2) == 0) {
@@ -802,7 +803,7 @@ CACHE_TEST(protobuf)
 	static const char *const bad[] = {"", "no", "{\"metadata\":", "k8s", "k8s\0"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		struct cache_entry *none;
-		struct error *err = entry_new(cache_resource(c), STR("x"), 1, str_of(bad[i], i == 4 ? 4 : strlen(bad[i])), &none);
+		struct error *err = entry_new(cache_resource(c), STR("x"), 1, STR_NULL, str_of(bad[i], i == 4 ? 4 : strlen(bad[i])), &none);
 		if (i < 4 && !err)
 			fail_msg("case %zu was taken", i);
 		assert_true(!err == (none != NULL));
@@ -813,7 +814,7 @@ CACHE_TEST(protobuf)
 	for (size_t i = 0; i < b.n; i++) {
 		char *cut = memcpy(malloc(i + 1), b.p, i);
 		struct cache_entry *none;
-		struct error *err = entry_new(cache_resource(c), STR("x"), 1, str_of(cut, i), &none);
+		struct error *err = entry_new(cache_resource(c), STR("x"), 1, STR_NULL, str_of(cut, i), &none);
 		error_free(err);
 		cache_entry_unref(none);
 		free(cut);
@@ -864,7 +865,7 @@ CACHE_TEST(hot)
 	for (int i = 0; i < 2000; i++) {
 		char key[32];
 		snprintf(key, sizeof(key), "a/p%d", i);
-		assert_ok(entry_new(cache_resource(c), str_from(key), i + 1, buf_view(&pb), &e));
+		assert_ok(entry_new(cache_resource(c), str_from(key), i + 1, STR_NULL, buf_view(&pb), &e));
 		assert_ok(cache_entry_json(c, e, &j1));
 		block_unref(j1);
 		cache_entry_unref(e);
@@ -878,12 +879,151 @@ CACHE_TEST(hot)
 	done();
 }
 
+/* ---- followers ---- */
+
+static struct buf told;
+
+static void tell(void *ctx, struct str key, const struct cache_entry *e)
+{
+	buf_printf(&told, "%s%.*s ", e ? "+" : "-", STR_ARG(key));
+}
+
+static void told_is(struct cache_follower *f, const char *want)
+{
+	told.n = 0;
+	cache_follow(f);
+	assert_string_equal(buf_z(&told), want);
+}
+
+CACHE_TEST(followers)
+{
+	struct cache *c;
+	open_store();
+	assert_ok(cache_new(store, &pods, &c));
+	struct cache_follower f = {.cache = c, .what = "pods", .apply = tell};
+	put_pod(c, "a", "one", "", NULL, 0);
+	put_pod(c, "b", "two", "", NULL, 0);
+	told_is(&f, "+a/one +b/two ");
+	told_is(&f, "");
+	put_pod(c, "a", "one", "n1", NULL, STORE_ANY);
+	put_pod(c, "a", "three", "", NULL, 0);
+	del(c, "b", "two");
+	told_is(&f, "+a/one +a/three -b/two ");
+	/* What goes while it does not watch is told all the same. */
+	cache_watch_close(f.watch);
+	f.watch = NULL;
+	del(c, "a", "one");
+	put_pod(c, "a", "four", "", NULL, 0);
+	told_is(&f, "+a/four +a/three -a/one ");
+	cache_watch_close(f.watch);
+	map_free(&f.keys);
+	buf_free(&told);
+	cache_free(c);
+	done();
+}
+
+/* ---- values whose key is elsewhere ---- */
+
+static bool locked;
+static int asked;
+
+static struct error *unlock(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out)
+{
+	asked += may_wait;
+	if (locked || !may_wait)
+		return error_sys(EAGAIN, "the key of %.*s", STR_ARG(key));
+	buf_str(out, stored);
+	return NULL;
+}
+
+static uint8_t first_byte(void *ctx, struct str stored)
+{
+	return (uint8_t)stored.p[0];
+}
+
+static void put_foreign(const char *name)
+{
+	char key[100], value[100];
+	int64_t rev;
+	bool ok;
+	snprintf(key, sizeof(key), "/registry/example.com/widgets/%s", name);
+	snprintf(value, sizeof(value), "{\"metadata\":{\"name\":\"%s\"}}", name);
+	assert_ok(store_put(store, str_from(key), str_from(value), STORE_ANY, 0, 0, NULL, &ok, &rev, NULL));
+}
+
+static struct error *seen;
+static void read_third(void *arg)
+{
+	struct cache_entry *e = NULL;
+	seen = cache_get(arg, STR(""), STR("three"), CACHE_CONSISTENT, 0, &e);
+	assert_true(seen || e);
+	cache_entry_unref(e);
+}
+
+static void until_asked(int n)
+{
+	for (int from = asked; asked < from + n;)
+		assert_ok(fiber_sleep(1));
+}
+
+CACHE_TEST(waits_for_keys)
+{
+	struct cache_resource r = widgets;
+	struct cache_entry *e;
+	struct cache_watch *w;
+	struct cache *c;
+	open_store();
+	r.plain = unlock;
+	r.sealed = first_byte;
+	put_foreign("one");
+	locked = true;
+	struct error *err = cache_new(store, &r, &c);
+	assert_true(error_is_sys(err, EAGAIN));
+	error_free(err);
+	/* Not loaded: an answer would say that there is nothing. */
+	r.late = true;
+	assert_ok(cache_new(store, &r, &c));
+	assert_false(cache_loaded(c));
+	err = cache_get(c, STR(""), STR("one"), CACHE_ANY, 0, &e);
+	assert_true(error_is(err, 500, "InternalError"));
+	error_free(err);
+	err = cache_watch_open(c, &(struct cache_watch_opts){.initial = true, .mode = CACHE_ANY}, &w);
+	assert_true(error_is(err, 429, "TooManyRequests"));
+	error_free(err);
+	locked = false;
+	until_asked(1);
+	assert_true(cache_loaded(c));
+	now_is(c, "", NULL, "one@2 ");
+	assert_int_equal(cache_peek(c, STR(""), STR("one"))->sealed, '{');
+	/* An event that cannot be read holds what is behind it; nobody is told a later revision. */
+	locked = true;
+	put_foreign("two");
+	put_foreign("three");
+	assert_int_equal(cache_rev(c), 2);
+	struct fiber *f = fiber_start("reader", read_third, c);
+	until_asked(2);
+	assert_null(cache_peek(c, STR(""), STR("two")));
+	assert_int_equal(cache_rev(c), 2);
+	locked = false;
+	fiber_join(f);
+	assert_null(seen);
+	now_is(c, "", NULL, "one@2 three@4 two@3 ");
+	/* One that never comes: consistent reads say so, the cache can be freed. */
+	locked = true;
+	put_foreign("three");
+	err = cache_get(c, STR(""), STR("three"), CACHE_CONSISTENT, 0, &e);
+	assert_true(error_is(err, 504, "Timeout"));
+	error_free(err);
+	cache_free(c);
+	done();
+}
+
 int main(void)
 {
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_and_writes), cmocka_unit_test(custom_json), cmocka_unit_test(protobuf), cmocka_unit_test(hot), cmocka_unit_test(watches),
-		cmocka_unit_test(slow_watcher), cmocka_unit_test(groups), cmocka_unit_test(model),
+		cmocka_unit_test(slow_watcher), cmocka_unit_test(groups), cmocka_unit_test(model), cmocka_unit_test(waits_for_keys), cmocka_unit_test(followers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,50 @@
+#include "apiserver/admission_config.h"
+#include "apiserver/server.h"
+
+struct plugin_text {
+	struct str name, text;
+};
+static struct { /* one server a process */
+	LIST(struct plugin_text) plugins;
+} all;
+
+/* Relative paths are relative to the file's directory. */
+static struct error *read_plugin_file(struct apiserver *s, struct str path, struct str *text)
+{
+	struct str file = str_from(s->o.admission_config);
+	ptrdiff_t slash = str_rindex(file, '/');
+	const char *full = path.p[0] == '/' || slash < 0 ? arena_strz(&s->arena, path) :
+			   arena_printf(&s->arena, "%.*s/%.*s", (int)slash, file.p, STR_ARG(path)).p;
+
+	return config_file_read(&s->arena, full, text);
+}
+
+struct error *admission_config_init(struct apiserver *s)
+{
+	struct apiserverconfig_v1_admission_configuration *c = arena_new(&s->arena, struct apiserverconfig_v1_admission_configuration);
+	struct str text;
+
+	if (!s->o.admission_config)
+		return NULL;
+	TRY(error_wrap(config_file_read(&s->arena, s->o.admission_config, &text), "--admission-control-config-file"));
+	TRY(error_wrap(config_decode(&s->arena, &apiserverconfig_v1_admission_configuration_type, CONFIG_GROUP, "AdmissionConfiguration", text, c),
+		       "--admission-control-config-file %s", s->o.admission_config));
+	for (uint32_t i = 0; i < c->plugins.n; i++) {
+		const struct apiserverconfig_v1_admission_plugin_configuration *p = &c->plugins.v[i];
+		struct plugin_text *t = arena_push(&s->arena, &all.plugins);
+
+		t->name = p->name;
+		t->text = p->configuration;
+		if (!t->text.n && p->path.n)
+			TRY(error_wrap(read_plugin_file(s, p->path, &t->text), "configuration of admission plugin %.*s", STR_ARG(p->name)));
+	}
+	return NULL;
+}
+
+struct str admission_config_of(struct str plugin)
+{
+	for (uint32_t i = 0; i < all.plugins.n; i++)
+		if (str_eq(all.plugins.v[i].name, plugin))
+			return all.plugins.v[i].text;
+	return STR_NULL;
+}

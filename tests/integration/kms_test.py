@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Encryption at rest with keys of a KMS v2 plugin (tests/integration/kms_main.c), which comes, goes, rotates and lies.
+
+Usage: kms_test.py PATH-OF-kube-apiserver PATH-OF-kms_main [TEST...]. Prints one line a failed check and "N passed, N failed".
+"""
+import atexit, base64, os, re, subprocess, sys, time
+
+PLUGIN = os.path.abspath(sys.argv.pop(2))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from apiserver_test import Client, check, equal, suite, write
+from access_test import refuses, until
+
+SECRETS = "/api/v1/namespaces/default/secrets"
+KEY = base64.b64encode(b"0123456789abcdef" * 2).decode()
+
+
+class Plugin:
+    def __init__(self, s, name):
+        self.s, self.name, self.proc = s, name, None
+        self.control = os.path.join(s.dir, name + ".control")
+        self.socket = os.path.join(s.dir, name + ".sock")
+        self.set(key="k1")
+        atexit.register(self.stop)
+
+    def set(self, **k):
+        write(self.s, self.name + ".control", "".join("%s=%s\n" % (n, v) for n, v in k.items()))
+
+    def start(self):
+        log = open(os.path.join(self.s.dir, self.name + ".log"), "a")
+        self.proc = subprocess.Popen([PLUGIN, "unix:" + self.socket, self.control], stdout=log, stderr=log)
+        log.close()
+        until("the plugin listens", lambda: os.path.exists(self.socket))
+
+    def stop(self):
+        if self.proc:
+            self.proc.kill()
+            self.proc.wait()
+            if os.path.exists(self.socket):
+                os.unlink(self.socket)
+        self.proc = None
+
+
+def config(s, *providers, resources=("secrets",)):
+    return write(s, "enc.yaml", {"kind": "EncryptionConfiguration", "apiVersion": "apiserver.config.k8s.io/v1",
+                                 "resources": [{"resources": list(resources), "providers": list(providers)}]})
+
+
+def kms(p, **k):
+    return {"kms": dict({"apiVersion": "v2", "name": p.name, "endpoint": "unix://" + p.socket}, **k)}
+
+
+def start(s, *providers, more=(), **k):
+    s.more = ["--encryption-provider-config", config(s, *providers, **k)] + list(more)
+    s.start()
+
+
+def secret(name, word="hidden-word"):
+    return {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": name}, "stringData": {"a": word}}
+
+
+def word(a, name):
+    st, o = a.get(SECRETS + "/" + name)
+    return base64.b64decode(o["data"]["a"]).decode() if st == 200 else st
+
+
+def well(a, where="/readyz"):
+    return a.raw("GET", where + "/kms-providers")[0] == 200
+
+
+def metric(a, pattern):
+    """The sum of the series whose line begins so."""
+    text = a.raw("GET", "/metrics")[2].decode()
+    return sum(float(x.rsplit(" ", 1)[1]) for x in text.splitlines() if re.match(pattern, x))
+
+
+def disk(s):
+    return b"".join(open(os.path.join(d, f), "rb").read() for d, _, fs in os.walk(os.path.join(s.dir, "data")) for f in fs)
+
+
+def test_comes_late(s, a, p):
+    start(s, kms(p), {"identity": {}})
+    equal("not well", (well(a), well(a, "/livez"), well(a, "/healthz"), a.raw("GET", "/readyz")[0]), (False, False, False, 500))
+    check("named", b"[-]kms-providers failed" in a.raw("GET", "/readyz?verbose")[2])
+    equal("nothing is written in the clear", a.post(SECRETS, secret("no"))[0], 500)
+    equal("other kinds are", a.post("/api/v1/namespaces/default/configmaps", {"metadata": {"name": "c"}})[0], 201)
+    p.start()
+    until("well when the plugin has come", lambda: well(a))
+    equal("written", a.post(SECRETS, secret("s1"))[0], 201)
+    s.stop()
+    raw = disk(s)
+    check("with upstream's prefix, not in the clear", b"k8s:enc:kms:v2:plug:" in raw and b"hidden-word" not in raw)
+    s.start()
+    equal("read again", word(a, "s1"), "hidden-word")
+    calls = r'apiserver_envelope_encryption_kms_operations_latency_seconds_count\{grpc_status_code="OK",method_name="/v2.KeyManagementService/%s"'
+    equal("one key, one call", metric(a, calls % "Decrypt"), 1)
+    equal("a seed a start", metric(a, calls % "Encrypt"), 1)
+    check("names of keys", metric(a, r'apiserver_envelope_encryption_key_id_hash_total\{.*transformation_type="from_storage"') >= 1)
+    equal("keys held", metric(a, "apiserver_envelope_encryption_dek_source_cache_size"), 2)
+    equal("transformations", metric(a, r'apiserver_storage_transformation_operations_total\{resource="secrets",status="OK",'
+                                       r'transformation_type="from_storage",transformer_prefix="k8s:enc:kms:v2:plug:"'), 1)
+    s.stop()
+
+
+def test_away_at_start(s, a, p):
+    p.stop()
+    start(s, kms(p), {"identity": {}})
+    equal("what cannot be read is not missing", (a.get(SECRETS + "/s1")[0], a.get(SECRETS)[0], a.get(SECRETS + "?watch=1")[0],
+                                                 a.get(SECRETS + "?resourceVersion=0")[0]), (500, 500, 429, 500))
+    equal("nor can it be changed", a.put(SECRETS + "/s1", secret("s1"))[0], 500)
+    equal("the rest works", (a.get("/api/v1/namespaces/default/configmaps/c")[0], a.get("/api/v1/nodes")[0]), (200, 200))
+    p.set(key="k1", fail="Decrypt")
+    p.start()
+    until("Status is well", lambda: well(a))
+    equal("but nothing can be read", a.get(SECRETS + "/s1")[0], 500)
+    p.set(key="k1")
+    until("read when the key is there", lambda: word(a, "s1") == "hidden-word")
+    equal("and listed", len(a.get(SECRETS)[1]["items"]), 1)
+    s.stop()
+
+
+def test_rotates(s, a, p):
+    start(s, kms(p), {"identity": {}})
+    p.stop()
+    equal("the seed outlives the plugin", a.post(SECRETS, secret("s2"))[0], 201)
+    until("noticed", lambda: not well(a), 40)
+    equal("and still seals", a.post(SECRETS, secret("s3"))[0], 201)
+    equal("and opens", word(a, "s1"), "hidden-word")
+    p.set(key="k2", annotation="version.kms.example.com")
+    p.start()
+    until("well again", lambda: well(a))
+    o = a.get(SECRETS + "/s1")[1]
+    o2 = a.put(SECRETS + "/s1", o)[1]
+    check("another key: rewritten though nothing changed", o2["metadata"]["resourceVersion"] != o["metadata"]["resourceVersion"])
+    equal("once", a.put(SECRETS + "/s1", o2)[1]["metadata"]["resourceVersion"], o2["metadata"]["resourceVersion"])
+    o = a.get(SECRETS + "/s2")[1]
+    o2 = a.patch(SECRETS + "/s2", {})[1]
+    check("by an empty patch as well", o2["metadata"]["resourceVersion"] != o["metadata"]["resourceVersion"])
+    s.stop()
+    s.start()
+    equal("all read, of two keys", [word(a, x) for x in ("s1", "s2", "s3")], ["hidden-word"] * 3)
+    o = a.get(SECRETS + "/s1")[1]
+    equal("fresh after a start: the key ID is the same", a.put(SECRETS + "/s1", o)[1]["metadata"]["resourceVersion"],
+          o["metadata"]["resourceVersion"])
+    o = a.get(SECRETS + "/s3")[1]
+    check("stale after a start", a.put(SECRETS + "/s3", o)[1]["metadata"]["resourceVersion"] != o["metadata"]["resourceVersion"])
+    s.stop()
+
+
+def test_lies(s, a, p):
+    for what, k in (("another key than Status says", {"key": "k2", "encrypt_key": "k9"}), ("not ok", {"key": "k2", "healthz": "bad"}),
+                    ("version", {"key": "k2", "version": "v3"}), ("no key", {"key": ""}), ("a long key", {"key": "k" * 1025}),
+                    ("annotation", {"key": "k2", "annotation": "nodomain"}), ("Encrypt fails", {"key": "k2", "fail": "Encrypt"}),
+                    ("Status fails", {"key": "k2", "fail": "Status"}), ("slow", {"key": "k2", "delay_ms": "600"})):
+        p.set(**k)
+        start(s, kms(p, timeout="500ms"), {"identity": {}})
+        check("not well: " + what, not well(a))
+        # a plugin that says it is ill may still give keys
+        equal("sealing: " + what, a.post(SECRETS, secret("s-" + what.replace(" ", "").lower()))[0], 201 if what in ("not ok", "version") else 500)
+        s.stop()
+    p.set(key="k2", wrong="1")
+    start(s, kms(p), {"identity": {}})
+    equal("values that another key sealed are no objects", word(a, "s1"), 404)
+    check("the log says so", "s1: it cannot be decrypted" in open(os.path.join(s.dir, "log")).read())
+    s.stop()
+    p.set(key="k2")
+    start(s, kms(p), {"identity": {}})
+    equal("all there", word(a, "s1"), "hidden-word")
+    s.stop()
+
+
+def test_everything(s, a, p):
+    start(s, kms(p), {"identity": {}}, resources=["*.*"])
+    ns = {"metadata": {"name": "sealed"}}
+    equal("a namespace", a.post("/api/v1/namespaces", ns)[0], 201)
+    s.stop()
+    p.stop()
+    port = os.path.join(s.dir, "port")
+    s.patience = 3
+    try:
+        s.start()
+        check("waits for what it needs itself", False)
+    except SystemExit:
+        check("waits for what it needs itself", s.proc.poll() is None)
+    s.patience = 30
+    p.start()
+    until("and goes on", lambda: os.path.exists(port) and open(port).read())
+    s.port = int(open(port).read())
+    equal("read", a.get("/api/v1/namespaces/sealed")[0], 200)
+    s.stop()
+
+
+def test_reload(s, a, p):
+    reload = ["--encryption-provider-config-automatic-reload"]
+    start(s, kms(p), {"identity": {}}, resources=["*.*"], more=reload)
+    total = r'apiserver_encryption_config_controller_automatic_reloads_total\{.*status="%s"'
+    cbc = {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}
+    config(s, cbc, kms(p), {"identity": {}}, resources=["*.*"])
+    until("taken up", lambda: metric(a, total % "success") == 1)
+    o = a.get(SECRETS + "/s1")[1]
+    check("what sealed it before is stale", a.put(SECRETS + "/s1", o)[1]["metadata"]["resourceVersion"] != o["metadata"]["resourceVersion"])
+    s.stop()
+    check("with the local key", b"k8s:enc:aescbc:v1:local:" in disk(s))
+    s.start()
+    equal("read", (word(a, "s1"), word(a, "s2")), ("hidden-word", "hidden-word"))
+    other = Plugin(s, "other")
+    config(s, kms(other), cbc, kms(p), {"identity": {}}, resources=["*.*"])
+    until("a plugin that is not there", lambda: metric(a, total % "failure") == 1, 30)
+    equal("the one before stays", (well(a), a.post(SECRETS, secret("s4"))[0]), (True, 201))
+    write(s, "enc.yaml", "kind: EncryptionConfiguration\napiVersion: apiserver.config.k8s.io/v1\nresources: []\n")
+    until("a file that is wrong", lambda: metric(a, total % "failure") >= 2)
+    equal("is not taken", word(a, "s4"), "hidden-word")
+    other.start()
+    config(s, kms(other), cbc, kms(p), {"identity": {}}, resources=["*.*"])
+    until("another plugin", lambda: metric(a, total % "success") == 1)
+    equal("seals", a.post(SECRETS, secret("s5"))[0], 201)
+    info = re.findall(r'automatic_reload.*|.*last_config_info\{.*', a.raw("GET", "/metrics")[2].decode())
+    equal("one configuration is in use", sum("last_config_info" in x for x in info), 1)
+    s.stop()
+    check("with its key", b"k8s:enc:kms:v2:other:" in disk(s))
+    s.start()
+    equal("read", [word(a, x) for x in ("s1", "s2", "s4", "s5")], ["hidden-word"] * 4)
+    s.stop()
+    other.stop()
+
+
+def test_refused(s, p):
+    def refused(what, words, *providers, resources=("secrets",), more=()):
+        s.more = []
+        refuses(s, what, ["--encryption-provider-config", config(s, *providers, resources=resources)] + list(more), words)
+
+    cbc = {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}
+    refused("v1", "KMS v1 is deprecated", kms(p, apiVersion="v1"))
+    refused("v1 is the default", "KMS v1 is deprecated", {"kms": {"name": "x", "endpoint": "unix:///x"}})
+    refused("v3", "resources[0].providers[0].kms.apiVersion: Invalid value", kms(p, apiVersion="v3"))
+    refused("scheme", "kms.endpoint: Invalid value", kms(p, endpoint="tcp:///x"))
+    refused("timeout", "kms.timeout: Invalid value", kms(p, timeout="-1s"))
+    refused("cachesize", "kms.cachesize: Invalid value", kms(p, cachesize=1))
+    refused("colon", "kms.name: Invalid value", kms(p, name="a:b"))
+    refused("twice", "must be unique", kms(p), kms(p))
+    refused("two in one", "one element has one provider", dict(kms(p), **cbc))
+    refused("none", "does not contain any of the expected providers", {})
+    refused("a field that is none", "strict decoding error", kms(p, cacheSize=1))
+    refused("key length", "secret is not of the expected length, got 3", {"aesgcm": {"keys": [{"name": "x", "secret": "YWJj"}]}})
+    refused("no keys", "aesgcm.keys: Required value", {"aesgcm": {"keys": []}})
+    refused("capitals", "resources[0].resources[0]: Invalid value", cbc, resources=["Secrets"])
+    refused("a star", "use '*.'", cbc, resources=["*"])
+    refused("overlap", "covers another", cbc, resources=["secrets", "*."])
+    refused("reload without a file", "needs --encryption-provider-config", cbc, more=["--encryption-provider-config", "",
+            "--encryption-provider-config-automatic-reload"])
+
+
+def prepare(s):
+    s.more = []
+    return {"a": Client(s, cert="admin"), "p": Plugin(s, "plug")}
+
+
+if __name__ == "__main__":
+    suite("kms", prepare, (test_comes_late, test_away_at_start, test_rotates, test_lies, test_everything, test_reload, test_refused))
