@@ -204,7 +204,7 @@ static struct error *check_budgets(struct request *rq, struct core_v1_pod *pod, 
 	struct cache_iter it;
 	const struct cache_entry *en;
 	size_t n = 0;
-	struct update u = {.make = make_disrupted, .ctx = pod, .sub = "status", .retry = true, .flags = UPDATE_NO_ADMISSION};
+	struct update u = {.make = make_disrupted, .ctx = pod, .sub = "status", .retry = true, .flags = UPDATE_NO_ADMISSION | UPDATE_UNCONDITIONAL};
 	struct write_result r;
 	struct error *e = NULL;
 	bool internal = rq->internal;

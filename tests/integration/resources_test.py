@@ -220,7 +220,7 @@ def test_budget_unhealthy(m, a):
     budget(a, s.ns, "again", "alone", maxUnavailable=1)
     s.say("alone", "Running")
     st, e = evict(a, s.ns, "alone")
-    equal("two budgets", (st, "more than one" in e["message"]), (500, True))
+    equal("two budgets", (st, e["status"], e["code"], "more than one" in e["message"]), (201, "Failure", 500, True))  # as upstream answers
 
 
 def test_budget_custom(m, a):
