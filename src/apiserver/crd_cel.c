@@ -5,33 +5,15 @@
  */
 #include <stdlib.h>
 #include "apiserver/custom.h"
+#include "apiserver/schema_props.h"
 #include "cel/cel.h"
 
-typedef struct apiextensions_v1_json_schema_props props;
 typedef struct apiextensions_v1_validation_rule rule_text;
 
 #define MESSAGE_MAX (5 * 1024) /* bytes that a messageExpression may make */
 #define OUT_OF_BUDGET "validation failed due to running out of cost budget, no further validation rules will be run"
 
 /* ---- schemas as types ---- */
-
-static const props *item_schema(const props *p)
-{
-	return p->items ? p->items->schema : NULL;
-}
-
-static const props *value_schema(const props *p)
-{
-	return p->additional_properties ? p->additional_properties->schema : NULL;
-}
-
-static const props *property(const props *p, struct str name)
-{
-	for (uint32_t i = 0; i < p->properties.n; i++)
-		if (str_eq(p->properties.v[i].key, name))
-			return &p->properties.v[i].value;
-	return NULL;
-}
 
 static uint64_t not_negative(int64_t n)
 {

@@ -4,28 +4,9 @@
  */
 #include <stdlib.h>
 #include "apiserver/custom.h"
-
-typedef struct apiextensions_v1_json_schema_props props;
+#include "apiserver/schema_props.h"
 
 enum level { ROOT, ITEM, FIELD };
-
-static const props *property(const props *p, struct str name)
-{
-	for (uint32_t i = 0; i < p->properties.n; i++)
-		if (str_eq(p->properties.v[i].key, name))
-			return &p->properties.v[i].value;
-	return NULL;
-}
-
-static const props *item_schema(const props *p)
-{
-	return p->items ? p->items->schema : NULL;
-}
-
-static const props *value_schema(const props *p)
-{
-	return p->additional_properties ? p->additional_properties->schema : NULL;
-}
 
 static bool preserves(const props *p)
 {

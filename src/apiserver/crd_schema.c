@@ -1,23 +1,9 @@
 /* Structural schemas (KEP-1693 et al.) over trees: pruning, defaults, elements of lists found again. */
 #include <stdlib.h>
 #include "apiserver/custom.h"
-
-typedef struct apiextensions_v1_json_schema_props props;
+#include "apiserver/schema_props.h"
 
 #define PROBLEMS_MAX 1000
-
-static const props *property(const props *p, struct str name)
-{
-	for (uint32_t i = 0; p && i < p->properties.n; i++)
-		if (str_eq(p->properties.v[i].key, name))
-			return &p->properties.v[i].value;
-	return NULL;
-}
-
-static const props *item_schema(const props *p)
-{
-	return p && p->items ? p->items->schema : NULL;
-}
 
 static bool preserves(const props *p)
 {

@@ -6,8 +6,7 @@
 #include <float.h>
 #include <math.h>
 #include "apiserver/custom.h"
-
-typedef struct apiextensions_v1_json_schema_props props;
+#include "apiserver/schema_props.h"
 
 #define INTEGER_MAX 9007199254740991.0 /* of those written as 1.0 or 1e3: what a float64 holds exactly */
 
@@ -26,14 +25,6 @@ struct result {
 };
 
 static void judge(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at);
-
-static const props *property(const props *p, struct str name)
-{
-	for (uint32_t i = 0; i < p->properties.n; i++)
-		if (str_eq(p->properties.v[i].key, name))
-			return &p->properties.v[i].value;
-	return NULL;
-}
 
 static struct str shown(struct arena *a, const struct jv *v)
 {

@@ -5,27 +5,8 @@
  */
 #include <ctype.h>
 #include "apiserver/crd_internal.h"
+#include "apiserver/schema_props.h"
 #include "schema/jv.h"
-
-typedef struct apiextensions_v1_json_schema_props props;
-
-static const props *property(const props *p, struct str name)
-{
-	for (uint32_t i = 0; i < p->properties.n; i++)
-		if (str_eq(p->properties.v[i].key, name))
-			return &p->properties.v[i].value;
-	return NULL;
-}
-
-static const props *value_schema(const props *p)
-{
-	return p->additional_properties ? p->additional_properties->schema : NULL;
-}
-
-static const props *item_schema(const props *p)
-{
-	return p->items ? p->items->schema : NULL;
-}
 
 static struct str shown(struct arena *a, const struct jv *v)
 {
