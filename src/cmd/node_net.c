@@ -36,9 +36,14 @@ static bool link_exists(const char *name)
 	return if_nametoindex(name) != 0;
 }
 
+static const char *veth_name(struct cluster *c, int i)
+{
+	return arena_printf(c->a, "skiffn%d", i + 1).p;
+}
+
 static struct error *node_up(struct cluster *c, int i)
 {
-	const char *ns = netns_name(c, i), *veth = arena_printf(c->a, "skiffn%d", i + 1).p;
+	const char *ns = netns_name(c, i), *veth = veth_name(c, i);
 	const char *addr = arena_printf(c->a, "%s/24", cluster_node_ip(c, i)).p;
 
 	if (access(node_netns_path(c, i), F_OK) == 0)
@@ -69,6 +74,14 @@ struct error *node_net_up(struct cluster *c)
 	return NULL;
 }
 
+static void keep_first(struct error **first, struct error *e)
+{
+	if (!*first)
+		*first = e;
+	else
+		error_free(e);
+}
+
 struct error *node_net_down(struct cluster *c)
 {
 	struct error *first = NULL;
@@ -76,22 +89,15 @@ struct error *node_net_down(struct cluster *c)
 	if (c->server) /* what is there is another cluster's */
 		return NULL;
 	for (int i = 1; i < SKIFF_NODES_MAX; i++) {
-		if (access(node_netns_path(c, i), F_OK) != 0)
-			continue;
-		struct error *e = IP("netns", "del", netns_name(c, i));
+		const char *veth = veth_name(c, i);
 
-		if (!first)
-			first = e;
-		else
-			error_free(e);
+		/* The kernel takes away the links of a namespace some time after it; this one shall be gone now. */
+		if (link_exists(veth))
+			keep_first(&first, IP("link", "del", veth));
+		if (access(node_netns_path(c, i), F_OK) == 0)
+			keep_first(&first, IP("netns", "del", netns_name(c, i)));
 	}
-	if (link_exists(BRIDGE)) {
-		struct error *e = IP("link", "del", BRIDGE);
-
-		if (!first)
-			first = e;
-		else
-			error_free(e);
-	}
+	if (link_exists(BRIDGE))
+		keep_first(&first, IP("link", "del", BRIDGE));
 	return first;
 }

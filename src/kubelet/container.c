@@ -502,7 +502,7 @@ static bool in_backoff(struct pod *p, struct arena *a, const struct core_v1_pod 
 	return true;
 }
 
-void container_start(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct plan *plan, const struct plan_start *s)
+void container_start(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct plan *plan, struct plan_start *s)
 {
 	struct kubelet *k = p->k;
 	const struct core_v1_container *c = s->c;
@@ -527,6 +527,9 @@ void container_start(struct pod *p, struct arena *a, const struct core_v1_pod *p
 		error_free(e);
 		return;
 	}
+	if (!s->last)
+		s->attempt = log_next_attempt(arena_printf(a, "%.*s/%.*s", STR_ARG(pod_log_dir(k, a, pod->metadata.namespace, pod->metadata.name, pod->metadata.uid)),
+							   STR_ARG(c->name)).p);
 	e = container_config(p, a, pod, s, image_ref, &config);
 	if (e) {
 		cstate_waiting(cs, "CreateContainerConfigError", "%s", e->message);

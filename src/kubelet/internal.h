@@ -423,7 +423,7 @@ void object_unwatch_all(struct pod *p);
 /* ---- container.c ---- */
 struct error *sandbox_create(struct pod *p, struct arena *a, const struct core_v1_pod *pod, uint32_t attempt, struct str *id);
 /* Pulls, creates and starts; what fails stands in the cstate (reason and message) and is recorded as an event. */
-void container_start(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct plan *plan, const struct plan_start *s);
+void container_start(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct plan *plan, struct plan_start *s);
 /* preStop and stop within grace seconds. Waits until it has ended. */
 struct error *container_kill(struct pod *p, const struct core_v1_pod *pod, struct str id, struct str name, enum container_kind kind,
 			     const char *reason, struct str message, int64_t grace);
@@ -491,6 +491,8 @@ void status_make(struct pod *p, struct arena *a, const struct core_v1_pod *pod, 
 		 const struct core_v1_pod_status *old, struct core_v1_pod_status *out);
 /* Computes, keeps and (when changed) sends. */
 void status_update(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct plan *plan);
+/* The one of that name in a list of container statuses (any of a pod's three); NULL if there is none. */
+const struct core_v1_container_status *container_status_find(const void *list, struct str name);
 struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_status *s, bool terminal);
 /* The patch that brings `old` to `new`. Pure. */
 void status_patch(struct arena *a, struct str uid, const struct core_v1_pod_status *old, const struct core_v1_pod_status *new_, struct buf *out);
@@ -541,6 +543,8 @@ struct error *log_read(const char *path, const struct log_opts *o, bool (*runnin
 		       void *ctx);
 /* The last bytes of a log as text, at most 80 lines and 2048 bytes: FallbackToLogsOnError. */
 struct str log_tail(struct arena *a, const char *path);
+/* How often a container ran already, by the logs ("N.log") in its directory: the runtime forgets with a restart of the machine. */
+uint32_t log_next_attempt(const char *dir);
 void log_rotate_run(void *arg);
 
 /* ---- server.c ---- */

@@ -319,6 +319,24 @@ static void drop_old(const char *path, int max)
 		closedir(d);
 }
 
+uint32_t log_next_attempt(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	uint32_t next = 0;
+
+	while (d && (e = readdir(d))) {
+		struct str rest = str_from(e->d_name), digits = str_cut(&rest, '.');
+		int64_t n;
+
+		if (str_has_prefix(rest, STR("log")) && str_to_i64(digits, &n) && n >= next && n < INT32_MAX)
+			next = (uint32_t)n + 1;
+	}
+	if (d)
+		closedir(d);
+	return next;
+}
+
 static void rotate(struct kubelet *k, struct str id, const char *path)
 {
 	arena_cleanup struct arena a = {0};

@@ -155,26 +155,74 @@ static struct error *log_options(struct http_exchange *x, struct log_opts *o)
 	return NULL;
 }
 
+/*
+ * The log of a container that the runtime doesn't hold: it is still to start,
+ * or it ended before the machine or the cluster was started anew, and then its
+ * log lies where it was written.
+ */
+static struct error *log_without_container(struct pod *p, struct arena *a, struct str name, bool previous, struct str *id, uint32_t *attempt)
+{
+	struct core_v1_pod_status status = {0};
+	const struct core_v1_container_status *c;
+	const struct core_v1_container_state_terminated *end = NULL;
+
+	if (p->status)
+		TRY(json_decode(a, &core_v1_pod_status_type, block_str(p->status), NULL, &status));
+	c = container_status_find(&status.container_statuses, name);
+	if (!c)
+		c = container_status_find(&status.init_container_statuses, name);
+	if (!c)
+		c = container_status_find(&status.ephemeral_container_statuses, name);
+	if (c)
+		end = !previous && c->state.terminated && c->state.terminated->container_id.n ? c->state.terminated : c->last_state.terminated;
+	if (end && end->container_id.n) {
+		*id = end->container_id;
+		*attempt = (uint32_t)c->restart_count - (end == c->last_state.terminated && c->restart_count > 0);
+		return NULL;
+	}
+	if (previous)
+		return error_status(400, "BadRequest", "previous terminated container \"%.*s\" in pod \"%s\" not found", STR_ARG(name), p->name);
+	if (c && c->state.terminated)
+		return error_status(400, "BadRequest", "container \"%.*s\" in pod \"%s\" is terminated", STR_ARG(name), p->name);
+
+	struct str why = c && c->state.waiting && c->state.waiting->reason.n ? c->state.waiting->reason : STR("no logs yet");
+
+	if (str_eqz(why, "ErrImagePull"))
+		why = STR("image can't be pulled");
+	else if (str_eqz(why, "ImagePullBackOff"))
+		why = STR("trying and failing to pull image");
+	return error_status(400, "BadRequest", "container \"%.*s\" in pod \"%s\" is waiting to start: %.*s", STR_ARG(name), p->name, STR_ARG(why));
+}
+
 /* /containerLogs/NS/POD/CONTAINER */
 static struct error *container_logs(struct kubelet *k, struct http_exchange *x, struct str *seg)
 {
 	struct pod *p = pod_by_name(k, seg[1], seg[2]);
 	struct log_opts o;
 	bool previous = flag(x, "previous");
+	struct str path = STR_NULL, id;
+	uint32_t attempt = 0;
 
 	if (!p || !p->view)
 		return error_status(404, "NotFound", "pod \"%.*s/%.*s\" not found", STR_ARG(seg[1]), STR_ARG(seg[2]));
+	TRY(log_options(x, &o));
+
 	struct view_container *c = view_nth(p->view, seg[3], previous ? 1 : 0);
 
-	if (!c)
-		return error_status(400, "BadRequest", "%scontainer \"%.*s\" in pod \"%.*s\" %s", previous ? "previous terminated " : "", STR_ARG(seg[3]),
-				    STR_ARG(seg[2]), previous ? "not found" : "is waiting to start: ContainerCreating");
-	TRY(log_options(x, &o));
-	struct log_request r = {k, x, arena_str(x->arena, str_from(p->uid)), arena_str(x->arena, c->id)};
-	struct str path = arena_str(x->arena, c->log_path);
+	if (c) {
+		id = arena_str(x->arena, c->id);
+		path = arena_str(x->arena, c->log_path);
+		attempt = c->attempt;
+	} else {
+		TRY(log_without_container(p, x->arena, seg[3], previous, &id, &attempt));
+	}
+
+	struct log_request r = {k, x, arena_str(x->arena, str_from(p->uid)), id};
 
 	if (!path.n)
-		path = arena_printf(x->arena, "%.*s/%.*s/%u.log", STR_ARG(pod_log_dir(k, x->arena, seg[1], seg[2], r.uid)), STR_ARG(seg[3]), c->attempt);
+		path = arena_printf(x->arena, "%.*s/%.*s/%u.log", STR_ARG(pod_log_dir(k, x->arena, seg[1], seg[2], r.uid)), STR_ARG(seg[3]), attempt);
+	if (!c && access(path.p, R_OK) != 0)
+		return error_status(400, "BadRequest", "unable to retrieve container logs for %.*s", STR_ARG(id));
 	struct error *e = log_read(path.p, &o, still_running, write_log, &r);
 
 	if (e && http_started(x)) {

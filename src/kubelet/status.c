@@ -51,7 +51,7 @@ static struct str *signal_name(struct arena *a, int i)
 	return s;
 }
 
-static const struct core_v1_container_status *find_status(const void *list, struct str name)
+const struct core_v1_container_status *container_status_find(const void *list, struct str name)
 {
 	const struct { LIST(struct core_v1_container_status) l; } *s = list;
 
@@ -65,7 +65,7 @@ static const struct core_v1_container_status *find_status(const void *list, stru
 static const struct core_v1_resource_requirements *in_force(const struct core_v1_pod *pod, const struct core_v1_container *c,
 							    const struct cstate *cs, struct str id)
 {
-	const struct core_v1_container_status *was = find_status(&pod->status.container_statuses, c->name);
+	const struct core_v1_container_status *was = container_status_find(&pod->status.container_statuses, c->name);
 
 	return cs && (cs->resize || cs->resizing) && was && was->resources && str_eq(was->container_id, id) ? was->resources : &c->resources;
 }
@@ -76,7 +76,7 @@ static void one(struct pod *p, struct arena *a, const struct core_v1_pod *pod, c
 	struct view_container *cur = view_find(v, c->name), *last = view_nth(v, c->name, 1);
 	struct cstate *cs = pod_cstate(p, c->name);
 	bool sidecar = kind == CONTAINER_INIT && container_is_sidecar(c), *started = arena_new(a, bool);
-	const struct core_v1_container_status *was = kind == CONTAINER_EPHEMERAL ? NULL : find_status(
+	const struct core_v1_container_status *was = kind == CONTAINER_EPHEMERAL ? NULL : container_status_find(
 		kind == CONTAINER_INIT ? (const void *)&pod->status.init_container_statuses : &pod->status.container_statuses, c->name);
 
 	/* How it ended stays known when the runtime has forgotten it. */
@@ -170,7 +170,7 @@ struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_sta
 	bool regular_started = false, restarts = false;
 
 	for (uint32_t i = 0; i < pod->spec.containers.n; i++) {
-		const struct core_v1_container_status *c = find_status(&s->container_statuses, pod->spec.containers.v[i].name);
+		const struct core_v1_container_status *c = container_status_find(&s->container_statuses, pod->spec.containers.v[i].name);
 
 		if (!c) {
 			unknown++;
@@ -191,11 +191,19 @@ struct str pod_phase(const struct core_v1_pod *pod, const struct core_v1_pod_sta
 		}
 	}
 	for (uint32_t i = 0; i < pod->spec.init_containers.n; i++) {
-		const struct core_v1_container_status *c = find_status(&s->init_container_statuses, pod->spec.init_containers.v[i].name);
+		const struct core_v1_container_status *c = container_status_find(&s->init_container_statuses, pod->spec.init_containers.v[i].name);
 
 		if (container_is_sidecar(&pod->spec.init_containers.v[i])) {
-			if (!c || (c->state.running && !(c->started && *c->started)) || (c->state.waiting && !c->last_state.terminated))
+			/* One that ended doesn't count, one that runs keeps the pod running: it is stopped once the others have ended. */
+			if (!c) {
+				unknown++;
+			} else if (c->state.running) {
+				running++;
+				pending_sidecar += !(c->started && *c->started);
+			} else if (!c->state.terminated && !c->last_state.terminated) {
 				pending_sidecar++;
+				wait++;
+			}
 		} else if (!c || c->state.running) {
 			pending_init++;
 		} else if (c->state.terminated) {
@@ -283,7 +291,7 @@ static void conditions(struct pod *p, struct arena *a, const struct core_v1_pod 
 	}
 	for (uint32_t i = 0; i < pod->spec.init_containers.n; i++) {
 		const struct core_v1_container *c = &pod->spec.init_containers.v[i];
-		const struct core_v1_container_status *s = find_status(&out->init_container_statuses, c->name);
+		const struct core_v1_container_status *s = container_status_find(&out->init_container_statuses, c->name);
 		bool sidecar = container_is_sidecar(c);
 
 		if (!s || (sidecar ? !(s->started && *s->started) : !s->ready))
@@ -292,7 +300,7 @@ static void conditions(struct pod *p, struct arena *a, const struct core_v1_pod 
 			*arena_push(a, &unready) = c->name;
 	}
 	for (uint32_t i = 0; i < pod->spec.containers.n; i++) {
-		const struct core_v1_container_status *s = find_status(&out->container_statuses, pod->spec.containers.v[i].name);
+		const struct core_v1_container_status *s = container_status_find(&out->container_statuses, pod->spec.containers.v[i].name);
 
 		if (!s || !s->ready)
 			*arena_push(a, &unready) = pod->spec.containers.v[i].name;

@@ -368,6 +368,32 @@ static void test_status_end(void **state)
 	assert_str(s.phase, "Succeeded");
 }
 
+/* A pod runs for as long as a sidecar does, whatever became of the others. */
+static void test_status_sidecar(void **state)
+{
+	struct core_v1_pod *pod = pod_from(HEAD "spec: {restartPolicy: Never, initContainers: [{name: s, image: i, restartPolicy: Always}], "
+						"containers: [{name: a, image: i}]}\n");
+	struct pod p = {.k = &kubelet, .start_time = 5};
+	struct view *v = view_of();
+	struct core_v1_pod_status s;
+
+	(void)state;
+	add_sandbox(v, CRI_SANDBOX_READY, 100, 0);
+	compute(&p, pod, v, &s);
+	assert_str(s.phase, "Pending");
+	add_container(v, "s", CRI_CONTAINER_RUNNING, 0, 110);
+	add_container(v, "a", CRI_CONTAINER_RUNNING, 0, 120);
+	compute(&p, pod, v, &s);
+	assert_str(s.phase, "Running");
+	v->containers.v[1].state = CRI_CONTAINER_EXITED;
+	compute(&p, pod, v, &s);
+	assert_str(s.phase, "Running");
+	v->containers.v[0].state = CRI_CONTAINER_EXITED;
+	v->containers.v[0].exit_code = 143;
+	compute(&p, pod, v, &s);
+	assert_str(s.phase, "Succeeded");
+}
+
 static void test_status_patch(void **state)
 {
 	struct core_v1_pod_status old = {0}, s = {0};
@@ -854,7 +880,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup_arena, free_arena)
 	const struct CMUnitTest tests[] = {
 		T(test_plan_start), T(test_plan_finished), T(test_plan_inits), T(test_plan_kills), T(test_restart_rules), T(test_backoff),
-		T(test_status_running), T(test_status_crash_loop), T(test_status_end), T(test_status_patch), T(test_expand), T(test_fields),
+		T(test_status_running), T(test_status_crash_loop), T(test_status_end), T(test_status_sidecar), T(test_status_patch), T(test_expand), T(test_fields),
 		T(test_qos), T(test_sums), T(test_hugepages), T(test_cgroup_values), T(test_resource_field), T(test_hash), T(test_eviction_flag), T(test_probe_state),
 		T(test_log_parse), T(test_log_read), T(test_atomic), T(test_subpath), T(test_view_merge),
 	};
