@@ -157,28 +157,35 @@ struct error *admission_validate(struct admission *a)
 	return NULL;
 }
 
+struct error *admission_admit_body(struct admission *a, struct request *rq, const struct schema_type *t, struct str name, void *obj)
+{
+	*a = (struct admission){.rq = rq, .res = rq->res, .group = rq->info.group, .version = rq->info.version, .resource = rq->info.resource,
+				.kind = str_from(t->name), .subresource = rq->info.subresource, .ns = rq->info.ns, .name = name,
+				.op = ADMIT_CREATE, .type = t, .obj = obj, .dry_run = rq->dry_run};
+	return admission_admit(a);
+}
+
 struct error *admission_of_body(struct request *rq, const struct schema_type *t, struct str name, void *obj)
 {
-	struct admission a = {.rq = rq, .res = rq->res, .group = rq->info.group, .version = rq->info.version, .resource = rq->info.resource,
-			      .kind = str_from(t->name), .subresource = rq->info.subresource, .ns = rq->info.ns, .name = name, .op = ADMIT_CREATE,
-			      .type = t, .obj = obj, .dry_run = rq->dry_run};
+	struct admission a;
 
-	TRY(admission_admit(&a));
+	TRY(admission_admit_body(&a, rq, t, name, obj));
 	return admission_validate(&a);
 }
 
 struct error *admission_forbidden(const struct admission *a, const char *fmt, ...)
 {
 	va_list ap;
-	struct str text, name = a->name;
+	struct str text, name = a->name.n ? a->name : STR("Unknown");
 
 	va_start(ap, fmt);
 	text = arena_vprintf(a->rq->a, fmt, ap);
 	va_end(ap);
-	if (!name.n && a->obj && a->type->metadata >= 0) {
+	if (!a->name.n && a->obj && a->type->metadata >= 0) {
 		const struct meta_v1_object_meta *m = object_meta(a->type, a->obj);
 
-		name = m->name.n ? m->name : m->generate_name;
+		if (m->name.n || m->generate_name.n)
+			name = m->name.n ? m->name : m->generate_name;
 	}
 	return err_forbidden(a->group, a->resource, name, "%.*s", STR_ARG(text));
 }

@@ -1,11 +1,11 @@
 /* NodeRestriction: what a node may write of what its authorizer lets it reach. Upstream's plugin/pkg/admission/noderestriction. */
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include "apiserver/admit_match.h"
 #include "apiserver/authz.h"
+#include "apiserver/csr_pem.h"
 #include "apiserver/server.h"
 
-#define NOT_FOUND(a, group, res, name) err_not_found(STR(group), STR(res), (name))
+/* Caches of clients name a kind, not a resource. */
+#define NOT_FOUND(kind, name) err_not_found(STR(""), STR(kind), (name))
 
 static void *peek(struct admission *a, const char *group, const char *resource, struct str ns, struct str name)
 {
@@ -88,7 +88,7 @@ static struct error *owned_by_node(struct admission *a, const struct core_v1_pod
 		return admission_forbidden(a, "node \"%.*s\" must not set blockOwnerDeletion on an owner reference", STR_ARG(self));
 	node = peek(a, "", "nodes", STR_NULL, self);
 	if (!node)
-		return NOT_FOUND(a, "", "nodes", self);
+		return NOT_FOUND("node", self);
 	if (!str_eq(o->uid, node->metadata.uid))
 		return admission_forbidden(a, "node %.*s UID mismatch: expected %.*s got %.*s", STR_ARG(self), STR_ARG(o->uid),
 					   STR_ARG(node->metadata.uid));
@@ -151,7 +151,7 @@ static struct error *restrict_eviction(struct admission *a, struct str self)
 		return admission_forbidden(a, "unexpected operation %s", admit_operation(a));
 	pod = peek(a, "", "pods", a->ns, a->name);
 	if (!pod)
-		return NOT_FOUND(a, "", "pods", a->name);
+		return NOT_FOUND("pod", a->name);
 	if (!str_eq(pod->spec.node_name, self))
 		return admission_forbidden(a, "node %.*s can only evict pods with spec.nodeName set to itself", STR_ARG(self));
 	return NULL;
@@ -313,6 +313,25 @@ static bool driver_has(struct admission *a, struct str driver, struct str audien
 	return false;
 }
 
+/* The CSI driver that a volume of a former in-tree kind is migrated to, of a pod's volume as of a persistent one. */
+#define MIGRATED(a, v, why)                                                                                                             \
+	((v)->aws_elastic_block_store ? STR("ebs.csi.aws.com") :                                                                       \
+	 (v)->gce_persistent_disk     ? STR("pd.csi.storage.gke.io") :                                                                 \
+	 (v)->cinder		      ? STR("cinder.csi.openstack.org") :                                                              \
+	 (v)->azure_disk	      ? azure_disk_driver(a, (v)->azure_disk, why) :                                                   \
+	 (v)->azure_file	      ? STR("file.csi.azure.com") :                                                                    \
+	 (v)->vsphere_volume	      ? STR("csi.vsphere.vmware.com") :                                                                \
+	 (v)->portworx_volume	      ? STR("pxd.portworx.com") :                                                                      \
+					STR_NULL)
+
+static struct str azure_disk_driver(struct admission *a, const struct core_v1_azure_disk_volume_source *d, struct str *why)
+{
+	if (!d->kind || str_eqz(*d->kind, "Managed"))
+		return STR("disk.csi.azure.com");
+	*why = arena_printf(a->rq->a, "kind(%.*s) is not supported in csi migration", STR_ARG(*d->kind));
+	return STR_NULL;
+}
+
 static struct str driver_of_claim(struct admission *a, struct str claim, struct str *why)
 {
 	struct core_v1_persistent_volume_claim *c = peek(a, "", "persistentvolumeclaims", a->ns, claim);
@@ -322,7 +341,10 @@ static struct str driver_of_claim(struct admission *a, struct str claim, struct 
 		*why = arena_printf(a->rq->a, "persistentvolumeclaim \"%.*s\" not found", STR_ARG(claim));
 	else if (!v)
 		*why = arena_printf(a->rq->a, "persistentvolume \"%.*s\" not found", STR_ARG(c->spec.volume_name));
-	return v && v->spec.persistent_volume_source.csi ? v->spec.persistent_volume_source.csi->driver : STR_NULL;
+	if (!v)
+		return STR_NULL;
+	return v->spec.persistent_volume_source.csi ? v->spec.persistent_volume_source.csi->driver :
+						      MIGRATED(a, &v->spec.persistent_volume_source, why);
 }
 
 /* A volume of the pod asks for tokens of this audience, itself or by its CSI driver. */
@@ -345,6 +367,8 @@ static bool pod_has_audience(struct admission *a, const struct core_v1_pod *pod,
 			driver = driver_of_claim(a, s->persistent_volume_claim->claim_name, why);
 		else if (s->csi)
 			driver = s->csi->driver;
+		else
+			driver = MIGRATED(a, s, why);
 		if (driver.n && driver_has(a, driver, audience, why))
 			return true;
 	}
@@ -384,7 +408,7 @@ static struct error *restrict_account(struct admission *a, struct str self)
 		return admission_forbidden(a, "node requested token with a pod binding without a uid");
 	pod = peek(a, "", "pods", a->ns, ref->name);
 	if (!pod)
-		return NOT_FOUND(a, "", "pods", ref->name);
+		return NOT_FOUND("pod", ref->name);
 	if (!str_eq(ref->uid, pod->metadata.uid))
 		return admission_forbidden(a, "the UID in the bound object reference (%.*s) does not match the UID in record. The object might have "
 					   "been deleted and then recreated", STR_ARG(ref->uid));
@@ -426,36 +450,22 @@ static struct error *restrict_slice(struct admission *a, struct str self)
 	return NULL;
 }
 
-/* Subject's common name of a PEM request, in the arena; p NULL: it cannot be read. */
-static struct str csr_name(struct arena *a, struct str pem)
-{
-	BIO *bio = BIO_new_mem_buf(pem.p, pem.n > INT32_MAX ? INT32_MAX : (int)pem.n);
-	X509_REQ *req = bio ? PEM_read_bio_X509_REQ(bio, NULL, NULL, NULL) : NULL;
-	char name[256];
-	struct str out = STR_NULL;
-
-	if (req) {
-		int n = X509_NAME_get_text_by_NID(X509_REQ_get_subject_name(req), NID_commonName, name, sizeof name);
-
-		out = n >= 0 ? arena_str(a, (struct str){name, (size_t)n}) : STR("");
-	}
-	X509_REQ_free(req);
-	BIO_free(bio);
-	return out;
-}
-
 static struct error *restrict_csr(struct admission *a, struct str self)
 {
 	const struct certificates_v1_certificate_signing_request *c = a->obj;
+	const char *problem;
+	X509_REQ *req;
 	struct str name;
 
 	if (a->op != ADMIT_CREATE || a->subresource.n)
 		return NULL;
 	if (!str_eqz(c->spec.signer_name, "kubernetes.io/kubelet-serving") && !str_eqz(c->spec.signer_name, "kubernetes.io/kube-apiserver-client-kubelet"))
 		return NULL;
-	name = csr_name(a->rq->a, c->spec.request);
-	if (!name.p)
-		return admission_forbidden(a, "unable to parse csr: PEM block type must be CERTIFICATE REQUEST");
+	req = csr_pem_read(c->spec.request, &problem);
+	if (!req)
+		return admission_forbidden(a, "unable to parse csr: %s", problem);
+	name = csr_common_name(a->rq->a, req);
+	X509_REQ_free(req);
 	if (!str_eq(name, arena_printf(a->rq->a, "system:node:%.*s", STR_ARG(self))))
 		return admission_forbidden(a, "can only create a node CSR with CN=system:node:%.*s", STR_ARG(self));
 	return NULL;

@@ -9,7 +9,7 @@
 struct node_graph {
 	struct rbac_v1_policy_rule *rules; /* of ClusterRole system:node */
 	uint32_t n;
-	struct storage *pods;
+	struct storage *pods, *volumes;
 };
 
 struct error *node_authz_init(struct apiserver *s)
@@ -18,8 +18,9 @@ struct error *node_authz_init(struct apiserver *s)
 
 	bootstrap_policy_rules(&s->arena, STR("system:node"), &g->rules, &g->n);
 	g->pods = storage_find(s, STR(""), STR("pods"));
+	g->volumes = storage_find(s, STR(""), STR("persistentvolumes"));
 	s->node_graph = g;
-	return g->pods ? NULL : error_new("no storage for pods");
+	return g->pods && g->volumes ? NULL : error_new("no storage for pods and volumes");
 }
 
 /* name.p NULL: any. */
@@ -124,16 +125,24 @@ static bool uses_claim(const struct core_v1_pod *pod, struct arena *a, struct st
 
 enum what { USES_SECRET, USES_CONFIGMAP, USES_CLAIM, USES_ACCOUNT, USES_RESOURCE_CLAIM, IS_POD };
 
+/* A claim named by the pod, or made of the template it names: the status says which that is. */
 static bool claims(const struct core_v1_pod *pod, struct str name)
 {
-	for (uint32_t i = 0; i < pod->spec.resource_claims.n; i++)
-		if (pod->spec.resource_claims.v[i].resource_claim_name && str_eq(*pod->spec.resource_claims.v[i].resource_claim_name, name))
+	const struct core_v1_pod_status *st = &pod->status;
+
+	for (uint32_t i = 0; i < pod->spec.resource_claims.n; i++) {
+		const struct core_v1_pod_resource_claim *c = &pod->spec.resource_claims.v[i];
+
+		if (c->resource_claim_name && str_eq(*c->resource_claim_name, name))
 			return true;
-	for (uint32_t i = 0; i < pod->status.resource_claim_statuses.n; i++)
-		if (pod->status.resource_claim_statuses.v[i].resource_claim_name &&
-		    str_eq(*pod->status.resource_claim_statuses.v[i].resource_claim_name, name))
-			return true;
-	return pod->status.extended_resource_claim_status && str_eq(pod->status.extended_resource_claim_status->resource_claim_name, name);
+		for (uint32_t k = 0; !c->resource_claim_name && c->resource_claim_template_name && k < st->resource_claim_statuses.n; k++) {
+			const struct core_v1_pod_resource_claim_status *made = &st->resource_claim_statuses.v[k];
+
+			if (str_eq(made->name, c->name) && made->resource_claim_name && str_eq(*made->resource_claim_name, name))
+				return true;
+		}
+	}
+	return st->extended_resource_claim_status && str_eq(st->extended_resource_claim_status->resource_claim_name, name);
 }
 
 /* Secrets that a kubelet needs to mount a volume (upstream's VisitPVSecretNames). */
@@ -170,59 +179,26 @@ static bool volume_uses_secret(const struct core_v1_persistent_volume *pv, struc
 	return false;
 }
 
-/* The volume that a claim of the pod is bound to, by the volume's own word: what a claim says it may have been told to say. */
-static struct core_v1_persistent_volume *volume_of(struct apiserver *s, struct arena *a, const struct core_v1_pod *pod, struct str claim)
+static bool pod_uses(struct arena *a, const struct core_v1_pod *pod, enum what what, struct str name)
 {
-	struct core_v1_persistent_volume_claim *pvc = registry_peek(s, a, storage_find(s, STR(""), STR("persistentvolumeclaims")),
-								    pod->metadata.namespace, claim);
-	struct core_v1_persistent_volume *pv = NULL;
-
-	if (pvc && pvc->spec.volume_name.n)
-		pv = registry_peek(s, a, storage_find(s, STR(""), STR("persistentvolumes")), STR_NULL, pvc->spec.volume_name);
-	if (!pv || !pv->spec.claim_ref || !str_eq(pv->spec.claim_ref->name, claim) ||
-	    !str_eq(pv->spec.claim_ref->namespace, pod->metadata.namespace))
-		return NULL;
-	return pv;
-}
-
-static bool volumes_use_secret(struct apiserver *s, struct arena *a, const struct core_v1_pod *pod, struct str ns, struct str name)
-{
-	for (uint32_t i = 0; i < pod->spec.volumes.n; i++) {
-		const struct core_v1_volume *v = &pod->spec.volumes.v[i];
-		struct core_v1_persistent_volume *pv = NULL;
-
-		if (v->volume_source.persistent_volume_claim)
-			pv = volume_of(s, a, pod, v->volume_source.persistent_volume_claim->claim_name);
-		else if (v->volume_source.ephemeral)
-			pv = volume_of(s, a, pod, arena_printf(a, "%.*s-%.*s", STR_ARG(pod->metadata.name), STR_ARG(v->name)));
-		if (pv && volume_uses_secret(pv, ns, name))
-			return true;
-	}
-	return false;
-}
-
-static bool pod_uses(struct apiserver *s, struct arena *a, const struct core_v1_pod *pod, enum what what, struct str ns, struct str name)
-{
-	bool here = str_eq(pod->metadata.namespace, ns);
-
 	switch (what) {
 	case USES_SECRET:
-		return (here && pod_refers(pod, true, name)) || volumes_use_secret(s, a, pod, ns, name);
+		return pod_refers(pod, true, name);
 	case USES_CONFIGMAP:
-		return here && pod_refers(pod, false, name);
+		return pod_refers(pod, false, name);
 	case USES_CLAIM:
-		return here && uses_claim(pod, a, name);
+		return uses_claim(pod, a, name);
 	case USES_ACCOUNT:
-		return here && str_eq(pod->spec.service_account_name, name);
+		return str_eq(pod->spec.service_account_name, name);
 	case USES_RESOURCE_CLAIM:
-		return here && claims(pod, name);
+		return claims(pod, name);
 	case IS_POD:
 		break;
 	}
 	return false;
 }
 
-/* Whether a pod of the node uses the thing. */
+/* Whether a pod of the node uses the thing, which is in the pod's namespace. */
 static bool related(struct apiserver *s, struct arena *a, struct str node, enum what what, struct str ns, struct str name)
 {
 	struct cache *c = s->node_graph->pods->cache;
@@ -233,6 +209,8 @@ static bool related(struct apiserver *s, struct arena *a, struct str node, enum 
 	struct error *err;
 	bool yes = false;
 
+	if (!ns.n)
+		return false;
 	err = field_selector_parse(a, arena_printf(a, "spec.nodeName=%.*s", STR_ARG(node)), &f.fields);
 	if (!err)
 		err = cache_snapshot(c, CACHE_ANY, 0, &snap);
@@ -240,8 +218,7 @@ static bool related(struct apiserver *s, struct arena *a, struct str node, enum 
 		log_and_free(err, "node authorizer");
 		return false;
 	}
-	/* a secret of a volume may be in another namespace than the pod */
-	cache_iter_init(&it, c, snap, what == USES_SECRET ? STR_NULL : ns, STR_NULL, &f);
+	cache_iter_init(&it, c, snap, ns, STR_NULL, &f);
 	while (!yes && (e = cache_iter_next(&it)) != NULL) {
 		struct core_v1_pod *pod = arena_new(a, struct core_v1_pod);
 
@@ -256,7 +233,43 @@ static bool related(struct apiserver *s, struct arena *a, struct str node, enum 
 		}
 		/* a mirror pod is the node's own making: it gives no rights */
 		if (!str_map_has(API_MAP(&pod->metadata.annotations), STR("kubernetes.io/config.mirror")))
-			yes = pod_uses(s, a, pod, what, ns, name);
+			yes = pod_uses(a, pod, what, name);
+	}
+	cache_snap_free(snap);
+	return yes;
+}
+
+/*
+ * A volume that needs the secret and is meant for a claim of such a pod. The volume's word counts: what a claim says it may have been told
+ * to say. Most volumes are passed over by their bytes.
+ */
+static bool volume_gives(struct apiserver *s, struct arena *a, struct str node, struct str ns, struct str name)
+{
+	struct cache *c = s->node_graph->volumes->cache;
+	struct cache_snap *snap;
+	struct cache_iter it;
+	const struct cache_entry *e;
+	struct error *err = cache_snapshot(c, CACHE_ANY, 0, &snap);
+	bool yes = false;
+
+	if (err) {
+		log_and_free(err, "node authorizer");
+		return false;
+	}
+	cache_iter_init(&it, c, snap, STR_NULL, STR_NULL, NULL);
+	while (!yes && (e = cache_iter_next(&it)) != NULL) {
+		struct core_v1_persistent_volume *pv;
+		struct str bytes = block_str(e->body);
+
+		if (!memmem(bytes.p, bytes.n, name.p, name.n))
+			continue;
+		pv = arena_new(a, struct core_v1_persistent_volume);
+		err = cache_entry_decode(a, &core_v1_persistent_volume_type, e, true, pv);
+		if (err)
+			log_and_free(err, "node authorizer: cached volume");
+		else
+			yes = pv->spec.claim_ref && volume_uses_secret(pv, ns, name) &&
+			      related(s, a, node, USES_CLAIM, pv->spec.claim_ref->namespace, pv->spec.claim_ref->name);
 	}
 	cache_snap_free(snap);
 	return yes;
@@ -463,10 +476,15 @@ enum authz node_authorize(struct apiserver *s, struct arena *a, const struct aut
 	if (!at->resource_request)
 		return AUTHZ_NO_OPINION;
 	if (!at->group.n) {
-		if (str_eqz(r, "secrets") || str_eqz(r, "configmaps")) {
+		if (str_eqz(r, "secrets")) {
 			why = read_only(at);
 			return why ? no(reason, why) :
-				     by_relation(a, reason, node, related(s, a, node, str_eqz(r, "secrets") ? USES_SECRET : USES_CONFIGMAP, at->ns, at->name));
+				     by_relation(a, reason, node, related(s, a, node, USES_SECRET, at->ns, at->name) ||
+									  volume_gives(s, a, node, at->ns, at->name));
+		}
+		if (str_eqz(r, "configmaps")) {
+			why = read_only(at);
+			return why ? no(reason, why) : by_relation(a, reason, node, related(s, a, node, USES_CONFIGMAP, at->ns, at->name));
 		}
 		if (str_eqz(r, "persistentvolumeclaims"))
 			return claim_authz(s, a, at, node, reason);

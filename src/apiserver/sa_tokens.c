@@ -448,6 +448,7 @@ struct error *rest_token_request(struct request *rq)
 	struct core_v1_service_account *sa;
 	struct field_errors fe = {.arena = a};
 	struct sa_claims c = {0};
+	struct admission ad;
 	void *obj;
 	struct str token;
 	int64_t now = wall_ns() / 1000000000, expiration;
@@ -459,6 +460,13 @@ struct error *rest_token_request(struct request *rq)
 	TRY(rest_body(rq, "CreateOptions", t, STR("TokenRequest"), STR("authentication.k8s.io/v1"), (void **)&tr));
 	if (tr->metadata.namespace.n && !str_eq(tr->metadata.namespace, rq->info.ns))
 		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
+	if (!tr->spec.expiration_seconds) {
+		tr->spec.expiration_seconds = arena_new(a, int64_t);
+		*tr->spec.expiration_seconds = 3600;
+	}
+	tr->kind = STR("TokenRequest");
+	tr->api_version = STR("authentication.k8s.io/v1");
+	TRY(admission_admit_body(&ad, rq, t, rq->info.name, tr));
 	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name)) {
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), tr->metadata.name,
 			      "must match the service account name if specified");
@@ -473,23 +481,8 @@ struct error *rest_token_request(struct request *rq)
 	tr->metadata.name = sa->metadata.name;
 	tr->metadata.namespace = sa->metadata.namespace;
 	tr->metadata.uid = sa->metadata.uid;
-	if (!tr->spec.expiration_seconds) {
-		tr->spec.expiration_seconds = arena_new(a, int64_t);
-		*tr->spec.expiration_seconds = 3600;
-	}
-	tr->kind = STR("TokenRequest");
-	tr->api_version = STR("authentication.k8s.io/v1");
 	TRY(review_manage_fields(rq, t, tr)); /* of what was asked, not of the answer */
 	memset(&tr->status, 0, sizeof tr->status);
-	TRY(admission_of_body(rq, t, rq->info.name, tr));
-	expiration = *tr->spec.expiration_seconds;
-	if (expiration < TOKEN_MIN_S)
-		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
-				  "may not specify a duration less than 10 minutes");
-	if (expiration > TOKEN_MAX_S)
-		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
-				  "may not specify a duration larger than 2^32 seconds");
-	TRY(field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), STR_NULL));
 	if (!tr->spec.audiences.n) {
 		const struct str *v;
 		size_t n;
@@ -498,6 +491,15 @@ struct error *rest_token_request(struct request *rq)
 		for (size_t i = 0; i < n; i++)
 			*arena_push(a, &tr->spec.audiences) = v[i];
 	}
+	expiration = *tr->spec.expiration_seconds;
+	if (expiration < TOKEN_MIN_S)
+		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
+				  "may not specify a duration less than 10 minutes");
+	if (expiration > TOKEN_MAX_S)
+		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
+				  "may not specify a duration larger than 2^32 seconds");
+	TRY(field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), STR_NULL));
+	TRY(admission_validate(&ad));
 	c.ns = sa->metadata.namespace;
 	c.name = sa->metadata.name;
 	c.uid = sa->metadata.uid;

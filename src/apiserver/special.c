@@ -357,14 +357,16 @@ static struct error *evict(struct request *rq, const struct meta_v1_delete_optio
 static struct error *eviction(struct request *rq)
 {
 	struct policy_v1_eviction *ev;
+	struct admission a;
 	struct meta_v1_delete_options none = {0}, *o = &none;
 	bool many = false;
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
 
 	TRY(rest_body(rq, "CreateOptions", &policy_v1_eviction_type, STR("Eviction"), STR("policy/v1"), (void **)&ev));
+	TRY(admission_admit_body(&a, rq, &policy_v1_eviction_type, rq->info.name, ev));
 	if (!str_eq(ev->metadata.name, rq->info.name))
 		return err_bad_request("name in URL does not match name in Eviction object");
-	TRY(admission_of_body(rq, &policy_v1_eviction_type, rq->info.name, ev));
+	TRY(admission_validate(&a));
 	if (ev->delete_options)
 		o = ev->delete_options;
 	if (o->dry_run.n)

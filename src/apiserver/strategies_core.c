@@ -78,6 +78,7 @@ static void node_create(struct request *rq, void *obj)
 {
 	(void)rq;
 	((struct core_v1_node *)obj)->spec.config_source = NULL;
+	((struct core_v1_node *)obj)->status.config = NULL;
 }
 
 static void node_update(struct request *rq, void *obj, const void *old)
@@ -87,10 +88,22 @@ static void node_update(struct request *rq, void *obj, const void *old)
 		((struct core_v1_node *)obj)->spec.config_source = NULL;
 }
 
+static void node_sub_update(struct request *rq, const char *sub, void *obj, const void *old)
+{
+	struct core_v1_node *n = obj;
+
+	(void)rq;
+	(void)sub;
+	n->spec = ((const struct core_v1_node *)old)->spec;
+	if (!((const struct core_v1_node *)old)->status.config)
+		n->status.config = NULL;
+}
+
 static const struct cache_field node_fields[] = {{.name = STR_INIT("spec.unschedulable"), .absent = STR_INIT("false")}};
 static const struct strategy nodes = {
 	.plural = STR_INIT("nodes"), .keep_status_on_create = true, .fields = node_fields, .n_fields = 1,
-	.checks_all = true, .meta_update = "M*U", .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update, .validate = node_validate, .validate_update = node_validate_update, .validate_sub_update = node_validate_sub, .warn = node_warn,
+	.checks_all = true, .meta_update = "M*U", .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update,
+	.prepare_sub_update = node_sub_update, .validate = node_validate, .validate_update = node_validate_update, .validate_sub_update = node_validate_sub, .warn = node_warn,
 };
 
 /* ---- services: addresses and ports are alloc.c's ---- */

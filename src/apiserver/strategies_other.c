@@ -111,21 +111,46 @@ static void csr_update(struct request *rq, void *obj, const void *old)
 	c->status = o->status;
 }
 
+typedef struct certificates_v1_certificate_signing_request_condition csr_condition;
+
+/* Times that are not given: now, but for the last transition of what stood there with the same status. */
 static void condition_times(struct certificates_v1_certificate_signing_request *c,
 			    const struct certificates_v1_certificate_signing_request *o)
 {
 	struct api_time now = time_now();
 
 	for (uint32_t i = 0; i < c->status.conditions.n; i++) {
-		struct certificates_v1_certificate_signing_request_condition *x = &c->status.conditions.v[i];
-		bool same = false;
+		csr_condition *x = &c->status.conditions.v[i];
 
-		for (uint32_t k = 0; k < o->status.conditions.n; k++)
-			same |= str_eq(o->status.conditions.v[k].type, x->type) && str_eq(o->status.conditions.v[k].status, x->status);
 		if (!x->last_update_time.set)
 			x->last_update_time = now;
-		if (!x->last_transition_time.set && !same)
+		for (uint32_t k = 0; k < o->status.conditions.n && !x->last_transition_time.set; k++) {
+			const csr_condition *was = &o->status.conditions.v[k];
+
+			if (str_eq(was->type, x->type) && str_eq(was->status, x->status))
+				x->last_transition_time = was->last_transition_time;
+		}
+		if (!x->last_transition_time.set)
 			x->last_transition_time = now;
+	}
+}
+
+/* Conditions of a type stay as they were, as long as none is added or taken away: validation refuses that. */
+static void keep_conditions(struct certificates_v1_certificate_signing_request *c,
+			    const struct certificates_v1_certificate_signing_request *o, const char *type)
+{
+	uint32_t now = 0, was = 0, k = 0;
+
+	for (uint32_t i = 0; i < c->status.conditions.n; i++)
+		now += str_eqz(c->status.conditions.v[i].type, type);
+	for (uint32_t i = 0; i < o->status.conditions.n; i++)
+		was += str_eqz(o->status.conditions.v[i].type, type);
+	for (uint32_t i = 0; now == was && i < c->status.conditions.n; i++) {
+		if (!str_eqz(c->status.conditions.v[i].type, type))
+			continue;
+		while (!str_eqz(o->status.conditions.v[k].type, type))
+			k++;
+		c->status.conditions.v[i] = o->status.conditions.v[k++];
 	}
 }
 
@@ -136,8 +161,12 @@ static void csr_sub(struct request *rq, const char *sub, void *obj, const void *
 
 	(void)rq;
 	c->spec = o->spec;
-	if (!strcmp(sub, "approval"))
+	if (!strcmp(sub, "approval")) {
 		c->status.certificate = o->status.certificate;
+	} else {
+		keep_conditions(c, o, "Approved");
+		keep_conditions(c, o, "Denied");
+	}
 	condition_times(c, o);
 }
 

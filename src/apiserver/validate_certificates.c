@@ -3,6 +3,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include "apiserver/csr_pem.h"
 #include "apiserver/validate_kinds.h"
 
 #define USAGES                                                                                                               \
@@ -17,34 +18,15 @@ typedef struct certificates_v1_certificate_signing_request_condition condition;
 /* A signing request in PEM, signed by its own key: NULL, or what is wrong. */
 static const char *request_problem(struct str pem)
 {
-	BIO *bio = BIO_new_mem_buf(pem.p, pem.n > INT32_MAX ? INT32_MAX : (int)pem.n);
-	char *name = NULL, *header = NULL;
-	unsigned char *data = NULL;
-	const unsigned char *p;
-	long n = 0;
-	const char *problem = NULL;
-	X509_REQ *req = NULL;
-	EVP_PKEY *key = NULL;
+	const char *problem;
+	X509_REQ *req = csr_pem_read(pem, &problem);
+	EVP_PKEY *key = req ? X509_REQ_get0_pubkey(req) : NULL;
 
-	if (!bio || !PEM_read_bio(bio, &name, &header, &data, &n) ||
-	    (strcmp(name, "CERTIFICATE REQUEST") != 0 && strcmp(name, "NEW CERTIFICATE REQUEST") != 0)) {
-		problem = "PEM block type must be CERTIFICATE REQUEST";
-	} else {
-		p = data;
-		req = d2i_X509_REQ(NULL, &p, n);
-		key = req ? X509_REQ_get0_pubkey(req) : NULL;
-		if (!req)
-			problem = "asn1: structure error";
-		else if (!key)
-			problem = "x509: unsupported public key";
-		else if (X509_REQ_verify(req, key) != 1)
-			problem = "x509: signature does not verify";
-	}
+	if (req && !key)
+		problem = "x509: unsupported public key";
+	else if (req && X509_REQ_verify(req, key) != 1)
+		problem = "x509: signature does not verify";
 	X509_REQ_free(req);
-	OPENSSL_free(name);
-	OPENSSL_free(header);
-	OPENSSL_free(data);
-	BIO_free(bio);
 	ERR_clear_error();
 	return problem;
 }
@@ -61,20 +43,24 @@ static const char *chain_problem(struct arena *a, struct str pem)
 		unsigned char *data = NULL;
 		const unsigned char *p;
 		long n = 0;
-		X509 *cert;
+		bool whole = true;
 
 		if (!PEM_read_bio(bio, &name, &header, &data, &n))
 			break;
 		blocks++;
 		p = data;
-		cert = d2i_X509(NULL, &p, n);
+		while (whole && p < data + n) { /* a block may hold several */
+			X509 *cert = d2i_X509(NULL, &p, data + n - p);
+
+			whole = cert != NULL;
+			X509_free(cert);
+		}
 		if (strcmp(name, "CERTIFICATE") != 0)
 			problem = arena_printf(a, "only CERTIFICATE PEM blocks are allowed, found \"%s\"", name).p;
 		else if (header && *header)
 			problem = "no PEM block headers are permitted";
-		else if (!cert)
-			problem = "x509: malformed certificate";
-		X509_free(cert);
+		else if (!n || !whole)
+			problem = n ? "x509: malformed certificate" : "found CERTIFICATE PEM block containing 0 certificates";
 		OPENSSL_free(name);
 		OPENSSL_free(header);
 		OPENSSL_free(data);
@@ -182,7 +168,8 @@ static void csr_rules(struct field_errors *e, const csr *c, const csr *o)
 		field_invalid_int(e, AT(spec, "expirationSeconds"), *c->spec.expiration_seconds,
 				  "may not specify a duration less than 600 seconds (10 minutes)");
 	conditions(e, c, o);
-	if (c->status.certificate.n && !(o && str_eq(o->status.certificate, c->status.certificate))) {
+	if (c->status.certificate.n && !(o && str_eq(o->status.certificate, c->status.certificate)) &&
+	    !(o && o->status.certificate.n && chain_problem(e->arena, o->status.certificate))) {
 		m = chain_problem(e->arena, c->status.certificate);
 		if (m)
 			field_invalid(e, AT(FIELD_ROOT("status"), "certificate"), STR("<certificate data>"), "%s", m);

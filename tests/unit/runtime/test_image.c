@@ -29,7 +29,7 @@ static void tar_member(struct buf *b, const char *name, char type, const char *l
 	h[156] = type;
 	snprintf(h + 157, 100, "%s", link);
 	memcpy(h + 257, "ustar\00000", 8);
-	snprintf(h + 329, 8, "%07o", dev >> 8);
+	snprintf(h + 329, 8, "%07o", dev >> 8 & 07777777);
 	snprintf(h + 337, 8, "%07o", dev & 255);
 	unsigned sum = 0;
 	for (size_t i = 0; i < sizeof(h); i++)
