@@ -53,6 +53,8 @@ static size_t crds_of(struct request *rq, struct str group, struct str version, 
 		c->has_status = custom_has_status(r);
 		c->has_scale = custom_scale(r) != NULL;
 		c->schema = crd_schema(r);
+		c->selectable = crd_version(r)->selectable_fields.v;
+		c->n_selectable = crd_version(r)->selectable_fields.n;
 		c->preserve_unknown = crd_object(r)->spec.preserve_unknown_fields;
 	}
 	*out = list.v;

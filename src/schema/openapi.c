@@ -16,7 +16,8 @@ struct param {
 
 #define Q(name, type) {name, "query", type}
 static const struct param name_param = {"name", "path", "string"}, namespace_param = {"namespace", "path", "string"},
-			  path_param = {"path", "path", "string"}, pretty_param = Q("pretty", "string");
+			  path_param = {"path", "path", "string"}, pretty_param = Q("pretty", "string"),
+			  version_param = Q("resourceVersion", "string"); /* of GET; upstream says so of custom resources only */
 static const struct param list_params[] = {
 	Q("allowWatchBookmarks", "boolean"), Q("continue", "string"), Q("fieldSelector", "string"), Q("labelSelector", "string"),
 	Q("limit", "integer"), Q("resourceVersion", "string"), Q("resourceVersionMatch", "string"),
@@ -45,15 +46,17 @@ static const struct param patch_params[] = {
 /* ---- operations ---- */
 
 enum body { BODY_NONE, BODY_OBJECT, BODY_OPTIONS, BODY_PATCH };
-enum media { MEDIA_OBJECTS, MEDIA_LISTS, MEDIA_ANY, MEDIA_LOG, MEDIA_JSON_ONLY, MEDIA_KEYS };
+enum media { MEDIA_OBJECTS, MEDIA_LISTS, MEDIA_CUSTOM, MEDIA_ANY, MEDIA_LOG, MEDIA_JSON_ONLY, MEDIA_KEYS };
 enum {
 	CODE_200 = 1,
 	CODE_201 = 2,
 	CODE_202 = 4,
 };
 
-struct schema_ref { /* what is answered or sent: a type, a name, or a plain string */
+struct schema_ref { /* what is answered or sent: a type, a custom resource or its list, a name, or a plain string */
 	const struct schema_type *type;
+	const struct openapi_crd *crd;
+	bool list;
 	struct str name;
 };
 
@@ -71,8 +74,7 @@ struct operation {
 	int codes;
 	enum media media;
 	bool consumes_nothing; /* v2 says not even what a body would be */
-	bool strategic;     /* BODY_PATCH: strategic merge patches too */
-	bool options_always; /* a delete that answers 202 too, ... kept in codes */
+	bool custom;           /* of a custom resource */
 };
 
 #define OPERATIONS_MAX 8
@@ -93,7 +95,7 @@ struct target {
 	struct str base;      /* "/apis/apps/v1" */
 	struct str id_group;  /* "AppsV1" */
 	struct schema_ref object, list;
-	bool strategic;
+	bool custom;
 };
 
 static struct str title(struct arena *a, struct str s)
@@ -176,15 +178,19 @@ static struct operation *operation(struct openapi_doc *d, struct path_item *item
 	o->version = o->tag_version = t->version;
 	o->kind = t->kind;
 	o->answer = t->object;
-	o->strategic = t->strategic;
+	o->custom = t->custom;
+	o->media = t->custom ? MEDIA_CUSTOM : MEDIA_OBJECTS;
 	place_params(o, t, name, namespaced, true);
+	if (t->custom && !strcmp(action, "get"))
+		add_params(o, &version_param, 1);
 	return o;
 }
 
 static void list_operation(struct operation *o, struct schema_ref list)
 {
 	ADD(o, list_params);
-	o->media = MEDIA_LISTS;
+	if (!o->custom)
+		o->media = MEDIA_LISTS;
 	o->answer = list;
 }
 
@@ -212,17 +218,16 @@ static void collection(struct openapi_doc *d, struct paths *p, const struct targ
 							     t->namespaced ? "namespaces/{namespace}/" : "", STR_ARG(t->plural)));
 
 	if (verbs & VERB_DELETECOLLECTION) {
-		o = op_new(d->a, item, "delete");
+		o = operation(d, item, t, "delete", "delete", "deletecollection", "", false, t->namespaced);
 		o->id = arena_printf(d->a, "delete%.*sCollection%s%.*s", STR_ARG(t->id_group), t->namespaced ? "Namespaced" : "",
 				     STR_ARG(t->kind));
-		o->action = "deletecollection";
-		o->group = o->tag_group = t->group;
-		o->version = o->tag_version = t->version;
-		o->kind = t->kind;
-		place_params(o, t, false, t->namespaced, true);
-		ADD(o, collection_params);
-		o->body = BODY_OPTIONS;
 		o->answer = status_ref;
+		if (t->custom) {
+			ADD(o, list_params);
+		} else {
+			ADD(o, collection_params);
+			o->body = BODY_OPTIONS;
+		}
 	}
 	if (verbs & VERB_LIST)
 		list_operation(operation(d, item, t, "get", "list", "list", "", false, t->namespaced), t->list);
@@ -256,7 +261,7 @@ static void one_object(struct openapi_doc *d, struct paths *p, const struct targ
 		o = operation(d, item, t, "patch", "patch", "patch", "", true, t->namespaced);
 		ADD(o, patch_params);
 		o->body = BODY_PATCH;
-		o->codes = CODE_200 | CODE_201;
+		o->codes = t->custom ? CODE_200 : CODE_200 | CODE_201;
 	}
 	if (verbs & VERB_UPDATE) {
 		o = operation(d, item, t, "put", "replace", "put", "", true, t->namespaced);
@@ -345,21 +350,15 @@ static void connect(struct openapi_doc *d, struct paths *p, const struct target 
 	}
 }
 
-static void subresource(struct openapi_doc *d, struct paths *p, const struct target *t, const struct api_subresource *s)
+/* A subresource that says no kind of its own has its parent's. */
+static void subresource(struct openapi_doc *d, struct paths *p, const struct target *t, const struct api_subresource *s, struct schema_ref object)
 {
 	struct str group = s->group.n || s->version.n ? s->group : t->group, version = s->version.n ? s->version : t->version;
-	const struct schema_type *type = schema_type_for_kind(group, version, s->kind);
 	const char *suffix = arena_strz(d->a, title(d->a, s->name));
 	bool is_log = str_eqz(s->name, "log");
-
-	if (str_has_suffix(s->kind, STR("Options"))) {
-		connect(d, p, t, s, type);
-		return;
-	}
 	struct path_item *item =
 		path_new(d, p, arena_printf(d->a, "%.*s/%s%.*s/{name}/%.*s", STR_ARG(t->base),
 					    t->namespaced ? "namespaces/{namespace}/" : "", STR_ARG(t->plural), STR_ARG(s->name)));
-	struct schema_ref object = {.type = type};
 	static const struct {
 		uint16_t verb;
 		const char *method, *id, *action;
@@ -373,7 +372,8 @@ static void subresource(struct openapi_doc *d, struct paths *p, const struct tar
 
 		o->group = group;
 		o->version = version;
-		o->kind = s->kind;
+		if (s->kind.n)
+			o->kind = s->kind;
 		o->answer = object;
 		if (is_log) {
 			o->media = MEDIA_LOG;
@@ -383,7 +383,7 @@ static void subresource(struct openapi_doc *d, struct paths *p, const struct tar
 		if (verbs[i].verb == VERB_PATCH) {
 			ADD(o, patch_params);
 			o->body = BODY_PATCH;
-			o->codes = CODE_200 | CODE_201;
+			o->codes = t->custom ? CODE_200 : CODE_200 | CODE_201;
 		} else if (verbs[i].verb != VERB_GET) {
 			ADD(o, write_params);
 			o->body = BODY_OBJECT;
@@ -408,7 +408,6 @@ static void resource_paths(struct openapi_doc *d, struct paths *p, const struct 
 					 STR_ARG(title(d->a, r->version))),
 		.object = {.type = r->type},
 		.list = {.type = r->list_type},
-		.strategic = true,
 	};
 
 	collection(d, p, &t, r->verbs);
@@ -418,14 +417,23 @@ static void resource_paths(struct openapi_doc *d, struct paths *p, const struct 
 	if (r->namespaced && (r->verbs & VERB_LIST))
 		all_namespaces(d, p, &t);
 	/* Some are created in their namespace and, for all of them, without one. */
-	for (uint8_t i = 0; i < r->n_subresources; i++)
-		subresource(d, p, &t, &r->subresources[i]);
+	for (uint8_t i = 0; i < r->n_subresources; i++) {
+		const struct api_subresource *s = &r->subresources[i];
+		const struct schema_type *type = schema_type_for_kind(s->group.n || s->version.n ? s->group : t.group,
+								      s->version.n ? s->version : t.version, s->kind);
+
+		if (str_has_suffix(s->kind, STR("Options")))
+			connect(d, p, &t, s, type);
+		else
+			subresource(d, p, &t, s, (struct schema_ref){.type = type});
+	}
 }
 
 static void crd_paths(struct openapi_doc *d, struct paths *p, const struct openapi_crd *c)
 {
 	static const uint16_t all = VERB_CREATE | VERB_DELETE | VERB_DELETECOLLECTION | VERB_GET | VERB_LIST | VERB_PATCH |
-				    VERB_UPDATE;
+				    VERB_UPDATE,
+			      own = VERB_GET | VERB_PATCH | VERB_UPDATE;
 	struct target t = {
 		.group = c->group,
 		.version = c->version,
@@ -435,37 +443,20 @@ static void crd_paths(struct openapi_doc *d, struct paths *p, const struct opena
 		.base = arena_printf(d->a, "/apis/%.*s/%.*s", STR_ARG(c->group), STR_ARG(c->version)),
 		.id_group = arena_printf(d->a, "%.*s%.*s", STR_ARG(group_words(d->a, c->group, false)),
 					 STR_ARG(title(d->a, c->version))),
-		.object = {.name = openapi_crd_name(d->a, c, false)},
-		.list = {.name = openapi_crd_name(d->a, c, true)},
+		.object = {.crd = c},
+		.list = {.crd = c, .list = true},
+		.custom = true,
 	};
 
 	collection(d, p, &t, all);
 	one_object(d, p, &t, all);
 	if (c->namespaced)
 		all_namespaces(d, p, &t);
-	for (int i = 0; i < 2; i++) {
-		struct api_subresource s = {
-			.name = i ? STR("scale") : STR("status"),
-			.kind = i ? STR("Scale") : c->kind,
-			.group = i ? STR("autoscaling") : STR_NULL,
-			.version = i ? STR("v1") : STR_NULL,
-			.verbs = VERB_GET | VERB_PATCH | VERB_UPDATE,
-		};
-
-		if (!(i ? c->has_scale : c->has_status))
-			continue;
-		uint32_t from = p->list.n;
-
-		subresource(d, p, &t, &s);
-		/* The status subresource answers the object, which no table has. */
-		for (uint32_t k = from; !i && k < p->list.n; k++) {
-			for (int o = 0; o < p->list.v[k].n; o++) {
-				p->list.v[k].ops[o]->answer = t.object;
-				if (p->list.v[k].ops[o]->body == BODY_OBJECT)
-					p->list.v[k].ops[o]->object = t.object;
-			}
-		}
-	}
+	if (c->has_status)
+		subresource(d, p, &t, &(struct api_subresource){.name = STR("status"), .verbs = own}, t.object);
+	if (c->has_scale)
+		subresource(d, p, &t, &(struct api_subresource){.name = STR("scale"), .verbs = own},
+			    (struct schema_ref){.type = &autoscaling_v1_scale_type});
 }
 
 static void version_path(struct openapi_doc *d, struct paths *p, struct str group, struct str version)
@@ -486,6 +477,8 @@ static void write_ref(struct openapi_doc *d, struct schema_ref r)
 {
 	if (r.type)
 		openapi_ref(d, r.type);
+	else if (r.crd)
+		openapi_ref_crd(d, r.crd, r.list);
 	else if (r.name.n)
 		openapi_ref_name(d, r.name);
 	else
@@ -497,6 +490,7 @@ static const char *const media_types[][8] = {
 	[MEDIA_OBJECTS] = {"application/json", "application/vnd.kubernetes.protobuf", "application/yaml"},
 	[MEDIA_LISTS] = {"application/json", "application/json;stream=watch",
 			 "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf;stream=watch", "application/yaml"},
+	[MEDIA_CUSTOM] = {"application/json", "application/yaml"},
 	[MEDIA_ANY] = {"*/*"},
 	[MEDIA_JSON_ONLY] = {"application/json"},
 	[MEDIA_KEYS] = {"application/jwk-set+json"},
@@ -512,6 +506,7 @@ static const char *const media_types_v2[][8] = {
 	[MEDIA_OBJECTS] = {"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"},
 	[MEDIA_LISTS] = {"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json;stream=watch",
 			 "application/vnd.kubernetes.protobuf;stream=watch"},
+	[MEDIA_CUSTOM] = {"application/json", "application/yaml"},
 	[MEDIA_ANY] = {"*/*"},
 	[MEDIA_JSON_ONLY] = {"application/json"},
 	[MEDIA_KEYS] = {"application/jwk-set+json"},
@@ -597,18 +592,19 @@ static void request_body(struct openapi_doc *d, const struct operation *o)
 		return;
 	buf_puts(b, ",\"requestBody\":{\"content\":{");
 	if (o->body == BODY_PATCH) {
-		for (size_t i = 0; i < 4 - (o->strategic ? 0u : 1u); i++) {
+		for (size_t i = 0; i < (o->custom ? 3 : 4); i++) {
 			buf_printf(b, "%s\"%s\":{\"schema\":", i ? "," : "", patch_media[i]);
 			openapi_ref_name(d, STR(META "Patch"));
 			buf_putc(b, '}');
 		}
 	} else {
-		buf_puts(b, "\"*/*\":{\"schema\":");
-		if (o->body == BODY_OPTIONS)
-			openapi_ref(d, &meta_v1_delete_options_type);
-		else
-			write_ref(d, o->object);
-		buf_putc(b, '}');
+		const char *const *media = media_types[o->custom ? MEDIA_CUSTOM : MEDIA_ANY];
+
+		for (int i = 0; media[i]; i++) {
+			buf_printf(b, "%s\"%s\":{\"schema\":", i ? "," : "", media[i]);
+			write_ref(d, o->body == BODY_OPTIONS ? (struct schema_ref){.type = &meta_v1_delete_options_type} : o->object);
+			buf_putc(b, '}');
+		}
 	}
 	buf_puts(b, o->body == BODY_OPTIONS ? "}}" : "},\"required\":true}");
 }
@@ -668,8 +664,8 @@ static void write_operation(struct openapi_doc *d, const struct path_item *item,
 			static const char *const custom[] = {"application/json-patch+json", "application/merge-patch+json",
 							     "application/apply-patch+yaml", NULL};
 
-			media_list(b, o->strategic ? all : custom);
-		} else if (!o->action) {
+			media_list(b, o->custom ? custom : all);
+		} else if (!o->action || o->custom) {
 			media_list(b, media_types_v2[o->media]);
 		} else {
 			buf_puts(b, "[\"*/*\"]");
@@ -746,11 +742,14 @@ static void write_document(struct openapi_doc *d, struct paths *p)
 				       "\"description\":\"A bearer token\"}}";
 
 	buf_puts(d->b, d->v3 ? "{\"openapi\":\"3.0.0\"," : "{\"swagger\":\"2.0\",");
-	buf_puts(d->b, "\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},");
+	buf_puts(d->b, d->custom ? "\"info\":{\"title\":\"Kubernetes CRD Swagger\",\"version\":\"v0.1.0\"}," :
+				 "\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},");
 	write_paths(d, p);
 	buf_putc(d->b, ',');
 	openapi_definitions(d);
-	if (d->v3)
+	if (d->custom)
+		buf_puts(d->b, "}}");
+	else if (d->v3)
 		buf_printf(d->b, ",\"securitySchemes\":%s}}", security);
 	else
 		buf_printf(d->b, ",\"securityDefinitions\":%s,\"security\":[{\"BearerToken\":[]}]}", security);
@@ -760,18 +759,21 @@ static void write_document(struct openapi_doc *d, struct paths *p)
 bool openapi_v3(struct buf *b, struct str group, struct str version, const struct openapi_crd *crds, size_t n_crds)
 {
 	arena_cleanup struct arena a = {0};
-	struct openapi_doc d = {.a = &a, .b = b, .v3 = true, .group = group, .version = version, .crds = crds, .n_crds = n_crds};
+	struct openapi_doc d = {.a = &a, .b = b, .v3 = true, .group = group, .version = version};
 	struct paths p = {0};
 
 	for (size_t i = 0; i < n_api_resources; i++)
 		if (str_eq(api_resources[i]->group, group) && str_eq(api_resources[i]->version, version))
 			resource_paths(&d, &p, api_resources[i]);
+	if (p.list.n)
+		version_path(&d, &p, group, version);
+	else
+		d.custom = true;
 	for (size_t i = 0; i < n_crds; i++)
 		if (str_eq(crds[i].group, group) && str_eq(crds[i].version, version))
 			crd_paths(&d, &p, &crds[i]);
 	if (!p.list.n)
 		return false;
-	version_path(&d, &p, group, version);
 	write_document(&d, &p);
 	return true;
 }
@@ -852,7 +854,7 @@ bool openapi_v3_discovery(struct buf *b, struct str path)
 void openapi_v2(struct buf *b, const struct openapi_crd *crds, size_t n_crds)
 {
 	arena_cleanup struct arena a = {0};
-	struct openapi_doc d = {.a = &a, .b = b, .all = true, .crds = crds, .n_crds = n_crds};
+	struct openapi_doc d = {.a = &a, .b = b, .all = true};
 	struct paths p = {0};
 	struct str group = {0}, version = {0};
 

@@ -5,18 +5,23 @@
 #include "base/map.h"
 #include "schema/openapi.h"
 
+struct openapi_other { /* a definition that is no struct (Time, Quantity, ...), or that of a custom resource */
+	struct str name;
+	const struct openapi_crd *crd;
+	bool list;
+};
+
 struct openapi_doc { /* one document being made */
 	struct arena *a;
 	struct buf *b;
 	bool v3;
 	struct map seen;     /* definitions named so far */
 	LIST(const struct schema_type *) types; /* to be defined, in order of first use */
-	LIST(struct str) others; /* definitions that are no struct (Time, Quantity, ...) */
+	LIST(struct openapi_other) others;
 	/* v3: of the document; empty group and version: all (v2) */
 	struct str group, version;
 	bool all;
-	const struct openapi_crd *crds;
-	size_t n_crds;
+	bool custom; /* v3: custom resources only */
 };
 
 /* {"$ref":"..."} to a type, which is defined later. */
@@ -25,9 +30,10 @@ void openapi_ref(struct openapi_doc *d, const struct schema_type *t);
 void openapi_ref_name(struct openapi_doc *d, struct str name);
 /* "definitions" or "components": everything named so far and what that names. */
 void openapi_definitions(struct openapi_doc *d);
-/* Definition names of a CRD: "com.example.v1.Thing". */
-struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool list);
-/* A CRD's own schema as an OpenAPI schema, whole. */
+/* To a custom resource, or to the list of it. */
+void openapi_ref_crd(struct openapi_doc *d, const struct openapi_crd *c, bool list);
+/* openapi_crd.c: the definition of that, whole; and its name: "com.example.v1.Thing". */
 void openapi_crd_definition(struct openapi_doc *d, const struct openapi_crd *c, bool list);
+struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool list);
 
 #endif

@@ -1,4 +1,4 @@
-/* Definitions of OpenAPI documents: types of the tables, and of CRDs. */
+/* Definitions of OpenAPI documents: types of the tables. */
 #include <stdlib.h>
 
 #include "schema/openapi_internal.h"
@@ -54,13 +54,23 @@ void openapi_ref(struct openapi_doc *d, const struct schema_type *t)
 	ref_open(d, name);
 }
 
+static void ref_other(struct openapi_doc *d, struct openapi_other o)
+{
+	if (!map_has(&d->seen, o.name)) {
+		map_set(&d->seen, o.name, d);
+		*arena_push(d->a, &d->others) = o;
+	}
+	ref_open(d, o.name);
+}
+
 void openapi_ref_name(struct openapi_doc *d, struct str name)
 {
-	if (!map_has(&d->seen, name)) {
-		map_set(&d->seen, name, d);
-		*arena_push(d->a, &d->others) = name;
-	}
-	ref_open(d, name);
+	ref_other(d, (struct openapi_other){.name = name});
+}
+
+void openapi_ref_crd(struct openapi_doc *d, const struct openapi_crd *c, bool list)
+{
+	ref_other(d, (struct openapi_other){.name = openapi_crd_name(d->a, c, list), .crd = c, .list = list});
 }
 
 /* The definition a scalar kind refers to; NULL: written in place. */
@@ -313,6 +323,13 @@ static const struct {
 	{"storage.k8s.io", "v1alpha1"}, {"storage.k8s.io", "v1beta1"}, {"storagemigration.k8s.io", "v1beta1"},
 };
 
+/* Those that upstream's client has no types of; documents of custom resources are made with its. */
+static bool of_servers(struct str group)
+{
+	return str_eqz(group, "admission.k8s.io") || str_eqz(group, "apiextensions.k8s.io") || str_eqz(group, "apiregistration.k8s.io") ||
+	       str_eqz(group, "imagepolicy.k8s.io");
+}
+
 /* Types of meta/v1 that every group has (DeleteOptions, WatchEvent). */
 static bool in_every_group(const struct schema_type *t)
 {
@@ -333,7 +350,7 @@ static void group_version_kinds(struct openapi_doc *d, const struct schema_type 
 		for (size_t i = 0; i < sizeof registered / sizeof *registered; i++) {
 			struct str g = str_from(registered[i].group), v = str_from(registered[i].version);
 
-			if (!d->all && g.n && (!str_eq(g, d->group) || !str_eq(v, d->version)))
+			if (d->custom ? of_servers(g) : !d->all && g.n && (!str_eq(g, d->group) || !str_eq(v, d->version)))
 				continue;
 			if (i)
 				buf_putc(d->b, ',');
@@ -422,14 +439,6 @@ static void other_definition(struct openapi_doc *d, struct str name)
 			return;
 		}
 	}
-	for (size_t i = 0; i < d->n_crds; i++) {
-		for (int list = 0; list < 2; list++) {
-			if (str_eq(name, openapi_crd_name(d->a, &d->crds[i], list))) {
-				openapi_crd_definition(d, &d->crds[i], list);
-				return;
-			}
-		}
-	}
 	buf_puts(d->b, "{\"type\":\"object\"}");
 }
 
@@ -460,8 +469,13 @@ void openapi_definitions(struct openapi_doc *d)
 			def->name = str_from(type->openapi);
 			type_definition(d, type);
 		} else {
-			def->name = d->others.v[o++];
-			other_definition(d, def->name);
+			const struct openapi_other other = d->others.v[o++];
+
+			def->name = other.name;
+			if (other.crd)
+				openapi_crd_definition(d, other.crd, other.list);
+			else
+				other_definition(d, other.name);
 		}
 		/* The list may have moved. */
 		made.v[made.n - 1].json = arena_str(d->a, buf_view(&b));
@@ -478,142 +492,4 @@ void openapi_definitions(struct openapi_doc *d)
 		buf_str(out, made.v[i].json);
 	}
 	buf_putc(out, '}');
-}
-
-/* ---- CRDs ---- */
-
-struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool list)
-{
-	buf_cleanup struct buf b = {0};
-	struct str rest = c->group;
-
-	/* The group's parts in reverse: example.com -> com.example */
-	while (rest.n) {
-		ptrdiff_t dot = str_rindex(rest, '.');
-
-		buf_str(&b, str_sub(rest, (size_t)(dot + 1), rest.n));
-		buf_putc(&b, '.');
-		rest = dot < 0 ? STR_NULL : str_sub(rest, 0, (size_t)dot);
-	}
-	buf_str(&b, c->version);
-	buf_putc(&b, '.');
-	buf_str(&b, list ? c->list_kind : c->kind);
-	return arena_str(a, buf_view(&b));
-}
-
-/*
- * v2 knows less than CRD schemas say: what it cannot express is left out, as
- * upstream does for kubectl's sake.
- */
-static void v2_subset(struct arena *a, struct jv *v, int depth)
-{
-	static const char *const gone[] = {"oneOf", "anyOf", "allOf", "not", "nullable", "default", "x-kubernetes-validations"};
-
-	if (v->kind != JV_OBJECT || depth > JV_MAX_DEPTH)
-		return;
-	for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
-		jv_del(v, str_from(gone[i]));
-	const struct jv *int_or_string = jv_get(v, STR("x-kubernetes-int-or-string"));
-	const struct jv *open = jv_get(v, STR("x-kubernetes-preserve-unknown-fields"));
-
-	if ((int_or_string && int_or_string->b) || (open && open->b)) {
-		jv_del(v, STR("type"));
-		jv_del(v, STR("items"));
-		jv_del(v, STR("properties"));
-	}
-	struct jv *properties = jv_get(v, STR("properties"));
-
-	for (uint32_t i = 0; properties && properties->kind == JV_OBJECT && i < properties->n; i++)
-		v2_subset(a, &properties->members[i].value, depth + 1);
-	for (int i = 0; i < 2; i++) {
-		struct jv *sub = jv_get(v, i ? STR("items") : STR("additionalProperties"));
-
-		if (sub)
-			v2_subset(a, sub, depth + 1);
-	}
-}
-
-static struct jv ref_tree(struct openapi_doc *d, const struct schema_type *t)
-{
-	struct buf *out = d->b;
-	buf_cleanup struct buf b = {0};
-	struct jv v;
-
-	d->b = &b;
-	openapi_ref(d, t);
-	d->b = out;
-	struct error *e = jv_parse(d->a, arena_str(d->a, buf_view(&b)), NULL, &v);
-
-	if (e) {
-		error_free(e); /* our own text */
-		v = jv_object();
-	}
-	if (!d->v3)
-		return v;
-	struct jv wrapped = jv_object(), list = jv_array();
-
-	jv_push(d->a, &list, v);
-	jv_set(d->a, &wrapped, STR("allOf"), list);
-	return wrapped;
-}
-
-static void string_property(struct openapi_doc *d, struct jv *properties, struct str name, const char *doc)
-{
-	struct jv s = jv_object();
-
-	jv_set(d->a, &s, STR("description"), jv_string(str_from(doc)));
-	jv_set(d->a, &s, STR("type"), jv_string(STR("string")));
-	jv_set(d->a, properties, name, s);
-}
-
-static const char api_version_doc[] = "APIVersion defines the version of the schema this object is written in: group/version, or v1.";
-static const char kind_doc[] = "Kind says what this object is, in CamelCase; it cannot be changed.";
-
-void openapi_crd_definition(struct openapi_doc *d, const struct openapi_crd *c, bool list)
-{
-	struct jv v = jv_object(), kinds = jv_array(), one = jv_object(), meta;
-	bool typed = list;
-
-	if (!list && c->schema) {
-		jv_from_object(d->a, &apiextensions_v1_json_schema_props_type, c->schema, &v);
-		const bool *open = c->schema->x_kubernetes_preserve_unknown_fields;
-
-		typed = d->v3 || !((open && *open) || c->preserve_unknown);
-		if (!typed)
-			v = jv_object(); /* of v2, kubectl takes a list of properties for a complete one */
-		else if (!d->v3)
-			v2_subset(d->a, &v, 0);
-	}
-	jv_set(d->a, &v, STR("type"), jv_string(STR("object")));
-	struct jv *properties = jv_sub(d->a, &v, STR("properties"));
-
-	if (typed) {
-		string_property(d, properties, STR("apiVersion"), api_version_doc);
-		string_property(d, properties, STR("kind"), kind_doc);
-		meta = ref_tree(d, list ? &meta_v1_list_meta_type : &meta_v1_object_meta_type);
-		jv_set(d->a, &meta, STR("description"),
-		       jv_string(list ? STR("Standard list metadata: its resourceVersion, and where to go on.") :
-					STR("Standard object's metadata: its name, identity, labels and history.")));
-		jv_set(d->a, properties, STR("metadata"), meta);
-	} else {
-		jv_del(&v, STR("properties"));
-	}
-	if (list) {
-		struct jv items = jv_object(), item = jv_object(), required = jv_array();
-
-		jv_set(d->a, &item, STR("$ref"),
-		       jv_string(arena_printf(d->a, "#/%s/%.*s", d->v3 ? "components/schemas" : "definitions",
-					      STR_ARG(openapi_crd_name(d->a, c, false)))));
-		jv_set(d->a, &items, STR("items"), item);
-		jv_set(d->a, &items, STR("type"), jv_string(STR("array")));
-		jv_set(d->a, properties, STR("items"), items);
-		jv_push(d->a, &required, jv_string(STR("items")));
-		jv_set(d->a, &v, STR("required"), required);
-	}
-	jv_set(d->a, &one, STR("group"), jv_string(c->group));
-	jv_set(d->a, &one, STR("kind"), jv_string(list ? c->list_kind : c->kind));
-	jv_set(d->a, &one, STR("version"), jv_string(c->version));
-	jv_push(d->a, &kinds, one);
-	jv_set(d->a, &v, STR("x-kubernetes-group-version-kind"), kinds);
-	jv_encode(d->b, &v);
 }

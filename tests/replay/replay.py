@@ -224,7 +224,8 @@ class Runner:
             else:
                 try:
                     v = json.loads(got)
-                    for p in s.opts["field"].split("."):
+                    for p in re.findall(r'"[^"]*"|[^.]+', s.opts["field"]):
+                        p = p.strip('"')
                         if "=" in p:
                             k, _, x = p.partition("=")
                             v = [i for i in v if str(i.get(k)) == x][0]

@@ -14,7 +14,7 @@ cluster-wide; everything else stands as it is written. $ns is the scenario's own
 "#! no-namespace").
 
 Methods beside HTTP's: WATCH path @name=w opens a watch in the background, EVENTS w @n=3 (or @until=DELETED) reads events of it, fewer if no more come,
-UNTIL path @field=a.b @is=value asks until a field has a value (nothing of it is compared). BREW path takes its method from the body.
+UNTIL path @field=a."b.c" @is=value asks until a field has a value (nothing of it is compared). BREW path takes its method from the body.
 
 Options: @as=user @group=g (impersonation, may be repeated) @cred=admin|node|none|TOKEN  @type=merge|strategic|json|apply|yaml|pb|cbor
 @base=name (the body is a JSON merge patch over
