@@ -28,10 +28,11 @@ struct crd_version {
 	const struct apiextensions_v1_custom_resource_definition_version *v;
 	struct resource *res;
 	struct str json_prefix;       /* how cached JSON of this version begins */
-	bool defaults;                /* its schema has some */
+	bool defaults, embedded;      /* its schema has some */
 	struct crd_rules *rules;      /* compiled at the first write */
 	bool rules_known;
 	const struct table_column *columns;
+	size_t n_columns;
 };
 struct crd {
 	unsigned refs;                /* the table's, and of those who last */

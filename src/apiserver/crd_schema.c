@@ -76,6 +76,79 @@ void schema_prune(struct arena *a, const props *p, struct jv *v, bool resource, 
 	}
 }
 
+/* ---- embedded resources ---- */
+
+static bool embeds(const props *p)
+{
+	return p && p->x_kubernetes_embedded_resource;
+}
+
+bool schema_has_embedded(const props *p)
+{
+	if (!p)
+		return false;
+	if (embeds(p) || schema_has_embedded(item_schema(p)) || schema_has_embedded(value_schema(p)))
+		return true;
+	for (uint32_t i = 0; i < p->properties.n; i++)
+		if (schema_has_embedded(&p->properties.v[i].value))
+			return true;
+	return false;
+}
+
+static struct error *coerce_metadata(struct arena *a, struct jv *v, struct str path, struct decode_report *report)
+{
+	static const char said[] = "unknown field \"";
+	struct meta_v1_object_meta *m = arena_new(a, struct meta_v1_object_meta);
+	struct decode_report inner = {.arena = a};
+	struct error *e, *w;
+
+	if (v->kind == JV_NULL) {
+		*v = jv_object();
+		return NULL;
+	}
+	e = jv_to_object(a, &meta_v1_object_meta_type, v, &inner, m);
+	if (e) {
+		struct buf b buf_cleanup = {0};
+
+		jv_encode_sorted(&b, v);
+		w = error_new("%.*s: Invalid value: %.*s: %s", STR_ARG(path), STR_ARG(str_sub(buf_view(&b), 0, 2000)),
+			      error_message(e));
+		error_free(e);
+		return w;
+	}
+	for (uint32_t i = 0; report && i < inner.problems.n && report->problems.n < PROBLEMS_MAX; i++)
+		if (str_has_prefix(inner.problems.v[i], str_from(said)))
+			*arena_push(report->arena, &report->problems) = arena_printf(
+				report->arena, "%s%.*s.%.*s", said, STR_ARG(path),
+				STR_ARG(str_sub(inner.problems.v[i], sizeof said - 1, inner.problems.v[i].n)));
+	jv_from_object(a, &meta_v1_object_meta_type, m, v);
+	return NULL;
+}
+
+struct error *schema_coerce(struct arena *a, const props *p, struct jv *v, bool resource, struct str path,
+			    struct decode_report *report)
+{
+	if (!p)
+		return NULL;
+	for (uint32_t i = 0; v->kind == JV_ARRAY && i < v->n; i++)
+		TRY(schema_coerce(a, item_schema(p), &v->items[i], embeds(item_schema(p)),
+				  arena_printf(a, "%.*s[%u]", STR_ARG(path), i), report));
+	for (uint32_t i = 0; v->kind == JV_OBJECT && i < v->n; i++) {
+		struct jv_member *m = &v->members[i];
+		const props *c = property(p, m->key);
+		struct str at = child_path(a, path, m->key);
+
+		if (resource && str_eqz(m->key, "metadata"))
+			TRY(coerce_metadata(a, &m->value, at, report));
+		else if (resource && type_meta(m->key) && m->value.kind != JV_STRING)
+			return error_new("%.*s: Invalid value: must be a string", STR_ARG(at));
+		if (!c)
+			c = value_schema(p);
+		TRY(schema_coerce(a, c, &m->value, embeds(c), at, report));
+	}
+	return NULL;
+}
+
 /* ---- defaults ---- */
 
 /* Values of a map: a null that may not be one becomes the default, or goes. */

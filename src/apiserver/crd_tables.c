@@ -145,15 +145,34 @@ static struct error *make_storage(struct apiserver *s, struct crd *c, const stru
 	return NULL;
 }
 
-static const struct table_column *make_columns(struct arena *a, const struct apiextensions_v1_custom_resource_definition_version *v)
+/* Without columns of its own it has that of its age; from the first path that cannot be read, no more columns. */
+static const struct table_column *
+make_columns(struct arena *a, const struct apiextensions_v1_custom_resource_definition_version *v, size_t *n)
 {
-	struct table_column *c = arena_array(a, struct table_column, v->additional_printer_columns.n);
+	static const struct apiextensions_v1_custom_resource_column_definition age = {
+		.name = STR_INIT("Age"),
+		.type = STR_INIT("date"),
+		.json_path = STR_INIT(".metadata.creationTimestamp"),
+		.description = STR_INIT("Time since the object was created."),
+	};
+	uint32_t own = v->additional_printer_columns.n, count = own ? own : 1;
+	struct table_column *c = arena_array(a, struct table_column, count);
 
-	for (uint32_t i = 0; i < v->additional_printer_columns.n; i++) {
-		const struct apiextensions_v1_custom_resource_column_definition *d = &v->additional_printer_columns.v[i];
+	for (*n = 0; *n < count; ++*n) {
+		const struct apiextensions_v1_custom_resource_column_definition *d =
+			own ? &v->additional_printer_columns.v[*n] : &age;
+		const struct json_path *path = json_path_new(a, d->json_path);
 
-		c[i] = (struct table_column){.name = d->name, .type = d->type, .format = d->format, .description = d->description,
-					     .json_path = d->json_path, .priority = d->priority};
+		if (!path)
+			break;
+		c[*n] = (struct table_column){.name = d->name,
+					      .type = d->type,
+					      .format = d->format,
+					      .description = d->description,
+					      .path = path,
+					      .priority = d->priority};
+		if (!d->description.n)
+			c[*n].description = arena_printf(a, "%.*s of the custom resource.", STR_ARG(d->json_path));
 	}
 	return c;
 }
@@ -206,11 +225,14 @@ struct error *crd_make(struct apiserver *s, struct crd *c, const struct crd *old
 		res->api_version = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(sp->group), STR_ARG(v->name));
 		res->crd_version = &c->versions[i];
 		c->versions[i] = (struct crd_version){
-			.v = v, .res = res, .defaults = v->schema && schema_has_defaults(v->schema->open_apiv3_schema),
-			.json_prefix = arena_printf(&c->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",", STR_ARG(res->api->kind),
-						    STR_ARG(res->api_version)),
-			.columns = make_columns(&c->arena, v),
+			.v = v,
+			.res = res,
+			.defaults = v->schema && schema_has_defaults(v->schema->open_apiv3_schema),
+			.embedded = v->schema && schema_has_embedded(v->schema->open_apiv3_schema),
+			.json_prefix = arena_printf(&c->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",",
+						    STR_ARG(res->api->kind), STR_ARG(res->api_version)),
 		};
+		c->versions[i].columns = make_columns(&c->arena, v, &c->versions[i].n_columns);
 	}
 	return NULL;
 }

@@ -140,6 +140,8 @@ struct error *custom_prune(struct arena *a, const struct resource *res, void *ob
 		return NULL;
 	jv_from_object(a, res->st->type, obj, &tree);
 	schema_prune(a, p, &tree, true, STR_NULL, report);
+	if (res->crd_version->embedded)
+		TRY(schema_coerce(a, p, &tree, false, STR_NULL, report));
 	return rewrite(a, res, &tree, obj);
 }
 
@@ -169,7 +171,7 @@ void custom_prepare_create(struct request *rq, void *obj)
 void custom_columns(const struct resource *res, struct table_options *o)
 {
 	o->columns = res->crd_version->columns;
-	o->n_columns = res->crd_version->v->additional_printer_columns.n;
+	o->n_columns = res->crd_version->n_columns;
 }
 
 struct error *custom_take_managed_fields(struct arena *a, const struct jv *tree, struct meta_v1_object_meta *m)

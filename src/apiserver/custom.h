@@ -51,13 +51,23 @@ struct error *custom_convert(struct arena *a, const struct resource *res, void *
 struct error *custom_convert_all(struct arena *a, const struct resource *res, void **objs, size_t n, struct str api_version);
 bool custom_asks_webhook(const struct resource *res);
 bool custom_is_storage_version(const struct resource *res);
-/* Removes what the schema does not know, in place; each goes to the report (NULL-able) as `unknown field "spec.x"`. */
+/*
+ * Removes what the schema does not know, in place; each goes to the report (NULL-able) as `unknown field "spec.x"`. An
+ * embedded resource whose type or metadata cannot be read is an error without a status.
+ */
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report);
 /* Pruning, then defaults of the structural schema, in place. */
 struct error *custom_default_and_prune(struct request *rq, void *obj);
 /* crd_schema.c: the same over trees. `path` is "" for the whole object. */
 void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource, struct str path,
 		  struct decode_report *report);
+/*
+ * What is decoded of a built-in resource: apiVersion and kind of embedded resources are strings, their metadata has
+ * what metadata has; what it knows nothing of is dropped, and said to the report (NULL-able). Errors have no status.
+ */
+struct error *schema_coerce(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v,
+			    bool resource, struct str path, struct decode_report *report);
+bool schema_has_embedded(const struct apiextensions_v1_json_schema_props *p);
 void schema_default(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource);
 /*
  * custom_openapi.c: what OpenAPI says of a value; was: what it was before, if that is known (NULL: not). Errors are in `at` (NULL: the

@@ -168,7 +168,11 @@ static void judge_number(struct result *r, const props *p, const struct jv *v, c
 	struct str s = shown(r->a, v);
 	int c;
 
-	in_range(r, p, v->kind == JV_INT ? (double)v->i : v->d, "Checked", at);
+	if (v->kind == JV_DOUBLE && v->d == 0x1p63)
+		in_range(r, p, 0x1p64, "Checked",
+			 at); /* a limit of this size means the largest integer, a value does not */
+	else
+		in_range(r, p, v->kind == JV_INT ? (double)v->i : v->d, "Checked", at);
 	if (p->multiple_of && *p->multiple_of > 0 && !multiple(v, *p->multiple_of, in_range(r, p, *p->multiple_of, "MultipleOf", at)))
 		problem(r, INVALID, at, s, "should be a multiple of %.15g", *p->multiple_of);
 	if (p->minimum) {

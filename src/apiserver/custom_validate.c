@@ -220,6 +220,29 @@ static void scale_check(const struct resource *res, bool spec, const struct jv *
 
 /* ---- the whole ---- */
 
+static bool has_finalizer(const struct meta_v1_object_meta *m, struct str name)
+{
+	for (uint32_t i = 0; m && i < m->finalizers.n; i++)
+		if (str_eq(m->finalizers.v[i], name))
+			return true;
+	return false;
+}
+
+/* New finalizers that name no domain: of built-in resources they are errors. */
+static void warn_finalizers(struct request *rq, const struct meta_v1_object_meta *m,
+			    const struct meta_v1_object_meta *old)
+{
+	for (uint32_t i = 0; i < m->finalizers.n; i++) {
+		struct str f = m->finalizers.v[i];
+
+		if (str_index(f, '/') < 0 && !has_finalizer(old, f))
+			request_warn(rq,
+				     "metadata.finalizers: \"%.*s\": another writer may choose the same name; better "
+				     "one with a domain and a path (/)",
+				     STR_ARG(f));
+	}
+}
+
 void custom_validate(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
 {
 	struct crd_version *v = (struct crd_version *)(uintptr_t)rq->res->crd_version;
@@ -242,7 +265,7 @@ void custom_validate(struct request *rq, const char *sub, const void *obj, const
 	}
 	scale_check(rq->res, !status, &now, e);
 	if (!p)
-		return;
+		goto warn;
 	if (!status)
 		schema_embedded(e, p, &now, false, NULL);
 	if (old)
@@ -254,4 +277,8 @@ void custom_validate(struct request *rq, const char *sub, const void *obj, const
 		v->rules_known = true;
 	}
 	crd_rules_validate(rq, v->rules, p, &now, old ? &was : NULL, e);
+warn:
+	if (!e->list.n)
+		warn_finalizers(rq, &((const struct custom_head *)obj)->metadata,
+				old ? &((const struct custom_head *)old)->metadata : NULL);
 }

@@ -529,7 +529,7 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	const struct meta_v1_object_meta *m = meta_of(st, obj), *om = meta_of(st, old);
 	const struct field_path *meta = FIELD_ROOT("metadata");
 	const char *order = meta_order(rq, sub);
-	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
+	struct field_errors fe = {.arena = rq->a, .once = !rq->res->crd && !(sg && sg->checks_all)};
 
 	/* upstream looks at metadata before and in each kind's validation, and reports what it finds each time */
 	validate_object_meta(&fe, m, st->namespaced, validate_path_segment, meta, false);

@@ -152,6 +152,8 @@ struct error *rest_body(struct request *rq, const char *options, const struct sc
 				       STR_ARG(api_version));
 	obj = arena_alloc(rq->a, t->size);
 	e = object_decode(rq->a, media, t, body, o.validation == VALIDATE_IGNORE ? NULL : &report, obj);
+	if (!e && rq->res->crd && t == rq->res->api->type && (!k.n || str_eq(k, kind)))
+		e = custom_prune(rq->a, rq->res, obj, &report);
 	if (e) {
 		struct str group, version;
 		struct error *w;
@@ -166,8 +168,6 @@ struct error *rest_body(struct request *rq, const char *options, const struct sc
 	}
 	if (k.n && !str_eq(k, kind))
 		return wrong_kind(rq, k, kind, object_meta(t, obj)->name);
-	if (rq->res->crd && t == rq->res->api->type)
-		TRY(custom_prune(rq->a, rq->res, obj, &report));
 	TRY(judge(rq, &report, &o));
 	((struct str *)obj)[0] = kind;
 	((struct str *)obj)[1] = api_version;
@@ -283,6 +283,7 @@ struct patch_ctx {
 	struct str body;
 	struct write_options o;
 	struct jv config;        /* apply */
+	struct decode_report duplicates;
 	bool reported;
 };
 
@@ -377,8 +378,16 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	void *obj = arena_alloc(rq->a, t->size);
 	struct error *e;
 
-	if (p->type == PATCH_APPLY || p->type == PATCH_APPLY_CBOR)
-		return apply_make(p, rq, old, out);
+	if (p->type == PATCH_APPLY || p->type == PATCH_APPLY_CBOR) {
+		TRY(apply_make(p, rq, old, out));
+		if (p->o.validation == VALIDATE_STRICT && p->duplicates.problems.n)
+			return err_bad_request("error strict decoding YAML: %.*s",
+					       STR_ARG(problems_text(rq->a, &p->duplicates)));
+		if (!p->reported)
+			TRY(judge(rq, &p->duplicates, &p->o));
+		p->reported = true;
+		return NULL;
+	}
 	if (!old)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
 	if (res->from_storage) {
@@ -390,10 +399,12 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	((struct str *)(uintptr_t)from)[0] = res->api->kind;
 	((struct str *)(uintptr_t)from)[1] = res->api_version;
 	e = object_patch(rq->a, p->type, t, from, p->body, p->o.validation == VALIDATE_IGNORE ? NULL : &report, obj);
-	if (e)
-		return e;
-	if (res->crd)
-		TRY(custom_prune(rq->a, res, obj, &report));
+	if (!e && res->crd) {
+		e = custom_prune(rq->a, res, obj, &report);
+		if (e && !e->status) /* the patched object is none of its type */
+			e = object_not_of_type(e, STR(""));
+	}
+	TRY(e);
 	if (!p->reported)
 		TRY(judge(rq, &report, &p->o));
 	p->reported = true;
@@ -471,8 +482,9 @@ static struct error *parse_config(struct request *rq, struct patch_ctx *p)
 		return err_bad_request("incorrect version specified in apply patch. Specified patch version: %.*s, Kind=%.*s, expected: %.*s, "
 				       "Kind=%.*s", STR_ARG(av), STR_ARG(kind), STR_ARG(want), STR_ARG(rq->res->api->kind));
 	}
-	/* what the schema does not know is the merge's to refuse */
-	return judge(rq, &report, &p->o);
+	/* what the schema does not know is the merge's to refuse; what stands there twice is looked at behind it */
+	p->duplicates = report;
+	return NULL;
 }
 
 struct error *rest_patch(struct request *rq)

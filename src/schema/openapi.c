@@ -17,7 +17,8 @@ struct param {
 #define Q(name, type) {name, "query", type}
 static const struct param name_param = {"name", "path", "string"}, namespace_param = {"namespace", "path", "string"},
 			  path_param = {"path", "path", "string"}, pretty_param = Q("pretty", "string"),
-			  version_param = Q("resourceVersion", "string"); /* of GET; upstream says so of custom resources only */
+			  version_param = Q("resourceVersion",
+					    "string"); /* of GET; upstream says so of custom resources only */
 static const struct param list_params[] = {
 	Q("allowWatchBookmarks", "boolean"), Q("continue", "string"), Q("fieldSelector", "string"), Q("labelSelector", "string"),
 	Q("limit", "integer"), Q("resourceVersion", "string"), Q("resourceVersionMatch", "string"),
@@ -219,8 +220,8 @@ static void collection(struct openapi_doc *d, struct paths *p, const struct targ
 
 	if (verbs & VERB_DELETECOLLECTION) {
 		o = operation(d, item, t, "delete", "delete", "deletecollection", "", false, t->namespaced);
-		o->id = arena_printf(d->a, "delete%.*sCollection%s%.*s", STR_ARG(t->id_group), t->namespaced ? "Namespaced" : "",
-				     STR_ARG(t->kind));
+		o->id = arena_printf(d->a, "delete%.*sCollection%s%.*s", STR_ARG(t->id_group),
+				     t->namespaced ? "Namespaced" : "", STR_ARG(t->kind));
 		o->answer = status_ref;
 		if (t->custom) {
 			ADD(o, list_params);
@@ -351,14 +352,17 @@ static void connect(struct openapi_doc *d, struct paths *p, const struct target 
 }
 
 /* A subresource that says no kind of its own has its parent's. */
-static void subresource(struct openapi_doc *d, struct paths *p, const struct target *t, const struct api_subresource *s, struct schema_ref object)
+static void subresource(struct openapi_doc *d, struct paths *p, const struct target *t, const struct api_subresource *s,
+			struct schema_ref object)
 {
-	struct str group = s->group.n || s->version.n ? s->group : t->group, version = s->version.n ? s->version : t->version;
+	struct str group = s->group.n || s->version.n ? s->group : t->group,
+		   version = s->version.n ? s->version : t->version;
 	const char *suffix = arena_strz(d->a, title(d->a, s->name));
 	bool is_log = str_eqz(s->name, "log");
-	struct path_item *item =
-		path_new(d, p, arena_printf(d->a, "%.*s/%s%.*s/{name}/%.*s", STR_ARG(t->base),
-					    t->namespaced ? "namespaces/{namespace}/" : "", STR_ARG(t->plural), STR_ARG(s->name)));
+	struct path_item *item = path_new(d, p,
+					  arena_printf(d->a, "%.*s/%s%.*s/{name}/%.*s", STR_ARG(t->base),
+						       t->namespaced ? "namespaces/{namespace}/" : "",
+						       STR_ARG(t->plural), STR_ARG(s->name)));
 	static const struct {
 		uint16_t verb;
 		const char *method, *id, *action;
@@ -403,7 +407,8 @@ static void resource_paths(struct openapi_doc *d, struct paths *p, const struct 
 		.plural = r->plural,
 		.kind = r->kind,
 		.namespaced = r->namespaced,
-		.base = r->group.n ? arena_printf(d->a, "/apis/%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : STR("/api/v1"),
+		.base = r->group.n ? arena_printf(d->a, "/apis/%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version))
+				   : STR("/api/v1"),
 		.id_group = arena_printf(d->a, "%.*s%.*s", STR_ARG(group_words(d->a, r->group, false)),
 					 STR_ARG(title(d->a, r->version))),
 		.object = {.type = r->type},
@@ -431,8 +436,8 @@ static void resource_paths(struct openapi_doc *d, struct paths *p, const struct 
 
 static void crd_paths(struct openapi_doc *d, struct paths *p, const struct openapi_crd *c)
 {
-	static const uint16_t all = VERB_CREATE | VERB_DELETE | VERB_DELETECOLLECTION | VERB_GET | VERB_LIST | VERB_PATCH |
-				    VERB_UPDATE,
+	static const uint16_t all = VERB_CREATE | VERB_DELETE | VERB_DELETECOLLECTION | VERB_GET | VERB_LIST |
+				    VERB_PATCH | VERB_UPDATE,
 			      own = VERB_GET | VERB_PATCH | VERB_UPDATE;
 	struct target t = {
 		.group = c->group,
@@ -488,8 +493,8 @@ static void write_ref(struct openapi_doc *d, struct schema_ref r)
 /* CBOR is served but not published, as upstream does not until the feature is on by default (KEP-4222). */
 static const char *const media_types[][8] = {
 	[MEDIA_OBJECTS] = {"application/json", "application/vnd.kubernetes.protobuf", "application/yaml"},
-	[MEDIA_LISTS] = {"application/json", "application/json;stream=watch",
-			 "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf;stream=watch", "application/yaml"},
+	[MEDIA_LISTS] = {"application/json", "application/json;stream=watch", "application/vnd.kubernetes.protobuf",
+			 "application/vnd.kubernetes.protobuf;stream=watch", "application/yaml"},
 	[MEDIA_CUSTOM] = {"application/json", "application/yaml"},
 	[MEDIA_ANY] = {"*/*"},
 	[MEDIA_JSON_ONLY] = {"application/json"},
@@ -504,8 +509,8 @@ static const char *const patch_media[] = {
 /* v2 has them in the order in which upstream's serializers are registered, v3 in the alphabet's. */
 static const char *const media_types_v2[][8] = {
 	[MEDIA_OBJECTS] = {"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"},
-	[MEDIA_LISTS] = {"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json;stream=watch",
-			 "application/vnd.kubernetes.protobuf;stream=watch"},
+	[MEDIA_LISTS] = {"application/json", "application/yaml", "application/vnd.kubernetes.protobuf",
+			 "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"},
 	[MEDIA_CUSTOM] = {"application/json", "application/yaml"},
 	[MEDIA_ANY] = {"*/*"},
 	[MEDIA_JSON_ONLY] = {"application/json"},
@@ -602,7 +607,8 @@ static void request_body(struct openapi_doc *d, const struct operation *o)
 
 		for (int i = 0; media[i]; i++) {
 			buf_printf(b, "%s\"%s\":{\"schema\":", i ? "," : "", media[i]);
-			write_ref(d, o->body == BODY_OPTIONS ? (struct schema_ref){.type = &meta_v1_delete_options_type} : o->object);
+			write_ref(d, o->body == BODY_OPTIONS ? (struct schema_ref){.type = &meta_v1_delete_options_type}
+							     : o->object);
 			buf_putc(b, '}');
 		}
 	}
@@ -742,8 +748,8 @@ static void write_document(struct openapi_doc *d, struct paths *p)
 				       "\"description\":\"A bearer token\"}}";
 
 	buf_puts(d->b, d->v3 ? "{\"openapi\":\"3.0.0\"," : "{\"swagger\":\"2.0\",");
-	buf_puts(d->b, d->custom ? "\"info\":{\"title\":\"Kubernetes CRD Swagger\",\"version\":\"v0.1.0\"}," :
-				 "\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},");
+	buf_puts(d->b, d->custom ? "\"info\":{\"title\":\"Kubernetes CRD Swagger\",\"version\":\"v0.1.0\"},"
+				 : "\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},");
 	write_paths(d, p);
 	buf_putc(d->b, ',');
 	openapi_definitions(d);

@@ -1,13 +1,15 @@
 /*
- * Definitions of custom resources in OpenAPI documents: a CustomResourceDefinition's schema as it is published. v3 says all of it; v2
- * what kubectl's reader of it can bear (apiextensions-apiserver/pkg/controller/openapi).
+ * Definitions of custom resources in OpenAPI documents: a CustomResourceDefinition's schema as it is published. v3 says
+ * all of it; v2 what kubectl's reader of it can bear (apiextensions-apiserver/pkg/controller/openapi).
  */
 #include "schema/openapi_internal.h"
 
 #define MORE " More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#"
 
-static const char api_version_doc[] = "Group and version of the schema that this object is written in." MORE "resources";
-static const char kind_doc[] = "Name of the kind of this object, in CamelCase; it cannot be changed." MORE "types-kinds";
+static const char api_version_doc[] =
+	"Group and version of the schema that this object is written in." MORE "resources";
+static const char kind_doc[] =
+	"Name of the kind of this object, in CamelCase; it cannot be changed." MORE "types-kinds";
 static const char metadata_doc[] = "Standard metadata of objects." MORE "metadata";
 static const char list_metadata_doc[] = "Standard metadata of lists." MORE "types-kinds";
 
@@ -56,9 +58,20 @@ static const struct jv *list_of(const struct jv *v, const char *name)
 /* What says nothing is not said: false, nothing in a list, a default of null. */
 static void drop_empty(struct jv *v)
 {
-	static const char *const flags[] = {"nullable", "uniqueItems", "exclusiveMinimum", "exclusiveMaximum", "x-kubernetes-int-or-string",
-					    "x-kubernetes-embedded-resource", "x-kubernetes-preserve-unknown-fields"},
-				 *const lists[] = {"required", "enum", "allOf", "anyOf", "oneOf", "properties", "x-kubernetes-list-map-keys",
+	static const char *const flags[] = {"nullable",
+					    "uniqueItems",
+					    "exclusiveMinimum",
+					    "exclusiveMaximum",
+					    "x-kubernetes-int-or-string",
+					    "x-kubernetes-embedded-resource",
+					    "x-kubernetes-preserve-unknown-fields"},
+				 *const lists[] = {"required",
+						   "enum",
+						   "allOf",
+						   "anyOf",
+						   "oneOf",
+						   "properties",
+						   "x-kubernetes-list-map-keys",
 						   "x-kubernetes-validations"},
 				 *const values[] = {"default", "example"};
 
@@ -96,7 +109,8 @@ static void unfold(struct arena *a, struct jv *v)
 	const struct jv *any = list_of(v, "anyOf"), *all = list_of(v, "allOf");
 	struct jv both = jv_array(), first, wrapped = jv_object(), list = jv_array();
 
-	if (is_integer_or_string(any) || (all && all->items[0].n == 1 && is_integer_or_string(list_of(&all->items[0], "anyOf"))))
+	if (is_integer_or_string(any) ||
+	    (all && all->items[0].n == 1 && is_integer_or_string(list_of(&all->items[0], "anyOf"))))
 		return;
 	for (int i = 0; i < 2; i++) {
 		first = jv_object();
@@ -225,7 +239,8 @@ static void publish_all(struct openapi_doc *d, struct jv *v, const char *name, b
 /* A schema as it is published, in place; junctor: within allOf and the like. */
 static void publish(struct openapi_doc *d, struct jv *v, bool junctor, int depth)
 {
-	static const char *const one[] = {"items", "additionalProperties", "not"}, *const junctors[] = {"allOf", "anyOf", "oneOf"};
+	static const char *const one[] = {"items", "additionalProperties", "not"}, *const junctors[] = {
+											   "allOf", "anyOf", "oneOf"};
 	struct jv *sub;
 
 	if (v->kind != JV_OBJECT || depth > JV_MAX_DEPTH)
@@ -242,7 +257,8 @@ static void publish(struct openapi_doc *d, struct jv *v, bool junctor, int depth
 		if ((sub = jv_get(v, str_from(one[i]))) != NULL)
 			publish(d, sub, junctor || i == 2, depth + 1);
 	/* kubectl takes the properties that v2 names for all there are */
-	if (junctor || !says(v, "x-kubernetes-embedded-resource") || (!d->v3 && says(v, "x-kubernetes-preserve-unknown-fields")))
+	if (junctor || !says(v, "x-kubernetes-embedded-resource") ||
+	    (!d->v3 && says(v, "x-kubernetes-preserve-unknown-fields")))
 		return;
 	object_properties(d, v, &meta_v1_object_meta_type, metadata_doc);
 	require(d->a, v, "kind");
@@ -274,7 +290,8 @@ static struct jv list_schema(struct openapi_doc *d, const struct openapi_crd *c)
 {
 	struct jv v = jv_object(), items = jv_object(), item = jv_object();
 
-	jv_set(d->a, &v, STR("description"), jv_string(arena_printf(d->a, "%.*s: a list of %.*s", STR_ARG(c->list_kind), STR_ARG(c->kind))));
+	jv_set(d->a, &v, STR("description"),
+	       jv_string(arena_printf(d->a, "%.*s: a list of %.*s", STR_ARG(c->list_kind), STR_ARG(c->kind))));
 	jv_set(d->a, &v, STR("type"), jv_string(STR("object")));
 	object_properties(d, &v, &meta_v1_list_meta_type, list_metadata_doc);
 	jv_set(d->a, &item, STR("$ref"),
@@ -296,7 +313,8 @@ static void selectable_fields(struct arena *a, const struct openapi_crd *c, stru
 		struct jv one = jv_object();
 		struct str path = c->selectable[i].json_path;
 
-		jv_set(a, &one, STR("fieldPath"), jv_string(path.n && path.p[0] == '.' ? str_sub(path, 1, path.n) : path));
+		jv_set(a, &one, STR("fieldPath"),
+		       jv_string(path.n && path.p[0] == '.' ? str_sub(path, 1, path.n) : path));
 		jv_push(a, &list, one);
 	}
 	if (list.n)

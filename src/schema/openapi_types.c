@@ -326,8 +326,8 @@ static const struct {
 /* Those that upstream's client has no types of; documents of custom resources are made with its. */
 static bool of_servers(struct str group)
 {
-	return str_eqz(group, "admission.k8s.io") || str_eqz(group, "apiextensions.k8s.io") || str_eqz(group, "apiregistration.k8s.io") ||
-	       str_eqz(group, "imagepolicy.k8s.io");
+	return str_eqz(group, "admission.k8s.io") || str_eqz(group, "apiextensions.k8s.io") ||
+	       str_eqz(group, "apiregistration.k8s.io") || str_eqz(group, "imagepolicy.k8s.io");
 }
 
 /* Types of meta/v1 that every group has (DeleteOptions, WatchEvent). */
@@ -350,7 +350,8 @@ static void group_version_kinds(struct openapi_doc *d, const struct schema_type 
 		for (size_t i = 0; i < sizeof registered / sizeof *registered; i++) {
 			struct str g = str_from(registered[i].group), v = str_from(registered[i].version);
 
-			if (d->custom ? of_servers(g) : !d->all && g.n && (!str_eq(g, d->group) || !str_eq(v, d->version)))
+			if (d->custom ? of_servers(g)
+				      : !d->all && g.n && (!str_eq(g, d->group) || !str_eq(v, d->version)))
 				continue;
 			if (i)
 				buf_putc(d->b, ',');

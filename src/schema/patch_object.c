@@ -1,8 +1,7 @@
 /* Patches of typed objects: tree, patch, decode. */
 #include "schema/patch_internal.h"
 
-/* Upstream's 422 when the patched document is no longer of its type. */
-static struct error *not_of_type(struct error *cause, struct str value)
+struct error *object_not_of_type(struct error *cause, struct str value)
 {
 	struct error *e = error_status(422, "Invalid", " \"\" is invalid: patch: Invalid value: \"%.*s\": %s",
 				       (int)(value.n > 4096 ? 4096 : value.n), value.p, error_message(cause));
@@ -41,5 +40,5 @@ struct error *object_patch(struct arena *a, enum patch_type type, const struct s
 	struct str json = arena_str(a, buf_view(&b));
 	struct error *e = json_decode(a, t, json, report, out);
 
-	return e ? not_of_type(e, json) : NULL;
+	return e ? object_not_of_type(e, json) : NULL;
 }

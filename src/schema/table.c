@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include "schema/table.h"
 
 #include <stdlib.h>
@@ -195,17 +196,6 @@ static void definition(struct buf *b, struct str name, struct str type, struct s
 	buf_printf(b, ",\"priority\":%d}", priority);
 }
 
-static const struct table_column crd_age[] = {
-	{STR_INIT("Age"), STR_INIT("date"), STR_INIT(""), STR_INIT("Time since the object was created."),
-	 STR_INIT(".metadata.creationTimestamp"), 0},
-};
-
-static void crd_columns(const struct table_options *o, const struct table_column **v, size_t *n)
-{
-	*v = o->n_columns ? o->columns : crd_age;
-	*n = o->n_columns ? o->n_columns : 1;
-}
-
 static const char *meta_version(const struct table_options *o)
 {
 	return o->v1beta1 ? "meta.k8s.io/v1beta1" : "meta.k8s.io/v1";
@@ -235,12 +225,10 @@ void table_begin(struct buf *b, const struct api_resource *r, const struct table
 			definition(b, str_from(v[i].name), str_from(v[i].type), v[i].named ? STR("name") : STR(""), STR(""), v[i].priority);
 		}
 	} else {
-		const struct table_column *v;
-		size_t n;
+		const struct table_column *v = o->columns;
 
-		crd_columns(o, &v, &n);
 		definition(b, STR("Name"), STR("string"), STR("name"), STR(""), 0);
-		for (size_t i = 0; i < n; i++) {
+		for (size_t i = 0; i < o->n_columns; i++) {
 			buf_putc(b, ',');
 			definition(b, v[i].name, v[i].type, v[i].format, v[i].description, v[i].priority);
 		}
@@ -315,194 +303,22 @@ void table_row(struct buf *b, struct arena *scratch, const struct api_resource *
 	buf_putc(b, '}');
 }
 
-/* ---- custom resources: JSONPath ---- */
+/* ---- custom resources ---- */
 
-struct found {
-	const struct jv *v; /* the first match */
-};
-
-static void skip_spaces(struct str *p)
+/* As Go prints a float64: as few digits as name it, an exponent from 1e+06 on. */
+static void put_double(struct buf *b, double d)
 {
-	while (p->n && *p->p == ' ')
-		*p = str_sub(*p, 1, p->n);
-}
+	char text[40];
+	int digits = 1;
 
-/* A quoted word 'x' or "x" at the front of *p. */
-static bool take_quoted(struct str *p, struct str *out)
-{
-	if (!p->n || (*p->p != '\'' && *p->p != '"'))
-		return false;
-	struct str rest = str_sub(*p, 1, p->n);
-	ptrdiff_t end = str_index(rest, *p->p);
+	do
+		snprintf(text, sizeof text, "%.*e", digits - 1, d);
+	while (strtod(text, NULL) != d && ++digits <= 17);
+	int exponent = atoi(strchr(text, 'e') + 1);
 
-	if (end < 0)
-		return false;
-	*out = str_sub(rest, 0, (size_t)end);
-	*p = str_sub(rest, (size_t)end + 1, rest.n);
-	return true;
-}
-
-static struct str take_name(struct str *p)
-{
-	size_t n = 0;
-
-	while (n < p->n && !strchr(".[]()=!<>& ", p->p[n]))
-		n += p->p[n] == '\\' && n + 1 < p->n ? 2 : 1;
-	struct str name = str_sub(*p, 0, n);
-
-	*p = str_sub(*p, n, p->n);
-	return name;
-}
-
-/* Names escape dots with a backslash. */
-static struct str unescape(struct arena *a, struct str s)
-{
-	if (str_index(s, '\\') < 0)
-		return s;
-	char *to = arena_bytes(a, s.n);
-	size_t n = 0;
-
-	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] != '\\' || (++i < s.n))
-			to[n++] = s.p[i];
-	return str_of(to, n);
-}
-
-static const struct jv *find(struct arena *a, const struct jv *v, struct str path, int depth);
-
-/* [?(@.type=="Ready")]: compares a member of an element with a literal. */
-static bool filter(struct arena *a, const struct jv *elem, struct str expression, int depth)
-{
-	static const char *const ops[] = {"==", "!=", "<=", ">=", "<", ">"};
-
-	skip_spaces(&expression);
-	if (!expression.n || *expression.p != '@')
-		return false;
-	size_t end = 1;
-
-	while (end < expression.n && !strchr("=!<> ", expression.p[end]))
-		end++;
-	const struct jv *left = find(a, elem, str_sub(expression, 1, end), depth + 1);
-	struct str rest = str_sub(expression, end, expression.n);
-
-	skip_spaces(&rest);
-	if (!rest.n)
-		return left != NULL;
-	for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
-		struct str text;
-		struct jv right;
-		int c;
-
-		if (!str_has_prefix(rest, str_from(ops[i])))
-			continue;
-		rest = str_sub(rest, strlen(ops[i]), rest.n);
-		skip_spaces(&rest);
-		if (take_quoted(&rest, &text)) {
-			right = jv_string(text);
-		} else {
-			struct error *e = jv_parse(a, rest, NULL, &right);
-
-			if (e) {
-				error_free(e);
-				return false;
-			}
-		}
-		if (!left)
-			return false;
-		c = jv_cmp(left, &right);
-		switch (i) {
-		case 0:
-			return c == 0;
-		case 1:
-			return c != 0;
-		case 2:
-			return c <= 0;
-		case 3:
-			return c >= 0;
-		case 4:
-			return c < 0;
-		default:
-			return c > 0;
-		}
-	}
-	return false;
-}
-
-/* Behind '[': the step and what stands behind ']'. */
-static const struct jv *find_bracket(struct arena *a, const struct jv *v, struct str path, int depth)
-{
-	struct str name;
-	int64_t i;
-
-	if (take_quoted(&path, &name)) {
-		if (!path.n || *path.p != ']')
-			return NULL;
-		v = jv_get(v, name);
-		return v ? find(a, v, str_sub(path, 1, path.n), depth) : NULL;
-	}
-	if (str_has_prefix(path, STR("?("))) {
-		ptrdiff_t end = str_find(path, STR(")]"));
-
-		if (end < 0 || v->kind != JV_ARRAY)
-			return NULL;
-		for (uint32_t k = 0; k < v->n; k++) {
-			const struct jv *found;
-
-			if (filter(a, &v->items[k], str_sub(path, 2, (size_t)end), depth) &&
-			    (found = find(a, &v->items[k], str_sub(path, (size_t)end + 2, path.n), depth + 1)))
-				return found;
-		}
-		return NULL;
-	}
-	ptrdiff_t end = str_index(path, ']');
-
-	if (end < 0)
-		return NULL;
-	struct str inside = str_sub(path, 0, (size_t)end), rest = str_sub(path, (size_t)end + 1, path.n);
-
-	if (str_eqz(inside, "*")) {
-		for (uint32_t k = 0; k < v->n && (v->kind == JV_ARRAY || v->kind == JV_OBJECT); k++) {
-			const struct jv *e = v->kind == JV_ARRAY ? &v->items[k] : &v->members[k].value;
-
-			if ((e = find(a, e, rest, depth + 1)))
-				return e;
-		}
-		return NULL;
-	}
-	if (!str_to_i64(inside, &i) || v->kind != JV_ARRAY)
-		return NULL;
-	i += i < 0 ? v->n : 0;
-	return i >= 0 && i < v->n ? find(a, &v->items[i], rest, depth) : NULL;
-}
-
-/* The first value at a path of the JSONPath subset that printer columns use. */
-static const struct jv *find(struct arena *a, const struct jv *v, struct str path, int depth)
-{
-	while (path.n && depth < 32) {
-		if (*path.p == '[')
-			return find_bracket(a, v, str_sub(path, 1, path.n), depth);
-		if (*path.p == '.') {
-			path = str_sub(path, 1, path.n);
-			if (path.n && *path.p == '*') {
-				const struct jv *e = NULL;
-
-				for (uint32_t k = 0; k < v->n && !e && (v->kind == JV_ARRAY || v->kind == JV_OBJECT); k++)
-					e = find(a, v->kind == JV_ARRAY ? &v->items[k] : &v->members[k].value,
-						 str_sub(path, 1, path.n), depth + 1);
-				return e;
-			}
-			if (!path.n || *path.p == '[')
-				continue;
-		}
-		struct str name = take_name(&path);
-
-		if (!name.n)
-			return NULL;
-		v = jv_get(v, unescape(a, name));
-		if (!v)
-			return NULL;
-	}
-	return v;
+	if (exponent >= -4 && exponent < 6)
+		snprintf(text, sizeof text, "%.*f", digits > exponent + 1 ? digits - 1 - exponent : 0, d);
+	buf_puts(b, text);
 }
 
 static void cell_tree(struct buf *b, struct arena *a, const struct table_options *o, const struct table_column *col,
@@ -515,7 +331,11 @@ static void cell_tree(struct buf *b, struct arena *a, const struct table_options
 
 		if (v->kind == JV_STRING)
 			buf_str(&text, jv_str(v));
-		else if (v->kind != JV_NULL)
+		else if (v->kind == JV_NULL)
+			buf_puts(&text, "<no value>");
+		else if (v->kind == JV_DOUBLE)
+			put_double(&text, v->d);
+		else
 			jv_encode_sorted(&text, v);
 		cell_str(b, buf_view(&text));
 	} else if (str_eqz(col->type, "date")) {
@@ -523,6 +343,8 @@ static void cell_tree(struct buf *b, struct arena *a, const struct table_options
 
 		if (v->kind != JV_STRING)
 			buf_puts(b, "null");
+		else if (!jv_str(v).n || str_eqz(jv_str(v), "null"))
+			cell_str(b, STR("<unknown>"));
 		else if (!time_parse(jv_str(v), &t))
 			cell_str(b, STR("<invalid>"));
 		else
@@ -548,16 +370,14 @@ static void cell_tree(struct buf *b, struct arena *a, const struct table_options
 
 void table_row_tree(struct buf *b, struct arena *scratch, const struct table_options *o, const struct jv *obj, bool first)
 {
-	const struct table_column *v;
-	size_t n;
+	const struct table_column *v = o->columns;
 	const struct jv *meta = jv_get(obj, STR("metadata"));
 
-	crd_columns(o, &v, &n);
 	buf_puts(b, first ? "{\"cells\":[" : ",{\"cells\":[");
 	cell_str(b, jv_str(jv_get(meta, STR("name"))));
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < o->n_columns; i++) {
 		buf_putc(b, ',');
-		cell_tree(b, scratch, o, &v[i], find(scratch, obj, v[i].json_path, 0));
+		cell_tree(b, scratch, o, &v[i], json_path_first(scratch, v[i].path, obj));
 	}
 	buf_putc(b, ']');
 	if (o->object == TABLE_OBJECT_NONE) {

@@ -5,7 +5,7 @@
 #ifndef SKIFF_SCHEMA_TABLE_H
 #define SKIFF_SCHEMA_TABLE_H
 
-#include "schema/jv.h"
+#include "schema/json_path.h"
 
 enum table_object { /* ?includeObject= */
 	TABLE_OBJECT_METADATA, /* PartialObjectMetadata: the default */
@@ -14,7 +14,8 @@ enum table_object { /* ?includeObject= */
 };
 
 struct table_column { /* a CRD's additionalPrinterColumns */
-	struct str name, type, format, description, json_path;
+	struct str name, type, format, description;
+	const struct json_path *path;
 	int32_t priority;
 };
 

@@ -137,26 +137,52 @@ static void custom(void **state)
 {
 	arena_cleanup struct arena a = {0};
 	buf_cleanup struct buf b = {0}, cells = {0};
-#define COL(n, t, p) {.name = STR_INIT(n), .type = STR_INIT(t), .json_path = STR_INIT(p)}
-	static const struct table_column cols[] = {
-		COL("S", "string", ".spec.size"), COL("I", "integer", ".spec.size"), COL("N", "number", ".spec.f"),
-		COL("B", "boolean", ".spec.on"), COL("C", "string", ".status.conditions[?(@.type==\"Ready\")].status"),
-		COL("Q", "string", ".metadata.labels['a.b/c']"), COL("E", "string", ".metadata.labels.a\\.b/c"),
-		COL("L", "string", ".spec.list[-1]"), COL("W", "string", ".spec.list[*]"), COL("O", "string", ".spec.list"),
-		COL("M", "string", ".nope.x"), COL("D", "date", ".metadata.creationTimestamp"), COL("X", "integer", ".spec.on"),
+#define COL(n, t, p)                                                                                                   \
+	{                                                                                                              \
+		.name = STR_INIT(n), .type = STR_INIT(t), .path = json_path_new(&a, STR(p))                            \
+	}
+	const struct table_column cols[] = {
+		COL("S", "string", ".spec.size"),
+		COL("I", "integer", ".spec.size"),
+		COL("N", "number", ".spec.f"),
+		COL("B", "boolean", ".spec.on"),
+		COL("C", "string", ".status.conditions[?(@.type==\"Ready\")].status"),
+		COL("Q", "string", ".metadata.labels['a.b/c']"),
+		COL("E", "string", ".metadata.labels.a\\.b/c"),
+		COL("L", "string", ".spec.list[-1]"),
+		COL("W", "string", ".spec.list[*]"),
+		COL("O", "string", ".spec.list"),
+		COL("Q2", "string", ".metadata.labels['a\\.b/c']"),
+		COL("Sl", "string", ".spec.list[1:]"),
+		COL("Out", "string", ".spec.list[2]"),
+		COL("R", "integer", "..size"),
+		COL("U", "integer", ".spec['nope','size']"),
+		COL("Ge", "string", ".status.conditions[?(@.status>='Y')].type"),
+		COL("Ki", "string", ".status.conditions[?(@.status==1)].type"),
+		COL("Nul", "string", ".spec.nul"),
+		COL("Big", "string", ".spec.big"),
+		COL("M", "string", ".nope.x"),
+		COL("D", "date", ".metadata.creationTimestamp"),
+		COL("X", "integer", ".spec.on"),
 	};
 	struct table_options o = {.now = now, .columns = cols, .n_columns = sizeof cols / sizeof *cols, .object = TABLE_OBJECT_NONE};
 	struct jv obj, table;
 
-	assert_ok(jv_parse(&a, STR("{\"metadata\":{\"name\":\"x\",\"creationTimestamp\":\"2023-11-14T22:12:20Z\",\"labels\":{\"a.b/c\":\"l\"}},"
-				   "\"spec\":{\"size\":3,\"f\":1.5,\"on\":true,\"list\":[\"p\",\"q\"]},\"status\":{\"conditions\":[{\"type\":"
-				   "\"Other\",\"status\":\"No\"},{\"type\":\"Ready\",\"status\":\"Yes\"}]}}"), NULL, &obj));
+	assert_ok(jv_parse(&a,
+			   STR("{\"metadata\":{\"name\":\"x\",\"creationTimestamp\":\"2023-11-14T22:12:20Z\","
+			       "\"labels\":{\"a.b/c\":\"l\"}},"
+			       "\"spec\":{\"size\":3,\"f\":1.5,\"nul\":null,\"big\":12345678.5,\"on\":true,\"list\":["
+			       "\"p\",\"q\"]},\"status\":{\"conditions\":[{\"type\":"
+			       "\"Other\",\"status\":\"No\"},{\"type\":\"Ready\",\"status\":\"Yes\"}]}}"),
+			   NULL, &obj));
 	table_begin(&b, NULL, &o, &(struct meta_v1_list_meta){.resource_version = STR_INIT("5")});
 	table_row_tree(&b, &a, &o, &obj, true);
 	table_end(&b);
 	assert_ok(jv_parse(&a, buf_view(&b), NULL, &table));
 	jv_encode(&cells, jv_path(&table, STR("rows[0].cells")));
-	assert_string_equal(buf_z(&cells), "[\"x\",\"3\",3,1.5,true,\"Yes\",\"l\",\"l\",\"q\",\"p\",\"[\\\"p\\\",\\\"q\\\"]\",null,\"60s\",null]");
+	assert_string_equal(buf_z(&cells),
+			    "[\"x\",\"3\",3,1.5,true,\"Yes\",null,\"l\",\"q\",\"p\",\"[\\\"p\\\",\\\"q\\\"]\","
+			    "\"l\",\"q\",null,3,3,\"Ready\",null,\"<no value>\",\"1.23456785e+07\",null,\"60s\",null]");
 	assert_str(jv_str(jv_path(&table, STR("metadata.resourceVersion"))), "5");
 	assert_true(jv_is(jv_path(&table, STR("rows[0].object")), JV_NULL));
 }
