@@ -2,14 +2,17 @@
 #include <ctype.h>
 #include "apiserver/authn_internal.h"
 #include "apiserver/jwt.h"
+#include "net/websocket.h"
 #include "schema/jv.h"
 
 #define TOKEN_CACHE_MS 10000 /* upstream's success TTL */
 #define TOKEN_CACHE_MAX 4096
 
-struct token_entry { /* a verified token and whose it is */
+struct token_entry { /* a verified token, whose it is, and of the audiences asked for those it is for */
 	struct arena arena;
 	struct user user;
+	struct strings audiences;
+	struct token_notes notes;
 	int64_t until;
 	unsigned refs;
 };
@@ -145,23 +148,21 @@ static bool own_audiences(struct apiserver *s, struct arena *a, const struct str
 	return out->n > 0;
 }
 
-static bool sa_token_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, const struct str *audiences, size_t n_aud,
-			  struct user *u, struct strings *auds, struct complaints *no)
+static bool sa_token_user(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n_aud, struct token_entry *t,
+			  struct complaints *no)
 {
 	struct sa_claims c;
 	bool ours;
 	struct str why = STR_NULL;
-	struct error *e = sa_token_verify(s, tmp, token, audiences, n_aud, &ours, &c);
+	struct error *e = sa_token_verify(s, no->a, token, audiences, n_aud, &ours, &c);
 
 	if (e) {
 		why = str_from(error_message(e));
 	} else if (!ours) {
 		return false;
-	} else if (service_account_user(s, tmp, a, &c, u, &why)) {
+	} else if (service_account_user(s, no->a, a, token, &c, &t->user, &t->notes, &why)) {
 		for (uint32_t i = 0; i < c.audiences.n; i++)
-			for (size_t j = 0; j < n_aud; j++)
-				if (str_eq(c.audiences.v[i], audiences[j]))
-					*arena_push(a, auds) = arena_str(a, c.audiences.v[i]);
+			*arena_push(a, &t->audiences) = arena_str(a, c.audiences.v[i]);
 		return true;
 	}
 	/* of the two authenticators of service accounts the one for tokens of old says this */
@@ -196,33 +197,26 @@ static bool webhook_token_user(struct apiserver *s, struct arena *a, struct str 
 	return ok;
 }
 
-/* tmp: scratch; a: where the user's strings live. False: *why says why not. May wait. */
-static bool token_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, const struct str *audiences, size_t n_aud,
-		       struct user *u, struct strings *auds, struct str *why)
+/* Fills t->user and what goes with it. tmp: scratch. False: *why says why not. May wait. */
+static bool token_user(struct apiserver *s, struct arena *tmp, struct str token, const struct str *audiences, size_t n_aud, struct token_entry *t,
+		       struct str *why)
 {
 	struct complaints no = {.a = tmp};
+	struct arena *a = &t->arena;
+	struct user *u = &t->user;
 
-	memset(u, 0, sizeof *u);
-	if (static_token_user(s, token, u) && own_audiences(s, a, audiences, n_aud, auds))
+	if (static_token_user(s, token, u) && own_audiences(s, a, audiences, n_aud, &t->audiences))
 		return true;
-	if (sa_token_user(s, tmp, a, token, audiences, n_aud, u, auds, &no))
+	if (sa_token_user(s, a, token, audiences, n_aud, t, &no))
 		return true;
-	if (s->o.bootstrap_token_auth && bootstrap_token_user(s, tmp, a, token, u) && own_audiences(s, a, audiences, n_aud, auds))
+	if (s->o.bootstrap_token_auth && bootstrap_token_user(s, tmp, a, token, u) && own_audiences(s, a, audiences, n_aud, &t->audiences))
 		return true;
-	if (jwt_token_user(s, a, token, u, &no) && own_audiences(s, a, audiences, n_aud, auds))
+	if (jwt_token_user(s, a, token, u, &no) && own_audiences(s, a, audiences, n_aud, &t->audiences))
 		return true;
-	if (webhook_token_user(s, a, token, audiences, n_aud, u, auds, &no))
+	if (webhook_token_user(s, a, token, audiences, n_aud, u, &t->audiences, &no))
 		return true;
 	*why = complaints_text(&no);
 	return false;
-}
-
-void authenticate_token(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n_audiences,
-			const struct user **out, struct strings *auds, struct str *why)
-{
-	struct user *u = arena_new(a, struct user);
-
-	*out = token_user(s, a, a, token, audiences, n_audiences, u, auds, why) ? u : NULL;
 }
 
 static void token_unref(struct token_entry *t)
@@ -262,40 +256,110 @@ void user_copy(struct arena *a, const struct user *from, struct user *to)
 	to->extra = extra;
 }
 
-static const struct user *cached_token(struct request *rq, struct str token)
+/* What tokens are kept by: no token has a line's end in it. */
+static struct str cache_key(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n)
 {
-	struct authn *n = rq->s->authn;
-	struct token_entry *t = map_get(&n->cache, token), *old;
-	struct user *u;
-	struct strings auds = {0};
-	struct str why = STR_NULL;
+	struct buf b buf_cleanup = {0};
+	const struct str *own;
+	size_t n_own;
+	bool usual = true;
 
-	if (t && t->until > now_ms()) {
-		u = arena_new(rq->a, struct user);
-		user_copy(rq->a, &t->user, u);
-		return u;
-	}
+	sa_default_audiences(s, &own, &n_own);
+	for (size_t i = 0; i < n; i++)
+		usual &= n == n_own && str_eq(audiences[i], own[i]);
+	if (usual)
+		return token;
+	buf_printf(&b, "\n%zu:%.*s", token.n, STR_ARG(token));
+	for (size_t i = 0; i < n; i++)
+		buf_printf(&b, "%zu:%.*s", audiences[i].n, STR_ARG(audiences[i]));
+	return arena_str(a, buf_view(&b));
+}
+
+/* Borrowed until the next wait; NULL: *why. May wait. */
+static struct token_entry *cached_token(struct request *rq, struct str token, const struct str *audiences, size_t n, struct str *why)
+{
+	struct authn *au = rq->s->authn;
+	struct str key = cache_key(rq->s, rq->a, token, audiences, n);
+	struct token_entry *t = map_get(&au->cache, key), *old;
+
+	if (t && t->until > now_ms())
+		return t;
 	if (t) {
-		map_del(&n->cache, token);
+		map_del(&au->cache, key);
 		token_unref(t);
 	}
 	t = xcalloc(1, sizeof *t);
 	t->refs = 1;
-	if (!token_user(rq->s, rq->a, &t->arena, token, NULL, 0, &t->user, &auds, &why)) {
-		log_v(2, "token rejected: %.*s", STR_ARG(why));
+	if (!token_user(rq->s, rq->a, token, audiences, n, t, why)) {
+		log_v(2, "token rejected: %.*s", STR_ARG(*why));
 		token_unref(t);
 		return NULL;
 	}
 	t->until = now_ms() + TOKEN_CACHE_MS;
-	if (n->cache.n >= TOKEN_CACHE_MAX)
+	if (au->cache.n >= TOKEN_CACHE_MAX)
 		authn_cache_clear(rq->s);
 	/* another request may have asked for the same token meanwhile */
-	old = map_set(&n->cache, token, t);
+	old = map_set(&au->cache, key, t);
 	if (old)
 		token_unref(old);
+	return t;
+}
+
+/* The request's user, and what there is to say to it. */
+static const struct user *user_of_token(struct request *rq, struct str token)
+{
+	struct str why = STR_NULL;
+	struct token_entry *t = cached_token(rq, token, NULL, 0, &why);
+	struct user *u;
+
+	if (!t)
+		return NULL;
 	u = arena_new(rq->a, struct user);
 	user_copy(rq->a, &t->user, u);
+	if (t->notes.warning.p)
+		request_warn(rq, "%.*s", STR_ARG(t->notes.warning));
+	for (uint32_t i = 0; i < t->notes.audit.n; i++)
+		request_annotate(rq, t->notes.audit.v[i].key, t->notes.audit.v[i].value);
 	return u;
+}
+
+/* The token of an Authorization header; empty: it has none. *spaced: because there is a space too many before it. */
+static struct str bearer_token(struct str header, bool *spaced)
+{
+	struct str rest = str_trim(header), token = STR_NULL;
+
+	*spaced = false;
+	if (str_eq_nocase(str_cut(&rest, ' '), STR("Bearer")) && rest.p) {
+		token = str_cut(&rest, ' ');
+		*spaced = !token.n && rest.p;
+	}
+	return token;
+}
+
+void authenticate_token(struct request *rq, struct str token, const struct str *audiences, size_t n_audiences, const struct user **out,
+			struct strings *auds, struct str *why)
+{
+	struct authn *n = rq->s->authn;
+	struct token_entry *t;
+	struct user *u;
+	bool spaced;
+
+	*out = NULL;
+	token = bearer_token(arena_printf(rq->a, "Bearer %.*s", STR_ARG(token)), &spaced);
+	if (!token.n) { /* what carries none is anonymous, here as anywhere */
+		*out = n->anonymous && !n->n_anonymous_paths ? &anonymous : NULL;
+		for (size_t i = 0; *out && i < n_audiences; i++)
+			*arena_push(rq->a, auds) = audiences[i];
+		return;
+	}
+	t = cached_token(rq, token, audiences, n_audiences, why);
+	if (!t)
+		return;
+	u = arena_new(rq->a, struct user);
+	user_copy(rq->a, &t->user, u);
+	*out = u;
+	for (uint32_t i = 0; i < t->audiences.n; i++)
+		*arena_push(rq->a, auds) = arena_str(rq->a, t->audiences.v[i]);
 }
 
 /* ---- the front proxy ---- */
@@ -375,20 +439,35 @@ static const struct user *x509_user(struct request *rq)
 	return u;
 }
 
-/* Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.TOKEN */
-static struct str websocket_token(struct request *rq)
+/*
+ * Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.TOKEN, which must have another protocol beside it to be answered with.
+ * False: there is such a thing, and it is malformed. token->n 0: there is none.
+ */
+static bool websocket_token(struct request *rq, struct str *token)
 {
 	static const char prefix[] = "base64url.bearer.authorization.k8s.io.";
-	struct str rest = http_header_get(&rq->x->headers, "sec-websocket-protocol");
+	bool seen = false, others = false;
 
-	while (rest.p && rest.n) {
-		struct str tok = str_trim(str_cut(&rest, ',')), token;
+	*token = STR_NULL;
+	if (!ws_requested(rq->x))
+		return true;
+	for (size_t i = 0; i < rq->x->headers.n; i++) {
+		if (!str_eqz(rq->x->headers.v[i].name, "sec-websocket-protocol"))
+			continue;
+		for (struct str rest = rq->x->headers.v[i].value; rest.p;) {
+			struct str p = str_trim(str_cut(&rest, ','));
 
-		if (str_has_prefix(tok, str_from(prefix)) &&
-		    base64url_decode(rq->a, str_sub(tok, sizeof prefix - 1, tok.n), &token))
-			return token;
+			if (!str_has_prefix(p, str_from(prefix))) {
+				others = true;
+				continue;
+			}
+			p = str_sub(p, sizeof prefix - 1, p.n);
+			if (seen || str_index(p, '=') >= 0 || !base64url_decode(rq->a, p, token))
+				return false;
+			seen = true;
+		}
 	}
-	return STR_NULL;
+	return !token->n || others;
 }
 
 static bool may_be_anonymous(const struct request *rq)
@@ -403,23 +482,30 @@ static bool may_be_anonymous(const struct request *rq)
 
 struct error *authenticate(struct request *rq)
 {
-	struct str auth, token = STR_NULL;
+	bool bad = false, spaced = false;
+	struct str token;
 
 	rq->user = front_proxy_user(rq);
 	if (!rq->user)
 		rq->user = x509_user(rq);
 	if (!rq->user) {
-		auth = http_header_get(&rq->x->headers, "authorization");
-		if (auth.n > 7 && str_eq_nocase(str_sub(auth, 0, 7), STR("Bearer ")))
-			token = str_trim(str_sub(auth, 7, auth.n));
-		else if (!auth.n)
-			token = websocket_token(rq);
+		token = bearer_token(http_header_get(&rq->x->headers, "authorization"), &spaced);
+		if (spaced)
+			request_warn(rq, "the Authorization header has a space too many before its token, and is not looked at");
 		if (token.n) {
-			rq->user = cached_token(rq, token);
-			if (!rq->user)
-				return err_unauthorized();
+			rq->user = user_of_token(rq, token);
+			bad = !rq->user;
 		}
 	}
+	if (!rq->user) {
+		if (!websocket_token(rq, &token))
+			bad = true;
+		else if (token.n)
+			bad |= !(rq->user = user_of_token(rq, token));
+	}
+	/* what was shown and is not good is no anonymous request */
+	if (!rq->user && bad)
+		return err_unauthorized();
 	if (!rq->user) {
 		/* a certificate that was shown and is not good is no anonymous request */
 		if (!may_be_anonymous(rq) || rq->x->peer_error || (rq->x->peer && !rq->x->peer->by_client_ca))

@@ -120,7 +120,7 @@ static bool reload(void *ctx, struct str text)
 
 	if (!e) {
 		anonymous_validate(&fe, c);
-		oidc_validate(&fe, c, sa_issuer(s));
+		oidc_validate(&fe, c, sa_issuers(s));
 		if (!c->anonymous != !n->config->anonymous ||
 		    (c->anonymous && !object_equal(&apiserverconfig_v1_anonymous_auth_config_type, c->anonymous, n->config->anonymous)))
 			field_forbidden(&fe, FIELD_ROOT("anonymous"), "changed from initial configuration file");
@@ -161,7 +161,7 @@ struct error *authn_config_init(struct apiserver *s)
 		TRY(from_oidc_flags(s, c));
 	}
 	anonymous_validate(&fe, c);
-	oidc_validate(&fe, c, sa_issuer(s));
+	oidc_validate(&fe, c, sa_issuers(s));
 	TRY(error_wrap(config_errors(&fe), "invalid authentication configuration"));
 	TRY(anonymous_init(s, c));
 	TRY(signing_algs(s, &n->algs));

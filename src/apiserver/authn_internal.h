@@ -30,11 +30,18 @@ struct authn {
 	struct token_webhook *webhook; /* or NULL */
 };
 
+/* What there is to say about a valid token to whoever uses it. */
+struct token_notes {
+	struct str warning;            /* p NULL: none */
+	LIST(struct str_pair) audit;   /* annotations of the event */
+};
+
 /* ---- authn_tokens.c ---- */
 struct error *static_tokens_load(struct apiserver *s, const char *path);
 bool static_token_user(struct apiserver *s, struct str token, struct user *u);
-/* tmp: scratch; a: where the user's strings live. Both: false with *why. */
-bool service_account_user(struct apiserver *s, struct arena *tmp, struct arena *a, const struct sa_claims *c, struct user *u, struct str *why);
+/* tmp: scratch; a: where the strings of the user and the notes live. False: *why. A Secret's token is labelled as used: may wait. */
+bool service_account_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, const struct sa_claims *c, struct user *u,
+			  struct token_notes *notes, struct str *why);
 bool bootstrap_token_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, struct user *u);
 
 /* ---- authn_config.c ---- */
@@ -49,7 +56,8 @@ struct error *token_webhook_authenticate(struct apiserver *s, struct arena *tmp,
 
 /* Tokens are looked at again: what they are checked against has changed. */
 void authn_cache_clear(struct apiserver *s);
-struct str sa_issuer(struct apiserver *s);
+/* The first is whose tokens are made here. */
+const struct strings *sa_issuers(struct apiserver *s);
 
 /* ---- users ---- */
 /* Copies of `groups`, plus `extra` (a literal, NULL-able) where it is not among them. */

@@ -234,12 +234,23 @@ static struct error *part_json(struct arena *a, struct str part, const char *wha
 	return NULL;
 }
 
+static struct error *header_text(const struct jv *h, const char *name, struct str *out)
+{
+	const struct jv *v = jv_get(h, str_from(name));
+
+	*out = jv_str(v);
+	return v && !jv_is(v, JV_STRING) && !jv_is(v, JV_NULL) ? error_new("malformed jwt: %s in the header is no string", name) : NULL;
+}
+
 struct error *jws_parse(struct arena *a, struct str token, struct jws *out)
 {
 	struct str rest = token, head, body, text;
+	const struct jv *b64;
 	struct jv h;
 
 	memset(out, 0, sizeof *out);
+	if (str_index(token, '=') >= 0)
+		return error_new("malformed jwt: padded");
 	if (token.n > JWT_MAX)
 		return error_new("malformed jwt: longer than %u bytes", JWT_MAX);
 	head = str_cut(&rest, '.');
@@ -251,8 +262,11 @@ struct error *jws_parse(struct arena *a, struct str token, struct jws *out)
 	/* what a header marks critical must be understood (RFC 7515, 4.1.11); nothing is */
 	if (jv_get(&h, STR("crit")))
 		return error_new("malformed jwt: unsupported critical header");
-	out->alg = jv_str(jv_get(&h, STR("alg")));
-	out->kid = jv_str(jv_get(&h, STR("kid")));
+	b64 = jv_get(&h, STR("b64"));
+	if (b64 && !(jv_is(b64, JV_BOOL) && b64->b))
+		return error_new("malformed jwt: an unencoded payload");
+	TRY(header_text(&h, "alg", &out->alg));
+	TRY(header_text(&h, "kid", &out->kid));
 	TRY(part_json(a, body, "payload", &out->payload_text, &out->payload));
 	if (!base64url_decode(a, rest, &out->signature))
 		return error_new("malformed jwt: the signature is not base64url");

@@ -478,13 +478,27 @@ struct error *oidc_authenticate(struct oidc *o, struct arena *tmp, struct arena 
 
 /* ---- what a configuration may be ---- */
 
-static void url_validate(struct field_errors *e, struct str url, struct str refused, const struct field_path *p)
+/* As Go prints a list. */
+static const char *list_text(struct arena *a, const struct strings *l)
+{
+	struct buf b buf_cleanup = {0};
+
+	for (uint32_t i = 0; i < l->n; i++)
+		buf_printf(&b, "%s%.*s", i ? " " : "[", STR_ARG(l->v[i]));
+	buf_putc(&b, ']');
+	return arena_strz(a, buf_view(&b));
+}
+
+static void url_validate(struct field_errors *e, struct str url, const struct strings *refused, const struct field_path *p)
 {
 	ptrdiff_t at = str_find(url, STR("://"));
 	struct str host = at < 0 ? STR_NULL : str_sub(url, (size_t)at + 3, url.n), user = host;
 
-	if (refused.n && str_eq(url, refused))
-		field_invalid(e, p, url, "URL must not overlap with disallowed issuers: [%.*s]", STR_ARG(refused));
+	for (uint32_t i = 0; refused && i < refused->n; i++)
+		if (str_eq(url, refused->v[i])) {
+			field_invalid(e, p, url, "URL must not overlap with disallowed issuers: %s", list_text(e->arena, refused));
+			break;
+		}
 	if (!str_has_prefix(url, STR("https://"))) {
 		field_invalid(e, p, url, "URL scheme must be https");
 		return;
@@ -505,7 +519,7 @@ static struct str without_slashes(struct str s)
 	return s;
 }
 
-static void issuer_validate(struct field_errors *e, const struct apiserverconfig_v1_issuer *i, struct str refused, const struct field_path *p)
+static void issuer_validate(struct field_errors *e, const struct apiserverconfig_v1_issuer *i, const struct strings *refused, const struct field_path *p)
 {
 	const struct field_path *aud = FIELD_CHILD(p, "audiences");
 	struct tls_client_opts o = {.ca_pem = i->certificate_authority};
@@ -520,7 +534,7 @@ static void issuer_validate(struct field_errors *e, const struct apiserverconfig
 
 		if (i->url.n && str_eq(without_slashes(i->url), without_slashes(*i->discovery_url)))
 			field_invalid(e, d, *i->discovery_url, "discoveryURL must be different from URL");
-		url_validate(e, *i->discovery_url, STR_NULL, d);
+		url_validate(e, *i->discovery_url, NULL, d);
 	}
 	if (!i->audiences.n)
 		field_required(e, aud, arena_printf(e->arena, "at least one %.*s is required", STR_ARG(field_path_format(e->arena, aud))).p);
@@ -552,7 +566,7 @@ static void issuer_validate(struct field_errors *e, const struct apiserverconfig
 		field_invalid(e, FIELD_CHILD(p, "egressSelectorType"), i->egress_selector_type, "egress selectors are not built");
 }
 
-void oidc_validate(struct field_errors *e, const authn_configuration *c, struct str refused)
+void oidc_validate(struct field_errors *e, const authn_configuration *c, const struct strings *refused)
 {
 	const struct field_path *root = FIELD_ROOT("jwt");
 

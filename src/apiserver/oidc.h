@@ -13,8 +13,8 @@
 
 typedef struct apiserverconfig_v1_authentication_configuration authn_configuration;
 
-/* The rules of `jwt` (compiles its expressions); service_account_issuer may not be an issuer. */
-void oidc_validate(struct field_errors *e, const authn_configuration *c, struct str service_account_issuer);
+/* The rules of `jwt` (compiles its expressions); service_account_issuers may not be issuers. */
+void oidc_validate(struct field_errors *e, const authn_configuration *c, const struct strings *service_account_issuers);
 
 struct oidc;
 /*

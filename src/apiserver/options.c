@@ -52,7 +52,7 @@ static const struct flag flags[] = {
 	{"requestheader-extra-headers-prefix", F_STR, O(requestheader_extra_prefixes), "default X-Remote-Extra-"},
 	{"proxy-client-cert-file", F_STR, O(proxy_client_cert_file), "certificate shown to aggregated API servers"},
 	{"proxy-client-key-file", F_STR, O(proxy_client_key_file), "its key"},
-	{"service-account-issuer", F_STR, O(sa_issuer), "issuer of service account tokens"},
+	{"service-account-issuer", F_JOIN, O(sa_issuer), "issuer of service account tokens; may be repeated: the first makes tokens, all are accepted"},
 	{"service-account-key-file", F_LIST, O(sa_key_files), "public (or private) keys that verify tokens; may be repeated"},
 	{"service-account-signing-key-file", F_STR, O(sa_signing_key_file), "private key that signs tokens"},
 	{"service-account-jwks-uri", F_STR, O(sa_jwks_uri), "overrides jwks_uri in the discovery document"},

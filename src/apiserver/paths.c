@@ -102,15 +102,25 @@ static bool wants_aggregated(struct request *rq)
 	return yes;
 }
 
+static bool under(struct str p, const char *prefix)
+{
+	return str_has_prefix(p, str_from(prefix)) && (p.n == strlen(prefix) || p.p[strlen(prefix)] == '/');
+}
+
 /* The issuer's documents, which clients may keep for an hour. */
 static struct error *openid(struct request *rq, bool *handled)
 {
 	struct str json, p = rq->info.path;
-	bool keys = str_eqz(p, "/openid/v1/jwks");
+	const char *path = "/openid/v1/jwks";
+	bool keys = under(p, path);
 
-	*handled = keys || str_eqz(p, "/.well-known/openid-configuration");
+	if (!keys)
+		path = "/.well-known/openid-configuration";
+	*handled = under(p, path);
 	if (!*handled)
 		return NULL;
+	if (p.n > strlen(path) + 1)
+		return err_unknown_path();
 	TRY(routed(rq, keys ? "application/jwk-set+json" : "application/json"));
 	TRY(keys ? sa_jwks(rq->s, rq->a, &json) : sa_openid_configuration(rq->s, rq->a, &json));
 	rq->cache_control = STR("public, max-age=3600");
@@ -142,11 +152,6 @@ static struct error *plain_handlers(struct request *rq, bool *handled)
 	if (str_has_prefix(p, STR("/debug")))
 		return serve_debug(rq, handled);
 	return NULL;
-}
-
-static bool under(struct str p, const char *prefix)
-{
-	return str_has_prefix(p, str_from(prefix)) && (p.n == strlen(prefix) || p.p[strlen(prefix)] == '/');
 }
 
 static struct error *discovery(struct request *rq, struct str p)

@@ -317,7 +317,7 @@ static struct error *token_review(struct request *rq)
 	if (!tr->spec.token.n)
 		return err_bad_request("token is required for TokenReview in authentication");
 	memset(&tr->status, 0, sizeof tr->status);
-	authenticate_token(rq->s, rq->a, tr->spec.token, tr->spec.audiences.v, tr->spec.audiences.n, &u, &auds, &why);
+	authenticate_token(rq, tr->spec.token, tr->spec.audiences.v, tr->spec.audiences.n, &u, &auds, &why);
 	if (u) {
 		tr->status.authenticated = true;
 		user_info(rq->a, u, &tr->status.user);

@@ -28,7 +28,8 @@ struct sa_tokens {
 	EVP_PKEY *signing;
 	const char *signing_alg;
 	char signing_id[48];
-	struct str issuer;
+	struct str issuers_v[16];
+	struct strings issuers; /* the first is whose tokens are made */
 	struct str audiences[16];
 	size_t n_audiences;
 };
@@ -155,12 +156,19 @@ struct error *sa_tokens_init(struct apiserver *s)
 		if (!s->o.n_sa_key_files)
 			TRY(load_keys(t, s->o.sa_signing_key_file));
 	}
-	t->issuer = str_from(s->o.sa_issuer ? s->o.sa_issuer : "https://kubernetes.default.svc.cluster.local");
+	rest = str_from(s->o.sa_issuer ? s->o.sa_issuer : "https://kubernetes.default.svc.cluster.local");
+	t->issuers.v = t->issuers_v;
+	while (rest.p && rest.n && t->issuers.n < 16)
+		t->issuers.v[t->issuers.n++] = str_cut(&rest, ',');
+	if (!t->issuers.n)
+		return error_new("--service-account-issuer is empty");
 	rest = str_from(s->o.api_audiences);
 	while (rest.p && rest.n && t->n_audiences < 16)
 		t->audiences[t->n_audiences++] = str_cut(&rest, ',');
-	if (!t->n_audiences)
-		t->audiences[t->n_audiences++] = t->issuer;
+	if (!t->n_audiences) {
+		memcpy(t->audiences, t->issuers_v, sizeof t->audiences);
+		t->n_audiences = t->issuers.n;
+	}
 	return NULL;
 }
 
@@ -175,9 +183,17 @@ void sa_tokens_free(struct apiserver *s)
 	s->tokens = NULL;
 }
 
-struct str sa_issuer(struct apiserver *s)
+const struct strings *sa_issuers(struct apiserver *s)
 {
-	return s->tokens->issuer;
+	return &s->tokens->issuers;
+}
+
+static bool issues(const struct sa_tokens *t, struct str issuer)
+{
+	for (uint32_t i = 0; i < t->issuers.n; i++)
+		if (str_eq(t->issuers.v[i], issuer))
+			return true;
+	return false;
 }
 
 void sa_default_audiences(struct apiserver *s, const struct str **v, size_t *n)
@@ -186,28 +202,109 @@ void sa_default_audiences(struct apiserver *s, const struct str **v, size_t *n)
 	*n = s->tokens->n_audiences;
 }
 
-static struct str claim(const struct jv *o, const char *key)
-{
-	return jv_str(jv_get(o, str_from(key)));
-}
+/* ---- claims, read as strictly as upstream's types read them ---- */
 
-static int64_t claim_int(const struct jv *o, const char *key)
+struct claims {
+	bool bad; /* something is of another type than it must be */
+};
+
+static struct str claim(struct claims *c, const struct jv *o, const char *key)
 {
 	const struct jv *v = jv_get(o, str_from(key));
 
-	return jv_is(v, JV_INT) ? v->i : jv_is(v, JV_DOUBLE) ? (int64_t)v->d : 0;
+	c->bad |= v && !jv_is(v, JV_STRING) && !jv_is(v, JV_NULL);
+	return jv_is(v, JV_STRING) ? jv_str(v) : STR("");
+}
+
+/* Seconds; *given: it is there. */
+static int64_t claim_time(struct claims *c, const struct jv *o, const char *key, bool *given)
+{
+	const struct jv *v = jv_get(o, str_from(key));
+
+	*given = jv_is(v, JV_INT) || jv_is(v, JV_DOUBLE);
+	c->bad |= v && !*given && !jv_is(v, JV_NULL);
+	if (jv_is(v, JV_DOUBLE)) /* what is no time was long ago */
+		return v->d > -9.2e18 && v->d < 9.2e18 ? (int64_t)v->d : INT64_MIN;
+	return *given ? v->i : 0;
+}
+
+/* A bound object's; name->p NULL: it is bound to none. */
+static void claim_object(struct claims *c, const struct jv *o, const char *key, struct str *name, struct str *uid)
+{
+	const struct jv *v = jv_get(o, str_from(key));
+
+	c->bad |= v && !jv_is(v, JV_OBJECT) && !jv_is(v, JV_NULL);
+	if (!jv_is(v, JV_OBJECT))
+		return;
+	*name = claim(c, v, "name");
+	*uid = claim(c, v, "uid");
+}
+
+static void claim_audiences(struct arena *a, struct claims *c, const struct jv *o, struct strings *out)
+{
+	const struct jv *v = jv_get(o, STR("aud"));
+
+	if (jv_is(v, JV_STRING))
+		*arena_push(a, out) = jv_str(v);
+	else
+		c->bad |= v && !jv_is(v, JV_ARRAY);
+	for (uint32_t i = 0; jv_is(v, JV_ARRAY) && i < v->n; i++) {
+		c->bad |= !jv_is(&v->items[i], JV_STRING);
+		*arena_push(a, out) = jv_str(&v->items[i]);
+	}
+}
+
+static struct error *check_times(struct claims *c, const struct jv *o, struct sa_claims *out)
+{
+	bool exp, nbf, iat;
+	int64_t now = wall_ns() / 1000000000;
+
+	out->exp = claim_time(c, o, "exp", &exp);
+	out->nbf = claim_time(c, o, "nbf", &nbf);
+	out->iat = claim_time(c, o, "iat", &iat);
+	if (c->bad)
+		return NULL;
+	/* one minute of leeway */
+	if (nbf && now < out->nbf && out->nbf - now > 60)
+		return error_status(401, "Unauthorized", "service account token is not valid yet");
+	if (exp && out->exp < now - 60)
+		return error_status(401, "Unauthorized", "service account token has expired");
+	if (iat && now < out->iat && out->iat - now > 60)
+		return error_status(401, "Unauthorized", "service account token is issued in the future");
+	return NULL;
+}
+
+/* Of those that are asked for the ones that the token is for. */
+static bool shared_audiences(struct sa_tokens *t, struct arena *a, const struct str *audiences, size_t n, struct strings *io)
+{
+	struct strings has = *io;
+
+	if (!has.n) {
+		has.v = t->audiences;
+		has.n = (uint32_t)t->n_audiences;
+	}
+	memset(io, 0, sizeof *io);
+	for (size_t k = 0; k < n; k++) {
+		bool for_it = false;
+
+		for (uint32_t i = 0; i < has.n; i++)
+			for_it |= str_eq(has.v[i], audiences[k]);
+		if (for_it)
+			*arena_push(a, io) = audiences[k];
+	}
+	return io->n > 0;
 }
 
 struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str token, const struct str *audiences, size_t n_audiences,
 			      bool *ours, struct sa_claims *out)
 {
 	struct sa_tokens *t = s->tokens;
+	struct claims claims = {0};
 	struct jws j;
 	struct str iss;
-	bool valid = false;
-	int64_t now = wall_ns() / 1000000000;
-	struct error *e;
-	const struct jv *aud, *k8s, *c = &j.payload;
+	bool valid = false, none, given;
+	struct error *e, *times;
+	const struct jv *k8s, *c = &j.payload;
 
 	*ours = false;
 	memset(out, 0, sizeof *out);
@@ -217,59 +314,54 @@ struct error *sa_token_verify(struct apiserver *s, struct arena *a, struct str t
 		error_free(e);
 		return NULL;
 	}
-	iss = claim(c, "iss");
-	if (!str_eq(iss, t->issuer) && !str_eqz(iss, LEGACY_ISSUER))
+	iss = jv_str(jv_get(c, STR("iss")));
+	out->legacy = str_eqz(iss, LEGACY_ISSUER) && !issues(t, iss);
+	if (!out->legacy && !issues(t, iss))
 		return NULL;
 	*ours = true;
 	for (size_t i = 0; i < t->n && !valid; i++)
-		if (str_eqz(j.alg, t->keys[i].alg) && (!j.kid.n || str_eqz(j.kid, t->keys[i].id)))
+		if (!j.kid.n || str_eqz(j.kid, t->keys[i].id))
 			valid = jws_verify(&j, t->keys[i].pkey);
 	if (!valid)
 		return error_status(401, "Unauthorized", "invalid bearer token: failed to verify signature");
-	out->issuer = iss;
-	out->exp = claim_int(c, "exp");
-	out->nbf = claim_int(c, "nbf");
-	out->iat = claim_int(c, "iat");
-	out->jti = claim(c, "jti");
-	/* one minute of leeway, as go-jose's default in upstream */
-	if (out->exp && now > out->exp + 60)
-		return error_status(401, "Unauthorized", "service account token has expired");
-	if (out->nbf && now < out->nbf - 60)
-		return error_status(401, "Unauthorized", "service account token is not valid yet");
-	if (str_eqz(iss, LEGACY_ISSUER)) {
-		out->legacy = true;
-		out->ns = claim(c, "kubernetes.io/serviceaccount/namespace");
-		out->name = claim(c, "kubernetes.io/serviceaccount/service-account.name");
-		out->uid = claim(c, "kubernetes.io/serviceaccount/service-account.uid");
-		out->secret_name = claim(c, "kubernetes.io/serviceaccount/secret.name");
-		return NULL;
+	out->jti = claim(&claims, c, "jti");
+	out->subject = claim(&claims, c, "sub");
+	claim_audiences(a, &claims, c, &out->audiences);
+	times = check_times(&claims, c, out);
+	if (out->legacy) {
+		out->ns = claim(&claims, c, "kubernetes.io/serviceaccount/namespace");
+		out->name = claim(&claims, c, "kubernetes.io/serviceaccount/service-account.name");
+		out->uid = claim(&claims, c, "kubernetes.io/serviceaccount/service-account.uid");
+		out->secret_name = claim(&claims, c, "kubernetes.io/serviceaccount/secret.name");
+		/* such a token has no end */
+		error_clear(&times);
+	} else {
+		struct str sa_name = STR(""), sa_uid = STR("");
+
+		k8s = jv_get(c, STR("kubernetes.io"));
+		claims.bad |= k8s && !jv_is(k8s, JV_OBJECT) && !jv_is(k8s, JV_NULL);
+		out->ns = claim(&claims, k8s, "namespace");
+		claim_object(&claims, k8s, "serviceaccount", &sa_name, &sa_uid);
+		out->name = sa_name;
+		out->uid = sa_uid;
+		claim_object(&claims, k8s, "pod", &out->pod_name, &out->pod_uid);
+		claim_object(&claims, k8s, "secret", &out->secret_name, &out->secret_uid);
+		claim_object(&claims, k8s, "node", &out->node_name, &out->node_uid);
+		out->warn_after = claim_time(&claims, k8s, "warnafter", &given);
 	}
-	aud = jv_get(c, STR("aud"));
-	if (jv_is(aud, JV_STRING))
-		*arena_push(a, &out->audiences) = jv_str(aud);
-	else if (jv_is(aud, JV_ARRAY))
-		for (uint32_t i = 0; i < aud->n; i++)
-			*arena_push(a, &out->audiences) = jv_str(&aud->items[i]);
+	if (claims.bad) {
+		error_free(times);
+		return error_status(401, "Unauthorized", "a claim of the token is of another type than it must be");
+	}
 	if (!n_audiences)
 		sa_default_audiences(s, &audiences, &n_audiences);
-	valid = false;
-	for (uint32_t i = 0; i < out->audiences.n; i++)
-		for (size_t k = 0; k < n_audiences; k++)
-			valid |= str_eq(out->audiences.v[i], audiences[k]);
-	if (!valid)
-		return error_status(401, "Unauthorized", "token audiences do not include any of the server's");
-	k8s = jv_get(c, STR("kubernetes.io"));
-	out->ns = claim(k8s, "namespace");
-	out->name = jv_str(jv_at(k8s, "serviceaccount", "name", NULL));
-	out->uid = jv_str(jv_at(k8s, "serviceaccount", "uid", NULL));
-	out->pod_name = jv_str(jv_at(k8s, "pod", "name", NULL));
-	out->pod_uid = jv_str(jv_at(k8s, "pod", "uid", NULL));
-	out->secret_name = jv_str(jv_at(k8s, "secret", "name", NULL));
-	out->secret_uid = jv_str(jv_at(k8s, "secret", "uid", NULL));
-	out->node_name = jv_str(jv_at(k8s, "node", "name", NULL));
-	out->node_uid = jv_str(jv_at(k8s, "node", "uid", NULL));
-	out->warn_after = claim_int(k8s, "warnafter");
-	return NULL;
+	none = !out->audiences.n;
+	if (!shared_audiences(t, a, audiences, n_audiences, &out->audiences)) {
+		error_free(times);
+		return error_status(401, "Unauthorized", "token audiences do not include any of those asked for");
+	}
+	out->no_audience = none;
+	return times;
 }
 
 static void claim_ref(struct buf *b, const char *key, struct str name, struct str uid)
@@ -299,7 +391,7 @@ struct error *sa_token_issue(struct apiserver *s, struct arena *a, const struct 
 		jv_encode_string(&claims, c->audiences.v[i]);
 	}
 	buf_printf(&claims, "],\"exp\":%lld,\"iat\":%lld,\"iss\":", (long long)c->exp, (long long)c->iat);
-	jv_encode_string(&claims, t->issuer);
+	jv_encode_string(&claims, t->issuers.v[0]);
 	buf_puts(&claims, ",\"jti\":");
 	jv_encode_string(&claims, c->jti);
 	buf_puts(&claims, ",\"kubernetes.io\":{\"namespace\":");
@@ -341,7 +433,7 @@ struct error *sa_openid_configuration(struct apiserver *s, struct arena *a, stru
 			   s->o.external_hostname ? s->o.external_hostname : s->o.advertise_address ? s->o.advertise_address : "127.0.0.1",
 			   s->port);
 	buf_puts(&b, "{\"issuer\":");
-	jv_encode_string(&b, t->issuer);
+	jv_encode_string(&b, t->issuers.v[0]);
 	buf_puts(&b, ",\"jwks_uri\":");
 	jv_encode_string(&b, buf_view(&uri));
 	buf_puts(&b, ",\"response_types_supported\":[\"id_token\"],\"subject_types_supported\":[\"public\"],"
@@ -415,10 +507,30 @@ struct error *sa_jwks(struct apiserver *s, struct arena *a, struct str *out)
 #define TOKEN_EXTENDED_S (365 * 24 * 3600ll) /* upstream's ExpirationExtensionSeconds */
 #define TOKEN_WARN_S (60 * 60 + 7)           /* upstream's WarnOnlyBoundTokenExpirationSeconds */
 
-/* What a token is bound to is looked for by group and kind. */
+/* What a token is bound to is looked for by group and kind; what is no GROUP/VERSION has no group. */
 static bool core_version(struct str v)
 {
-	return !v.n || !memchr(v.p, '/', v.n);
+	ptrdiff_t slash = str_index(v, '/');
+
+	return slash <= 0 || str_index(str_sub(v, (size_t)slash + 1, v.n), '/') >= 0;
+}
+
+static bool binds_to(const struct authentication_v1_bound_object_reference *r, const char *kind)
+{
+	return str_eqz(r->kind, kind) && core_version(r->api_version);
+}
+
+/* A name that no path can have is a bad request, not an object that is not there. */
+static struct error *bound_object(struct request *rq, const char *plural, struct str ns, struct str name, void **out)
+{
+	const char *why = validate_path_segment(rq->a, name);
+
+	if (!name.n)
+		return err_bad_request("Name parameter required.");
+	if (why)
+		return err_bad_request("Name parameter invalid: \"%.*s\": %s", STR_ARG(name), why);
+	*out = registry_peek(rq->s, rq->a, storage_find(rq->s, STR(""), str_from(plural)), ns, name);
+	return *out ? NULL : err_not_found(STR(""), str_from(plural), name);
 }
 
 /* All of the audiences are this server's. */
@@ -453,7 +565,6 @@ struct error *rest_token_request(struct request *rq)
 	struct str token;
 	int64_t now = wall_ns() / 1000000000, expiration;
 	char jti[37];
-	struct resource *pods = resource_find(s, STR(""), STR("v1"), STR("pods"));
 
 	if (!str_eqz(rq->info.verb, "create"))
 		return err_method();
@@ -507,11 +618,10 @@ struct error *rest_token_request(struct request *rq)
 		struct authentication_v1_bound_object_reference *ref = tr->spec.bound_object_ref;
 		struct str uid = STR_NULL;
 
-		if (str_eqz(ref->kind, "Pod") && core_version(ref->api_version)) {
-			struct core_v1_pod *pod = registry_peek(s, a, pods->st, c.ns, ref->name);
+		if (binds_to(ref, "Pod")) {
+			struct core_v1_pod *pod;
 
-			if (!pod)
-				return err_not_found(STR(""), STR("pods"), ref->name);
+			TRY(bound_object(rq, "pods", c.ns, ref->name, (void **)&pod));
 			if (!str_eq(pod->spec.service_account_name, c.name))
 				return err_bad_request("cannot bind token for serviceaccount \"%.*s\" to pod running with different "
 						       "serviceaccount name.", STR_ARG(c.name));
@@ -525,19 +635,17 @@ struct error *rest_token_request(struct request *rq)
 				c.node_name = pod->spec.node_name;
 				c.node_uid = node ? node->metadata.uid : STR_NULL;
 			}
-		} else if (str_eqz(ref->kind, "Secret") && core_version(ref->api_version)) {
-			struct core_v1_secret *sec = registry_peek(s, a, storage_find(s, STR(""), STR("secrets")), c.ns, ref->name);
+		} else if (binds_to(ref, "Secret")) {
+			struct core_v1_secret *sec;
 
-			if (!sec)
-				return err_not_found(STR(""), STR("secrets"), ref->name);
+			TRY(bound_object(rq, "secrets", c.ns, ref->name, (void **)&sec));
 			uid = sec->metadata.uid;
 			c.secret_name = ref->name;
 			c.secret_uid = uid;
-		} else if (str_eqz(ref->kind, "Node") && core_version(ref->api_version)) {
-			struct core_v1_node *node = registry_peek(s, a, storage_find(s, STR(""), STR("nodes")), STR_NULL, ref->name);
+		} else if (binds_to(ref, "Node")) {
+			struct core_v1_node *node;
 
-			if (!node)
-				return err_not_found(STR(""), STR("nodes"), ref->name);
+			TRY(bound_object(rq, "nodes", STR_NULL, ref->name, (void **)&node));
 			uid = node->metadata.uid;
 			c.node_name = ref->name;
 			c.node_uid = uid;

@@ -477,7 +477,8 @@ def test_token_webhook(s, hook):
     equal("the older version", (review(a, "good")["user"]["username"], hook.seen[-1]["apiVersion"], hook.seen[-1]["auth"]),
           ("eve", "authentication.k8s.io/v1beta1", "Basic dTpw"))
     n = len(hook.seen)
-    equal("nothing kept", (review(a, "good")["user"]["username"], len(hook.seen)), ("eve", n + 1))
+    equal("valid tokens are kept all the same", (review(a, "good")["user"]["username"], len(hook.seen)), ("eve", n))
+    equal("nothing else", (review(a, "bad").get("authenticated"), review(a, "bad").get("authenticated"), len(hook.seen)), (None, None, n + 2))
     s.stop()
     refuses(s, "exec plugins", ["--authentication-token-webhook-config-file", hook.kubeconfig(s, "x.kubeconfig", user={"exec": {"command": "x"}})],
             "not built here")

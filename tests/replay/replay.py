@@ -246,6 +246,8 @@ class Runner:
             return self.events(s)
         if s.method == "UNTIL":
             return self.until(s)
+        if s.method == "MINT":
+            return self.mint(s)
         path, data, headers, cert = self.request_of(s)
         method = s.method
         if method == "BREW":
@@ -259,7 +261,27 @@ class Runner:
         mode = s.opts.get("mode")
         if mode == "code":
             return {"code": code}
+        if "only" in s.opts and got[:1] == b"{":
+            got = json.dumps(json.loads(got).get(s.opts["only"])).encode()
         return normalise.answer(code, h, got, self.state, mode, self.full)
+
+    def mint(self, s):
+        claims = scenario.relaxed(self.subst(s.body))
+        now = int(time.time())
+
+        def times(v):
+            if isinstance(v, dict):
+                return {k: times(x) for k, x in v.items()}
+            m = re.fullmatch(r"now([+-]\d+)?", v) if isinstance(v, str) else None
+            return now + int(m.group(1) or 0) if m else v
+        head = {"alg": s.opts.get("alg", "RS256")}
+        if "kid" in s.opts:
+            head["kid"] = self.subst(s.opts["kid"])
+        if "head" in s.opts:
+            head.update(scenario.relaxed(s.opts["head"]))
+        self.captured.add(s.path)
+        self.vars[s.path] = self.server.sign(head, times(claims), s.opts.get("key", "sa.key"))
+        return {"code": 200}
 
     def must(self, method, path, obj):
         code, h, got = self.send(method, path, json.dumps(obj).encode(), {"Content-Type": "application/json"}, "admin")

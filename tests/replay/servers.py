@@ -6,7 +6,7 @@ A server is named on the command line as
     at:https://HOST:PORT,DIR        one that runs already; DIR has ca.crt, admin.crt, admin.key
 All get the same flags, tokens and certificates, so that what differs is the server.
 """
-import os, shutil, signal, socket, ssl, subprocess, tempfile, time, http.client
+import base64, json, os, shutil, signal, socket, ssl, subprocess, tempfile, time, http.client
 
 TOKENS = """alice-token,alice,uid-alice,"dev,ops"
 bob-token,bob,uid-bob
@@ -80,6 +80,20 @@ class Server:
                 "--service-account-signing-key-file=sa.key", "--token-auth-file=tokens.csv", "--service-cluster-ip-range=10.96.0.0/12",
                 "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth=true",
                 "--allow-privileged=true"]
+
+    def sign(self, head, claims, key):
+        """A JWT (RFC 7519) signed by one of the directory's keys, as `alg` in its head says; "none" has no signature."""
+        def part(b):
+            return base64.urlsafe_b64encode(b).rstrip(b"=")
+        text = b".".join(part(json.dumps(v, separators=(",", ":")).encode()) for v in (head, claims))
+        alg = head["alg"]
+        if alg == "none":
+            return (text + b".").decode()
+        argv = ["openssl", "dgst", "-sha" + (alg[2:] if alg[2:] in ("256", "384", "512") else "256"), "-sign", key]
+        if alg[:2] == "PS":
+            argv += ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"]
+        sig = subprocess.run(argv, cwd=self.dir, input=text, stdout=subprocess.PIPE, check=True).stdout
+        return (text + b"." + part(sig)).decode()
 
     def spawn(self, argv):
         log = open(os.path.join(self.dir, os.path.basename(argv[0]) + ".log"), "ab")
