@@ -9,11 +9,14 @@
 #include "base/arena.h"
 
 struct apiserver;
+struct meta_v1_object_meta;
 struct resource;
 void convert_events_to_core(struct arena *a, const void *from, void *to);
 void convert_core_to_events(struct arena *a, const void *from, void *to);
 extern const struct str events_field_names[][2];
 extern const size_t events_n_field_names;
+/* Without the annotations that only v1 has. */
+void hpa_internal_meta(struct arena *a, struct meta_v1_object_meta *m);
 void convert_hpa_v1_to_v2(struct arena *a, const void *from, void *to);
 void convert_hpa_v2_to_v1(struct arena *a, const void *from, void *to);
 

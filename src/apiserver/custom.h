@@ -127,11 +127,6 @@ void custom_prepare_create(struct request *rq, void *obj);
 /* custom_validate.c: all checks but those of metadata; sub: NULL or the subresource, old NULL: create. */
 void custom_validate(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e);
 void custom_columns(const struct resource *res, struct table_options *o);
-/*
- * After a write of the scale: the replicas belong to nobody, as upstream leaves them (its manager has no type for a custom resource's Scale,
- * and forgets). The list is m's own.
- */
-struct error *custom_scale_fields(struct arena *a, const struct resource *res, struct meta_v1_object_meta *m);
 /* Takes metadata.managedFields of a tree over into the struct. */
 struct error *custom_take_managed_fields(struct arena *a, const struct jv *tree, struct meta_v1_object_meta *m);
 /* Writes to CustomResourceDefinitions: status conditions and accepted names are the server's own business. */

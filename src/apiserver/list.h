@@ -51,6 +51,8 @@ struct error *list_respond(struct request *rq, const struct listing *l);
 /* In the request's version, kind and apiVersion set; strings point into the entry. */
 struct error *list_decode(struct arena *a, struct resource *res, const struct cache_entry *e, void **out);
 /* The same of several at once: a webhook is asked once for all. */
+/* The same for table_append. */
+struct error *list_decode_printed(struct arena *a, struct resource *res, const struct cache_entry *e, void **out);
 struct error *list_decode_all(struct arena *a, struct resource *res, const struct cache_entry *const *v, size_t n, void **out);
 
 /* Entries that a selector selects which the cache cannot answer: looked at in the request's version, some at a time. */

@@ -169,6 +169,52 @@ static struct admission admission_of(struct request *rq, enum admission_op op, c
 	};
 }
 
+static struct resource *version_of(struct request *rq, struct str api_version)
+{
+	for (size_t i = 0; i < rq->s->n_resources; i++)
+		if (rq->s->resources[i]->st == rq->res->st && str_eq(rq->s->resources[i]->api_version, api_version))
+			return rq->s->resources[i];
+	return NULL;
+}
+
+/* A tree of the kind's, in another version; one that is none is 404. */
+static struct error *convert_tree(void *ctx, struct arena *a, const struct jv *obj, struct str api_version,
+				  struct jv *out, struct shape *shape)
+{
+	struct request *rq = ctx;
+	struct resource *from = version_of(rq, jv_str(jv_get(obj, STR("apiVersion")))),
+			*to = version_of(rq, api_version);
+	void *v, *st;
+
+	if (!from || !to)
+		return error_status(404, "NotFound", "%.*s is no version of %.*s", STR_ARG(api_version),
+				    STR_ARG(rq->res->api->kind));
+	v = st = arena_alloc(a, from->api->type->size);
+	TRY(jv_to_object(a, from->api->type, obj, NULL, v));
+	if (from->to_storage) {
+		st = arena_alloc(a, rq->res->st->type->size);
+		from->to_storage(a, v, st);
+	}
+	v = st;
+	if (to->from_storage) {
+		v = arena_alloc(a, to->api->type->size);
+		to->from_storage(a, st, v);
+	}
+	((struct str *)v)[0] = to->api->kind;
+	((struct str *)v)[1] = to->api_version;
+	jv_from_object(a, to->api->type, v, out);
+	*shape = shape_of_type(to->api->type);
+	return NULL;
+}
+
+void managed_fields_versions(struct request *rq, struct managed_fields_request *mr)
+{
+	if (!rq->res->st->versions)
+		return;
+	mr->convert = convert_tree;
+	mr->convert_ctx = rq;
+}
+
 static struct error *manage_fields(struct request *rq, const char *sub, const void *live, void *obj)
 {
 	struct resource *res = rq->res;
@@ -180,12 +226,8 @@ static struct error *manage_fields(struct request *rq, const char *sub, const vo
 		.now = time_now(),
 	};
 
-	if (res->crd && sub && !strcmp(sub, "scale"))
-		return custom_scale_fields(rq->a, res, meta_of(res->st, obj));
-	/* upstream's entries of scale bear no time */
-	if (sub && !strcmp(sub, "scale"))
-		mr.now = (struct api_time){0};
 	managed_fields_reset_of(res->api, str_from(sub), &mr);
+	managed_fields_versions(rq, &mr);
 	if (res->crd)
 		custom_reset_fields(res, sub, &mr);
 	if (res->crd) {

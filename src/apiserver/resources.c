@@ -165,13 +165,18 @@ struct error *resources_init(struct apiserver *s)
 		res->defaults = true;
 		if (!is_virtual(r))
 			TRY(storage_make(s, sv, &res->st));
+		if (sv->type == &apps_v1_daemon_set_type)
+			res->internal_meta = daemonset_internal_meta;
 		if (sv != r) {
+			res->st->versions = true;
 			if (str_eqz(r->group, "events.k8s.io")) {
 				res->to_storage = convert_events_to_core;
 				res->from_storage = convert_core_to_events;
 				res->field_names = events_field_names;
 				res->n_field_names = events_n_field_names;
 			} else if (str_eqz(r->version, "v1")) {
+				res->internal_meta = hpa_internal_meta;
+				res->printed = sv;
 				res->to_storage = convert_hpa_v1_to_v2;
 				res->from_storage = convert_hpa_v2_to_v1;
 			}

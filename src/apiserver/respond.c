@@ -446,10 +446,16 @@ struct error *respond_object(struct request *rq, int status, struct resource *re
 		struct meta_v1_list_meta lm = {.resource_version = object_meta(t, out)->resource_version};
 
 		table_for(rq, res, &o);
-		table_begin(&b, res->crd ? NULL : res->api, &o, &lm);
-		table_append(rq, &b, res, &o, out, true);
+		table_begin(&b, table_resource(res), &o, &lm);
+		table_append(rq, &b, res, &o, res->printed ? obj : out, true);
 		table_end(&b);
 		return respond_json(rq, status, buf_view(&b));
+	}
+	case ANSWER_PARTIAL: {
+		struct meta_v1_object_meta m;
+
+		partial_meta(rq->a, res, out, &m);
+		return respond_partial(rq, status, &m);
 	}
 	default:
 		return respond_struct(rq, status, t, out);

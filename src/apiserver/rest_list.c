@@ -27,6 +27,14 @@ struct error *list_decode(struct arena *a, struct resource *res, const struct ca
 	return NULL;
 }
 
+struct error *list_decode_printed(struct arena *a, struct resource *res, const struct cache_entry *e, void **out)
+{
+	if (!res->printed)
+		return list_decode(a, res, e, out);
+	*out = arena_alloc(a, res->st->type->size);
+	return cache_entry_decode(a, res->st->type, e, false, *out);
+}
+
 struct error *list_decode_all(struct arena *a, struct resource *res, const struct cache_entry *const *v, size_t n, void **out)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -116,6 +124,11 @@ enum table_object include_object(const struct request *rq)
 	return str_eqz(v, "None") ? TABLE_OBJECT_NONE : str_eqz(v, "Object") ? TABLE_OBJECT_FULL : TABLE_OBJECT_METADATA;
 }
 
+const struct api_resource *table_resource(const struct resource *res)
+{
+	return res->crd ? NULL : res->printed ? res->printed : res->api;
+}
+
 void table_for(struct request *rq, struct resource *res, struct table_options *o)
 {
 	(void)rq;
@@ -126,16 +139,41 @@ void table_for(struct request *rq, struct resource *res, struct table_options *o
 void table_append(struct request *rq, struct buf *b, struct resource *res, const struct table_options *o, const void *obj, bool first)
 {
 	struct arena tmp arena_cleanup = {0};
+	struct table_options row = *o;
+	const struct api_resource *r = table_resource(res);
+	void *internal;
 
+	(void)rq;
 	if (res->crd) {
 		struct jv v;
 
 		jv_from_object(&tmp, res->api->type, obj, &v);
 		table_row_tree(b, &tmp, o, &v, first);
-	} else {
+	} else if (!res->internal_meta) {
 		table_row(b, &tmp, res->api, o, obj, first);
+	} else {
+		internal = arena_alloc(&tmp, r->type->size);
+		memcpy(internal, obj, r->type->size);
+		res->internal_meta(&tmp, object_meta(r->type, internal));
+		row.full = obj;
+		row.full_type = res->api->type;
+		if (res->printed && o->object == TABLE_OBJECT_FULL) {
+			void *full = arena_alloc(&tmp, res->api->type->size);
+
+			res->from_storage(&tmp, obj, full);
+			((struct str *)full)[0] = res->api->kind;
+			((struct str *)full)[1] = res->api_version;
+			row.full = full;
+		}
+		table_row(b, &tmp, r, &row, internal, first);
 	}
-	(void)rq;
+}
+
+void partial_meta(struct arena *a, const struct resource *res, const void *obj, struct meta_v1_object_meta *out)
+{
+	*out = *object_meta(res->api->type, (void *)(uintptr_t)obj);
+	if (res->internal_meta)
+		res->internal_meta(a, out);
 }
 
 void partial_of(struct request *rq, struct resource *res, void *obj, struct meta_v1_partial_object_metadata *p)
@@ -143,7 +181,7 @@ void partial_of(struct request *rq, struct resource *res, void *obj, struct meta
 	memset(p, 0, sizeof *p);
 	p->kind = STR("PartialObjectMetadata");
 	p->api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
-	p->metadata = *object_meta(res->api->type, obj);
+	partial_meta(rq->a, res, obj, &p->metadata);
 }
 
 /* ---- options ---- */
@@ -555,12 +593,12 @@ static struct error *list_table(struct request *rq, struct resource *res, const 
 				  .api_version = res->api_version, .kind = res->api->kind};
 
 	table_for(rq, res, &o);
-	table_begin(&b, res->crd ? NULL : res->api, &o, &p->meta);
+	table_begin(&b, table_resource(res), &o, &p->meta);
 	for (size_t i = 0; i < p->found.n; i++) {
 		void *obj;
 
 		arena_reset(&tmp);
-		TRY(page_object(&tmp, res, p, i, &obj));
+		TRY(p->made ? page_object(&tmp, res, p, i, &obj) : list_decode_printed(&tmp, res, p->found.v[i], &obj));
 		table_append(rq, &b, res, &o, obj, i == 0);
 		if (i % 256 == 255)
 			fiber_yield();
@@ -595,6 +633,8 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 			o->metadata = *object_meta(res->api->type, p->made[i]);
 		else
 			TRY(cache_entry_decode(&tmp, t, p->found.v[i], false, o));
+		if (res->internal_meta)
+			res->internal_meta(&tmp, &o->metadata);
 		o->kind = pb ? STR_NULL : STR("PartialObjectMetadata");
 		o->api_version = pb ? STR_NULL : api_version;
 		if (pb) {

@@ -199,11 +199,18 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 					  .v1beta1 = rq->out.table_v1beta1, .now = time_now(), .api_version = res->api_version, .kind = res->api->kind,
 					  .no_headers = w->headers_sent};
 		struct meta_v1_list_meta lm = {.resource_version = object_meta(res->api->type, obj)->resource_version};
+		void *row = obj;
 
+		if (res->printed && ev->type == CACHE_BOOKMARK) {
+			row = arena_alloc(tmp, res->st->type->size);
+			*object_meta(res->st->type, row) = *object_meta(res->api->type, obj);
+		} else if (res->printed) {
+			TRY(list_decode_printed(tmp, res, ev->obj, &row));
+		}
 		w->headers_sent = true;
 		table_for(rq, res, &o);
-		table_begin(b, res->crd ? NULL : res->api, &o, &lm);
-		table_append(rq, b, res, &o, obj, true);
+		table_begin(b, table_resource(res), &o, &lm);
+		table_append(rq, b, res, &o, row, true);
 		table_end(b);
 	} else if (rq->out.as == ANSWER_PARTIAL || rq->out.as == ANSWER_PARTIAL_LIST) {
 		struct meta_v1_partial_object_metadata p;

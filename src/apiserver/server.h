@@ -38,6 +38,7 @@ struct storage {
 	const struct schema_type *type;  /* the storage version's */
 	struct str api_version, kind;    /* written into the envelope */
 	bool namespaced;
+	bool versions;                   /* a built-in kind that is served in another version than this, too */
 	bool json;                       /* stored as JSON: custom resources */
 	int64_t ttl_ms;                  /* > 0: kept that long (events) */
 	const struct strategy *strategy; /* may be NULL */
@@ -53,6 +54,12 @@ struct resource { /* one (group, version, plural) a client can address */
 	/* Between the request's version and the storage version; NULL where they are the same type. */
 	void (*to_storage)(struct arena *a, const void *from, void *to);
 	void (*from_storage)(struct arena *a, const void *from, void *to);
+	/*
+	 * Tables and metadata alone are made of upstream's internal version. Its metadata, where it is another (the
+	 * argument is a copy), and the resource whose columns are its, where this version does not have all of them.
+	 */
+	void (*internal_meta)(struct arena *a, struct meta_v1_object_meta *m);
+	const struct api_resource *printed;
 	/* Selectable fields by this version's names and by the storage version's; NULL where they are the same. */
 	const struct str (*field_names)[2];
 	size_t n_field_names;
@@ -231,8 +238,13 @@ bool entry_fits(const struct resource *res, const struct cache_entry *e);
 struct error *respond_entry(struct request *rq, int status, struct resource *res, const struct cache_entry *e, bool *done);
 struct error *respond_success(struct request *rq, struct resource *res, struct str name, struct str uid);
 struct error *respond_bytes(struct request *rq, int status, struct str content_type, struct str body);
+/* metadata as an answer of nothing else has it; obj: the request version's struct. */
+void partial_meta(struct arena *a, const struct resource *res, const void *obj, struct meta_v1_object_meta *out);
 struct table_options;
-/* Columns of a custom resource into o; one row, whatever the kind of resource (obj: the request version's struct). */
+/* Columns of a custom resource into o; one row, whatever the kind of resource (obj: the request version's struct, that
+ * of the storage where the resource has `printed`). */
+const struct api_resource *
+table_resource(const struct resource *res); /* whose columns a table has; NULL: a custom resource's */
 void table_for(struct request *rq, struct resource *res, struct table_options *o);
 void table_append(struct request *rq, struct buf *b, struct resource *res, const struct table_options *o, const void *obj, bool first);
 /* JSON text in the negotiated format. */
@@ -305,6 +317,9 @@ struct update {
 };
 struct error *registry_update(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out);
 
+/* How entries of other versions than the request's see its object: for kinds that have several. */
+struct managed_fields_request;
+void managed_fields_versions(struct request *rq, struct managed_fields_request *mr);
 struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
 			      struct write_result *out);
 struct str storage_key(struct arena *a, const struct storage *st, struct str ns, struct str name);

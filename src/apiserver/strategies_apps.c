@@ -1,4 +1,5 @@
 /* Strategies of apps, batch, autoscaling, policy: workloads. */
+#include "schema/defaults.h"
 #include "apiserver/server.h"
 #include "apiserver/validate_pod.h"
 #include "apiserver/validate_workloads.h"
@@ -103,6 +104,18 @@ static void daemonset_normalize(struct arena *a, void *obj)
 		    arena_printf(a, "%lld", (long long)template_generation(d)));
 }
 
+void daemonset_internal_meta(struct arena *a, struct meta_v1_object_meta *m)
+{
+	struct str_map copy = {0};
+
+	for (uint32_t i = 0; i < m->annotations.n; i++)
+		if (!str_eqz(m->annotations.v[i].key, TEMPLATE_GENERATION))
+			str_map_set(a, &copy, m->annotations.v[i].key, m->annotations.v[i].value);
+	m->annotations.v = copy.v;
+	m->annotations.n = copy.n;
+	m->annotations.cap = copy.cap;
+}
+
 static void daemonset_create(struct request *rq, void *obj)
 {
 	struct apps_v1_daemon_set *d = obj;
@@ -171,9 +184,20 @@ static const struct strategy cronjobs = {
 	.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .checks_all = true, .meta_status = "*", .generation = true, .normalize = cronjob_normalize,
 	.validate = cronjob_validate, .validate_update = cronjob_validate_update, .warn = cronjob_warn,
 };
+/* What came as v1 gets the defaults of v2 when it is read again. */
+static void hpa_canonicalize(struct request *rq, void *obj)
+{
+	object_default(rq->a, &autoscaling_v2_horizontal_pod_autoscaler_type, obj);
+}
+
 static const struct strategy hpas = {
-	.group = STR_INIT("autoscaling"), .plural = STR_INIT("horizontalpodautoscalers"), .checks_all = true, .validate = hpa_validate,
-	.validate_update = hpa_validate_update, .validate_sub_update = hpa_validate_sub,
+	.group = STR_INIT("autoscaling"),
+	.plural = STR_INIT("horizontalpodautoscalers"),
+	.checks_all = true,
+	.canonicalize = hpa_canonicalize,
+	.validate = hpa_validate,
+	.validate_update = hpa_validate_update,
+	.validate_sub_update = hpa_validate_sub,
 };
 static const struct strategy pdbs = {
 	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .meta_update = "*", .meta_status = "*", .generation = true, .no_unconditional_update = true, .name_check = validate_path_segment,

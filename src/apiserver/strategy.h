@@ -85,6 +85,8 @@ const struct strategy *strategy_find(struct str group, struct str plural);
 
 /* Tables of the kinds; each file of kinds has one, NULL-terminated, listed in strategy.c. */
 extern const struct strategy strategy_pods, strategy_podtemplates;
+/* Without the annotation that stands for a field of upstream's internal version. */
+void daemonset_internal_meta(struct arena *a, struct meta_v1_object_meta *m);
 extern const struct strategy *const strategies_core[];
 extern const struct strategy *const strategies_apps[];
 extern const struct strategy *const strategies_other[];

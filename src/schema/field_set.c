@@ -442,3 +442,19 @@ const struct field_set *fs_only(struct arena *a, const struct field_set *s, cons
 		out = field_set_union(a, out, only(a, s, str_from(*patterns)));
 	return out;
 }
+
+const struct field_set *field_set_of_path(struct arena *a, struct str dotted)
+{
+	const struct field_set *path = NULL;
+	struct strings names = {0};
+
+	while (dotted.p)
+		*arena_push(a, &names) = str_cut(&dotted, '.');
+	for (uint32_t i = names.n; i-- > 0;) {
+		struct field_set one = {0};
+
+		fs_push(a, &one, pe_field(names.v[i]), !path, path);
+		path = fs_keep(a, &one);
+	}
+	return path;
+}

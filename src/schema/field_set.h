@@ -1,6 +1,6 @@
 /*
  * schema/field_set.h: the inside of struct field_set, shared by field_set.c,
- * typed_merge.c and managed_fields.c only. A set is a trie: nodes sorted by
+ * typed_merge.c and managed_fields*.c only. A set is a trie: nodes sorted by
  * path element; a node may be a member and may have children.
  */
 #ifndef SKIFF_SCHEMA_FIELD_SET_H

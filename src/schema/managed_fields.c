@@ -236,27 +236,12 @@ static const struct field_set *filter(const struct work *w, const struct field_s
 	return field_set_recursive_difference(w->a, s, w->reset);
 }
 
-/* The set of dotted paths; '*' is not known here. */
 static const struct field_set *set_of_paths(struct arena *a, const char *const *paths)
 {
 	const struct field_set *out = NULL;
 
-	for (; paths && *paths; paths++) {
-		struct str rest = str_from(*paths);
-		const struct field_set *path = NULL;
-		struct str names[16];
-		int n = 0;
-
-		while (rest.p && n < 16)
-			names[n++] = str_cut(&rest, '.');
-		for (int i = n; i-- > 0;) {
-			struct field_set one = {0};
-
-			fs_push(a, &one, pe_field(names[i]), !path, path);
-			path = fs_keep(a, &one);
-		}
-		out = field_set_union(a, out, path);
-	}
+	for (; paths && *paths; paths++)
+		out = field_set_union(a, out, field_set_of_path(a, str_from(*paths)));
 	return out;
 }
 
@@ -716,7 +701,10 @@ static struct error *at_version(const struct work *w, const struct jv *v, struct
 	*out = *v;
 	*shape = w->req->shape;
 	*gone = false;
-	switch (convertible(w, version)) {
+	bool back = w->req->convert && str_eq(version, w->req->api_version) &&
+		    !str_eq(jv_str(jv_get(v, STR("apiVersion"))), version);
+
+	switch (back ? CONVERT_BY_CALLER : convertible(w, version)) {
 	case CONVERT_GONE:
 		*gone = true;
 		return NULL;

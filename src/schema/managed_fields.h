@@ -27,6 +27,8 @@ const struct field_set *field_set_recursive_difference(struct arena *a, const st
 const struct field_set *field_set_leaves(struct arena *a, const struct field_set *s);
 /* Calls fn with the text of each member (".spec.containers[name=\"a\"].image"), in order. */
 void field_set_each(struct arena *a, const struct field_set *s, void (*fn)(void *ctx, struct str path), void *ctx);
+/* The one path that is named with dots ("spec.replicas"). */
+const struct field_set *field_set_of_path(struct arena *a, struct str dotted);
 /* All fields of a value of a shape. */
 const struct field_set *field_set_of(struct arena *a, struct shape shape, const struct jv *v);
 
@@ -46,7 +48,8 @@ struct managed_fields_request {
 	 */
 	const char *const *reset;
 	const char *const *only;
-	/* The object at another version, for entries of other versions; NULL: same schema, only apiVersion differs. */
+	/* The object (of whatever version) at another version, for entries of other versions; NULL: same schema, only
+	 * apiVersion differs. */
 	struct error *(*convert)(void *ctx, struct arena *a, const struct jv *obj, struct str api_version, struct jv *out,
 				 struct shape *shape);
 	void *convert_ctx;
@@ -74,6 +77,22 @@ struct error *managed_fields_update(struct arena *a, const struct managed_fields
  */
 struct error *managed_fields_apply(struct arena *a, const struct managed_fields_request *req, const struct jv *live,
 				   const struct jv *config, bool force, struct jv *out, bool *changed);
+
+/*
+ * The scale subresource (managed_fields_scale.c): its field is the object's replicas, so who manages these manages
+ * that. Where the replicas are, by the version that an entry names; an empty path: that version has no scale. Entries
+ * of other versions go.
+ */
+struct replicas_path {
+	struct str api_version, path; /* "apps/v1", "spec.replicas" */
+};
+/* The entries of an object's scale. */
+struct error *managed_fields_to_scale(struct arena *a, const struct replicas_path *paths, size_t n,
+				      const struct meta_v1_object_meta *parent, struct meta_v1_object_meta *scale);
+/* parent's entries after a write of its scale through api_version, which left the scale with its entries. */
+struct error *managed_fields_from_scale(struct arena *a, const struct replicas_path *paths, size_t n,
+					struct str api_version, const struct meta_v1_object_meta *scale,
+					struct meta_v1_object_meta *parent);
 
 /*
  * Merges config into live as an apply would, but nobody comes to own anything (apply_configuration.c). Errors: sentences; among them

@@ -250,7 +250,7 @@ static void row_object(struct buf *b, const struct table_options *o, const struc
 		return;
 	}
 	if (o->object == TABLE_OBJECT_FULL) {
-		json_encode(b, t, obj);
+		json_encode(b, o->full ? o->full_type : t, o->full ? o->full : obj);
 		return;
 	}
 	buf_printf(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"%s\",\"metadata\":", meta_version(o));

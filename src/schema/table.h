@@ -26,6 +26,8 @@ struct table_options {
 	struct api_time now; /* for ages */
 	struct str api_version; /* of the objects: "apps/v1" */
 	struct str kind;
+	const void *full; /* the object of a row that has one whole, where it is not what the cells are made of */
+	const struct schema_type *full_type;
 	const struct table_column *columns; /* custom resources; NULL: built-in */
 	size_t n_columns;
 };

@@ -115,26 +115,30 @@ void table_cell_hpa_min(struct buf *b, const struct table_cell *c)
 
 static struct str quantity_of(const struct str *q, const char *absent)
 {
-	return !q ? str_from(absent) : q->n ? *q : STR("0");
+	return !q || !q->n ? str_from(absent) : *q;
 }
 
-/* current/target of one metric. */
+/* current/target of one metric. Of an average that is wanted, external ones and objects may not know theirs; others
+ * then say what Go does. */
 static struct str metric(struct arena *a, struct str name, const struct autoscaling_v2_metric_target *target,
 			 const struct autoscaling_v2_metric_value_status *now, bool resource, bool pods)
 {
-	struct str have, want;
+	struct str have = STR("<unknown>"), want;
 	const char *note = "";
 
 	if (resource && !target->average_value) {
-		have = now && now->average_utilization ? arena_printf(a, "%d%%", *now->average_utilization) : STR("<unknown>");
+		if (now && now->average_utilization)
+			have = arena_printf(a, "%d%%", *now->average_utilization);
 		want = target->average_utilization ? arena_printf(a, "%d%%", *target->average_utilization) : STR("<auto>");
 	} else if (target->average_value || pods) {
-		have = now ? quantity_of(now->average_value, "<unknown>") : STR("<unknown>");
-		want = quantity_of(target->average_value, "0");
+		if (now)
+			have = quantity_of(now->average_value, resource || pods ? "<nil>" : "<unknown>");
+		want = quantity_of(target->average_value, "<nil>");
 		note = resource || pods ? "" : " (avg)";
 	} else {
-		have = now ? quantity_of(now->value, "<unknown>") : STR("<unknown>");
-		want = quantity_of(target->value, "0");
+		if (now)
+			have = quantity_of(now->value, "<nil>");
+		want = quantity_of(target->value, "<nil>");
 	}
 	return arena_printf(a, "%.*s%s%.*s/%.*s%s", STR_ARG(name), name.n ? ": " : "", STR_ARG(have), STR_ARG(want), note);
 }
@@ -168,19 +172,6 @@ void table_cell_hpa_targets(struct buf *b, const struct table_cell *c)
 	if (h->spec.metrics.n > 2)
 		buf_printf(&text, " + %u more...", h->spec.metrics.n - 2);
 	cell_text(b, &text, "<none>");
-}
-
-void table_cell_hpa_targets_v1(struct buf *b, const struct table_cell *c)
-{
-	const struct autoscaling_v1_horizontal_pod_autoscaler *h = c->obj;
-	const int32_t *want = h->spec.target_cpu_utilization_percentage, *have = h->status.current_cpu_utilization_percentage;
-
-	if (!want)
-		cell_str(b, STR("<none>"));
-	else if (have)
-		cell_printf(b, "cpu: %d%%/%d%%", *have, *want);
-	else
-		cell_printf(b, "cpu: <unknown>/%d%%", *want);
 }
 
 /* ---- certificates, flowcontrol ---- */
