@@ -884,6 +884,11 @@ static void before_delete(struct request *rq, void *obj, const struct meta_v1_de
 
 			*t = *m->deletion_timestamp;
 			t->s += period - *m->deletion_grace_period_seconds;
+			if (t->s <= time_now().s) {
+				/* all of it has gone by: now, but still with an agent's second delete if one was asked for */
+				*t = time_now();
+				period = period ? 1 : 0;
+			}
 			m->deletion_timestamp = t;
 			m->deletion_grace_period_seconds = arena_new(rq->a, int64_t);
 			*m->deletion_grace_period_seconds = period;

@@ -1088,7 +1088,9 @@ static void encode_double(struct buf *b, double d)
 	}
 }
 
-static void encode(struct buf *b, const struct jv *v, bool sorted)
+enum { ENCODE_SORTED = 1, ENCODE_FLOATS = 2 };
+
+static void encode(struct buf *b, const struct jv *v, unsigned how)
 {
 	switch ((enum jv_kind)v->kind) {
 	case JV_NULL:
@@ -1102,6 +1104,8 @@ static void encode(struct buf *b, const struct jv *v, bool sorted)
 		return;
 	case JV_DOUBLE:
 		encode_double(b, v->d);
+		if ((how & ENCODE_FLOATS) && v->d > -1e15 && v->d < 1e15 && v->d == (double)(int64_t)v->d)
+			buf_puts(b, ".0");
 		return;
 	case JV_STRING:
 		jv_encode_string(b, jv_str(v));
@@ -1111,12 +1115,12 @@ static void encode(struct buf *b, const struct jv *v, bool sorted)
 		for (uint32_t i = 0; i < v->n; i++) {
 			if (i)
 				buf_putc(b, ',');
-			encode(b, &v->items[i], sorted);
+			encode(b, &v->items[i], how);
 		}
 		buf_putc(b, ']');
 		return;
 	case JV_OBJECT: {
-		const struct jv_member **order = sorted && v->n > 1 ? members_sorted(v) : NULL;
+		const struct jv_member **order = (how & ENCODE_SORTED) && v->n > 1 ? members_sorted(v) : NULL;
 
 		buf_putc(b, '{');
 		for (uint32_t i = 0; i < v->n; i++) {
@@ -1126,7 +1130,7 @@ static void encode(struct buf *b, const struct jv *v, bool sorted)
 				buf_putc(b, ',');
 			jv_encode_string(b, m->key);
 			buf_putc(b, ':');
-			encode(b, &m->value, sorted);
+			encode(b, &m->value, how);
 		}
 		buf_putc(b, '}');
 		free(order);
@@ -1137,10 +1141,15 @@ static void encode(struct buf *b, const struct jv *v, bool sorted)
 
 void jv_encode(struct buf *b, const struct jv *v)
 {
-	encode(b, v, false);
+	encode(b, v, 0);
 }
 
 void jv_encode_sorted(struct buf *b, const struct jv *v)
 {
-	encode(b, v, true);
+	encode(b, v, ENCODE_SORTED);
+}
+
+void jv_encode_floats(struct buf *b, const struct jv *v)
+{
+	encode(b, v, ENCODE_FLOATS);
 }

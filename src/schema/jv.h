@@ -90,6 +90,8 @@ struct error *jv_parse(struct arena *a, struct str text, struct decode_report *r
 void jv_encode(struct buf *b, const struct jv *v);
 /* As jv_encode, members of every object in bytewise order: Go's form of maps. */
 void jv_encode_sorted(struct buf *b, const struct jv *v);
+/* As jv_encode; numbers that are no integers by how they were written ("1.0", "1e2") stay so. */
+void jv_encode_floats(struct buf *b, const struct jv *v);
 /* One JSON string with quotes. */
 void jv_encode_string(struct buf *b, struct str s);
 

@@ -1068,7 +1068,14 @@ struct error *managed_fields_apply_object(struct arena *a, const struct managed_
 	}
 	/* sorted, as raw JSON within the object comes out of upstream's merge */
 	jv_encode_sorted(&text, &o);
-	TRY(json_decode(a, t, arena_str(a, buf_view(&text)), NULL, out));
+	struct error *e = json_decode(a, t, arena_str(a, buf_view(&text)), NULL, out);
+
+	if (e) { /* numbers that do not fit their fields: the schema knows no sizes */
+		struct error *w = error_status(500, "", "failed to convert merged object to its type: %s", error_message(e));
+
+		error_free(e);
+		return w;
+	}
 	if (live) {
 		struct jv before = without_managed(a, &l), after = without_managed(a, &o);
 

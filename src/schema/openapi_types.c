@@ -214,39 +214,10 @@ static void extensions(struct buf *b, const struct schema_field *f)
 /* v3 tells what an absent field means where Go always writes it. */
 static void default_value(struct openapi_doc *d, const struct schema_field *f)
 {
-	if (!d->v3)
-		return;
-	if (f->info->default_json) {
-		buf_puts(d->b, ",\"default\":");
-		buf_puts(d->b, f->info->default_json);
-		return;
-	}
-	if (f->card != CARD_ONE)
-		return;
-	if (f->kind == FIELD_MESSAGE) {
-		if (f->type->json == SCHEMA_OBJECT)
-			buf_puts(d->b, ",\"default\":{}");
-		return;
-	}
-	if (f->flags & FIELD_OMITEMPTY)
-		return;
-	switch ((enum field_kind)f->kind) {
-	case FIELD_STRING:
-		buf_puts(d->b, ",\"default\":\"\"");
-		break;
-	case FIELD_BOOL:
-		buf_puts(d->b, ",\"default\":false");
-		break;
-	case FIELD_INT32:
-	case FIELD_INT64:
-	case FIELD_UINT32:
-	case FIELD_UINT64:
-	case FIELD_DOUBLE:
-		buf_puts(d->b, ",\"default\":0");
-		break;
-	default:
-		break;
-	}
+	const char *value = d->v3 ? schema_absent_value(f) : NULL;
+
+	if (value)
+		buf_printf(d->b, ",\"default\":%s", value);
 }
 
 /* Fields that upstream says nothing about: their references have no siblings. */

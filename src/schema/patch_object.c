@@ -36,7 +36,7 @@ struct error *object_patch(struct arena *a, enum patch_type type, const struct s
 	if (type == PATCH_STRATEGIC)
 		jv_encode_sorted(&b, &doc); /* raw JSON within the object comes out of upstream's maps */
 	else
-		jv_encode(&b, &doc);
+		jv_encode_floats(&b, &doc); /* which upstream's documents are decoded with, as they came */
 	struct str json = arena_str(a, buf_view(&b));
 	struct error *e = json_decode(a, t, json, report, out);
 

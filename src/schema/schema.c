@@ -1,5 +1,31 @@
 #include "schema/schema.h"
 
+const char *schema_absent_value(const struct schema_field *f)
+{
+	if (f->info->default_json)
+		return f->info->default_json;
+	if (f->card != CARD_ONE)
+		return NULL;
+	if (f->kind == FIELD_MESSAGE)
+		return f->type->json == SCHEMA_OBJECT ? "{}" : NULL;
+	if (f->flags & FIELD_OMITEMPTY)
+		return NULL;
+	switch ((enum field_kind)f->kind) {
+	case FIELD_STRING:
+		return "\"\"";
+	case FIELD_BOOL:
+		return "false";
+	case FIELD_INT32:
+	case FIELD_INT64:
+	case FIELD_UINT32:
+	case FIELD_UINT64:
+	case FIELD_DOUBLE:
+		return "0";
+	default:
+		return NULL;
+	}
+}
+
 const struct schema_field *schema_field(const struct schema_type *t, struct str name)
 {
 	for (uint16_t i = 0; i < t->n_fields; i++)

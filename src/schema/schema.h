@@ -185,6 +185,8 @@ struct schema_type {
 
 /* Field by JSON name in the flattened view; NULL when unknown. O(n), length first. */
 const struct schema_field *schema_field(const struct schema_type *t, struct str name);
+/* JSON of what a field is when it is absent: its default, or the zero that Go always writes; NULL: nothing. Upstream's schemas say so. */
+const char *schema_absent_value(const struct schema_field *f);
 /* Bytes of the field in its struct. */
 size_t schema_field_size(const struct schema_field *f);
 

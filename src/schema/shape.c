@@ -190,6 +190,6 @@ bool shape_list_key(struct shape s, size_t i, struct str *name, struct str *defa
 	const struct schema_field *f = s.field->type ? schema_field(s.field->type, *name) : NULL;
 
 	if (f)
-		*default_json = str_from(f->info->default_json);
+		*default_json = str_from(schema_absent_value(f));
 	return true;
 }
