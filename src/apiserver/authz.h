@@ -55,9 +55,9 @@ enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct aut
 /* Every rule that holds for the user in the namespace. */
 void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out);
 /* Writes to roles and bindings: 403 when the user would give more than it has (and may not escalate or bind). */
-struct error *rbac_check_role(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,
-			      uint32_t n);
-struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_role_ref *ref);
+/* all: the role aggregates others, which takes all rights. */
+struct error *rbac_check_role(struct request *rq, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules, uint32_t n, bool all);
+struct error *rbac_check_binding(struct request *rq, struct str ns, struct str name, const struct rbac_v1_role_ref *ref);
 bool rbac_rule_covers(const struct rbac_v1_policy_rule *owner, const struct rbac_v1_policy_rule *want);
 
 /* ---- Node authorizer (node_authz.c) ---- */

@@ -541,8 +541,7 @@ static bool covered(struct arena *a, const struct rbac_v1_policy_rule_list *own,
 	return all;
 }
 
-static struct error *confirm(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,
-			     uint32_t n)
+static struct error *confirm(struct request *rq, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules, uint32_t n)
 {
 	struct rbac_v1_policy_rule_list own = {0};
 	struct buf missing buf_cleanup = {0}, groups buf_cleanup = {0};
@@ -552,33 +551,52 @@ static struct error *confirm(struct request *rq, struct resource *res, struct st
 		return NULL;
 	for (size_t i = 0; i < rq->user->n_groups; i++)
 		buf_printf(&groups, "%s\"%.*s\"", i ? " " : "", STR_ARG(rq->user->groups[i]));
-	return err_forbidden(res->api->group, res->api->plural, name,
+	return err_forbidden(rq->res->api->group, rq->res->api->plural, name,
 			     "user \"%.*s\" (groups=[%.*s]) is attempting to grant RBAC permissions not currently held:%.*s",
 			     STR_ARG(rq->user->name), STR_ARG(buf_view(&groups)), STR_ARG(buf_view(&missing)));
 }
 
-static bool may(struct request *rq, const char *verb, const char *resource, struct str ns, struct str name)
+static bool may(struct request *rq, const char *verb, struct str group, const char *resource, struct str ns, struct str name)
 {
 	struct authz_attrs at = {.user = rq->user, .verb = str_from(verb), .resource_request = true, .ns = ns,
-				 .group = STR("rbac.authorization.k8s.io"), .version = STR("v1"), .resource = str_from(resource), .name = name};
+				 .group = group, .version = STR("*"), .resource = str_from(resource), .name = name};
 
 	return authorize(rq->s, rq->a, &at, NULL) == AUTHZ_ALLOW;
 }
 
-struct error *rbac_check_role(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules,
-			      uint32_t n)
+/* Everything, as an aggregated role may come to hold it. */
+static struct error *confirm_all(struct request *rq, struct str name)
+{
+	struct rbac_v1_policy_rule all[2] = {0};
+	struct str star[1] = {STR("*")};
+	struct error *e;
+
+	all[0].verbs.v = all[0].api_groups.v = all[0].resources.v = star;
+	all[0].verbs.n = all[0].api_groups.n = all[0].resources.n = 1;
+	all[1].verbs.v = all[1].non_resource_urls.v = star;
+	all[1].verbs.n = all[1].non_resource_urls.n = 1;
+	e = confirm(rq, STR_NULL, name, all, 2);
+	if (!e)
+		return NULL;
+	error_free(e);
+	return err_forbidden(rq->res->api->group, rq->res->api->plural, name, "to use an aggregationRule takes the rights of cluster-admin");
+}
+
+struct error *rbac_check_role(struct request *rq, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules, uint32_t n, bool all)
 {
 	char plural[64];
 
 	if (rq->internal || user_in_group(rq->user, "system:masters"))
 		return NULL;
-	snprintf(plural, sizeof plural, "%.*s", STR_ARG(res->api->plural));
-	if (may(rq, "escalate", plural, ns, name))
+	snprintf(plural, sizeof plural, "%.*s", STR_ARG(rq->res->api->plural));
+	/* by the name in the request's path: a role that is posted has none yet */
+	if (may(rq, "escalate", STR("rbac.authorization.k8s.io"), plural, ns, rq->info.name))
 		return NULL;
-	return confirm(rq, res, ns, name, rules, n);
+	TRY(confirm(rq, ns, name, rules, n));
+	return all ? confirm_all(rq, name) : NULL;
 }
 
-struct error *rbac_check_binding(struct request *rq, struct resource *res, struct str ns, struct str name, const struct rbac_v1_role_ref *ref)
+struct error *rbac_check_binding(struct request *rq, struct str ns, struct str name, const struct rbac_v1_role_ref *ref)
 {
 	bool cluster = str_eqz(ref->kind, "ClusterRole");
 	struct str key;
@@ -586,16 +604,21 @@ struct error *rbac_check_binding(struct request *rq, struct resource *res, struc
 
 	if (rq->internal || user_in_group(rq->user, "system:masters"))
 		return NULL;
-	if (may(rq, "bind", cluster ? "clusterroles" : "roles", ns, ref->name))
+	if (!cluster && !str_eqz(ref->kind, "Role"))
+		return error_status(500, "", "a reference to a role of unknown kind \"%.*s\"", STR_ARG(ref->kind));
+	if (may(rq, "bind", ref->api_group, cluster ? "clusterroles" : "roles", ns, ref->name))
 		return NULL;
+	if (!cluster && !ns.n)
+		return err_bad_request("Namespace parameter required.");
+	TRY(registry_check_name(rq->a, ref->name));
 	sync(rq->s->rbac);
 	key = cluster ? ref->name : arena_printf(rq->a, "%.*s/%.*s", STR_ARG(ns), STR_ARG(ref->name));
 	role = map_get(&rq->s->rbac->roles, key);
 	if (!role) {
 		struct error *e = err_not_found(STR("rbac.authorization.k8s.io"), cluster ? STR("clusterroles") : STR("roles"), ref->name);
 
-		error_set_details(e, res->api->group, res->api->plural, ref->name);
+		error_set_details(e, rq->res->api->group, rq->res->api->plural, ref->name);
 		return e;
 	}
-	return confirm(rq, res, ns, name, role->rules, role->n);
+	return confirm(rq, ns, name, role->rules, role->n);
 }

@@ -42,6 +42,15 @@ static struct error *decode_for(struct request *rq, const struct cache_entry *e,
 	return rq->res->crd ? custom_read(rq->a, rq->res, obj) : NULL;
 }
 
+struct error *registry_check_name(struct arena *a, struct str name)
+{
+	const char *why = validate_path_segment(a, name);
+
+	if (!name.n)
+		return err_bad_request("Name parameter required.");
+	return why ? err_bad_request("Name parameter invalid: \"%.*s\": %s", STR_ARG(name), why) : NULL;
+}
+
 void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, struct str ns, struct str name)
 {
 	const struct cache_entry *e = st ? cache_peek(st->cache, st->namespaced ? ns : STR_NULL, name) : NULL;
@@ -442,6 +451,8 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 		TRY(manage_fields(rq, NULL, NULL, obj));
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
 	TRY(admission_admit(&ad));
+	if (st->strategy && st->strategy->permit)
+		TRY(st->strategy->permit(rq, obj, NULL, false));
 	for (int i = 0; i < GENERATE_RETRIES; i++) {
 		bool taken;
 
@@ -739,6 +750,8 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		ad = admission_of(rq, ADMIT_UPDATE, u->sub, ns, name, obj, old);
 		if (!(u->flags & UPDATE_NO_ADMISSION))
 			TRY(admission_admit(&ad));
+		if (!u->sub && sg && sg->permit)
+			TRY(sg->permit(rq, obj, old, !unconditional));
 		before_update(rq, u->sub, obj, old);
 		if (!u->sub && sg && sg->begin_write)
 			TRY(sg->begin_write(rq, obj, old, rq->dry_run, &state));

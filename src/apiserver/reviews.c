@@ -118,7 +118,7 @@ static const char *operator_known(struct str op)
 static void requirement_validate(struct field_errors *e, struct str key, struct str op, const struct strings *values, bool label,
 				 const struct field_path *p)
 {
-	const char *kind = operator_known(op), *m;
+	const char *kind = operator_known(op);
 
 	/* operators of later versions are let through, and ignored */
 	if (kind && !strcmp(kind, "values") && !values->n)
@@ -126,9 +126,9 @@ static void requirement_validate(struct field_errors *e, struct str key, struct 
 	if (kind && !strcmp(kind, "none") && values->n)
 		field_forbidden(e, FIELD_CHILD(p, "values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
 	if (label) {
-		m = validate_qualified_name(e->arena, key);
-		if (m)
-			field_invalid(e, FIELD_CHILD(p, "key"), key, "%s", m);
+		field_check(e, FIELD_CHILD(p, "key"), key, validate_qualified_name);
+		for (uint32_t i = 0; i < values->n; i++)
+			field_check(e, FIELD_INDEX(FIELD_CHILD(p, "values"), i), values->v[i], validate_label_value);
 	} else if (!key.n) {
 		field_required(e, FIELD_CHILD(p, "key"), "must be specified");
 	}
@@ -223,13 +223,13 @@ static struct error *subject_access(struct request *rq, bool local)
 	check_spec(&fe, sar->spec.resource_attributes, sar->spec.non_resource_attributes);
 	if (!sar->spec.user.n && !sar->spec.groups.n)
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "user"), sar->spec.user, "at least one of user or group must be specified");
-	if (local && sar->spec.non_resource_attributes)
-		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
-				  "disallowed on this kind of request");
+	check_metadata(&fe, &sar->metadata, local);
 	if (local && sar->spec.resource_attributes && !str_eq(sar->spec.resource_attributes->namespace, rq->info.ns))
 		field_invalid(&fe, FIELD_CHILD(FIELD_CHILD(FIELD_ROOT("spec"), "resourceAttributes"), "namespace"),
 			      sar->spec.resource_attributes->namespace, "must match metadata.namespace");
-	check_metadata(&fe, &sar->metadata, local);
+	if (local && sar->spec.non_resource_attributes)
+		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
+				  "disallowed on this kind of request");
 	TRY(field_errors_status(&fe, rq->res->api->group, STR_NULL, STR_NULL));
 	memset(&sar->status, 0, sizeof sar->status);
 	evaluate(rq, user_of_spec(rq, &sar->spec), sar->spec.resource_attributes, sar->spec.non_resource_attributes, &sar->status);

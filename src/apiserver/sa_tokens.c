@@ -520,15 +520,9 @@ static bool binds_to(const struct authentication_v1_bound_object_reference *r, c
 	return str_eqz(r->kind, kind) && core_version(r->api_version);
 }
 
-/* A name that no path can have is a bad request, not an object that is not there. */
 static struct error *bound_object(struct request *rq, const char *plural, struct str ns, struct str name, void **out)
 {
-	const char *why = validate_path_segment(rq->a, name);
-
-	if (!name.n)
-		return err_bad_request("Name parameter required.");
-	if (why)
-		return err_bad_request("Name parameter invalid: \"%.*s\": %s", STR_ARG(name), why);
+	TRY(registry_check_name(rq->a, name));
 	*out = registry_peek(rq->s, rq->a, storage_find(rq->s, STR(""), str_from(plural)), ns, name);
 	return *out ? NULL : err_not_found(STR(""), str_from(plural), name);
 }

@@ -291,6 +291,8 @@ struct error *rest_special(struct request *rq, bool *handled);
 /* ---- registry (registry.c): the same for requests and for the server itself ---- */
 /* Decodes the newest object into the request's arena (a copy of its own); 404. */
 struct error *registry_get(struct request *rq, struct str ns, struct str name, void **obj);
+/* 400 for a name that no object's key can have: whoever refers to it gave a bad one, before it is looked for. */
+struct error *registry_check_name(struct arena *a, struct str name);
 /* From the cache without a 404: *obj NULL when absent. For built-in lookups by admission and authorization. */
 void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, struct str ns, struct str name);
 

@@ -7,76 +7,77 @@
 
 /* ---- RBAC: what one may give is what one has ---- */
 
-static struct error *role_begin(struct request *rq, void *obj, const void *old, bool dry_run, void **state)
+/* Owners and finalizers alone are changed: whoever deletes may do so. */
+static bool lets_go(struct request *rq, const void *obj, const void *old, bool same_version)
 {
-	const struct rbac_v1_role *r = obj, *o = old;
+	const struct schema_type *t = rq->res->st->type;
+	void *now;
+	struct meta_v1_object_meta *m;
+	const struct meta_v1_object_meta *o;
 
-	(void)dry_run;
-	*state = NULL;
-	/* nothing new is given when the rules do not change */
-	if (o && r->rules.n == o->rules.n) {
-		bool same = true;
-
-		for (uint32_t i = 0; i < r->rules.n && same; i++)
-			same = object_equal(&rbac_v1_policy_rule_type, &r->rules.v[i], &o->rules.v[i]);
-		if (same)
-			return NULL;
-	}
-	return rbac_check_role(rq, rq->res, r->metadata.namespace, r->metadata.name, r->rules.v, r->rules.n);
+	if (!old || !same_version)
+		return false;
+	now = arena_alloc(rq->a, t->size);
+	memcpy(now, obj, t->size);
+	((struct str *)now)[0] = ((const struct str *)old)[0]; /* kind and apiVersion, which are not compared */
+	((struct str *)now)[1] = ((const struct str *)old)[1];
+	m = object_meta(t, now);
+	o = object_meta(t, (void *)(uintptr_t)old);
+	memcpy(&m->owner_references, &o->owner_references, sizeof m->owner_references);
+	memcpy(&m->finalizers, &o->finalizers, sizeof m->finalizers);
+	memcpy(&m->managed_fields, &o->managed_fields, sizeof m->managed_fields);
+	return object_equal(t, now, old);
 }
 
-static struct error *cluster_role_begin(struct request *rq, void *obj, const void *old, bool dry_run, void **state)
+static struct error *role_permit(struct request *rq, const void *obj, const void *old, bool same_version)
 {
-	const struct rbac_v1_cluster_role *r = obj, *o = old;
+	const struct rbac_v1_role *r = obj;
 
-	(void)dry_run;
-	*state = NULL;
-	if (o && r->rules.n == o->rules.n && object_field_equal(&rbac_v1_cluster_role_type, r, o, "rules") &&
-	    object_field_equal(&rbac_v1_cluster_role_type, r, o, "aggregationRule"))
+	if (lets_go(rq, obj, old, same_version))
 		return NULL;
-	if (r->aggregation_rule && (!o || !object_field_equal(&rbac_v1_cluster_role_type, r, o, "aggregationRule"))) {
-		/* an aggregated role may come to hold anything */
-		struct str star[1] = {STR("*")};
-		struct rbac_v1_policy_rule all[2] = {0};
-
-		all[0].verbs.v = all[0].api_groups.v = all[0].resources.v = star;
-		all[0].verbs.n = all[0].api_groups.n = all[0].resources.n = 1;
-		all[1].verbs.v = all[1].non_resource_urls.v = star;
-		all[1].verbs.n = all[1].non_resource_urls.n = 1;
-		return rbac_check_role(rq, rq->res, STR_NULL, r->metadata.name, all, 2);
-	}
-	return rbac_check_role(rq, rq->res, STR_NULL, r->metadata.name, r->rules.v, r->rules.n);
+	return rbac_check_role(rq, rq->ns, r->metadata.name, r->rules.v, r->rules.n, false);
 }
 
-static struct error *binding_begin(struct request *rq, void *obj, const void *old, bool dry_run, void **state)
+static bool aggregates(const struct rbac_v1_cluster_role *r)
+{
+	return r && r->aggregation_rule && r->aggregation_rule->cluster_role_selectors.n;
+}
+
+static struct error *cluster_role_permit(struct request *rq, const void *obj, const void *old, bool same_version)
+{
+	const struct rbac_v1_cluster_role *r = obj;
+
+	if (lets_go(rq, obj, old, same_version))
+		return NULL;
+	return rbac_check_role(rq, STR_NULL, r->metadata.name, r->rules.v, r->rules.n, aggregates(r) || aggregates(old));
+}
+
+static struct error *binding_permit(struct request *rq, const void *obj, const void *old, bool same_version)
 {
 	/* RoleBinding and ClusterRoleBinding have the same fields */
-	const struct rbac_v1_role_binding *b = obj, *o = old;
+	const struct rbac_v1_role_binding *b = obj;
 
-	(void)dry_run;
-	*state = NULL;
-	if (o && object_equal(&rbac_v1_role_ref_type, &b->role_ref, &o->role_ref) &&
-	    object_field_equal(&rbac_v1_role_binding_type, b, o, "subjects"))
+	if (lets_go(rq, obj, old, same_version))
 		return NULL;
-	return rbac_check_binding(rq, rq->res, b->metadata.namespace, b->metadata.name, &b->role_ref);
+	return rbac_check_binding(rq, rq->res->st->namespaced ? rq->ns : STR_NULL, b->metadata.name, &b->role_ref);
 }
 
 #define RBAC STR_INIT("rbac.authorization.k8s.io")
 static const struct strategy roles = {
 	.group = RBAC, .plural = STR_INIT("roles"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
-	.begin_write = role_begin, .validate = role_validate, .validate_update = role_validate_update,
+	.permit = role_permit, .validate = role_validate, .validate_update = role_validate_update,
 };
 static const struct strategy clusterroles = {
 	.group = RBAC, .plural = STR_INIT("clusterroles"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
-	.begin_write = cluster_role_begin, .validate = clusterrole_validate, .validate_update = clusterrole_validate_update,
+	.permit = cluster_role_permit, .validate = clusterrole_validate, .validate_update = clusterrole_validate_update,
 };
 static const struct strategy rolebindings = {
 	.group = RBAC, .plural = STR_INIT("rolebindings"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
-	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
+	.permit = binding_permit, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 static const struct strategy clusterrolebindings = {
 	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
-	.begin_write = binding_begin, .validate = binding_validate, .validate_update = binding_validate_update,
+	.permit = binding_permit, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 
 /* ---- certificates ---- */

@@ -43,6 +43,11 @@ struct strategy {
 	const char *(*name_check)(struct arena *a, struct str name);
 
 	/* ---- create and update; obj may be changed by prepare_* only ---- */
+	/*
+	 * Whether the request's user may make this of it, as it came out of admission and before anything is filled in. old NULL: create.
+	 * same_version: obj names old's resourceVersion.
+	 */
+	struct error *(*permit)(struct request *rq, const void *obj, const void *old, bool same_version);
 	/* What upstream's conversion does to a decoded, defaulted object (Secret's stringData, Pod's serviceAccount); before anything else. */
 	void (*normalize)(struct arena *a, void *obj);
 	void (*prepare_create)(struct request *rq, void *obj);
