@@ -9,6 +9,7 @@
 
 struct remote {
 	struct arena arena;
+	unsigned refs;           /* the aggregator, and who talks to it */
 	struct apiregistration_v1_api_service *obj;
 	struct tls_client *tls;
 	struct map clients;      /* base URL -> struct http_client * */
@@ -25,12 +26,14 @@ struct aggregator {
 	size_t n;
 };
 
-static void remote_drop(struct remote *r)
+static void remote_unref(struct remote *r)
 {
 	size_t it = 0;
 	struct str key;
 	void *v;
 
+	if (!r || --r->refs)
+		return;
 	while (map_next(&r->clients, &it, &key, &v))
 		http_client_free(v);
 	map_free(&r->clients);
@@ -74,15 +77,16 @@ static void apply(void *ctx, struct str name, const struct cache_entry *en)
 	struct tls_client_opts o = {.cert_file = s->o.proxy_client_cert_file, .key_file = s->o.proxy_client_key_file};
 
 	r = xcalloc(1, sizeof *r);
+	r->refs = 1;
 	r->obj = arena_new(&r->arena, struct apiregistration_v1_api_service);
 	e = !en ? NULL : cache_entry_decode(&r->arena, &apiregistration_v1_api_service_type, en, true, r->obj);
 	if (e || !en || !r->obj->spec.service) {
 		log_and_free(e, "APIService %.*s", STR_ARG(name));
-		remote_drop(r);
-		/* the old one may be in use by a request: it is kept, out of reach */
+		remote_unref(r);
 		if (old) {
 			map_del(&g->by_name, name);
 			relist(s);
+			remote_unref(old);
 		}
 		return;
 	}
@@ -91,7 +95,7 @@ static void apply(void *ctx, struct str name, const struct cache_entry *en)
 			r->available = str_eqz(r->obj->status.conditions.v[i].status, "True");
 	if (old && object_field_equal(&apiregistration_v1_api_service_type, old->obj, r->obj, "spec")) {
 		old->available = r->available;
-		remote_drop(r);
+		remote_unref(r);
 		return;
 	}
 	o.server_name = arena_printf(&r->arena, "%.*s.%.*s.svc", STR_ARG(r->obj->spec.service->name), STR_ARG(r->obj->spec.service->namespace)).p;
@@ -100,11 +104,12 @@ static void apply(void *ctx, struct str name, const struct cache_entry *en)
 	e = tls_client_new(&o, &r->tls);
 	if (e) {
 		log_and_free(e, "APIService %.*s", STR_ARG(name));
-		remote_drop(r);
+		remote_unref(r);
 		return;
 	}
 	map_set(&g->by_name, name, r);
 	relist(s);
+	remote_unref(old);
 }
 
 static void sync(struct apiserver *s)
@@ -229,29 +234,12 @@ static bool path_gv(struct str path, struct str *group, struct str *version)
 	return group->n && version->n;
 }
 
-struct error *aggregate(struct request *rq, bool *handled)
+static struct error *forward(struct request *rq, struct remote *r)
 {
-	struct aggregator *g = rq->s->aggregator;
-	struct str group, version;
-	struct remote *r;
 	struct http_client *c;
 	LIST(struct http_header) h = {0};
-	char key[600];
 	struct str target;
 
-	*handled = false;
-	if (!g || !path_gv(rq->info.path, &group, &version))
-		return NULL;
-	sync(rq->s);
-	if (!g->n)
-		return NULL;
-	snprintf(key, sizeof key, "%.*s.%.*s", STR_ARG(version), STR_ARG(group));
-	r = map_get(&g->by_name, str_from(key));
-	if (!r)
-		return NULL;
-	*handled = true;
-	if (!r->available)
-		return err_unavailable("service unavailable");
 	TRY(client_of(rq->s, rq->a, r, &c));
 	*arena_push(rq->a, &h) = (struct http_header){STR("x-remote-user"), rq->user->name};
 	if (rq->user->uid.n)
@@ -267,6 +255,33 @@ struct error *aggregate(struct request *rq, bool *handled)
 		}
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path;
 	return connect_forward(rq, c, target, STR_NULL, STR_NULL, h.v, h.n);
+}
+
+struct error *aggregate(struct request *rq, bool *handled)
+{
+	struct aggregator *g = rq->s->aggregator;
+	struct str group, version;
+	struct remote *r;
+	char key[600];
+
+	*handled = false;
+	if (!g || !path_gv(rq->info.path, &group, &version))
+		return NULL;
+	sync(rq->s);
+	if (!g->n)
+		return NULL;
+	snprintf(key, sizeof key, "%.*s.%.*s", STR_ARG(version), STR_ARG(group));
+	r = map_get(&g->by_name, str_from(key));
+	if (!r)
+		return NULL;
+	*handled = true;
+	if (!r->available)
+		return err_unavailable("service unavailable");
+	r->refs++;
+	struct error *e = forward(rq, r);
+
+	remote_unref(r);
+	return e;
 }
 
 /* ---- health of remote services ---- */
@@ -343,6 +358,8 @@ static void check(struct apiserver *s, struct remote *r)
 	struct http_header h[] = {{STR("x-remote-user"), STR("system:kube-aggregator")}, {STR("x-remote-group"), STR("system:masters")},
 				  {STR("accept"), STR("application/json")}};
 	int64_t d = deadline_push(5000);
+
+	r->refs++;
 	struct error *e = client_of(s, &a, r, &c);
 
 	if (e) {
@@ -368,6 +385,7 @@ static void check(struct apiserver *s, struct remote *r)
 	if (v.ok != r->available || !r->obj->status.conditions.n)
 		set_status(s, &a, name, &v);
 	r->available = v.ok;
+	remote_unref(r);
 }
 
 static void register_custom(struct apiserver *s);

@@ -53,7 +53,7 @@ static struct error *account_token(void *ctx, char **token, int64_t *valid_ms)
 	return NULL;
 }
 
-struct manager *manager_as(struct manager *root, struct client *connection, const char *account)
+struct manager *manager_as(struct manager *root, const char *account)
 {
 	struct manager *m = xcalloc(1, sizeof(*m));
 	char *agent = xasprintf("kube-controller-manager/v1.36.0 (skiff)/system:serviceaccount:kube-system:%s", account);
@@ -61,7 +61,7 @@ struct manager *manager_as(struct manager *root, struct client *connection, cons
 	m->root = root;
 	m->account = account;
 	m->flags = root->flags;
-	m->client = client_with_token(connection, account_token, m, agent);
+	m->client = client_with_token(root->connection, account_token, m, agent);
 	free(agent);
 	return m;
 }

@@ -40,6 +40,7 @@ struct manager_flags {
 struct manager {
 	struct manager *root;               /* itself, in the root */
 	struct client *client;
+	struct client *connection;          /* in the root: the one that the accounts' clients share */
 	const char *account;                /* service account in kube-system; NULL in the root */
 	struct manager_flags flags;
 	struct map informers;               /* "group/version/plural" -> struct informer */
@@ -218,8 +219,8 @@ struct str quote(struct arena *a, struct str s); /* JSON string with quotes */
 /* An error worth only a retry without noise: the namespace is being deleted. */
 bool namespace_terminating(const struct error *e);
 
-/* accounts.c: the manager of the service account kube-system/NAME, over `connection`, a client without credentials. */
-struct manager *manager_as(struct manager *root, struct client *connection, const char *account);
+/* accounts.c: the manager of the service account kube-system/NAME, over the root's connection, which has no credentials. */
+struct manager *manager_as(struct manager *root, const char *account);
 
 /* ---- the controllers: each registers its handlers and starts its fibers ---- */
 typedef void controller_start(struct manager *m);

@@ -364,7 +364,7 @@ static struct error *read_ca(struct csr_controller *c)
 
 static struct csr_controller *csr_controller_new(struct manager *m, const char *name)
 {
-	struct csr_controller *c = xcalloc(1, sizeof *c);
+	struct csr_controller *c = arena_new(&m->root->arena, struct csr_controller);
 
 	c->m = m;
 	c->csrs = manager_informer(m, &certificates_v1_certificatesigningrequests_resource);

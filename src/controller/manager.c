@@ -491,22 +491,21 @@ static struct error *run_manager(struct manager *m)
 	TRY(component_serve(&(struct serve_opts){.name = "kube-controller-manager", .address = f->bind_address, .port = f->secure_port,
 						 .cert_file = f->cert_file, .key_file = f->key_file, .client = m->client, .metrics = metrics}));
 	TRY(lead(m, &a));
-	struct client *connection = NULL;
 	struct map accounts = {0};
 
 	if (f->use_accounts) {
 		cfg.cert_file = cfg.key_file = cfg.token = cfg.token_file = NULL;
 		cfg.cert_pem = cfg.key_pem = STR_NULL;
-		TRY(client_new(&cfg, &connection));
+		TRY(client_new(&cfg, &m->connection));
 	}
 	for (size_t k = 0; k < N_CONTROLLERS; k++) {
 		struct str account = str_from(controllers[k].account);
-		struct manager *as = connection && account.n ? map_get(&accounts, account) : m;
+		struct manager *as = m->connection && account.n ? map_get(&accounts, account) : m;
 
 		if (!enabled(f, k))
 			continue;
 		if (!as) {
-			as = manager_as(m, connection, controllers[k].account);
+			as = manager_as(m, controllers[k].account);
 			map_set(&accounts, account, as);
 		}
 		controllers[k].start(as);

@@ -104,7 +104,7 @@ static struct error *sweep(void *ctx, struct arena *a)
 
 void pod_gc_start(struct manager *m)
 {
-	struct pod_gc *c = xcalloc(1, sizeof(*c));
+	struct pod_gc *c = arena_new(&m->root->arena, struct pod_gc);
 
 	c->m = m;
 	c->pods = manager_informer(m, &core_v1_pods_resource);

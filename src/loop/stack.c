@@ -9,6 +9,7 @@
 
 #if LOOP_ASAN
 #include <sanitizer/asan_interface.h>
+#include <sanitizer/lsan_interface.h>
 #endif
 
 /* Sanitizers put red zones around every local. */
@@ -50,6 +51,9 @@ static void stack_unmap(struct stack_pool *p, struct stack *s)
 	if (s->all_next)
 		s->all_next->all_prev = s->all_prev;
 	p->n_all--;
+#if LOOP_ASAN
+	__lsan_unregister_root_region(s->base, s->size);
+#endif
 	munmap(s->base - GUARD, s->size + GUARD);
 	free(s);
 }
@@ -117,6 +121,10 @@ static struct stack *stack_map(struct stack_pool *p)
 		p->all->all_prev = s;
 	p->all = s;
 	p->n_all++;
+#if LOOP_ASAN
+	/* What a suspended fiber alone points to isn't lost. */
+	__lsan_register_root_region(s->base, s->size);
+#endif
 	return s;
 }
 

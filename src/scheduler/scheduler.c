@@ -574,15 +574,14 @@ static int parse_flags(int argc, char **argv, struct flags *f)
 
 int kube_scheduler_main(int argc, char **argv)
 {
-	struct component *c = xcalloc(1, sizeof *c);
+	static struct component component; /* goes with the process */
+	struct component *c = &component;
 
 	c->f = (struct flags){.address = "0.0.0.0", .port = 10259, .leader_elect = -1};
 	int status = parse_flags(argc, argv, &c->f);
 
-	if (status >= 0) {
-		free(c);
+	if (status >= 0)
 		return status;
-	}
 	log_init("kube-scheduler", c->f.verbosity);
 	struct error *e = loop_run(main_fiber, c);
 
@@ -593,5 +592,5 @@ int kube_scheduler_main(int argc, char **argv)
 		log_and_free(e, "kube-scheduler");
 	else
 		error_free(e);
-	return status; /* the rest goes with the process */
+	return status;
 }

@@ -538,8 +538,8 @@ def test_statefulset_order(m, a):
     until("highest first", lambda: [e["message"].split()[2] for e in sorted(s.events("SuccessfulDelete"),
                                     key=lambda e: int(e["metadata"]["resourceVersion"]))] == ["web-2", "web-1"])
     # an ended pod comes again
-    s.say("web-0", "Failed")
     uid = s.get("pods", "web-0")["metadata"]["uid"]
+    s.say("web-0", "Failed")
     until("a failed pod is replaced", lambda: (s.get("pods", "web-0") or {"metadata": {"uid": uid}})["metadata"]["uid"] != uid)
     s.delete("statefulsets", "web", propagationPolicy="Orphan")
     until("orphaned", lambda: not s.get("statefulsets", "web"))
