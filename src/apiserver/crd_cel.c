@@ -970,8 +970,6 @@ static bool check_node(struct checking *c, const props *p, struct scope s, const
 		const props *child = &p->properties.v[i].value;
 		struct scope cs = below;
 
-		if (p->x_kubernetes_map_type && str_eqz(*p->x_kubernetes_map_type, "atomic") && !cs.no_old)
-			cs.no_old = at;
 		cs.name = under(a, s.name, key);
 		cs.type = cel_escape(a, key, &shown) ? field_type(s.type, key) : NULL;
 		if (!cs.type && schema_has_rules(child))

@@ -72,6 +72,8 @@ void crd_set_condition(struct arena *a, crd_object_t *o, const char *type, struc
 
 /* ---- crd_tables.c ---- */
 /* Type, storage and resources of an established definition; shares the store of `old` (NULL: none). */
+/* The resource of a version ("group/version") of the same definition, served or not; NULL: none. */
+const struct resource *crd_version_of(const struct resource *res, struct str api_version);
 struct error *crd_make(struct apiserver *s, struct crd *c, const struct crd *old);
 /* Of one whose references are gone; it may wait. */
 void crd_free(void *crd);

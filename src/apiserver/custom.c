@@ -81,14 +81,31 @@ static struct error *rewrite(struct arena *a, const struct resource *res, struct
 
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 {
-	/* A later write went through this schema; an earlier one may lack a default. */
-	if (res->crd_version->defaults && e->rev <= res->crd->rev)
+	/* A later write went through this schema; an earlier one may lack a default, or have what the schema knows no
+	 * more. */
+	if (e->rev <= res->crd->rev)
 		return false;
 	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
 }
 
+const struct resource *crd_version_of(const struct resource *res, struct str api_version)
+{
+	for (size_t i = 0; i < res->crd->n_versions; i++)
+		if (str_eq(res->crd->versions[i].res->api_version, api_version))
+			return res->crd->versions[i].res;
+	return NULL;
+}
+
 struct error *custom_read_all(struct arena *a, const struct resource *res, void **objs, size_t n)
 {
+	for (size_t i = 0; i < n; i++) {
+		const struct custom_head *h = objs[i];
+		const struct resource *stored = crd_version_of(res, h->api_version);
+		int64_t rev;
+
+		if (stored && (!str_to_i64(h->metadata.resource_version, &rev) || rev <= res->crd->rev))
+			TRY(custom_prune(a, stored, objs[i], NULL));
+	}
 	TRY(custom_convert_all(a, res, objs, n, res->api_version));
 	for (size_t i = 0; res->crd_version->defaults && i < n; i++) {
 		struct jv tree;

@@ -187,18 +187,52 @@ static struct error *convert_some(struct review *r, void **objs, size_t n, size_
 	return NULL;
 }
 
-struct error *custom_convert_all(struct arena *a, const struct resource *res, void **objs, size_t n, struct str api_version)
+/* One of a version that the definition has no more cannot be read; *same: nothing is to be done. */
+static struct error *check_versions(const struct resource *res, void **objs, size_t n, struct str to, bool *same)
+{
+	*same = true;
+	for (size_t i = 0; i < n; i++) {
+		const struct custom_head *h = objs[i];
+
+		if (!crd_version_of(res, h->api_version))
+			return error_status(500, "",
+					    "the object is of a version that its definition does not have: %.*s",
+					    STR_ARG(h->api_version));
+		*same &= str_eq(h->api_version, to);
+	}
+	return NULL;
+}
+
+static struct error *ask_webhook(struct arena *a, const struct resource *res, void **objs, size_t n,
+				 struct str api_version)
 {
 	struct review r = {.a = a, .res = res, .api_version = api_version, .list = n > 1};
 
-	if (!custom_asks_webhook(res)) {
-		for (size_t i = 0; i < n; i++)
-			((struct custom_head *)objs[i])->api_version = api_version;
-		return NULL;
-	}
 	TRY(review_version(res->crd->obj->spec.conversion->webhook, &r.version));
 	for (size_t at = 0, done; at < n; at += done)
 		TRY(convert_some(&r, objs + at, n - at, &done));
+	return NULL;
+}
+
+/* What comes out of a conversion is pruned by the schema of its version, whoever made it. */
+struct error *custom_convert_all(struct arena *a, const struct resource *res, void **objs, size_t n,
+				 struct str api_version)
+{
+	const struct resource *to = crd_version_of(res, api_version);
+	bool *changed = arena_array(a, bool, n + 1), same;
+
+	TRY(check_versions(res, objs, n, api_version, &same));
+	if (same)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		changed[i] = !str_eq(((struct custom_head *)objs[i])->api_version, api_version);
+	if (custom_asks_webhook(res))
+		TRY(ask_webhook(a, res, objs, n, api_version));
+	for (size_t i = 0; i < n; i++) {
+		((struct custom_head *)objs[i])->api_version = api_version;
+		if (changed[i] && to)
+			TRY(custom_prune(a, to, objs[i], NULL));
+	}
 	return NULL;
 }
 

@@ -243,12 +243,17 @@ static void judge_enum(struct result *r, const props *p, const struct jv *v, con
 
 /* ---- lists and objects ---- */
 
+static bool is_map(const props *p)
+{
+	return p->x_kubernetes_list_type && str_eqz(*p->x_kubernetes_list_type, "map") &&
+	       p->x_kubernetes_list_map_keys.n;
+}
+
 static void judge_list(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
 	const props *item = p->items ? p->items->schema : NULL;
-	bool map = p->x_kubernetes_list_type && str_eqz(*p->x_kubernetes_list_type, "map") && p->x_kubernetes_list_map_keys.n;
 	/* elements of maps are found again by their keys; of other lists, nothing is */
-	struct list_index *before = map && jv_is(old, JV_ARRAY) ? list_index_new(r->a, p, old) : NULL;
+	struct list_index *before = is_map(p) && jv_is(old, JV_ARRAY) ? list_index_new(r->a, p, old) : NULL;
 
 	for (uint32_t i = 0; item && i < v->n; i++)
 		judge(r, item, &v->items[i], before ? list_index_get(before, &v->items[i]) : NULL, FIELD_INDEX(at, i));
@@ -262,7 +267,6 @@ static void judge_list(struct result *r, const props *p, const struct jv *v, con
 static void judge_object(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
 	const props *values = p->additional_properties ? p->additional_properties->schema : NULL;
-	bool atomic = p->x_kubernetes_map_type && str_eqz(*p->x_kubernetes_map_type, "atomic");
 
 	if (p->min_properties && v->n < *p->min_properties)
 		problem(r, INVALID, at, arena_printf(r->a, "%u", v->n), "should have at least %lld properties", (long long)*p->min_properties);
@@ -271,7 +275,7 @@ static void judge_object(struct result *r, const props *p, const struct jv *v, c
 	for (uint32_t i = 0; i < v->n; i++) {
 		const struct jv_member *m = &v->members[i];
 		const props *c = property(p, m->key);
-		const struct jv *was = !atomic && jv_is(old, JV_OBJECT) ? jv_get(old, m->key) : NULL;
+		const struct jv *was = jv_is(old, JV_OBJECT) ? jv_get(old, m->key) : NULL;
 
 		if (c || values)
 			judge(r, c ? c : values, &m->value, was, FIELD_CHILD_S(at, m->key));
@@ -352,10 +356,46 @@ static void judge_junctors(struct result *r, const props *p, const struct jv *v,
 
 /* ---- the whole ---- */
 
+/*
+ * Whether a value is what it was, as upstream's CorrelatedObject has it: elements of maps are compared with those of
+ * their keys wherever they stand, and of what no schema tells more than being an object, only what has nothing in it.
+ */
+static bool unchanged(struct arena *a, const props *p, const struct jv *v, const struct jv *old)
+{
+	struct list_index *before;
+
+	if (v->kind != old->kind || (v->kind != JV_OBJECT && v->kind != JV_ARRAY))
+		return v->kind == old->kind && jv_equal(v, old);
+	if (v->n != old->n)
+		return false;
+	if (v->kind == JV_ARRAY) {
+		if (!is_map(p) || !item_schema(p))
+			return jv_equal(v, old);
+		before = list_index_new(a, p, old);
+		for (uint32_t i = 0; i < v->n; i++) {
+			const struct jv *was = list_index_get(before, &v->items[i]);
+
+			if (!was || !unchanged(a, item_schema(p), &v->items[i], was))
+				return false;
+		}
+		return true;
+	}
+	for (uint32_t i = 0; i < v->n; i++) {
+		const struct jv_member *m = &v->members[i];
+		const struct jv *was = jv_get(old, m->key);
+		const props *c = property(p, m->key);
+
+		c = c ? c : value_schema(p);
+		if (!was || !c || !unchanged(a, c, &m->value, was))
+			return false;
+	}
+	return true;
+}
+
 static void judge(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
 	/* ratcheting (KEP-4008): what did not change is not judged again */
-	if (old && jv_equal(v, old))
+	if (old && unchanged(r->a, p, v, old))
 		return;
 	if (type_of(p).n || format_of(p).n) {
 		judge_type(r, p, v, at);

@@ -189,6 +189,10 @@ void apiextensions_v1_custom_resource_definition_spec_default(struct arena *a, v
 {
 	struct apiextensions_v1_custom_resource_definition_spec *s = obj;
 
+	if (!s->conversion) { /* one that is given says its strategy itself */
+		s->conversion = arena_new(a, struct apiextensions_v1_custom_resource_conversion);
+		s->conversion->strategy = STR("None");
+	}
 	if (!s->names.singular.n) {
 		char *lower = arena_strz(a, s->names.kind);
 
