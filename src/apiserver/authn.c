@@ -49,6 +49,24 @@ void user_set_groups(struct arena *a, struct user *u, const struct str *groups, 
 	u->n_groups = n;
 }
 
+void user_set_authenticated(struct arena *a, struct user *u, const struct str *groups, size_t n)
+{
+	bool adds = !str_eqz(u->name, "system:anonymous");
+
+	for (size_t i = 0; i < n; i++)
+		adds &= !str_eqz(groups[i], "system:unauthenticated");
+	user_set_groups(a, u, groups, n, adds ? "system:authenticated" : NULL);
+}
+
+struct str extra_key(struct arena *a, struct str encoded)
+{
+	for (size_t i = 0; i < encoded.n; i++)
+		if (encoded.p[i] == '%' && (i + 2 >= encoded.n || !isxdigit((unsigned char)encoded.p[i + 1]) ||
+					    !isxdigit((unsigned char)encoded.p[i + 2])))
+			return encoded;
+	return http_unescape(a, encoded, false);
+}
+
 void user_add_extra(struct arena *a, struct user *u, const char *key, struct str value)
 {
 	struct strings_pair *v = (struct strings_pair *)(uintptr_t)u->extra;
@@ -375,7 +393,8 @@ static struct str first_header(struct request *rq, const struct str *names, size
 	return STR_NULL;
 }
 
-static const struct user *front_proxy_user(struct request *rq)
+/* *bad: a certificate was shown that is not a front proxy's. */
+static const struct user *front_proxy_user(struct request *rq, bool *bad)
 {
 	struct authn *n = rq->s->authn;
 	const struct http_headers *h = &rq->x->headers;
@@ -385,25 +404,25 @@ static const struct user *front_proxy_user(struct request *rq)
 	LIST(struct strings_pair) extra = {0};
 	struct str name;
 
-	if (!rq->x->peer || !rq->x->peer->by_requestheader_ca)
-		return NULL;
-	name = first_header(rq, n->user_headers, n->n_user);
-	if (!name.n)
+	if (!rq->s->o.requestheader_client_ca_file || !rq->x->peer)
 		return NULL;
 	for (size_t i = 0; i < n->n_allowed; i++)
 		allowed |= str_eq(n->allowed_names[i], rq->x->peer->common_name);
-	if (!allowed)
+	*bad |= !rq->x->peer->by_requestheader_ca || !allowed;
+	name = first_header(rq, n->user_headers, n->n_user);
+	if (!rq->x->peer->by_requestheader_ca || !allowed || !name.n)
 		return NULL;
 	u = arena_new(rq->a, struct user);
 	u->name = name;
 	u->uid = first_header(rq, n->uid_headers, n->n_uid);
-	for (size_t i = 0; i < h->n; i++) {
-		for (size_t j = 0; j < n->n_group; j++)
-			if (str_eq(h->v[i].name, n->group_headers[j]))
+	for (size_t j = 0; j < n->n_group; j++)
+		for (size_t i = 0; i < h->n; i++)
+			if (str_eq(h->v[i].name, n->group_headers[j]) && h->v[i].value.n)
 				*arena_push(rq->a, &groups) = h->v[i].value;
+	for (size_t i = 0; i < h->n; i++) {
 		for (size_t j = 0; j < n->n_extra; j++)
 			if (str_has_prefix(h->v[i].name, n->extra_prefixes[j])) {
-				struct str key = http_unescape(rq->a, str_sub(h->v[i].name, n->extra_prefixes[j].n, h->v[i].name.n), false);
+				struct str key = extra_key(rq->a, str_sub(h->v[i].name, n->extra_prefixes[j].n, h->v[i].name.n));
 				struct strings_pair *p = NULL;
 
 				for (uint32_t k = 0; k < extra.n; k++)
@@ -416,24 +435,28 @@ static const struct user *front_proxy_user(struct request *rq)
 				*arena_push(rq->a, &p->value) = h->v[i].value;
 			}
 	}
-	user_set_groups(rq->a, u, groups.v, groups.n, "system:authenticated");
+	user_set_authenticated(rq->a, u, groups.v, groups.n);
 	u->extra = extra.v;
 	u->n_extra = extra.n;
 	return u;
 }
 
-static const struct user *x509_user(struct request *rq)
+/* *bad: a certificate was shown that is no user's. */
+static const struct user *x509_user(struct request *rq, bool *bad)
 {
 	const struct tls_peer *p = rq->x->peer;
 	struct user *u;
 
-	if (!p || !p->common_name.n || !p->by_client_ca)
+	if (!p || !rq->s->o.client_ca_file)
+		return NULL;
+	*bad |= !p->by_client_ca || (p->common_name.n && (p->n_uids > 1 || (p->n_uids && !p->uid.n)));
+	if (!p->by_client_ca || !p->common_name.n || p->n_uids > 1 || (p->n_uids && !p->uid.n))
 		return NULL;
 	u = arena_new(rq->a, struct user);
 	u->name = p->common_name;
 	u->uid = p->uid;
 	u->x509 = true;
-	user_set_groups(rq->a, u, p->organizations, p->n_organizations, "system:authenticated");
+	user_set_authenticated(rq->a, u, p->organizations, p->n_organizations);
 	if (p->credential_id.n)
 		user_add_extra(rq->a, u, "authentication.kubernetes.io/credential-id", p->credential_id);
 	return u;
@@ -482,19 +505,19 @@ static bool may_be_anonymous(const struct request *rq)
 
 struct error *authenticate(struct request *rq)
 {
-	bool bad = false, spaced = false;
+	bool bad = rq->x->peer_error != NULL, spaced = false;
 	struct str token;
 
-	rq->user = front_proxy_user(rq);
+	rq->user = front_proxy_user(rq, &bad);
 	if (!rq->user)
-		rq->user = x509_user(rq);
+		rq->user = x509_user(rq, &bad);
 	if (!rq->user) {
 		token = bearer_token(http_header_get(&rq->x->headers, "authorization"), &spaced);
 		if (spaced)
 			request_warn(rq, "the Authorization header has a space too many before its token, and is not looked at");
 		if (token.n) {
 			rq->user = user_of_token(rq, token);
-			bad = !rq->user;
+			bad |= !rq->user;
 		}
 	}
 	if (!rq->user) {
@@ -507,8 +530,7 @@ struct error *authenticate(struct request *rq)
 	if (!rq->user && bad)
 		return err_unauthorized();
 	if (!rq->user) {
-		/* a certificate that was shown and is not good is no anonymous request */
-		if (!may_be_anonymous(rq) || rq->x->peer_error || (rq->x->peer && !rq->x->peer->by_client_ca))
+		if (!may_be_anonymous(rq))
 			return err_unauthorized();
 		rq->user = &anonymous;
 	}

@@ -62,6 +62,13 @@ const struct strings *sa_issuers(struct apiserver *s);
 /* ---- users ---- */
 /* Copies of `groups`, plus `extra` (a literal, NULL-able) where it is not among them. */
 void user_set_groups(struct arena *a, struct user *u, const struct str *groups, size_t n, const char *extra);
+/*
+ * The groups, and system:authenticated, as every user is that shows credentials: but for one who is called system:anonymous or is in
+ * system:unauthenticated. The name is set before.
+ */
+void user_set_authenticated(struct arena *a, struct user *u, const struct str *groups, size_t n);
+/* What stands behind the prefix of a header for extra fields; as it is where it is not %-encoded well. */
+struct str extra_key(struct arena *a, struct str encoded);
 void user_add_extra(struct arena *a, struct user *u, const char *key, struct str value);
 void user_copy(struct arena *a, const struct user *from, struct user *to);
 

@@ -111,7 +111,7 @@ struct error *static_tokens_load(struct apiserver *s, const char *path)
 		if (f.n > 3)
 			for (struct str g = f.v[3]; g.p;)
 				*arena_push(&s->arena, &groups) = str_cut(&g, ',');
-		user_set_groups(&s->arena, &t->user, groups.v, groups.n, "system:authenticated");
+		user_set_authenticated(&s->arena, &t->user, groups.v, groups.n);
 	}
 	s->authn->tokens = list.v;
 	s->authn->n_tokens = list.n;
@@ -282,7 +282,7 @@ bool service_account_user(struct apiserver *s, struct arena *tmp, struct arena *
 	u->uid = arena_str(a, c->uid);
 	groups[0] = STR("system:serviceaccounts");
 	groups[1] = arena_printf(a, "system:serviceaccounts:%.*s", STR_ARG(c->ns));
-	user_set_groups(a, u, groups, 2, "system:authenticated");
+	user_set_authenticated(a, u, groups, 2);
 	if (c->legacy)
 		return true;
 	if (c->jti.n)
@@ -391,6 +391,6 @@ bool bootstrap_token_user(struct apiserver *s, struct arena *tmp, struct arena *
 	qsort(groups.v, groups.n, sizeof *groups.v, str_order);
 	memset(u, 0, sizeof *u);
 	u->name = arena_printf(a, "system:bootstrap:%.*s", STR_ARG(id));
-	user_set_groups(a, u, groups.v, groups.n, "system:authenticated");
+	user_set_authenticated(a, u, groups.v, groups.n);
 	return true;
 }

@@ -132,7 +132,7 @@ struct error *token_webhook_authenticate(struct apiserver *s, struct arena *tmp,
 		found.groups = st.user.groups.v;
 		found.n_groups = st.user.groups.n;
 		user_copy(&k->arena, &found, &k->user);
-		user_set_groups(&k->arena, &k->user, found.groups, found.n_groups, "system:authenticated");
+		user_set_authenticated(&k->arena, &k->user, found.groups, found.n_groups);
 	}
 	give(a, k, u, narrowed ? auds : NULL, ok);
 	if (w->ttl_ms <= 0) {

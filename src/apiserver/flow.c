@@ -378,13 +378,19 @@ static bool rules_hold(const struct flowcontrol_v1_policy_rules_with_subjects *r
 	return false;
 }
 
+/* Users in no group, whom not even catch-all's rules name, are its all the same. */
 static const struct schema *classify(const struct request *rq)
 {
-	for (size_t k = 0; k < flow->n; k++)
+	const struct schema *rest = NULL;
+
+	for (size_t k = 0; k < flow->n; k++) {
+		if (str_eqz(flow->v[k].obj->metadata.name, "catch-all"))
+			rest = &flow->v[k];
 		for (uint32_t r = 0; r < flow->v[k].obj->spec.rules.n; r++)
 			if (rules_hold(&flow->v[k].obj->spec.rules.v[r], rq))
 				return &flow->v[k];
-	return NULL;
+	}
+	return rest;
 }
 
 /* The number of the request's flow: its schema and, as that says, its user or its namespace. */

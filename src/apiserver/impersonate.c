@@ -102,7 +102,7 @@ static struct error *parse(struct request *rq, struct wanted *w)
 		if (str_eqz(h->v[i].name, "impersonate-group"))
 			*arena_push(rq->a, &w->groups) = h->v[i].value;
 		else if (str_has_prefix(h->v[i].name, str_from(prefix)))
-			add_extra(rq->a, w, http_unescape(rq->a, str_sub(h->v[i].name, sizeof prefix - 1, h->v[i].name.n), false), h->v[i].value);
+			add_extra(rq->a, w, extra_key(rq->a, str_sub(h->v[i].name, sizeof prefix - 1, h->v[i].name.n)), h->v[i].value);
 	}
 	if (!w->name.n && (w->uid.n || w->groups.n || w->extra.n))
 		return err_bad_request("requested %.*s without impersonating a user name", STR_ARG(go_text(rq->a, w)));

@@ -306,7 +306,7 @@ struct error *jwt_rules_user(const struct jwt_rules *t, struct arena *tmp, struc
 
 		TRY(check_rules(t->user_rules, t->n_user_rules, tmp, &tree, "user info validation rule"));
 	}
-	user_set_groups(a, u, groups.v, groups.n, "system:authenticated");
+	user_set_authenticated(a, u, groups.v, groups.n);
 	return NULL;
 }
 

@@ -624,8 +624,10 @@ static struct tls_peer *read_peer(struct arena *a, X509 *cert)
 			p->common_name = name_text(a, ne);
 		else if (OBJ_obj2nid(o) == NID_organizationName)
 			p->organizations[p->n_organizations++] = name_text(a, ne);
-		else if (OBJ_obj2txt(oid, sizeof oid, o, 1) > 0 && strcmp(oid, "1.3.6.1.4.1.57683.2") == 0)
+		else if (OBJ_obj2txt(oid, sizeof oid, o, 1) > 0 && strcmp(oid, "1.3.6.1.4.1.57683.2") == 0) {
 			p->uid = name_text(a, ne);
+			p->n_uids++;
+		}
 	}
 	if (X509_digest(cert, EVP_sha256(), md, &mdn) == 1) {
 		char hex[2 * SHA256_DIGEST_LENGTH + 1];

@@ -98,7 +98,7 @@ class Runner:
             for k, v in s.headers:
                 headers[k] = self.subst(v)
             cred = self.subst(s.opts.get("cred", "admin"))
-            cert = cred if cred in ("admin", "node") else None
+            cert = cred if cred in servers.CERTS else None
             if cert is None and cred != "none":
                 headers["Authorization"] = "Bearer " + cred
             if "as" in s.opts:

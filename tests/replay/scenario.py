@@ -18,7 +18,7 @@ UNTIL path @field=a."b.c" @is=value asks until a field has a value (nothing of i
 MINT name makes a token of the body's claims, signed with the server's own key for service accounts, as $name; "now+60" in claims is a time.
 @alg=none|RS512|... (RS256), @kid=text, @key=FILE of the server's directory, @head={more: of the header}.
 
-Options: @as=user @group=g (impersonation, may be repeated) @cred=admin|node|none|TOKEN  @type=merge|strategic|json|apply|yaml|pb|cbor
+Options: @as=user @group=g (impersonation, may be repeated) @cred=none|TOKEN|a certificate of servers.py (admin, node, ...)  @type=merge|strategic|json|apply|yaml|pb|cbor
 @base=name (the body is a JSON merge patch over
 an object captured before) @accept=table|pom|pomlist|yaml|pb|cbor|MEDIA  @label=text  @mode=openapi|keys|text|lines|stream|code  @only=status (of the body)  @loose (body is not JSON: sent as
 written) @undo (made on every server even where it is not compared).

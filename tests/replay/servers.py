@@ -13,6 +13,18 @@ bob-token,bob,uid-bob
 carol-token,carol,uid-carol,"replay-readers"
 """
 NODE = "replay-node"
+UID = "1.3.6.1.4.1.57683.2"  # in a subject: the user's uid
+PEOPLE = {
+    "many": "/O=b/O=a/O=b/OU=x/CN=first/CN=last",
+    "numbered": "/CN=numbered/%s=u1" % UID,
+    "twice": "/CN=twice/%s=u1/%s=u2" % (UID, UID),
+    "nameless": "/O=a",
+    "serving": "/CN=serving",
+    "account": "/O=system:serviceaccounts/CN=system:serviceaccount:a:b",
+    "anon": "/CN=system:anonymous",
+    "grouped": "/O=system:authenticated/O=system:unauthenticated/CN=grouped",
+}
+CERTS = ("admin", "node", "front", "back", "stranger") + tuple(PEOPLE)
 
 
 def free_port():
@@ -55,12 +67,12 @@ class Server:
         if r.returncode:
             raise SystemExit("replay: %s: %s" % (" ".join(argv), r.stdout.decode()))
 
-    def cert(self, name, subj, ext):
+    def cert(self, name, subj, ext, ca="ca"):
         with open(os.path.join(self.dir, name + ".ext"), "w") as f:
             f.write(ext)
         self.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", name + ".key")
         self.sh("openssl", "req", "-new", "-key", name + ".key", "-subj", subj, "-out", name + ".csr")
-        self.sh("openssl", "x509", "-req", "-in", name + ".csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+        self.sh("openssl", "x509", "-req", "-in", name + ".csr", "-CA", ca + ".crt", "-CAkey", ca + ".key", "-CAcreateserial", "-days", "2",
                 "-extfile", name + ".ext", "-out", name + ".crt")
 
     def pki(self):
@@ -69,6 +81,14 @@ class Server:
         self.cert("server", "/CN=kube-apiserver", "subjectAltName=IP:127.0.0.1")
         self.cert("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth")
         self.cert("node", "/O=system:nodes/CN=system:node:" + NODE, "extendedKeyUsage=clientAuth")
+        for name, subj in PEOPLE.items():
+            self.cert(name, subj, "extendedKeyUsage=" + ("serverAuth" if name == "serving" else "clientAuth"))
+        for ca in ("front-ca", "other-ca"):
+            self.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", ca + ".key")
+            self.sh("openssl", "req", "-x509", "-new", "-key", ca + ".key", "-subj", "/CN=" + ca, "-days", "2", "-out", ca + ".crt")
+        self.cert("front", "/CN=front", "extendedKeyUsage=clientAuth", "front-ca")
+        self.cert("back", "/CN=back", "extendedKeyUsage=clientAuth", "front-ca")
+        self.cert("stranger", "/CN=stranger", "extendedKeyUsage=clientAuth", "other-ca")
         self.sh("openssl", "genrsa", "-out", "sa.key", "2048")
         self.sh("openssl", "rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
         with open(os.path.join(self.dir, "tokens.csv"), "w") as f:
@@ -79,7 +99,11 @@ class Server:
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=sa.pub",
                 "--service-account-signing-key-file=sa.key", "--token-auth-file=tokens.csv", "--service-cluster-ip-range=10.96.0.0/12",
                 "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth=true",
-                "--allow-privileged=true"]
+                "--allow-privileged=true",
+                "--requestheader-client-ca-file=front-ca.crt", "--requestheader-allowed-names=front",
+                "--requestheader-username-headers=X-Remote-User,X-Other-User", "--requestheader-uid-headers=X-Remote-Uid",
+                "--requestheader-group-headers=X-Remote-Group,X-Other-Group",
+                "--requestheader-extra-headers-prefix=X-Remote-Extra-,X-Other-"]
 
     def sign(self, head, claims, key):
         """A JWT (RFC 7519) signed by one of the directory's keys, as `alg` in its head says; "none" has no signature."""
