@@ -163,7 +163,7 @@ struct error *sys_remove_tree(const char *path)
 	return remove_at(AT_FDCWD, path, 0, 0);
 }
 
-static struct error *usage_at(int dirfd, const char *name, uint64_t *bytes, uint64_t *inodes, int depth)
+static struct error *usage_at(int dirfd, const char *name, double *bytes, double *inodes, int depth)
 {
 	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
@@ -181,8 +181,10 @@ static struct error *usage_at(int dirfd, const char *name, uint64_t *bytes, uint
 			continue;
 		if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue; /* removed meanwhile */
-		*bytes += (uint64_t)st.st_blocks * 512;
-		(*inodes)++;
+		/* Each link counts for its share: a set of the files seen would grow as large as a container likes. */
+		double links = S_ISDIR(st.st_mode) || st.st_nlink < 1 ? 1 : (double)st.st_nlink;
+		*bytes += (double)st.st_blocks * 512 / links;
+		*inodes += 1 / links;
 		if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH)
 			e = usage_at(fd, de->d_name, bytes, inodes, depth + 1);
 	}
@@ -192,8 +194,11 @@ static struct error *usage_at(int dirfd, const char *name, uint64_t *bytes, uint
 
 struct error *sys_disk_usage(const char *path, uint64_t *bytes, uint64_t *inodes)
 {
-	*bytes = *inodes = 0;
-	return usage_at(AT_FDCWD, path, bytes, inodes, 0);
+	double b = 0, n = 0;
+	struct error *e = usage_at(AT_FDCWD, path, &b, &n, 0);
+	*bytes = (uint64_t)(b + 0.5);
+	*inodes = (uint64_t)(n + 0.5);
+	return e;
 }
 
 static struct error *copy_file(int from_dir, int to_dir, const char *name, const struct stat *st)

@@ -25,7 +25,7 @@ struct error *sys_write_all(int fd, const void *p, size_t n);
 struct error *sys_mkdirs(const char *path, mode_t mode);
 /* rm -rf that never follows a symlink and never leaves the file system it started on. A missing path is fine. */
 struct error *sys_remove_tree(const char *path);
-/* Bytes allocated and inodes below path; follows no symlink. */
+/* Bytes allocated and inodes below path, a file of several links once (by shares); follows no symlink. */
 struct error *sys_disk_usage(const char *path, uint64_t *bytes, uint64_t *inodes);
 /* Copies a tree (files, links, devices, owners, modes, xattrs) into an existing directory; applies overlayfs whiteouts. */
 struct error *sys_copy_tree(const char *from, const char *to);

@@ -364,6 +364,33 @@ static void test_docker_archive(void **state)
 	buf_free(&m);
 }
 
+/* busybox is one program under 300 names. */
+static void test_links_are_one_file(void **state)
+{
+	struct world *w = *state;
+	need_root();
+	static char program[64 << 10];
+	struct buf l = {0};
+	memset(program, 'x', sizeof(program));
+	tar_member(&l, "sh", '0', "", str_of(program, sizeof(program)), 0755, 0);
+	for (int i = 0; i < 300; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "applet%d", i);
+		tar_member(&l, name, '1', "sh", STR_NULL, 0755, 0);
+	}
+	tar_end(&l);
+	assert_ok(import(w, layout(w, "docker.io/library/links:latest", &l, 1)));
+	struct rt_v1_image_index x;
+	assert_ok(image_list(w->s, &w->a, &x));
+	assert_int_equal(x.images.n, 1);
+	assert_in_range(x.images.v[0].size, sizeof(program), 2 * sizeof(program));
+	uint64_t bytes, inodes;
+	str_cleanup char *layers = sys_path(w->s->root, "l");
+	assert_ok(sys_disk_usage(layers, &bytes, &inodes));
+	assert_in_range(inodes, 1, 8);
+	buf_free(&l);
+}
+
 static void test_evil_layers(void **state)
 {
 	struct world *w = *state;
@@ -471,6 +498,7 @@ int main(void)
 		cmocka_unit_test(test_signals),
 		cmocka_unit_test_setup_teardown(test_import, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_docker_archive, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_links_are_one_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_evil_layers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_symlink_escape, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_damaged, set_up, tear_down),
