@@ -184,7 +184,7 @@ static struct error *ask_udp(const char *server, struct str q, size_t q_end, cha
 	port = str_sub(rest, (size_t)colon + 1, rest.n);
 	snprintf(text, sizeof text, "%.*s", STR_ARG(host));
 	if (!str_to_u64(port, &number) || number > 65535) {
-		close(fd);
+		udp_close(fd);
 		return error_new("\"%s\" is not an address of a DNS server", server);
 	}
 	if (v6) {
@@ -209,7 +209,7 @@ static struct error *ask_udp(const char *server, struct str q, size_t q_end, cha
 	while (!e && !(e = udp_recv(fd, buf, MESSAGE_MAX, n, &from, &from_len)))
 		if (is_answer(q, q_end, str_of(buf, *n)))
 			break; /* anything else is not for us: wait on */
-	close(fd);
+	udp_close(fd);
 	return e;
 }
 

@@ -61,7 +61,11 @@ int listener_port(struct listener *l);
 /* Another handle on the same socket, for a second thread's loop (call it on that thread or hand it over unused). */
 struct error *listener_dup(const struct listener *l, struct listener **out);
 void listener_close(struct listener *l);
-/* UDP: one datagram at a time. An fd of udp_open is closed with udp_close, never with close(2). */
+/*
+ * UDP: one datagram at a time. An fd of udp_open is closed with udp_close, never with close(2). Only one that
+ * connect(2) tied to a peer learns that nobody is there (ECONNREFUSED, from the peer's ICMP answer to an earlier
+ * datagram).
+ */
 struct error *udp_open(const char *addr, int *fd);
 void udp_close(int fd);
 struct error *udp_recv(int fd, void *p, size_t cap, size_t *n, struct sockaddr_storage *from, socklen_t *fromlen);

@@ -483,7 +483,7 @@ struct error *udp_recv(int fd, void *p, size_t cap, size_t *n, struct sockaddr_s
 		}
 		if (errno == EAGAIN)
 			TRY(fd_wait(fd, UV_READABLE, true));
-		else if (errno != EINTR && errno != ECONNREFUSED) /* an ICMP answer to an earlier datagram */
+		else if (errno != EINTR)
 			return error_sys(errno, "receive");
 	}
 }

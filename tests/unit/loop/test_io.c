@@ -361,7 +361,12 @@ static void udp_main(void *arg)
 	OK(udp_send(a, "", 0, (struct sockaddr *)&from, fl));
 	OK(udp_recv(b, buf, sizeof buf, &n, &from, &fl));
 	CHECK(n == 0);
+	/* Nobody listens any more: who is connected hears of it and need not wait. */
+	CHECK(getsockname(a, (struct sockaddr *)&from, &tl) == 0);
+	CHECK(connect(b, (struct sockaddr *)&from, tl) == 0);
 	udp_close(a);
+	CHECK(send(b, "x", 1, 0) == 1);
+	CHECK(is_sys(udp_recv(b, buf, sizeof buf, &n, &from, &fl), ECONNREFUSED));
 	udp_close(b);
 }
 
