@@ -50,6 +50,12 @@ static void set_queues(struct fair *f, const struct flowcontrol_v1_limited_prior
 	f->length = q ? q->queue_length_limit : 0;
 }
 
+/* Rounded as upstream does: the nearest, halves up. */
+static int percent_of(int seats, int32_t percent)
+{
+	return (int)(((int64_t)seats * percent + 50) / 100);
+}
+
 static void rebuild(struct apiserver *s)
 {
 	struct cache_snap *snap;
@@ -107,8 +113,8 @@ static void rebuild(struct apiserver *s)
 
 		/* as upstream's nominal limit, rounded up */
 		l->fair.nominal = total && l->seen ? (int)((limit * l->shares + total - 1) / total) : 0;
-		l->fair.reserved = l->fair.nominal - l->fair.nominal * l->lendable / 100;
-		l->fair.borrow_max = l->borrowing < 0 ? -1 : (int)((int64_t)l->fair.nominal * l->borrowing / 100);
+		l->fair.reserved = l->fair.nominal - percent_of(l->fair.nominal, l->lendable);
+		l->fair.borrow_max = l->borrowing < 0 ? -1 : percent_of(l->fair.nominal, l->borrowing);
 	}
 	err = cache_snapshot(flow->schemas_st->cache, CACHE_ANY, 0, &snap);
 	if (err) {
@@ -459,4 +465,27 @@ void flow_end(struct flow_seat *seat)
 	if (seat->level)
 		fair_leave(seat->level, seat->width);
 	seat->level = NULL;
+}
+
+void flow_metrics(struct buf *b)
+{
+	static const char *const names[] = {"nominal", "lower", "upper"};
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		size_t it = 0;
+		struct str key;
+		void *v;
+
+		buf_printf(b, "# TYPE apiserver_flowcontrol_%s_limit_seats gauge\n", names[i]);
+		while (flow && map_next(&flow->levels, &it, &key, &v)) {
+			const struct level *l = v;
+			const struct fair *f = &l->fair;
+			int borrowed = f->borrow_max < 0 ? flow->group.total : f->borrow_max;
+			int seats[] = {f->nominal, f->reserved, f->nominal + borrowed};
+
+			if (l->seen)
+				buf_printf(b, "apiserver_flowcontrol_%s_limit_seats{priority_level=\"%s\"} %d\n",
+					   names[i], l->name, seats[i]);
+		}
+	}
 }

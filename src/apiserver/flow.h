@@ -20,5 +20,7 @@ struct flow_seat { /* zeroed */
 /* Classifies, sets the headers, waits for a seat; it goes back by flow_end. 429 when there is none in time. */
 struct error *flow_begin(struct request *rq, struct flow_seat *seat);
 void flow_end(struct flow_seat *seat); /* again is allowed */
+/* For /metrics: how many seats each level has, keeps and may have at most. */
+void flow_metrics(struct buf *b);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include "apiserver/discovery.h"
+#include "apiserver/flow.h"
 #include "apiserver/metrics.h"
 #include "base/log.h"
 
@@ -320,6 +321,7 @@ struct error *serve_metrics(struct request *rq)
 		buf_putc(&b, '\n');
 	}
 	put_doublings(&b, m);
+	flow_metrics(&b);
 	{
 		struct store_stats ss;
 

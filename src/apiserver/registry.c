@@ -332,6 +332,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	struct error *e;
 	bool ok = false;
 	int64_t lease = 0;
+	uint64_t version;
 
 	*taken = false;
 	m->creation_timestamp = time_now();
@@ -361,6 +362,9 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
 	if (!e)
 		e = admission_validate(&ad);
+	/* The store's word, after everybody else's; a dry run never gets here. Text that is no version is as none. */
+	if (!e && !rq->dry_run && str_to_u64(m->resource_version, &version) && version)
+		e = error_status(500, "", "resourceVersion should not be set on objects to be created");
 	if (!e) {
 		e = encode(rq, st, obj, &stored, &plain);
 		if (!e)
@@ -436,10 +440,6 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	m->deletion_grace_period_seconds = NULL;
 	if (!m->name.n && !m->generate_name.n && rq->applied)
 		return err_bad_request("name must be provided");
-	if (m->resource_version.n && !str_eqz(m->resource_version, "0") && !rq->dry_run)
-		return error_status(500, "", "resourceVersion should not be set on objects to be created");
-	if (!rq->dry_run) /* which gives back what was sent */
-		m->resource_version = STR_NULL;
 	generated = !m->name.n && m->generate_name.n;
 	dedup_owners(rq, m);
 	m->self_link = STR_NULL;

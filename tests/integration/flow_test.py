@@ -3,7 +3,7 @@
 
 Usage: flow_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import json, os, sys, threading
+import json, os, re, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from apiserver_test import Client, check, equal, suite, until
@@ -126,6 +126,27 @@ def test_queue(s, a, gate):
           b'reason="concurrency-limit"} 1' in text, [l for l in text.splitlines() if b"flowcontrol" in l])
 
 
+def limits(a):
+    """Seats by level: what is its own, what it keeps, what it may have at most."""
+    seats = {}
+    for line in a.raw("GET", "/metrics")[2].decode().splitlines():
+        m = re.match(r'apiserver_flowcontrol_(nominal|lower|upper)_limit_seats\{priority_level="([^"]*)"\} (\d+)$', line)
+        if m:
+            seats.setdefault(m[2], {})[m[1]] = int(m[3])
+    return {n: (s["nominal"], s["lower"], s["upper"]) for n, s in seats.items()}
+
+
+def test_limits(s, a, gate):
+    # 245 shares are upstream's own levels', 1 is the narrow one's: of 20 seats catch-all with 5 shares has ceil(100/246)
+    equal("seats", {n: l for n, l in limits(a).items() if n in ("narrow", "catch-all", "exempt")},
+          {"narrow": (1, 1, 1), "catch-all": (1, 1, 21), "exempt": (0, 0, 20)})
+    st, o = a.get(FLOW + "prioritylevelconfigurations/narrow")
+    o["spec"]["limited"].update(nominalConcurrencyShares=246, lendablePercent=25, borrowingLimitPercent=35)
+    equal("update of the level", a.call("PUT", FLOW + "prioritylevelconfigurations/narrow", o)[0], 200)
+    in_force(a)  # 11 seats of 20: 2.75 of them are lent, 3.85 are borrowed
+    equal("seats of a wider one", limits(a)["narrow"], (11, 8, 15))
+
+
 def prepare(s):
     s.more = ["--max-requests-inflight", "10", "--max-mutating-requests-inflight", "10"]
     gate = Gate(s)
@@ -136,4 +157,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("flow", prepare, (test_reject, test_queue))
+    suite("flow", prepare, (test_reject, test_queue, test_limits))

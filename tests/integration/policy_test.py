@@ -192,7 +192,16 @@ def test_validate(a):
                    {"expression": "!object.data.exists(k, k == 'bad')", "reason": "Forbidden"},
                    {"expression": "object.metadata.name != 'long'", "reason": "RequestEntityTooLarge", "messageExpression":
                     "object.metadata.name + ' of ' + string(object.data.size())"}))
-    equal("holds", a.post(CM, cm(fresh("o"), a="1"))[0], 201)
+    st, held = a.post(CM, cm(fresh("o"), a="1"))
+    equal("holds", st, 201)
+    held["metadata"]["name"] = "again"
+    st, e = a.post(CM, held)
+    equal("what has a version is no new object", (st, e["message"]), (500, "resourceVersion should not be set on objects to be created"))
+    held["data"].update(b="2", c="3")
+    st, e = a.post(CM, held)
+    check("which only the store says", st == 422 and e["message"].endswith("at most two"), e)
+    held["metadata"]["resourceVersion"], held["data"] = "old", {"a": "1"}
+    equal("nothing that is no version counts", a.post(CM, held)[0], 201)
     st, e = a.post(CM, cm("three", a="1", b="2", c="3"))
     equal("denied", (st, e["reason"], e["message"], e["details"]), (
         422, "Invalid", "configmaps \"three\" is forbidden: ValidatingAdmissionPolicy '%s' with binding '%s' denied request: at most two" % (name, name),
