@@ -1,6 +1,7 @@
 /* The chain and its order. */
 #include "apiserver/admission.h"
 #include "apiserver/admission_config.h"
+#include "apiserver/metrics.h"
 #include "apiserver/server.h"
 
 /* Upstream's order (pkg/kubeapiserver/options/plugins.go). */
@@ -75,23 +76,63 @@ struct error *admission_init(struct apiserver *s)
 	return NULL;
 }
 
-static struct error *admit_once(struct admission *a)
+/* ---- metrics: the series of a plugin and of a whole step, by operation and outcome ---- */
+enum { ADMIT, VALIDATE, STEPS };
+static const char *const step_names[STEPS] = {"admit", "validate"};
+#define OPS 4
+struct admission_series {
+	struct metric *m[OPS][STEPS][2];
+};
+static struct admission_series of_plugin[sizeof all / sizeof *all], of_step;
+
+static void observe(struct admission *a, struct admission_series *v, const char *name, int step, int64_t since,
+		    bool rejected)
+{
+	static const char *const ops[OPS] = {"CREATE", "UPDATE", "DELETE", "CONNECT"};
+	int op = __builtin_ctz(a->op);
+	struct metric **m = &v->m[op][step][rejected];
+
+	if (!*m) {
+		char labels[200];
+
+		snprintf(labels, sizeof labels, "%s%s%soperation=\"%s\",rejected=\"%s\",type=\"%s\"",
+			 name ? "name=\"" : "", name ? name : "", name ? "\"," : "", ops[op],
+			 rejected ? "true" : "false", step_names[step]);
+		*m = metric_series(name ? METRIC_ADMISSION_PLUGIN : METRIC_ADMISSION_STEP, labels);
+	}
+	metric_observe(*m, (double)(now_ns() - since) / 1e9);
+}
+
+static struct error *run_plugins(struct admission *a, int step)
 {
 	struct apiserver *s = a->rq->s;
+	struct error *e = NULL;
 
-	for (size_t i = 0; i < s->n_plugins; i++)
-		if ((s->plugins[i]->ops & a->op) && s->plugins[i]->admit)
-			TRY(s->plugins[i]->admit(a));
-	return NULL;
+	for (size_t i = 0; i < s->n_plugins && !e; i++) {
+		const struct admission_plugin *p = s->plugins[i];
+		struct error *(*f)(struct admission *) = step == ADMIT ? p->admit : p->validate;
+		int64_t since;
+
+		if (!(p->ops & a->op) || !f)
+			continue;
+		since = now_ns();
+		e = f(a);
+		observe(a, &of_plugin[i], p->name, step, since, e != NULL);
+	}
+	return e;
 }
 
 struct error *admission_admit(struct admission *a)
 {
-	TRY(admit_once(a));
-	if (!a->should_reinvoke)
-		return NULL;
-	a->reinvocation = true;
-	return admit_once(a);
+	int64_t since = now_ns();
+	struct error *e = run_plugins(a, ADMIT);
+
+	if (!e && a->should_reinvoke) {
+		a->reinvocation = true;
+		e = run_plugins(a, ADMIT);
+	}
+	observe(a, &of_step, NULL, ADMIT, since, e != NULL);
+	return e;
 }
 
 /* ---- reinvocation ---- */
@@ -149,12 +190,11 @@ void reinvocation_ran(struct admission *a, struct reinvocable *r, struct str key
 
 struct error *admission_validate(struct admission *a)
 {
-	struct apiserver *s = a->rq->s;
+	int64_t since = now_ns();
+	struct error *e = run_plugins(a, VALIDATE);
 
-	for (size_t i = 0; i < s->n_plugins; i++)
-		if ((s->plugins[i]->ops & a->op) && s->plugins[i]->validate)
-			TRY(s->plugins[i]->validate(a));
-	return NULL;
+	observe(a, &of_step, NULL, VALIDATE, since, e != NULL);
+	return e;
 }
 
 struct error *admission_admit_body(struct admission *a, struct request *rq, const struct schema_type *t, struct str name, void *obj)

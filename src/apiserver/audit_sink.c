@@ -14,7 +14,7 @@
 
 struct audit_sink {
 	struct apiserver *s;
-	const char *plugin;    /* label of the metric */
+	const char *plugin;    /* labels of the metric */
 	struct buf queue;      /* events, each with its line's end */
 	size_t events;
 	struct waitq more;
@@ -29,7 +29,7 @@ struct audit_sink {
 void audit_sink_put(struct audit_sink *k, struct str event)
 {
 	if (k->queue.n + event.n > QUEUE_MAX) {
-		metrics_count(k->s, "apiserver_audit_error_total", arena_printf(&k->s->arena, "plugin=\"%s\"", k->plugin).p, 1);
+		metrics_count(METRIC_AUDIT_ERRORS, k->plugin, 1);
 		return;
 	}
 	buf_str(&k->queue, event);
@@ -155,7 +155,7 @@ static void log_run(void *arg)
 		buf_free(&w.b);
 		if (w.err) {
 			log_warn("audit log %s: %s; %lld events are lost", k->path ? k->path : "-", strerror(w.err), (long long)events);
-			metrics_count(k->s, "apiserver_audit_error_total", "plugin=\"log\"", events);
+			metrics_count(METRIC_AUDIT_ERRORS, "plugin=\"log\"", events);
 		}
 	}
 	error_free(e);
@@ -211,7 +211,7 @@ static void webhook_run(void *arg)
 
 		if (failed) {
 			log_warn("audit webhook: %s; %zu events are lost", error_message(failed), n);
-			metrics_count(k->s, "apiserver_audit_error_total", "plugin=\"webhook\"", (int64_t)n);
+			metrics_count(METRIC_AUDIT_ERRORS, "plugin=\"webhook\"", (int64_t)n);
 		}
 		error_free(failed);
 	}
@@ -226,7 +226,7 @@ struct error *audit_sinks_start(struct apiserver *s, struct audit_sink **log, st
 		struct stat st;
 
 		k->s = s;
-		k->plugin = "log";
+		k->plugin = "plugin=\"log\"";
 		k->path = strcmp(s->o.audit_log_path, "-") == 0 ? NULL : s->o.audit_log_path;
 		k->fd = k->path ? open(k->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : 1;
 		if (k->fd < 0)
@@ -239,7 +239,7 @@ struct error *audit_sinks_start(struct apiserver *s, struct audit_sink **log, st
 		struct audit_sink *k = xcalloc(1, sizeof *k);
 
 		k->s = s;
-		k->plugin = "webhook";
+		k->plugin = "plugin=\"webhook\"";
 		TRY(error_wrap(outbound_from_kubeconfig(s->o.audit_webhook_config_file, &k->hook), "--audit-webhook-config-file"));
 		*webhook = k;
 		fiber_spawn("audit-webhook", webhook_run, k);

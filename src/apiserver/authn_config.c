@@ -1,6 +1,7 @@
 /* AuthenticationConfiguration (KEP-3331): from --authentication-config, or made of the older flags. */
 #include "apiserver/authn_internal.h"
 #include "apiserver/config_file.h"
+#include "apiserver/metrics.h"
 #include "apiserver/jwt.h"
 #include "apiserver/oidc.h"
 
@@ -127,6 +128,7 @@ static bool reload(void *ctx, struct str text)
 		e = config_errors(&fe);
 	}
 	if (e) {
+		metrics_reloaded(METRIC_AUTHN_RELOADS, METRIC_AUTHN_RELOAD_TIME, false);
 		log_and_free(e, "reloading authentication config %s; the one before stays", s->o.authentication_config);
 		return true; /* the same text is wrong for ever */
 	}
@@ -134,6 +136,7 @@ static bool reload(void *ctx, struct str text)
 	if (!e)
 		e = oidc_wait_ready(fresh, RELOAD_WAIT_MS);
 	if (e) {
+		metrics_reloaded(METRIC_AUTHN_RELOADS, METRIC_AUTHN_RELOAD_TIME, false);
 		log_and_free(e, "reloading authentication config %s; the one before stays", s->o.authentication_config);
 		oidc_unref(fresh);
 		return false;
@@ -141,6 +144,7 @@ static bool reload(void *ctx, struct str text)
 	n->oidc = fresh;
 	oidc_unref(old);
 	authn_cache_clear(s);
+	metrics_reloaded(METRIC_AUTHN_RELOADS, METRIC_AUTHN_RELOAD_TIME, true);
 	log_info("reloaded authentication config %s", s->o.authentication_config);
 	return true;
 }

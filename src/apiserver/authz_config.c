@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include "apiserver/authz_internal.h"
 #include "apiserver/config_file.h"
+#include "apiserver/metrics.h"
 #include "cel/cel.h"
 
 #define MATCH_CONDITIONS_MAX 64
@@ -254,12 +255,14 @@ static bool reload(void *ctx, struct str text)
 	if (!e)
 		e = check_types(s->authz->required, types_of(fresh));
 	if (e) {
+		metrics_reloaded(METRIC_AUTHZ_RELOADS, METRIC_AUTHZ_RELOAD_TIME, false);
 		log_and_free(e, "reloading authorization config %s; the one before stays", s->o.authorization_config);
 		authz_chain_unref(fresh);
 		return true;
 	}
 	s->authz->chain = fresh;
 	authz_chain_unref(old);
+	metrics_reloaded(METRIC_AUTHZ_RELOADS, METRIC_AUTHZ_RELOAD_TIME, true);
 	log_info("reloaded authorization config %s", s->o.authorization_config);
 	return true;
 }

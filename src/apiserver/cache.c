@@ -535,10 +535,15 @@ int64_t cache_rev(const struct cache *c)
 
 void cache_stats(const struct cache *c, struct cache_stats *out)
 {
-	*out = (struct cache_stats){.objects = tree_count(&c->main), .watchers = c->n_watchers,
-				    .events = (size_t)(c->next_seq - c->first_seq), .object_bytes = c->object_bytes, .hot_bytes = hot_bytes(),
+	*out = (struct cache_stats){.objects = tree_count(&c->main),
+				    .watchers = c->n_watchers,
+				    .received = c->next_seq,
+				    .events = (size_t)(c->next_seq - c->first_seq),
+				    .object_bytes = c->object_bytes,
+				    .hot_bytes = hot_bytes(),
 				    .index_bytes = c->entry_bytes + tree_bytes(&c->main) + tree_bytes(&c->node),
-				    .event_bytes = c->event_bytes, .oldest_rev = c->oldest_rev};
+				    .event_bytes = c->event_bytes,
+				    .oldest_rev = c->oldest_rev};
 }
 
 /* ---- reads ---- */

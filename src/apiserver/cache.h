@@ -245,6 +245,7 @@ void cache_watch_close(struct cache_watch *w); /* NULL is allowed */
 
 struct cache_stats {
 	size_t objects, watchers, events; /* events: in the window */
+	uint64_t received;                /* events that the store has told of */
 	size_t object_bytes; /* of current objects */
 	size_t hot_bytes;    /* JSON kept of this and all other caches of the loop */
 	size_t index_bytes;  /* entries and trees */

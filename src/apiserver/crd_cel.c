@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 #include "apiserver/custom.h"
+#include "apiserver/metrics.h"
 #include "apiserver/schema_props.h"
 #include "cel/cel.h"
 
@@ -352,10 +353,13 @@ static struct node *compile_node(struct crd_rules *rs, const props *rules, const
 	struct node n = {.schema = schema, .type = t}, *out;
 
 	if (rules->x_kubernetes_validations.n && t) {
+		int64_t since = now_ns();
+
 		n.n_rules = rules->x_kubernetes_validations.n;
 		n.rules = arena_array(a, struct rule, n.n_rules);
 		for (uint32_t i = 0; i < n.n_rules; i++)
 			compile_rule(rs, schema, t, &rules->x_kubernetes_validations.v[i], &n.rules[i]);
+		metrics_observe(METRIC_CEL_COMPILATION, "", (double)(now_ns() - since) / 1e9);
 	}
 	if (item_schema(rules) && item_schema(schema) && t && t->kind == CEL_LIST)
 		n.items = compile_node(rs, item_schema(rules), item_schema(schema), t->elem, under(a, name, STR("@idx")));
@@ -704,12 +708,16 @@ static void run_rules(struct validating *v, const struct node *n, const struct f
 static void run(struct validating *v, const struct node *n, const struct field_path *at, const struct jv *now, const struct jv *was,
 		struct ratchet ratchet)
 {
+	int64_t since = now_ns();
+
 	/* null is not judged here: rules above see whether it is there */
 	if (!n || now->kind == JV_NULL || v->budget < 0)
 		return;
 	if (was && was->kind == JV_NULL)
 		was = NULL;
 	run_rules(v, n, at, now, was, &ratchet);
+	if (n->n_rules)
+		metrics_observe(METRIC_CEL_EVALUATION, "", (double)(now_ns() - since) / 1e9);
 	for (uint32_t i = 0; i < n->n_all_of && v->budget >= 0; i++)
 		run(v, n->all_of[i], at, now, was, (struct ratchet){.nearest = ratchet.nearest});
 	if (now->kind == JV_ARRAY && n->items) {

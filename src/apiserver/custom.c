@@ -45,6 +45,7 @@ void custom_warn_deprecated(struct request *rq)
 
 	if (!v->deprecated)
 		return;
+	rq->deprecated = true;
 	if (v->deprecation_warning)
 		request_warn(rq, "%.*s", STR_ARG(*v->deprecation_warning));
 	else

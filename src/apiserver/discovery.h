@@ -31,12 +31,9 @@ bool etag_matches(struct request *rq, struct str etag);
 struct error *serve_health(struct request *rq, bool *handled);
 /* Path number i of these is appended, or nothing where there is none; false behind the last. */
 bool health_path_at(size_t i, struct buf *out);
-/* /metrics/slis: how the checks came out. */
-struct error *serve_health_metrics(struct request *rq);
 
-/* metrics.c */
-#define METRICS_TYPE STR("text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
-struct error *serve_metrics(struct request *rq);
+/* metrics.c: /metrics, or /metrics/slis */
+struct error *serve_metrics(struct request *rq, bool slis);
 /* debug.c: /debug */
 struct error *serve_debug(struct request *rq, bool *handled);
 /* zpages.c */
@@ -48,5 +45,11 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 struct error *serve_openapi(struct request *rq);
 
 #define SKIFF_GIT_VERSION "v1.36.0+skiff"
+#define SKIFF_BUILD_DATE "1970-01-01T00:00:00Z"
+#ifdef __aarch64__
+#define SKIFF_PLATFORM "linux/arm64"
+#else
+#define SKIFF_PLATFORM "linux/amd64"
+#endif
 
 #endif

@@ -112,16 +112,15 @@ static bool local_open(const struct provider *p, struct str key, struct str in, 
 
 static void record(const struct encryption *e, const char *way, struct str prefix, int64_t since, bool ok)
 {
-	static const struct metrics_histogram took = {"apiserver_storage_transformation_duration_seconds", 5e-6, 25};
 	char labels[500];
 
 	snprintf(labels, sizeof labels, "resource=\"%s\",status=\"%s\",transformation_type=\"%s\",transformer_prefix=\"%.*s\"", e->resource,
 		 ok ? "OK" : "unknown-non-grpc", way, STR_ARG(prefix));
-	metrics_count(e->s, "apiserver_storage_transformation_operations_total", labels, 1);
+	metrics_count(METRIC_TRANSFORMS, labels, 1);
 	if (!ok)
 		return;
 	snprintf(labels, sizeof labels, "transformation_type=\"%s\",transformer_prefix=\"%.*s\"", way, STR_ARG(prefix));
-	metrics_observe(e->s, &took, labels, (double)(now_ns() - since) / 1e9);
+	metrics_observe(METRIC_TRANSFORM_TIME, labels, (double)(now_ns() - since) / 1e9);
 }
 
 struct error *encryption_seal(struct encryption *e, struct str key, struct str plain, struct buf *out)

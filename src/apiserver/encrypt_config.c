@@ -312,22 +312,13 @@ void encryption_set_unref(struct encryption_set *set)
 
 /* ---- reload ---- */
 
-static void record(struct apiserver *s, const char *status)
-{
-	char labels[200];
-
-	snprintf(labels, sizeof labels, "apiserver_id_hash=\"%s\",status=\"%s\"", metrics_server_hash(), status);
-	metrics_count(s, "apiserver_encryption_config_controller_automatic_reloads_total", labels, 1);
-	metrics_set(s, "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds", labels, (double)wall_ns() / 1e9);
-}
-
 static void record_hash(struct apiserver *s, const struct encryption_set *set)
 {
 	char labels[200];
 
-	metrics_forget(s, "apiserver_encryption_config_controller_last_config_info");
+	metrics_forget(METRIC_ENCRYPTION_CONFIG);
 	snprintf(labels, sizeof labels, "apiserver_id_hash=\"%s\",hash=\"%s\"", metrics_server_hash(), set->hash);
-	metrics_set(s, "apiserver_encryption_config_controller_last_config_info", labels, 1);
+	metrics_set(METRIC_ENCRYPTION_CONFIG, labels, 1);
 }
 
 static struct error *wait_well(struct encryption_set *set)
@@ -361,12 +352,12 @@ static bool reload(void *ctx, struct str text)
 	if (e) {
 		log_and_free(e, "reloading encryption config %s; the one before stays", s->o.encryption_config);
 		encryption_set_unref(set);
-		record(s, "failure");
+		metrics_reloaded(METRIC_ENCRYPTION_RELOADS, METRIC_ENCRYPTION_RELOAD_TIME, false);
 		return !again; /* a text that is wrong is wrong for ever */
 	}
 	record_hash(s, set);
 	encryption_set_use(set);
-	record(s, "success");
+	metrics_reloaded(METRIC_ENCRYPTION_RELOADS, METRIC_ENCRYPTION_RELOAD_TIME, true);
 	log_info("reloaded encryption config %s", s->o.encryption_config);
 	return true;
 }

@@ -350,8 +350,6 @@ void evaluation_begin(struct evaluation *ev, struct expression_input *in, const 
 	}
 }
 
-#define OUT_OF_BUDGET "validation failed due to running out of cost budget, no further validation rules will be run"
-
 bool evaluate(struct evaluation *ev, const struct expression *e, struct cel_value *out, struct str *error)
 {
 	struct cel_value v[ADMISSION_VARS_MAX];
@@ -368,7 +366,7 @@ bool evaluate(struct evaluation *ev, const struct expression *e, struct cel_valu
 	all = cost + ev->variables_cost;
 	ev->variables_cost = 0;
 	if (all > INT64_MAX || (int64_t)all > ev->budget) {
-		*error = STR(OUT_OF_BUDGET);
+		*error = STR(EVALUATION_OUT_OF_BUDGET);
 		return false;
 	}
 	ev->budget -= (int64_t)all;

@@ -73,6 +73,8 @@ void evaluation_begin(struct evaluation *ev, struct expression_input *in, const 
  * *error (p == NULL: none) is what upstream's EvaluationResult has. False: the budget is spent or the cost is not known; *error says
  * so, and nothing more may be evaluated.
  */
+#define EVALUATION_OUT_OF_BUDGET                                                                                       \
+	"validation failed due to running out of cost budget, no further validation rules will be run"
 bool evaluate(struct evaluation *ev, const struct expression *e, struct cel_value *out, struct str *error);
 
 /* ---- match conditions of policies and webhooks ---- */

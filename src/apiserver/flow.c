@@ -16,9 +16,14 @@ struct level {
 	int32_t shares, lendable, borrowing; /* borrowing < 0: no limit */
 	struct fair fair;        /* running requests point to it: levels are never freed */
 };
+/* Of a schema and a level, for /metrics; never freed, as series are not. */
+struct flow_series {
+	struct metric *executing, *seats, *waiting, *dispatched, *waited[2];
+};
 struct schema {
 	struct flowcontrol_v1_flow_schema *obj;
 	struct level *level;
+	struct flow_series *series;
 };
 struct flow {
 	struct storage *schemas_st, *levels_st;
@@ -26,6 +31,7 @@ struct flow {
 	struct schema *v;
 	size_t n;
 	struct map levels;
+	struct map series; /* labels -> struct flow_series */
 	struct fair_group group;
 	struct fiber_mutex judging; /* conditions are written by one fiber at a time */
 };
@@ -54,6 +60,29 @@ static void set_queues(struct fair *f, const struct flowcontrol_v1_limited_prior
 static int percent_of(int seats, int32_t percent)
 {
 	return (int)(((int64_t)seats * percent + 50) / 100);
+}
+
+static struct flow_series *series_of(struct apiserver *s, struct str schema, const char *level)
+{
+	struct buf b buf_cleanup = {0}, wait buf_cleanup = {0};
+	struct flow_series *f;
+
+	buf_printf(&b, "flow_schema=\"%.*s\",priority_level=\"%s\"", STR_ARG(schema), level);
+	f = map_get(&flow->series, buf_view(&b));
+	if (f)
+		return f;
+	f = xcalloc(1, sizeof *f);
+	map_set(&flow->series, buf_view(&b), f);
+	f->executing = metric_series(METRIC_FLOW_EXECUTING, buf_z(&b));
+	f->seats = metric_series(METRIC_FLOW_SEATS, buf_z(&b));
+	f->waiting = metric_series(METRIC_FLOW_INQUEUE, buf_z(&b));
+	f->dispatched = metric_series(METRIC_FLOW_DISPATCHED, buf_z(&b));
+	for (int i = 0; i < 2; i++) {
+		wait.n = 0;
+		buf_printf(&wait, "execute=\"%s\",%s", i ? "true" : "false", buf_z(&b));
+		f->waited[i] = metric_series(METRIC_FLOW_WAIT, buf_z(&wait));
+	}
+	return f;
 }
 
 static void rebuild(struct apiserver *s)
@@ -138,6 +167,7 @@ static void rebuild(struct apiserver *s)
 		sc = arena_push(&flow->arena, &list);
 		sc->obj = f;
 		sc->level = l;
+		sc->series = series_of(s, f->metadata.name, l->name);
 	}
 	cache_snap_free(snap);
 	if (list.n)
@@ -427,20 +457,69 @@ static int width_of(const struct request *rq)
 	return n < 1 ? 1 : n > LIST_SEATS_MAX ? LIST_SEATS_MAX : (int)n;
 }
 
+static void begin(struct flow_seat *seat)
+{
+	metric_add(seat->series->dispatched, 1);
+	metric_add(seat->series->executing, 1);
+	metric_add(seat->series->seats, seat->width);
+}
+
+void flow_collect(struct apiserver *s)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+
+	static const enum metric_id ids[] = {METRIC_FLOW_NOMINAL, METRIC_FLOW_LOWER, METRIC_FLOW_UPPER};
+
+	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+		metrics_forget(ids[i]);
+	while (map_next(&flow->levels, &it, &key, &v)) {
+		const struct level *l = v;
+		const struct fair *f = &l->fair;
+		int seats[] = {f->nominal, f->reserved, f->nominal + (f->borrow_max < 0 ? flow->group.total : f->borrow_max)};
+		char labels[300];
+
+		if (!l->seen)
+			continue;
+		snprintf(labels, sizeof labels, "priority_level=\"%s\"", l->name);
+		for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+			metrics_set(ids[i], labels, seats[i]);
+	}
+}
+
 static struct error *take_seat(struct request *rq, const struct schema *sc, struct flow_seat *seat)
 {
 	static const char *const reasons[] = {NULL, "concurrency-limit", "queue-full", "time-out"};
 	enum fair_answer answer;
+	struct flow_series *f = sc->series;
 	int width = width_of(rq);
+	int64_t since = now_ns();
+	struct watermark *queue = str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD")
+					  ? &rq->s->inqueue
+					  : &rq->s->inqueue_mutating;
+	struct error *e;
 
-	TRY(fair_enter(&sc->level->fair, flow_of(sc, rq), &width, rq->s->o.request_timeout_ms / WAIT_DIVISOR, &answer));
+	metric_add(f->waiting, 1);
+	watermark_add(queue, 1);
+	e = fair_enter(&sc->level->fair, flow_of(sc, rq), &width, rq->s->o.request_timeout_ms / WAIT_DIVISOR, &answer);
+	metric_add(f->waiting, -1);
+	watermark_add(queue, -1);
+	rq->waited_ns += now_ns() - since;
+	metric_observe(f->waited[!e && answer == FAIR_SEATED], (double)(now_ns() - since) / 1e9);
+	if (e)
+		return e;
 	if (answer == FAIR_SEATED) {
-		*seat = (struct flow_seat){&sc->level->fair, width};
+		*seat = (struct flow_seat){&sc->level->fair, f, width};
+		begin(seat);
 		return NULL;
 	}
-	metrics_count(rq->s, "apiserver_flowcontrol_rejected_requests_total",
-		      arena_printf(rq->a, "flow_schema=\"%.*s\",priority_level=\"%s\",reason=\"%s\"", STR_ARG(sc->obj->metadata.name),
-				   sc->level->name, reasons[answer]).p, 1);
+	metrics_dropped(rq);
+	metrics_count(METRIC_FLOW_REJECTED,
+		      arena_printf(rq->a, "flow_schema=\"%.*s\",priority_level=\"%s\",reason=\"%s\"",
+				   STR_ARG(sc->obj->metadata.name), sc->level->name, reasons[answer])
+			      .p,
+		      1);
 	return err_too_many(1, "Too many requests, please try again later.");
 }
 
@@ -455,8 +534,15 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 		return NULL;
 	http_set_header(rq->x, "x-kubernetes-pf-flowschema-uid", sc->obj->metadata.uid);
 	http_set_header(rq->x, "x-kubernetes-pf-prioritylevel-uid", str_from(sc->level->uid));
-	if (rq->long_running || sc->level->exempt)
+	if (rq->long_running || sc->level->exempt) {
+		if (rq->long_running) {
+			metric_add(sc->series->dispatched, 1); /* it holds no seat */
+			return NULL;
+		}
+		*seat = (struct flow_seat){NULL, sc->series, width_of(rq)};
+		begin(seat);
 		return NULL;
+	}
 	return take_seat(rq, sc, seat);
 }
 
@@ -464,28 +550,9 @@ void flow_end(struct flow_seat *seat)
 {
 	if (seat->level)
 		fair_leave(seat->level, seat->width);
-	seat->level = NULL;
-}
-
-void flow_metrics(struct buf *b)
-{
-	static const char *const names[] = {"nominal", "lower", "upper"};
-
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-		size_t it = 0;
-		struct str key;
-		void *v;
-
-		buf_printf(b, "# TYPE apiserver_flowcontrol_%s_limit_seats gauge\n", names[i]);
-		while (flow && map_next(&flow->levels, &it, &key, &v)) {
-			const struct level *l = v;
-			const struct fair *f = &l->fair;
-			int borrowed = f->borrow_max < 0 ? flow->group.total : f->borrow_max;
-			int seats[] = {f->nominal, f->reserved, f->nominal + borrowed};
-
-			if (l->seen)
-				buf_printf(b, "apiserver_flowcontrol_%s_limit_seats{priority_level=\"%s\"} %d\n",
-					   names[i], l->name, seats[i]);
-		}
+	if (seat->series) {
+		metric_add(seat->series->executing, -1);
+		metric_add(seat->series->seats, -seat->width);
 	}
+	*seat = (struct flow_seat){0};
 }

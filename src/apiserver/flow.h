@@ -13,14 +13,16 @@
 #include "apiserver/server.h"
 
 struct error *flow_init(struct apiserver *s);
+struct flow_series;
 struct flow_seat { /* zeroed */
-	struct fair *level;
+	struct fair *level;         /* NULL: of an exempt one */
+	struct flow_series *series; /* counted there; NULL: not at all */
 	int width;
 };
 /* Classifies, sets the headers, waits for a seat; it goes back by flow_end. 429 when there is none in time. */
 struct error *flow_begin(struct request *rq, struct flow_seat *seat);
 void flow_end(struct flow_seat *seat); /* again is allowed */
 /* For /metrics: how many seats each level has, keeps and may have at most. */
-void flow_metrics(struct buf *b);
+void flow_collect(struct apiserver *s);
 
 #endif

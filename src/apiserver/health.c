@@ -1,6 +1,7 @@
 /* /healthz, /livez, /readyz and their single checks, in upstream's text. */
 #include "apiserver/discovery.h"
 #include "apiserver/encrypt.h"
+#include "apiserver/metrics.h"
 
 static bool check_ok(struct apiserver *s) { (void)s; return true; }
 static bool check_store(struct apiserver *s)
@@ -92,57 +93,15 @@ bool health_path_at(size_t i, struct buf *out)
 }
 
 /* How the checks of a whole came out; single ones do not count, as upstream's. */
-struct health_counts {
-	uint64_t ok[N_KINDS][N_CHECKS], failed[N_KINDS][N_CHECKS];
-	bool good[N_KINDS][N_CHECKS];
-};
-
 static void count(struct apiserver *s, size_t kind, size_t check, bool good)
 {
-	if (!s->health)
-		s->health = xcalloc(1, sizeof *s->health);
-	if (good)
-		s->health->ok[kind][check]++;
-	else
-		s->health->failed[kind][check]++;
-	s->health->good[kind][check] = good;
-}
+	char labels[200];
 
-/* f is called for every check that has been made. */
-static void each_count(const struct health_counts *h, struct buf *b, void (*f)(const struct health_counts *h, struct buf *b, size_t kind, size_t check))
-{
-	for (size_t k = 0; h && k < N_KINDS; k++)
-		for (size_t i = 0; i < N_CHECKS; i++)
-			if (h->ok[k][i] || h->failed[k][i])
-				f(h, b, k, i);
-}
-
-static void write_state(const struct health_counts *h, struct buf *b, size_t k, size_t i)
-{
-	buf_printf(b, "kubernetes_healthcheck{name=\"%s\",type=\"%s\"} %d\n", checks[i].name, kinds[k], h->good[k][i]);
-}
-
-static void write_total(const struct health_counts *h, struct buf *b, size_t k, size_t i)
-{
-	if (h->failed[k][i])
-		buf_printf(b, "kubernetes_healthchecks_total{name=\"%s\",status=\"error\",type=\"%s\"} %llu\n", checks[i].name, kinds[k],
-			   (unsigned long long)h->failed[k][i]);
-	if (h->ok[k][i])
-		buf_printf(b, "kubernetes_healthchecks_total{name=\"%s\",status=\"success\",type=\"%s\"} %llu\n", checks[i].name, kinds[k],
-			   (unsigned long long)h->ok[k][i]);
-}
-
-struct error *serve_health_metrics(struct request *rq)
-{
-	struct buf b buf_cleanup = {0};
-
-	buf_puts(&b, "# HELP kubernetes_healthcheck [STABLE] This metric records the result of a single healthcheck.\n"
-		     "# TYPE kubernetes_healthcheck gauge\n");
-	each_count(rq->s->health, &b, write_state);
-	buf_puts(&b, "# HELP kubernetes_healthchecks_total [STABLE] This metric records the results of all healthcheck.\n"
-		     "# TYPE kubernetes_healthchecks_total counter\n");
-	each_count(rq->s->health, &b, write_total);
-	return respond_bytes(rq, 200, METRICS_TYPE, buf_view(&b));
+	snprintf(labels, sizeof labels, "name=\"%s\",type=\"%s\"", checks[check].name, kinds[kind]);
+	metrics_set(METRIC_HEALTH, labels, good);
+	snprintf(labels, sizeof labels, "name=\"%s\",status=\"%s\",type=\"%s\"", checks[check].name,
+		 good ? "success" : "error", kinds[kind]);
+	metrics_count(METRIC_HEALTH_TOTAL, labels, 1);
 }
 
 static struct error *say(struct request *rq, int status, struct str text, bool sniff)

@@ -140,7 +140,6 @@ static const char *grpc_code_name(const struct error *e)
 static struct error *call(struct kms *k, struct arena *a, const char *method, const struct schema_type *req_type, const void *req,
 			  const struct schema_type *resp_type, void *resp)
 {
-	static const struct metrics_histogram took = {"apiserver_envelope_encryption_kms_operations_latency_seconds", 0.0001, 20};
 	struct buf b buf_cleanup = {0};
 	struct str path = arena_printf(a, "/v2.KeyManagementService/%s", method), answer = STR_NULL;
 	int64_t since = now_ns(), d = deadline_push(k->timeout_ms);
@@ -150,9 +149,11 @@ static struct error *call(struct kms *k, struct arena *a, const char *method, co
 		pb_encode(&b, req_type, req);
 	e = grpc_call(k->client, a, path.p, buf_view(&b), &answer);
 	deadline_pop(d);
-	metrics_observe(k->s, &took,
-			arena_printf(a, "grpc_status_code=\"%s\",method_name=\"%.*s\",provider_name=\"%s\"", grpc_code_name(e), STR_ARG(path),
-				     k->name).p, (double)(now_ns() - since) / 1e9);
+	metrics_observe(METRIC_KMS_LATENCY,
+			arena_printf(a, "grpc_status_code=\"%s\",method_name=\"%.*s\",provider_name=\"%s\"",
+				     grpc_code_name(e), STR_ARG(path), k->name)
+				.p,
+			(double)(now_ns() - since) / 1e9);
 	if (!e)
 		e = pb_decode(a, resp_type, answer, resp);
 	OPENSSL_cleanse(b.p, b.n);
@@ -191,7 +192,7 @@ static void remember(struct kms *k, struct str digest, int type, struct str key)
 	u->used = ++k->uses;
 	memcpy(u->key, key.p, key.n);
 	snprintf(labels, sizeof labels, "provider_name=\"%s\"", k->name);
-	metrics_set(k->s, "apiserver_envelope_encryption_dek_source_cache_size", labels, (double)k->keys.n);
+	metrics_set(METRIC_DEK_CACHE, labels, (double)k->keys.n);
 }
 
 static struct error *check_key(int type, struct str key)
@@ -213,7 +214,7 @@ static struct error *unwrap(struct kms *k, const encrypted_object *o, struct str
 	memcpy(&req.annotations, &o->annotations, sizeof req.annotations);
 	random_uuid(uid);
 	req.uid = str_of(uid, 36);
-	metrics_count(k->s, "apiserver_storage_envelope_transformation_cache_misses_total", "", 1);
+	metrics_count(METRIC_KMS_MISSES, "", 1);
 	TRY(call(k, &a, "Decrypt", &kms_v2_decrypt_request_type, &req, &kms_v2_decrypt_response_type, &resp));
 	TRY(error_wrap(check_key(o->encrypted_dek_source_type, resp.plaintext), "KMS provider %s", k->name));
 	remember(k, digest, o->encrypted_dek_source_type, resp.plaintext);
@@ -267,8 +268,8 @@ static void record_key_id(struct kms *k, const char *way, struct str key_id)
 	metrics_hash(key_id, hash);
 	snprintf(labels, sizeof labels, "apiserver_id_hash=\"%s\",key_id_hash=\"%s\",provider_name=\"%s\",transformation_type=\"%s\"",
 		 metrics_server_hash(), hash, k->name, way);
-	metrics_count(k->s, "apiserver_envelope_encryption_key_id_hash_total", labels, 1);
-	metrics_set(k->s, "apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds", labels, (double)wall_ns() / 1e9);
+	metrics_count(METRIC_KMS_KEY_IDS, labels, 1);
+	metrics_set(METRIC_KMS_KEY_ID_TIME, labels, (double)wall_ns() / 1e9);
 }
 
 struct error *kms_open(struct kms *k, struct str key, struct str value, bool may_wait, struct buf *out)
@@ -399,13 +400,17 @@ static struct error *judge_key(struct kms *k, struct arena *a, struct str id)
 	struct error *e = check_key_id(id);
 
 	if (e) {
-		metrics_count(k->s, "apiserver_envelope_encryption_invalid_key_id_from_status_total",
-			      arena_printf(a, "error=\"%s\",provider_name=\"%s\"", id.n ? "too_long" : "empty", k->name).p, 1);
+		metrics_count(
+			METRIC_KMS_BAD_KEY_ID,
+			arena_printf(a, "error=\"%s\",provider_name=\"%s\"", id.n ? "too_long" : "empty", k->name).p,
+			1);
 		return e;
 	}
 	metrics_hash(id, hash);
-	metrics_set(k->s, "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds",
-		    arena_printf(a, "apiserver_id_hash=\"%s\",key_id_hash=\"%s\",provider_name=\"%s\"", metrics_server_hash(), hash, k->name).p,
+	metrics_set(METRIC_KMS_KEY_ID_STATUS,
+		    arena_printf(a, "apiserver_id_hash=\"%s\",key_id_hash=\"%s\",provider_name=\"%s\"",
+				 metrics_server_hash(), hash, k->name)
+			    .p,
 		    (double)wall_ns() / 1e9);
 	if (k->sealing && str_eq(k->seal.key_id, id)) {
 		k->seal_until_ms = until;

@@ -1,166 +1,174 @@
-/* /metrics in the Prometheus text format, under upstream's names. */
-#include <sys/resource.h>
+/* The registry of metrics and how it is written. */
+#include <math.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "apiserver/discovery.h"
-#include "apiserver/flow.h"
 #include "apiserver/metrics.h"
-#include "base/log.h"
 
-#define SERIES_MAX 20000
-static const double buckets[] = {0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60};
-#define N_BUCKETS (sizeof buckets / sizeof *buckets)
-
-struct histogram {
-	uint64_t counts[N_BUCKETS], n;
-	double sum;
+enum { COUNTER = 0, GAUGE = 1, HISTOGRAM = 4 }; /* io.prometheus.client.MetricType */
+enum level { NONE, ALPHA, BETA, STABLE, SLI };
+static const char *const type_names[] = {[COUNTER] = "counter", [GAUGE] = "gauge", [HISTOGRAM] = "histogram"};
+static const char *const level_names[] = {[ALPHA] = "ALPHA", [BETA] = "BETA", [STABLE] = "STABLE", [SLI] = "STABLE"};
+static const struct family {
+	const char *name;
+	int type;
+	enum level level;
+	const double *buckets;
+	int n_buckets; /* < 0: exponential, buckets are the first and the factor */
+	const char *help;
+} families[] = {
+#define METRIC(id, name, type, level, buckets, help) {name, type, level, buckets, help},
+#include "apiserver/metrics_families.h"
+#undef METRIC
 };
-struct doubling { /* see metrics_histogram */
-	const struct metrics_histogram *h;
+
+struct metric {
+	const struct family *family;
 	char *labels;
-	uint64_t counts[METRICS_BUCKETS], n;
-	double sum;
+	bool live;            /* since the last reset */
+	double value;         /* a histogram's sum */
+	uint64_t n, counts[]; /* each bucket's own, not cumulative; past the last: only in n */
 };
-struct metrics {
-	struct map requests;  /* labels -> uint64_t */
-	struct map durations; /* labels -> struct histogram */
-	struct map other;     /* name{labels} -> double */
-	struct map doublings; /* name{labels} -> struct doubling */
-};
+static struct {
+	struct map series[METRICS]; /* labels -> struct metric */
+	size_t n;
+} registry;
 
-static struct metrics *state(struct apiserver *s)
+static int bucket_count(const struct family *f)
 {
-	if (!s->metrics)
-		s->metrics = xcalloc(1, sizeof *s->metrics);
-	return s->metrics;
+	return abs(f->n_buckets);
 }
 
-static void *series(struct map *m, struct str key, size_t size)
+static struct metric *new_metric(const struct family *f, const char *labels)
 {
-	void *v = map_get(m, key);
+	struct metric *m = xcalloc(1, sizeof *m + (size_t)bucket_count(f) * sizeof *m->counts);
 
-	if (!v) {
-		if (m->n >= SERIES_MAX)
-			return NULL;
-		v = xcalloc(1, size);
-		map_set(m, key, v);
+	m->family = f;
+	m->labels = xstrdup(labels);
+	return m;
+}
+
+struct metric *metric_series(enum metric_id id, const char *labels)
+{
+	static struct metric *too_many[METRICS];
+	struct metric *m;
+
+	m = map_get(&registry.series[id], str_from(labels));
+	if (m)
+		return m;
+	if (registry.n >= METRIC_SERIES_MAX) {
+		if (!too_many[id])
+			too_many[id] = new_metric(&families[id], "");
+		return too_many[id];
 	}
-	return v;
+	m = new_metric(&families[id], labels);
+	map_set(&registry.series[id], str_from(labels), m);
+	registry.n++;
+	return m;
 }
 
-static struct str metric_verb(const struct request *rq)
+void metric_add(struct metric *m, double n)
 {
-	struct str v = rq->info.verb;
-	static const struct {
-		const char *verb, *shown;
-	} names[] = {
-		{"get", "GET"}, {"list", "LIST"}, {"watch", "WATCH"}, {"create", "POST"}, {"update", "PUT"}, {"patch", "PATCH"},
-		{"delete", "DELETE"}, {"deletecollection", "DELETECOLLECTION"},
-	};
-
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (str_eqz(v, names[i].verb))
-			return str_from(names[i].shown);
-	return STR("other");
+	m->value += n;
+	m->live = true;
 }
 
-void metrics_request(struct request *rq)
+void metric_touch(struct metric *m)
 {
-	struct metrics *m = state(rq->s);
-	const struct request_info *i = &rq->info;
-	const char *scope = !i->resource_request ? "" : i->name.n ? "resource" : i->ns.n ? "namespace" : "cluster";
-	bool known = rq->res != NULL;
-	struct str verb = metric_verb(rq);
-	char key[600];
-	int n;
-	uint64_t *count;
-	struct histogram *h;
-	double seconds = (double)(now_ns() - rq->start_ns) / 1e9;
-
-	if (i->resource_request && !known)
-		return; /* unknown names would make series without end */
-	n = snprintf(key, sizeof key,
-		     "code=\"%d\",component=\"apiserver\",dry_run=\"%s\",group=\"%.*s\",resource=\"%.*s\",scope=\"%s\",subresource=\"%.*s\","
-		     "verb=\"%.*s\",version=\"%.*s\"", rq->status, rq->dry_run ? "All" : "", STR_ARG(i->group),
-		     known ? (int)i->resource.n : 0, known ? i->resource.p : "", scope, STR_ARG(i->resource_request ? i->subresource :
-		     str_sub(i->path, 0, str_eqz(i->path, "/metrics") ? i->path.n : 0)), STR_ARG(verb), STR_ARG(i->version));
-	if (n >= (int)sizeof key)
-		return;
-	count = series(&m->requests, str_of(key, (size_t)n), sizeof *count);
-	if (count)
-		++*count;
-	if (rq->long_running)
-		return;
-	n = snprintf(key, sizeof key,
-		     "component=\"apiserver\",dry_run=\"%s\",group=\"%.*s\",resource=\"%.*s\",scope=\"%s\",subresource=\"%.*s\",verb=\"%.*s\","
-		     "version=\"%.*s\"", rq->dry_run ? "All" : "", STR_ARG(i->group), known ? (int)i->resource.n : 0, known ? i->resource.p : "",
-		     scope, STR_ARG(i->resource_request ? i->subresource : STR("")), STR_ARG(verb), STR_ARG(i->version));
-	h = series(&m->durations, str_of(key, (size_t)n), sizeof *h);
-	if (!h)
-		return;
-	h->n++;
-	h->sum += seconds;
-	for (size_t b = 0; b < N_BUCKETS; b++)
-		if (seconds <= buckets[b])
-			h->counts[b]++;
+	m->live = true;
 }
 
-#define LABELS_MAX 600
-
-void metrics_count(struct apiserver *s, const char *name, const char *labels, int64_t n)
+void metric_set(struct metric *m, double value)
 {
-	char key[LABELS_MAX];
-	double *v;
-
-	snprintf(key, sizeof key, "%s{%s}", name, labels);
-	v = series(&state(s)->other, str_from(key), sizeof *v);
-	if (v)
-		*v += (double)n;
+	m->value = value;
+	m->live = true;
 }
 
-void metrics_set(struct apiserver *s, const char *name, const char *labels, double value)
-{
-	char key[LABELS_MAX];
-	double *v;
+/* Upper bounds of a histogram, one after the other. */
+struct bounds {
+	const struct family *f;
+	int i;
+	double last;
+};
 
-	snprintf(key, sizeof key, "%s{%s}", name, labels);
-	v = series(&state(s)->other, str_from(key), sizeof *v);
-	if (v)
-		*v = value;
+static double next_bound(struct bounds *b)
+{
+	if (b->f->n_buckets > 0)
+		return b->f->buckets[b->i++];
+	b->last = b->i++ ? b->last * b->f->buckets[1] : b->f->buckets[0];
+	return b->last;
 }
 
-void metrics_forget(struct apiserver *s, const char *name)
+void metric_observe(struct metric *m, double value)
 {
-	size_t it = 0, n = strlen(name);
+	struct bounds b = {.f = m->family};
+
+	m->live = true;
+	m->n++;
+	m->value += value;
+	for (int i = 0; i < bucket_count(m->family); i++)
+		if (value <= next_bound(&b)) {
+			m->counts[i]++;
+			return;
+		}
+}
+
+void metrics_count(enum metric_id id, const char *labels, int64_t n)
+{
+	metric_add(metric_series(id, labels), (double)n);
+}
+
+void metrics_set(enum metric_id id, const char *labels, double value)
+{
+	metric_set(metric_series(id, labels), value);
+}
+
+void metrics_observe(enum metric_id id, const char *labels, double value)
+{
+	metric_observe(metric_series(id, labels), value);
+}
+
+void metrics_forget(enum metric_id id)
+{
+	size_t it = 0;
 	struct str key;
 	void *v;
 
-	while (map_next(&state(s)->other, &it, &key, &v))
-		if (key.n > n && key.p[n] == '{' && !memcmp(key.p, name, n))
-			free(map_del(&s->metrics->other, key));
+	while (map_next(&registry.series[id], &it, &key, &v)) {
+		struct metric *m = v;
+
+		m->live = false;
+		m->value = 0;
+		m->n = 0;
+		memset(m->counts, 0, (size_t)bucket_count(m->family) * sizeof *m->counts);
+	}
 }
 
-void metrics_observe(struct apiserver *s, const struct metrics_histogram *h, const char *labels, double value)
+void metrics_reloaded(enum metric_id count, enum metric_id when, bool ok)
 {
-	char key[LABELS_MAX];
-	double limit = h->first;
-	struct doubling *d;
+	char labels[200];
 
-	snprintf(key, sizeof key, "%s{%s}", h->name, labels);
-	d = series(&state(s)->doublings, str_from(key), sizeof *d);
-	if (!d)
-		return;
-	if (!d->h) {
-		d->h = h;
-		d->labels = xstrdup(labels);
+	snprintf(labels, sizeof labels, "apiserver_id_hash=\"%s\",status=\"%s\"", metrics_server_hash(),
+		 ok ? "success" : "failure");
+	metrics_count(count, labels, 1);
+	metrics_set(when, labels, (double)wall_ns() / 1e9);
+}
+
+struct str metric_label(struct arena *a, struct str value)
+{
+	struct buf b buf_cleanup = {0};
+
+	for (size_t i = 0; i < value.n; i++) {
+		if (value.p[i] == '\n')
+			buf_puts(&b, "\\n");
+		else if (value.p[i] == '"' || value.p[i] == '\\')
+			buf_printf(&b, "\\%c", value.p[i]);
+		else
+			buf_putc(&b, value.p[i]);
 	}
-	d->n++;
-	d->sum += value;
-	for (int i = 0; i < h->n; i++, limit *= 2)
-		if (value <= limit)
-			d->counts[i]++;
+	return arena_str(a, buf_view(&b));
 }
 
 void metrics_hash(struct str s, char out[METRICS_HASH])
@@ -202,134 +210,268 @@ const char *metrics_server_hash(void)
 	return hash;
 }
 
+/* ---- text (Prometheus' exposition format 0.0.4) ---- */
+
+/* The shortest digits that are read as the same number, as Go writes them. */
 static void put_number(struct buf *b, double v)
 {
-	if (v >= -1e15 && v <= 1e15 && v == (double)(int64_t)v)
-		buf_i64(b, (int64_t)v);
-	else
-		buf_printf(b, "%.17g", v);
+	char digits[32];
+	int exponent;
+
+	if (isnan(v) || isinf(v)) {
+		buf_puts(b, isnan(v) ? "NaN" : v > 0 ? "+Inf" : "-Inf");
+		return;
+	}
+	for (int p = 0; p < 17; p++) {
+		snprintf(digits, sizeof digits, "%.*e", p, v);
+		if (strtod(digits, NULL) == v)
+			break;
+	}
+	exponent = atoi(strchr(digits, 'e') + 1);
+	if (exponent < -4 || exponent >= 6) {
+		buf_puts(b, digits);
+		return;
+	}
+	int shown = (int)strcspn(digits, "e") - (*digits == '-'); /* with the point when there is more than one digit */
+	int behind = (shown > 1 ? shown - 2 : 0) - exponent;
+
+	buf_printf(b, "%.*f", behind > 0 ? behind : 0, v);
 }
 
-static void put_doublings(struct buf *b, struct metrics *m)
+static void put_line(struct buf *b, const struct metric *m, const char *suffix, const char *le)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
+	buf_printf(b, "%s%s", m->family->name, suffix);
+	if (*m->labels || le)
+		buf_printf(b, "{%s%s", m->labels, *m->labels && le ? "," : "");
+	if (le)
+		buf_printf(b, "le=\"%s\"", le);
+	if (*m->labels || le)
+		buf_putc(b, '}');
+	buf_putc(b, ' ');
+}
 
-	while (map_next(&m->doublings, &it, &key, &v)) {
-		const struct doubling *d = v;
-		double limit = d->h->first;
+static void text_histogram(struct buf *b, const struct metric *m)
+{
+	struct bounds bounds = {.f = m->family};
+	uint64_t n = 0;
 
-		for (int i = 0; i < d->h->n; i++, limit *= 2)
-			buf_printf(b, "%s_bucket{%s,le=\"%g\"} %llu\n", d->h->name, d->labels, limit, (unsigned long long)d->counts[i]);
-		buf_printf(b, "%s_bucket{%s,le=\"+Inf\"} %llu\n%s_sum{%s} %.9f\n%s_count{%s} %llu\n", d->h->name, d->labels,
-			   (unsigned long long)d->n, d->h->name, d->labels, d->sum, d->h->name, d->labels, (unsigned long long)d->n);
+	for (int i = 0; i <= bucket_count(m->family); i++) {
+		struct buf le buf_cleanup = {0};
+		bool last = i == bucket_count(m->family);
+
+		put_number(&le, last ? INFINITY : next_bound(&bounds));
+		n = last ? m->n : n + m->counts[i];
+		put_line(b, m, "_bucket", buf_z(&le));
+		buf_u64(b, n);
+		buf_putc(b, '\n');
+	}
+	put_line(b, m, "_sum", NULL);
+	put_number(b, m->value);
+	buf_putc(b, '\n');
+	put_line(b, m, "_count", NULL);
+	buf_u64(b, m->n);
+	buf_putc(b, '\n');
+}
+
+static void put_help(struct buf *b, const struct family *f)
+{
+	if (f->level != NONE)
+		buf_printf(b, "[%s] ", level_names[f->level]);
+	buf_puts(b, f->help);
+}
+
+static void text_family(struct buf *b, const struct family *f, const struct metric *const *v, size_t n)
+{
+	buf_printf(b, "# HELP %s ", f->name);
+	put_help(b, f);
+	buf_printf(b, "\n# TYPE %s %s\n", f->name, type_names[f->type]);
+	for (size_t i = 0; i < n; i++) {
+		if (f->type == HISTOGRAM) {
+			text_histogram(b, v[i]);
+			continue;
+		}
+		put_line(b, v[i], "", NULL);
+		put_number(b, v[i]->value);
+		buf_putc(b, '\n');
 	}
 }
 
-static void process_metrics(struct apiserver *s, struct buf *b)
-{
-	struct rusage ru;
-	long rss = 0, vm = 0;
-	FILE *f = fopen("/proc/self/statm", "re");
+/* ---- protobuf (io.prometheus.client.MetricFamily, each behind its length) ---- */
 
-	if (f) {
-		if (fscanf(f, "%ld %ld", &vm, &rss) != 2)
-			rss = 0;
-		fclose(f);
-	}
-	getrusage(RUSAGE_SELF, &ru);
-	buf_printf(b, "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.\n# TYPE process_cpu_seconds_total "
-		      "counter\nprocess_cpu_seconds_total %.2f\n",
-		   (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) + (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
-	buf_printf(b, "# HELP process_resident_memory_bytes Resident memory size in bytes.\n# TYPE process_resident_memory_bytes gauge\n"
-		      "process_resident_memory_bytes %ld\n", rss * sysconf(_SC_PAGESIZE));
-	buf_printf(b, "# HELP process_virtual_memory_bytes Virtual memory size in bytes.\n# TYPE process_virtual_memory_bytes gauge\n"
-		      "process_virtual_memory_bytes %ld\n", vm * sysconf(_SC_PAGESIZE));
-	buf_printf(b, "# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.\n# TYPE "
-		      "process_start_time_seconds gauge\nprocess_start_time_seconds %.3f\n", (double)s->started_wall_ns / 1e9);
+static void put_double(struct buf *b, unsigned field, double v)
+{
+	pb_put_varint(b, field << 3 | 1);
+	buf_append(b, &v, sizeof v); /* little-endian, as everything that Skiff runs on */
 }
 
-static void reset(struct metrics *m)
+static void put_varint(struct buf *b, unsigned field, uint64_t v)
 {
-	struct map *maps[] = {&m->requests, &m->durations, &m->other};
+	pb_put_varint(b, field << 3);
+	pb_put_varint(b, v);
+}
 
-	for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
-		size_t it = 0;
+static void put_labels(struct buf *b, const char *p)
+{
+	while (*p) {
+		struct buf pair buf_cleanup = {0}, value buf_cleanup = {0};
+		const char *eq = strchr(p, '=');
+
+		pb_put_bytes(&pair, 1, str_of(p, (size_t)(eq - p)));
+		for (p = eq + 2; *p != '"'; p++) {
+			if (*p == '\\')
+				p++;
+			buf_putc(&value, p[-1] == '\\' && *p == 'n' ? '\n' : *p);
+		}
+		pb_put_bytes(&pair, 2, buf_view(&value));
+		pb_put_bytes(b, 1, buf_view(&pair));
+		p += p[1] == ',' ? 2 : 1;
+	}
+}
+
+static void pb_histogram(struct buf *b, const struct metric *m)
+{
+	struct bounds bounds = {.f = m->family};
+	uint64_t n = 0;
+
+	put_varint(b, 1, m->n);
+	put_double(b, 2, m->value);
+	for (int i = 0; i < bucket_count(m->family); i++) {
+		struct buf bucket buf_cleanup = {0};
+
+		put_varint(&bucket, 1, n += m->counts[i]);
+		put_double(&bucket, 2, next_bound(&bounds));
+		pb_put_bytes(b, 3, buf_view(&bucket));
+	}
+}
+
+static void pb_family(struct buf *b, const struct family *f, const struct metric *const *v, size_t n)
+{
+	static const unsigned fields[] = {[COUNTER] = 3, [GAUGE] = 2, [HISTOGRAM] = 7}; /* of message Metric */
+	struct buf out buf_cleanup = {0}, help buf_cleanup = {0};
+
+	put_help(&help, f);
+	pb_put_bytes(&out, 1, str_from(f->name));
+	pb_put_bytes(&out, 2, buf_view(&help));
+	put_varint(&out, 3, (uint64_t)f->type);
+	for (size_t i = 0; i < n; i++) {
+		struct buf metric buf_cleanup = {0}, value buf_cleanup = {0};
+
+		put_labels(&metric, v[i]->labels);
+		if (f->type == HISTOGRAM)
+			pb_histogram(&value, v[i]);
+		else
+			put_double(&value, 1, v[i]->value);
+		pb_put_bytes(&metric, fields[f->type], buf_view(&value));
+		pb_put_bytes(&out, 4, buf_view(&metric));
+	}
+	pb_put_varint(b, out.n);
+	buf_str(b, buf_view(&out));
+}
+
+/* ---- the two paths ---- */
+
+static int by_labels(const void *a, const void *b)
+{
+	return strcmp((*(const struct metric *const *)a)->labels, (*(const struct metric *const *)b)->labels);
+}
+
+static bool shown_at(const struct family *f, bool slis)
+{
+	return (f->level == SLI) == slis;
+}
+
+static void put_families(struct request *rq, struct buf *b, bool slis, bool protobuf)
+{
+	for (size_t i = 0; i < METRICS; i++) {
+		const struct map *map = &registry.series[i];
+		const struct metric **v = arena_array(rq->a, const struct metric *, map->n);
+		size_t it = 0, n = 0;
 		struct str key;
-		void *v;
+		void *m;
 
-		while (map_next(maps[i], &it, &key, &v))
-			free(v);
-		map_free(maps[i]);
+		if (!shown_at(&families[i], slis))
+			continue;
+		while (map_next(map, &it, &key, &m))
+			if (((struct metric *)m)->live)
+				v[n++] = m;
+		if (!n)
+			continue;
+		qsort(v, n, sizeof *v, by_labels);
+		(protobuf ? pb_family : text_family)(b, &families[i], v, n);
 	}
 }
 
-struct error *serve_metrics(struct request *rq)
+/* As Prometheus' client for Go chooses: what it does not know is answered in text. */
+static bool wants_protobuf(struct request *rq, const char **escaping)
 {
-	struct apiserver *s = rq->s;
-	struct metrics *m = state(s);
-	struct buf b buf_cleanup = {0};
-	size_t it = 0;
-	struct str key;
-	void *v;
+	static const char *const schemes[] = {"allow-utf-8", "underscores", "dots", "values"};
+	struct accept_clause *v;
+	size_t n = accept_parse(rq->a, http_header_get(&rq->x->headers, "accept"), &v);
 
-	if (str_eqz(rq->x->method, "DELETE") && s->o.profiling) {
-		reset(m);
+	*escaping = "underscores";
+	for (size_t i = 0; i < n; i++) {
+		struct str e = query_get(&v[i].params, "escaping"), version = query_get(&v[i].params, "version");
+
+		for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++)
+			if (str_eqz(e, schemes[k]))
+				*escaping = schemes[k];
+		if (str_eqz(v[i].type, "application/vnd.google.protobuf") &&
+		    str_eqz(query_get(&v[i].params, "proto"), "io.prometheus.client.MetricFamily") &&
+		    str_eqz(query_get(&v[i].params, "encoding"), "delimited"))
+			return true;
+		if (str_eqz(v[i].type, "text/plain") && (!version.n || str_eqz(version, "0.0.4")))
+			return false;
+	}
+	return false;
+}
+
+static void reset(bool slis)
+{
+	for (size_t i = 0; i < METRICS; i++)
+		if (shown_at(&families[i], slis))
+			metrics_forget((enum metric_id)i);
+}
+
+/* Families by level; nothing here is hidden or switched off. */
+static void count_families(void)
+{
+	int n[SLI + 1] = {0};
+
+	for (size_t i = 0; i < METRICS; i++)
+		n[families[i].level]++;
+	n[STABLE] += n[SLI];
+	for (int l = ALPHA; l <= STABLE; l++) {
+		char labels[80];
+
+		snprintf(labels, sizeof labels, "deprecated_version=\"\",stability_level=\"%s\"", level_names[l]);
+		metrics_set(METRIC_REGISTERED, labels, n[l]);
+	}
+	metrics_set(METRIC_DISABLED, "", 0);
+	metrics_set(METRIC_HIDDEN, "", 0);
+}
+
+struct error *serve_metrics(struct request *rq, bool slis)
+{
+	struct buf b buf_cleanup = {0};
+	const char *escaping;
+	bool protobuf = wants_protobuf(rq, &escaping);
+
+	if (str_eqz(rq->x->method, "DELETE") && rq->s->o.profiling) {
+		reset(slis);
 		return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), STR("metrics reset\n"));
 	}
-	buf_puts(&b, "# HELP apiserver_request_total Counter of apiserver requests broken out for each verb, dry run value, group, version, "
-		     "resource, scope, component, and HTTP response code.\n# TYPE apiserver_request_total counter\n");
-	while (map_next(&m->requests, &it, &key, &v))
-		buf_printf(&b, "apiserver_request_total{%.*s} %llu\n", STR_ARG(key), (unsigned long long)*(uint64_t *)v);
-	buf_puts(&b, "# HELP apiserver_request_duration_seconds Response latency distribution in seconds for each verb, dry run value, group, "
-		     "version, resource, subresource, scope and component.\n# TYPE apiserver_request_duration_seconds histogram\n");
-	it = 0;
-	while (map_next(&m->durations, &it, &key, &v)) {
-		struct histogram *h = v;
-
-		for (size_t i = 0; i < N_BUCKETS; i++)
-			buf_printf(&b, "apiserver_request_duration_seconds_bucket{%.*s,le=\"%g\"} %llu\n", STR_ARG(key), buckets[i],
-				   (unsigned long long)h->counts[i]);
-		buf_printf(&b, "apiserver_request_duration_seconds_bucket{%.*s,le=\"+Inf\"} %llu\n", STR_ARG(key), (unsigned long long)h->n);
-		buf_printf(&b, "apiserver_request_duration_seconds_sum{%.*s} %.9f\n", STR_ARG(key), h->sum);
-		buf_printf(&b, "apiserver_request_duration_seconds_count{%.*s} %llu\n", STR_ARG(key), (unsigned long long)h->n);
+	if (!slis) {
+		count_families();
+		metrics_collect(rq->s);
 	}
-	buf_printf(&b, "# HELP apiserver_current_inflight_requests Maximal number of currently used inflight request limit of this apiserver "
-		       "per request kind in last second.\n# TYPE apiserver_current_inflight_requests gauge\n"
-		       "apiserver_current_inflight_requests{request_kind=\"mutating\"} %d\n"
-		       "apiserver_current_inflight_requests{request_kind=\"readOnly\"} %d\n", s->inflight_mutating, s->inflight);
-	buf_puts(&b, "# HELP apiserver_resource_objects Number of stored objects at the time of last check split by kind.\n"
-		     "# TYPE apiserver_resource_objects gauge\n");
-	it = 0;
-	while (map_next(&s->storages, &it, &key, &v)) {
-		struct storage *st = v;
-		struct cache_stats cs;
-
-		cache_stats(st->cache, &cs);
-		buf_printf(&b, "apiserver_resource_objects{group=\"%.*s\",resource=\"%.*s\"} %zu\n", STR_ARG(st->group), STR_ARG(st->plural),
-			   cs.objects);
-		buf_printf(&b, "apiserver_storage_objects{resource=\"%.*s%s%.*s\"} %zu\n", STR_ARG(st->plural), st->group.n ? "." : "",
-			   STR_ARG(st->group), cs.objects);
-		buf_printf(&b, "apiserver_registered_watchers{group=\"%.*s\",kind=\"%.*s\"} %zu\n", STR_ARG(st->group), STR_ARG(st->kind),
-			   cs.watchers);
-	}
-	it = 0;
-	while (map_next(&m->other, &it, &key, &v)) {
-		buf_printf(&b, "%.*s ", STR_ARG(key));
-		put_number(&b, *(double *)v);
-		buf_putc(&b, '\n');
-	}
-	put_doublings(&b, m);
-	flow_metrics(&b);
-	{
-		struct store_stats ss;
-
-		store_stats(s->store, &ss);
-		buf_printf(&b, "# HELP apiserver_storage_size_bytes Size of the storage database file physically allocated in bytes.\n# TYPE "
-			       "apiserver_storage_size_bytes gauge\napiserver_storage_size_bytes{storage_cluster_id=\"embedded\"} %lld\n",
-			   (long long)ss.bytes_used);
-	}
-	process_metrics(s, &b);
-	return respond_bytes(rq, 200, METRICS_TYPE, buf_view(&b));
+	put_families(rq, &b, slis, protobuf);
+	http_set_header(rq->x, "process-start-time-unix",
+			arena_printf(rq->a, "%lld", (long long)(rq->s->started_wall_ns / 1000000000)));
+	return respond_bytes(rq, 200,
+			     arena_printf(rq->a, "%s; escaping=%s",
+					  protobuf ? "application/vnd.google.protobuf; "
+						     "proto=io.prometheus.client.MetricFamily; encoding=delimited"
+						   : "text/plain; version=0.0.4; charset=utf-8",
+					  escaping),
+			     buf_view(&b));
 }

@@ -1,24 +1,66 @@
-/* apiserver/metrics.h: counters and histograms under upstream's names. */
+/*
+ * apiserver/metrics.h: /metrics and /metrics/slis: counters, gauges and histograms under upstream's names, types and
+ * labels (test/instrumentation/testdata/stable-metrics-list.yaml), as Prometheus' text or protobuf.
+ *
+ * Something is counted where it happens; what other rooms keep anyway (objects, sizes, processes) is read when somebody
+ * asks. One loop.
+ */
 #ifndef SKIFF_APISERVER_METRICS_H
 #define SKIFF_APISERVER_METRICS_H
 #include "apiserver/server.h"
-void metrics_request(struct request *rq);
-/* Watch events sent, admission steps... are counted by name{labels}; labels is the text between the braces. */
-void metrics_count(struct apiserver *s, const char *name, const char *labels, int64_t n);
-/* A gauge; drops every series of a name. */
-void metrics_set(struct apiserver *s, const char *name, const char *labels, double value);
-void metrics_forget(struct apiserver *s, const char *name);
-/* A histogram of n (at most METRICS_BUCKETS) buckets, the first up to `first`, each twice the one before. */
-#define METRICS_BUCKETS 25
-struct metrics_histogram {
-	const char *name;
-	double first;
-	int n;
+
+enum metric_id {
+#define METRIC(id, name, type, level, buckets, help) METRIC_##id,
+#include "apiserver/metrics_families.h"
+#undef METRIC
+	METRICS
 };
-void metrics_observe(struct apiserver *s, const struct metrics_histogram *h, const char *labels, double value);
+
+/*
+ * One series of a family: labels is the text between the braces, the names in order ("a=\"x\",b=\"y\""; metric_label
+ * for values of which nobody knows what is in them). It stays where it is for the life of the process (as does the
+ * registry), so that whoever counts often keeps the pointer. At most METRIC_SERIES_MAX of all families; what would be
+ * one more shares one that is never shown.
+ */
+struct metric;
+#define METRIC_SERIES_MAX 20000
+struct metric *metric_series(enum metric_id id, const char *labels);
+void metric_add(struct metric *m, double n);
+void metric_set(struct metric *m, double value);
+void metric_observe(struct metric *m, double value); /* of a histogram */
+void metric_touch(struct metric *m);                 /* it is shown from now on */
+/* `value` as it stands in quotes: backslashes, quotes and line ends escaped. */
+struct str metric_label(struct arena *a, struct str value);
+
+/* The same where it happens seldom. */
+void metrics_count(enum metric_id id, const char *labels, int64_t n);
+void metrics_set(enum metric_id id, const char *labels, double value);
+void metrics_observe(enum metric_id id, const char *labels, double value);
+void metrics_forget(enum metric_id id); /* every series of a family, until it is counted again */
+
+/* A configuration file was read again: how often, and when last. */
+void metrics_reloaded(enum metric_id count, enum metric_id when, bool ok);
+
 /* "sha256:HEX", as upstream's labels show what is not to be read; empty for nothing. */
 #define METRICS_HASH 72
 void metrics_hash(struct str s, char out[METRICS_HASH]);
 /* That of this server's identity (upstream's APIServerID, made of the host's name). */
 const char *metrics_server_hash(void);
+
+/* ---- requests (metrics_request.c) ---- */
+/* A resource's request that upstream's router would hand on: it will be counted. */
+void metrics_routed(struct request *rq);
+/* A request of another path: it will be counted when it is one of the few that upstream counts. */
+void metrics_routed_path(struct request *rq);
+/* It is long-running and has begun. */
+void metrics_long_running(struct request *rq);
+/* A watch has sent its initial events. */
+void metrics_watch_list(struct request *rq);
+/* Refused because there were too many. */
+void metrics_dropped(struct request *rq);
+/* It has been answered. */
+void metrics_request(struct request *rq);
+
+/* What is read when somebody asks (metrics_collect.c). */
+void metrics_collect(struct apiserver *s);
 #endif

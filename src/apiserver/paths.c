@@ -1,6 +1,7 @@
 /* What is no resource: discovery, version, health, metrics, OpenAPI, OIDC documents, /debug; and / which lists them. */
 #include "apiserver/authn.h"
 #include "apiserver/discovery.h"
+#include "apiserver/metrics.h"
 #include "schema/jv.h"
 
 /* ---- / ---- */
@@ -66,12 +67,17 @@ static struct error *root_paths(struct request *rq)
 
 /* ---- others ---- */
 
+/* Upstream's handler of it knows no other form. */
 static struct error *version(struct request *rq)
 {
-	return respond_json(rq, 200, STR("{\"major\":\"1\",\"minor\":\"36\",\"emulationMajor\":\"1\",\"emulationMinor\":\"36\","
-					 "\"minCompatibilityMajor\":\"1\",\"minCompatibilityMinor\":\"35\",\"gitVersion\":\"" SKIFF_GIT_VERSION
-					 "\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"1970-01-01T00:00:00Z\",\"goVersion\":"
-					 "\"none\",\"compiler\":\"gcc\",\"platform\":\"linux/amd64\"}"));
+	rq->out.pretty = true;
+	return respond_json(rq, 200,
+			    STR("{\"major\":\"1\",\"minor\":\"36\",\"emulationMajor\":\"1\",\"emulationMinor\":\"36\","
+				"\"minCompatibilityMajor\":\"1\",\"minCompatibilityMinor\":\"35\",\"gitVersion\":"
+				"\"" SKIFF_GIT_VERSION
+				"\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"" SKIFF_BUILD_DATE
+				"\",\"goVersion\":"
+				"\"none\",\"compiler\":\"gcc\",\"platform\":\"" SKIFF_PLATFORM "\"}"));
 }
 
 struct error *respond_unknown(struct request *rq)
@@ -132,16 +138,17 @@ static struct error *plain_handlers(struct request *rq, bool *handled)
 {
 	struct str p = rq->info.path;
 
+	metrics_routed_path(rq);
 	TRY(serve_health(rq, handled));
 	if (*handled)
 		return NULL;
 	*handled = true;
-	if (str_eqz(p, "/") || !p.n)
+	if (str_eqz(p, "/") || !p.n || str_eqz(p, "/index.html"))
 		return root_paths(rq);
 	if (str_eqz(p, "/metrics"))
-		return serve_metrics(rq);
+		return serve_metrics(rq, false);
 	if (str_eqz(p, "/metrics/slis"))
-		return serve_health_metrics(rq);
+		return serve_metrics(rq, true);
 	if (str_eqz(p, "/statusz"))
 		return serve_statusz(rq);
 	if (str_eqz(p, "/flagz"))

@@ -1,4 +1,5 @@
 /* ValidatingAdmissionPolicy: judging a request. */
+#include "apiserver/metrics.h"
 #include "apiserver/policy.h"
 #include "schema/jv.h"
 
@@ -18,6 +19,7 @@ struct run {
 	struct denial first;        /* the first is the one that is answered */
 	/* audit annotations of one policy: key -> values */
 	LIST(struct str_pair) annotations;
+	int64_t took_ns; /* the expression that is judged now, for metrics */
 };
 
 static void deny(struct run *r, const struct policy *p, const struct policy_binding *b, struct str message, struct str reason)
@@ -49,6 +51,22 @@ static void config_error(struct run *r, const struct policy *p, const struct pol
 	error_free(e);
 }
 
+/* What came of a validation that did not hold or could not be told; those that hold are not counted, as upstream's. */
+static void observe(struct run *r, const struct policy *p, const struct policy_binding *b, struct str message,
+		    const char *action)
+{
+	struct arena *a = r->a->rq->a;
+	const char *type = str_has_prefix(message, STR("compilation"))              ? "compile_error"
+			   : str_has_prefix(message, STR(EVALUATION_OUT_OF_BUDGET)) ? "out_of_budget"
+										    : "invalid_error";
+	struct str labels =
+		arena_printf(a, "enforcement_action=\"%s\",error_type=\"%s\",policy=\"%.*s\",policy_binding=\"%.*s\"",
+			     action, type, STR_ARG(metric_label(a, p->name)), STR_ARG(metric_label(a, b->name)));
+
+	metrics_count(METRIC_POLICY_CHECKS, labels.p, 1);
+	metrics_observe(METRIC_POLICY_TIME, labels.p, (double)r->took_ns / 1e9);
+}
+
 static void audit_failure(struct run *r, const struct policy *p, const struct policy_binding *b, uint32_t index, struct str message)
 {
 	struct buf v buf_cleanup = {0};
@@ -73,13 +91,17 @@ static void audit_failure(struct run *r, const struct policy *p, const struct po
 static void failed(struct run *r, const struct policy *p, const struct policy_binding *b, uint32_t index, struct str message, struct str reason)
 {
 	for (uint32_t i = 0; i < b->n_actions; i++) {
-		if (str_eqz(b->actions[i], "Deny"))
+		if (str_eqz(b->actions[i], "Deny")) {
 			deny(r, p, b, message, reason);
-		else if (str_eqz(b->actions[i], "Audit"))
+			observe(r, p, b, message, "deny");
+		} else if (str_eqz(b->actions[i], "Audit")) {
 			audit_failure(r, p, b, index, message);
-		else if (str_eqz(b->actions[i], "Warn"))
+			observe(r, p, b, message, "audit");
+		} else if (str_eqz(b->actions[i], "Warn")) {
+			observe(r, p, b, message, "warn");
 			request_warn(r->a->rq, "Validation failed for ValidatingAdmissionPolicy '%.*s' with binding '%.*s': %.*s", STR_ARG(p->name),
 				     STR_ARG(b->name), STR_ARG(message));
+		}
 	}
 }
 
@@ -87,6 +109,8 @@ static void trouble(struct run *r, const struct policy *p, const struct policy_b
 {
 	if (p->fail)
 		failed(r, p, b, index, message, STR_NULL);
+	else
+		observe(r, p, b, message, "allow");
 }
 
 static struct str message_of(struct evaluation *ev, const struct policy *p, uint32_t i, bool *out_of_budget, struct str *why)
@@ -131,14 +155,19 @@ static void audit_annotations(struct run *r, const struct policy *p, const struc
 	for (uint32_t i = 0; i < p->validating->spec.audit_annotations.n; i++) {
 		struct cel_value v;
 		struct str e, text;
+		int64_t since = now_ns();
+		bool within = evaluate(&ev, &p->annotations[i], &v, &e);
 
-		if (!evaluate(&ev, &p->annotations[i], &v, &e)) {
+		r->took_ns = now_ns() - since;
+		if (!within) {
 			trouble(r, p, b, 0, e);
 			return;
 		}
 		if (e.p) {
-			if (p->fail)
+			if (p->fail) {
 				deny(r, p, b, e, STR_NULL);
+				observe(r, p, b, e, "deny");
+			}
 			continue;
 		}
 		text = v.kind == CEL_STRING ? str_trim(cel_str(v)) : STR_NULL;
@@ -154,6 +183,9 @@ static void judge(struct run *r, const struct policy *p, const struct policy_bin
 	struct evaluation ev, messages;
 	struct str *errors = arena_array(r->a->rq->a, struct str, n), why;
 	bool *bad = arena_array(r->a->rq->a, bool, n), any = false, spent = false;
+	int64_t *took = arena_array(r->a->rq->a, int64_t, n);
+
+	r->took_ns = 0;
 
 	if (!match_conditions_hold(&p->conditions, &p->variables, in, &why)) {
 		if (why.p)
@@ -163,8 +195,11 @@ static void judge(struct run *r, const struct policy *p, const struct policy_bin
 	evaluation_begin(&ev, in, &p->variables, CEL_CRD_BUDGET);
 	for (uint32_t i = 0; i < n; i++) {
 		struct cel_value v;
+		int64_t since = now_ns();
+		bool within = evaluate(&ev, &p->validations[i], &v, &errors[i]);
 
-		if (!evaluate(&ev, &p->validations[i], &v, &errors[i])) {
+		took[i] = r->took_ns = now_ns() - since;
+		if (!within) {
 			trouble(r, p, b, 0, errors[i]);
 			return;
 		}
@@ -179,6 +214,7 @@ static void judge(struct run *r, const struct policy *p, const struct policy_bin
 
 		if (!bad[i])
 			continue;
+		r->took_ns = took[i];
 		if (errors[i].p) {
 			trouble(r, p, b, i, errors[i]);
 			continue;

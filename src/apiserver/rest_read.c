@@ -2,6 +2,7 @@
 #include "apiserver/audit.h"
 #include "apiserver/custom.h"
 #include "apiserver/list.h"
+#include "apiserver/metrics.h"
 #include "apiserver/watch_socket.h"
 #include "base/log.h"
 #include "net/websocket.h"
@@ -185,8 +186,10 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 		((struct str *)obj)[0] = res->api->kind;
 		((struct str *)obj)[1] = res->api_version;
 		m->resource_version = arena_printf(tmp, "%lld", (long long)ev->rev);
-		if (ev->initial_end)
+		if (ev->initial_end) {
 			str_map_set(tmp, API_MAP(&m->annotations), STR("k8s.io/initial-events-end"), STR("true"));
+			metrics_watch_list(rq);
+		}
 	} else {
 		if (!obj)
 			TRY(list_decode(tmp, res, ev->obj, &obj));

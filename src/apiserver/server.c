@@ -84,9 +84,12 @@ static void warn_deprecated(struct request *rq)
 {
 	const struct api_resource *r = rq->res->api;
 
-	if (!r->group.n && str_eqz(r->plural, "endpoints"))
+	rq->deprecated = !r->group.n && (str_eqz(r->plural, "endpoints") || str_eqz(r->plural, "componentstatuses"));
+	if (!rq->deprecated)
+		return;
+	if (str_eqz(r->plural, "endpoints"))
 		request_warn(rq, "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
-	else if (!r->group.n && str_eqz(r->plural, "componentstatuses"))
+	else
 		request_warn(rq, "v1 ComponentStatus is deprecated in v1.19+");
 }
 
@@ -181,6 +184,9 @@ static struct error *dispatch_resource(struct request *rq)
 	TRY(rq->res->crd ? route_custom(rq, sub) : route(rq, sub));
 	rq->ns = i->ns;
 	warn_deprecated(rq);
+	metrics_routed(rq);
+	if (rq->long_running)
+		metrics_long_running(rq);
 	if (str_eqz(i->verb, "watch") && !(rq->res->api->verbs & VERB_WATCH))
 		return err_method_of(i->group, i->resource);
 	/* proxies and streams choose their own formats, and last; they are of built-in resources */
@@ -213,13 +219,13 @@ static struct error *dispatch_resource(struct request *rq)
 }
 
 /* Counted for /metrics; flow.c decides who waits. */
-static int *count_inflight(struct request *rq)
+static struct watermark *count_inflight(struct request *rq)
 {
-	int *c = is_mutating(rq) ? &rq->s->inflight_mutating : &rq->s->inflight;
+	struct watermark *c = is_mutating(rq) ? &rq->s->inflight_mutating : &rq->s->inflight;
 
 	if (rq->long_running)
 		return NULL;
-	++*c;
+	watermark_add(c, 1);
 	return c;
 }
 
@@ -237,7 +243,7 @@ static struct error *run(struct request *rq)
 {
 	struct apiserver *s = rq->s;
 	struct flow_seat seat = {0};
-	int *counter;
+	struct watermark *counter;
 	struct error *e;
 	bool handled = false;
 	int64_t deadline = 0, timeout = s->o.request_timeout_ms;
@@ -263,7 +269,7 @@ static struct error *run(struct request *rq)
 
 			if (!duration_parse(t, &ns)) {
 				if (counter)
-					--*counter;
+					watermark_add(counter, -1);
 				flow_end(&seat);
 				return err_bad_request("invalid timeout specified in the request URL");
 			}
@@ -281,7 +287,7 @@ static struct error *run(struct request *rq)
 	if (!rq->long_running)
 		deadline_pop(deadline);
 	if (counter)
-		--*counter;
+		watermark_add(counter, -1);
 	flow_end(&seat);
 	return e;
 }

@@ -117,6 +117,11 @@ struct request {
 	struct str ns;                   /* of the object written: info.ns, or an internal caller's */
 	struct str authz_reason;
 	int status;                      /* answered, for logs and metrics */
+	bool routed, deprecated; /* for metrics: it has come to a resource or a path that is counted; of an API that is
+				    deprecated */
+	const struct path_metrics *path_metrics; /* of a path, its labels */
+	struct metric *open;                     /* a long-running one is counted there while it lasts */
+	int64_t waited_ns;                       /* for seats and webhooks */
 };
 /* A request of the server itself, as system:apiserver in system:masters. */
 void request_internal(struct request *rq, struct apiserver *s, struct arena *a, struct resource *res, struct str ns);
@@ -174,6 +179,14 @@ struct options { /* flags, see options.c */
 	int verbosity;
 };
 
+/* How many there are, and the most there were within the last second (metrics_collect.c). */
+struct watermark {
+	int now, high, before; /* high: of the second that began at since_ms; before: of the one before it */
+	int64_t since_ms;
+};
+void watermark_add(struct watermark *w, int n);
+int watermark_high(struct watermark *w);
+
 enum bootstrap_hook { HOOK_RBAC, HOOK_PRIORITY, HOOK_FLOW, HOOK_NAMESPACES, HOOK_SERVICE, HOOK_TOKENS, HOOK_CRDS, HOOK_APISERVICES, HOOKS };
 
 struct apiserver {
@@ -199,8 +212,7 @@ struct apiserver {
 	struct webhooks *webhooks;
 	struct policies *policies;
 	struct alloc *alloc;             /* service addresses and ports */
-	struct metrics *metrics;
-	struct health_counts *health;
+	struct request_metrics *request_metrics;
 	struct discovery *discovery;
 	struct audit *audit;
 	struct kubelet_clients *kubelets;
@@ -212,7 +224,7 @@ struct apiserver {
 	bool background_stopping;
 	bool snapshotting;               /* a copy of the store is being written */
 	bool bootstrapped[HOOKS];        /* what bootstrap_run has done, for health checks */
-	int inflight, inflight_mutating;
+	struct watermark inflight, inflight_mutating, inqueue, inqueue_mutating;
 	int64_t started_wall_ns;
 	int port;
 	char *identity;                  /* apiserver-<hash> */

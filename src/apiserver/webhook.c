@@ -10,6 +10,7 @@
 #include "apiserver/expressions.h"
 #include "apiserver/admission_config.h"
 #include "apiserver/extend.h"
+#include "apiserver/metrics.h"
 #include "apiserver/outbound.h"
 #include "schema/defaults.h"
 #include "schema/patch.h"
@@ -481,12 +482,27 @@ static struct error *denied(struct arena *a, struct hook *h, const struct admiss
 	return error_from_status(&st);
 }
 
+static bool ignored(const struct hook *h)
+{
+	return h->w.failure_policy && str_eqz(*h->w.failure_policy, "Ignore");
+}
+
+static void observe(struct admission *a, const struct hook *h, const char *type, int64_t since, bool rejected)
+{
+	static const char *const ops[] = {"CREATE", "UPDATE", "DELETE", "CONNECT"};
+	struct str labels = arena_printf(a->rq->a, "name=\"%.*s\",operation=\"%s\",rejected=\"%s\",type=\"%s\"",
+					 STR_ARG(metric_label(a->rq->a, h->w.name)), ops[__builtin_ctz(a->op)],
+					 rejected ? "true" : "false", type);
+
+	metrics_observe(METRIC_ADMISSION_WEBHOOK, labels.p, (double)(now_ns() - since) / 1e9);
+}
+
 /* An answer of a failed webhook for the request, or NULL when it is ignored. Takes e. */
 static struct error *failed(struct admission *a, struct hook *h, const char *phase, int round, uint32_t index, struct error *e)
 {
 	struct error *out;
 
-	if (h->w.failure_policy && str_eqz(*h->w.failure_policy, "Ignore")) {
+	if (ignored(h)) {
 		log_warn("webhook %.*s failed and is ignored: %s", STR_ARG(h->w.name), error_message(e));
 		request_annotate(a->rq, arena_printf(a->rq->a, "failed-open.%s.webhook.admission.k8s.io/round_%d_index_%u", phase, round, index),
 				 h->w.name);
@@ -613,6 +629,7 @@ static struct error *mutate_by(struct mutation *m, struct hook *h)
 	struct admission_v1_admission_response *r = NULL;
 	const struct resource *as;
 	bool yes, failure, changed = false;
+	int64_t since;
 	struct error *e;
 
 	TRY(wanted(h, a, &as));
@@ -627,7 +644,10 @@ static struct error *mutate_by(struct mutation *m, struct hook *h)
 	if (reinvocation_skips(a, m->again, h->key))
 		return NULL;
 	TRY(version(m, as));
+	since = now_ns();
 	e = ask(a, h, &m->v, true, &r, &failure);
+	a->rq->waited_ns += now_ns() - since;
+	observe(a, h, "admit", since, e ? !failure || !ignored(h) : !r->allowed);
 	if (!e && !r->allowed)
 		e = denied(a->rq->a, h, r);
 	else if (!e && r->patch.n)
@@ -682,9 +702,10 @@ static void judge_by(void *arg)
 	struct admission *a = q->all->a;
 	struct admission_v1_admission_response *r = NULL;
 	bool failure;
-	int64_t d = deadline_push(q->all->deadline);
+	int64_t d = deadline_push(q->all->deadline), since = now_ns();
 	struct error *e = ask(a, q->h, &q->v, false, &r, &failure);
 
+	observe(a, q->h, "validating", since, e ? !failure || !ignored(q->h) : !r->allowed);
 	if (e && failure)
 		e = failed(a, q->h, "validating", 0, q->index, e);
 	else if (!e && !r->allowed)
@@ -725,6 +746,8 @@ static struct error *judge(struct admission *a)
 		for (uint32_t k = 0; k < h.configs[i]->n && !e; k++)
 			e = question_for(&j, &h.configs[i]->hooks[k]);
 	if (!e) {
+		int64_t since = now_ns();
+
 		j.deadline = deadline_left();
 		for (uint32_t i = 1; i < j.list.n; i++)
 			j.list.v[i].fiber = fiber_start("webhook", judge_by, &j.list.v[i]);
@@ -732,6 +755,7 @@ static struct error *judge(struct admission *a)
 			judge_by(&j.list.v[0]);
 		for (uint32_t i = 1; i < j.list.n; i++)
 			fiber_join(j.list.v[i].fiber);
+		a->rq->waited_ns += now_ns() - since;
 		e = j.first;
 	}
 	hooks_put(&h);

@@ -249,7 +249,11 @@ struct error *http_respond_iov(struct http_exchange *x, int status, struct iovec
 	assert(!g->started);
 	g->started = g->ended = true;
 	g->status = status;
-	return g->ops->respond(g, iov, n, iov_total(iov, n));
+	size_t total = iov_total(iov, n);
+
+	if (!g->head && !http_bodyless(status))
+		x->sent = total;
+	return g->ops->respond(g, iov, n, total);
 }
 
 struct error *http_start(struct http_exchange *x, int status)
@@ -277,6 +281,7 @@ struct error *http_writev(struct http_exchange *x, struct iovec *iov, int n)
 	assert(g->started && !g->ended);
 	if (!total || g->head || http_bodyless(g->status))
 		return NULL;
+	x->sent += total;
 	return g->ops->writev(g, iov, n, total);
 }
 

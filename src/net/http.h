@@ -41,6 +41,7 @@ struct http_exchange { /* one request and its response; owned by the server */
 	struct sockaddr_storage remote;
 	const void *connection;     /* identity: the same for all requests of one connection */
 	int64_t content_length;     /* -1: unknown */
+	uint64_t sent;              /* bytes of the answer's body so far, of a whole one at once */
 	void *impl;
 };
 

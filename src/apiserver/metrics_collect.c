@@ -1,0 +1,130 @@
+/* What other rooms keep anyway, read when somebody asks. */
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "apiserver/discovery.h"
+#include "apiserver/flow.h"
+#include "apiserver/metrics.h"
+
+static void roll(struct watermark *w)
+{
+	int64_t now = now_ms(), gone = now - w->since_ms;
+
+	if (gone < 1000)
+		return;
+	w->before = gone < 2000 ? w->high : w->now;
+	w->high = w->now;
+	w->since_ms = now;
+}
+
+void watermark_add(struct watermark *w, int n)
+{
+	roll(w);
+	w->now += n;
+	if (w->now > w->high)
+		w->high = w->now;
+}
+
+int watermark_high(struct watermark *w)
+{
+	roll(w);
+	return w->before > w->high ? w->before : w->high;
+}
+
+static void collect_storage(struct apiserver *s)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+	struct store_stats ss;
+
+	metrics_forget(METRIC_OBJECTS); /* custom resources come and go */
+	metrics_forget(METRIC_STORAGE_OBJECTS);
+	metrics_forget(METRIC_WATCHERS);
+	metrics_forget(METRIC_EVENTS_RECEIVED);
+	while (map_next(&s->storages, &it, &key, &v)) {
+		const struct storage *st = v;
+		struct cache_stats cs;
+		struct buf b buf_cleanup = {0}, name buf_cleanup = {0}, kind buf_cleanup = {0};
+
+		cache_stats(st->cache, &cs);
+		buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\"", STR_ARG(st->group), STR_ARG(st->plural));
+		buf_printf(&name, "resource=\"%.*s%s%.*s\"", STR_ARG(st->plural), st->group.n ? "." : "",
+			   STR_ARG(st->group));
+		buf_printf(&kind, "group=\"%.*s\",kind=\"%.*s\"", STR_ARG(st->group), STR_ARG(st->kind));
+		metrics_set(METRIC_OBJECTS, buf_z(&b), (double)cs.objects);
+		metrics_set(METRIC_STORAGE_OBJECTS, buf_z(&name), (double)cs.objects);
+		metrics_set(METRIC_WATCHERS, buf_z(&kind), (double)cs.watchers);
+		if (cs.received)
+			metrics_set(METRIC_EVENTS_RECEIVED, buf_z(&b), (double)cs.received);
+	}
+	store_stats(s->store, &ss);
+	metrics_set(METRIC_STORAGE_SIZE,
+		    s->o.etcd_servers ? "storage_cluster_id=\"etcd-0\"" : "storage_cluster_id=\"embedded\"",
+		    (double)ss.bytes_used);
+}
+
+static double count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	double n = 0;
+
+	if (!d)
+		return 0;
+	for (struct dirent *e; (e = readdir(d)) != NULL;)
+		n += *e->d_name != '.';
+	closedir(d);
+	return n - 1; /* without the one that was opened to look */
+}
+
+static double limit(int what)
+{
+	struct rlimit l;
+
+	if (getrlimit(what, &l) != 0)
+		return 0;
+	return l.rlim_cur == RLIM_INFINITY ? 18446744073709551615.0 : (double)l.rlim_cur;
+}
+
+static void collect_process(struct apiserver *s)
+{
+	struct rusage ru;
+	long rss = 0, vm = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (f) {
+		if (fscanf(f, "%ld %ld", &vm, &rss) != 2)
+			rss = 0;
+		fclose(f);
+	}
+	getrusage(RUSAGE_SELF, &ru);
+	metrics_set(METRIC_CPU, "",
+		    (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
+			    (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
+	metrics_set(METRIC_RSS, "", (double)(rss * sysconf(_SC_PAGESIZE)));
+	metrics_set(METRIC_VSIZE, "", (double)(vm * sysconf(_SC_PAGESIZE)));
+	metrics_set(METRIC_VSIZE_MAX, "", limit(RLIMIT_AS));
+	metrics_set(METRIC_OPEN_FDS, "", count_fds());
+	metrics_set(METRIC_MAX_FDS, "", limit(RLIMIT_NOFILE));
+	metrics_set(METRIC_STARTED, "", (double)(s->started_wall_ns / 10000000) / 100);
+}
+
+void metrics_collect(struct apiserver *s)
+{
+	metrics_set(METRIC_INFLIGHT, "request_kind=\"mutating\"", watermark_high(&s->inflight_mutating));
+	metrics_set(METRIC_INFLIGHT, "request_kind=\"readOnly\"", watermark_high(&s->inflight));
+	metrics_set(METRIC_INQUEUE, "request_kind=\"mutating\"", watermark_high(&s->inqueue_mutating));
+	metrics_set(METRIC_INQUEUE, "request_kind=\"readOnly\"", watermark_high(&s->inqueue));
+	metrics_set(METRIC_BUILD_INFO,
+		    "build_date=\"" SKIFF_BUILD_DATE
+		    "\",compiler=\"gcc\",git_commit=\"\",git_tree_state=\"clean\",git_version=\"" SKIFF_GIT_VERSION
+		    "\",go_version=\"none\",major=\"1\",minor=\"36\",platform=\"" SKIFF_PLATFORM "\"",
+		    1);
+	metrics_set(METRIC_FEATURES, "name=\"CBORServingAndStorage\",stage=\"ALPHA\"", s->o.cbor);
+	metric_touch(metric_series(METRIC_CEL_COMPILATION, ""));
+	metric_touch(metric_series(METRIC_CEL_EVALUATION, ""));
+	flow_collect(s);
+	collect_storage(s);
+	collect_process(s);
+}

@@ -1,0 +1,112 @@
+/*
+ * The families of metrics, in order of their names: METRIC(id, name, type, stability level, buckets, help).
+ * SLI instead of a level: stable, and at /metrics/slis. NONE: not of Kubernetes' own, no level in the help.
+ */
+#define B(...) ((const double[]){__VA_ARGS__}), sizeof((const double[]){__VA_ARGS__}) / sizeof(double)
+#define POWERS(first, factor, n) ((const double[]){first, factor}), -(n) /* exponential: n of them */
+#define NO_BUCKETS NULL, 0
+#define ADMISSION_BUCKETS B(0.005, 0.025, 0.1, 0.5, 1, 2.5)
+#define DEFAULT_BUCKETS B(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10) /* of Prometheus' client */
+#define WAIT_BUCKETS B(0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
+#define REQUEST_BUCKETS B(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
+#define SLI_BUCKETS B(0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
+METRIC(ADMISSION_PLUGIN, "apiserver_admission_controller_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
+       "Time in one admission plugin, by its name, the operation and whether it refused.")
+METRIC(ADMISSION_STEP, "apiserver_admission_step_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
+       "Time in all admission plugins of one step, by the operation and whether it was refused.")
+METRIC(ADMISSION_WEBHOOK, "apiserver_admission_webhook_admission_duration_seconds", HISTOGRAM, STABLE,
+       B(0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 25), "Time in one admission webhook, by its name, the operation and whether it refused.")
+METRIC(AUDIT_ERRORS, "apiserver_audit_error_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were not delivered, by plugin.")
+METRIC(AUTHN_RELOAD_TIME, "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, BETA, NO_BUCKETS,
+       "When the authentication configuration was last read again, by outcome.")
+METRIC(AUTHN_RELOADS, "apiserver_authentication_config_controller_automatic_reloads_total", COUNTER, BETA, NO_BUCKETS,
+       "How often the authentication configuration was read again, by outcome.")
+METRIC(AUTHZ_RELOAD_TIME, "apiserver_authorization_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, BETA, NO_BUCKETS,
+       "When the authorization configuration was last read again, by outcome.")
+METRIC(AUTHZ_RELOADS, "apiserver_authorization_config_controller_automatic_reloads_total", COUNTER, BETA, NO_BUCKETS,
+       "How often the authorization configuration was read again, by outcome.")
+METRIC(CEL_COMPILATION, "apiserver_cel_compilation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,
+       "Time to compile the rules of one schema.")
+METRIC(CEL_EVALUATION, "apiserver_cel_evaluation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,
+       "Time to evaluate the rules of one schema.")
+METRIC(INFLIGHT, "apiserver_current_inflight_requests", GAUGE, STABLE, NO_BUCKETS,
+       "Most requests that were being worked on at a time within the last second, by kind.")
+METRIC(INQUEUE, "apiserver_current_inqueue_requests", GAUGE, ALPHA, NO_BUCKETS,
+       "Most requests that waited at a time within the last second, by kind.")
+METRIC(ENCRYPTION_RELOAD_TIME, "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, ALPHA, NO_BUCKETS,
+       "When the encryption configuration was last read again, by outcome.")
+METRIC(ENCRYPTION_RELOADS, "apiserver_encryption_config_controller_automatic_reloads_total", COUNTER, ALPHA, NO_BUCKETS,
+       "How often the encryption configuration was read again, by outcome.")
+METRIC(ENCRYPTION_CONFIG, "apiserver_encryption_config_controller_last_config_info", GAUGE, ALPHA, NO_BUCKETS,
+       "The encryption configuration that is in use, by its digest.")
+METRIC(DEK_CACHE, "apiserver_envelope_encryption_dek_source_cache_size", GAUGE, ALPHA, NO_BUCKETS, "Keys that a KMS plugin unwrapped and are kept.")
+METRIC(KMS_BAD_KEY_ID, "apiserver_envelope_encryption_invalid_key_id_from_status_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Key ids of a KMS plugin that were none.")
+METRIC(KMS_KEY_ID_TIME, "apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds", GAUGE, ALPHA, NO_BUCKETS,
+       "When a key id was last used, by its digest.")
+METRIC(KMS_KEY_ID_STATUS, "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds", GAUGE, ALPHA, NO_BUCKETS,
+       "When a KMS plugin last told a key id, by its digest.")
+METRIC(KMS_KEY_IDS, "apiserver_envelope_encryption_key_id_hash_total", COUNTER, ALPHA, NO_BUCKETS, "How often a key id was used, by its digest.")
+METRIC(KMS_LATENCY, "apiserver_envelope_encryption_kms_operations_latency_seconds", HISTOGRAM, ALPHA, POWERS(0.0001, 2, 20),
+       "Time of calls to a KMS plugin.")
+METRIC(FLOW_EXECUTING, "apiserver_flowcontrol_current_executing_requests", GAUGE, BETA, NO_BUCKETS,
+       "Requests that are being worked on, by flow schema and priority level.")
+METRIC(FLOW_SEATS, "apiserver_flowcontrol_current_executing_seats", GAUGE, BETA, NO_BUCKETS,
+       "Seats that requests hold, by flow schema and priority level.")
+METRIC(FLOW_INQUEUE, "apiserver_flowcontrol_current_inqueue_requests", GAUGE, BETA, NO_BUCKETS,
+       "Requests that wait, by flow schema and priority level.")
+METRIC(FLOW_DISPATCHED, "apiserver_flowcontrol_dispatched_requests_total", COUNTER, BETA, NO_BUCKETS,
+       "Requests that were let through, by flow schema and priority level.")
+METRIC(FLOW_LOWER, "apiserver_flowcontrol_lower_limit_seats", GAUGE, ALPHA, NO_BUCKETS, "Seats that a priority level keeps.")
+METRIC(FLOW_NOMINAL, "apiserver_flowcontrol_nominal_limit_seats", GAUGE, BETA, NO_BUCKETS, "Seats of a priority level of its own.")
+METRIC(FLOW_REJECTED, "apiserver_flowcontrol_rejected_requests_total", COUNTER, BETA, NO_BUCKETS,
+       "Requests that were refused, by flow schema, priority level and reason.")
+METRIC(FLOW_WAIT, "apiserver_flowcontrol_request_wait_duration_seconds", HISTOGRAM, BETA, WAIT_BUCKETS,
+       "Time that requests waited for seats, by flow schema, priority level and whether they got them.")
+METRIC(FLOW_UPPER, "apiserver_flowcontrol_upper_limit_seats", GAUGE, ALPHA, NO_BUCKETS, "Most seats a priority level may have.")
+METRIC(LONG_RUNNING, "apiserver_longrunning_requests", GAUGE, STABLE, NO_BUCKETS, "Watches, streams and proxied requests that are open.")
+METRIC(WATCHERS, "apiserver_registered_watchers", GAUGE, ALPHA, NO_BUCKETS, "Watches of a kind that are open.")
+METRIC(DURATION, "apiserver_request_duration_seconds", HISTOGRAM, STABLE, REQUEST_BUCKETS, "Time of requests.")
+METRIC(SLI_DURATION, "apiserver_request_sli_duration_seconds", HISTOGRAM, ALPHA, SLI_BUCKETS,
+       "Time of requests without that of webhooks and without waiting for seats.")
+METRIC(REQUESTS, "apiserver_request_total", COUNTER, STABLE, NO_BUCKETS, "Requests that were answered.")
+METRIC(DEPRECATED, "apiserver_requested_deprecated_apis", GAUGE, STABLE, NO_BUCKETS, "Deprecated APIs that somebody has asked for.")
+METRIC(OBJECTS, "apiserver_resource_objects", GAUGE, ALPHA, NO_BUCKETS, "Objects that are stored, by resource.")
+METRIC(SIZES, "apiserver_response_sizes", HISTOGRAM, STABLE, POWERS(1000, 10, 7), "Bytes of answers to reads.")
+METRIC(KMS_MISSES, "apiserver_storage_envelope_transformation_cache_misses_total", COUNTER, ALPHA, NO_BUCKETS,
+       "How often a KMS plugin had to unwrap a key.")
+METRIC(EVENTS_RECEIVED, "apiserver_storage_events_received_total", COUNTER, BETA, NO_BUCKETS, "Changes that the store told of, by resource.")
+METRIC(STORAGE_OBJECTS, "apiserver_storage_objects", GAUGE, STABLE, NO_BUCKETS,
+       "(Deprecated since 1.34.0) Objects that are stored; see apiserver_resource_objects.")
+METRIC(STORAGE_SIZE, "apiserver_storage_size_bytes", GAUGE, STABLE, NO_BUCKETS, "Bytes of the store's file.")
+METRIC(TRANSFORM_TIME, "apiserver_storage_transformation_duration_seconds", HISTOGRAM, ALPHA, POWERS(5e-6, 2, 25),
+       "Time to encrypt or decrypt a value.")
+METRIC(TRANSFORMS, "apiserver_storage_transformation_operations_total", COUNTER, ALPHA, NO_BUCKETS, "Values that were encrypted or decrypted.")
+METRIC(POLICY_TIME, "apiserver_validating_admission_policy_check_duration_seconds", HISTOGRAM, BETA, B(0.0000005, 0.001, 0.01, 0.1, 1),
+       "Time of a policy's validations, by policy, binding and what came of it.")
+METRIC(POLICY_CHECKS, "apiserver_validating_admission_policy_check_total", COUNTER, BETA, NO_BUCKETS,
+       "Validations of policies, by policy, binding and what came of it.")
+METRIC(WATCH_LIST, "apiserver_watch_list_duration_seconds", HISTOGRAM, BETA,
+       B(0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8, 10, 15, 20, 30, 45, 60), "Time until a watch had sent its initial events.")
+METRIC(DISABLED, "disabled_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that a flag has switched off.")
+METRIC(HIDDEN, "hidden_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that are not shown because they are deprecated.")
+METRIC(BUILD_INFO, "kubernetes_build_info", GAUGE, BETA, NO_BUCKETS, "What was built, in labels; 1.")
+METRIC(FEATURES, "kubernetes_feature_enabled", GAUGE, BETA, NO_BUCKETS, "Features that can be switched, and whether they are on.")
+METRIC(HEALTH, "kubernetes_healthcheck", GAUGE, SLI, NO_BUCKETS, "How a health check last came out.")
+METRIC(HEALTH_TOTAL, "kubernetes_healthchecks_total", COUNTER, SLI, NO_BUCKETS, "How often a health check came out so.")
+METRIC(CPU, "process_cpu_seconds_total", COUNTER, NONE, NO_BUCKETS, "Seconds of processor time.")
+METRIC(MAX_FDS, "process_max_fds", GAUGE, NONE, NO_BUCKETS, "Most file descriptors there may be.")
+METRIC(OPEN_FDS, "process_open_fds", GAUGE, NONE, NO_BUCKETS, "File descriptors that are open.")
+METRIC(RSS, "process_resident_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of memory in use.")
+METRIC(STARTED, "process_start_time_seconds", GAUGE, NONE, NO_BUCKETS, "When the process began, in seconds since 1970.")
+METRIC(VSIZE, "process_virtual_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of address space in use.")
+METRIC(VSIZE_MAX, "process_virtual_memory_max_bytes", GAUGE, NONE, NO_BUCKETS, "Most bytes of address space there may be.")
+METRIC(REGISTERED, "registered_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families of metrics, by stability level.")
+#undef B
+#undef POWERS
+#undef NO_BUCKETS
+#undef ADMISSION_BUCKETS
+#undef DEFAULT_BUCKETS
+#undef WAIT_BUCKETS
+#undef REQUEST_BUCKETS
+#undef SLI_BUCKETS

@@ -1,0 +1,303 @@
+/*
+ * Requests, counted by upstream's labels (k8s.io/apiserver endpoints/metrics). The series of a verb, resource,
+ * subresource and scope are found by a number made of these and kept, so that a request makes no text.
+ */
+#include <stdlib.h>
+#include <xxhash.h>
+#include "apiserver/metrics.h"
+
+enum verb { V_GET, V_LIST, V_WATCH, V_POST, V_PUT, V_PATCH, V_APPLY, V_DELETE, V_CONNECT, V_OTHER };
+static const char *const verb_names[] = {"GET",   "LIST",  "WATCH",  "POST",    "PUT",
+					 "PATCH", "APPLY", "DELETE", "CONNECT", "other"};
+enum scope { S_NONE, S_CLUSTER, S_NAMESPACE, S_RESOURCE };
+static const char *const scope_names[] = {"", "cluster", "namespace", "resource"};
+enum dry { D_NO, D_ALL, D_INVALID };
+static const char *const dry_names[] = {"", "All", "invalid"};
+
+/* Paths that are counted, and under which labels (upstream's). */
+struct path_metrics {
+	const char *path, *component, *resource, *subresource;
+	bool below; /* what is below it, too */
+};
+static const struct path_metrics counted_paths[] = {
+	{"/healthz", "", "", "/healthz", false},         {"/livez", "", "", "/livez", false},
+	{"/readyz", "", "", "/readyz", false},           {"/openapi/v3", "", "", "openapi/v3", false},
+	{"/openapi/v3/", "", "", "openapi/v3/", true},   {"/flagz", "apiserver", "flagz", "", false},
+	{"/statusz", "apiserver", "statusz", "", false},
+};
+
+struct kind_of_request {
+	struct str component, group, version, resource, subresource;
+	enum verb verb;
+	enum scope scope;
+	enum dry dry;
+};
+#define CODES 12 /* of one kind that are found at once */
+struct request_series {
+	struct kind_of_request kind; /* strings owned */
+	struct metric *duration, *sli, *size, *open;
+	struct {
+		int code;
+		struct metric *count;
+	} codes[CODES];
+};
+#define TABLE_MIN 256
+struct request_metrics {
+	struct request_series **slots; /* open addressing */
+	size_t cap, n;
+};
+
+static enum verb verb_of(const struct request *rq, enum scope scope)
+{
+	static const char *const connects[] = {"attach", "exec", "log", "portforward", "proxy"};
+	const struct request_info *i = &rq->info;
+	struct str m = rq->x->method;
+	enum verb v = V_OTHER;
+
+	if (str_eq_nocase(m, str_from("GET")) || str_eq_nocase(m, str_from("HEAD"))) {
+		v = scope == S_CLUSTER || scope == S_NAMESPACE ? V_LIST : V_GET;
+		if (str_eqz(i->verb, "watch") || (str_eq_nocase(m, str_from("GET")) && query_bool(&rq->q, "watch")))
+			v = V_WATCH;
+	} else if (str_eq_nocase(m, str_from("PATCH"))) {
+		v = str_eqz(http_header_get(&rq->x->headers, "content-type"), "application/apply-patch+yaml") ? V_APPLY
+													      : V_PATCH;
+	} else {
+		static const enum verb same[] = {V_POST, V_PUT, V_DELETE, V_CONNECT};
+
+		for (size_t k = 0; k < sizeof same / sizeof *same; k++)
+			if (str_eq_nocase(m, str_from(verb_names[same[k]])))
+				v = same[k];
+	}
+	for (size_t k = 0; i->subresource.n && k < sizeof connects / sizeof *connects; k++)
+		if (str_eqz(i->subresource, connects[k]))
+			v = V_CONNECT;
+	return v;
+}
+
+static enum dry dry_of(const struct query *q)
+{
+	enum dry d = D_NO;
+
+	for (size_t i = 0; i < q->n && d != D_INVALID; i++)
+		if (str_eqz(q->v[i].name, "dryRun"))
+			d = str_eqz(q->v[i].value, "All") ? D_ALL : D_INVALID;
+	return d;
+}
+
+static struct kind_of_request kind_of(const struct request *rq)
+{
+	const struct request_info *i = &rq->info;
+	struct kind_of_request k = {.dry = dry_of(&rq->q)};
+
+	if (rq->path_metrics) {
+		k.component = str_from(rq->path_metrics->component);
+		k.resource = str_from(rq->path_metrics->resource);
+		k.subresource = str_from(rq->path_metrics->subresource);
+	} else {
+		k.component = STR("apiserver");
+		k.group = i->group;
+		k.version = i->version;
+		k.resource = i->resource;
+		k.subresource = i->subresource;
+		k.scope = i->name.n || str_eqz(i->verb, "create") ? S_RESOURCE : i->ns.n ? S_NAMESPACE : S_CLUSTER;
+	}
+	k.verb = verb_of(rq, k.scope);
+	return k;
+}
+
+static uint64_t hash_of(const struct kind_of_request *k)
+{
+	uint64_t h = (uint64_t)k->verb << 8 | (uint64_t)k->scope << 4 | k->dry;
+
+	h = XXH3_64bits_withSeed(k->resource.p, k->resource.n, h);
+	h = XXH3_64bits_withSeed(k->subresource.p, k->subresource.n, h);
+	h = XXH3_64bits_withSeed(k->group.p, k->group.n, h);
+	return XXH3_64bits_withSeed(k->version.p, k->version.n, h);
+}
+
+static bool same(const struct kind_of_request *a, const struct kind_of_request *b)
+{
+	return a->verb == b->verb && a->scope == b->scope && a->dry == b->dry && str_eq(a->resource, b->resource) &&
+	       str_eq(a->subresource, b->subresource) && str_eq(a->group, b->group) && str_eq(a->version, b->version) &&
+	       str_eq(a->component, b->component);
+}
+
+static size_t place(const struct request_metrics *t, const struct kind_of_request *k)
+{
+	size_t i = hash_of(k) & (t->cap - 1);
+
+	while (t->slots[i] && !same(&t->slots[i]->kind, k))
+		i = (i + 1) & (t->cap - 1);
+	return i;
+}
+
+static void grow(struct request_metrics *t)
+{
+	struct request_metrics old = *t;
+
+	t->cap = old.cap ? old.cap * 2 : TABLE_MIN;
+	t->slots = xcalloc(t->cap, sizeof *t->slots);
+	for (size_t i = 0; i < old.cap; i++)
+		if (old.slots[i])
+			t->slots[place(t, &old.slots[i]->kind)] = old.slots[i];
+	free(old.slots);
+}
+
+/* Without a closing: more labels may follow. */
+static void put_labels(struct buf *b, const struct kind_of_request *k, bool dry)
+{
+	buf_printf(b, "component=\"%.*s\",", STR_ARG(k->component));
+	if (dry)
+		buf_printf(b, "dry_run=\"%s\",", dry_names[k->dry]);
+	buf_printf(b, "group=\"%.*s\",resource=\"%.*s\",scope=\"%s\",subresource=\"%.*s\",verb=\"%s\",version=\"%.*s\"",
+		   STR_ARG(k->group), STR_ARG(k->resource), scope_names[k->scope], STR_ARG(k->subresource),
+		   verb_names[k->verb], STR_ARG(k->version));
+}
+
+static struct metric *series_of(struct apiserver *s, enum metric_id id, const struct kind_of_request *k, bool dry)
+{
+	struct buf b buf_cleanup = {0};
+
+	put_labels(&b, k, dry);
+	return metric_series(id, buf_z(&b));
+}
+
+static struct request_series *find(struct apiserver *s, const struct kind_of_request *k)
+{
+	struct request_metrics *t = s->request_metrics;
+	struct request_series *r;
+	size_t i;
+
+	if (!t)
+		t = s->request_metrics = xcalloc(1, sizeof *t);
+	if ((t->n + 1) * 2 > t->cap)
+		grow(t);
+	i = place(t, k);
+	if (t->slots[i])
+		return t->slots[i];
+	r = xcalloc(1, sizeof *r);
+	r->kind = *k;
+	struct str *owned[] = {&r->kind.component, &r->kind.group, &r->kind.version, &r->kind.resource,
+			       &r->kind.subresource};
+
+	for (size_t j = 0; j < sizeof owned / sizeof *owned; j++)
+		*owned[j] = str_from(str_dupz(*owned[j]));
+	t->slots[i] = r;
+	t->n++;
+	return r;
+}
+
+static struct metric *count_of(struct apiserver *s, struct request_series *r, int code)
+{
+	struct buf b buf_cleanup = {0};
+	struct metric *m;
+	int i;
+
+	for (i = 0; i < CODES && r->codes[i].code; i++)
+		if (r->codes[i].code == code)
+			return r->codes[i].count;
+	buf_printf(&b, "code=\"%d\",", code);
+	put_labels(&b, &r->kind, true);
+	m = metric_series(METRIC_REQUESTS, buf_z(&b));
+	if (i < CODES) {
+		r->codes[i].code = code;
+		r->codes[i].count = m;
+	}
+	return m;
+}
+
+void metrics_routed(struct request *rq)
+{
+	rq->routed = true;
+}
+
+/* No release is known yet that goes without one of them. */
+static void count_deprecated(struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_printf(&b, "group=\"%.*s\",removed_release=\"\",resource=\"%.*s\",subresource=\"%.*s\",version=\"%.*s\"",
+		   STR_ARG(rq->info.group), STR_ARG(rq->info.resource), STR_ARG(rq->info.subresource),
+		   STR_ARG(rq->info.version));
+	metrics_set(METRIC_DEPRECATED, buf_z(&b), 1);
+	request_annotate(rq, STR("k8s.io/deprecated"), STR("true"));
+}
+
+void metrics_routed_path(struct request *rq)
+{
+	struct str p = rq->info.path;
+
+	for (size_t i = 0; i < sizeof counted_paths / sizeof *counted_paths; i++) {
+		const struct path_metrics *c = &counted_paths[i];
+
+		if (c->below ? !str_has_prefix(p, str_from(c->path)) : !str_eqz(p, c->path))
+			continue;
+		rq->routed = true;
+		rq->path_metrics = c;
+	}
+}
+
+void metrics_long_running(struct request *rq)
+{
+	struct kind_of_request k = kind_of(rq);
+	struct request_series *r = find(rq->s, &k);
+
+	if (!r->open)
+		r->open = series_of(rq->s, METRIC_LONG_RUNNING, &k, false);
+	metric_add(r->open, 1);
+	rq->open = r->open;
+}
+
+void metrics_watch_list(struct request *rq)
+{
+	const struct request_info *i = &rq->info;
+	bool one = i->name.n || selected_name(rq->a, query_get(&rq->q, "fieldSelector")).n;
+	struct buf b buf_cleanup = {0};
+
+	buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\",scope=\"%s\",version=\"%.*s\"", STR_ARG(i->group),
+		   STR_ARG(i->resource),
+		   scope_names[one       ? S_RESOURCE
+			       : i->ns.n ? S_NAMESPACE
+					 : S_CLUSTER],
+		   STR_ARG(i->version));
+	metrics_observe(METRIC_WATCH_LIST, buf_z(&b), (double)(now_ns() - rq->start_ns) / 1e9);
+}
+
+void metrics_dropped(struct request *rq)
+{
+	const struct request_info *i = &rq->info;
+	struct kind_of_request k;
+
+	if (!i->resource_request || !resource_find(rq->s, i->group, i->version, i->resource))
+		return; /* unknown names would make series without end */
+	k = kind_of(rq);
+	metric_add(count_of(rq->s, find(rq->s, &k), 429), 1);
+}
+
+void metrics_request(struct request *rq)
+{
+	struct request_series *r;
+	struct kind_of_request k;
+	double seconds;
+
+	if (rq->open)
+		metric_add(rq->open, -1);
+	if (!rq->routed)
+		return;
+	k = kind_of(rq);
+	r = find(rq->s, &k);
+	seconds = (double)(now_ns() - rq->start_ns) / 1e9;
+	metric_add(count_of(rq->s, r, rq->status), 1);
+	if (!r->duration) {
+		r->duration = series_of(rq->s, METRIC_DURATION, &k, true);
+		r->sli = series_of(rq->s, METRIC_SLI_DURATION, &k, false);
+		r->size = series_of(rq->s, METRIC_SIZES, &k, false);
+	}
+	if (rq->deprecated)
+		count_deprecated(rq);
+	metric_observe(r->duration, seconds);
+	if (k.dry == D_NO)
+		metric_observe(r->sli, seconds - (double)rq->waited_ns / 1e9);
+	if (k.verb == V_GET || k.verb == V_LIST)
+		metric_observe(r->size, (double)rq->x->sent);
+}

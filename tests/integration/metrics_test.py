@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""/metrics: names, types and labels as upstream's stable-metrics-list.yaml has them, and what is counted.
+
+Usage: metrics_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
+"""
+import os, re, sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from access_test import until
+from apiserver_test import CM, Client, check, cm, equal, suite
+from paths_test import fields
+
+# name: type, labels
+STABLE = {
+    "apiserver_admission_controller_admission_duration_seconds": ("histogram", "name operation rejected type"),
+    "apiserver_admission_step_admission_duration_seconds": ("histogram", "operation rejected type"),
+    "apiserver_current_inflight_requests": ("gauge", "request_kind"),
+    "apiserver_longrunning_requests": ("gauge", "component group resource scope subresource verb version"),
+    "apiserver_request_duration_seconds": ("histogram", "component dry_run group resource scope subresource verb version"),
+    "apiserver_request_total": ("counter", "code component dry_run group resource scope subresource verb version"),
+    "apiserver_requested_deprecated_apis": ("gauge", "group removed_release resource subresource version"),
+    "apiserver_response_sizes": ("histogram", "component group resource scope subresource verb version"),
+    "apiserver_storage_objects": ("gauge", "resource"),
+    "apiserver_storage_size_bytes": ("gauge", "storage_cluster_id"),
+}
+BETA = {
+    "apiserver_cel_compilation_duration_seconds": ("histogram", ""),
+    "apiserver_cel_evaluation_duration_seconds": ("histogram", ""),
+    "apiserver_flowcontrol_current_executing_requests": ("gauge", "flow_schema priority_level"),
+    "apiserver_flowcontrol_current_executing_seats": ("gauge", "flow_schema priority_level"),
+    "apiserver_flowcontrol_current_inqueue_requests": ("gauge", "flow_schema priority_level"),
+    "apiserver_flowcontrol_dispatched_requests_total": ("counter", "flow_schema priority_level"),
+    "apiserver_flowcontrol_nominal_limit_seats": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_request_wait_duration_seconds": ("histogram", "execute flow_schema priority_level"),
+    "apiserver_storage_events_received_total": ("counter", "group resource"),
+    "apiserver_validating_admission_policy_check_total": ("counter", "enforcement_action error_type policy policy_binding"),
+    "apiserver_validating_admission_policy_check_duration_seconds": ("histogram", "enforcement_action error_type policy policy_binding"),
+    "apiserver_watch_list_duration_seconds": ("histogram", "group resource scope version"),
+    "kubernetes_build_info": ("gauge", "build_date compiler git_commit git_tree_state git_version go_version major minor platform"),
+    "kubernetes_feature_enabled": ("gauge", "name stage"),
+    "registered_metrics_total": ("counter", "deprecated_version stability_level"),
+}
+
+
+class Metrics:
+    """One reading: families[name] = type, help; series["name{labels}"] = value."""
+
+    def __init__(self, a):
+        st, h, data = a.raw("GET", "/metrics")
+        self.families, self.series, self.order = {}, {}, []
+        for l in data.decode().splitlines():
+            m = re.match(r"# (HELP|TYPE) (\S+) (.*)", l)
+            if m and m[1] == "HELP":
+                self.order.append(m[2])
+                self.families[m[2]] = [None, m[3]]
+            elif m:
+                self.families[m[2]][0] = m[3]
+            else:
+                k, _, v = l.rpartition(" ")
+                name, _, labels = k.rstrip("}").partition("{")
+                self.series[self.key(name, re.findall(r'\w+="(?:[^"\\]|\\.)*"', labels))] = float(v)
+
+    def key(self, name, labels):
+        return name + "{" + ",".join(sorted(labels)) + "}"
+
+    def labels(self, name):
+        """The names of a family's labels, of all its series."""
+        out = set()
+        for k in self.series:
+            if k.startswith((name + "{", name + "_bucket{")):
+                out.add(" ".join(x for x in re.findall(r'(\w+)="(?:[^"\\]|\\.)*"', k) if x != "le"))
+        return out
+
+    def get(self, name, **labels):
+        return self.series.get(self.key(name, ('%s="%s"' % i for i in labels.items())))
+
+
+def requests(a, verb, scope, code=200, dry_run="", resource="configmaps", **more):
+    return Metrics(a).get("apiserver_request_total", **{"code": code, "component": "apiserver", "dry_run": dry_run, "group": "", "resource": resource,
+                                                        "scope": scope, "subresource": "", "verb": verb, "version": "v1", **more}) or 0
+
+
+def test_requests(a):
+    a.post(CM, cm("a"))
+    for verb, scope, method, path, body, headers, more in (
+            ("GET", "resource", "GET", CM + "/a", None, None, {}),
+            ("GET", "resource", "GET", CM + "/absent", None, None, {"code": 404}),
+            ("LIST", "namespace", "GET", CM, None, None, {}),
+            ("LIST", "cluster", "GET", "/api/v1/configmaps", None, None, {}),
+            ("WATCH", "namespace", "GET", CM + "?watch=1&timeoutSeconds=1", None, None, {}),
+            ("POST", "resource", "POST", CM + "?dryRun=All", '{"metadata":{"name":"b"}}', None, {"code": 201, "dry_run": "All"}),
+            ("POST", "resource", "POST", CM + "?dryRun=odd", '{"metadata":{"name":"b"}}', None, {"code": 422, "dry_run": "invalid"}),
+            ("PATCH", "resource", "PATCH", CM + "/a", "{}", {"Content-Type": "application/merge-patch+json"}, {}),
+            ("APPLY", "resource", "PATCH", CM + "/a?fieldManager=m", '{"apiVersion":"v1","kind":"ConfigMap"}',
+             {"Content-Type": "application/apply-patch+yaml"}, {}),
+            ("DELETE", "namespace", "DELETE", CM + "?labelSelector=none", None, None, {}),
+            ("CONNECT", "resource", "GET", CM.replace("configmaps", "pods") + "/none/log", None, None,
+             {"code": 404, "resource": "pods", "subresource": "log"})):
+        before = requests(a, verb, scope, **more)
+        st = a.raw(method, path, body, headers)[0]
+        equal("%s %s is answered" % (method, path), st, more.get("code", 200))
+        equal("%s %s is counted" % (method, path), requests(a, verb, scope, **more) - before, 1)
+    equal("nothing of that name", a.raw("GET", "/api/v1/nothings")[0], 404)
+    equal("no series of what is not there", [k for k in Metrics(a).series if "nothings" in k], [])
+    one = {"component": "apiserver", "group": "", "resource": "configmaps", "scope": "resource", "subresource": "", "verb": "GET", "version": "v1"}
+    m = Metrics(a)
+    n = m.get("apiserver_response_sizes_count", **one)
+    size = m.get("apiserver_response_sizes_sum", **one)
+    got = a.raw("GET", CM + "/a")[2]
+    m = Metrics(a)
+    equal("bytes of an answer", (m.get("apiserver_response_sizes_count", **one) - n, m.get("apiserver_response_sizes_sum", **one) - size), (1, len(got)))
+    bounds = [m.get("apiserver_request_duration_seconds_bucket", dry_run="", le=b, **one) for b in ("0.005", "1", "60", "+Inf")]
+    check("buckets only grow", None not in bounds and bounds == sorted(bounds), bounds)
+    equal("the last has all", bounds[-1], m.get("apiserver_request_duration_seconds_count", dry_run="", **one))
+
+
+def test_long_running(a):
+    labels = {"component": "apiserver", "group": "", "resource": "configmaps", "scope": "namespace", "subresource": "", "verb": "WATCH", "version": "v1"}
+    w = a.open()
+    w.request("GET", CM + "?watch=1", headers={})
+    equal("watch", w.getresponse().status, 200)
+    until("the watch is open", lambda: Metrics(a).get("apiserver_longrunning_requests", **labels) == 1)
+    w.close()
+    until("and closed", lambda: Metrics(a).get("apiserver_longrunning_requests", **labels) == 0)
+
+
+def test_families(a):
+    a.get("/api/v1/namespaces/default/endpoints")
+    a.raw("GET", CM + "?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")
+    admission = "/apis/admissionregistration.k8s.io/v1/"
+    a.post(admission + "validatingadmissionpolicies", {"metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "object.metadata.name != 'forbidden'"}]}})
+    a.post(admission + "validatingadmissionpolicybindings", {"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny", "Audit"]}})
+    until("the policy works", lambda: a.post(CM + "?dryRun=All", cm("forbidden"))[0] == 422)
+    bob = Client(a.s, token="alicetoken")
+    bob.get("/api/v1/namespaces/default/pods")
+    m = Metrics(a)
+    equal("families in order", m.order, sorted(m.order))
+    for level, families in (("STABLE", STABLE), ("BETA", BETA)):
+        for name, (kind, labels) in families.items():
+            f = m.families.get(name, [None, ""])
+            equal(name, (f[0], f[1].startswith("[%s] " % level), m.labels(name)), (kind, True, {labels}))
+    for action in ("deny", "audit"):
+        check("a policy that refused: " + action, m.get("apiserver_validating_admission_policy_check_total", enforcement_action=action,
+                                                       error_type="invalid_error", policy="p", policy_binding="b"))
+    check("a step that refused", m.get("apiserver_admission_step_admission_duration_seconds_count", operation="CREATE", rejected="true", type="validate"))
+    equal("Endpoints", m.get("apiserver_requested_deprecated_apis", group="", removed_release="", resource="endpoints", subresource="", version="v1"), 1)
+    check("what is exempt is let through", m.get("apiserver_flowcontrol_dispatched_requests_total", flow_schema="exempt", priority_level="exempt") > 1)
+    equal("the one that asks", m.get("apiserver_flowcontrol_current_executing_requests", flow_schema="exempt", priority_level="exempt"), 1)
+    for k, v in m.series.items():
+        if "current_" in k or "longrunning" in k:
+            check("nothing is counted twice or forgotten", 0 <= v <= 2, (k, v))
+    check("others wait", any("flow_schema" in k and v for k, v in m.series.items() if k.startswith("apiserver_flowcontrol_request_wait_duration_seconds_count")))
+
+
+def test_protobuf(a):
+    accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+    st, h, data = a.raw("GET", "/metrics", headers={"Accept": accept + ",text/plain;q=0.5"})
+    equal("type", h["content-type"].replace(" ", ""), accept + ";escaping=underscores")
+    families = {}
+    while data:
+        n, i, shift = 0, 0, 0
+        while True:
+            n |= (data[i] & 127) << shift
+            shift += 7
+            i += 1
+            if data[i - 1] < 128:
+                break
+        f = fields(data[i:i + n])
+        families[next(v for t, v in f if t == 1).decode()] = f
+        data = data[i + n:]
+    text = Metrics(a)
+    equal("the same families", sorted(families), sorted(text.families))
+    f = dict(families["apiserver_storage_size_bytes"])
+    label, gauge = (fields(v) for t, v in fields(f[4]))
+    equal("a gauge", (f[3], label, dict(gauge)[1]), (1, [(1, b"storage_cluster_id"), (2, b"embedded")], text.get("apiserver_storage_size_bytes",
+                                                                                                  storage_cluster_id="embedded")))
+    f = families["apiserver_request_duration_seconds"]
+    histogram = fields(next(v for t, v in fields(next(v for t, v in f if t == 4)) if t == 7))
+    equal("a histogram", (dict(f)[3], len([1 for t, v in histogram if t == 3])), (4, 23))
+    for accept, escaping in (("text/plain", "underscores"), ("application/openmetrics-text", "underscores"), ("text/plain;escaping=dots", "dots")):
+        equal(accept, a.raw("GET", "/metrics", headers={"Accept": accept})[1]["content-type"], "text/plain; version=0.0.4; charset=utf-8; escaping=" + escaping)
+    check("when the server began", int(a.raw("GET", "/metrics/slis")[1]["process-start-time-unix"]) == int(text.get("process_start_time_seconds")))
+
+
+def prepare(s):
+    s.start()
+    return {"a": Client(s, cert="admin")}
+
+
+if __name__ == "__main__":
+    suite("metrics", prepare, (test_requests, test_long_running, test_families, test_protobuf))
