@@ -44,6 +44,22 @@ static struct error *profiles(struct request *rq)
 				 "</body></html>\n"));
 }
 
+static struct error *to_profiles(struct request *rq)
+{
+	http_set_header(rq->x, "location", STR("/debug/pprof/"));
+	return respond_bytes(rq, 302, STR("text/html; charset=utf-8"),
+			     str_eqz(rq->x->method, "GET") ? STR("<a href=\"/debug/pprof/\">Found</a>.\n\n")
+							   : STR_NULL);
+}
+
+static struct error *flags(struct request *rq)
+{
+	return respond_bytes(
+		rq, 200, STR("text/html; charset=utf-8"),
+		STR("<!DOCTYPE html>\n<html><head><title>/debug/flags/</title></head><body>\n<p>To be set by PUT:</p>\n"
+		    "<ul>\n<li><a href=\"/debug/flags/v\">v</a></li>\n</ul>\n</body></html>\n"));
+}
+
 /* PUT /debug/flags/v: the verbosity of the log, while it runs. */
 static struct error *verbosity(struct request *rq)
 {
@@ -66,8 +82,9 @@ struct error *serve_debug(struct request *rq, bool *handled)
 		const char *path;
 		struct error *(*serve)(struct request *rq);
 	} pages[] = {
-		{SNAPSHOT_PATH, serve_snapshot}, {"/debug/fibers", fibers}, {"/debug/memory", memory}, {"/debug/pprof", profiles},
-		{"/debug/pprof/", profiles}, {"/debug/flags/v", verbosity},
+		{SNAPSHOT_PATH, serve_snapshot}, {"/debug/fibers", fibers},     {"/debug/memory", memory},
+		{"/debug/pprof", to_profiles},   {"/debug/pprof/", profiles},   {"/debug/flags", flags},
+		{"/debug/flags/", flags},        {"/debug/flags/v", verbosity},
 	};
 
 	*handled = false;

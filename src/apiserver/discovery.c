@@ -208,6 +208,16 @@ static struct str hashed_version(const struct api_resource *a, struct str v)
 	return str_eqz(a->kind, "CustomResourceDefinition") || str_has_prefix(a->kind, STR("MutatingAdmissionPolicy")) ? STR("v1beta1") : v;
 }
 
+bool discovery_knows(struct request *rq, struct str group, struct str version)
+{
+	struct resource *r;
+
+	for (size_t i = 0; (r = resource_at(rq->s, i)) != NULL; i++)
+		if (str_eq(r->api->group, group) && str_eq(r->api->version, version))
+			return true;
+	return false;
+}
+
 struct error *discovery_resources(struct request *rq, struct str group, struct str version)
 {
 	struct buf b buf_cleanup = {0};

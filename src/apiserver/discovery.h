@@ -20,10 +20,21 @@ bool built_in_group(struct apiserver *s, struct str group);
 struct error *discovery_versions(struct request *rq);
 struct error *discovery_groups(struct request *rq);
 struct error *discovery_group(struct request *rq, struct str group);
+bool discovery_knows(struct request *rq, struct str group, struct str version);
 struct error *discovery_resources(struct request *rq, struct str group, struct str version);
 /* The paths of all groups and versions but the core's; strings in the request's arena. */
 void discovery_paths(struct request *rq, void (*add)(void *ctx, struct str path), void *ctx);
 void storage_version_hash(struct str group, struct str version, struct str kind, char out[16]);
+/* content.c: a document of which a client may have a copy already. */
+struct content {
+	struct str type, etag; /* etag with its quotes, or empty */
+	int64_t modified_ns;   /* wall clock */
+	struct str body;
+	bool compressed; /* when the client takes that and it is long */
+};
+/* 200, 206 for a range, 304, 412 or 416. */
+struct error *respond_content(struct request *rq, const struct content *c);
+struct str http_date_at(struct arena *a, int64_t wall_ns);
 /* If-None-Match names the entity tag (with its quotes) or "*", RFC 9110 section 13.1.2. */
 bool etag_matches(struct request *rq, struct str etag);
 

@@ -1,6 +1,5 @@
 /* /openapi/v2 and /openapi/v3: documents made once from the tables, kept until what is served changes. */
 #include <openssl/sha.h>
-#include <time.h>
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "schema/openapi.h"
@@ -8,6 +7,7 @@
 struct doc {
 	struct block *json, *proto;
 	char hash[129];
+	int64_t made_ns; /* wall clock */
 	uint64_t epoch;
 };
 
@@ -126,10 +126,16 @@ static struct doc *doc_for(struct request *rq, struct str path)
 		return NULL;
 	doc = xcalloc(1, sizeof *doc);
 	doc->epoch = d->epoch;
+	doc->made_ns = wall_ns();
 	hash(buf_view(&b), doc->hash);
 	doc->json = block_new(buf_view(&b));
 	map_set(&d->docs, path, doc);
 	return doc;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return str_cmp(*(const struct str *)a, *(const struct str *)b);
 }
 
 static struct error *index_v3(struct request *rq)
@@ -164,6 +170,7 @@ static struct error *index_v3(struct request *rq)
 		}
 	}
 	map_free(&seen);
+	qsort(paths.v, paths.n, sizeof *paths.v, by_name);
 	buf_puts(&b, "{\"paths\":{");
 	for (uint32_t i = 0; i < paths.n; i++) {
 		struct doc *d = doc_for(rq, paths.v[i]);
@@ -176,8 +183,10 @@ static struct error *index_v3(struct request *rq)
 		fiber_yield();
 	}
 	buf_puts(&b, "}}");
-	/* JSON, though upstream forgets to say so */
-	return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), buf_view(&b));
+	/* JSON, though upstream forgets to say so; made for each request */
+	return respond_content(rq, &(struct content){.type = STR("text/plain; charset=utf-8"),
+						     .modified_ns = wall_ns(),
+						     .body = buf_view(&b)});
 }
 
 /* What a document can be had as; upstream's two spellings of the protobuf type are answered with the second. */
@@ -203,21 +212,6 @@ static enum form choose_form(struct request *rq, int version)
 	return FORM_NONE;
 }
 
-bool etag_matches(struct request *rq, struct str etag)
-{
-	struct str rest = http_header_get(&rq->x->headers, "if-none-match");
-
-	while (rest.n) {
-		struct str one = str_trim(str_cut(&rest, ','));
-
-		if (str_has_prefix(one, STR("W/")))
-			one = str_sub(one, 2, one.n);
-		if (str_eq(one, etag) || str_eqz(one, "*"))
-			return true;
-	}
-	return false;
-}
-
 static struct error *no_body(struct request *rq, int status)
 {
 	rq->status = status;
@@ -225,56 +219,46 @@ static struct error *no_body(struct request *rq, int status)
 	return http_respond(rq->x, status, STR_NULL);
 }
 
-/* The document may be made anew while the client takes this one. */
-static struct error *respond_block(struct request *rq, struct str type, struct block *b)
-{
-	struct error *e;
-
-	block_ref(b);
-	e = respond_bytes(rq, 200, type, block_str(b));
-	block_unref(b);
-	return e;
-}
-
-/* Documents are one and the same in both forms: the tag is that of the JSON, as upstream's. */
+/*
+ * Documents are one and the same in both forms: the tag is that of the JSON, as upstream's. Only the second version is
+ * compressed. The document may be made anew while the client takes this one.
+ */
 static struct error *respond_doc(struct request *rq, struct doc *d, int version, enum form form)
 {
-	struct str etag = arena_printf(rq->a, "\"%s\"", d->hash);
+	struct content c = {.type = STR("application/json"),
+			    .etag = arena_printf(rq->a, "\"%s\"", d->hash),
+			    .modified_ns = d->made_ns};
+	struct block *b = d->json;
+	struct error *e;
 
-	http_set_header(rq->x, "etag", etag);
-	http_set_header(rq->x, "vary", version == 2 ? STR("Accept-Encoding") : STR("Accept"));
-	if (etag_matches(rq, etag))
-		return no_body(rq, 304);
-	if (form == FORM_JSON)
-		return respond_block(rq, STR("application/json"), d->json);
-	if (!d->proto) {
-		struct buf b buf_cleanup = {0};
+	if (form == FORM_PROTO && !d->proto) {
+		struct buf p buf_cleanup = {0};
 
-		TRY(version == 2 ? openapi_v2_to_proto(block_str(d->json), &b) : openapi_v3_to_proto(block_str(d->json), &b));
-		d->proto = block_new(buf_view(&b));
+		TRY(version == 2 ? openapi_v2_to_proto(block_str(d->json), &p)
+				 : openapi_v3_to_proto(block_str(d->json), &p));
+		d->proto = block_new(buf_view(&p));
 	}
-	return respond_block(rq, arena_printf(rq->a, PROTO_TYPE, version, '.'), d->proto);
+	if (form == FORM_PROTO) {
+		c.type = arena_printf(rq->a, PROTO_TYPE, version, '.');
+		b = d->proto;
+	}
+	c.body = block_str(b);
+	c.compressed = version == 2;
+	block_ref(b);
+	e = respond_content(rq, &c);
+	block_unref(b);
+	return e;
 }
 
 static struct error *serve_v2(struct request *rq)
 {
 	enum form form = choose_form(rq, 2);
 
+	http_set_header(rq->x, "vary", STR("Accept-Encoding"));
+	http_add_header(rq->x, "vary", STR("Accept"));
 	if (form == FORM_NONE)
-		return error_status(406, "NotAcceptable", "only application/json and "
-				    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf are acceptable");
+		return no_body(rq, 406);
 	return respond_doc(rq, doc_for(rq, STR("v2")), 2, form);
-}
-
-/* RFC 9110 section 5.6.7. */
-static struct str in_a_year(struct arena *a)
-{
-	time_t at = (time_t)(wall_ns() / 1000000000) + 365 * 86400;
-	struct tm tm;
-	char text[64];
-
-	gmtime_r(&at, &tm);
-	return arena_str(a, str_of(text, strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &tm)));
 }
 
 /* "?hash=" names the version of the document that the client means: the right one may be kept for ever, from others it is sent there. */
@@ -286,18 +270,18 @@ static struct error *serve_v3(struct request *rq, struct str path)
 
 	if (!d)
 		return no_body(rq, 404);
-	if (form == FORM_NONE) {
-		http_set_header(rq->x, "vary", STR("Accept"));
+	http_set_header(rq->x, "vary", STR("Accept"));
+	if (form == FORM_NONE)
 		return no_body(rq, 406);
-	}
 	if (want.n && !str_eqz(want, d->hash)) {
 		http_set_header(rq->x, "etag", arena_printf(rq->a, "\"%s\"", d->hash));
 		http_set_header(rq->x, "location", arena_printf(rq->a, "/openapi/v3/%.*s?hash=%s", STR_ARG(path), d->hash));
+		http_set_header(rq->x, "content-type", STR("application/json"));
 		return no_body(rq, 301);
 	}
 	if (want.n) {
 		rq->cache_control = STR("public, immutable");
-		http_set_header(rq->x, "expires", in_a_year(rq->a));
+		http_set_header(rq->x, "expires", http_date_at(rq->a, wall_ns() + (int64_t)365 * 86400 * 1000000000));
 	}
 	return respond_doc(rq, d, 3, form);
 }
@@ -306,8 +290,6 @@ struct error *serve_openapi(struct request *rq)
 {
 	struct str p = rq->info.path;
 
-	while (p.n > 1 && p.p[p.n - 1] == '/')
-		p.n--;
 	if (str_eqz(p, "/openapi/v2"))
 		return serve_v2(rq);
 	if (str_eqz(p, "/openapi/v3"))

@@ -89,20 +89,33 @@ struct error *respond_unknown(struct request *rq)
 	return http_respond(rq->x, 404, STR("404 page not found\n"));
 }
 
-/* What upstream's router serves as it does resources. only: the one type there is, or NULL: as is asked for. */
-static struct error *routed(struct request *rq, const char *only)
+/* Groups are the aggregator's, whose handlers do not look at the method. */
+static bool any_method(struct str p)
 {
-	struct negotiation n = {.routed = true, .cbor = rq->s->o.cbor, .only = only};
+	return str_eqz(p, "/apis") || (str_has_prefix(p, STR("/apis/")) && str_index(str_sub(p, 6, p.n), '/') < 0);
+}
 
-	return str_eqz(rq->x->method, "GET") ? negotiate_answer(rq->a, &rq->x->headers, &rq->q, &n, &rq->out) : err_method();
+/* What upstream's router serves as it does resources. only: the one type there is, or NULL: as is asked for. */
+static struct error *routed(struct request *rq, struct str p, const char *only)
+{
+	struct negotiation n = {.routed = !any_method(p), .cbor = rq->s->o.cbor, .only = only};
+
+	if (!str_eqz(rq->x->method, "GET") && !any_method(p))
+		return err_method();
+	return negotiate_answer(rq->a, &rq->x->headers, &rq->q, &n, &rq->out);
 }
 
 /* Aggregated discovery goes before everything else that a client would take. */
-static bool wants_aggregated(struct request *rq)
+static bool wants_aggregated(struct request *rq, struct str p)
 {
 	struct negotiation n = {.answers = ANSWERS_DISCOVERY, .routed = true, .cbor = rq->s->o.cbor};
-	struct error *e = str_eqz(rq->x->method, "GET") ? negotiate_answer(rq->a, &rq->x->headers, &rq->q, &n, &rq->out) : err_method();
-	bool yes = !e;
+	struct error *e;
+	bool yes;
+
+	if (!str_eqz(p, "/apis") && !(str_eqz(p, "/api") && str_eqz(rq->x->method, "GET")))
+		return false;
+	e = negotiate_answer(rq->a, &rq->x->headers, &rq->q, &n, &rq->out);
+	yes = !e;
 
 	error_free(e);
 	return yes;
@@ -127,7 +140,7 @@ static struct error *openid(struct request *rq, bool *handled)
 		return NULL;
 	if (p.n > strlen(path) + 1)
 		return err_unknown_path();
-	TRY(routed(rq, keys ? "application/jwk-set+json" : "application/json"));
+	TRY(routed(rq, p, keys ? "application/jwk-set+json" : "application/json"));
 	TRY(keys ? sa_jwks(rq->s, rq->a, &json) : sa_openid_configuration(rq->s, rq->a, &json));
 	rq->cache_control = STR("public, max-age=3600");
 	return respond_bytes(rq, 200, keys ? STR("application/jwk-set+json") : STR("application/json"), json);
@@ -173,13 +186,31 @@ static struct error *discovery(struct request *rq, struct str p)
 		return discovery_groups(rq);
 	if (str_eqz(p, "/api/v1"))
 		return discovery_resources(rq, STR(""), STR("v1"));
-	if (str_has_prefix(p, STR("/api/")))
-		return err_unknown_path();
 	rest = str_sub(p, 6, p.n);
 	group = str_cut(&rest, '/');
 	if (!rest.p)
 		return discovery_group(rq, group);
 	return discovery_resources(rq, group, rest);
+}
+
+static struct str group_of(struct str p)
+{
+	struct str rest = str_sub(p, 6, p.n);
+
+	return str_cut(&rest, '/');
+}
+
+/* What is not served is not there for any method. */
+static bool version_known(struct request *rq, struct str p)
+{
+	struct str rest;
+
+	if (str_has_prefix(p, STR("/api/")))
+		return str_eqz(p, "/api/v1");
+	if (!str_has_prefix(p, STR("/apis/")) || any_method(p))
+		return true;
+	rest = str_sub(p, 6, p.n);
+	return str_cut(&rest, '/').n && discovery_knows(rq, group_of(p), rest);
 }
 
 struct error *serve_path(struct request *rq)
@@ -197,7 +228,10 @@ struct error *serve_path(struct request *rq)
 		p.n--;
 	if (!under(p, "/api") && !under(p, "/apis") && !str_eqz(p, "/version"))
 		return respond_unknown(rq);
-	if (!((str_eqz(p, "/api") || str_eqz(p, "/apis")) && wants_aggregated(rq)))
-		TRY(routed(rq, str_eqz(p, "/version") ? "application/json" : NULL));
+	if (!version_known(rq, p))
+		return str_has_prefix(p, STR("/api/")) || built_in_group(rq->s, group_of(p)) ? err_unknown_path()
+											     : respond_unknown(rq);
+	if (!wants_aggregated(rq, p))
+		TRY(routed(rq, p, str_eqz(p, "/version") ? "application/json" : NULL));
 	return discovery(rq, p);
 }

@@ -62,12 +62,20 @@ void *registry_peek(struct apiserver *s, struct arena *a, struct storage *st, st
 	return obj;
 }
 
+struct error *registry_name(struct request *rq, struct str name)
+{
+	const char *why = validate_path_segment(rq->a, name);
+
+	return why ? err_bad_request("invalid resource name \"%.*s\": [%s]", STR_ARG(name), why) : NULL;
+}
+
 struct error *registry_get(struct request *rq, struct str ns, struct str name, void **obj)
 {
 	struct storage *st = rq->res->st;
 	struct cache_entry *e;
 	struct error *err;
 
+	TRY(registry_name(rq, name));
 	TRY(cache_get(st->cache, st->namespaced ? ns : STR_NULL, name, CACHE_CONSISTENT, 0, &e));
 	if (!e)
 		return err_not_found(rq->res->api->group, rq->res->api->plural, name);
@@ -687,6 +695,7 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 	struct str cns = st->namespaced ? ns : STR_NULL;
 
 	memset(out, 0, sizeof *out);
+	TRY(registry_name(rq, name));
 	for (int attempt = 0; attempt < UPDATE_RETRIES; attempt++) {
 		struct cache_entry *entry = NULL, *written = NULL;
 		void *old, *obj = NULL, *state = NULL;
@@ -965,6 +974,7 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 	struct str rv = o->preconditions && o->preconditions->resource_version ? *o->preconditions->resource_version : STR_NULL;
 
 	memset(out, 0, sizeof *out);
+	TRY(registry_name(rq, name));
 	for (int attempt = 0; attempt < UPDATE_RETRIES; attempt++) {
 		struct cache_entry *entry, *written = NULL;
 		void *obj, *old;

@@ -285,6 +285,8 @@ static struct error *continue_decode(struct arena *a, struct str token, int64_t 
 		return err_bad_request("continue key is not valid: start key is invalid");
 	if (start.p[start.n - 1] == '\0')
 		start.n--;
+	if (start.n && start.p[0] == '/')
+		start = str_sub(start, 1, start.n);
 	*rev = rv->i;
 	*after = start;
 	return NULL;
@@ -375,7 +377,7 @@ struct error *list_options(struct request *rq, struct list_options *o)
 	o->one = rq->info.name.n && !o->post && (o->ns.n || !rq->res->st->namespaced);
 	if (str_eqz(rv, "0"))
 		o->limit = 0; /* any version will do: upstream's cache answers, which knows no pages of it */
-	if (cont.n) /* of one object the token says nothing, but has to be right */
+	if (cont.n)
 		return continue_options(rq, cont, rv, o);
 	TRY(list_rv_param(rq, &o->mode, &o->rev));
 	if (o->mode == CACHE_AT_LEAST && str_eqz(match, "Exact"))
@@ -752,10 +754,10 @@ struct error *list_select(struct request *rq, const struct list_options *o, stru
 
 	memset(l, 0, sizeof *l);
 	TRY(cache_snapshot(c, o->mode, o->rev, &l->snap));
-	if (o->one)
-		find_one(rq, o, c, l);
-	else
+	if (!o->one)
 		TRY(find_page(rq, o, c, l, &more));
+	else if (!o->after.n || str_cmp(rq->info.name, o->after) > 0) /* what a token has passed is not found again */
+		find_one(rq, o, c, l);
 	l->meta.resource_version = arena_printf(rq->a, "%lld", (long long)cache_snap_rev(l->snap));
 	if (!more)
 		return NULL;

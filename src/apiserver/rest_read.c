@@ -21,6 +21,7 @@ struct error *rest_get(struct request *rq)
 
 	if (query_bool(&rq->q, "export"))
 		return err_bad_request("the export parameter, deprecated since v1.14, is no longer supported");
+	TRY(registry_name(rq, rq->info.name));
 	TRY(list_rv_param(rq, &mode, &rev));
 	TRY(cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e));
 	if (!e)

@@ -239,21 +239,36 @@ static struct error *answer_broken(struct request *rq)
 	return http_respond(rq->x, 500, STR("Internal Server Error: no resource behind the verb in the path\n"));
 }
 
+/* ?timeout= of what is not long-running, at most the server's own. */
+static struct error *time_allowed(const struct request *rq, int64_t *ms)
+{
+	struct str t = query_get(&rq->q, "timeout");
+	int64_t ns;
+
+	*ms = rq->s->o.request_timeout_ms;
+	if (rq->long_running || !t.n)
+		return NULL;
+	if (!duration_parse(t, &ns))
+		return err_bad_request("invalid timeout specified in the request URL");
+	if (ns > 0 && ns / 1000000 < *ms)
+		*ms = ns / 1000000;
+	return NULL;
+}
+
 static struct error *run(struct request *rq)
 {
-	struct apiserver *s = rq->s;
 	struct flow_seat seat = {0};
 	struct watermark *counter;
 	struct error *e;
 	bool handled = false;
-	int64_t deadline = 0, timeout = s->o.request_timeout_ms;
-	struct str t;
+	int64_t deadline = 0, timeout;
 
 	if (rq->info.broken)
 		return answer_broken(rq);
+	rq->long_running = is_long_running(rq);
+	TRY(time_allowed(rq, &timeout));
 	TRY(authenticate(rq));
 	TRY(impersonate(rq));
-	rq->long_running = is_long_running(rq);
 	audit_begin(rq);
 	TRY(flow_begin(rq, &seat));
 	e = authorize_request(rq);
@@ -262,22 +277,8 @@ static struct error *run(struct request *rq)
 		return e;
 	}
 	counter = count_inflight(rq);
-	if (!rq->long_running) {
-		t = query_get(&rq->q, "timeout");
-		if (t.n) {
-			int64_t ns;
-
-			if (!duration_parse(t, &ns)) {
-				if (counter)
-					watermark_add(counter, -1);
-				flow_end(&seat);
-				return err_bad_request("invalid timeout specified in the request URL");
-			}
-			if (ns > 0 && ns / 1000000 < timeout)
-				timeout = ns / 1000000;
-		}
+	if (!rq->long_running)
 		deadline = deadline_push(timeout);
-	}
 	if (rq->long_running)
 		grace_leave(&rq->reading); /* of another server's, it may last */
 	e = aggregate(rq, &handled);
@@ -315,7 +316,11 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 		if (!http_started(x)) {
 			struct negotiation n = {.cbor = rq.s->o.cbor};
 
-			error_free(negotiate_answer(rq.a, &x->headers, &rq.q, &n, &rq.out));
+			/* and then with line ends inside and none behind, as upstream writes it */
+			struct error *none = negotiate_answer(rq.a, &x->headers, &rq.q, &n, &rq.out);
+
+			rq.out.pretty |= none != NULL;
+			error_free(none);
 		}
 		respond_error(&rq, e);
 	}

@@ -301,6 +301,8 @@ struct error *rest_connect(struct request *rq, bool *handled);
 struct error *rest_special(struct request *rq, bool *handled);
 
 /* ---- registry (registry.c): the same for requests and for the server itself ---- */
+/* 400 for what can be no name in a path: ".", "..", and what has '/' or '%' in it. */
+struct error *registry_name(struct request *rq, struct str name);
 /* Decodes the newest object into the request's arena (a copy of its own); 404. */
 struct error *registry_get(struct request *rq, struct str ns, struct str name, void **obj);
 /* 400 for a name that no object's key can have: whoever refers to it gave a bad one, before it is looked for. */

@@ -126,6 +126,22 @@ static bool parse_version(struct str s, int *minor)
 	return true;
 }
 
+static bool is_hex(char c)
+{
+	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'f');
+}
+
+bool http_escapes_ok(struct str target)
+{
+	ptrdiff_t q = str_index(target, '?');
+	size_t n = q < 0 ? target.n : (size_t)q;
+
+	for (size_t i = 0; i < n; i++)
+		if (target.p[i] == '%' && (i + 2 >= n || !is_hex(target.p[i + 1]) || !is_hex(target.p[i + 2])))
+			return false;
+	return true;
+}
+
 static bool target_ok(struct str t)
 {
 	for (size_t i = 0; i < t.n; i++)
@@ -149,7 +165,7 @@ struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_hea
 	h->target = str_sub(line, (size_t)s1 + 1, (size_t)s2);
 	struct str version = str_sub(line, (size_t)s2 + 1, line.n);
 
-	if (!http_is_token(h->method) || !target_ok(h->target))
+	if (!http_is_token(h->method) || !target_ok(h->target) || !http_escapes_ok(h->target))
 		return bad("request line");
 	if (!parse_version(version, &h->minor))
 		return str_has_prefix(version, STR("HTTP/")) && version.n == 8

@@ -690,6 +690,10 @@ static int on_frame_server(nghttp2_session *ng, const nghttp2_frame *f, void *us
 				refuse_large(s);
 				break;
 			}
+			if (!http_escapes_ok(s->x.x.path)) {
+				nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_PROTOCOL_ERROR);
+				break;
+			}
 			if (loop_fiber_room() < FIBERS_SPARE) {
 				nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_REFUSED_STREAM);
 				break;

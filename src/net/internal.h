@@ -42,6 +42,8 @@ struct str http_reason(int status);
 /* "Tue, 24 Nov 2026 20:00:00 GMT", of this second. */
 struct str http_date(void);
 bool http_is_token(struct str s);
+/* Every % of the path is the beginning of an escape. */
+bool http_escapes_ok(struct str target);
 bool http_value_ok(struct str s);
 /* Status without a body (1xx, 204, 304). */
 bool http_bodyless(int status);

@@ -749,7 +749,7 @@ static void write_document(struct openapi_doc *d, struct paths *p)
 
 	buf_puts(d->b, d->v3 ? "{\"openapi\":\"3.0.0\"," : "{\"swagger\":\"2.0\",");
 	buf_puts(d->b, d->custom ? "\"info\":{\"title\":\"Kubernetes CRD Swagger\",\"version\":\"v0.1.0\"},"
-				 : "\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.0\"},");
+				 : "\"info\":{\"title\":\"Kubernetes\",\"version\":\"1.36\"},");
 	write_paths(d, p);
 	buf_putc(d->b, ',');
 	openapi_definitions(d);
