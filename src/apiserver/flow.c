@@ -464,13 +464,12 @@ static void begin(struct flow_seat *seat)
 	metric_add(seat->series->seats, seat->width);
 }
 
-void flow_collect(struct apiserver *s)
+void flow_collect(void)
 {
+	static const enum metric_id ids[] = {METRIC_FLOW_NOMINAL, METRIC_FLOW_LOWER, METRIC_FLOW_UPPER};
 	size_t it = 0;
 	struct str key;
 	void *v;
-
-	static const enum metric_id ids[] = {METRIC_FLOW_NOMINAL, METRIC_FLOW_LOWER, METRIC_FLOW_UPPER};
 
 	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
 		metrics_forget(ids[i]);

@@ -23,6 +23,6 @@ struct flow_seat { /* zeroed */
 struct error *flow_begin(struct request *rq, struct flow_seat *seat);
 void flow_end(struct flow_seat *seat); /* again is allowed */
 /* For /metrics: how many seats each level has, keeps and may have at most. */
-void flow_collect(struct apiserver *s);
+void flow_collect(void);
 
 #endif

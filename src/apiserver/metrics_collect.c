@@ -124,7 +124,7 @@ void metrics_collect(struct apiserver *s)
 	metrics_set(METRIC_FEATURES, "name=\"CBORServingAndStorage\",stage=\"ALPHA\"", s->o.cbor);
 	metric_touch(metric_series(METRIC_CEL_COMPILATION, ""));
 	metric_touch(metric_series(METRIC_CEL_EVALUATION, ""));
-	flow_collect(s);
+	flow_collect();
 	collect_storage(s);
 	collect_process(s);
 }
