@@ -86,9 +86,9 @@ void user_add_extra(struct arena *a, struct user *u, const char *key, struct str
 static const struct str anonymous_groups[] = {STR_INIT("system:unauthenticated")};
 static const struct user anonymous = {.name = STR_INIT("system:anonymous"), .groups = anonymous_groups, .n_groups = 1};
 
-static size_t split_list(struct arena *a, const char *text, const char *fallback, struct str *out, size_t max, bool lower)
+static size_t split_list(struct arena *a, const char *text, struct str *out, size_t max, bool lower)
 {
-	struct str rest = arena_str(a, str_from(text ? text : fallback));
+	struct str rest = arena_str(a, str_from(text ? text : ""));
 	size_t n = 0;
 
 	while (rest.p && rest.n && n < max) {
@@ -108,16 +108,17 @@ struct error *authn_init(struct apiserver *s)
 	struct authn *n = xcalloc(1, sizeof *n);
 
 	s->authn = n;
+	TRY(authn_flags_check(s));
 	if (s->o.token_auth_file)
 		TRY(static_tokens_load(s, s->o.token_auth_file));
 	TRY(sa_tokens_init(s));
 	TRY(authn_config_init(s));
 	TRY(token_webhook_init(s));
-	n->n_allowed = split_list(&s->arena, s->o.requestheader_allowed_names, "", n->allowed_names, 32, false);
-	n->n_user = split_list(&s->arena, s->o.requestheader_username_headers, "x-remote-user", n->user_headers, 4, true);
-	n->n_group = split_list(&s->arena, s->o.requestheader_group_headers, "x-remote-group", n->group_headers, 4, true);
-	n->n_extra = split_list(&s->arena, s->o.requestheader_extra_prefixes, "x-remote-extra-", n->extra_prefixes, 4, true);
-	n->n_uid = split_list(&s->arena, s->o.requestheader_uid_headers, "x-remote-uid", n->uid_headers, 4, true);
+	n->n_allowed = split_list(&s->arena, s->o.requestheader_allowed_names, n->allowed_names, 32, false);
+	n->n_user = split_list(&s->arena, s->o.requestheader_username_headers, n->user_headers, 4, true);
+	n->n_group = split_list(&s->arena, s->o.requestheader_group_headers, n->group_headers, 4, true);
+	n->n_extra = split_list(&s->arena, s->o.requestheader_extra_prefixes, n->extra_prefixes, 4, true);
+	n->n_uid = split_list(&s->arena, s->o.requestheader_uid_headers, n->uid_headers, 4, true);
 	return NULL;
 }
 

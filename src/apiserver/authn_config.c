@@ -1,9 +1,13 @@
 /* AuthenticationConfiguration (KEP-3331): from --authentication-config, or made of the older flags. */
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include "apiserver/authn_internal.h"
 #include "apiserver/config_file.h"
 #include "apiserver/metrics.h"
 #include "apiserver/jwt.h"
 #include "apiserver/oidc.h"
+#include "cel/cel.h"
 
 #define FLAG(x) str_from(s->o.x ? s->o.x : "")
 #define RELOAD_WAIT_MS 60000 /* for the issuers of a new file, as upstream */
@@ -106,6 +110,96 @@ static struct error *signing_algs(struct apiserver *s, struct strings *out)
 static struct error *decode(struct arena *a, struct str text, authn_configuration *c)
 {
 	return config_decode(a, &apiserverconfig_v1_authentication_configuration_type, CONFIG_GROUP, "AuthenticationConfiguration", text, c);
+}
+
+/* ---- flags ---- */
+
+static struct error *no_blanks(const char *flag, const char *list)
+{
+	for (struct str rest = str_from(list); list && *list && rest.p;)
+		if (!str_trim(str_cut(&rest, ',')).n)
+			return error_new("empty value in \"%s\"", flag);
+	return NULL;
+}
+
+/* The certificates of a PEM file; files that cannot be read are told of by whoever needs them. */
+static STACK_OF(X509) *certificates_of(const char *path)
+{
+	STACK_OF(X509) *all = sk_X509_new_null();
+	struct buf b buf_cleanup = {0};
+	struct error *e = file_read(path, &b);
+	BIO *bio = e ? NULL : BIO_new_mem_buf(b.p, (int)b.n);
+
+	for (X509 *x; bio && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL));)
+		sk_X509_push(all, x);
+	BIO_free(bio);
+	ERR_clear_error();
+	error_free(e);
+	return all;
+}
+
+static bool share_certificates(const char *one, const char *other)
+{
+	STACK_OF(X509) *a = certificates_of(one), *b = certificates_of(other);
+	bool shared = false;
+
+	for (int i = 0; i < sk_X509_num(a); i++)
+		for (int k = 0; k < sk_X509_num(b); k++)
+			shared |= X509_cmp(sk_X509_value(a, i), sk_X509_value(b, k)) == 0;
+	sk_X509_pop_free(a, X509_free);
+	sk_X509_pop_free(b, X509_free);
+	return shared;
+}
+
+static bool has_nocase(const char *list, const char *name)
+{
+	for (struct str rest = str_from(list); rest.p;)
+		if (str_eq_nocase(str_cut(&rest, ','), str_from(name)))
+			return true;
+	return false;
+}
+
+static struct error *issuers_check(const char *list)
+{
+	for (struct str rest = str_from(list), before = rest; rest.p;) {
+		struct str one = str_cut(&rest, ',');
+		const char *why = str_index(one, ':') >= 0 ? cel_uri_error(one) : NULL;
+
+		if (!one.n)
+			return error_new("service-account-issuer should not be an empty string");
+		if (why)
+			return error_new("service-account-issuer \"%.*s\" contained a ':' but was not a valid URL: %s", STR_ARG(one), why);
+		for (struct str b = before; b.p && b.p < one.p;)
+			if (str_eq(str_cut(&b, ','), one))
+				return error_new("service-account-issuer \"%.*s\" is already specified", STR_ARG(one));
+	}
+	return NULL;
+}
+
+struct error *authn_flags_check(struct apiserver *s)
+{
+	const struct options *o = &s->o;
+	int64_t max = o->sa_max_token_expiration_s;
+
+	if (o->sa_issuer)
+		TRY(issuers_check(o->sa_issuer));
+	if (o->sa_jwks_uri && *o->sa_jwks_uri && !str_has_prefix(str_from(o->sa_jwks_uri), STR("https://")))
+		return error_new("service-account-jwks-uri requires https scheme, parsed as: %s", o->sa_jwks_uri);
+	if (max && (max < 3600 || max > 1ll << 32))
+		return error_new("the service-account-max-token-expiration must be between 1 hour and 2^32 seconds");
+	TRY(no_blanks("requestheader-username-headers", o->requestheader_username_headers));
+	TRY(no_blanks("requestheader-group-headers", o->requestheader_group_headers));
+	TRY(no_blanks("requestheader-extra-headers-prefix", o->requestheader_extra_prefixes));
+	TRY(no_blanks("requestheader-allowed-names", o->requestheader_allowed_names));
+	TRY(no_blanks("requestheader-uid-headers", o->requestheader_uid_headers));
+	if (o->requestheader_uid_headers && *o->requestheader_uid_headers && !has_nocase(o->requestheader_uid_headers, "X-Remote-Uid"))
+		return error_new("--requestheader-uid-headers is set without specifying the standard X-Remote-Uid header: API aggregation would "
+				 "not work");
+	if (o->client_ca_file && o->requestheader_client_ca_file && !(o->requestheader_allowed_names && *o->requestheader_allowed_names) &&
+	    share_certificates(o->client_ca_file, o->requestheader_client_ca_file))
+		return error_new("--requestheader-client-ca-file and --client-ca-file contain overlapping certificates: without "
+				 "--requestheader-allowed-names any client could say who it is");
+	return NULL;
 }
 
 /* The file has changed: what it says replaces the old when its issuers are there. */

@@ -45,6 +45,8 @@ bool service_account_user(struct apiserver *s, struct arena *tmp, struct arena *
 bool bootstrap_token_user(struct apiserver *s, struct arena *tmp, struct arena *a, struct str token, struct user *u);
 
 /* ---- authn_config.c ---- */
+/* What flags of authentication say alone and together, before anything is read. */
+struct error *authn_flags_check(struct apiserver *s);
 /* Reads --authentication-config, or makes the same of flags; sets who is anonymous. */
 struct error *authn_config_init(struct apiserver *s);
 

@@ -278,7 +278,7 @@ static struct error *from_flags(struct apiserver *s, struct authz_chain **out)
 	bool webhook = false;
 
 	while (rest.p && rest.n) {
-		struct str m = str_trim(str_cut(&rest, ','));
+		struct str m = str_cut(&rest, ',');
 		struct apiserverconfig_v1_authorizer_configuration *z;
 
 		if (type_of(m) < 0)

@@ -5,6 +5,7 @@
 #include "apiserver/oidc.h"
 #include "apiserver/oidc_rules.h"
 #include "apiserver/outbound.h"
+#include "cel/cel.h"
 
 #define RETRY_MS 10000           /* between attempts to find a provider's keys, as upstream */
 #define CALL_TIMEOUT_MS 30000
@@ -501,6 +502,10 @@ static void url_validate(struct field_errors *e, struct str url, const struct st
 		}
 	if (!str_has_prefix(url, STR("https://"))) {
 		field_invalid(e, p, url, "URL scheme must be https");
+		return;
+	}
+	if (cel_uri_error(url)) {
+		field_invalid(e, p, url, "parse \"%.*s\": %s", STR_ARG(url), cel_uri_error(url));
 		return;
 	}
 	user = str_cut(&host, '/');

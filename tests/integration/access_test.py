@@ -566,6 +566,7 @@ def test_authz_webhook(s, hook):
     refuses(s, "twice", ["--authorization-mode", "RBAC,RBAC"], "has mode specified more than once")
     refuses(s, "ABAC", ["--authorization-mode", "ABAC"], "ABAC's authorization policy file not passed")
     refuses(s, "its file without it", ["--authorization-policy-file", kube], "without mode ABAC")
+    refuses(s, "a space", ["--authorization-mode", "Node, RBAC"], 'authorization-mode " RBAC" is not a valid mode')
     refuses(s, "unknown mode", ["--authorization-mode", "X"], 'authorization-mode "X" is not a valid mode')
     refuses(s, "no file", ["--authorization-mode", "Webhook"], "authorization config file not passed")
     refuses(s, "file without mode", ["--authorization-webhook-config-file", kube], "without mode Webhook")
@@ -1056,7 +1057,11 @@ def test_front_proxy(s):
             f.write("extendedKeyUsage=clientAuth")
         s.sh("openssl", "x509", "-req", "-in", name + ".csr", "-CA", "front.crt", "-CAkey", "front.key", "-CAcreateserial", "-days", "2",
              "-extfile", "client.ext", "-out", name + ".crt")
-    s.more = ["--requestheader-client-ca-file", "front.crt", "--requestheader-allowed-names", "front,other"]
+    refuses(s, "any of the clients", ["--requestheader-client-ca-file", "ca.crt"], "overlapping certificates")
+    refuses(s, "no name", ["--requestheader-client-ca-file", "front.crt", "--requestheader-username-headers", "X-Remote-User,"], "empty value in")
+    s.more = ["--requestheader-client-ca-file", "front.crt", "--requestheader-allowed-names", "front,other",
+              "--requestheader-username-headers", "X-Remote-User", "--requestheader-group-headers", "X-Remote-Group",
+              "--requestheader-uid-headers", "X-Remote-Uid", "--requestheader-extra-headers-prefix", "X-Remote-Extra-"]
     s.start()
     h = {"X-Remote-User": "zoe", "X-Remote-Group": "g", "X-Remote-Uid": "u", "X-Remote-Extra-Example.com%2fScope": "s"}
     u = whoami(Client(s, cert="proxy", headers=h))
@@ -1066,6 +1071,31 @@ def test_front_proxy(s):
     equal("headers of a client", whoami(Client(s, token="alicetoken", headers=h))["username"], "alice")
     equal("of a client with a certificate", whoami(Client(s, cert="admin", headers=h))["username"], "admin")
     equal("of nobody", whoami(Client(s, headers=h)), 403)
+    s.stop()
+
+
+def test_flags(s):
+    """What flags of authentication may not say."""
+    for what, flags, words in (
+            ("two same issuers", ["--service-account-issuer", "https://a", "--service-account-issuer", "https://a"], "already specified"),
+            ("no URL", ["--service-account-issuer", "http://x:y:z"], "not a valid URL"),
+            ("an empty one", ["--service-account-issuer", ""], "should not be an empty string"),
+            ("too short", ["--service-account-max-token-expiration", "30m"], "between 1 hour and 2^32 seconds"),
+            ("plain http", ["--service-account-jwks-uri", "http://x"], "requires https scheme"),
+            ("not the usual header", ["--requestheader-uid-headers", "X-Uid"], "X-Remote-Uid")):
+        refuses(s, what, flags, words)
+    # tokens of every issuer are good, the first one's are made, and all are audiences
+    s.more = ["--service-account-issuer", "https://one", "--service-account-issuer", "https://two"]
+    s.start()
+    a = Client(s, cert="admin")
+    a.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+    st, r = a.post("/api/v1/namespaces/default/serviceaccounts/default/token", {})
+    equal("made by the first, for both", (st, r["spec"]["audiences"]), (201, ["https://one", "https://two"]))
+    equal("and taken", whoami(Client(s, token=r["status"]["token"]))["username"], "system:serviceaccount:default:default")
+    s.stop()
+    s.more = ["--service-account-issuer", "https://three", "--service-account-issuer", "https://one"]
+    s.start()
+    equal("taken by the next server", whoami(Client(s, token=r["status"]["token"]))["username"], "system:serviceaccount:default:default")
     s.stop()
 
 
@@ -1107,6 +1137,6 @@ def stop(have):
 
 
 if __name__ == "__main__":
-    suite("access", prepare, (test_static_tokens, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions,
+    suite("access", prepare, (test_static_tokens, test_flags, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions,
                               test_token_webhook, test_authz_webhook, test_authz_config, test_abac, test_node, test_impersonate, test_front_proxy,
                               test_matrix), stop)
