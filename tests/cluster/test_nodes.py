@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """The cluster as a whole: `down` leaves nothing behind, `up` finds everything again, and three nodes on one machine are one cluster."""
+import glob
 import json
 import os
+import re
 import sys
 
 from cluster import DATA, SKIFF, expect, get, kubectl, namespace, pod, run, running, sh, wait
@@ -25,11 +27,9 @@ def ours(pid):
 
 
 def cgroups():
-    """The cgroups that kubelets and runtimes make."""
-    found = []
-    for top, dirs, _ in os.walk('/sys/fs/cgroup'):
-        found += [f'{top}/{d}' for d in dirs if 'kubepods' in d or d.startswith('skiff')]
-    return found
+    """The cluster's cgroups: at the root of the hierarchy (v2), or of each controller's (v1)."""
+    roots = ['/sys/fs/cgroup', *glob.glob('/sys/fs/cgroup/*/')]
+    return [f'{root}/{name}' for root in roots for name in os.listdir(root) if re.fullmatch(r'skiff(-\d)?', name)]
 
 
 def leftovers():
@@ -66,6 +66,7 @@ def test_down():
     wait('the other ended', lambda: get('-n', NS, 'pod', 'ended')['status']['phase'] == 'Succeeded')
     pids = components()
     expect(all(map(ours, pids)), 'the components run')
+    expect(all(leftovers()[i] for i in (0, 1, 2, 4)), f'what is to go is seen: {leftovers()}')
     sh(SKIFF, 'down', '--data-dir', DATA)
     nothing_is_left(pids)
 
