@@ -39,9 +39,14 @@ static const char *key_alg(EVP_PKEY *k)
 	if (EVP_PKEY_is_a(k, "RSA"))
 		return "RS256";
 	if (EVP_PKEY_is_a(k, "EC")) {
-		int bits = EVP_PKEY_get_bits(k);
+		char curve[32];
 
-		return bits <= 256 ? "ES256" : bits <= 384 ? "ES384" : "ES512";
+		if (EVP_PKEY_get_group_name(k, curve, sizeof curve, NULL) != 1)
+			return NULL;
+		return !strcmp(curve, "prime256v1") ? "ES256" :
+		       !strcmp(curve, "secp384r1")  ? "ES384" :
+		       !strcmp(curve, "secp521r1")  ? "ES512" :
+						      NULL;
 	}
 	return NULL;
 }
@@ -65,14 +70,10 @@ static void key_id(EVP_PKEY *k, char out[48])
 	snprintf(out, 48, "%s", buf_z(&b));
 }
 
-static struct error *add_key(struct sa_tokens *t, EVP_PKEY *k, const char *path)
+static struct error *add_key(struct sa_tokens *t, EVP_PKEY *k)
 {
 	struct key *slot;
 
-	if (!key_alg(k)) {
-		EVP_PKEY_free(k);
-		return error_new("%s holds a key that is neither RSA nor EC", path);
-	}
 	if (t->n == KEYS_MAX) {
 		EVP_PKEY_free(k);
 		return error_new("more than %d service account keys", KEYS_MAX);
@@ -81,16 +82,34 @@ static struct error *add_key(struct sa_tokens *t, EVP_PKEY *k, const char *path)
 	slot->pkey = k;
 	slot->alg = key_alg(k);
 	key_id(k, slot->id);
-	for (size_t i = 0; i < t->n; i++)
-		if (!strcmp(t->keys[i].id, slot->id)) {
-			EVP_PKEY_free(k);
-			return NULL;
-		}
 	t->n++;
 	return NULL;
 }
 
-/* Every key of a PEM file: public keys, private keys (their public half), certificates. */
+/* A block of a PEM file, as upstream takes them: public keys, certificates, private keys, but for EC ones in PKCS#8. */
+static EVP_PKEY *key_of_block(const char *name, const unsigned char *data, long len)
+{
+	const unsigned char *p = data;
+	EVP_PKEY *k = NULL;
+
+	if (!strcmp(name, "PUBLIC KEY"))
+		k = d2i_PUBKEY(NULL, &p, len);
+	else if (!strcmp(name, "RSA PRIVATE KEY") || !strcmp(name, "PRIVATE KEY") || !strcmp(name, "EC PRIVATE KEY"))
+		k = d2i_AutoPrivateKey(NULL, &p, len);
+	else if (!strcmp(name, "CERTIFICATE")) {
+		X509 *x = d2i_X509(NULL, &p, len);
+
+		k = x ? X509_get_pubkey(x) : NULL;
+		X509_free(x);
+	}
+	if (k && (!key_alg(k) || (!strcmp(name, "PRIVATE KEY") && !EVP_PKEY_is_a(k, "RSA")))) {
+		EVP_PKEY_free(k);
+		k = NULL;
+	}
+	return k;
+}
+
+/* Every key of a PEM file, at least one. */
 static struct error *load_keys(struct sa_tokens *t, const char *path)
 {
 	struct buf b buf_cleanup = {0};
@@ -104,31 +123,18 @@ static struct error *load_keys(struct sa_tokens *t, const char *path)
 	TRY(error_wrap(file_read(path, &b), "service account key %s", path));
 	bio = BIO_new_mem_buf(b.p, (int)b.n);
 	while (!e && PEM_read_bio(bio, &name, &header, &data, &len)) {
-		const unsigned char *p = data;
-		EVP_PKEY *k = NULL;
+		EVP_PKEY *k = header && *header ? NULL : key_of_block(name, data, len); /* a header: it is encrypted */
 
-		if (!strcmp(name, "PUBLIC KEY"))
-			k = d2i_PUBKEY(NULL, &p, len);
-		else if (!strcmp(name, "RSA PRIVATE KEY") || !strcmp(name, "PRIVATE KEY") || !strcmp(name, "EC PRIVATE KEY"))
-			k = d2i_AutoPrivateKey(NULL, &p, len);
-		else if (!strcmp(name, "RSA PUBLIC KEY"))
-			k = d2i_PublicKey(EVP_PKEY_RSA, NULL, &p, len);
-		else if (!strcmp(name, "CERTIFICATE")) {
-			X509 *x = d2i_X509(NULL, &p, len);
-
-			k = x ? X509_get_pubkey(x) : NULL;
-			X509_free(x);
-		}
 		if (k)
-			e = add_key(t, k, path);
+			e = add_key(t, k);
 		OPENSSL_free(name);
 		OPENSSL_free(header);
 		OPENSSL_free(data);
 	}
 	BIO_free(bio);
 	ERR_clear_error();
-	if (!e && t->n == before && !before)
-		return error_new("%s holds no public or private key in PEM form", path);
+	if (!e && t->n == before)
+		return error_new("%s holds no RSA or EC key in PEM form", path);
 	return e;
 }
 
@@ -146,15 +152,17 @@ struct error *sa_tokens_init(struct apiserver *s)
 
 		TRY(error_wrap(file_read(s->o.sa_signing_key_file, &b), "service account signing key"));
 		bio = BIO_new_mem_buf(b.p, (int)b.n);
-		t->signing = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+		t->signing = PEM_read_bio_PrivateKey(bio, NULL, NULL, (void *)(uintptr_t)""); /* nobody is asked for a password */
 		BIO_free(bio);
 		ERR_clear_error();
 		if (!t->signing || !key_alg(t->signing))
 			return error_new("%s holds no RSA or EC private key in PEM form", s->o.sa_signing_key_file);
 		t->signing_alg = key_alg(t->signing);
 		key_id(t->signing, t->signing_id);
-		if (!s->o.n_sa_key_files)
-			TRY(load_keys(t, s->o.sa_signing_key_file));
+		if (!s->o.n_sa_key_files) {
+			EVP_PKEY_up_ref(t->signing);
+			TRY(add_key(t, t->signing));
+		}
 	}
 	rest = str_from(s->o.sa_issuer ? s->o.sa_issuer : "https://kubernetes.default.svc.cluster.local");
 	t->issuers.v = t->issuers_v;
@@ -422,8 +430,9 @@ struct error *sa_openid_configuration(struct apiserver *s, struct arena *a, stru
 {
 	struct buf b buf_cleanup = {0}, uri buf_cleanup = {0};
 	struct sa_tokens *t = s->tokens;
-	bool seen[3] = {0};
-	static const char *const algs[] = {"ES256", "ES384", "RS256"};
+	static const char *const algs[] = {"ES256", "ES384", "ES512", "RS256"};
+	enum { N = sizeof algs / sizeof *algs };
+	bool seen[N] = {0};
 	bool first = true;
 
 	if (s->o.sa_jwks_uri)
@@ -439,9 +448,9 @@ struct error *sa_openid_configuration(struct apiserver *s, struct arena *a, stru
 	buf_puts(&b, ",\"response_types_supported\":[\"id_token\"],\"subject_types_supported\":[\"public\"],"
 		     "\"id_token_signing_alg_values_supported\":[");
 	for (size_t i = 0; i < t->n; i++)
-		for (size_t j = 0; j < 3; j++)
+		for (size_t j = 0; j < N; j++)
 			seen[j] |= !strcmp(t->keys[i].alg, algs[j]);
-	for (size_t j = 0; j < 3; j++)
+	for (size_t j = 0; j < N; j++)
 		if (seen[j]) {
 			buf_printf(&b, "%s\"%s\"", first ? "" : ",", algs[j]);
 			first = false;

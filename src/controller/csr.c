@@ -357,7 +357,7 @@ static struct error *read_ca(struct csr_controller *c)
 	c->ca = PEM_read_bio_X509(b, NULL, NULL, NULL);
 	BIO_free(b);
 	b = BIO_new_mem_buf(key.p, (int)key.n);
-	c->key = PEM_read_bio_PrivateKey(b, NULL, NULL, NULL);
+	c->key = PEM_read_bio_PrivateKey(b, NULL, NULL, (void *)(uintptr_t)""); /* nobody is asked for a password */
 	BIO_free(b);
 	return c->ca && c->key ? NULL : ssl_error("reading the signing certificate and key");
 }

@@ -94,7 +94,7 @@ static struct error *load_key(struct sa_tokens *c, const char *path)
 	TRY(file_read(path, &pem));
 	BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
 
-	c->key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+	c->key = PEM_read_bio_PrivateKey(bio, NULL, NULL, (void *)(uintptr_t)""); /* nobody is asked for a password */
 	BIO_free(bio);
 	if (!c->key || (!EVP_PKEY_is_a(c->key, "RSA") && !EVP_PKEY_is_a(c->key, "EC")))
 		return error_new("%s holds no RSA or EC private key", path);

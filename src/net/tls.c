@@ -127,7 +127,7 @@ static struct error *use_cert(SSL_CTX *ctx, const char *cert_file, const char *k
 	b = pem_bio(key_file, key_pem);
 	if (!b)
 		return ssl_error(kname);
-	EVP_PKEY *key = PEM_read_bio_PrivateKey(b, NULL, NULL, NULL);
+	EVP_PKEY *key = PEM_read_bio_PrivateKey(b, NULL, NULL, (void *)(uintptr_t)""); /* nobody is asked for a password */
 
 	BIO_free(b);
 	ok = key && SSL_CTX_use_PrivateKey(ctx, key) == 1;

@@ -1097,6 +1097,23 @@ def test_flags(s):
     s.start()
     equal("taken by the next server", whoami(Client(s, token=r["status"]["token"]))["username"], "system:serviceaccount:default:default")
     s.stop()
+    # keys: what is none is passed over, but a file has one at least; a key twice is told of twice
+    for name, curve in (("p521", "secp521r1"), ("k1", "secp256k1")):
+        s.sh("openssl", "ecparam", "-genkey", "-name", curve, "-noout", "-out", name + ".key")
+        s.sh("openssl", "ec", "-in", name + ".key", "-pubout", "-out", name + ".pub")
+    s.sh("openssl", "pkcs8", "-topk8", "-nocrypt", "-in", "p521.key", "-out", "p521.pk8")
+    s.sh("openssl", "ec", "-in", "p521.key", "-aes128", "-passout", "pass:x", "-out", "locked.key")
+    write(s, "junk.pem", "nothing\n")
+    for f in ("junk.pem", "k1.pub", "p521.pk8", "locked.key"):
+        refuses(s, f, ["--service-account-key-file", f], "holds no RSA or EC key")
+    refuses(s, "a locked key", ["--service-account-signing-key-file", "locked.key"], "holds no RSA or EC private key")
+    write(s, "mixed.pem", open(os.path.join(s.dir, "k1.pub")).read() + open(os.path.join(s.dir, "p521.pub")).read() * 2)
+    s.more = ["--service-account-key-file", "mixed.pem"]
+    s.start()
+    a = Client(s, cert="admin")
+    equal("two are told of", [k["alg"] for k in a.get("/openid/v1/jwks")[1]["keys"]][-2:], ["ES512", "ES512"])
+    equal("their algorithm too", "ES512" in a.get("/.well-known/openid-configuration")[1]["id_token_signing_alg_values_supported"], True)
+    s.stop()
 
 
 def prepare(s):
