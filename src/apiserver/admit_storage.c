@@ -124,7 +124,10 @@ static struct error *runtime_class(struct admission *a)
 
 	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
 		return NULL;
-	if (!p->spec.runtime_class_name || !p->spec.runtime_class_name->n)
+	if (p->spec.runtime_class_name && (!p->spec.runtime_class_name->n || validate_path_segment(a->rq->a, *p->spec.runtime_class_name)))
+		/* upstream asks for what its cache does not have, and its client makes no request of that */
+		return error_status(500, "", "invalid resource name \"%.*s\"", STR_ARG(*p->spec.runtime_class_name));
+	if (!p->spec.runtime_class_name)
 		return NULL;
 	rc = registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR("node.k8s.io"), STR("runtimeclasses")), STR_NULL,
 			   *p->spec.runtime_class_name);
@@ -160,7 +163,7 @@ static struct error *runtime_overhead(struct admission *a)
 	const struct core_v1_pod *p = a->obj;
 	const struct node_v1_runtime_class *rc = NULL;
 
-	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE || !p->spec.overhead.n)
+	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE || (!p->spec.overhead.n && !p->spec.overhead.v))
 		return NULL;
 	if (p->spec.runtime_class_name && p->spec.runtime_class_name->n)
 		rc = registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR("node.k8s.io"), STR("runtimeclasses")), STR_NULL,

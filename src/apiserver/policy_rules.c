@@ -623,7 +623,7 @@ static void mapb_create(struct request *rq, const void *obj, struct field_errors
 
 #define POLICY(var, res, ...)                                                                                                         \
 	const struct strategy var = {.group = STR_INIT("admissionregistration.k8s.io"), .plural = STR_INIT(res), .generation = true,   \
-				     .no_unconditional_update = true, .checks_all = true, .meta_update = "m*", __VA_ARGS__}
+				     .no_unconditional_update = true, .checks_all = true, .meta_create = "m*", .meta_update = "m*", __VA_ARGS__}
 
 POLICY(strategy_vap, "validatingadmissionpolicies", .status_keeps_metadata = true, .validate = vap_create, .validate_update = vap_update, .validate_sub_update = vap_sub_update);
 POLICY(strategy_vapb, "validatingadmissionpolicybindings", .validate = vapb_create, .validate_update = vapb_update);

@@ -307,20 +307,51 @@ static struct str generated_name(struct arena *a, struct str base)
 	return arena_printf(a, "%.*s%s", STR_ARG(str_sub(base, 0, GENERATE_BASE_MAX)), suffix);
 }
 
+/* The group that errors of validation name: that of the kind as it is stored. */
+static struct str kind_group(const struct resource *res)
+{
+	return res->crd ? res->api->group : res->st->group;
+}
+
+static void create_rules(struct request *rq, const void *obj, struct field_errors *fe)
+{
+	const struct strategy *sg = rq->res->st->strategy;
+
+	if (rq->res->crd)
+		custom_validate(rq, NULL, obj, NULL, fe);
+	else if (!(sg && sg->checks_all))
+		validate_object(fe, rq->res->st->type, obj, NULL);
+	if (sg && sg->validate)
+		sg->validate(rq, obj, fe);
+}
+
 static struct error *validate_create(struct request *rq, void *obj)
 {
 	struct storage *st = rq->res->st;
 	const struct strategy *sg = st->strategy;
 	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
+	const struct meta_v1_object_meta *m = meta_of(st, obj);
+	const char *order = sg && sg->meta_create ? sg->meta_create : rq->res->crd ? "m*" : "M*";
+	struct meta_v1_object_meta named;
 
-	validate_object_meta(&fe, meta_of(st, obj), st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"), !rq->res->crd);
-	if (rq->res->crd)
-		custom_validate(rq, NULL, obj, NULL, &fe);
-	else if (!(sg && sg->checks_all))
-		validate_object(&fe, st->type, obj, NULL);
-	if (sg && sg->validate)
-		sg->validate(rq, obj, &fe);
-	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, meta_of(st, obj)->name));
+	for (; *order; order++) {
+		switch (*order) {
+		case 'N':
+			named = *m;
+			named.generate_name = STR_NULL;
+			validate_object_meta(&fe, &named, st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"), true);
+			break;
+		case 'M':
+		case 'm':
+			validate_object_meta(&fe, m, st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"), *order == 'M');
+			break;
+		default:
+			create_rules(rq, obj, &fe);
+		}
+	}
+	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, m->name));
+	validate_object_meta(&fe, m, st->namespaced, validate_path_segment, FIELD_ROOT("metadata"), false);
+	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, m->name));
 	if (sg && sg->warn)
 		sg->warn(rq, obj, NULL);
 	if (sg && sg->canonicalize)
@@ -435,7 +466,7 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	struct storage *st = rq->res->st;
 	struct meta_v1_object_meta *m = meta_of(st, obj);
 	struct str ns = st->namespaced ? rq->ns : STR_NULL;
-	bool generated;
+	bool generated, taken = false;
 	struct admission ad;
 	struct error *e = NULL;
 
@@ -462,15 +493,13 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	if (st->strategy && st->strategy->permit)
 		TRY(st->strategy->permit(rq, obj, NULL, false));
 	for (int i = 0; i < GENERATE_RETRIES; i++) {
-		bool taken;
-
 		e = create_once(rq, obj, ns, generated, &taken, out);
 		if (!e || !generated || !taken)
-			return e;
+			break;
 		if (i + 1 < GENERATE_RETRIES)
 			error_clear(&e);
 	}
-	if (e) {
+	if (e && taken && m->generate_name.n) {
 		error_free(e);
 		e = error_status(409, "AlreadyExists", "%.*s \"%.*s\" already exists, the server was not able to generate a unique name for the object",
 				 STR_ARG(rq->res->api->plural), STR_ARG(m->name));
@@ -609,7 +638,7 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 			update_rules(rq, sub, obj, old, &fe);
 		}
 	}
-	TRY(field_errors_status(&fe, rq->res->api->group, rq->res->api->kind, meta_of(st, old)->name));
+	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, meta_of(st, old)->name));
 	if (is_main(sub) && sg && sg->warn)
 		sg->warn(rq, obj, old);
 	if (sg && sg->canonicalize)

@@ -36,19 +36,9 @@ static void statefulset_decorate(struct request *rq, void *obj)
 	claim_templates_kind(obj, STR("PersistentVolumeClaim"), STR("v1"));
 }
 
-static void job_share_labels(struct batch_v1_job *j)
-{
-	memcpy(&j->metadata.labels, &j->spec.template.metadata.labels, sizeof j->metadata.labels);
-}
-
-/* A Job without labels has those of its pods, also those a create adds. */
 static void job_normalize(struct arena *a, void *obj)
 {
-	struct batch_v1_job *j = obj;
-
-	pod_spec_normalize(a, &j->spec.template.spec);
-	if (!j->metadata.labels.n)
-		job_share_labels(j);
+	pod_spec_normalize(a, &((struct batch_v1_job *)obj)->spec.template.spec);
 }
 
 /* Annotations are copied to the replica sets, so they count as a change. */
@@ -150,8 +140,7 @@ static void job_create(struct request *rq, void *obj)
 	struct batch_v1_job *j = obj;
 	struct str_map *labels = API_MAP(&j->spec.template.metadata.labels);
 	struct str uid = j->metadata.uid;
-
-	bool shared = object_field_equal(&meta_v1_object_meta_type, &j->metadata, &j->spec.template.metadata, "labels");
+	bool shared = labels->n && (void *)j->metadata.labels.v == (void *)labels->v; /* as they were defaulted */
 
 	memset(&j->status, 0, sizeof j->status);
 	if (j->spec.manual_selector && *j->spec.manual_selector)
@@ -165,7 +154,7 @@ static void job_create(struct request *rq, void *obj)
 	if (!str_map_has(labels, STR("batch.kubernetes.io/controller-uid")))
 		str_map_set(rq->a, labels, STR("batch.kubernetes.io/controller-uid"), uid);
 	if (shared)
-		job_share_labels(j);
+		memcpy(&j->metadata.labels, labels, sizeof j->metadata.labels);
 	if (!j->spec.selector)
 		j->spec.selector = arena_new(rq->a, struct meta_v1_label_selector);
 	if (!str_map_has(API_MAP(&j->spec.selector->match_labels), STR("batch.kubernetes.io/controller-uid")))
@@ -200,7 +189,7 @@ static const struct strategy hpas = {
 	.validate_sub_update = hpa_validate_sub,
 };
 static const struct strategy pdbs = {
-	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .meta_update = "*", .meta_status = "*", .generation = true, .no_unconditional_update = true, .name_check = validate_path_segment,
+	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .meta_create = "*", .meta_update = "*", .meta_status = "*", .generation = true, .no_unconditional_update = true, .name_check = validate_path_segment,
 	.validate = pdb_validate,
 	.validate_sub_update = pdb_validate_sub,
 };

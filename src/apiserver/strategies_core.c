@@ -1,4 +1,5 @@
 /* Strategies of core/v1: pods, namespaces, nodes, services, secrets and the rest. Validation in depth stands in validate_*.c. */
+#include "schema/defaults.h"
 #include "apiserver/alloc.h"
 #include "apiserver/validate_pod.h"
 #include "apiserver/validate_core.h"
@@ -74,9 +75,18 @@ static void node_normalize(struct arena *a, void *obj)
 }
 
 /* Dynamic kubelet configuration is gone: kept only where it stands already. */
+/* An empty map is none by the time the store gives it back, and then it is the capacity. */
+static void node_allocatable(struct request *rq, struct core_v1_node *n)
+{
+	if (n->status.allocatable.n)
+		return;
+	n->status.allocatable.v = NULL;
+	object_default(rq->a, &core_v1_node_type, n);
+}
+
 static void node_create(struct request *rq, void *obj)
 {
-	(void)rq;
+	node_allocatable(rq, obj);
 	((struct core_v1_node *)obj)->spec.config_source = NULL;
 	((struct core_v1_node *)obj)->status.config = NULL;
 }
@@ -92,11 +102,11 @@ static void node_sub_update(struct request *rq, const char *sub, void *obj, cons
 {
 	struct core_v1_node *n = obj;
 
-	(void)rq;
 	(void)sub;
 	n->spec = ((const struct core_v1_node *)old)->spec;
 	if (!((const struct core_v1_node *)old)->status.config)
 		n->status.config = NULL;
+	node_allocatable(rq, n);
 }
 
 static const struct cache_field node_fields[] = {{.name = STR_INIT("spec.unschedulable"), .absent = STR_INIT("false")}};
@@ -162,7 +172,7 @@ static const struct cache_field event_fields[] = {
 	{.name = STR_INIT("type")},
 };
 static const struct strategy events = {
-	.plural = STR_INIT("events"), .meta_update = "*", .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields,
+	.plural = STR_INIT("events"), .meta_create = "*", .meta_update = "*", .create_on_update = true, .fields = event_fields, .n_fields = sizeof event_fields / sizeof *event_fields,
 	.checks_all = true, .name_check = validate_path_segment, .validate = event_validate, .validate_update = event_validate_update,
 };
 static void rc_normalize(struct arena *a, void *obj)
@@ -175,7 +185,7 @@ static void rc_normalize(struct arena *a, void *obj)
 
 static const struct cache_field rc_fields[] = {{.name = STR_INIT("status.replicas"), .absent = STR_INIT("0")}};
 static const struct strategy replicationcontrollers = {
-	.plural = STR_INIT("replicationcontrollers"), .generation = true, .orphan_by_default = true, .fields = rc_fields, .n_fields = 1,
+	.plural = STR_INIT("replicationcontrollers"), .meta_create = "N*", .generation = true, .orphan_by_default = true, .fields = rc_fields, .n_fields = 1,
 	.checks_all = true, .normalize = rc_normalize, .validate = rc_validate, .validate_update = rc_validate_update, .validate_sub_update = rc_validate_sub, .warn = rc_warn,
 };
 /* A LimitRange may come without a name. */
@@ -231,14 +241,19 @@ static void pv_create(struct request *rq, void *obj)
 	*v->status.last_phase_transition_time = time_now();
 }
 
-/* dataSource and dataSourceRef say the same; the older one knows claims and snapshots only (KEP-1495). */
-static void data_sources(struct arena *a, struct core_v1_persistent_volume_claim_spec *s, bool create)
+/*
+ * dataSource and dataSourceRef say the same; the older one knows claims and snapshots only, unless a source is there already (KEP-1495).
+ * References to other namespaces (CrossNamespaceVolumeDataSource) are off.
+ */
+static void data_sources(struct arena *a, struct core_v1_persistent_volume_claim_spec *s, const struct core_v1_persistent_volume_claim_spec *old)
 {
 	const struct core_v1_typed_local_object_reference *d = s->data_source;
 	const struct core_v1_typed_object_reference *r = s->data_source_ref;
 	struct str group = d && d->api_group ? *d->api_group : STR("");
 
-	if (create && d && !(!group.n && str_eqz(d->kind, "PersistentVolumeClaim")) &&
+	if (r && r->namespace && r->namespace->n && !(old && old->data_source_ref))
+		r = s->data_source_ref = NULL;
+	if (!(old && (old->data_source || old->data_source_ref)) && !r && d && !(!group.n && str_eqz(d->kind, "PersistentVolumeClaim")) &&
 	    !(str_eqz(group, "snapshot.storage.k8s.io") && str_eqz(d->kind, "VolumeSnapshot")))
 		d = s->data_source = NULL;
 	if (d && !r) {
@@ -259,14 +274,14 @@ static void pvc_update(struct request *rq, void *obj, const void *old)
 	struct core_v1_persistent_volume_claim *c = obj;
 
 	c->status = ((const struct core_v1_persistent_volume_claim *)old)->status;
-	data_sources(rq->a, &c->spec, false);
+	data_sources(rq->a, &c->spec, &((const struct core_v1_persistent_volume_claim *)old)->spec);
 }
 
 static void pvc_create(struct request *rq, void *obj)
 {
 	struct core_v1_persistent_volume_claim *c = obj;
 
-	data_sources(rq->a, &c->spec, true);
+	data_sources(rq->a, &c->spec, NULL);
 	memset(&c->status, 0, sizeof c->status);
 	c->status.phase = STR("Pending");
 }

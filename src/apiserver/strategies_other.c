@@ -172,9 +172,17 @@ static void csr_sub(struct request *rq, const char *sub, void *obj, const void *
 }
 
 static const struct cache_field csr_fields[] = {{.name = STR_INIT("spec.signerName")}};
+/* No name is wrong but what no path could have, which is said last. */
+static const char *csr_name(struct arena *a, struct str name)
+{
+	(void)a;
+	(void)name;
+	return NULL;
+}
+
 static const struct strategy csrs = {
 	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .checks_all = true, .meta_update = "UM*",
-	.name_check = validate_path_segment, .keep_status_on_create = true,
+	.name_check = csr_name, .keep_status_on_create = true,
 	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1,
 	.validate = csr_validate, .validate_update = csr_validate_update, .validate_sub_update = csr_validate_sub,
 };
@@ -183,7 +191,7 @@ static const struct strategy csrs = {
 
 #define FACTS(name, grp, res, ...) static const struct strategy name = {.group = STR_INIT(grp), .plural = STR_INIT(res), __VA_ARGS__}
 
-FACTS(leases, "coordination.k8s.io", "leases", .checks_all = true, .meta_update = "u*", .create_on_update = true, .no_unconditional_update = true,
+FACTS(leases, "coordination.k8s.io", "leases", .checks_all = true, .meta_create = "m*", .meta_update = "u*", .create_on_update = true, .no_unconditional_update = true,
       .validate = lease_validate, .validate_update = lease_validate_update);
 FACTS(ingresses, "networking.k8s.io", "ingresses", .checks_all = true, .meta_update = "UM*", .generation = true, .validate = ingress_validate,
       .validate_update = ingress_validate_update, .validate_sub_update = ingress_validate_sub, .warn = ingress_warn);
@@ -233,7 +241,7 @@ static void slice_update(struct request *rq, void *obj, const void *old)
 
 FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, .meta_update = "M*", .generation = true, .prepare_create = slice_create,
       .prepare_update = slice_update, .validate = slice_validate, .validate_update = slice_validate_update, .warn = slice_warn);
-FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .checks_all = true, .meta_update = "m*u", .create_on_update = true, .no_unconditional_update = true,
+FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .checks_all = true, .meta_create = "m*", .meta_update = "m*u", .create_on_update = true, .no_unconditional_update = true,
       .validate = runtimeclass_validate, .validate_update = runtimeclass_validate_update);
 FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .checks_all = true, .generation_stays = true, .generation = true, .validate = priorityclass_validate,
       .validate_update = priorityclass_validate_update);
@@ -259,7 +267,7 @@ FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfiguratio
       .validate_sub_update = prioritylevel_validate_sub);
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_update = "UM*", .name_check = validate_path_segment,
       .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
-FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_update = "M*U", .generation = true,
+FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_create = "N*", .meta_update = "M*U", .generation = true,
       .return_deleted = true, .validate = deviceclass_validate, .validate_update = deviceclass_validate_update);
 FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .checks_all = true, .meta_update = "M*U", .status_keeps_metadata = true,
       .return_deleted = true, .validate = claim_validate, .validate_update = claim_validate_update,

@@ -34,9 +34,10 @@ struct strategy {
 	/*
 	 * What the kind's validation of an update says of metadata, behind what is said for every kind, in upstream's order: U, an update's
 	 * rules with finalizers of known names, u, without; M, all of a create's rules, m, without known names of finalizers; *, the kind's own
-	 * rules. NULL: "U*". meta_status: of the subresources.
+	 * rules. NULL: "U*". meta_status: of the subresources. meta_create: of a create, where N is M but for the generateName, which is not
+	 * looked at; NULL: "M*". Behind it comes what every kind's metadata has to be.
 	 */
-	const char *meta_update, *meta_status;
+	const char *meta_create, *meta_update, *meta_status;
 	bool orphan_by_default;      /* delete without a propagation policy orphans dependents (v1 of old kinds) */
 
 	/* ---- names ---- */

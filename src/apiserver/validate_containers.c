@@ -265,6 +265,13 @@ static void key_selector(struct field_errors *e, const struct field_path *p, str
 	validate_rules(e, t, s, p);
 }
 
+static void file_key(struct field_errors *e, const struct field_path *p, const struct core_v1_file_key_selector *s)
+{
+	rule_name(e, AT(p, "key"), s->key, validate_env_var_name);
+	rule_name(e, AT(p, "volumeName"), s->volume_name, validate_dns1123_label);
+	rule_name(e, AT(p, "path"), s->path, validate_no_backsteps);
+}
+
 static void value_from(struct field_errors *e, const struct field_path *p, const struct core_v1_env_var *v)
 {
 	const struct core_v1_env_var_source *s = v->value_from;
@@ -282,7 +289,7 @@ static void value_from(struct field_errors *e, const struct field_path *p, const
 		key_selector(e, AT(p, "secretKeyRef"), s->secret_key_ref->local_object_reference.name, &core_v1_secret_key_selector_type,
 			     s->secret_key_ref);
 	if (s->file_key_ref)
-		validate_rules(e, &core_v1_file_key_selector_type, s->file_key_ref, AT(p, "fileKeyRef"));
+		file_key(e, AT(p, "fileKeyRef"), s->file_key_ref);
 	if (!n)
 		field_invalid(e, p, STR(""), "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`");
 	else if (v->value.n)

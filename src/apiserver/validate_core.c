@@ -91,7 +91,7 @@ void node_validate(struct request *rq, const void *obj, struct field_errors *e)
 {
 	const struct core_v1_node *n = obj;
 	const struct field_path *cidrs = AT(FIELD_ROOT("spec"), "podCIDRs"), *meta = FIELD_ROOT("metadata");
-	bool v4 = false, v6 = false;
+	bool v4 = false, v6 = false, none = false;
 
 	(void)rq;
 	avoid_pods(e, n);
@@ -102,11 +102,16 @@ void node_validate(struct request *rq, const void *obj, struct field_errors *e)
 	for (uint32_t i = 0; i < n->spec.pod_cidrs.n; i++) {
 		struct str rest = n->spec.pod_cidrs.v[i], ip = str_cut(&rest, '/');
 
+		uint32_t found = e->list.n;
+
 		rule_legacy_cidr(e, EL(cidrs, i), n->spec.pod_cidrs.v[i], NULL, 0);
+		none |= e->list.n > found;
 		v4 |= ip_family(ip) == 4;
 		v6 |= ip_family(ip) == 6;
 	}
-	if (n->spec.pod_cidrs.n > 2 || (n->spec.pod_cidrs.n == 2 && !(v4 && v6)))
+	if (n->spec.pod_cidrs.n > 1 && none)
+		field_internal(e, cidrs, "invalid PodCIDRs. failed to check with dual stack with error:one of them is none");
+	if (n->spec.pod_cidrs.n > 2 || (n->spec.pod_cidrs.n == 2 && (none || !(v4 && v6))))
 		field_invalid_list(e, cidrs, (const void *)&n->spec.pod_cidrs, "may specify no more than one CIDR for each IP family");
 }
 
@@ -335,8 +340,8 @@ static void set_storage(struct arena *a, struct core_v1_persistent_volume_claim_
 	struct str_map m = {0};
 
 	for (uint32_t i = 0; i < s->resources.requests.n; i++)
-		str_map_set(a, &m, s->resources.requests.v[i].key,
-			    str_eqz(s->resources.requests.v[i].key, "storage") ? q : s->resources.requests.v[i].value);
+		str_map_set(a, &m, s->resources.requests.v[i].key, s->resources.requests.v[i].value);
+	str_map_set(a, &m, STR("storage"), q);
 	memcpy(&s->resources.requests, &m, sizeof m);
 }
 
@@ -367,7 +372,7 @@ void pvc_validate_update(struct request *rq, const void *obj, const void *old, s
 		if (x.storage_class_name && !y.storage_class_name && (!has || str_eq(*x.storage_class_name, str_map_get(was_an, beta_class))))
 			x.storage_class_name = NULL;
 	}
-	if (bound && x.resources.requests.n)
+	if (bound && (x.resources.requests.n || x.resources.requests.v)) /* an empty map is one */
 		set_storage(e->arena, &x, was);
 	if (bound)
 		x.volume_attributes_class_name = y.volume_attributes_class_name;
@@ -940,7 +945,11 @@ void rc_warn(struct request *rq, const void *obj, const void *old)
 {
 	const struct core_v1_replication_controller *r = obj, *o = old;
 
-	if (r->spec.template && (!o || r->metadata.generation != o->metadata.generation))
+	if (o && r->metadata.generation != o->metadata.generation)
+		r = o; /* upstream's warnings of an update are of what it replaces */
+	else if (o)
+		return;
+	if (r->spec.template)
 		template_warn(rq, AT(FIELD_ROOT("spec"), "template"), r->spec.template);
 }
 
@@ -1002,7 +1011,7 @@ void event_validate(struct request *rq, const void *obj, struct field_errors *e)
 	event_rules(e, ev, core);
 	if (core)
 		return;
-	field_check(e, AT(FIELD_ROOT("metadata"), "name"), ev->metadata.name, validate_dns1123_subdomain);
+	validate_object_meta(e, &ev->metadata, true, NULL, FIELD_ROOT("metadata"), true);
 	event_series(e, ev);
 	if (!ev->event_time.set)
 		field_required(e, FIELD_ROOT("eventTime"), "");

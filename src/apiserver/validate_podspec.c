@@ -441,7 +441,7 @@ static void pod_resources(struct field_errors *e, const struct field_path *spec,
 	for (uint32_t i = 0; i < r->requests.n; i++) {
 		struct str all = aggregate(e->arena, s, r->requests.v[i].key, false);
 
-		if (quantity_cmp(all, r->requests.v[i].value) > 0)
+		if (quantity_cmp(all, STR("0")) && quantity_cmp(all, r->requests.v[i].value) > 0)
 			field_invalid(e, KEY(AT(p, "requests"), r->requests.v[i].key), r->requests.v[i].value,
 				      "must be greater than or equal to aggregate container requests of %.*s", STR_ARG(all));
 	}

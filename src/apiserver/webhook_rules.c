@@ -299,7 +299,7 @@ static void vwc_create(struct request *rq, const void *obj, struct field_errors 
 
 #define HOOKS(var, res, ...)                                                                                                          \
 	const struct strategy var = {.group = STR_INIT("admissionregistration.k8s.io"), .plural = STR_INIT(res), .generation = true,  \
-				     .no_unconditional_update = true, .checks_all = true, .meta_update = "m*", __VA_ARGS__}
+				     .no_unconditional_update = true, .checks_all = true, .meta_create = "m*", .meta_update = "m*", __VA_ARGS__}
 
 HOOKS(strategy_vwc, "validatingwebhookconfigurations", .generation_exact = true, .validate = vwc_create, .validate_update = vwc_update);
 HOOKS(strategy_mwc, "mutatingwebhookconfigurations", .generation_exact = true, .validate = mwc_create, .validate_update = mwc_update);

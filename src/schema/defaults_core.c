@@ -36,16 +36,125 @@ void core_v1_replication_controller_default(struct arena *a, void *obj)
 		*MAP(rc->metadata.labels) = copy_map(a, labels);
 }
 
-/* The tag is "latest": named so, or neither a tag nor a digest given. */
+/* ---- references of images, by the grammar of github.com/distribution/reference ---- */
+
+static bool lower_alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+static bool word(char c)
+{
+	return lower_alnum(c) || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+/* Lower-case words joined by ".", "_", "__" or any number of "-". */
+static bool path_component(struct str s)
+{
+	size_t i = 0;
+
+	for (;;) {
+		size_t start = i;
+
+		while (i < s.n && lower_alnum(s.p[i]))
+			i++;
+		if (i == start)
+			return false;
+		if (i == s.n)
+			return true;
+		if (s.p[i] == '-')
+			while (i < s.n && s.p[i] == '-')
+				i++;
+		else if (s.p[i] == '.')
+			i++;
+		else if (s.p[i] == '_')
+			i += i + 1 < s.n && s.p[i + 1] == '_' ? 2 : 1;
+		else
+			return false;
+	}
+}
+
+/* A host, or an IPv6 address in brackets, and a port. */
+static bool registry_domain(struct str s)
+{
+	ptrdiff_t colon = str_rindex(s, ':');
+	struct str host = s, part;
+
+	if (colon >= 0 && (s.p[0] != '[' || s.p[colon - 1] == ']')) {
+		struct str port = str_sub(s, (size_t)colon + 1, s.n);
+
+		for (size_t i = 0; i < port.n; i++)
+			if (port.p[i] < '0' || port.p[i] > '9')
+				return false;
+		if (!port.n)
+			return false;
+		host = str_sub(s, 0, (size_t)colon);
+	}
+	if (host.n > 2 && host.p[0] == '[')
+		return host.p[host.n - 1] == ']';
+	while (host.p) {
+		part = str_cut(&host, '.');
+		for (size_t i = 0; i < part.n; i++)
+			if (part.p[i] == '_' || (!word(part.p[i]) && (part.p[i] != '-' || !i || i + 1 == part.n)))
+				return false;
+		if (!part.n)
+			return false;
+	}
+	return true;
+}
+
+static bool image_name(struct str name)
+{
+	ptrdiff_t slash = str_index(name, '/');
+	struct str first = slash < 0 ? STR_NULL : str_sub(name, 0, (size_t)slash), rest = name;
+	bool domain = str_index(first, '.') >= 0 || str_index(first, ':') >= 0 || str_eqz(first, "localhost"), hex = name.n == 64;
+
+	for (size_t i = 0; i < first.n; i++)
+		domain |= first.p[i] >= 'A' && first.p[i] <= 'Z';
+	for (size_t i = 0; hex && i < name.n; i++)
+		hex = (name.p[i] >= 'a' && name.p[i] <= 'f') || (name.p[i] >= '0' && name.p[i] <= '9');
+	if (hex || (domain && !registry_domain(first)))
+		return false; /* an identifier is no name */
+	if (domain)
+		rest = str_sub(name, (size_t)slash + 1, name.n);
+	if (!rest.n || name.n > 255)
+		return false;
+	while (rest.p)
+		if (!path_component(str_cut(&rest, '/')))
+			return false;
+	return true;
+}
+
+static bool image_digest(struct str s)
+{
+	struct str hex = s, algorithm = str_cut(&hex, ':');
+
+	if (!algorithm.n || hex.n < 32)
+		return false;
+	for (size_t i = 0; i < hex.n; i++)
+		if (!((hex.p[i] >= '0' && hex.p[i] <= '9') || (hex.p[i] >= 'a' && hex.p[i] <= 'f') || (hex.p[i] >= 'A' && hex.p[i] <= 'F')))
+			return false;
+	return true;
+}
+
+/* The tag is "latest": named so, or neither a tag nor a digest given. What is no reference has no tag. */
 static bool image_is_latest(struct str image)
 {
-	ptrdiff_t at = str_index(image, '@');
+	struct str digest = image, name = str_cut(&digest, '@'), tag = STR_NULL;
+	ptrdiff_t slash = str_rindex(name, '/'), colon = str_rindex(name, ':');
 
-	if (at >= 0)
+	if (digest.p && !image_digest(digest))
 		return false;
-	ptrdiff_t slash = str_rindex(image, '/'), colon = str_rindex(image, ':');
-
-	return colon <= slash || str_eqz(str_sub(image, (size_t)colon + 1, image.n), "latest");
+	if (colon > slash) {
+		tag = str_sub(name, (size_t)colon + 1, name.n);
+		name = str_sub(name, 0, (size_t)colon);
+		if (!tag.n || tag.n > 128 || !word(tag.p[0]))
+			return false;
+		for (size_t i = 0; i < tag.n; i++)
+			if (!word(tag.p[i]) && tag.p[i] != '.' && tag.p[i] != '-')
+				return false;
+	}
+	return image_name(name) && (colon > slash ? str_eqz(tag, "latest") : !digest.p);
 }
 
 static struct str pull_policy(struct str image)

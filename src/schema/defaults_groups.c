@@ -68,9 +68,8 @@ void batch_v1_job_default(struct arena *a, void *obj)
 		s->parallelism = int32_new(a, 1);
 	if (!s->backoff_limit)
 		s->backoff_limit = int32_new(a, s->backoff_limit_per_index ? INT32_MAX : 6);
-	if (!job->metadata.labels.n)
-		for (uint32_t i = 0; i < s->template.metadata.labels.n; i++)
-			*arena_push(a, &job->metadata.labels) = s->template.metadata.labels.v[i];
+	if (!job->metadata.labels.n) /* the same ones: what a create adds to the one is in the other */
+		memcpy(&job->metadata.labels, &s->template.metadata.labels, sizeof job->metadata.labels);
 	if (!s->completion_mode)
 		s->completion_mode = str_new(a, STR("NonIndexed"));
 	if (!s->suspend)

@@ -694,6 +694,8 @@ static const char *dec_null(struct jd *d, const char *p, const struct schema_fie
 		*(struct api_time *)dst = (struct api_time){0};
 		break;
 	case FIELD_QUANTITY:
+		*(struct str *)dst = f->card == CARD_MAP ? STR("0") : STR_NULL;
+		break;
 	case FIELD_BYTES:
 	case FIELD_ANY:
 		*(struct str *)dst = STR_NULL;

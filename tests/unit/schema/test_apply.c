@@ -263,9 +263,12 @@ static void lists(void **state)
 	    {'a', "two", POD("\"containers\":[{\"name\":\"a\",\"ports\":[{\"containerPort\":1,\"protocol\":\"TCP\",\"hostPort\":9}]}]"),
 	     POD_OUT("\"containers\":[{\"name\":\"a\",\"ports\":[{\"containerPort\":1,\"hostPort\":9,\"protocol\":\"TCP\"},"
 		     "{\"containerPort\":1,\"protocol\":\"UDP\"}]}]"), NULL},
-	    {'a', "two", POD("\"containers\":[{\"image\":\"x\"}]"),
-	     "!failed to create typed patch object (/x; v1, Kind=Pod): .spec.containers: element 0: associative list with keys has an element "
-	     "that omits all key fields [\"name\"] (and doesn't have default values for any key fields)"},
+	    /* a name is always written: an absent one is the empty one, which validation is left to refuse */
+	    {'a', "two", POD("\"containers\":[{\"image\":\"x\"},{\"image\":\"y\"}]"),
+	     "!failed to create typed patch object (/x; v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"\"]"},
+	    {'a', "two", POD("\"resourceClaims\":[null]"),
+	     "!failed to create typed patch object (/x; v1, Kind=Pod): .spec.resourceClaims: element 0: associative list with keys may not have a "
+	     "null element"},
 	    {'a', "two", POD("\"containers\":[" C("a") "," C("a") "]"),
 	     "!failed to create typed patch object (/x; v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"a\"]"});
 	/* Sets and atomic lists. */
