@@ -107,10 +107,11 @@ static bool same_cidr(const struct cidr *a, const struct cidr *b)
 
 static void add_service_cidr(struct arena *a, const struct networking_v1_service_cidr *o, int family, struct ranges *r)
 {
-	bool ready = false;
+	bool ready = true; /* as long as nobody says anything of it: there may be no controller */
 
 	for (uint32_t i = 0; i < o->status.conditions.n; i++)
-		ready |= str_eqz(o->status.conditions.v[i].type, "Ready") && str_eqz(o->status.conditions.v[i].status, "True");
+		if (str_eqz(o->status.conditions.v[i].type, "Ready"))
+			ready = str_eqz(o->status.conditions.v[i].status, "True");
 	if (!ready || o->metadata.deletion_timestamp)
 		return;
 	for (uint32_t i = 0; i < o->spec.cidrs.n && r->n < RANGES_MAX; i++) {
@@ -489,6 +490,8 @@ static void drop_type_fields(struct core_v1_service *s, const struct core_v1_ser
 struct taken { /* what a write took, to give back when it fails */
 	LIST(struct str) ips;
 	LIST(int32_t) ports;
+	int32_t dry_port;   /* the highest port of a dry run */
+	bool dry_ports;     /* which has any */
 };
 
 static struct error *invalid(struct request *rq, const struct core_v1_service *s, struct field_errors *e)
@@ -654,6 +657,10 @@ static struct error *take_port(struct request *rq, struct core_v1_service *s, st
 	struct field_errors fe = {.arena = rq->a};
 
 	/* a dry run, as upstream's, looks at what is taken only */
+	if (rq->dry_run) {
+		t->dry_port = !t->dry_ports || port > t->dry_port ? port : t->dry_port;
+		t->dry_ports = true;
+	}
 	if (rq->dry_run && !port_in_range(al, port))
 		return NULL;
 	if (!port_in_range(al, port))
@@ -667,8 +674,17 @@ static struct error *take_port(struct request *rq, struct core_v1_service *s, st
 	return NULL;
 }
 
+#define DRY_PORT 32769 /* what a dry run gives first */
+
 static struct error *any_port(struct request *rq, struct taken *t, int32_t *port)
 {
+	if (rq->dry_run) {
+		/* upstream does not look for one: the next after those of this request */
+		*port = !t->dry_ports ? DRY_PORT : t->dry_port < 0 ? 1 : (int32_t)((uint32_t)t->dry_port + 1);
+		t->dry_port = *port;
+		t->dry_ports = true;
+		return NULL;
+	}
 	TRY(port_allocate(rq->s, port));
 	*arena_push(rq->a, &t->ports) = *port;
 	return NULL;
@@ -797,8 +813,6 @@ struct error *service_begin_write(struct request *rq, void *obj, const void *old
 	}
 	if (!e && o)
 		drop_type_fields(s, o);
-	if (service_is(s, "ExternalName"))
-		s->spec.internal_traffic_policy = NULL; /* what has no address has no policy of it */
 	return e;
 }
 

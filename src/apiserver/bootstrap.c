@@ -1,5 +1,6 @@
 /* What every cluster starts with. */
 #include <arpa/inet.h>
+#include "schema/managed_fields.h"
 #include "apiserver/alloc.h"
 #include "apiserver/authz.h"
 #include "apiserver/bootstrap.h"
@@ -458,17 +459,31 @@ static struct error *flow_control(struct apiserver *s)
 	return NULL;
 }
 
+/* Its status is applied, by the name that upstream's controller of it goes by. */
+static struct error *apply_status(void *ctx, struct request *rq, const void *old, void **out)
+{
+	const struct schema_type *t = rq->res->st->type;
+	struct managed_fields_request mr = {
+		.shape = shape_of_type(t), .api_version = rq->res->api_version, .subresource = STR("status"), .manager = rq->manager, .now = time_now(),
+	};
+	bool changed;
+
+	managed_fields_reset_of(rq->res->api, STR("status"), &mr);
+	*out = arena_alloc(rq->a, t->size);
+	return managed_fields_apply_object(rq->a, &mr, old, ctx, true, *out, &changed);
+}
+
 static struct error *service_cidr(struct apiserver *s)
 {
 	struct arena a arena_cleanup = {0};
 	struct networking_v1_service_cidr *c = arena_new(&a, struct networking_v1_service_cidr), *now;
 	struct str cidrs[2];
 	size_t n = alloc_cidrs(s, cidrs);
-	struct meta_v1_condition *cond;
+	struct jv config;
 	struct request rq;
 	struct write_result r;
 	bool existed;
-	struct update u = {.make = make_given, .sub = "status", .flags = UPDATE_UNCONDITIONAL};
+	struct update u = {.make = apply_status, .ctx = &config, .sub = "status", .flags = UPDATE_UNCONDITIONAL, .apply = true};
 	struct error *e;
 
 	c->metadata.name = STR("kubernetes");
@@ -478,14 +493,13 @@ static struct error *service_cidr(struct apiserver *s)
 	now = registry_peek(s, &a, storage_find(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL, STR("kubernetes"));
 	if (!now || now->status.conditions.n)
 		return NULL;
-	cond = arena_push(&a, &now->status.conditions);
-	cond->type = STR("Ready");
-	cond->status = STR("True");
-	cond->message = STR("Kubernetes default Service CIDR is ready");
-	cond->last_transition_time = time_now();
+	TRY(jv_parse(&a, arena_printf(&a, "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"ServiceCIDR\",\"metadata\":{\"name\":\"kubernetes\"},"
+				      "\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastTransitionTime\":\"%.*s\","
+				      "\"message\":\"Kubernetes default Service CIDR is ready\"}]}}", STR_ARG(time_format(&a, time_now(), false))),
+		     NULL, &config));
 	request_internal(&rq, s, &a, resource_any(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL);
+	rq.manager = STR("kubernetes-service-cidr-controller");
 	rq.nosync = true;
-	u.ctx = now;
 	e = registry_update(&rq, STR_NULL, STR("kubernetes"), &u, &r);
 	if (!e)
 		cache_entry_unref(r.entry);

@@ -119,9 +119,19 @@ static const struct strategy nodes = {
 /* ---- services: addresses and ports are alloc.c's ---- */
 
 static const struct cache_field service_fields[] = {{.name = STR_INIT("spec.clusterIP")}, {.name = STR_INIT("spec.type")}};
+/* What has no address has no policy of it: upstream keeps, but does not show it. */
+static void service_canonicalize(struct request *rq, void *obj)
+{
+	struct core_v1_service *s = obj;
+
+	(void)rq;
+	if (str_eqz(s->spec.type, "ExternalName"))
+		s->spec.internal_traffic_policy = NULL;
+}
+
 static const struct strategy services = {
 	.plural = STR_INIT("services"), .checks_all = true, .create_on_update = true, .return_deleted = true, .name_check = validate_dns1123_label,
-	.prepare_create = service_prepare_create, .prepare_update = service_prepare_update, .begin_write = service_begin_write,
+	.canonicalize = service_canonicalize, .prepare_create = service_prepare_create, .prepare_update = service_prepare_update, .begin_write = service_begin_write,
 	.end_write = service_end_write, .validate = service_validate, .validate_update = service_validate_update,
 	.validate_sub_update = service_validate_sub, .warn = service_warn, .fields = service_fields, .n_fields = 2,
 };

@@ -3,48 +3,49 @@
 #include "apiserver/validate_pod.h"
 #include "schema/quantity.h"
 
-static bool has_resources(const struct core_v1_resource_requirements *r)
-{
-	for (uint32_t i = 0; i < r->requests.n; i++)
-		if (str_eqz(r->requests.v[i].key, "cpu") || str_eqz(r->requests.v[i].key, "memory"))
-			return true;
-	for (uint32_t i = 0; i < r->limits.n; i++)
-		if (str_eqz(r->limits.v[i].key, "cpu") || str_eqz(r->limits.v[i].key, "memory"))
-			return true;
-	return false;
-}
+/* What a pod's class is judged by: sums of cpu and memory, of what is more than nothing. */
+struct qos {
+	int64_t requests[2], limits[2];
+	bool requested[2], limited[2], all_limited;
+};
 
-static bool guaranteed(const struct core_v1_resource_requirements *r)
+static void qos_add(struct qos *q, const struct core_v1_resource_requirements *r)
 {
 	static const char *const names[] = {"cpu", "memory"};
 
 	for (int i = 0; i < 2; i++) {
-		struct str l = str_map_get(API_MAP(&r->limits), str_from(names[i])), q = str_map_get(API_MAP(&r->requests), str_from(names[i]));
+		struct str l = str_map_get(API_MAP(&r->limits), str_from(names[i])), v = str_map_get(API_MAP(&r->requests), str_from(names[i]));
 
-		if (!l.n || quantity_cmp(l, STR("0")) == 0)
-			return false;
-		if (q.n && quantity_cmp(l, q) != 0)
-			return false;
+		if (v.n && quantity_cmp(v, STR("0")) > 0) {
+			q->requests[i] += i ? quantity_value(v) : quantity_milli(v);
+			q->requested[i] = true;
+		}
+		if (l.n && quantity_cmp(l, STR("0")) > 0) {
+			q->limits[i] += i ? quantity_value(l) : quantity_milli(l);
+			q->limited[i] = true;
+		} else {
+			q->all_limited = false;
+		}
 	}
-	return true;
 }
 
 struct str pod_qos_class(const struct core_v1_pod *p)
 {
-	bool any = false, all = true;
+	struct qos q = {.all_limited = true};
 
 	/* resources of the pod as a whole are the ones that count */
 	if (p->spec.resources)
-		return !has_resources(p->spec.resources) ? STR("BestEffort") : guaranteed(p->spec.resources) ? STR("Guaranteed") : STR("Burstable");
-	for (uint32_t i = 0; i < p->spec.containers.n; i++) {
-		any |= has_resources(&p->spec.containers.v[i].resources);
-		all &= guaranteed(&p->spec.containers.v[i].resources);
-	}
-	for (uint32_t i = 0; i < p->spec.init_containers.n; i++) {
-		any |= has_resources(&p->spec.init_containers.v[i].resources);
-		all &= guaranteed(&p->spec.init_containers.v[i].resources);
-	}
-	return !any ? STR("BestEffort") : all ? STR("Guaranteed") : STR("Burstable");
+		qos_add(&q, p->spec.resources);
+	for (uint32_t i = 0; !p->spec.resources && i < p->spec.containers.n; i++)
+		qos_add(&q, &p->spec.containers.v[i].resources);
+	for (uint32_t i = 0; !p->spec.resources && i < p->spec.init_containers.n; i++)
+		qos_add(&q, &p->spec.init_containers.v[i].resources);
+	if (!q.requested[0] && !q.requested[1] && !q.limited[0] && !q.limited[1])
+		return STR("BestEffort");
+	for (int i = 0; i < 2; i++)
+		if (q.requested[i] != q.limited[i] || q.requests[i] != q.limits[i])
+			q.all_limited = false;
+	return q.all_limited ? STR("Guaranteed") : STR("Burstable");
 }
 
 void pod_spec_normalize(struct arena *a, struct core_v1_pod_spec *s)
