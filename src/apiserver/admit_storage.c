@@ -117,6 +117,42 @@ static struct error *claim_resize(struct admission *a)
 }
 const struct admission_plugin admit_pvc_resize = {.name = "PersistentVolumeClaimResize", .ops = ADMIT_UPDATE, .validate = claim_resize};
 
+/* x tolerates all that t does. */
+static bool tolerates_more(const struct core_v1_toleration *x, const struct core_v1_toleration *t)
+{
+	if (object_equal(&core_v1_toleration_type, x, t))
+		return true;
+	if (!str_eq(t->key, x->key) && (x->key.n || !str_eqz(x->operator, "Exists")))
+		return false;
+	if (!str_eq(t->effect, x->effect) && x->effect.n)
+		return false;
+	if (str_eqz(x->effect, "NoExecute") && x->toleration_seconds &&
+	    (!t->toleration_seconds || *t->toleration_seconds > *x->toleration_seconds))
+		return false;
+	if (!x->operator.n || str_eqz(x->operator, "Equal"))
+		return str_eqz(t->operator, "Equal") && str_eq(t->value, x->value);
+	return str_eqz(x->operator, "Exists");
+}
+
+/* Without those that others make needless; of equal ones the first stays. */
+static void distinct_tolerations(struct core_v1_pod *p)
+{
+	struct core_v1_toleration *v = p->spec.tolerations.v;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < p->spec.tolerations.n; i++) {
+		bool needless = false;
+
+		for (uint32_t k = 0; k < n && !needless; k++)
+			needless = tolerates_more(&v[k], &v[i]);
+		for (uint32_t k = i + 1; k < p->spec.tolerations.n && !needless; k++)
+			needless = !object_equal(&core_v1_toleration_type, &v[k], &v[i]) && tolerates_more(&v[k], &v[i]);
+		if (!needless)
+			v[n++] = v[i];
+	}
+	p->spec.tolerations.n = n;
+}
+
 static struct error *runtime_class(struct admission *a)
 {
 	struct core_v1_pod *p = a->obj;
@@ -153,6 +189,7 @@ static struct error *runtime_class(struct admission *a)
 		}
 		for (uint32_t i = 0; i < rc->scheduling->tolerations.n; i++)
 			*arena_push(a->rq->a, &p->spec.tolerations) = rc->scheduling->tolerations.v[i];
+		distinct_tolerations(p);
 	}
 	return NULL;
 }

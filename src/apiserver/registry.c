@@ -13,6 +13,7 @@
 #define GENERATE_RETRIES 8
 #define UPDATE_RETRIES 32
 #define GENERATE_BASE_MAX 58
+#define CONTENDED (sizeof(((struct apiserver *)0)->contended) / sizeof(struct fiber_mutex))
 
 static struct meta_v1_object_meta *meta_of(const struct storage *st, const void *obj)
 {
@@ -325,6 +326,17 @@ static void create_rules(struct request *rq, const void *obj, struct field_error
 		sg->validate(rq, obj, fe);
 }
 
+/* What is stored, as it will be read: upstream gives defaults then, also to what admission and strategies made since the body was read. */
+static void canonicalize(struct request *rq, void *obj)
+{
+	const struct strategy *sg = rq->res->st->strategy;
+
+	if (sg && sg->canonicalize)
+		sg->canonicalize(rq, obj);
+	if (!rq->res->crd)
+		object_default(rq->a, rq->res->st->type, obj);
+}
+
 static struct error *validate_create(struct request *rq, void *obj)
 {
 	struct storage *st = rq->res->st;
@@ -354,8 +366,7 @@ static struct error *validate_create(struct request *rq, void *obj)
 	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, m->name));
 	if (sg && sg->warn)
 		sg->warn(rq, obj, NULL);
-	if (sg && sg->canonicalize)
-		sg->canonicalize(rq, obj);
+	canonicalize(rq, obj);
 	return NULL;
 }
 
@@ -641,8 +652,7 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, meta_of(st, old)->name));
 	if (is_main(sub) && sg && sg->warn)
 		sg->warn(rq, obj, old);
-	if (sg && sg->canonicalize)
-		sg->canonicalize(rq, obj);
+	canonicalize(rq, obj);
 	return NULL;
 }
 
@@ -716,7 +726,9 @@ static struct error *result_entry(struct request *rq, struct storage *st, struct
 	return e;
 }
 
-struct error *registry_update(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out)
+/* *held: what is locked, for the caller to unlock. */
+static struct error *update_loop(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out,
+				 struct fiber_mutex **held)
 {
 	struct resource *res = rq->res;
 	struct storage *st = res->st;
@@ -735,6 +747,16 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		int64_t rev;
 		bool ok = false, unconditional, deleting, stale;
 
+		/*
+		 * Upstream tries until it succeeds. Of many writers of one object each round lets one through; in turn, none of them waits for
+		 * long. Not within other requests, which may hold a lock already.
+		 */
+		if (attempt && !*held && !rq->internal) {
+			struct fiber_mutex *lock = &rq->s->contended[(str_hash(ns) ^ str_hash(name)) % CONTENDED];
+
+			TRY(fiber_mutex_lock(lock));
+			*held = lock;
+		}
 		TRY(cache_get(st->cache, cns, name, CACHE_CONSISTENT, 0, &entry));
 		if (!entry) {
 			if (!(u->flags & UPDATE_CREATE) && !(!u->sub && sg && sg->create_on_update))
@@ -855,6 +877,16 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 		return NULL;
 	}
 	return err_conflict(res->api->group, res->api->plural, name, NULL);
+}
+
+struct error *registry_update(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out)
+{
+	struct fiber_mutex *held = NULL;
+	struct error *e = update_loop(rq, ns, name, u, out, &held);
+
+	if (held)
+		fiber_mutex_unlock(held);
+	return e;
 }
 
 /* ---- delete ---- */

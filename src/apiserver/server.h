@@ -15,6 +15,7 @@
 #include "apiserver/strategy.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "loop/fiber.h"
 #include "schema/patch.h"
 #include "store/store.h"
 
@@ -222,6 +223,7 @@ struct apiserver {
 	struct background *background; /* background.h */
 	struct waitq background_gone;
 	bool background_stopping;
+	struct fiber_mutex contended[64]; /* by name: who lost a race for an object goes after the others who did */
 	bool snapshotting;               /* a copy of the store is being written */
 	bool bootstrapped[HOOKS];        /* what bootstrap_run has done, for health checks */
 	struct watermark inflight, inflight_mutating, inqueue, inqueue_mutating;

@@ -1,5 +1,4 @@
 /* Strategies of apps, batch, autoscaling, policy: workloads. */
-#include "schema/defaults.h"
 #include "apiserver/server.h"
 #include "apiserver/validate_pod.h"
 #include "apiserver/validate_workloads.h"
@@ -161,35 +160,22 @@ static void job_create(struct request *rq, void *obj)
 		str_map_set(rq->a, API_MAP(&j->spec.selector->match_labels), STR("batch.kubernetes.io/controller-uid"), uid);
 }
 
-/* What is stored is defaulted again when it is read: labels that a create gave to pods of a Job without any are the Job's, too. */
-static void job_canonicalize(struct request *rq, void *obj)
-{
-	object_default(rq->a, &batch_v1_job_type, obj);
-}
-
 static const struct cache_field job_fields[] = {
 	{.name = STR_INIT("status.successful"), .path = STR_INIT("status.succeeded"), .absent = STR_INIT("0")},
 };
 static const struct strategy jobs = {
 	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .checks_all = true, .meta_update = "M*U", .generation = true,
-	.orphan_by_default = true, .normalize = job_normalize, .canonicalize = job_canonicalize, .prepare_create = job_create, .fields = job_fields, .n_fields = 1,
+	.orphan_by_default = true, .normalize = job_normalize, .prepare_create = job_create, .fields = job_fields, .n_fields = 1,
 	.validate = job_validate, .validate_update = job_validate_update, .validate_sub_update = job_validate_sub, .warn = job_warn,
 };
 static const struct strategy cronjobs = {
 	.group = STR_INIT("batch"), .plural = STR_INIT("cronjobs"), .checks_all = true, .meta_status = "*", .generation = true, .normalize = cronjob_normalize,
 	.validate = cronjob_validate, .validate_update = cronjob_validate_update, .warn = cronjob_warn,
 };
-/* What came as v1 gets the defaults of v2 when it is read again. */
-static void hpa_canonicalize(struct request *rq, void *obj)
-{
-	object_default(rq->a, &autoscaling_v2_horizontal_pod_autoscaler_type, obj);
-}
-
 static const struct strategy hpas = {
 	.group = STR_INIT("autoscaling"),
 	.plural = STR_INIT("horizontalpodautoscalers"),
 	.checks_all = true,
-	.canonicalize = hpa_canonicalize,
 	.validate = hpa_validate,
 	.validate_update = hpa_validate_update,
 	.validate_sub_update = hpa_validate_sub,

@@ -33,7 +33,7 @@ bool rule_selects(struct arena *a, const struct meta_v1_label_selector *s, const
 }
 
 /* A selector (none selects nothing) that does not select the template; `bad`: what is said of one that cannot be read. */
-void rule_selects_template(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s,
+bool rule_selects_template(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s,
 			   const struct core_v1_pod_template_spec *template, const char *bad)
 {
 	bool readable, selects = rule_selects(e->arena, s, API_MAP(&template->metadata.labels), &readable);
@@ -43,6 +43,7 @@ void rule_selects_template(struct field_errors *e, const struct field_path *spec
 	else if (!selects)
 		field_invalid_map(e, AT(AT(AT(spec, "template"), "metadata"), "labels"), API_MAP(&template->metadata.labels),
 				  "`selector` does not match template `labels`");
+	return readable;
 }
 
 /* `kind` is named where a deadline stands that it does not know. */
@@ -95,9 +96,10 @@ static void deployment_rules(struct field_errors *e, const struct apps_v1_deploy
 
 	rule_nonneg32(e, AT(spec, "replicas"), d->spec.replicas);
 	rule_workload_selector(e, spec, d->spec.selector, "deployment", false);
-	rule_selects_template(e, spec, d->spec.selector, &d->spec.template, "invalid label selector");
-	rule_pod_template(e, AT(spec, "template"), &d->spec.template, o ? &o->spec.template : NULL);
-	always_template(e, spec, &d->spec.template, "ReplicaSet");
+	if (rule_selects_template(e, spec, d->spec.selector, &d->spec.template, "invalid label selector")) {
+		rule_pod_template(e, AT(spec, "template"), &d->spec.template, o ? &o->spec.template : NULL);
+		always_template(e, spec, &d->spec.template, "ReplicaSet");
+	}
 	if (str_eqz(d->spec.strategy.type, "Recreate")) {
 		if (r)
 			field_forbidden(e, ru, "may not be specified when strategy `type` is 'Recreate'");
@@ -171,9 +173,10 @@ static void replicaset_rules(struct field_errors *e, const struct apps_v1_replic
 	rule_nonneg32(e, AT(spec, "replicas"), r->spec.replicas);
 	rule_nonneg(e, AT(spec, "minReadySeconds"), r->spec.min_ready_seconds);
 	rule_workload_selector(e, spec, r->spec.selector, "deployment", false); /* upstream's word */
-	rule_selects_template(e, spec, r->spec.selector, &r->spec.template, "invalid label selector");
-	rule_pod_template(e, AT(spec, "template"), &r->spec.template, o ? &o->spec.template : NULL);
-	always_template(e, spec, &r->spec.template, "ReplicaSet");
+	if (rule_selects_template(e, spec, r->spec.selector, &r->spec.template, "invalid label selector")) {
+		rule_pod_template(e, AT(spec, "template"), &r->spec.template, o ? &o->spec.template : NULL);
+		always_template(e, spec, &r->spec.template, "ReplicaSet");
+	}
 }
 
 void replicaset_validate(struct request *rq, const void *obj, struct field_errors *e)
@@ -361,12 +364,13 @@ static void statefulset_rules(struct field_errors *e, const struct apps_v1_state
 	if (!o && s->service_name.n)
 		field_check(e, AT(spec, "serviceName"), s->service_name, validate_dns1123_label);
 	rule_workload_selector(e, spec, s->selector, "statefulset", false);
-	rule_selects_template(e, spec, s->selector, &template, "");
-	if (!skip_template)
-		rule_pod_template(e, t, &template, o ? &o->template : NULL);
-	validate_labels(e, API_MAP(&template.metadata.labels), AT(t, "labels"));
-	validate_annotations(e, API_MAP(&template.metadata.annotations), AT(t, "annotations"));
-	rule_pod_annotations(e, AT(t, "annotations"), API_MAP(&template.metadata.annotations), &template.spec, &opt);
+	if (rule_selects_template(e, spec, s->selector, &template, "")) {
+		if (!skip_template)
+			rule_pod_template(e, t, &template, o ? &o->template : NULL);
+		validate_labels(e, API_MAP(&template.metadata.labels), AT(t, "labels"));
+		validate_annotations(e, API_MAP(&template.metadata.annotations), AT(t, "annotations"));
+		rule_pod_annotations(e, AT(t, "annotations"), API_MAP(&template.metadata.annotations), &template.spec, &opt);
+	}
 	always_template(e, spec, &s->template, "StatefulSet");
 }
 

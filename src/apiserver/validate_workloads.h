@@ -39,7 +39,7 @@ void rule_workload_selector(struct field_errors *e, const struct field_path *spe
 /* Whether a selector (none: nothing) selects the labels; one that cannot be read does, and is *readable (may be NULL) = false. */
 bool rule_selects(struct arena *a, const struct meta_v1_label_selector *s, const struct str_map *labels, bool *readable);
 /* The error of a selector that does not select the template; `bad`: what is said of one that cannot be read. */
-void rule_selects_template(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s,
+bool rule_selects_template(struct field_errors *e, const struct field_path *spec, const struct meta_v1_label_selector *s,
 			   const struct core_v1_pod_template_spec *template, const char *bad);
 void rule_domain_prefixed_path(struct field_errors *e, const struct field_path *p, struct str v);
 
