@@ -367,6 +367,33 @@ def read_events(c, path, n, out, headers=None):
     conn.close()
 
 
+def test_contention(a):
+    """Many writers of one object: a patch names no version, so none of them may be told of a conflict."""
+    base = "/api/v1/namespaces/contention/configmaps"
+    a.post("/api/v1/namespaces", {"metadata": {"name": "contention"}})
+    a.post(base, {"metadata": {"name": "m"}})
+    codes, start = [], threading.Barrier(16)
+
+    def write(i):
+        c = Client(a.s, cert="admin")
+        start.wait()
+        for k in range(6):
+            codes.append(c.patch(base + "/m", {"data": {"k%d-%d" % (i, k): "v"}})[0])
+            codes.append(c.call("PATCH", base + "/m?fieldManager=m%d" % i, {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a%d" % i: str(k)}},
+                                ctype="application/apply-patch+yaml")[0])
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(16)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    equal("every patch and apply got through", sorted(set(codes)), [200])
+    m = a.get(base + "/m")[1]
+    equal("and nothing was lost", len(m["data"]), 16 * 6 + 16)
+    equal("the last of each applier", {m["data"]["a%d" % i] for i in range(16)}, {"5"})
+    equal("who has a field each", sum(f["operation"] == "Apply" for f in m["metadata"]["managedFields"]), 16)
+
+
 def test_lists(a):
     a.post("/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "lists"}})
     base = "/api/v1/namespaces/lists/configmaps"
@@ -568,9 +595,12 @@ def test_service_cidrs(a):
     svc = lambda name, **spec: {"kind": "Service", "apiVersion": "v1", "metadata": {"name": name}, "spec": dict(spec, ports=[{"port": 80}])}
     equal("range", a.post(cidrs, {"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": "more"},
                                   "spec": {"cidrs": ["203.0.113.0/28"]}})[0], 201)
+    equal("fine until somebody says otherwise", a.post(svcs + "?dryRun=All", svc("far", clusterIP="203.0.113.5"))[0], 201)
+    ready = lambda s: {"status": {"conditions": [{"type": "Ready", "status": s, "reason": "R", "message": "",
+                                                  "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
+    equal("judged", a.patch(cidrs + "/more/status", ready("False"))[0], 200)
     equal("not ready", a.post(svcs, svc("far", clusterIP="203.0.113.5"))[0], 422)
-    ready = {"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
-    equal("made ready", a.patch(cidrs + "/more/status", ready)[0], 200)
+    equal("made ready", a.patch(cidrs + "/more/status", ready("True"))[0], 200)
     st, o = a.post(svcs, svc("far", clusterIP="203.0.113.5"))
     equal("an address of it", (st, o.get("spec", {}).get("clusterIP")), (201, "203.0.113.5"))
     equal("taken", a.post(svcs, svc("far2", clusterIP="203.0.113.5"))[0], 422)
@@ -1158,7 +1188,7 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_service_cidrs(a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
+                 lambda: test_contention(a), lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_service_cidrs(a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
                  lambda: test_event_fields(a),
                  lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]
