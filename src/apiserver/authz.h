@@ -58,6 +58,12 @@ void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, 
 /* all: the role aggregates others, which takes all rights. */
 struct error *rbac_check_role(struct request *rq, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules, uint32_t n, bool all);
 struct error *rbac_check_binding(struct request *rq, struct str ns, struct str name, const struct rbac_v1_role_ref *ref);
+/*
+ * Every single (group, resource, verb, name) or (url, verb) of the rules that none of `own` covers, as a rule of its own, in order. They
+ * share their strings and arrays with `rules`.
+ */
+void rbac_uncovered(struct arena *a, const struct rbac_v1_policy_rule *own, uint32_t n_own, const struct rbac_v1_policy_rule *rules, uint32_t n,
+		    struct rbac_v1_policy_rule_list *out);
 bool rbac_rule_covers(const struct rbac_v1_policy_rule *owner, const struct rbac_v1_policy_rule *want);
 
 /* ---- Node authorizer (node_authz.c) ---- */

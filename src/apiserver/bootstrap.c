@@ -156,21 +156,59 @@ static bool autoupdate(const struct meta_v1_object_meta *m)
 	return !str_eqz(str_map_get(API_MAP(&m->annotations), STR("rbac.authorization.kubernetes.io/autoupdate")), "false");
 }
 
-/* Rules of `want` that the role has not are added; extra ones are left, as upstream's reconciliation without removal. */
-static bool add_missing(struct arena *a, void *list, const struct rbac_v1_policy_rule *want, uint32_t n)
+/* Labels and annotations that are not there are added; others, and other values, are left. */
+static bool add_pairs(struct arena *a, struct str_map *have, const struct str_map *want)
 {
-	LIST(struct rbac_v1_policy_rule) *have = list;
 	bool changed = false;
 
-	for (uint32_t i = 0; i < n; i++) {
-		bool covered = false;
-
-		for (uint32_t k = 0; k < have->n && !covered; k++)
-			covered = rbac_rule_covers(&have->v[k], &want[i]);
-		if (!covered) {
-			*arena_push(a, have) = want[i];
+	for (uint32_t i = 0; i < want->n; i++)
+		if (!str_map_has(have, want->v[i].key)) {
+			str_map_set(a, have, want->v[i].key, want->v[i].value);
 			changed = true;
 		}
+	return changed;
+}
+
+static bool add_meta(struct arena *a, struct meta_v1_object_meta *have, const struct meta_v1_object_meta *want)
+{
+	bool changed = add_pairs(a, API_MAP(&have->annotations), API_MAP(&want->annotations));
+
+	return add_pairs(a, API_MAP(&have->labels), API_MAP(&want->labels)) || changed;
+}
+
+/* Rights of `want` that the rules do not give are added; extra ones are left. */
+static bool add_rules(struct arena *a, void *list, const struct rbac_v1_policy_rule *want, uint32_t n)
+{
+	LIST(struct rbac_v1_policy_rule) *have = list;
+	struct rbac_v1_policy_rule_list missing = {0};
+
+	rbac_uncovered(a, have->v, have->n, want, n, &missing);
+	for (uint32_t i = 0; i < missing.n; i++)
+		*arena_push(a, have) = missing.v[i];
+	return missing.n > 0;
+}
+
+/* What a role collects: added to what there is; nothing, where it should collect nothing. */
+static bool add_selectors(struct arena *a, struct rbac_v1_cluster_role *have, const struct rbac_v1_cluster_role *want)
+{
+	bool changed = false;
+
+	if (!want->aggregation_rule) {
+		changed = have->aggregation_rule != NULL;
+		have->aggregation_rule = NULL;
+		return changed;
+	}
+	if (!have->aggregation_rule)
+		have->aggregation_rule = arena_new(a, struct rbac_v1_aggregation_rule);
+	for (uint32_t i = 0; i < want->aggregation_rule->cluster_role_selectors.n; i++) {
+		const struct meta_v1_label_selector *sel = &want->aggregation_rule->cluster_role_selectors.v[i];
+		bool has = false;
+
+		for (uint32_t k = 0; k < have->aggregation_rule->cluster_role_selectors.n; k++)
+			has |= object_equal(&meta_v1_label_selector_type, &have->aggregation_rule->cluster_role_selectors.v[k], sel);
+		if (!has)
+			*arena_push(a, &have->aggregation_rule->cluster_role_selectors) = *sel;
+		changed |= !has;
 	}
 	return changed;
 }
@@ -194,7 +232,7 @@ static void aggregate_rules(struct arena *a, struct str label, void *list)
 
 static struct error *one_role(struct apiserver *s, struct arena *a, struct policy_role *p)
 {
-	bool existed;
+	bool existed, changed;
 
 	if (p->ns.n) {
 		struct rbac_v1_role *r = arena_new(a, struct rbac_v1_role), *now;
@@ -205,7 +243,11 @@ static struct error *one_role(struct apiserver *s, struct arena *a, struct polic
 		if (!existed)
 			return NULL;
 		now = registry_peek(s, a, storage_find(s, STR("rbac.authorization.k8s.io"), STR("roles")), p->ns, p->name);
-		if (!now || !autoupdate(&now->metadata) || !add_missing(a, &now->rules, p->rules.v, p->rules.n))
+		if (!now || !autoupdate(&now->metadata))
+			return NULL;
+		changed = add_meta(a, &now->metadata, &r->metadata);
+		changed |= add_rules(a, &now->rules, p->rules.v, p->rules.n);
+		if (!changed)
 			return NULL;
 		return replace(s, a, "rbac.authorization.k8s.io", "roles", p->ns, now);
 	}
@@ -222,12 +264,36 @@ static struct error *one_role(struct apiserver *s, struct arena *a, struct polic
 		aggregate_rules(a, p->aggregate, &r->rules);
 	}
 	TRY(ensure(s, a, "rbac.authorization.k8s.io", "clusterroles", STR_NULL, r, &existed));
-	if (!existed || p->aggregate.n)
+	if (!existed)
 		return NULL;
 	now = registry_peek(s, a, storage_find(s, STR("rbac.authorization.k8s.io"), STR("clusterroles")), STR_NULL, p->name);
-	if (!now || !autoupdate(&now->metadata) || !add_missing(a, &now->rules, p->rules.v, p->rules.n))
+	if (!now || !autoupdate(&now->metadata))
+		return NULL;
+	changed = add_meta(a, &now->metadata, &r->metadata);
+	/* the rules of a role that collects others come from those */
+	changed |= !p->aggregate.n && add_rules(a, &now->rules, p->rules.v, p->rules.n);
+	changed |= add_selectors(a, now, r);
+	if (!changed)
 		return NULL;
 	return replace(s, a, "rbac.authorization.k8s.io", "clusterroles", STR_NULL, now);
+}
+
+static struct error *take_away(struct apiserver *s, struct arena *a, const char *plural, struct str ns, const struct rbac_v1_role_binding *b)
+{
+	struct meta_v1_preconditions same = {.uid = arena_new(a, struct str)};
+	struct meta_v1_delete_options o = {.preconditions = &same};
+	struct request rq;
+	struct write_result r;
+	struct error *e;
+
+	*same.uid = b->metadata.uid;
+	request_internal(&rq, s, a, resource_any(s, STR("rbac.authorization.k8s.io"), str_from(plural)), ns);
+	e = registry_delete(&rq, ns, b->metadata.name, &o, &r);
+	if (!e)
+		cache_entry_unref(r.entry);
+	else if (error_is(e, 404, NULL))
+		error_clear(&e);
+	return e;
 }
 
 static struct error *one_binding(struct apiserver *s, struct arena *a, struct str line)
@@ -263,6 +329,12 @@ static struct error *one_binding(struct apiserver *s, struct arena *a, struct st
 	now = registry_peek(s, a, storage_find(s, group, str_from(plural)), ns, name);
 	if (!now || !autoupdate(&now->metadata))
 		return NULL;
+	if (!object_equal(&rbac_v1_role_ref_type, &now->role_ref, &b->role_ref)) {
+		/* which role it binds cannot be changed: it is made anew */
+		TRY(take_away(s, a, plural, ns, now));
+		return ensure(s, a, "rbac.authorization.k8s.io", plural, ns, b, &existed);
+	}
+	changed = add_meta(a, &now->metadata, &b->metadata);
 	for (uint32_t i = 0; i < b->subjects.n; i++) {
 		bool has = false;
 

@@ -475,80 +475,72 @@ bool rbac_rule_covers(const struct rbac_v1_policy_rule *o, const struct rbac_v1_
 	return urls;
 }
 
-/* Every single (verb, group, resource, name) or (verb, url) of the rules is covered by one of the user's; else it is printed. */
-static bool covered(struct arena *a, const struct rbac_v1_policy_rule_list *own, const struct rbac_v1_policy_rule *rules, uint32_t n,
-		    struct buf *missing)
+static bool covered(const struct rbac_v1_policy_rule *own, uint32_t n, const struct rbac_v1_policy_rule *one)
 {
-	bool all = true;
+	for (uint32_t i = 0; i < n; i++)
+		if (rbac_rule_covers(&own[i], one))
+			return true;
+	return false;
+}
 
+#define ONE(list, at) {.v = &(list).v[at], .n = 1}
+
+void rbac_uncovered(struct arena *a, const struct rbac_v1_policy_rule *own, uint32_t n_own, const struct rbac_v1_policy_rule *rules, uint32_t n,
+		    struct rbac_v1_policy_rule_list *out)
+{
 	for (uint32_t i = 0; i < n; i++) {
 		const struct rbac_v1_policy_rule *r = &rules[i];
-		struct rbac_v1_policy_rule one;
-		struct str none = STR_NULL;
+		uint32_t names = r->resource_names.n ? r->resource_names.n : 1;
 
-		for (uint32_t v = 0; v < r->verbs.n; v++) {
-			for (uint32_t g = 0; g < r->api_groups.n; g++)
-				for (uint32_t k = 0; k < r->resources.n; k++)
-					for (uint32_t m = 0; m < (r->resource_names.n ? r->resource_names.n : 1); m++) {
-						bool ok = false;
+		for (uint32_t g = 0; g < r->api_groups.n; g++)
+			for (uint32_t k = 0; k < r->resources.n; k++)
+				for (uint32_t v = 0; v < r->verbs.n; v++)
+					for (uint32_t m = 0; m < names; m++) {
+						struct rbac_v1_policy_rule one = {.verbs = ONE(r->verbs, v), .api_groups = ONE(r->api_groups, g),
+										  .resources = ONE(r->resources, k)};
 
-						memset(&one, 0, sizeof one);
-						one.verbs.v = &r->verbs.v[v];
-						one.verbs.n = 1;
-						one.api_groups.v = &r->api_groups.v[g];
-						one.api_groups.n = 1;
-						one.resources.v = &r->resources.v[k];
-						one.resources.n = 1;
 						if (r->resource_names.n) {
 							one.resource_names.v = &r->resource_names.v[m];
 							one.resource_names.n = 1;
 						}
-						for (uint32_t x = 0; x < own->n && !ok; x++)
-							ok = rbac_rule_covers(&own->v[x], &one);
-						if (ok)
-							continue;
-						all = false;
-						if (missing->n < 4000) {
-							buf_printf(missing, "\n{APIGroups:[\"%.*s\"], Resources:[\"%.*s\"], ",
-								   STR_ARG(one.api_groups.v[0]), STR_ARG(one.resources.v[0]));
-							if (one.resource_names.n)
-								buf_printf(missing, "ResourceNames:[\"%.*s\"], ",
-									   STR_ARG(one.resource_names.v[0]));
-							buf_printf(missing, "Verbs:[\"%.*s\"]}", STR_ARG(one.verbs.v[0]));
-						}
+						if (!covered(own, n_own, &one))
+							*arena_push(a, out) = one;
 					}
-			for (uint32_t k = 0; k < r->non_resource_urls.n; k++) {
-				bool ok = false;
+		for (uint32_t k = 0; k < r->non_resource_urls.n; k++)
+			for (uint32_t v = 0; v < r->verbs.n; v++) {
+				struct rbac_v1_policy_rule one = {.verbs = ONE(r->verbs, v), .non_resource_urls = ONE(r->non_resource_urls, k)};
 
-				memset(&one, 0, sizeof one);
-				one.verbs.v = &r->verbs.v[v];
-				one.verbs.n = 1;
-				one.non_resource_urls.v = &r->non_resource_urls.v[k];
-				one.non_resource_urls.n = 1;
-				for (uint32_t x = 0; x < own->n && !ok; x++)
-					ok = rbac_rule_covers(&own->v[x], &one);
-				if (ok)
-					continue;
-				all = false;
-				if (missing->n < 4000)
-					buf_printf(missing, "\n{NonResourceURLs:[\"%.*s\"], Verbs:[\"%.*s\"]}",
-						   STR_ARG(one.non_resource_urls.v[0]), STR_ARG(one.verbs.v[0]));
+				if (!covered(own, n_own, &one))
+					*arena_push(a, out) = one;
 			}
-		}
-		(void)none;
 	}
-	(void)a;
-	return all;
+}
+
+#define MISSING_TOLD 4000 /* bytes of an answer */
+
+static void tell(struct buf *b, const struct rbac_v1_policy_rule *one)
+{
+	if (one->non_resource_urls.n) {
+		buf_printf(b, "\n{NonResourceURLs:[\"%.*s\"], Verbs:[\"%.*s\"]}", STR_ARG(one->non_resource_urls.v[0]), STR_ARG(one->verbs.v[0]));
+		return;
+	}
+	buf_printf(b, "\n{APIGroups:[\"%.*s\"], Resources:[\"%.*s\"], ", STR_ARG(one->api_groups.v[0]), STR_ARG(one->resources.v[0]));
+	if (one->resource_names.n)
+		buf_printf(b, "ResourceNames:[\"%.*s\"], ", STR_ARG(one->resource_names.v[0]));
+	buf_printf(b, "Verbs:[\"%.*s\"]}", STR_ARG(one->verbs.v[0]));
 }
 
 static struct error *confirm(struct request *rq, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules, uint32_t n)
 {
-	struct rbac_v1_policy_rule_list own = {0};
+	struct rbac_v1_policy_rule_list own = {0}, lacking = {0};
 	struct buf missing buf_cleanup = {0}, groups buf_cleanup = {0};
 
 	rbac_rules_for(rq->s, rq->a, rq->user, ns, &own);
-	if (covered(rq->a, &own, rules, n, &missing))
+	rbac_uncovered(rq->a, own.v, own.n, rules, n, &lacking);
+	if (!lacking.n)
 		return NULL;
+	for (uint32_t i = 0; i < lacking.n && missing.n < MISSING_TOLD; i++)
+		tell(&missing, &lacking.v[i]);
 	for (size_t i = 0; i < rq->user->n_groups; i++)
 		buf_printf(&groups, "%s\"%.*s\"", i ? " " : "", STR_ARG(rq->user->groups[i]));
 	return err_forbidden(rq->res->api->group, rq->res->api->plural, name,

@@ -1116,6 +1116,43 @@ def test_flags(s):
     s.stop()
 
 
+def test_policy_repaired(s):
+    """At a start the default roles and bindings get what they lack; what they have beyond, and what opted out, stays."""
+    s.more = []
+    s.start()
+    a, rbac, auto = Client(s, cert="admin"), "/apis/rbac.authorization.k8s.io/v1/", "rbac.authorization.kubernetes.io/autoupdate"
+    patch = lambda path, v: equal("patch " + path, a.patch(rbac + path, v)[0], 200)
+    extra = {"apiGroups": ["x"], "resources": ["y"], "verbs": ["get"]}
+    patch("clusterroles/system:basic-user", {"rules": [extra]})
+    patch("clusterroles/system:discovery", {"rules": [], "metadata": {"annotations": {auto: "false"}}})
+    patch("clusterroles/system:kube-dns", {"metadata": {"labels": None, "annotations": None}})
+    patch("clusterroles/view", {"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}})
+    patch("clusterroles/cluster-admin", {"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}})
+    patch("clusterrolebindings/system:basic-user", {"subjects": [{"kind": "User", "name": "x"}]})
+    equal("deleted", a.delete(rbac + "clusterrolebindings/system:kube-dns")[0], 200)
+    equal("bound to another", a.post(rbac + "clusterrolebindings", {"metadata": {"name": "system:kube-dns"}, "roleRef": {
+        "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}})[0], 201)
+    s.stop()
+    s.start()
+    a = Client(s, cert="admin")
+    get = lambda path: a.get(rbac + path)[1]
+    equal("single rights that it lacked", [(r["resources"], r["verbs"]) for r in get("clusterroles/system:basic-user")["rules"]],
+          [(["y"], ["get"]), (["selfsubjectaccessreviews"], ["create"]), (["selfsubjectrulesreviews"], ["create"]),
+           (["selfsubjectreviews"], ["create"])])
+    equal("opted out", get("clusterroles/system:discovery").get("rules") or [], [])
+    m = get("clusterroles/system:kube-dns")["metadata"]
+    equal("labels and annotations", (m["labels"], m["annotations"]), ({"kubernetes.io/bootstrapping": "rbac-defaults"}, {auto: "true"}))
+    equal("what it collects", [x["matchLabels"] for x in get("clusterroles/view")["aggregationRule"]["clusterRoleSelectors"]],
+          [{"a": "b"}, {"rbac.authorization.k8s.io/aggregate-to-view": "true"}])
+    equal("nothing to collect", get("clusterroles/cluster-admin").get("aggregationRule"), None)
+    equal("subjects", [x["name"] for x in get("clusterrolebindings/system:basic-user")["subjects"]], ["x", "system:authenticated"])
+    equal("the role it binds", get("clusterrolebindings/system:kube-dns")["roleRef"]["name"], "system:kube-dns")
+    # for the next start to mend
+    patch("clusterroles/system:discovery", {"metadata": {"annotations": {auto: "true"}}})
+    patch("clusterroles/view", {"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}]}})
+    s.stop()
+
+
 def prepare(s):
     return {"idp": Issuer(s), "hook": Hook(s)}
 
@@ -1154,6 +1191,6 @@ def stop(have):
 
 
 if __name__ == "__main__":
-    suite("access", prepare, (test_static_tokens, test_flags, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions,
+    suite("access", prepare, (test_static_tokens, test_flags, test_policy_repaired, test_bootstrap, test_anonymous, test_oidc_flags, test_oidc_config, test_oidc_expressions,
                               test_token_webhook, test_authz_webhook, test_authz_config, test_abac, test_node, test_impersonate, test_front_proxy,
                               test_matrix), stop)
