@@ -495,10 +495,24 @@ static struct error *log_websocket(struct request *rq, struct http_response *res
 	return e;
 }
 
+/* ?ports= of a forwarding, which the kubelet is told of in its streams. */
+static struct error *check_ports(struct request *rq)
+{
+	for (size_t i = 0; i < rq->q.n; i++) {
+		int64_t n;
+
+		if (str_eqz(rq->q.v[i].name, "ports") &&
+		    (!str_to_i64(rq->q.v[i].value, &n) || n < INT32_MIN || n > INT32_MAX))
+			return err_bad_request("ports is no number: %.*s", STR_ARG(rq->q.v[i].value));
+	}
+	return NULL;
+}
+
 static struct error *pod_log(struct request *rq)
 {
 	struct core_v1_pod *pod;
-	struct str name, base, target, q;
+	struct str name, base, target, q, since;
+	struct api_time at;
 	struct http_client *c;
 	struct http_response resp;
 	struct buf b buf_cleanup = {0};
@@ -517,6 +531,11 @@ static struct error *pod_log(struct request *rq)
 			field_invalid_int(&fe, &(struct field_path){NULL, str_from(numbers[i]), -1, false}, n,
 					  i == 0 ? "must be greater than or equal to 0" : "must be greater than 0");
 	}
+	since = query_get(&rq->q, "sinceTime");
+	if (since.n && !str_eqz(since, "null") && !time_parse(since, &at))
+		return err_bad_request("sinceTime is no time of RFC 3339: %.*s", STR_ARG(since));
+	if (query_has(&rq->q, "stream")) /* feature PodLogsQuerySplitStreams: alpha, and off */
+		field_forbidden(&fe, FIELD_ROOT("stream"), "may not be specified");
 	if (query_has(&rq->q, "sinceSeconds") && query_has(&rq->q, "sinceTime"))
 		field_forbidden(&fe, FIELD_ROOT("[]"), "at most one of `sinceTime` or `sinceSeconds` may be specified");
 	TRY(field_errors_status(&fe, STR(""), STR("PodLogOptions"), rq->info.name));
@@ -782,6 +801,8 @@ struct error *rest_connect(struct request *rq, bool *handled)
 			return pod_stream(rq, "exec", true, &core_v1_pod_exec_options_type);
 		if (str_eqz(sub, "attach"))
 			return pod_stream(rq, "attach", true, &core_v1_pod_attach_options_type);
+		if (str_eqz(sub, "portforward"))
+			TRY(check_ports(rq));
 		if (str_eqz(sub, "portforward"))
 			return pod_stream(rq, "portForward", false, &core_v1_pod_port_forward_options_type);
 		if (str_eqz(sub, "proxy"))

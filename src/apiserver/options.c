@@ -9,6 +9,7 @@
 #include "apiserver/authn.h"
 #include "apiserver/authz.h"
 #include "apiserver/background.h"
+#include "apiserver/cors.h"
 #include "apiserver/bootstrap.h"
 #include "apiserver/connect.h"
 #include "apiserver/custom.h"
@@ -108,6 +109,8 @@ static const struct flag flags[] = {
 	{"request-timeout", F_DURATION_MS, O(request_timeout_ms), "default 1m0s"},
 	{"min-request-timeout", F_INT, O(min_request_timeout_s), "seconds a watch lasts at least (default 1800)"},
 	{"event-ttl", F_DURATION_MS, O(event_ttl_ms), "default 1h0m0s"},
+	{"cors-allowed-origins", F_JOIN, O(cors_allowed_origins), "regular expressions of origins whose pages may ask, comma separated"},
+	{"strict-transport-security-directives", F_JOIN, O(hsts_directives), "of the header Strict-Transport-Security, comma separated"},
 	{"watch-history", F_DURATION_MS, O(watch_history_ms), "how long the embedded store keeps old revisions (default 5m0s)"},
 	{"shutdown-delay-duration", F_DURATION_MS, O(shutdown_delay_ms), "between SIGTERM and the end of accepting"},
 	{"feature-gates", F_GATES, 0, "CBORServingAndStorage=true: CBOR beside JSON (default false); the other gates are as v1.36 has them"},
@@ -132,10 +135,10 @@ static const struct upstream_flags upstream = {
 	"admission-control aggregator-reject-forwarding-redirect! audit-log-compress! audit-log-format "
 	"audit-log-mode audit-log-truncate-enabled! audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-log-version "
 	"audit-webhook-mode audit-webhook-truncate-enabled! audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size "
-	"audit-webhook-version cors-allowed-origins debug-socket-path egress-selector-config-file emulated-version "
+	"audit-webhook-version debug-socket-path egress-selector-config-file emulated-version "
 	"emulation-forward-compatible! enable-logs-handler! etcd-prefix etcd-servers-overrides "
 	"kubernetes-service-node-port min-compatibility-version peer-advertise-ip peer-advertise-port peer-ca-file "
-	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint strict-transport-security-directives tls-sni-cert-key "
+	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint tls-sni-cert-key "
 	"tracing-config-file",
 };
 
@@ -367,6 +370,7 @@ static struct error *start(struct apiserver *s)
 	TRY(admission_init(s));
 	TRY(authz_init(s));
 	TRY(audit_init(s));
+	TRY(cors_init(s));
 	TRY(flow_init(s));
 	TRY(kubelet_clients_init(s));
 	s->grace = grace_new();

@@ -9,6 +9,14 @@
 
 /* ---- get ---- */
 
+struct error *rest_get_options(struct request *rq, enum cache_mode *mode, int64_t *rev)
+{
+	if (query_bool(&rq->q, "export"))
+		return err_bad_request("the export parameter, deprecated since v1.14, is no longer supported");
+	TRY(registry_name(rq, rq->info.name));
+	return list_rv_param(rq, mode, rev);
+}
+
 struct error *rest_get(struct request *rq)
 {
 	struct resource *res = rq->res;
@@ -19,10 +27,7 @@ struct error *rest_get(struct request *rq)
 	bool done;
 	void *obj;
 
-	if (query_bool(&rq->q, "export"))
-		return err_bad_request("the export parameter, deprecated since v1.14, is no longer supported");
-	TRY(registry_name(rq, rq->info.name));
-	TRY(list_rv_param(rq, &mode, &rev));
+	TRY(rest_get_options(rq, &mode, &rev));
 	TRY(cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e));
 	if (!e)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
@@ -382,10 +387,16 @@ static struct error *watch_ended(struct watcher *w, struct error *end)
 		return watch_end(w);
 	}
 	if (error_is_sys(end, ECANCELED)) {
-		if (fiber_cancelled())
+		struct error *e;
+
+		if (fiber_cancelled() && (!w->rq->s->stopping || http_peer_gone(w->rq->x)))
 			return end;
+		/* the server ends: the client learns that this was all, not that something broke */
 		error_free(end);
-		return watch_end(w);
+		fiber_shield_begin();
+		e = watch_end(w);
+		fiber_shield_end();
+		return e;
 	}
 	return write_error_event(w, end);
 }

@@ -977,6 +977,10 @@ struct error *rest_scale(struct request *rq)
 	if (rq->res->crd && !custom_scale(rq->res))
 		return err_unknown_path();
 	if (str_eqz(rq->info.verb, "get")) {
+		enum cache_mode mode;
+		int64_t rev;
+
+		TRY(rest_get_options(rq, &mode, &rev));
 		TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
 		TRY(scale_read(rq, obj, &s));
 		if (s.spec.replicas == NO_REPLICAS)

@@ -5,6 +5,7 @@
 #include "apiserver/authz.h"
 #include "apiserver/connect.h"
 #include "apiserver/convert.h"
+#include "apiserver/cors.h"
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "apiserver/extend.h"
@@ -267,6 +268,9 @@ static struct error *run(struct request *rq)
 		return answer_broken(rq);
 	rq->long_running = is_long_running(rq);
 	TRY(time_allowed(rq, &timeout));
+	TRY(cors_answer(rq, &handled));
+	if (handled)
+		return NULL;
 	TRY(authenticate(rq));
 	TRY(impersonate(rq));
 	audit_begin(rq);
@@ -308,6 +312,7 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 		snprintf(rq.audit_id, sizeof rq.audit_id, "%.*s", STR_ARG(id));
 	else
 		random_uuid(rq.audit_id);
+	hsts_header(&rq);
 	if (rq.s->stopping)
 		http_set_header(x, "connection", STR("close"));
 	e = run(&rq);

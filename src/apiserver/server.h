@@ -176,6 +176,7 @@ struct options { /* flags, see options.c */
 	bool cbor;                 /* feature CBORServingAndStorage: alpha, and off unless asked for */
 	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, watch_history_ms;
 	int64_t shutdown_delay_ms;
+	const char *cors_allowed_origins, *hsts_directives;
 	bool profiling;
 	int verbosity;
 };
@@ -214,6 +215,7 @@ struct apiserver {
 	struct policies *policies;
 	struct alloc *alloc;             /* service addresses and ports */
 	struct request_metrics *request_metrics;
+	struct cors *cors;
 	struct discovery *discovery;
 	struct audit *audit;
 	struct kubelet_clients *kubelets;
@@ -281,6 +283,8 @@ void respond_headers(struct request *rq);
 
 /* ---- verbs (rest_*.c); each answers, or returns the error to answer ---- */
 struct error *rest_get(struct request *rq);
+/* The options of a get: 400, or 500 for a resourceVersion that is none. */
+struct error *rest_get_options(struct request *rq, enum cache_mode *mode, int64_t *rev);
 struct error *rest_list(struct request *rq);
 struct error *rest_watch(struct request *rq);
 /*

@@ -764,7 +764,7 @@ void configmap_validate(struct request *rq, const void *obj, struct field_errors
 			field_invalid(e, KEY(FIELD_ROOT("data"), c->data.v[i].key), c->data.v[i].key, "duplicate of key present in binaryData");
 	total += data_keys(e, FIELD_ROOT("binaryData"), API_MAP(&c->binary_data));
 	if (total > DATA_MAX)
-		field_too_long(e, FIELD_ROOT(""), DATA_MAX);
+		field_too_long(e, FIELD_ROOT("[]"), DATA_MAX); /* a path of nothing, as upstream writes it */
 }
 
 void configmap_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)

@@ -289,6 +289,7 @@ static struct error *read_head(struct h1 *h, bool first, size_t *len, bool *h2)
 {
 	struct rbuf *in = h->in;
 	const struct http_server_opts *o = &h->c->srv->o;
+	const size_t most = o->max_header_bytes + 4096; /* so much more Go's server reads before it looks */
 	size_t seen = 0;
 	bool eof = false;
 	struct error *e = NULL;
@@ -301,7 +302,7 @@ static struct error *read_head(struct h1 *h, bool first, size_t *len, bool *h2)
 		int64_t t = deadline_push(first ? o->header_timeout_ms : o->idle_timeout_ms);
 
 		h->idle = true;
-		e = rbuf_fill(in, o->max_header_bytes, &eof);
+		e = rbuf_fill(in, most, &eof);
 		h->idle = false;
 		deadline_pop(t);
 		if (e || eof) {
@@ -327,14 +328,14 @@ static struct error *read_head(struct h1 *h, bool first, size_t *len, bool *h2)
 			}
 		} else if (n) {
 			*len = h1_head_end(p, n, seen);
-			if (*len && *len <= o->max_header_bytes)
+			if (*len && *len <= most)
 				break;
 			seen = n;
 		}
-		if (n >= o->max_header_bytes || *len > o->max_header_bytes)
-			e = error_status(431, "RequestHeaderFieldsTooLarge", "HTTP head larger than %zu bytes", o->max_header_bytes);
+		if (n >= most || *len > most)
+			e = error_status(431, "RequestHeaderFieldsTooLarge", "HTTP head larger than %zu bytes", most);
 		else
-			e = rbuf_fill(in, o->max_header_bytes, &eof);
+			e = rbuf_fill(in, most, &eof);
 		if (!e && eof) {
 			if (in->n > in->off)
 				e = error_sys(EPIPE, "request head ended early");

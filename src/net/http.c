@@ -238,6 +238,18 @@ void http_set_header(struct http_exchange *x, const char *name, struct str value
 	put_header(of(x), &of(x)->out, name, value, true);
 }
 
+void http_unset_header(struct http_exchange *x, const char *name)
+{
+	struct xchg *g = of(x);
+	uint32_t n = 0;
+
+	assert(!g->started);
+	for (uint32_t i = 0; i < g->out.n; i++)
+		if (!str_eqz(g->out.v[i].name, name))
+			g->out.v[n++] = g->out.v[i];
+	g->out.n = n;
+}
+
 void http_add_header(struct http_exchange *x, const char *name, struct str value)
 {
 	assert(!of(x)->started);

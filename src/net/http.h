@@ -72,6 +72,7 @@ struct error *http_body_all(struct http_exchange *x, size_t limit, struct str *o
  * Transfer-Encoding are the server's own business. */
 void http_set_header(struct http_exchange *x, const char *name, struct str value); /* replaces one set before */
 void http_add_header(struct http_exchange *x, const char *name, struct str value); /* one more of that name (Warning) */
+void http_unset_header(struct http_exchange *x, const char *name);
 /* A whole answer. */
 struct error *http_respond(struct http_exchange *x, int status, struct str body);
 /* The same from shared blocks: the vectors are written without copying where TLS allows. */
