@@ -103,8 +103,8 @@ static enum range range_of(struct request *rq, const struct content *c, size_t *
 		return RANGE_WHOLE;
 	if (!str_has_prefix(r, STR("bytes=")))
 		return RANGE_BAD;
-	r = str_sub(r, 6, r.n);
-	if (str_index(r, ',') >= 0)
+	r = str_trim(str_sub(r, 6, r.n));
+	if (!r.n || str_index(r, ',') >= 0)
 		return RANGE_WHOLE;
 	if (str_index(r, '-') < 0)
 		return RANGE_BAD;

@@ -338,6 +338,43 @@ def test_watch_socket_token(a):
     equal("sees what alice may see", w.event()["type"], "ADDED")
 
 
+# ---- browsers, time-outs and the end ----
+
+def test_origins(a):
+    anon = Client(a.s)
+    for origin, ok in (("http://example.com", True), ("https://example.com", True), ("http://example.com.evil", False), ("https://ok.here", True),
+                       ("null", False)):
+        st, h, _ = a.raw("GET", "/api/v1/namespaces/default", headers={"Origin": origin})
+        equal("asked from " + origin, (st, h["access-control-allow-origin"], h["access-control-allow-credentials"]),
+              (200, origin if ok else None, "true" if ok else None))
+        st, h, data = anon.raw("OPTIONS", "/api/v1/namespaces/default", headers={"Origin": origin, "Access-Control-Request-Method": "PUT"})
+        equal("the question before, from " + origin, (st, h["access-control-allow-methods"]), (204, "POST, GET, OPTIONS, PUT, DELETE, PATCH") if ok else (403, None))
+        equal("by TLS only", h["strict-transport-security"], "max-age=100; includeSubDomains")
+    for bad in ("--cors-allowed-origins=example.com", "--cors-allowed-origins=//(example", "--cors-allowed-origins=", "--strict-transport-security-directives=odd"):
+        r = subprocess.run([EXE, "--data-dir=none", "--secure-port=0", "--tls-cert-file=server.crt", "--tls-private-key-file=server.key", bad], cwd=a.s.dir, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        check(bad + " is refused", r.returncode and bad[:bad.index("=")] in r.stdout, r.stdout)
+
+
+def test_time_out(a):
+    c = a.open()
+    c.putrequest("POST", CM + "?timeout=200ms")
+    c.putheader("Content-Type", "application/json")
+    c.putheader("Content-Length", "1000")
+    c.endheaders(b"{")
+    r = c.getresponse()
+    equal("who takes too long", (r.status, r.headers["content-type"], json.loads(r.read())["reason"], r.headers["x-kubernetes-pf-flowschema-uid"]),
+          (504, "text/plain; charset=utf-8", "Timeout", None))
+    c.close()
+
+
+def test_end(s, a):
+    c = a.open()
+    c.request("GET", CM + "?watch=1")
+    r = c.getresponse()
+    s.stop()
+    check("a watch ends whole when the server does", r.read().endswith(b"\n"))
+
+
 def test_flags():
     def run(*argv):
         r = subprocess.run([EXE, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -351,9 +388,11 @@ def test_flags():
 
 
 def prepare(s):
+    s.store += ["--cors-allowed-origins=//example\\.com$,^https://ok\\..*", "--strict-transport-security-directives=max-age=100,includeSubDomains"]
     s.start()
     return {"a": Client(s, cert="admin")}
 
 
 if __name__ == "__main__":
-    suite("paths", prepare, (test_flags, test_openapi_v3, test_health, test_zpages, test_debug, test_watch_socket, test_watch_socket_token))
+    suite("paths", prepare, (test_flags, test_openapi_v3, test_health, test_zpages, test_debug, test_watch_socket, test_watch_socket_token,
+                             test_origins, test_time_out, test_end))
