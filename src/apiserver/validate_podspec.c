@@ -203,27 +203,15 @@ static bool sysctl_name(struct str s)
 	return !edge && s.p[s.n - 1] != '-' && s.p[s.n - 1] != '_';
 }
 
-/* Slashes and dots change places when the name is written with slashes. */
-static struct str sysctl_dotted(struct arena *a, struct str s)
-{
-	ptrdiff_t first = -1;
-	char *z = arena_strz(a, s);
-
-	for (size_t i = 0; i < s.n && first < 0; i++)
-		if (s.p[i] == '.' || s.p[i] == '/')
-			first = (ptrdiff_t)i;
-	if (first >= 0 && s.p[first] == '/')
-		for (size_t i = 0; i < s.n; i++)
-			z[i] = s.p[i] == '/' ? '.' : s.p[i] == '.' ? '/' : s.p[i];
-	return str_of(z, s.n);
-}
-
 static const char *sysctl_on_host(struct arena *a, struct str name, const struct core_v1_pod_spec *s)
 {
 	static const char *const ipc[] = {"kernel.shm", "kernel.msg", "fs.mqueue."};
-	struct str n = sysctl_dotted(a, name);
-	bool is_ipc = str_eqz(n, "kernel.sem");
+	char *z = arena_strz(a, name);
+	struct str n = str_of(z, name.n);
+	bool is_ipc;
 
+	str_sysctl_dots(z, name.n);
+	is_ipc = str_eqz(n, "kernel.sem");
 	for (size_t i = 0; i < sizeof ipc / sizeof *ipc; i++)
 		is_ipc |= str_has_prefix(n, str_from(ipc[i]));
 	if (s->host_network && str_has_prefix(n, STR("net.")))

@@ -145,3 +145,18 @@ char *str_dupz(struct str s)
 	z[s.n] = 0;
 	return z;
 }
+
+void str_sysctl_swap(char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = p[i] == '/' ? '.' : p[i] == '.' ? '/' : p[i];
+}
+
+void str_sysctl_dots(char *p, size_t n)
+{
+	for (size_t i = 0; i < n && p[i] != '.'; i++)
+		if (p[i] == '/') {
+			str_sysctl_swap(p, n);
+			return;
+		}
+}

@@ -83,5 +83,12 @@ bool str_to_u64(struct str s, uint64_t *out);
 uint64_t str_hash(struct str s);
 /* malloc'ed NUL-terminated copy; the caller frees it. Aborts when out of memory. */
 char *str_dupz(struct str s);
+/*
+ * A sysctl's name may be written net.ipv4.conf.eth0/1.forwarding or net/ipv4/conf/eth0.1/forwarding (sysctl.d(5)): the
+ * first separator says which. swap makes either of the other, dots leaves the first form whatever it was; both in
+ * place.
+ */
+void str_sysctl_swap(char *p, size_t n);
+void str_sysctl_dots(char *p, size_t n);
 
 #endif

@@ -114,6 +114,14 @@ static bool any_privileged(const struct core_v1_pod *pod)
 	return false;
 }
 
+struct str sysctl_name(struct arena *a, const struct core_v1_sysctl *s)
+{
+	char *name = arena_strz(a, s->name);
+
+	str_sysctl_dots(name, s->name.n);
+	return str_of(name, s->name.n);
+}
+
 void sandbox_config(struct pod *p, struct arena *a, const struct core_v1_pod *pod, uint32_t attempt, struct cri_v1_pod_sandbox_config *out)
 {
 	struct kubelet *k = p->k;
@@ -169,7 +177,8 @@ void sandbox_config(struct pod *p, struct arena *a, const struct core_v1_pod *po
 		if (sc->supplemental_groups_policy && str_eqz(*sc->supplemental_groups_policy, "Strict"))
 			lsc->supplemental_groups_policy = CRI_SUPPLEMENTAL_GROUPS_STRICT;
 		for (uint32_t i = 0; i < sc->sysctls.n; i++)
-			str_map_set(a, API_MAP(&out->linux_->sysctls), sc->sysctls.v[i].name, sc->sysctls.v[i].value);
+			str_map_set(a, API_MAP(&out->linux_->sysctls), sysctl_name(a, &sc->sysctls.v[i]),
+				    sc->sysctls.v[i].value);
 	}
 }
 

@@ -429,6 +429,8 @@ struct error *container_kill(struct pod *p, const struct core_v1_pod *pod, struc
 			     const char *reason, struct str message, int64_t grace);
 struct str pod_log_dir(struct kubelet *k, struct arena *a, struct str ns, struct str name, struct str uid);
 struct str pod_dir(struct kubelet *k, struct arena *a, struct str uid);
+/* A sysctl's name with dots, however it is written. */
+struct str sysctl_name(struct arena *a, const struct core_v1_sysctl *s);
 void sandbox_config(struct pod *p, struct arena *a, const struct core_v1_pod *pod, uint32_t attempt, struct cri_v1_pod_sandbox_config *out);
 void container_log_links(struct kubelet *k, struct arena *a, const struct core_v1_pod *pod, struct str container, struct str id, uint32_t attempt,
 			 bool remove);

@@ -646,7 +646,7 @@ static void admit(struct pod *p, struct arena *a, const struct core_v1_pod *pod)
 		return; /* runs since before we started */
 	if (pod->spec.security_context)
 		for (uint32_t i = 0; i < pod->spec.security_context->sysctls.n; i++) {
-			struct str name = pod->spec.security_context->sysctls.v[i].name;
+			struct str name = sysctl_name(a, &pod->spec.security_context->sysctls.v[i]);
 			bool ok = false;
 
 			for (size_t j = 0; j < ARRAY_LEN(safe_sysctls); j++)

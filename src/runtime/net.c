@@ -242,14 +242,18 @@ static int bridge_port_hairpin(struct nl *n, int index)
 
 static struct error *write_sysctl(const char *key, const char *value)
 {
-	char path[256] = "/proc/sys/";
-	size_t n = strlen(path);
-	bool slashes = strchr(key, '/') != NULL;
-	if (strlen(key) + n >= sizeof(path) || strstr(key, ".."))
+	static const char root[] = "/proc/sys/";
+	char path[256];
+	char *name = path + sizeof(root) - 1;
+	size_t n = strlen(key);
+	if (n + sizeof(root) > sizeof(path))
 		return error_status(400, "Invalid", "invalid sysctl \"%.100s\"", key);
-	for (const char *c = key; *c; c++)
-		path[n++] = !slashes && *c == '.' ? '/' : *c;
-	path[n] = 0;
+	memcpy(path, root, sizeof(root));
+	memcpy(name, key, n + 1);
+	str_sysctl_dots(name, n);
+	str_sysctl_swap(name, n);
+	if (strstr(name, ".."))
+		return error_status(400, "Invalid", "invalid sysctl \"%.100s\"", key);
 	fd_cleanup int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || write(fd, value, strlen(value)) < 0)
 		return error_sys(errno, "sysctl %s=%s", key, value);

@@ -339,6 +339,9 @@ def test_security():
     make('sysctl', {'securityContext': {'sysctls': [{'name': 'kernel.msgmax', 'value': '10000'}]}, 'containers': [{'name': 'c', 'command': 'true'}]})
     s = phase('sysctl', 'Failed')
     expect(s['reason'] == 'SysctlForbidden', str(s))
+    out = once('slashes', 'cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range', securityContext={'sysctls': [
+        {'name': 'kernel/shm_rmid_forced', 'value': '1'}, {'name': 'net.ipv4.ip_local_port_range', 'value': '2000 3000'}]})
+    expect(out.split() == ['1', '2000', '3000'], out)
 
 
 def test_resources_reach_cgroups():

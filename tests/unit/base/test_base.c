@@ -11,6 +11,30 @@
 #include "base/map.h"
 #include "base/ref.h"
 
+static void sysctls(void **state)
+{
+	static const char *const names[][2] = {
+		{"kernel.shm_rmid_forced", "kernel.shm_rmid_forced"},
+		{"kernel/shm_rmid_forced", "kernel.shm_rmid_forced"},
+		{"net/ipv4/conf/eth0.1/forwarding", "net.ipv4.conf.eth0/1.forwarding"},
+		{"net.ipv4.conf.eth0/1.forwarding", "net.ipv4.conf.eth0/1.forwarding"},
+		{"", ""},
+		{"x", "x"},
+	};
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char name[64];
+
+		snprintf(name, sizeof name, "%s", names[i][0]);
+		str_sysctl_dots(name, strlen(name));
+		assert_string_equal(name, names[i][1]);
+	}
+	char path[] = "net.ipv4.conf.eth0/1.forwarding";
+
+	str_sysctl_swap(path, strlen(path));
+	assert_string_equal(path, "net/ipv4/conf/eth0.1/forwarding");
+}
+
 static void str_cuts(void **state)
 {
 	struct str r = STR("a,,b");
@@ -155,9 +179,15 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(upstream_flags_are_known),
-		cmocka_unit_test(str_cuts), cmocka_unit_test(str_numbers), cmocka_unit_test(str_search),
-		cmocka_unit_test(arena_lists), cmocka_unit_test(buf_limits), cmocka_unit_test(map_many),
-		cmocka_unit_test(errors_wrap), cmocka_unit_test(blocks_count),
+		cmocka_unit_test(str_cuts),
+		cmocka_unit_test(sysctls),
+		cmocka_unit_test(str_numbers),
+		cmocka_unit_test(str_search),
+		cmocka_unit_test(arena_lists),
+		cmocka_unit_test(buf_limits),
+		cmocka_unit_test(map_many),
+		cmocka_unit_test(errors_wrap),
+		cmocka_unit_test(blocks_count),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
