@@ -6,11 +6,14 @@
 
 #define MORE " More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#"
 
+/* The first words of apiVersion's and of metadata's are looked for in what kubectl explain prints (conformance). */
 static const char api_version_doc[] =
-	"Group and version of the schema that this object is written in." MORE "resources";
+	"APIVersion defines the version of the schema this object is written in: group/version, or v1." MORE
+	"resources";
 static const char kind_doc[] =
 	"Name of the kind of this object, in CamelCase; it cannot be changed." MORE "types-kinds";
-static const char metadata_doc[] = "Standard metadata of objects." MORE "metadata";
+static const char metadata_doc[] =
+	"Standard object's metadata: its name, identity, labels and history." MORE "metadata";
 static const char list_metadata_doc[] = "Standard metadata of lists." MORE "types-kinds";
 
 struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool list)
