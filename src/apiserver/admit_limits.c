@@ -1,5 +1,6 @@
 /* LimitRanger: how much one pod, container or claim of a namespace may ask for. */
 #include "apiserver/admission.h"
+#include "apiserver/rules.h"
 #include "apiserver/server.h"
 #include "schema/quantity.h"
 #include "schema/quota.h"
@@ -38,9 +39,14 @@ struct limits {
 	struct buf filled;       /* what one range has set, for the annotation */
 };
 
-/* What a pod asks for: the sum over containers, at least what any init container asks for, plus overhead. */
+/*
+ * What a pod asks for: the sum over containers and sidecars, at least what any init container asks for beside the sidecars before it; what
+ * is said of the pod as a whole goes before. Upstream's LimitRanger leaves the overhead out.
+ */
 static void pod_totals(struct arena *a, const struct core_v1_pod *p, bool limits, struct str_map *out)
 {
+	struct str_map most = {0}, sidecars = {0};
+
 	memset(out, 0, sizeof *out);
 	for (uint32_t i = 0; i < p->spec.containers.n; i++) {
 		const struct core_v1_resource_requirements *r = &p->spec.containers.v[i].resources;
@@ -50,13 +56,24 @@ static void pod_totals(struct arena *a, const struct core_v1_pod *p, bool limits
 	for (uint32_t i = 0; i < p->spec.init_containers.n; i++) {
 		const struct core_v1_container *c = &p->spec.init_containers.v[i];
 		const struct str_map *m = limits ? API_MAP(&c->resources.limits) : API_MAP(&c->resources.requests);
+		struct str_map here = {0};
 
-		if (c->restart_policy && str_eqz(*c->restart_policy, "Always"))
+		quota_add(a, &here, &sidecars);
+		quota_add(a, &here, m);
+		if (c->restart_policy && str_eqz(*c->restart_policy, "Always")) {
 			quota_add(a, out, m);
-		else
-			quota_raise(a, out, m);
+			sidecars = here;
+		}
+		quota_raise(a, &most, &here);
 	}
-	quota_add(a, out, API_MAP(&p->spec.overhead));
+	quota_raise(a, out, &most);
+	if (p->spec.resources) {
+		const struct str_map *m = limits ? API_MAP(&p->spec.resources->limits) : API_MAP(&p->spec.resources->requests);
+
+		for (uint32_t i = 0; i < m->n; i++)
+			if (str_eqz(m->v[i].key, "cpu") || str_eqz(m->v[i].key, "memory") || resource_hugepages(m->v[i].key))
+				str_map_set(a, out, m->v[i].key, m->v[i].value);
+	}
 }
 
 static void complain(struct limits *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

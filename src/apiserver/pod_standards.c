@@ -586,7 +586,10 @@ void pod_standard_judge(struct arena *a, enum pod_level level, int version, cons
 	for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
 		const struct check *c = &checks[i];
 
-		if (c->level <= level && version >= c->since && !(c->level < level && version >= c->replaced))
+		/* the latest version is the highest number, as NEVER is */
+		bool replaced = c->level < level && c->replaced != NEVER && version >= c->replaced;
+
+		if (c->level <= level && version >= c->since && !replaced)
 			c->look(&f);
 	}
 	out->reasons = arena_str(a, buf_view(&f.reasons));
