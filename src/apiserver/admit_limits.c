@@ -40,8 +40,8 @@ struct limits {
 };
 
 /*
- * What a pod asks for: the sum over containers and sidecars, at least what any init container asks for beside the sidecars before it; what
- * is said of the pod as a whole goes before. Upstream's LimitRanger leaves the overhead out.
+ * What a pod asks for: the sum over containers and sidecars, at least what any init container asks for beside the
+ * sidecars before it; what is said of the pod as a whole goes before. Upstream's LimitRanger leaves the overhead out.
  */
 static void pod_totals(struct arena *a, const struct core_v1_pod *p, bool limits, struct str_map *out)
 {
@@ -68,10 +68,12 @@ static void pod_totals(struct arena *a, const struct core_v1_pod *p, bool limits
 	}
 	quota_raise(a, out, &most);
 	if (p->spec.resources) {
-		const struct str_map *m = limits ? API_MAP(&p->spec.resources->limits) : API_MAP(&p->spec.resources->requests);
+		const struct str_map *m =
+			limits ? API_MAP(&p->spec.resources->limits) : API_MAP(&p->spec.resources->requests);
 
 		for (uint32_t i = 0; i < m->n; i++)
-			if (str_eqz(m->v[i].key, "cpu") || str_eqz(m->v[i].key, "memory") || resource_hugepages(m->v[i].key))
+			if (str_eqz(m->v[i].key, "cpu") || str_eqz(m->v[i].key, "memory") ||
+			    resource_hugepages(m->v[i].key))
 				str_map_set(a, out, m->v[i].key, m->v[i].value);
 	}
 }

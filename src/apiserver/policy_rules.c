@@ -284,16 +284,13 @@ static void annotation_rules(struct field_errors *e, const vap *o, uint32_t i, u
 	const struct admissionregistration_v1_audit_annotation *v = &o->spec.audit_annotations.v[i];
 	const struct field_path *p = FIELD_INDEX(list, i);
 	struct str trimmed = str_trim(v->value_expression);
-	const char *m;
 
 	if (!o->metadata.name.n)
 		field_invalid(e, FIELD_CHILD(p, "key"), v->key, "requires metadata.name be non-empty");
 	else {
 		struct str full = arena_printf(e->arena, "%.*s/%.*s", STR_ARG(o->metadata.name), STR_ARG(v->key));
 
-		m = validate_qualified_name(e->arena, full);
-		if (m)
-			field_invalid(e, FIELD_CHILD(p, "key"), full, "%s", m);
+		field_check(e, FIELD_CHILD(p, "key"), full, validate_qualified_name);
 	}
 	if (!trimmed.n) {
 		field_required(e, FIELD_CHILD(p, "valueExpression"), "valueExpression is not specified");

@@ -466,12 +466,12 @@ void rule_topology_terms(struct field_errors *e, const struct field_path *p, con
 					break;
 				}
 		}
-		/* upstream holds one without expressions for a duplicate, too */
-		for (uint32_t k = 0; k <= i; k++)
-			if (k < i ? object_equal(&core_v1_topology_selector_term_type, &t[i], &t[k]) : !t[i].match_label_expressions.n) {
+		/* upstream compares with as many that have no expressions as there are terms, too */
+		for (uint32_t k = 0; k < n && !t[i].match_label_expressions.n; k++)
+			field_duplicate_raw(e, AT(EL(p, i), "matchLabelExpressions"), STR("\"\""), "");
+		for (uint32_t k = 0; k < i; k++)
+			if (object_equal(&core_v1_topology_selector_term_type, &t[i], &t[k]))
 				field_duplicate_raw(e, AT(EL(p, i), "matchLabelExpressions"), STR("\"\""), "");
-				break;
-			}
 	}
 }
 

@@ -42,6 +42,10 @@ void runtimeclass_validate(struct request *rq, const void *obj, struct field_err
 void runtimeclass_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
 	(void)rq;
+	const struct node_v1_runtime_class *c = obj;
+
+	if (!str_eq(c->handler, ((const struct node_v1_runtime_class *)old)->handler))
+		rule_name(e, FIELD_ROOT("handler"), c->handler, validate_dns1123_label);
 	rule_immutable(e, FIELD_ROOT("handler"), &node_v1_runtime_class_type, obj, old, "handler");
 }
 

@@ -129,7 +129,7 @@ static void url_rules(struct field_errors *e, struct str url, const struct field
 			rest = str_sub(rest, i + 1, rest.n);
 			break;
 		}
-	if (!str_eqz(scheme, "https"))
+	if (scheme.n != 5 || strncasecmp(scheme.p, "https", 5))
 		field_invalid(e, p, scheme, "'https' is the only allowed URL scheme" URL_FORM);
 	if (!rest.n)
 		field_invalid(e, p, STR(""), "host must be specified" URL_FORM);
