@@ -1095,6 +1095,11 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			}
 			(void)gc;
 		}
+		if (immediately && !write) {
+			/* what goes at once goes as it was */
+			obj = old;
+			m = meta_of(st, obj);
+		}
 		if (write && object_equal(st->type, obj, old)) {
 			out->obj = obj;
 			return NULL;

@@ -161,16 +161,20 @@ void validate_object_meta_update(struct field_errors *e, const struct meta_v1_ob
 {
 	if (old->deletion_timestamp) {
 		/* in deletion, finalizers can only be taken away */
+		struct buf b buf_cleanup = {0};
+
 		for (uint32_t i = 0; i < m->finalizers.n; i++) {
 			bool was = false;
 
 			for (uint32_t k = 0; k < old->finalizers.n; k++)
 				was |= str_eq(m->finalizers.v[i], old->finalizers.v[k]);
 			if (!was)
-				field_forbidden(e, FIELD_CHILD(p, "finalizers"),
-						"no new finalizers can be added if the object is being deleted, found new finalizers "
-						"[]string{\"%.*s\"}", STR_ARG(m->finalizers.v[i]));
+				buf_printf(&b, "%s\"%.*s\"", b.n ? ", " : "", STR_ARG(m->finalizers.v[i]));
 		}
+		if (b.n)
+			field_forbidden(e, FIELD_CHILD(p, "finalizers"),
+					"no new finalizers can be added if the object is being deleted, found new finalizers []string{%s}",
+					buf_z(&b));
 	}
 	if (!m->resource_version.n)
 		field_invalid(e, FIELD_CHILD(p, "resourceVersion"), m->resource_version, "must be specified for an update");
