@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #define REDIRECTS_MAX 10
+#define WARNING_BODY_MAX 512       /* of an event's 1024 */
 #define PROBE_BODY_MAX (10u << 10) /* bytes of an answer that are read, as upstream */
 
 static struct error *port_of(const struct core_v1_container *c, struct int_or_string port, int *out)
@@ -103,8 +104,8 @@ static struct str host_only(struct str authority)
 	return colon > bracket ? str_sub(authority, 0, (size_t)colon) : authority;
 }
 
-struct error *probe_http(struct kubelet *k, struct arena *a, const struct core_v1_http_get_action *g, const struct core_v1_container *c,
-			 struct str pod_ip, int64_t timeout_s, bool probe)
+struct error *probe_http(struct kubelet *k, struct arena *a, const struct core_v1_http_get_action *g,
+			 const struct core_v1_container *c, struct str pod_ip, int64_t timeout_s, struct str *warning)
 {
 	struct str host = g->host.n ? g->host : pod_ip, authority, target, location = STR_NULL, body = STR_NULL;
 	bool tls = str_eqz(g->scheme, "HTTPS"), agent = false, accept = false;
@@ -131,7 +132,8 @@ struct error *probe_http(struct kubelet *k, struct arena *a, const struct core_v
 		accept |= strcmp(low, "accept") == 0;
 	}
 	if (!agent)
-		*arena_push(a, &headers) = (struct http_header){STR("user-agent"), probe ? STR("kube-probe/1.36") : STR("kube-lifecycle/1.36")};
+		*arena_push(a, &headers) = (struct http_header){
+			STR("user-agent"), warning ? STR("kube-probe/1.36") : STR("kube-lifecycle/1.36")};
 	if (!accept)
 		*arena_push(a, &headers) = (struct http_header){STR("accept"), STR("*/*")};
 	token = deadline_push(timeout_s * 1000);
@@ -171,6 +173,9 @@ struct error *probe_http(struct kubelet *k, struct arena *a, const struct core_v
 	}
 	if (e)
 		return error_wrap(e, "Get \"%s://%.*s%.*s\"", tls ? "https" : "http", STR_ARG(authority), STR_ARG(target));
+	if (warning && status >= 300 && status < 400)
+		*warning = arena_printf(a, "Probe terminated redirects, Response body: %.*s",
+					STR_ARG(str_sub(body, 0, WARNING_BODY_MAX)));
 	if (status >= 200 && status < 400)
 		return NULL;
 	return error_new("HTTP probe failed with statuscode: %d", status);
@@ -258,7 +263,7 @@ struct error *handler_run(struct pod *p, struct arena *a, const struct core_v1_p
 		return NULL;
 	}
 	if (h->http_get)
-		return probe_http(p->k, a, h->http_get, c, ip, timeout_s > 0 ? timeout_s : 30, false);
+		return probe_http(p->k, a, h->http_get, c, ip, timeout_s > 0 ? timeout_s : 30, NULL);
 	if (h->sleep)
 		return fiber_sleep((h->sleep->seconds < timeout_s || timeout_s <= 0 ? h->sleep->seconds : timeout_s) * 1000);
 	return error_new("invalid handler: tcpSocket and empty handlers do nothing");

@@ -438,9 +438,9 @@ void container_log_links(struct kubelet *k, struct arena *a, const struct core_v
 /* ---- hooks.c: lifecycle handlers and the actions of probes ---- */
 struct error *handler_run(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct core_v1_container *c,
 			  struct str container_id, const struct core_v1_lifecycle_handler *h, int64_t timeout_s);
-/* NULL: success. *warning: passed, with a remark. */
-struct error *probe_http(struct kubelet *k, struct arena *a, const struct core_v1_http_get_action *g, const struct core_v1_container *c,
-			 struct str pod_ip, int64_t timeout_s, bool probe);
+/* NULL: success. *warning (NULL: a hook, no probe) is set where it passed with a remark. */
+struct error *probe_http(struct kubelet *k, struct arena *a, const struct core_v1_http_get_action *g,
+			 const struct core_v1_container *c, struct str pod_ip, int64_t timeout_s, struct str *warning);
 struct error *probe_tcp(struct kubelet *k, struct arena *a, struct int_or_string port, struct str host, const struct core_v1_container *c,
 			struct str pod_ip, int64_t timeout_s);
 struct error *probe_grpc(struct kubelet *k, struct arena *a, const struct core_v1_grpc_action *g, struct str pod_ip, int64_t timeout_s);

@@ -644,6 +644,10 @@ static void admit(struct pod *p, struct arena *a, const struct core_v1_pod *pod)
 	p->admitted = true;
 	if (p->view && p->view->sandboxes.n)
 		return; /* runs since before we started */
+	if (pod->spec.os && !str_eqz(pod->spec.os->name, "linux")) {
+		reject(p, pod, "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS");
+		return;
+	}
 	if (pod->spec.security_context)
 		for (uint32_t i = 0; i < pod->spec.security_context->sysctls.n; i++) {
 			struct str name = sysctl_name(a, &pod->spec.security_context->sysctls.v[i]);

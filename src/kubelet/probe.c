@@ -83,8 +83,9 @@ void probes_stop(struct pod *p)
 		drop_all(p->k, cs);
 }
 
-static struct error *attempt(struct pod *p, struct arena *a, const struct core_v1_pod *pod, const struct core_v1_container *c,
-			     const struct core_v1_probe *s, struct str id)
+static struct error *attempt(struct pod *p, struct arena *a, const struct core_v1_pod *pod,
+			     const struct core_v1_container *c, const struct core_v1_probe *s, struct str id,
+			     struct str *warning)
 {
 	const struct core_v1_probe_handler *h = &s->probe_handler;
 	int64_t timeout = s->timeout_seconds > 0 ? s->timeout_seconds : 1;
@@ -116,7 +117,7 @@ static struct error *attempt(struct pod *p, struct arena *a, const struct core_v
 		return NULL;
 	}
 	if (h->http_get)
-		return probe_http(k, a, h->http_get, c, ip, timeout, true);
+		return probe_http(k, a, h->http_get, c, ip, timeout, warning);
 	if (h->tcp_socket)
 		return probe_tcp(k, a, h->tcp_socket->port, h->tcp_socket->host, c, ip, timeout);
 	if (h->grpc)
@@ -152,6 +153,7 @@ static void run_probe(void *arg)
 	const struct core_v1_probe *s;
 	enum container_kind kind;
 	struct cstate *cs;
+	struct str warning = STR_NULL;
 	struct error *e;
 
 	if (pr->dead)
@@ -165,7 +167,7 @@ static void run_probe(void *arg)
 	s = c ? spec_of(c, pr->kind) : NULL;
 	if (!s || (p->terminating && !still_runs(p, str_from(pr->container_id))))
 		goto out;
-	e = attempt(p, &a, pod, c, s, str_from(pr->container_id));
+	e = attempt(p, &a, pod, c, s, str_from(pr->container_id), &warning);
 	if (pr->dead || fiber_cancelled()) { /* the pod may be gone by now */
 		error_free(e);
 		goto out;
@@ -175,6 +177,9 @@ static void run_probe(void *arg)
 	if (e) {
 		log_v(3, "pod %s/%s, container %s: %s probe failed: %s", p->ns, p->name, pr->container, kind_names[pr->kind], e->message);
 		pod_event(p, pod, container_field_path(&a, kind, c->name).p, "Warning", "Unhealthy", "%s probe failed: %s", kind_names[pr->kind], e->message);
+	} else if (warning.n) {
+		pod_event(p, pod, container_field_path(&a, kind, c->name).p, "Warning", "ProbeWarning",
+			  "%s probe warning: %.*s", kind_names[pr->kind], STR_ARG(warning));
 	}
 	if (cs && probe_feed(&pr->state, e == NULL, s->success_threshold, s->failure_threshold)) {
 		bool good = pr->state.result;

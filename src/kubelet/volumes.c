@@ -751,12 +751,16 @@ struct error *volume_mount_path(struct pod *p, struct arena *a, const struct cor
 	if (sub.n) {
 		bool owned = !(v->volume_source.config_map || v->volume_source.secret || v->volume_source.projected || v->volume_source.downward_api);
 		int fd;
+		struct stat st;
 		struct error *e;
 
 		if (sub.p[0] == '/' || str_eqz(sub, "..") || str_has_prefix(sub, STR("../")) || str_contains(sub, STR("/../")) ||
 		    str_has_suffix(sub, STR("/..")))
 			return error_new("subPath \"%.*s\" must be relative and may not contain '..'", STR_ARG(sub));
-		TRY(volume_subpath_open(arena_strz(a, dir), sub, owned, false, 0777 & ~022, &fd));
+		/* What has to be made is as open as the volume is. */
+		if (stat(arena_strz(a, dir), &st) < 0)
+			return error_sys(errno, "volume %.*s", STR_ARG(m->name));
+		TRY(volume_subpath_open(arena_strz(a, dir), sub, owned, false, st.st_mode & 0777, &fd));
 		e = pin_subpath(p, a, c, index, m->name, fd, &out->host_path);
 		close(fd);
 		return e;

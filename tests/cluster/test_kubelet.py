@@ -342,6 +342,24 @@ def test_security():
     out = once('slashes', 'cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_local_port_range', securityContext={'sysctls': [
         {'name': 'kernel/shm_rmid_forced', 'value': '1'}, {'name': 'net.ipv4.ip_local_port_range', 'value': '2000 3000'}]})
     expect(out.split() == ['1', '2000', '3000'], out)
+    make('os', {'os': {'name': 'windows'}, 'nodeName': get('nodes')['items'][0]['metadata']['name'], 'containers': [{'name': 'c', 'command': 'true'}]})
+    s = phase('os', 'Failed')
+    expect(s['reason'] == 'PodOSNotSupported', str(s))
+
+
+def test_redirected_probe():
+    """A redirect to elsewhere is not followed: the probe has passed, and an event says what it saw."""
+    server = ("while :; do printf 'HTTP/1.1 302 Found\\r\\nLocation: http://192.0.2.99/\\r\\nContent-Length: 4\\r\\nConnection: close\\r\\n\\r\\nhere'"
+              " | nc -l -p 8080; done")
+    make('redirected', {'containers': [{'name': 'c', 'command': server, 'readinessProbe': {'httpGet': {'path': '/', 'port': 8080}, 'periodSeconds': 1}}]})
+    wait('ready', lambda: get('-n', NS, 'pod', 'redirected')['status']['containerStatuses'][0]['ready'])
+    event('redirected', 'ProbeWarning', 'Readiness probe warning: Probe terminated redirects, Response body: here')
+
+
+def test_subpath_is_as_open_as_its_volume():
+    out = once('open', 'stat -c %a /v /w', volumes=[{'name': 'v', 'emptyDir': {}}], container={
+        'volumeMounts': [{'name': 'v', 'mountPath': '/v'}, {'name': 'v', 'mountPath': '/w', 'subPath': 'new'}]})
+    expect(out.split() == ['777', '777'], out)
 
 
 def test_resources_reach_cgroups():
