@@ -12,7 +12,7 @@ whole in compare, --answers DIR other than answers/, --prune takes out of known.
 import argparse, http.client, json, os, re, socket, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import kinds, normalise, scenario, servers, wire
+import extension, kinds, normalise, scenario, servers, wire
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 EVENT_WAIT = 4.0
@@ -246,6 +246,10 @@ class Runner:
             return self.events(s)
         if s.method == "UNTIL":
             return self.until(s)
+        if s.method == "ANSWER":
+            return self.set_answer(s)
+        if s.method == "SEEN":
+            return self.seen(s)
         if s.method == "MINT":
             return self.mint(s)
         path, data, headers, cert = self.request_of(s)
@@ -253,8 +257,12 @@ class Runner:
         if method == "BREW":
             method, data = data.decode(), None
             del headers["Content-Type"]
+        end = time.time() + self.patience
         try:
             code, h, got = self.send(method, path, data, headers, cert)
+            while "await" in s.opts and str(code) != s.opts["await"] and time.time() < end:
+                time.sleep(0.02)
+                code, h, got = self.send(method, path, data, headers, cert)
         except (OSError, http.client.HTTPException) as e:
             return {"code": 0, "body": type(e).__name__}
         self.capture(s, got)
@@ -283,6 +291,20 @@ class Runner:
         self.vars[s.path] = self.server.sign(head, times(claims), s.opts.get("key", "sa.key"))
         return {"code": 200}
 
+    def set_answer(self, s):
+        """ANSWER: what the extension answers from now on."""
+        path = self.subst(s.path)
+        text = s.raw if s.raw is not None else s.body
+        self.own_text(s)
+        body = self.subst(text) if s.raw is not None else scenario.relaxed(self.subst(text))
+        self.ext.set(path, int(s.opts.get("code", "200")), s.opts.get("type", "application/json"), body, float(s.opts.get("wait", "0")))
+        return {"code": 200}
+
+    def seen(self, s):
+        """SEEN: what came to the extension since it was asked last, in the order of paths where several were asked at once."""
+        out = [r for r in self.ext.take_seen() if r["path"].startswith(s.path)]
+        return {"code": 200, "body": [normalise.walk(r, self.state) for r in sorted(out, key=lambda r: (r["path"], r["query"]))]}
+
     def must(self, method, path, obj):
         code, h, got = self.send(method, path, json.dumps(obj).encode(), {"Content-Type": "application/json"}, "admin")
         if code not in (200, 201, 409):
@@ -296,6 +318,11 @@ class Runner:
         self.watches = {}
         self.captured = set()
         self.state.send(ns)
+        self.ext = None
+        if "extension" in sc.flags:
+            self.ext = extension.Extension()
+            self.vars.update(ext="127.0.0.1:%d" % self.ext.port, extport=self.ext.port, extca=self.ext.ca)
+            self.state.own(self.ext.port, self.ext.ca)
         if "no-namespace" not in sc.flags:
             self.must("POST", "/api/v1/namespaces", {"metadata": {"name": ns}})
             self.must("POST", "/api/v1/namespaces/%s/serviceaccounts" % ns, {"metadata": {"name": "default"}})
@@ -305,6 +332,8 @@ class Runner:
             out.append(self.step(s))
         for c, r in self.watches.values():
             c.close()
+        if self.ext:
+            self.ext.close()
         return out
 
     def close(self):
