@@ -118,7 +118,7 @@ static struct error *account_admit(struct admission *a)
 	struct core_v1_service_account *sa;
 	struct arena *ar = a->rq->a;
 	bool automount = true;
-	struct str name;
+	struct str name = STR_NULL;
 	char suffix[8];
 
 	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
@@ -143,15 +143,19 @@ static struct error *account_admit(struct admission *a)
 		memcpy(&pod->spec.image_pull_secrets, &sa->image_pull_secrets, sizeof sa->image_pull_secrets);
 	if (!automount)
 		return NULL;
-	for (uint32_t i = 0; i < pod->spec.volumes.n; i++)
+	/* one that is there already is mounted where it is not, as in containers that a policy or a webhook has added */
+	for (uint32_t i = 0; i < pod->spec.volumes.n && !name.n; i++)
 		if (str_has_prefix(pod->spec.volumes.v[i].name, STR("kube-api-access-")))
-			return NULL;
+			name = pod->spec.volumes.v[i].name;
+	bool present = name.n > 0;
+
 	random_suffix(suffix, 5);
-	name = arena_printf(ar, "kube-api-access-%s", suffix);
+	if (!present)
+		name = arena_printf(ar, "kube-api-access-%s", suffix);
 	bool used = mount_into(ar, pod->spec.init_containers.v, pod->spec.init_containers.n, name);
 
 	used |= mount_into(ar, pod->spec.containers.v, pod->spec.containers.n, name);
-	if (used)
+	if (used && !present)
 		token_volume(ar, pod, name);
 	return NULL;
 }

@@ -184,21 +184,12 @@ void status_from_error(struct arena *a, const struct error *e, struct meta_v1_st
 	}
 }
 
-static const char *const reasons[] = {
-	"AlreadyExists", "BadRequest", "Conflict", "Expired", "Forbidden", "Gone", "InternalError", "Invalid", "MethodNotAllowed",
-	"NotAcceptable", "NotFound", "RequestEntityTooLarge", "ServerTimeout", "ServiceUnavailable", "StorageReadError", "Timeout",
-	"TooManyRequests", "Unauthorized", "UnsupportedMediaType",
-};
-
 struct error *error_from_status(const struct meta_v1_status *s)
 {
-	const char *reason = "";
-	struct error *e;
+	struct error *e = error_status(s->code >= 400 && s->code < 600 ? s->code : 500, "", "%.*s", STR_ARG(s->message));
 
-	for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-		if (str_eqz(s->reason, reasons[i]))
-			reason = reasons[i];
-	e = error_status(s->code >= 400 && s->code < 600 ? s->code : 500, reason, "%.*s", STR_ARG(s->message));
+	if (s->reason.n)
+		error_set_reason(e, s->reason);
 	if (s->details) {
 		error_set_details(e, s->details->group, s->details->kind, s->details->name);
 		e->retry_after_seconds = s->details->retry_after_seconds;

@@ -89,6 +89,25 @@ bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
 }
 
+static struct error *set_defaults(struct arena *a, const struct resource *res, void *obj)
+{
+	struct jv tree;
+
+	if (!res->crd_version->defaults)
+		return NULL;
+	jv_from_object(a, res->st->type, obj, &tree);
+	schema_default(a, crd_schema(res), &tree, true);
+	return rewrite(a, res, &tree, obj);
+}
+
+struct error *custom_to_storage(struct arena *a, const struct resource *res, void **obj)
+{
+	const struct resource *stored = crd_version_of(res, res->st->api_version);
+
+	TRY(custom_convert(a, res, obj, res->st->api_version));
+	return stored && !custom_is_storage_version(res) ? set_defaults(a, stored, *obj) : NULL;
+}
+
 const struct resource *crd_version_of(const struct resource *res, struct str api_version)
 {
 	for (size_t i = 0; i < res->crd->n_versions; i++)
@@ -104,18 +123,12 @@ struct error *custom_read_all(struct arena *a, const struct resource *res, void 
 		const struct resource *stored = crd_version_of(res, h->api_version);
 		int64_t rev;
 
-		if (stored && (!str_to_i64(h->metadata.resource_version, &rev) || rev <= res->crd->rev))
+		if (stored && (!str_to_i64(h->metadata.resource_version, &rev) || rev <= res->crd->rev)) {
 			TRY(custom_prune(a, stored, objs[i], NULL));
+			TRY(set_defaults(a, stored, objs[i]));
+		}
 	}
-	TRY(custom_convert_all(a, res, objs, n, res->api_version));
-	for (size_t i = 0; res->crd_version->defaults && i < n; i++) {
-		struct jv tree;
-
-		jv_from_object(a, res->st->type, objs[i], &tree);
-		schema_default(a, crd_schema(res), &tree, true);
-		TRY(rewrite(a, res, &tree, objs[i]));
-	}
-	return NULL;
+	return custom_convert_all(a, res, objs, n, res->api_version);
 }
 
 struct error *custom_read(struct arena *a, const struct resource *res, void **obj)

@@ -40,7 +40,10 @@ void custom_warn_deprecated(struct request *rq);
 const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(const struct resource *res);
 /* The cached bytes are in this version and have its defaults: they can be written out as they are. */
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e);
-/* What was stored, as the request's version: converted, and with the defaults its schema has got since. */
+/*
+ * What was stored, as the request's version: without what the schema of the version that it is stored in does not know any more, with the
+ * defaults that this has got since; then converted.
+ */
 struct error *custom_read(struct arena *a, const struct resource *res, void **obj);
 struct error *custom_read_all(struct arena *a, const struct resource *res, void **objs, size_t n);
 /*
@@ -49,6 +52,8 @@ struct error *custom_read_all(struct arena *a, const struct resource *res, void 
  */
 struct error *custom_convert(struct arena *a, const struct resource *res, void **obj, struct str api_version);
 struct error *custom_convert_all(struct arena *a, const struct resource *res, void **objs, size_t n, struct str api_version);
+/* *obj as it is to be stored: converted, with the defaults of that version. */
+struct error *custom_to_storage(struct arena *a, const struct resource *res, void **obj);
 bool custom_asks_webhook(const struct resource *res);
 bool custom_is_storage_version(const struct resource *res);
 /*

@@ -28,7 +28,7 @@ struct review {
 
 static struct error *failed(const struct review *r, const char *verb, const char *what)
 {
-	return err_internal("conversion webhook for %.*s, Kind=%.*s%s %s: %s", STR_ARG(r->from), STR_ARG(r->kind), r->list ? "List" : "", verb, what);
+	return error_status(500, "", "conversion webhook for %.*s, Kind=%.*s%s %s: %s", STR_ARG(r->from), STR_ARG(r->kind), r->list ? "List" : "", verb, what);
 }
 
 /* The first of the definition's versions that is known here. */
@@ -39,7 +39,7 @@ static struct error *review_version(const struct apiextensions_v1_webhook_conver
 		if (str_eqz(*out, "v1") || str_eqz(*out, "v1beta1"))
 			return NULL;
 	}
-	return err_internal("no supported conversion review versions");
+	return error_status(500, "", "no supported conversion review versions");
 }
 
 static struct error *ask(struct review *r, struct str objects, struct jv *doc)
@@ -60,7 +60,7 @@ static struct error *ask(struct review *r, struct str objects, struct jv *doc)
 	buf_printf(&b, "{\"kind\":\"ConversionReview\",\"apiVersion\":\"apiextensions.k8s.io/%.*s\",\"request\":{\"uid\":\"%s\","
 		       "\"desiredAPIVersion\":\"%.*s\",\"objects\":[", STR_ARG(r->version), r->uid, STR_ARG(r->api_version));
 	buf_str(&b, objects);
-	buf_puts(&b, "]}}");
+	buf_puts(&b, "]},\"response\":{\"uid\":\"\",\"convertedObjects\":null,\"result\":{\"metadata\":{}}}}"); /* as upstream sends it */
 	e = webhook_post(c->s, r->a, &c->conn, &cc, WEBHOOK_TIMEOUT_S, buf_view(&b), &answer);
 	if (!e)
 		e = jv_parse(r->a, answer, NULL, doc);
@@ -165,13 +165,16 @@ static struct error *convert_some(struct review *r, void **objs, size_t n, size_
 	size_t i;
 
 	for (i = 0; i < n && b.n < REVIEW_BYTES_MAX; i++) {
-		const struct custom_head *h = objs[i];
+		struct custom_head *h = objs[i];
+		struct str rv = h->metadata.resource_version;
 
 		if (str_eq(h->api_version, r->api_version))
 			continue;
 		if (b.n)
 			buf_putc(&b, ',');
+		h->metadata.resource_version = STR_NULL; /* nothing that is stored has one */
 		json_encode(&b, r->res->st->type, objs[i]);
+		h->metadata.resource_version = rv;
 		*arena_push(r->a, &which) = (uint32_t)i;
 	}
 	*done = i;

@@ -152,8 +152,6 @@ static struct str options_json(const struct admission *a)
 
 	if (a->op == ADMIT_CONNECT)
 		return STR_NULL;
-	if (a->op == ADMIT_UPDATE && rq->x && str_eqz(rq->info.verb, "patch"))
-		kind = "PatchOptions";
 	if (a->op == ADMIT_DELETE && a->delete_options) {
 		struct meta_v1_delete_options o = *a->delete_options;
 
@@ -198,7 +196,8 @@ void admission_request_fill(struct admission *a, const struct admit_version *v, 
 										 .kind = str_from(a->type->name)};
 	r->request_resource = arena_new(ar, struct meta_v1_group_version_resource);
 	*r->request_resource = (struct meta_v1_group_version_resource){.group = a->group, .version = a->version, .resource = a->resource};
-	r->name = a->name;
+	if (!str_eqz(a->rq->info.verb, "deletecollection")) /* which has no name, whatever is deleted */
+		r->name = a->name;
 	r->namespace = admit_namespace(a);
 	r->operation = str_from(admit_operation(a));
 	r->user_info.username = u->name;

@@ -118,7 +118,7 @@ static struct error *encode(struct request *rq, struct storage *st, void *obj, s
 		((struct str *)copy)[0] = rq->res->api->kind;
 		((struct str *)copy)[1] = rq->res->api_version;
 		obj = copy;
-		TRY(custom_convert(rq->a, rq->res, &obj, st->api_version));
+		TRY(custom_to_storage(rq->a, rq->res, &obj));
 	}
 	type_meta = obj;
 	m = meta_of(st, obj);

@@ -566,6 +566,18 @@ static void annotate(struct mutation *m, struct hook *h, const char *kind, const
 	request_annotate(a->rq, arena_printf(a->rq->a, "%s.webhook.admission.k8s.io/round_%d_index_%u", kind, a->reinvocation, m->index), buf_view(&b));
 }
 
+/* A patch makes no other kind of an object. */
+static struct error *same_type(const struct schema_type *t, const struct jv *doc, const void *obj)
+{
+	const struct str *was = obj; /* kind, apiVersion */
+	struct str kind = jv_str(jv_get(doc, STR("kind"))), version = jv_str(jv_get(doc, STR("apiVersion")));
+
+	if (!t->top || !was[0].n || (str_eq(kind, was[0]) && str_eq(version, was[1])))
+		return NULL;
+	return error_status(500, "", "converting (%.*s, Kind=%.*s) to (%.*s, Kind=%.*s): unknown conversion", STR_ARG(version), STR_ARG(kind),
+			    STR_ARG(was[1]), STR_ARG(was[0]));
+}
+
 /* JSON patch of a webhook. *failure as for ask. */
 static struct error *patch_object(struct mutation *m, struct hook *h, const struct admission_v1_admission_response *r, bool *failure, bool *changed)
 {
@@ -595,7 +607,11 @@ static struct error *patch_object(struct mutation *m, struct hook *h, const stru
 	if (!e)
 		e = json_patch(ar, &doc, r->patch);
 	if (!e)
+		e = same_type(m->v.type, &doc, m->v.obj);
+	if (!e)
 		e = jv_to_object(ar, m->v.type, &doc, NULL, out);
+	if (e && e->status == 500)
+		return e;
 	if (e) {
 		why = arena_str(ar, str_from(e->n_causes ? e->causes[0].message : error_message(e)));
 		error_free(e);

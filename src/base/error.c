@@ -83,6 +83,13 @@ struct error *error_wrap(struct error *e, const char *fmt, ...)
 	return e;
 }
 
+void error_set_reason(struct error *e, struct str reason)
+{
+	free(e->own_reason);
+	e->own_reason = str_dupz(reason);
+	e->reason = e->own_reason;
+}
+
 void error_add_cause(struct error *e, const char *reason, const char *field, const char *fmt, ...)
 {
 	va_list ap;
@@ -116,6 +123,7 @@ void error_free(struct error *e)
 		free(e->causes[i].message);
 	}
 	free(e->causes);
+	free(e->own_reason);
 	free(e->group);
 	free(e->kind);
 	free(e->name);

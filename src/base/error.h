@@ -24,7 +24,8 @@ struct error_cause {
 struct error {
 	int status;         /* HTTP status, 0 where it has none (answered as 500) */
 	int sys;            /* errno (positive) it came from, or 0 */
-	const char *reason; /* metav1.StatusReason, a literal; "" for none */
+	const char *reason; /* metav1.StatusReason, a literal or own_reason; "" for none */
+	char *own_reason;   /* one that somebody else chose, or NULL */
 	char *message;      /* for a person: what failed and, where known, what to do */
 	/* metav1.StatusDetails; all NULL where it has none */
 	char *group, *kind, *name, *uid;
@@ -43,6 +44,8 @@ struct error *error_status(int status, const char *reason, const char *fmt, ...)
 /* Puts "<context>: " before the message and returns the same error; keeps status, sys, causes. NULL stays NULL. */
 struct error *error_wrap(struct error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3), warn_unused_result));
 /* Adds a cause (copied). At most 1,000 are kept. */
+/* A reason of somebody else's words, copied. */
+void error_set_reason(struct error *e, struct str reason);
 void error_add_cause(struct error *e, const char *reason, const char *field, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 /* Sets StatusDetails' group, kind and name (copied). */

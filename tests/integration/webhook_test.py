@@ -185,7 +185,7 @@ def test_answers(a, w, s):
     a.patch(CM + "/told?fieldManager=me", {"data": {"x": "2"}})
     rq = Hook.seen[-1]["request"]
     equal("patch", (rq["operation"], rq["object"]["data"], rq["oldObject"]["data"], rq["options"]),
-          ("UPDATE", {"x": "2"}, {"x": "1"}, {"kind": "PatchOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me"}))
+          ("UPDATE", {"x": "2"}, {"x": "1"}, {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me"}))
     a.delete(CM + "/told")
     rq = Hook.seen[-1]["request"]
     equal("delete", (rq["operation"], rq.get("object"), rq["oldObject"]["data"], rq["options"]["kind"]), ("DELETE", None, {"x": "2"}, "DeleteOptions"))
