@@ -143,7 +143,8 @@ static struct error *account_admit(struct admission *a)
 		memcpy(&pod->spec.image_pull_secrets, &sa->image_pull_secrets, sizeof sa->image_pull_secrets);
 	if (!automount)
 		return NULL;
-	/* one that is there already is mounted where it is not, as in containers that a policy or a webhook has added */
+	/* one that is there already is mounted where it is not, as in containers that a policy or a webhook has added
+	 */
 	for (uint32_t i = 0; i < pod->spec.volumes.n && !name.n; i++)
 		if (str_has_prefix(pod->spec.volumes.v[i].name, STR("kube-api-access-")))
 			name = pod->spec.volumes.v[i].name;

@@ -41,8 +41,8 @@ const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(co
 /* The cached bytes are in this version and have its defaults: they can be written out as they are. */
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e);
 /*
- * What was stored, as the request's version: without what the schema of the version that it is stored in does not know any more, with the
- * defaults that this has got since; then converted.
+ * What was stored, as the request's version: without what the schema of the version that it is stored in does not know
+ * any more, with the defaults that this has got since; then converted.
  */
 struct error *custom_read(struct arena *a, const struct resource *res, void **obj);
 struct error *custom_read_all(struct arena *a, const struct resource *res, void **objs, size_t n);

@@ -28,7 +28,8 @@ struct review {
 
 static struct error *failed(const struct review *r, const char *verb, const char *what)
 {
-	return error_status(500, "", "conversion webhook for %.*s, Kind=%.*s%s %s: %s", STR_ARG(r->from), STR_ARG(r->kind), r->list ? "List" : "", verb, what);
+	return error_status(500, "", "conversion webhook for %.*s, Kind=%.*s%s %s: %s", STR_ARG(r->from),
+			    STR_ARG(r->kind), r->list ? "List" : "", verb, what);
 }
 
 /* The first of the definition's versions that is known here. */
@@ -60,7 +61,10 @@ static struct error *ask(struct review *r, struct str objects, struct jv *doc)
 	buf_printf(&b, "{\"kind\":\"ConversionReview\",\"apiVersion\":\"apiextensions.k8s.io/%.*s\",\"request\":{\"uid\":\"%s\","
 		       "\"desiredAPIVersion\":\"%.*s\",\"objects\":[", STR_ARG(r->version), r->uid, STR_ARG(r->api_version));
 	buf_str(&b, objects);
-	buf_puts(&b, "]},\"response\":{\"uid\":\"\",\"convertedObjects\":null,\"result\":{\"metadata\":{}}}}"); /* as upstream sends it */
+	buf_puts(&b, "]},\"response\":{\"uid\":\"\",\"convertedObjects\":null,\"result\":{\"metadata\":{}}}}"); /* as
+														   upstream
+														   sends
+														   it */
 	e = webhook_post(c->s, r->a, &c->conn, &cc, WEBHOOK_TIMEOUT_S, buf_view(&b), &answer);
 	if (!e)
 		e = jv_parse(r->a, answer, NULL, doc);

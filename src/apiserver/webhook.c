@@ -574,8 +574,8 @@ static struct error *same_type(const struct schema_type *t, const struct jv *doc
 
 	if (!t->top || !was[0].n || (str_eq(kind, was[0]) && str_eq(version, was[1])))
 		return NULL;
-	return error_status(500, "", "converting (%.*s, Kind=%.*s) to (%.*s, Kind=%.*s): unknown conversion", STR_ARG(version), STR_ARG(kind),
-			    STR_ARG(was[1]), STR_ARG(was[0]));
+	return error_status(500, "", "converting (%.*s, Kind=%.*s) to (%.*s, Kind=%.*s): unknown conversion",
+			    STR_ARG(version), STR_ARG(kind), STR_ARG(was[1]), STR_ARG(was[0]));
 }
 
 /* JSON patch of a webhook. *failure as for ask. */
