@@ -460,9 +460,10 @@ static struct error *setup(struct pod *p, struct arena *a, const struct core_v1_
 	}
 	if (s->empty_dir) {
 		struct stat st;
-		bool fresh = stat(dir.p, &st) < 0;
+		bool fresh = stat(dir.p, &st) < 0, memory = str_eqz(s->empty_dir->medium, "Memory");
+		mode_t mode = memory ? 01777 : 0777; /* a tmpfs is as the kernel makes it */
 
-		if (str_eqz(s->empty_dir->medium, "Memory")) {
+		if (memory) {
 			int64_t size = s->empty_dir->size_limit ? quantity_value(*s->empty_dir->size_limit) : 0;
 			struct pod_resources r;
 
@@ -470,7 +471,7 @@ static struct error *setup(struct pod *p, struct arena *a, const struct core_v1_
 			pod_resources_sum(pod, &r);
 			if (r.memory_limit > 0 && (size <= 0 || r.memory_limit < size))
 				size = r.memory_limit;
-			TRY(tmpfs(a, dir.p, size, 0777));
+			TRY(tmpfs(a, dir.p, size, mode));
 		} else if (str_eqz(s->empty_dir->medium, "HugePages") || str_has_prefix(s->empty_dir->medium, STR("HugePages-"))) {
 			TRY(hugetlbfs(a, dir.p, pod, s->empty_dir->medium));
 		} else if (s->empty_dir->medium.n) {
@@ -478,7 +479,7 @@ static struct error *setup(struct pod *p, struct arena *a, const struct core_v1_
 		} else {
 			TRY(dir_make(dir.p, 0777));
 		}
-		if (fresh && chmod(dir.p, 0777) < 0)
+		if (fresh && chmod(dir.p, mode) < 0)
 			return error_sys(errno, "%s", dir.p);
 		return own(pod, dir.p);
 	}
@@ -760,7 +761,7 @@ struct error *volume_mount_path(struct pod *p, struct arena *a, const struct cor
 		/* What has to be made is as open as the volume is. */
 		if (stat(arena_strz(a, dir), &st) < 0)
 			return error_sys(errno, "volume %.*s", STR_ARG(m->name));
-		TRY(volume_subpath_open(arena_strz(a, dir), sub, owned, false, st.st_mode & 0777, &fd));
+		TRY(volume_subpath_open(arena_strz(a, dir), sub, owned, false, st.st_mode & 07777, &fd));
 		e = pin_subpath(p, a, c, index, m->name, fd, &out->host_path);
 		close(fd);
 		return e;

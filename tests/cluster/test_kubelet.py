@@ -282,7 +282,7 @@ def test_empty_dirs_and_groups():
                container={'volumeMounts': [{'name': 'e', 'mountPath': '/e'}, {'name': 'm', 'mountPath': '/m'}]})
     lines = out.splitlines()
     expect('2000' in lines[0] and '3000' in lines[0], out)
-    expect(lines[1] == '2777 2000' and lines[2] == '2777 2000' and lines[3] == 'tmpfs', out)
+    expect(lines[1] == '2777 2000' and lines[2] == '3777 2000' and lines[3] == 'tmpfs', out)
     expect('4096' in lines[4] and lines[5] == '2000', out)
 
 
@@ -360,6 +360,9 @@ def test_subpath_is_as_open_as_its_volume():
     out = once('open', 'stat -c %a /v /w', volumes=[{'name': 'v', 'emptyDir': {}}], container={
         'volumeMounts': [{'name': 'v', 'mountPath': '/v'}, {'name': 'v', 'mountPath': '/w', 'subPath': 'new'}]})
     expect(out.split() == ['777', '777'], out)
+    out = once('group', 'stat -c "%a %g" /v /w', volumes=[{'name': 'v', 'emptyDir': {'medium': 'Memory'}}], securityContext={'fsGroup': 7}, container={
+        'volumeMounts': [{'name': 'v', 'mountPath': '/v'}, {'name': 'v', 'mountPath': '/w', 'subPath': 'new'}]})
+    expect(out.split() == ['3777', '7', '3777', '7'], out)
 
 
 def test_resources_reach_cgroups():
