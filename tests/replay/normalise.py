@@ -27,7 +27,8 @@ class State:
         self.seen = {}
         self.count = {}
         self.sent = ""
-        self.sent_values = set()
+        self.sent_values = set()  # numbers as text too
+        self.sent_texts = set()
         self.step = 0
         self.ext_port = None
 
@@ -119,7 +120,7 @@ def walk(v, st, path=()):
         if k == "resourceVersion" and isinstance(x, str) and x not in ("", "0"):
             if path and path[-1] == "metadata" and st.in_list:
                 out[k] = "<listrv>"
-            elif x in st.sent_values:
+            elif x in st.sent_texts:  # and no number that a revision happens to be
                 out[k] = x
             else:
                 out[k] = st.place("rv", x)

@@ -151,6 +151,8 @@ class Runner:
         else:
             self.state.sent_values.add(v)
             self.state.sent_values.add(str(v))
+            if isinstance(v, str):
+                self.state.sent_texts.add(v)
 
     def capture(self, s, data):
         for name, path in s.captures:
