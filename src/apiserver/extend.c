@@ -15,8 +15,10 @@ struct remote {
 	struct map clients;      /* base URL -> struct http_client * */
 	bool available;
 	struct str resources;    /* its APIResourceList as JSON, as last seen; in `arena2` */
+	LIST(struct str_pair) documents; /* path of an OpenAPI v3 document -> where it is; in `arena2` */
 	struct arena arena2;
 };
+#define DOCUMENTS_MAX 1000 /* of one remote server */
 #define CHECK_MS 1000
 struct aggregator {
 	struct waitq changed;    /* an APIService was written: it is checked at once */
@@ -239,7 +241,10 @@ static struct error *forward(struct request *rq, struct remote *r)
 	struct http_client *c;
 	LIST(struct http_header) h = {0};
 	struct str target;
+	struct error *e;
 
+	if (!r->available)
+		return err_unavailable("service unavailable");
 	TRY(client_of(rq->s, rq->a, r, &c));
 	*arena_push(rq->a, &h) = (struct http_header){STR("x-remote-user"), rq->user->name};
 	if (rq->user->uid.n)
@@ -254,7 +259,10 @@ static struct error *forward(struct request *rq, struct remote *r)
 								      rq->user->extra[i].value.v[k]};
 		}
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path;
-	return connect_forward(rq, c, target, STR_NULL, STR_NULL, h.v, h.n);
+	r->refs++;
+	e = connect_forward(rq, c, target, STR_NULL, STR_NULL, h.v, h.n);
+	remote_unref(r);
+	return e;
 }
 
 struct error *aggregate(struct request *rq, bool *handled)
@@ -275,13 +283,36 @@ struct error *aggregate(struct request *rq, bool *handled)
 	if (!r)
 		return NULL;
 	*handled = true;
-	if (!r->available)
-		return err_unavailable("service unavailable");
-	r->refs++;
-	struct error *e = forward(rq, r);
+	return forward(rq, r);
+}
 
-	remote_unref(r);
-	return e;
+bool aggregator_document_at(struct apiserver *s, size_t i, struct str *path, struct str *url)
+{
+	struct aggregator *g = s->aggregator;
+
+	for (size_t k = 0; g && k < g->n; k++) {
+		if (i < g->list[k]->documents.n) {
+			*path = g->list[k]->documents.v[i].key;
+			*url = g->list[k]->documents.v[i].value;
+			return true;
+		}
+		i -= g->list[k]->documents.n;
+	}
+	return false;
+}
+
+struct error *aggregate_document(struct request *rq, struct str path, bool *handled)
+{
+	struct aggregator *g = rq->s->aggregator;
+
+	*handled = false;
+	for (size_t k = 0; g && k < g->n; k++)
+		for (uint32_t i = 0; i < g->list[k]->documents.n; i++)
+			if (str_eq(g->list[k]->documents.v[i].key, path)) {
+				*handled = true;
+				return forward(rq, g->list[k]);
+			}
+	return NULL;
 }
 
 /* ---- health of remote services ---- */
@@ -347,6 +378,27 @@ static struct str missing(struct apiserver *s, struct arena *a, const struct rem
 	return STR("ServicePortError");
 }
 
+/* The documents that a remote server's /openapi/v3 lists. One that has none is no less available. */
+static void learn_documents(struct remote *r, struct str index)
+{
+	struct arena a arena_cleanup = {0};
+	struct jv doc = {0};
+	struct error *e = index.n ? jv_parse(&a, index, NULL, &doc) : NULL;
+	const struct jv *paths = e ? NULL : jv_get(&doc, STR("paths"));
+
+	log_and_free(e, "the OpenAPI documents of APIService %.*s", STR_ARG(r->obj->metadata.name));
+	for (uint32_t i = 0; paths && jv_is(paths, JV_OBJECT) && i < paths->n && i < DOCUMENTS_MAX; i++) {
+		const struct jv *url = jv_get(&paths->members[i].value, STR("serverRelativeURL"));
+		struct str_pair *p;
+
+		if (!url || !jv_is(url, JV_STRING))
+			continue;
+		p = arena_push(&r->arena2, &r->documents);
+		p->key = arena_str(&r->arena2, paths->members[i].key);
+		p->value = arena_str(&r->arena2, jv_str(url));
+	}
+}
+
 static void check(struct apiserver *s, struct remote *r)
 {
 	struct arena a arena_cleanup = {0};
@@ -354,6 +406,7 @@ static void check(struct apiserver *s, struct remote *r)
 	struct http_response resp;
 	struct verdict v = {.ok = true, .reason = STR("Passed"), .message = STR("all checks passed")};
 	struct str target = arena_printf(&a, "/apis/%.*s/%.*s", STR_ARG(r->obj->spec.group), STR_ARG(r->obj->spec.version)), body = STR_NULL,
+		   index = STR_NULL,
 		   name = arena_str(&a, r->obj->metadata.name);
 	struct http_header h[] = {{STR("x-remote-user"), STR("system:kube-aggregator")}, {STR("x-remote-group"), STR("system:masters")},
 				  {STR("accept"), STR("application/json")}};
@@ -377,10 +430,24 @@ static void check(struct apiserver *s, struct remote *r)
 									 STR_ARG(target), resp.status)};
 	}
 	error_free(e);
+	if (v.ok) {
+		h[0].value = STR("system:aggregator");
+		e = http_do(c, &a, "GET", STR("/openapi/v3"), h, 3, STR_NULL, &resp);
+		if (!e) {
+			e = http_response_all(&resp, &a, 4 << 20, &index);
+			http_response_close(&resp);
+			if (resp.status != 200)
+				index = STR_NULL;
+		}
+		log_and_free(e, "the OpenAPI documents of APIService %.*s", STR_ARG(name));
+	}
 	deadline_pop(d);
 	if (v.ok) {
 		arena_reset(&r->arena2);
+		r->documents.n = 0;
+		r->documents.v = NULL;
 		r->resources = arena_str(&r->arena2, body);
+		learn_documents(r, index);
 	}
 	if (v.ok != r->available || !r->obj->status.conditions.n)
 		set_status(s, &a, name, &v);

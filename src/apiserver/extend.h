@@ -16,6 +16,10 @@ bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, stru
 void apiservice_priority(struct apiserver *s, struct str group, struct str version, int32_t *group_priority, int32_t *version_priority);
 /* The APIResourceList of a remote group-version as JSON, as last seen; empty when not known. */
 struct str aggregator_resources(struct apiserver *s, struct str group, struct str version);
+/* Paths ("apis/G/V") of the OpenAPI v3 documents that remote servers list, and their URLs there; borrowed; false behind the last. */
+bool aggregator_document_at(struct apiserver *s, size_t i, struct str *path, struct str *url);
+/* Proxies the request to the first remote server that lists this document. */
+struct error *aggregate_document(struct request *rq, struct str path, bool *handled);
 struct error *webhooks_init(struct apiserver *s);
 /* The same members in the other kind's struct; they are shared. */
 void webhook_as_mutating(const struct admissionregistration_v1_validating_webhook *w, struct admissionregistration_v1_mutating_webhook *out);

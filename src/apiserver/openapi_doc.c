@@ -2,6 +2,8 @@
 #include <openssl/sha.h>
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
+#include "apiserver/extend.h"
+#include "schema/jv.h"
 #include "schema/openapi.h"
 
 struct doc {
@@ -133,9 +135,13 @@ static struct doc *doc_for(struct request *rq, struct str path)
 	return doc;
 }
 
-static int by_name(const void *a, const void *b)
+struct listed {
+	struct str path, url; /* url: of a remote server's */
+};
+
+static int by_path(const void *a, const void *b)
 {
-	return str_cmp(*(const struct str *)a, *(const struct str *)b);
+	return str_cmp(((const struct listed *)a)->path, ((const struct listed *)b)->path);
 }
 
 static struct error *index_v3(struct request *rq)
@@ -144,13 +150,15 @@ static struct error *index_v3(struct request *rq)
 	struct resource *r;
 	struct map seen = {0};
 	bool first = true;
-	LIST(struct str) paths = {0};
+	static const char *const fixed[] = {"api", "apis", "version", ".well-known/openid-configuration", "openid/v1/jwks"};
+	LIST(struct listed) list = {0};
+	struct str path, url;
 
-	*arena_push(rq->a, &paths) = STR("api");
-	*arena_push(rq->a, &paths) = STR("apis");
-	*arena_push(rq->a, &paths) = STR("version");
-	*arena_push(rq->a, &paths) = STR(".well-known/openid-configuration");
-	*arena_push(rq->a, &paths) = STR("openid/v1/jwks");
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+		path = str_from(fixed[i]);
+		((struct listed *)arena_push(rq->a, &list))->path = path;
+		map_set(&seen, path, rq);
+	}
 	for (size_t i = 0;; i++) {
 		struct str p, g;
 
@@ -162,23 +170,41 @@ static struct error *index_v3(struct request *rq)
 		g = arena_printf(rq->a, "apis/%.*s", STR_ARG(r->api->group));
 		if (r->api->group.n && !map_has(&seen, g)) {
 			map_set(&seen, g, r);
-			*arena_push(rq->a, &paths) = g;
+			((struct listed *)arena_push(rq->a, &list))->path = g;
 		}
 		if (!map_has(&seen, p)) {
 			map_set(&seen, p, r);
-			*arena_push(rq->a, &paths) = p;
+			((struct listed *)arena_push(rq->a, &list))->path = p;
 		}
 	}
-	map_free(&seen);
-	qsort(paths.v, paths.n, sizeof *paths.v, by_name);
-	buf_puts(&b, "{\"paths\":{");
-	for (uint32_t i = 0; i < paths.n; i++) {
-		struct doc *d = doc_for(rq, paths.v[i]);
+	/* What this server has itself goes before what a remote one says of the same. */
+	for (size_t i = 0; aggregator_document_at(rq->s, i, &path, &url); i++) {
+		struct listed *l;
 
-		if (!d)
+		if (map_has(&seen, path))
 			continue;
-		buf_printf(&b, "%s\"%.*s\":{\"serverRelativeURL\":\"/openapi/v3/%.*s?hash=%s\"}", first ? "" : ",", STR_ARG(paths.v[i]),
-			   STR_ARG(paths.v[i]), d->hash);
+		map_set(&seen, path, rq);
+		l = arena_push(rq->a, &list);
+		l->path = arena_str(rq->a, path);
+		l->url = arena_str(rq->a, url);
+	}
+	map_free(&seen);
+	qsort(list.v, list.n, sizeof *list.v, by_path);
+	buf_puts(&b, "{\"paths\":{");
+	for (uint32_t i = 0; i < list.n; i++) {
+		struct listed *l = &list.v[i];
+		struct doc *d = l->url.n ? NULL : doc_for(rq, l->path);
+
+		if (!d && !l->url.n)
+			continue;
+		if (d)
+			l->url = arena_printf(rq->a, "/openapi/v3/%.*s?hash=%s", STR_ARG(l->path), d->hash);
+		if (!first)
+			buf_putc(&b, ',');
+		jv_encode_string(&b, l->path);
+		buf_puts(&b, ":{\"serverRelativeURL\":");
+		jv_encode_string(&b, l->url);
+		buf_putc(&b, '}');
 		first = false;
 		fiber_yield();
 	}
@@ -267,9 +293,12 @@ static struct error *serve_v3(struct request *rq, struct str path)
 	struct doc *d = doc_for(rq, path);
 	enum form form = choose_form(rq, 3);
 	struct str want = query_get(&rq->q, "hash");
+	bool handled;
 
-	if (!d)
-		return no_body(rq, 404);
+	if (!d) {
+		TRY(aggregate_document(rq, path, &handled));
+		return handled ? NULL : no_body(rq, 404);
+	}
 	http_set_header(rq->x, "vary", STR("Accept"));
 	if (form == FORM_NONE)
 		return no_body(rq, 406);

@@ -986,6 +986,11 @@ class Extension:
             return self.convert(request) if rq.path.startswith("/convert") else self.review(rq.path, request)
         if rq.path.startswith("/apis/agg.example.com/v1/namespaces"):
             return {"user": rq.headers.get("X-Remote-User"), "groups": rq.headers.get_all("X-Remote-Group"), "path": rq.path}
+        if rq.path == "/openapi/v3":
+            return {"paths": {"version": {"serverRelativeURL": "/openapi/v3/version?hash=REMOTE"},
+                              "apis/agg.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/agg.example.com/v1?hash=A"}}}
+        if rq.path.startswith("/openapi/v3/"):
+            return {"openapi": "3.0.0", "of": rq.path, "for": rq.headers.get("X-Remote-User")}
         if rq.path.startswith("/apis/agg.example.com/v1"):
             return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "agg.example.com/v1", "resources": [
                 {"name": "widgets", "singularName": "widget", "namespaced": True, "kind": "Widget", "verbs": ["get", "list"]}]}
@@ -1068,6 +1073,12 @@ def test_extensions(s, a):
     st, d = a.get("/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
     g = [i for i in d["items"] if i["metadata"].get("name") == "agg.example.com"]
     check("in discovery", g and g[0]["versions"][0]["resources"][0]["resource"] == "widgets", g)
+    paths = a.get("/openapi/v3")[1]["paths"]
+    where = "/openapi/v3/apis/agg.example.com/v1?hash=A"
+    equal("its documents are listed, not what the server has itself",
+          (paths["apis/agg.example.com/v1"]["serverRelativeURL"], "REMOTE" in paths["version"]["serverRelativeURL"]), (where, False))
+    equal("and fetched there", a.get(where), (200, {"openapi": "3.0.0", "of": where, "for": "admin"}))
+    equal("one that nobody lists", a.get("/openapi/v3/apis/agg.example.com/v2")[0], 404)
     # conversion
     def version(name, field, storage):
         return {"name": name, "served": True, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
