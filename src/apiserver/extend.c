@@ -19,6 +19,7 @@ struct remote {
 	struct arena arena2;
 };
 #define DOCUMENTS_MAX 1000 /* of one remote server */
+#define ANSWER_MAX ((size_t)4 << 20)
 #define CHECK_MS 1000
 struct aggregator {
 	struct waitq changed;    /* an APIService was written: it is checked at once */
@@ -399,11 +400,25 @@ static void learn_documents(struct remote *r, struct str index)
 	}
 }
 
+static struct error *fetch(struct http_client *c, struct arena *a, struct str target, const struct http_header *h, size_t n, int *status,
+			   struct str *body)
+{
+	struct http_response resp;
+
+	TRY(http_do(c, a, "GET", target, h, n, STR_NULL, &resp));
+	*status = resp.status;
+
+	struct error *e = http_response_all(&resp, a, ANSWER_MAX, body);
+
+	http_response_close(&resp);
+	return e;
+}
+
 static void check(struct apiserver *s, struct remote *r)
 {
 	struct arena a arena_cleanup = {0};
 	struct http_client *c;
-	struct http_response resp;
+	int status;
 	struct verdict v = {.ok = true, .reason = STR("Passed"), .message = STR("all checks passed")};
 	struct str target = arena_printf(&a, "/apis/%.*s/%.*s", STR_ARG(r->obj->spec.group), STR_ARG(r->obj->spec.version)), body = STR_NULL,
 		   index = STR_NULL,
@@ -418,27 +433,19 @@ static void check(struct apiserver *s, struct remote *r)
 	if (e) {
 		v = (struct verdict){.reason = missing(s, &a, r), .message = arena_str(&a, str_from(error_message(e)))};
 	} else {
-		e = http_do(c, &a, "GET", target, h, 3, STR_NULL, &resp);
-		if (!e) {
-			e = http_response_all(&resp, &a, 4 << 20, &body);
-			http_response_close(&resp);
-		}
-		if (e || resp.status != 200)
+		e = fetch(c, &a, target, h, 3, &status, &body);
+		if (e || status != 200)
 			v = (struct verdict){.reason = STR("FailedDiscoveryCheck"),
 					     .message = e ? arena_printf(&a, "failing or missing response: %s", error_message(e)) :
 							    arena_printf(&a, "failing or missing response from %.*s: bad status: %d",
-									 STR_ARG(target), resp.status)};
+									 STR_ARG(target), status)};
 	}
 	error_free(e);
 	if (v.ok) {
 		h[0].value = STR("system:aggregator");
-		e = http_do(c, &a, "GET", STR("/openapi/v3"), h, 3, STR_NULL, &resp);
-		if (!e) {
-			e = http_response_all(&resp, &a, 4 << 20, &index);
-			http_response_close(&resp);
-			if (resp.status != 200)
-				index = STR_NULL;
-		}
+		e = fetch(c, &a, STR("/openapi/v3"), h, 3, &status, &index);
+		if (e || status != 200)
+			index = STR_NULL;
 		log_and_free(e, "the OpenAPI documents of APIService %.*s", STR_ARG(name));
 	}
 	deadline_pop(d);

@@ -144,55 +144,54 @@ static int by_path(const void *a, const void *b)
 	return str_cmp(((const struct listed *)a)->path, ((const struct listed *)b)->path);
 }
 
+struct listing {
+	struct map seen;
+	LIST(struct listed) paths;
+};
+
+/* The first who has a path is the one that counts. */
+static void list_path(struct arena *a, struct listing *l, struct str path, struct str url)
+{
+	struct listed *p;
+
+	if (map_has(&l->seen, path))
+		return;
+	p = arena_push(a, &l->paths);
+	p->path = arena_str(a, path);
+	p->url = arena_str(a, url);
+	map_set(&l->seen, path, l);
+}
+
 static struct error *index_v3(struct request *rq)
 {
 	struct buf b buf_cleanup = {0};
-	struct resource *r;
-	struct map seen = {0};
-	bool first = true;
 	static const char *const fixed[] = {"api", "apis", "version", ".well-known/openid-configuration", "openid/v1/jwks"};
-	LIST(struct listed) list = {0};
+	struct listing list = {0};
+	struct resource *r;
 	struct str path, url;
+	bool first = true;
 
-	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-		path = str_from(fixed[i]);
-		((struct listed *)arena_push(rq->a, &list))->path = path;
-		map_set(&seen, path, rq);
-	}
+	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+		list_path(rq->a, &list, str_from(fixed[i]), STR_NULL);
 	for (size_t i = 0;; i++) {
-		struct str p, g;
-
 		r = i < rq->s->n_resources ? rq->s->resources[i] : crd_resource_at(rq->s, i - rq->s->n_resources);
 		if (!r)
 			break;
-		p = r->api->group.n ? arena_printf(rq->a, "apis/%.*s/%.*s", STR_ARG(r->api->group), STR_ARG(r->api->version)) :
-				      arena_printf(rq->a, "api/%.*s", STR_ARG(r->api->version));
-		g = arena_printf(rq->a, "apis/%.*s", STR_ARG(r->api->group));
-		if (r->api->group.n && !map_has(&seen, g)) {
-			map_set(&seen, g, r);
-			((struct listed *)arena_push(rq->a, &list))->path = g;
+		if (!r->api->group.n) {
+			list_path(rq->a, &list, arena_printf(rq->a, "api/%.*s", STR_ARG(r->api->version)), STR_NULL);
+			continue;
 		}
-		if (!map_has(&seen, p)) {
-			map_set(&seen, p, r);
-			((struct listed *)arena_push(rq->a, &list))->path = p;
-		}
+		list_path(rq->a, &list, arena_printf(rq->a, "apis/%.*s", STR_ARG(r->api->group)), STR_NULL);
+		list_path(rq->a, &list, arena_printf(rq->a, "apis/%.*s/%.*s", STR_ARG(r->api->group), STR_ARG(r->api->version)), STR_NULL);
 	}
 	/* What this server has itself goes before what a remote one says of the same. */
-	for (size_t i = 0; aggregator_document_at(rq->s, i, &path, &url); i++) {
-		struct listed *l;
-
-		if (map_has(&seen, path))
-			continue;
-		map_set(&seen, path, rq);
-		l = arena_push(rq->a, &list);
-		l->path = arena_str(rq->a, path);
-		l->url = arena_str(rq->a, url);
-	}
-	map_free(&seen);
-	qsort(list.v, list.n, sizeof *list.v, by_path);
+	for (size_t i = 0; aggregator_document_at(rq->s, i, &path, &url); i++)
+		list_path(rq->a, &list, path, url);
+	map_free(&list.seen);
+	qsort(list.paths.v, list.paths.n, sizeof *list.paths.v, by_path);
 	buf_puts(&b, "{\"paths\":{");
-	for (uint32_t i = 0; i < list.n; i++) {
-		struct listed *l = &list.v[i];
+	for (uint32_t i = 0; i < list.paths.n; i++) {
+		struct listed *l = &list.paths.v[i];
 		struct doc *d = l->url.n ? NULL : doc_for(rq, l->path);
 
 		if (!d && !l->url.n)

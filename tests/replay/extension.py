@@ -5,6 +5,7 @@ response, its uid put in and the review around it; {"convert": {...}} converts t
 each; text lines are sent as they are. A path without an answer tells what was asked of it.
 """
 import base64, copy, http.server, json, os, shutil, ssl, subprocess, tempfile, threading, time
+from scenario import merge
 
 # headers of what came in that are told: who the server says is asking, and what is asked for
 TOLD = ("x-remote-user", "x-remote-group", "x-remote-uid", "accept", "content-type", "upgrade")
@@ -31,18 +32,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True  # a caller that waited no longer
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = answer
-
-
-def merge(target, patch):
-    if not isinstance(patch, dict):
-        return patch
-    out = dict(target) if isinstance(target, dict) else {}
-    for k, v in patch.items():
-        if v is None:
-            out.pop(k, None)
-        else:
-            out[k] = merge(out.get(k), v)
-    return out
 
 
 class Extension:
