@@ -533,9 +533,14 @@ int64_t cache_rev(const struct cache *c)
 	return seen > c->load_rev ? seen : c->load_rev;
 }
 
+size_t cache_count(const struct cache *c)
+{
+	return tree_count(&c->main);
+}
+
 void cache_stats(const struct cache *c, struct cache_stats *out)
 {
-	*out = (struct cache_stats){.objects = tree_count(&c->main),
+	*out = (struct cache_stats){.objects = cache_count(c),
 				    .watchers = c->n_watchers,
 				    .received = c->next_seq,
 				    .events = (size_t)(c->next_seq - c->first_seq),

@@ -243,6 +243,10 @@ struct error *cache_watch_next(struct cache_watch *w, struct cache_event *ev);
 bool cache_watch_ready(struct cache_watch *w);
 void cache_watch_close(struct cache_watch *w); /* NULL is allowed */
 
+/* How many objects there are now; costs nothing, unlike cache_stats. */
+size_t cache_count(const struct cache *c);
+
+/* Goes through the whole index to tell its size. */
 struct cache_stats {
 	size_t objects, watchers, events; /* events: in the window */
 	uint64_t received;                /* events that the store has told of */

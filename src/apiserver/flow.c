@@ -441,7 +441,6 @@ static uint64_t flow_of(const struct schema *sc, const struct request *rq)
 /* Seats by what a list has to go through; anything else takes one. */
 static int width_of(const struct request *rq)
 {
-	struct cache_stats cs;
 	struct resource *r;
 	struct str limit = query_get(&rq->q, "limit");
 	int64_t n = 0, objects;
@@ -449,8 +448,7 @@ static int width_of(const struct request *rq)
 	if (!rq->info.resource_request || !str_eqz(rq->info.verb, "list") || rq->info.name.n ||
 	    !(r = resource_find(rq->s, rq->info.group, rq->info.version, rq->info.resource)) || !r->st || !r->st->cache)
 		return 1;
-	cache_stats(r->st->cache, &cs);
-	objects = (int64_t)cs.objects;
+	objects = (int64_t)cache_count(r->st->cache);
 	if (limit.n && str_to_i64(limit, &n) && n > 0 && n < objects)
 		objects = n;
 	n = (objects + LIST_SEAT_OBJECTS - 1) / LIST_SEAT_OBJECTS;
