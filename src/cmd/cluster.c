@@ -147,6 +147,10 @@ struct error *cluster_init(struct cluster *c)
 		c->lb_pool = "10.97.0.1-10.97.0.254";
 	if (!c->node_name)
 		c->node_name = find_name(c->a);
+	/* Extra nodes reach the first one, and its pods, over their common bridge only. */
+	if (c->nodes > 1 && c->node_ip && strcmp(c->node_ip, NODE_NET "1") != 0)
+		return error_new("--node-ip=%s: with --nodes=%d the first node's address is " NODE_NET "1; leave out one of the two",
+				 c->node_ip, c->nodes);
 	if (!c->node_ip)
 		c->node_ip = c->nodes > 1 ? NODE_NET "1" : find_address(c->a);
 	if (!c->node_ip)
@@ -160,9 +164,9 @@ struct error *cluster_save(const struct cluster *c)
 {
 	buf_cleanup struct buf b = {0};
 
-	buf_printf(&b, "{\"nodes\":%d,\"nodeIP\":\"%s\",\"nodeName\":\"%s\",\"apiPort\":%d,\"serviceCIDR\":\"%s\","
+	buf_printf(&b, "{\"nodes\":%d,\"nodeName\":\"%s\",\"apiPort\":%d,\"serviceCIDR\":\"%s\","
 		   "\"podCIDR\":\"%s\",\"clusterDomain\":\"%s\",\"loadBalancerPool\":\"%s\",\"server\":\"%s\",\"etcdServers\":\"%s\",\"dnsIP\":\"%s\"}\n",
-		   c->nodes, c->node_ip, c->node_name, c->api_port, c->service_cidr, c->pod_cidr, c->cluster_domain,
+		   c->nodes, c->node_name, c->api_port, c->service_cidr, c->pod_cidr, c->cluster_domain,
 		   c->lb_pool, c->server ? c->server : "", c->etcd_servers ? c->etcd_servers : "", c->server ? c->dns_ip : "");
 	return file_write_atomic(data_path(c, "cluster.json"), buf_view(&b), 0644);
 }
@@ -199,9 +203,6 @@ struct error *cluster_load(struct cluster *c)
 
 	if (c->nodes < 0)
 		c->nodes = nodes;
-	/* The first node's address depends on how many there are: kept only while that stays. */
-	if (!c->node_ip && (nodes > 1) == (c->nodes > 1) && nodes > 1)
-		c->node_ip = field(c, doc, "nodeIP");
 	if (!c->node_name)
 		c->node_name = field(c, doc, "nodeName");
 	if (!c->api_port)

@@ -51,7 +51,7 @@ static const struct option options[] = {
 
 static const char *const options_help =
 	"  --data-dir DIR            where everything that must survive is kept (default " SKIFF_DATA_DIR ")\n"
-	"  --node-ip IP              address of this node and of the API server (default: found)\n"
+	"  --node-ip IP              address of this node and of the API server (default: found; 100.127.200.1 with --nodes)\n"
 	"  --node-name NAME          name of this node (default: the host name)\n"
 	"  --https-listen-port PORT  the API server's port (default 6443)\n"
 	"  --cluster-cidr CIDR       addresses of pods (default 10.244.0.0/16)\n"

@@ -84,6 +84,15 @@ def test_port_taken():
         expect(not processes(d), f'left running: {processes(d)}')
 
 
+def test_address_of_several_nodes():
+    """With extra nodes the first one's address is that of their common link: another would cut them off."""
+    with tempfile.TemporaryDirectory() as d:
+        os.chmod(d, 0o755)
+        refused(SKIFF, 'up', '--data-dir', f'{d}/data', '--https-listen-port', str(PORT), '--nodes', '2', '--node-ip', '192.0.2.1',
+                text=['--node-ip=192.0.2.1', '--nodes=2', '100.127.200.1'])
+        expect(not processes(d), f'left running: {processes(d)}')
+
+
 def test_missing_programs():
     """Without crun and nft in the PATH: their packages are named."""
     with tempfile.TemporaryDirectory() as d:
