@@ -61,7 +61,7 @@ struct node {
 	struct fold *fold;
 	const struct cel_type *type;
 	const struct overload **ov; /* NODE_CALL: what it may be */
-	void *cache;                /* compiled pattern of a constant */
+	void *cache;                /* compiled pattern of a constant; NODE_STRUCT: its struct cel_message, or NULL */
 	/* static cost: */
 	const struct cel_type *path; /* type reached below the root of sizes */
 	bool has_path, has_size, has_entry;

@@ -78,6 +78,7 @@ struct cel_type {
 	bool hidden;       /* CEL_DYN: x-kubernetes-preserve-unknown-fields without a type: only comparable */
 	bool date;         /* CEL_TIMESTAMP: "2006-01-02" */
 	bool any_field;    /* CEL_OBJECT: fields that are not declared exist, with type dyn (Object of mutations) */
+	bool wrapper;      /* of plain kinds: may be null, as google.protobuf.Int64Value and the like */
 	uint8_t n_list_keys;
 	const struct str *list_keys; /* CEL_LIST_MAP: JSON names */
 	/* */

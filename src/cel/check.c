@@ -197,8 +197,8 @@ static bool valid_substitution(struct checker *c, const struct cel_type *x, cons
 
 static bool nullable(const struct cel_type *t)
 {
-	return t->kind == CEL_NULL || t->kind == CEL_OPAQUE || t->kind == CEL_OPTIONAL || t->kind == CEL_OBJECT || t->kind == CEL_DURATION ||
-	       t->kind == CEL_TIMESTAMP;
+	return t->wrapper || t->kind == CEL_NULL || t->kind == CEL_OPAQUE || t->kind == CEL_OPTIONAL ||
+	       t->kind == CEL_OBJECT || t->kind == CEL_DURATION || t->kind == CEL_TIMESTAMP;
 }
 
 static bool assignable_in(struct checker *c, const struct cel_type *x, const struct cel_type *y)
@@ -300,19 +300,20 @@ static const struct cel_type *type_ident(struct checker *c, struct str name)
 		const char *name;
 		const struct cel_type *t;
 	} known[] = {
-		{"bool", &cel_type_bool}, {"bytes", &cel_type_bytes}, {"double", &cel_type_double}, {"int", &cel_type_int},
-		{"uint", &cel_type_uint}, {"string", &cel_type_string}, {"null_type", &cel_type_null}, {"list", &cel_type_list_dyn},
-		{"map", &cel_type_map_dyn}, {"type", &cel_type_type}, {"google.protobuf.Timestamp", &cel_type_timestamp},
-		{"google.protobuf.Duration", &cel_type_duration},
+		{"bool", &cel_type_bool},      {"bytes", &cel_type_bytes},   {"double", &cel_type_double},
+		{"int", &cel_type_int},        {"uint", &cel_type_uint},     {"string", &cel_type_string},
+		{"null_type", &cel_type_null}, {"list", &cel_type_list_dyn}, {"map", &cel_type_map_dyn},
+		{"type", &cel_type_type},
 	};
 	static const struct cel_type optional = {.kind = CEL_OPTIONAL};
+	const struct cel_message *m = cel_message_find(name);
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (str_eqz(name, known[i].name))
 			return known[i].t;
 	if (str_eqz(name, "optional_type"))
 		return &optional;
-	return object_type(c, name);
+	return m ? cel_message_type(m) : object_type(c, name);
 }
 
 /* Resolves a (qualified) name: the node becomes an identifier with a slot, or a constant. */
@@ -343,10 +344,16 @@ static bool resolve(struct checker *c, struct node *x, struct str name)
 			return true;
 		}
 	t = type_ident(c, name);
-	if (!t)
+	if (!t && !str_eqz(name, "google.protobuf.NullValue.NULL_VALUE"))
 		return false;
 	x->kind = NODE_IDENT;
 	x->name = name;
+	if (!t) {
+		x->type = &cel_type_int;
+		x->folded = true;
+		x->value = cel_int(0);
+		return true;
+	}
 	x->type = cel_type_type_of(c->a, t);
 	x->folded = true;
 	x->value = (struct cel_value){.kind = CEL_TYPE, .type = t};
@@ -640,8 +647,10 @@ static void check_map(struct checker *c, struct node *x)
 static void check_struct(struct checker *c, struct node *x)
 {
 	struct str name = x->name.n && x->name.p[0] == '.' ? str_sub(x->name, 1, x->name.n) : x->name;
-	const struct cel_type *t = object_type(c, name);
+	const struct cel_message *m = cel_message_find(name);
+	const struct cel_type *t = m ? cel_message_type(m) : object_type(c, name);
 
+	x->cache = (void *)m;
 	if (!t) {
 		const struct cel_type *other = type_ident(c, name);
 
@@ -659,7 +668,9 @@ static void check_struct(struct checker *c, struct node *x)
 		x->type = t;
 	}
 	for (uint32_t i = 0; i < x->n; i++) {
-		const struct cel_field *f = t ? cel_type_field(t, x->names[i]) : NULL;
+		const struct cel_field *f = m   ? cel_message_field(m, x->names[i])
+					    : t ? cel_type_field(t, x->names[i])
+						: NULL;
 		const struct cel_type *want = f ? f->type : t && t->any_field ? &cel_type_dyn : &cel_type_error, *got;
 
 		check(c, x->args[i]);

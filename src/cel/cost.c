@@ -389,7 +389,7 @@ static __attribute__((noinline)) bool named_cost(struct coster *c, const struct 
 	case COST_JOIN: {
 		range l = arg_size(c, t), between;
 
-		sz = mul(l, element_size(c, t));
+		sz = t->x->type->kind == CEL_LIST ? mul(l, element_size(c, t)) : (range){0, 0};
 		if (n > 0) {
 			between = (range){l.min ? l.min - 1 : 0, l.max ? l.max - 1 : 0};
 			sz = add(sz, mul(arg_size(c, &g[0]), between));
@@ -828,6 +828,7 @@ uint64_t cel_call_cost(struct run *r, const struct node *x, const struct cel_val
 	uint8_t family = o->cost;
 	bool parsed = x->n_ov == 1 && o->parsed_string;
 	uint64_t n, m;
+	double product;
 
 	/* several overloads: only what goes by the function's name is known */
 	if (x->n_ov > 1 && family > COST_NAMED_LAST)
@@ -890,7 +891,9 @@ uint64_t cel_call_cost(struct run *r, const struct node *x, const struct cel_val
 	case COST_REVERSE:
 		return cel_actual_size(result, false) + 1 + LIST_BASE;
 	case COST_FLATTEN:
-		return (uint64_t)((double)cel_actual_size(v[0], false) * (x->n == 2 ? (double)v[1].i : 1)) + 1 + LIST_BASE;
+		product =
+			(double)cel_actual_size(v[0], false) * (x->n == 2 && v[1].kind == CEL_INT ? (double)v[1].i : 1);
+		return (product >= 0x1p63 ? 1ull << 63 : (uint64_t)product) + 1 + LIST_BASE;
 	case COST_DISTINCT:
 	case COST_SORT:
 		return self_compare(r->a, v[0]);

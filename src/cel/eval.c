@@ -229,12 +229,20 @@ static struct cel_value resolve(struct run *r, const struct node *x)
 
 /* ---- calls ---- */
 
-static bool fits(const struct cel_type *t, struct cel_value v)
+/* As an overload's guard: of a list only the first element is looked at. */
+static bool fits(struct run *r, const struct cel_type *t, struct cel_value v)
 {
+	const struct cel_type *elem;
+
 	switch (t->kind) {
 	case CEL_DYN:
 	case CEL_PARAM:
 		return true;
+	case CEL_LIST:
+		elem = cel_elem(t);
+		if (v.kind != CEL_LIST || elem->kind == CEL_DYN || elem->kind == CEL_PARAM || !cel_size(v))
+			return v.kind == CEL_LIST;
+		return fits(r, elem, cel_at(r->a, v, 0));
 	case CEL_OBJECT:
 	case CEL_OPAQUE:
 		return v.kind == CEL_OPAQUE && v.type == t;
@@ -243,18 +251,50 @@ static bool fits(const struct cel_type *t, struct cel_value v)
 	}
 }
 
-static const struct overload *pick(const struct node *x, const struct cel_value *args)
+static bool all_fit(struct run *r, const struct overload *o, const struct cel_value *args)
 {
-	for (uint32_t i = 0; i < x->n_ov; i++) {
-		const struct overload *o = x->ov[i];
-		uint32_t k = 0;
+	if (o->cost == COST_FLATTEN) /* has no guard */
+		return args[0].kind == CEL_LIST && (o->n < 2 || args[1].kind == CEL_INT);
+	for (uint32_t k = 0; k < o->n; k++)
+		if (!fits(r, o->args[k], args[k]))
+			return false;
+	return true;
+}
 
-		while (k < o->n && fits(o->args[k], args[k]))
-			k++;
-		if (k == o->n)
-			return o;
-	}
+/* These are bound to what a value can do, not to the types that the checker settled on (cel-go's singleton bindings).
+ */
+static bool by_trait(const char *fn)
+{
+	static const char *const names[] = {"_+_",  "_-_", "_*_",  "_/_",  "_%_",     "-_",   "_<_",
+					    "_<=_", "_>_", "_>=_", "size", "matches", "sort", "@sortByAssociatedKeys",
+					    "@in"};
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (!strcmp(fn, names[i]))
+			return true;
+	return false;
+}
+
+static const struct overload *pick(struct run *r, const struct node *x, const struct cel_value *args)
+{
+	const struct function *f;
+
+	for (uint32_t i = 0; i < x->n_ov; i++)
+		if (all_fit(r, x->ov[i], args))
+			return x->ov[i];
+	if (!by_trait(x->ov[0]->fn))
+		return NULL;
+	f = cel_function(str_from(x->ov[0]->fn), false);
+	for (uint32_t i = 0; i < f->n; i++)
+		if (f->ov[i].n == x->n && all_fit(r, &f->ov[i], args))
+			return &f->ov[i];
 	return NULL;
+}
+
+/* Kubernetes' types know no equality with others. */
+static bool comparable(struct cel_value x, struct cel_value y)
+{
+	return x.kind != CEL_OPAQUE || y.kind == CEL_NULL || (y.kind == CEL_OPAQUE && y.type == x.type);
 }
 
 static __attribute__((noinline)) struct cel_value no_overload(struct run *r, const struct node *x, const struct cel_value *args)
@@ -282,15 +322,29 @@ static __attribute__((noinline)) struct cel_value apply(struct run *r, const str
 
 	if (failed) {
 		v = *failed;
+	} else if (x->op == OP_EQ && !comparable(args[0], args[1])) {
+		v = cel_no_overload(r);
 	} else if (x->op == OP_EQ || x->op == OP_NE) {
 		v = cel_bool(cel_equal(r->a, args[0], args[1]) == (x->op == OP_EQ));
 	} else {
 		r->pattern = x->cache;
-		o = pick(x, args);
+		o = pick(r, x, args);
 		v = o ? o->impl(r, args, x->n) : no_overload(r, x, args);
 	}
 	charge(r, cel_call_cost(r, x, args, v));
 	return v;
+}
+
+/*
+ * Arguments are evaluated until one fails. Two of a function that is known when it is planned are both evaluated
+ * (cel-go's evalBinary and evalVarArgs).
+ */
+static bool in_turn(const struct node *x)
+{
+	const char *id = x->ov[0]->id;
+
+	return x->n > 2 || (x->n_ov > 1 && !by_trait(x->ov[0]->fn)) || !strcmp(id, "string_format") ||
+	       (x->cache && x->ov[0]->cost == COST_FIND);
 }
 
 static __attribute__((noinline)) struct cel_value call(struct run *r, const struct node *x)
@@ -307,14 +361,16 @@ static __attribute__((noinline)) struct cel_value call(struct run *r, const stru
 		args[i] = eval(r, x->args[i]);
 		if (args[i].kind == CEL_ERROR && !failed) {
 			failed = &args[i];
-			if (x->n > 2)
-				break; /* the others are not evaluated, and nothing is counted */
+			if (i + 1 < x->n && in_turn(x)) { /* the others are not evaluated, and nothing is counted */
+				r->top = top;
+				return r->stopped ? stopped() : args[i];
+			}
 		}
 	}
 	if (r->stopped)
 		v = stopped();
 	else
-		v = failed && x->n > 2 ? *failed : apply(r, x, args, failed);
+		v = apply(r, x, args, failed);
 	r->top = top;
 	return v;
 }
@@ -444,6 +500,8 @@ static __attribute__((noinline)) struct cel_value object(struct run *r, const st
 		cel_map_put(r->a, m, cel_string(x->names[i]), v);
 	}
 	charge(r, 40);
+	if (x->cache)
+		return cel_message_make(r, x->cache, m);
 	return (struct cel_value){.kind = CEL_OBJECT, .rep = REP_OBJECT, .ptr = m, .type = x->type};
 }
 

@@ -167,6 +167,9 @@ static bool put_string(struct formatter *f, struct cel_value v, bool nested, int
 		return true;
 	case CEL_STRING:
 	case CEL_BYTES:
+		if (v.kind == CEL_BYTES && !cel_valid_utf8(cel_str(v)))
+			return wrong(f, "error during formatting: could not convert argument \"invalid UTF-8 in bytes, "
+					"cannot convert to string\" to string");
 		if (nested) {
 			if (v.kind == CEL_BYTES)
 				buf_putc(&f->out, 'b');
@@ -228,12 +231,12 @@ static void put_grouped(struct buf *b, double d, int precision)
 	buf_append(b, text + whole, (size_t)(n - whole));
 }
 
-static void put_scientific(struct buf *b, double d, int precision)
+static void put_scientific(struct buf *b, double d)
 {
 	static const char *const super[] = {"\u2070", "\u00b9", "\u00b2", "\u00b3", "\u2074", "\u2075", "\u2076", "\u2077", "\u2078", "\u2079"};
 	char text[256], *e;
 
-	snprintf(text, sizeof text, "%.*e", precision, d);
+	snprintf(text, sizeof text, "%.6e", d);
 	e = strchr(text, 'e');
 	buf_append(b, text, (size_t)(e - text));
 	buf_puts(b, "\u00d710");
@@ -246,7 +249,8 @@ static void put_scientific(struct buf *b, double d, int precision)
 
 static bool put_double(struct formatter *f, struct cel_value v, char c, int precision)
 {
-	double d = v.d;
+	double d = v.d == 0 ? 0 : v.d; /* without a sign */
+	struct buf b buf_cleanup = {0};
 
 	if (v.kind == CEL_STRING) {
 		if (str_eqz(cel_str(v), "NaN"))
@@ -255,13 +259,17 @@ static bool put_double(struct formatter *f, struct cel_value v, char c, int prec
 			d = cel_str(v).p[0] == '-' ? -INFINITY : INFINITY;
 	}
 	if (isnan(d))
-		buf_puts(&f->out, "NaN");
+		buf_puts(&b, "NaN");
 	else if (isinf(d))
-		buf_puts(&f->out, d > 0 ? "\u221e" : "-\u221e");
+		buf_puts(&b, d > 0 ? "\u221e" : "-\u221e");
 	else if (c == 'f')
-		put_grouped(&f->out, d, precision);
+		put_grouped(&b, d, precision);
 	else
-		put_scientific(&f->out, d, precision);
+		put_scientific(&b, d);
+	if (c == 'e') /* what looks like a precision is a width there, as upstream's */
+		for (uint64_t n = cel_runes(buf_view(&b)); n < (uint64_t)precision; n++)
+			buf_putc(&f->out, ' ');
+	buf_str(&f->out, buf_view(&b));
 	return true;
 }
 

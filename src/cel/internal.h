@@ -165,6 +165,7 @@ struct cel_value cel_map_at(struct arena *a, struct cel_value map, uint32_t i, s
 const struct cel_value *cel_items(struct arena *a, struct cel_value list);
 struct cel_value cel_compare(struct arena *a, struct cel_value x, struct cel_value y, bool *ok); /* int -1, 0, 1; *ok false: not comparable */
 uint64_t cel_runes(struct str s);
+bool cel_valid_utf8(struct str s);
 uint64_t cel_actual_size(struct cel_value v, bool through_optional);
 const struct cel_type *cel_runtime_type(struct cel_value v); /* what type() gives */
 struct str cel_kind_name(struct cel_value v);
@@ -172,6 +173,15 @@ bool cel_is_zero(struct arena *a, struct cel_value v);
 /* Text of a value for messages, as Go's %v of it. */
 struct str cel_show(struct arena *a, struct cel_value v);
 struct cel_value cel_add_lists(struct run *r, struct cel_value x, struct cel_value y);
+
+/* proto.c: messages of google.protobuf; NULL for other names */
+struct cel_message;
+const struct cel_message *cel_message_find(struct str name);
+const struct cel_type *cel_message_type(const struct cel_message *m); /* of its literals */
+const struct cel_field *cel_message_field(const struct cel_message *m, struct str name);
+bool cel_message_named(const struct cel_message *m); /* its name is a value of an expression */
+/* given: the fields that stand in the literal. May be a CEL_ERROR. */
+struct cel_value cel_message_make(struct run *r, const struct cel_message *m, const struct cel_map *given);
 
 /* opaque values: ptr */
 struct cel_value cel_opaque(const struct cel_type *t, const void *p);

@@ -196,7 +196,8 @@ static struct cel_value plus(struct run *r, const struct cel_value *v, bool minu
 	else
 		other = *QUANTITY(v[1]);
 	*q = *QUANTITY(v[0]);
-	q->small = q->small && other.small && other.value != INT64_MIN && add_small(q, minus ? -other.value : other.value, other.scale);
+	q->small = q->small && other.small && /* the negation wraps around, as upstream's */
+		   add_small(q, minus ? (int64_t)(0 - (uint64_t)other.value) : other.value, other.scale);
 	q->text = minus ? quantity_sub(r->a, Q(v[0]), other.text) : quantity_add(r->a, Q(v[0]), other.text);
 	return quantity_of(q);
 }
@@ -451,8 +452,9 @@ static const char *label_1035_prefix(struct arena *a, struct str s)
 
 static const char *uri(struct arena *a, struct str s)
 {
-	(void)a;
-	return cel_uri_error(s);
+	const char *why = cel_uri_error(s);
+
+	return why ? arena_printf(a, "parse \"%.*s\": %s", STR_ARG(s), why).p : NULL;
 }
 
 static const char *uuid(struct arena *a, struct str s)
@@ -551,15 +553,21 @@ FN(lib_validate)
 {
 	const struct named_format *f = v[0].ptr;
 	const char *why = f->check(r->a, cel_str(v[1]));
-	struct cel_value *list, *msg;
+	struct cel_value *list = arena_new(r->a, struct cel_value);
+	LIST(struct cel_value) messages = {0};
+	struct str rest;
 
 	(void)n;
 	if (!why)
 		return cel_optional(NULL);
-	msg = arena_new(r->a, struct cel_value);
-	*msg = cel_string(arena_str(r->a, str_from(why)));
-	list = arena_new(r->a, struct cel_value);
-	*list = cel_list(msg, 1);
+	rest = arena_str(r->a, str_from(why));
+	while (rest.n) { /* joined with "; " (schema/validate_names.c) */
+		ptrdiff_t i = str_find(rest, STR("; "));
+
+		*arena_push(r->a, &messages) = cel_string(i < 0 ? rest : str_sub(rest, 0, (size_t)i));
+		rest = i < 0 ? STR_NULL : str_sub(rest, (size_t)i + 2, rest.n);
+	}
+	*list = cel_list(messages.v, messages.n);
 	return cel_optional(list);
 }
 

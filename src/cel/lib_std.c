@@ -338,7 +338,7 @@ FN(lib_to_uint)
 	}
 }
 
-static bool valid_utf8(struct str s)
+bool cel_valid_utf8(struct str s)
 {
 	for (size_t i = 0; i < s.n;) {
 		unsigned char c = (unsigned char)s.p[i];
@@ -362,8 +362,8 @@ FN(lib_to_string)
 	(void)n;
 	switch (v[0].kind) {
 	case CEL_BYTES:
-		return valid_utf8(cel_str(v[0])) ? cel_string(cel_str(v[0])) :
-						   cel_fail(r, "invalid UTF-8 in bytes, cannot convert to string");
+		return cel_valid_utf8(cel_str(v[0])) ? cel_string(cel_str(v[0]))
+						     : cel_fail(r, "invalid UTF-8 in bytes, cannot convert to string");
 	case CEL_BOOL:
 	case CEL_DOUBLE:
 	case CEL_DURATION:

@@ -132,6 +132,14 @@ static bool constant(const struct node *x)
 	return x->kind == NODE_CONST || x->folded;
 }
 
+static void broken(struct compiling *c, const struct node *x, struct str why)
+{
+	if (c->issues->list.n)
+		return;
+	cel_issue(c->a, c->issues, c->source, x->pos, "%.*s", STR_ARG(why));
+	c->issues->instantiation = true;
+}
+
 static void keep(struct compiling *c, struct node *x)
 {
 	struct run r = {.a = &c->p->a, .p = c->p, .limit = UINT64_MAX};
@@ -141,15 +149,30 @@ static void keep(struct compiling *c, struct node *x)
 	r.level = x->height;
 	x->value = cel_eval_node(&r, x);
 	if (x->value.kind == CEL_ERROR) {
-		if (!c->issues->list.n) {
-			struct str s = cel_error_text(x->value);
-
-			cel_issue(c->a, c->issues, c->source, x->pos, "%.*s", STR_ARG(s));
-			c->issues->instantiation = true;
-		}
+		broken(c, x, cel_error_text(x->value));
 		return;
 	}
 	x->folded = true;
+}
+
+/* A constant key of a kind that keys never have: no program is made. */
+static void check_key(struct compiling *c, const struct node *key)
+{
+	struct cel_value v = key->value;
+
+	if (constant(key) && v.kind != CEL_STRING && v.kind != CEL_BOOL && v.kind != CEL_INT && v.kind != CEL_UINT &&
+	    v.kind != CEL_DOUBLE)
+		broken(c, key, arena_printf(c->a, "invalid qualifier type: %.*s", STR_ARG(cel_kind_name(v))));
+}
+
+/* What is of type type(T) must be the name of a type: not a variable, nor a message that is known by its literals only.
+ */
+static void check_type_name(struct compiling *c, const struct node *x)
+{
+	const struct cel_message *m = cel_message_find(x->name);
+
+	if (x->type->kind == CEL_TYPE && (!x->folded || (m && !cel_message_named(m))))
+		broken(c, x, arena_printf(c->a, "reference to undefined type: %.*s", STR_ARG(x->name)));
 }
 
 static bool conversion(struct str name)
@@ -190,6 +213,8 @@ static void fold_constants(struct compiling *c, struct node *x)
 {
 	bool all = true;
 
+	if (x->kind == NODE_IDENT)
+		check_type_name(c, x);
 	if (x->kind == NODE_IDENT || x->kind == NODE_CONST)
 		return;
 	for (uint32_t i = 0; i < x->n; i++) {
@@ -211,6 +236,8 @@ static void fold_constants(struct compiling *c, struct node *x)
 	}
 	if (x->kind != NODE_CALL)
 		return;
+	if (x->op == OP_INDEX || x->op == OP_OPT_INDEX)
+		check_key(c, x->args[1]);
 	if (x->n == 1 && all && !x->member && conversion(x->name)) {
 		keep(c, x);
 	} else if (x->n_ov == 1 && x->ov[0]->cost == COST_IN_LIST && constant(x->args[1])) {
@@ -222,10 +249,8 @@ static void fold_constants(struct compiling *c, struct node *x)
 		x->cache = (void *)cel_regex_new(cel_str(x->args[1]->value), &why);
 		if (x->cache)
 			*arena_push(&c->p->a, &c->p->patterns) = x->cache;
-		else if (!c->issues->list.n) {
-			cel_issue(c->a, c->issues, c->source, x->args[1]->pos, "error parsing regexp: %s", why);
-			c->issues->instantiation = true;
-		}
+		else
+			broken(c, x->args[1], arena_printf(c->a, "error parsing regexp: %s", why));
 	}
 }
 
@@ -461,6 +486,10 @@ struct error *cel_to_jv(struct arena *a, struct cel_value v, struct jv *out)
 	case CEL_ERROR:
 		s = cel_error_text(v);
 		return error_new("%.*s", STR_ARG(s));
+	case CEL_OPTIONAL:
+		if (cel_optional_get(v))
+			return cel_to_jv(a, *cel_optional_get(v), out);
+		return error_new("optional.none() dereference");
 	default:
 		s = cel_kind_name(v);
 		return error_new("a value of type %.*s has no JSON form", STR_ARG(s));

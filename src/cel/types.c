@@ -67,10 +67,24 @@ bool cel_type_equal(const struct cel_type *a, const struct cel_type *b)
 }
 
 static const char *const kind_names[] = {
-	[CEL_NULL] = "null_type", [CEL_BOOL] = "bool", [CEL_INT] = "int", [CEL_UINT] = "uint", [CEL_DOUBLE] = "double",
-	[CEL_STRING] = "string", [CEL_BYTES] = "bytes", [CEL_TIMESTAMP] = "google.protobuf.Timestamp",
-	[CEL_DURATION] = "google.protobuf.Duration", [CEL_LIST] = "list", [CEL_MAP] = "map", [CEL_OBJECT] = "object", [CEL_TYPE] = "type",
-	[CEL_OPTIONAL] = "optional_type", [CEL_OPAQUE] = "opaque", [CEL_ERROR] = "error", [CEL_DYN] = "dyn", [CEL_PARAM] = "param",
+	[CEL_NULL] = "null_type",
+	[CEL_BOOL] = "bool",
+	[CEL_INT] = "int",
+	[CEL_UINT] = "uint",
+	[CEL_DOUBLE] = "double",
+	[CEL_STRING] = "string",
+	[CEL_BYTES] = "bytes",
+	[CEL_TIMESTAMP] = "google.protobuf.Timestamp",
+	[CEL_DURATION] = "google.protobuf.Duration",
+	[CEL_LIST] = "list",
+	[CEL_MAP] = "map",
+	[CEL_OBJECT] = "object",
+	[CEL_TYPE] = "type",
+	[CEL_OPTIONAL] = "optional_type",
+	[CEL_OPAQUE] = "opaque",
+	[CEL_ERROR] = "!error!",
+	[CEL_DYN] = "dyn",
+	[CEL_PARAM] = "param",
 };
 
 struct str cel_type_name(const struct cel_type *t)
@@ -102,10 +116,12 @@ static struct str type_text(struct arena *a, const struct cel_type *t, bool brie
 		return brief ? STR("duration") : cel_type_name(t);
 	case CEL_NULL:
 		return brief ? STR("null") : cel_type_name(t);
+	case CEL_DYN:
+		return t->name.n ? t->name : cel_type_name(t);
 	default:
 		break;
 	}
-	return cel_type_name(t);
+	return t->wrapper ? arena_printf(a, "wrapper(%s)", kind_names[t->kind]) : cel_type_name(t);
 }
 
 struct str cel_type_text(struct arena *a, const struct cel_type *t)
