@@ -241,6 +241,7 @@ struct kubelet {
 	struct map authn_cache, authz_cache;
 	/* counters for /metrics */
 	uint64_t n_syncs, n_status_writes, n_cri_calls, n_cri_errors, n_started, n_pulls, n_probe[PROBE_KINDS][2];
+	struct map terminations; /* labels of a series -> how often, a uintptr_t; see stats_terminations */
 	int64_t started_wall;
 };
 
@@ -563,6 +564,12 @@ void server_error(struct http_exchange *x, int status, const char *fmt, ...) __a
 /* stats.c */
 struct error *stats_summary(struct kubelet *k, struct arena *a, bool only_cpu_and_memory, struct buf *out);
 struct error *stats_metrics(struct kubelet *k, struct arena *a, struct buf *out);
+/*
+ * Counts for kubelet_terminated_containers_total the containers that have ended in `now` and had not in `old`. At most
+ * 1,024 combinations of type, exit code and reason are told apart; further ones are not counted.
+ */
+void stats_terminations(struct kubelet *k, struct arena *a, const struct core_v1_pod_status *old,
+			const struct core_v1_pod_status *now);
 struct error *stats_resource_metrics(struct kubelet *k, struct arena *a, struct buf *out);
 struct error *stats_cadvisor(struct kubelet *k, struct arena *a, struct buf *out);
 /* certificates.c: the serving certificate in root_dir/pki: the cluster's, or a self-signed one. */

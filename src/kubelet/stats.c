@@ -121,8 +121,50 @@ static void metric(struct buf *b, const char *name, const char *type, double v)
 	buf_printf(b, "# TYPE %s %s\n%s %.17g\n", name, type, name, v);
 }
 
+#define TERMINATIONS_MAX 1024
+
+/* Whether a label's value needs no escapes. */
+static bool is_plain(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '"' || s.p[i] == '\\' || (unsigned char)s.p[i] < ' ')
+			return false;
+	return true;
+}
+
+static void terminations_of(struct kubelet *k, struct arena *a, const char *type, const void *old,
+			    const struct core_v1_container_status *now, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const struct core_v1_container_state_terminated *t = now[i].state.terminated;
+		const struct core_v1_container_status *was = container_status_find(old, now[i].name);
+		struct str labels;
+		uintptr_t count;
+
+		if (!t || (was && was->state.terminated))
+			continue;
+		labels = arena_printf(a, "container_type=\"%s\",exit_code=\"%d\",reason=\"%.*s\"", type, t->exit_code,
+				      STR_ARG(is_plain(t->reason) ? t->reason : STR("Unknown")));
+		count = (uintptr_t)map_get(&k->terminations, labels);
+		if (count || k->terminations.n < TERMINATIONS_MAX)
+			map_set(&k->terminations, labels, (void *)(count + 1));
+	}
+}
+
+void stats_terminations(struct kubelet *k, struct arena *a, const struct core_v1_pod_status *old,
+			const struct core_v1_pod_status *now)
+{
+	terminations_of(k, a, "init_container", &old->init_container_statuses, now->init_container_statuses.v,
+			now->init_container_statuses.n);
+	terminations_of(k, a, "container", &old->container_statuses, now->container_statuses.v,
+			now->container_statuses.n);
+	terminations_of(k, a, "ephemeral_container", &old->ephemeral_container_statuses,
+			now->ephemeral_container_statuses.v, now->ephemeral_container_statuses.n);
+}
+
 struct error *stats_metrics(struct kubelet *k, struct arena *a, struct buf *b)
 {
+	struct str labels;
 	size_t fibers, stack, running = 0, pods = 0;
 	void *v;
 
@@ -141,6 +183,10 @@ struct error *stats_metrics(struct kubelet *k, struct arena *a, struct buf *b)
 	metric(b, "kubelet_image_pulls_total", "counter", (double)k->n_pulls);
 	metric(b, "kubelet_pod_syncs_total", "counter", (double)k->n_syncs);
 	metric(b, "kubelet_pod_status_writes_total", "counter", (double)k->n_status_writes);
+	if (k->terminations.n)
+		buf_puts(b, "# TYPE kubelet_terminated_containers_total counter\n");
+	for (size_t it = 0; map_next(&k->terminations, &it, &labels, &v);)
+		buf_printf(b, "kubelet_terminated_containers_total{%.*s} %zu\n", STR_ARG(labels), (size_t)(uintptr_t)v);
 	metric(b, "skiff_fibers", "gauge", (double)fibers);
 	metric(b, "skiff_fiber_stack_high_water_bytes", "gauge", (double)stack);
 	return NULL;

@@ -602,6 +602,7 @@ void status_update(struct pod *p, struct arena *a, const struct core_v1_pod *pod
 		old = pod->status;
 	}
 	status_make(p, a, pod, p->view, plan, &old, &s);
+	stats_terminations(p->k, a, &old, &s);
 	json_encode(&b, &core_v1_pod_status_type, &s);
 	if (!p->status) {
 		buf_cleanup struct buf have = {0};

@@ -368,6 +368,40 @@ static void test_status_end(void **state)
 	assert_str(s.phase, "Succeeded");
 }
 
+/* A container's end is counted once, whatever is computed again; its next end once more. */
+static void test_terminations(void **state)
+{
+	struct core_v1_pod *pod = pod_from(HEAD "spec: {restartPolicy: Always, initContainers: [{name: i, image: i}], "
+						"containers: [{name: a, image: i}]}\n");
+	struct pod p = {.k = &kubelet, .start_time = 5};
+	struct view *v = view_of();
+	struct core_v1_pod_status old, s;
+	buf_cleanup struct buf b = {0};
+
+	(void)state;
+	add_sandbox(v, CRI_SANDBOX_READY, 100, 0);
+	add_container(v, "i", CRI_CONTAINER_EXITED, 0, 110);
+	add_container(v, "a", CRI_CONTAINER_RUNNING, 139, 120);
+	compute(&p, pod, v, &old);
+	stats_terminations(&kubelet, &arena, &(struct core_v1_pod_status){0}, &old);
+	v->containers.v[1].state = CRI_CONTAINER_EXITED;
+	compute(&p, pod, v, &s);
+	stats_terminations(&kubelet, &arena, &old, &s);
+	stats_terminations(&kubelet, &arena, &s, &s);
+	stats_terminations(&kubelet, &arena, &old, &s);
+	s.container_statuses.v[0].state.terminated->reason = STR("a \"b\"");
+	stats_terminations(&kubelet, &arena, &old, &s);
+	assert_ok(stats_metrics(&kubelet, &arena, &b));
+#define SERIES "kubelet_terminated_containers_total{container_type="
+	assert_true(str_contains(buf_view(&b), STR("# TYPE kubelet_terminated_containers_total counter\n")));
+	assert_true(
+		str_contains(buf_view(&b), STR(SERIES "\"init_container\",exit_code=\"0\",reason=\"Completed\"} 1\n")));
+	assert_true(str_contains(buf_view(&b), STR(SERIES "\"container\",exit_code=\"139\",reason=\"Error\"} 2\n")));
+	assert_true(str_contains(buf_view(&b), STR(SERIES "\"container\",exit_code=\"139\",reason=\"Unknown\"} 1\n")));
+	map_free(&kubelet.terminations);
+	forget_cstates(&p);
+}
+
 /* A pod runs for as long as a sidecar does, whatever became of the others. */
 static void test_status_sidecar(void **state)
 {
@@ -882,7 +916,7 @@ int main(void)
 		T(test_plan_start), T(test_plan_finished), T(test_plan_inits), T(test_plan_kills), T(test_restart_rules), T(test_backoff),
 		T(test_status_running), T(test_status_crash_loop), T(test_status_end), T(test_status_sidecar), T(test_status_patch), T(test_expand), T(test_fields),
 		T(test_qos), T(test_sums), T(test_hugepages), T(test_cgroup_values), T(test_resource_field), T(test_hash), T(test_eviction_flag), T(test_probe_state),
-		T(test_log_parse), T(test_log_read), T(test_atomic), T(test_subpath), T(test_view_merge),
+		T(test_log_parse), T(test_log_read), T(test_atomic), T(test_subpath), T(test_view_merge), T(test_terminations),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
