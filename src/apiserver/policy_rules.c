@@ -1,6 +1,7 @@
 /* What admission policies and their bindings may be: upstream's pkg/apis/admissionregistration/validation and its registries. */
 #include "apiserver/authz.h"
 #include "apiserver/policy.h"
+#include "apiserver/rules.h"
 
 #define AUDIT_ANNOTATIONS_MAX 20
 #define ANNOTATION_EXPRESSION_MAX (5 * 1024) /* bytes */
@@ -575,6 +576,7 @@ static void vap_sub_update(struct request *rq, const char *sub, const void *obj,
 		if (!str_trim(w->field_ref).n)
 			field_required(e, FIELD_CHILD(FIELD_INDEX(p, i), "fieldRef"), "");
 	}
+	rule_conditions(e, FIELD_CHILD(FIELD_ROOT("status"), "conditions"), o->status.conditions.v, o->status.conditions.n);
 }
 
 static void vapb_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
@@ -622,7 +624,7 @@ static void mapb_create(struct request *rq, const void *obj, struct field_errors
 	const struct strategy var = {.group = STR_INIT("admissionregistration.k8s.io"), .plural = STR_INIT(res), .generation = true,   \
 				     .no_unconditional_update = true, .checks_all = true, .meta_create = "m*", .meta_update = "m*", __VA_ARGS__}
 
-POLICY(strategy_vap, "validatingadmissionpolicies", .status_keeps_metadata = true, .validate = vap_create, .validate_update = vap_update, .validate_sub_update = vap_sub_update);
+POLICY(strategy_vap, "validatingadmissionpolicies", .status_resets_metadata = true, .meta_status = "*", .validate = vap_create, .validate_update = vap_update, .validate_sub_update = vap_sub_update);
 POLICY(strategy_vapb, "validatingadmissionpolicybindings", .validate = vapb_create, .validate_update = vapb_update);
 POLICY(strategy_map, "mutatingadmissionpolicies", .validate = map_create, .validate_update = map_update);
 POLICY(strategy_mapb, "mutatingadmissionpolicybindings", .validate = mapb_create, .validate_update = mapb_update);

@@ -337,6 +337,14 @@ static void canonicalize(struct request *rq, void *obj)
 		object_default(rq->a, rq->res->st->type, obj);
 }
 
+static void meta_without_generate_name(struct field_errors *fe, const struct storage *st, const struct meta_v1_object_meta *m)
+{
+	struct meta_v1_object_meta named = *m;
+
+	named.generate_name = STR_NULL;
+	validate_object_meta(fe, &named, st->namespaced, st->strategy->name_check, FIELD_ROOT("metadata"), true);
+}
+
 static struct error *validate_create(struct request *rq, void *obj)
 {
 	struct storage *st = rq->res->st;
@@ -344,14 +352,11 @@ static struct error *validate_create(struct request *rq, void *obj)
 	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
 	const struct meta_v1_object_meta *m = meta_of(st, obj);
 	const char *order = sg && sg->meta_create ? sg->meta_create : rq->res->crd ? "m*" : "M*";
-	struct meta_v1_object_meta named;
 
 	for (; *order; order++) {
 		switch (*order) {
 		case 'N':
-			named = *m;
-			named.generate_name = STR_NULL;
-			validate_object_meta(&fe, &named, st->namespaced, sg ? sg->name_check : NULL, FIELD_ROOT("metadata"), true);
+			meta_without_generate_name(&fe, st, m);
 			break;
 		case 'M':
 		case 'm':
@@ -393,7 +398,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		m->uid = arena_str(rq->a, str_from(uid));
 	}
 	if (generated)
-		m->name = generated_name(rq->a, m->generate_name);
+		m->name = sg && sg->name_as_generate_name ? m->generate_name : generated_name(rq->a, m->generate_name);
 	if (!rq->res->crd && !(sg && (sg->keep_status_on_create || sg->no_status_split)))
 		object_field_zero(st->type, obj, "status");
 	if (sg && sg->generation && !sg->generation_from_zero)
@@ -556,6 +561,8 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 	if (om->deletion_grace_period_seconds && !m->deletion_grace_period_seconds)
 		m->deletion_grace_period_seconds = om->deletion_grace_period_seconds;
 	m->generation = om->generation;
+	if (is_main(sub) && sg && sg->generation_first && object_spec_changed(st->type, obj, old, sg->generation_exact))
+		m->generation = om->generation + 1;
 	if (!rq->res->crd)
 		drop_disabled_fields(st->type, obj, old);
 	if (is_main(sub)) {
@@ -589,6 +596,12 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 			keep.managed_fields.n = m->managed_fields.n;
 			keep.managed_fields.cap = m->managed_fields.cap;
 			*m = keep;
+		} else if (sg && sg->status_resets_metadata) {
+			static const char *const kept[] = {"deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers",
+							   "ownerReferences"};
+
+			for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+				object_field_copy(&meta_v1_object_meta_type, m, om, kept[i]);
 		} else if (st->type == &apps_v1_deployment_type) {
 			m->labels.v = om->labels.v;
 			m->labels.n = om->labels.n;
@@ -644,6 +657,12 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 		case 'M':
 		case 'm':
 			validate_object_meta(&fe, m, st->namespaced, sg ? sg->name_check : NULL, meta, *order == 'M');
+			break;
+		case 'N':
+			meta_without_generate_name(&fe, st, m);
+			break;
+		case 'C':
+			create_rules(rq, obj, &fe);
 			break;
 		default:
 			update_rules(rq, sub, obj, old, &fe);

@@ -41,38 +41,75 @@ struct error *request_body(struct request *rq, size_t limit, struct str *out)
 	return NULL;
 }
 
-/* RFC 7234 quoted-string; controls become spaces, as upstream's NewWarningHeader refuses them. */
+#define WARNINGS_RUNES 4096 /* together; beyond that each is cut */
+#define WARNING_RUNES 256
+
+/* Bytes of the first `max` characters; *runes gets how many there are of them. */
+static size_t runes_of(struct str w, size_t max, size_t *runes)
+{
+	size_t i = 0;
+
+	for (*runes = 0; i < w.n; i++)
+		if (((unsigned char)w.p[i] & 0xc0) != 0x80 && ++*runes > max) {
+			--*runes;
+			break;
+		}
+	return i;
+}
+
+/* What has control characters is no header: left out, as upstream does. */
+static bool warning_writable(struct str w)
+{
+	for (size_t i = 0; i < w.n; i++) {
+		unsigned char c = (unsigned char)w.p[i], next = i + 1 < w.n ? (unsigned char)w.p[i + 1] : 0;
+
+		if (c < 0x20 || c == 0x7f || (c == 0xc2 && next >= 0x80 && next < 0xa0))
+			return false;
+	}
+	return true;
+}
+
+/* RFC 7234 quoted-string. */
 static void warning_append(struct buf *b, struct str w)
 {
 	buf_puts(b, "299 - \"");
 	for (size_t i = 0; i < w.n; i++) {
-		unsigned char c = (unsigned char)w.p[i];
-
-		if (c == '"' || c == '\\')
+		if (w.p[i] == '"' || w.p[i] == '\\')
 			buf_putc(b, '\\');
-		buf_putc(b, c < 0x20 ? ' ' : (char)c);
+		buf_putc(b, w.p[i]);
 	}
 	buf_putc(b, '"');
+}
+
+static void warning_headers(struct request *rq)
+{
+	size_t total = 0, n, max = SIZE_MAX;
+
+	for (uint32_t i = 0; i < rq->warnings.n; i++)
+		if (warning_writable(rq->warnings.v[i])) {
+			runes_of(rq->warnings.v[i], SIZE_MAX, &n);
+			total += n;
+		}
+	if (total > WARNINGS_RUNES)
+		max = WARNING_RUNES;
+	total = 0;
+	for (uint32_t i = 0; i < rq->warnings.n && total < WARNINGS_RUNES; i++) {
+		struct buf b buf_cleanup = {0};
+		struct str w = str_sub(rq->warnings.v[i], 0, runes_of(rq->warnings.v[i], max, &n));
+
+		if (!warning_writable(w))
+			continue;
+		total += n;
+		warning_append(&b, w);
+		http_add_header(rq->x, "warning", buf_view(&b));
+	}
 }
 
 void respond_headers(struct request *rq)
 {
 	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
 	http_set_header(rq->x, "cache-control", rq->cache_control.n ? rq->cache_control : STR("no-cache, private"));
-	if (rq->warnings.n) {
-		size_t total = 0;
-
-		for (uint32_t i = 0; i < rq->warnings.n; i++) {
-			struct buf b buf_cleanup = {0};
-
-			/* upstream cuts at 4 KiB altogether */
-			total += rq->warnings.v[i].n;
-			if (total > 4096 && i)
-				break;
-			warning_append(&b, str_sub(rq->warnings.v[i], 0, 4096));
-			http_add_header(rq->x, "warning", buf_view(&b));
-		}
-	}
+	warning_headers(rq);
 }
 
 enum { GZIP_CHUNK = 64 * 1024 };

@@ -70,6 +70,20 @@ static struct str problems_text(struct arena *a, const struct decode_report *r)
 	return arena_str(a, buf_view(&b));
 }
 
+/* A problem, or those that YAML has line by line behind a heading. */
+static void warn_lines(struct request *rq, struct str text)
+{
+	struct str rest = text;
+
+	if (!str_has_prefix(text, STR("yaml: unmarshal errors:"))) {
+		request_warn(rq, "%.*s", STR_ARG(text));
+		return;
+	}
+	str_cut(&rest, '\n');
+	while (rest.p)
+		request_warn(rq, "%.*s", STR_ARG(str_trim(str_cut(&rest, '\n'))));
+}
+
 /* What the decoder found odd: an error, warnings or nothing. */
 static struct error *judge(struct request *rq, const struct decode_report *r, const struct write_options *o)
 {
@@ -80,7 +94,7 @@ static struct error *judge(struct request *rq, const struct decode_report *r, co
 		return NULL;
 	if (o->validation == VALIDATE_WARN) {
 		for (uint32_t i = 0; i < r->problems.n; i++)
-			request_warn(rq, "%.*s", STR_ARG(r->problems.v[i]));
+			warn_lines(rq, r->problems.v[i]);
 		return NULL;
 	}
 	text = problems_text(rq->a, r);

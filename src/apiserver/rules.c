@@ -378,7 +378,7 @@ void rule_quantity(struct field_errors *e, const struct field_path *p, struct st
 {
 	if (quantity_cmp(q, STR("0")) < 0)
 		field_invalid(e, p, q, "must be greater than or equal to 0");
-	if ((listed(name, counted) || resource_extended(name, e->arena)) && quantity_milli(q) % 1000)
+	if ((listed(name, counted) || resource_extended(name, e->arena)) && !quantity_whole(q))
 		field_invalid(e, p, q, "must be an integer");
 }
 

@@ -86,7 +86,7 @@ struct audit_decision {
 };
 
 /* ---- one request ---- */
-#define WARNINGS_MAX 64
+#define WARNINGS_MAX 512
 #define ANNOTATIONS_MAX 256 /* of one audit event */
 struct request {
 	struct http_exchange *x;         /* NULL: the server's own */

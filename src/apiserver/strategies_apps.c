@@ -83,14 +83,16 @@ static int64_t template_generation(const struct apps_v1_daemon_set *d)
 	return str_to_i64(str_map_get(API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION)), &n) && n > 0 ? n : 1;
 }
 
-/* Conversion writes it: before field managers look. */
+/* Conversion writes it: before field managers look, and 0 where there is none. */
 static void daemonset_normalize(struct arena *a, void *obj)
 {
 	struct apps_v1_daemon_set *d = obj;
+	int64_t n;
 
 	pod_spec_normalize(a, &d->spec.template.spec);
-	str_map_set(a, API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION),
-		    arena_printf(a, "%lld", (long long)template_generation(d)));
+	if (!str_to_i64(str_map_get(API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION)), &n))
+		n = 0;
+	str_map_set(a, API_MAP(&d->metadata.annotations), STR(TEMPLATE_GENERATION), arena_printf(a, "%lld", (long long)n));
 }
 
 void daemonset_internal_meta(struct arena *a, struct meta_v1_object_meta *m)
@@ -122,9 +124,19 @@ static void daemonset_update(struct request *rq, void *obj, const void *old)
 									      &o->spec.template));
 }
 
+static void daemonset_sub(struct request *rq, const char *sub, void *obj, const void *old)
+{
+	struct apps_v1_daemon_set *d = obj;
+	const struct apps_v1_daemon_set *o = old;
+
+	(void)sub;
+	d->spec = o->spec;
+	set_template_generation(rq, d, template_generation(o));
+}
+
 static const struct strategy daemonsets = {
 	.group = STR_INIT("apps"), .plural = STR_INIT("daemonsets"), .checks_all = true, .generation = true, .normalize = daemonset_normalize,
-	.prepare_create = daemonset_create, .prepare_update = daemonset_update,
+	.prepare_create = daemonset_create, .prepare_update = daemonset_update, .prepare_sub_update = daemonset_sub,
 	.validate = daemonset_validate, .validate_update = daemonset_validate_update, .validate_sub_update = daemonset_validate_sub,
 	.warn = workload_warn,
 };
@@ -164,7 +176,7 @@ static const struct cache_field job_fields[] = {
 	{.name = STR_INIT("status.successful"), .path = STR_INIT("status.succeeded"), .absent = STR_INIT("0")},
 };
 static const struct strategy jobs = {
-	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .checks_all = true, .meta_update = "M*U", .generation = true,
+	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .checks_all = true, .meta_update = "M*", .generation = true,
 	.orphan_by_default = true, .normalize = job_normalize, .prepare_create = job_create, .fields = job_fields, .n_fields = 1,
 	.validate = job_validate, .validate_update = job_validate_update, .validate_sub_update = job_validate_sub, .warn = job_warn,
 };

@@ -27,7 +27,11 @@ static void namespace_create(struct request *rq, void *obj)
 		has |= str_eqz(n->spec.finalizers.v[i], "kubernetes");
 	if (!has)
 		*arena_push(rq->a, &n->spec.finalizers) = STR("kubernetes");
-	str_map_set(rq->a, API_MAP(&n->metadata.labels), STR("kubernetes.io/metadata.name"), n->metadata.name);
+}
+
+static void namespace_canonicalize(struct request *rq, void *obj)
+{
+	namespace_normalize(rq->a, obj);
 }
 
 static void namespace_update(struct request *rq, void *obj, const void *old)
@@ -55,7 +59,7 @@ static void namespace_sub(struct request *rq, const char *sub, void *obj, const 
 static const struct cache_field namespace_fields[] = {{.name = STR_INIT("status.phase")}};
 static const struct strategy namespaces = {
 	.plural = STR_INIT("namespaces"), .meta_update = "M*U", .return_deleted = true, .keep_status_on_create = true, .name_check = validate_dns1123_label,
-	.normalize = namespace_normalize, .prepare_create = namespace_create, .prepare_update = namespace_update,
+	.normalize = namespace_normalize, .canonicalize = namespace_canonicalize, .prepare_create = namespace_create, .prepare_update = namespace_update,
 	.prepare_sub_update = namespace_sub, .fields = namespace_fields, .n_fields = 1,
 	.checks_all = true, .validate = namespace_validate, .validate_update = namespace_validate_update, .validate_sub_update = namespace_validate_sub,
 };
@@ -112,7 +116,7 @@ static void node_sub_update(struct request *rq, const char *sub, void *obj, cons
 static const struct cache_field node_fields[] = {{.name = STR_INIT("spec.unschedulable"), .absent = STR_INIT("false")}};
 static const struct strategy nodes = {
 	.plural = STR_INIT("nodes"), .keep_status_on_create = true, .fields = node_fields, .n_fields = 1,
-	.checks_all = true, .meta_update = "M*U", .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update,
+	.checks_all = true, .meta_update = "MCU*", .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update,
 	.prepare_sub_update = node_sub_update, .validate = node_validate, .validate_update = node_validate_update, .validate_sub_update = node_validate_sub, .warn = node_warn,
 };
 
@@ -163,12 +167,12 @@ static void secret_update(struct request *rq, void *obj, const void *old)
 static const struct cache_field secret_fields[] = {{.name = STR_INIT("type")}};
 static const struct strategy secrets = {
 	.plural = STR_INIT("secrets"), .normalize = secret_normalize, .prepare_update = secret_update, .fields = secret_fields, .n_fields = 1,
-	.checks_all = true, .meta_update = "UM*", .validate = secret_validate, .validate_update = secret_validate_update,
+	.checks_all = true, .meta_update = "U*MC", .validate = secret_validate, .validate_update = secret_validate_update, .warn = secret_warn,
 };
 
 static const struct strategy configmaps = {
 	.plural = STR_INIT("configmaps"),
-	.checks_all = true, .meta_update = "UM*", .validate = configmap_validate, .validate_update = configmap_validate_update,
+	.checks_all = true, .meta_update = "U*MC", .validate = configmap_validate, .validate_update = configmap_validate_update,
 };
 
 /* ---- the rest ---- */
@@ -298,7 +302,7 @@ static void pvc_create(struct request *rq, void *obj)
 
 static const struct strategy persistentvolumes = {
 	.plural = STR_INIT("persistentvolumes"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pv_create,
-	.checks_all = true, .meta_update = "MM*", .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
+	.checks_all = true, .meta_update = "*", .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
 };
 static const struct strategy persistentvolumeclaims = {
 	.plural = STR_INIT("persistentvolumeclaims"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,

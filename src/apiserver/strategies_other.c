@@ -72,11 +72,11 @@ static const struct strategy clusterroles = {
 	.permit = cluster_role_permit, .validate = clusterrole_validate, .validate_update = clusterrole_validate_update,
 };
 static const struct strategy rolebindings = {
-	.group = RBAC, .plural = STR_INIT("rolebindings"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("rolebindings"), .checks_all = true, .meta_update = "MCU*", .create_on_update = true, .name_check = validate_path_segment,
 	.permit = binding_permit, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 static const struct strategy clusterrolebindings = {
-	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .checks_all = true, .meta_update = "M*U", .create_on_update = true, .name_check = validate_path_segment,
+	.group = RBAC, .plural = STR_INIT("clusterrolebindings"), .checks_all = true, .meta_update = "MCU*", .create_on_update = true, .name_check = validate_path_segment,
 	.permit = binding_permit, .validate = binding_validate, .validate_update = binding_validate_update,
 };
 
@@ -195,13 +195,13 @@ FACTS(leases, "coordination.k8s.io", "leases", .checks_all = true, .meta_create 
       .validate = lease_validate, .validate_update = lease_validate_update);
 FACTS(ingresses, "networking.k8s.io", "ingresses", .checks_all = true, .meta_update = "UM*", .generation = true, .validate = ingress_validate,
       .validate_update = ingress_validate_update, .validate_sub_update = ingress_validate_sub, .warn = ingress_warn);
-FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .checks_all = true, .meta_update = "UM*", .generation = true,
+FACTS(ingressclasses, "networking.k8s.io", "ingressclasses", .checks_all = true, .meta_update = "U*MC", .generation = true,
       .validate = ingressclass_validate, .validate_update = ingressclass_validate_update);
 FACTS(networkpolicies, "networking.k8s.io", "networkpolicies", .checks_all = true, .generation = true, .generation_exact = true, .validate = netpol_validate,
       .validate_update = netpol_validate_update, .warn = netpol_warn);
-FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .checks_all = true, .meta_update = "M*U", .name_check = validate_ip_canonical, .validate = ipaddress_validate,
+FACTS(ipaddresses, "networking.k8s.io", "ipaddresses", .checks_all = true, .meta_update = "MCU*", .name_as_generate_name = true, .name_check = validate_ip_canonical, .validate = ipaddress_validate,
       .validate_update = ipaddress_validate_update);
-FACTS(servicecidrs, "networking.k8s.io", "servicecidrs", .checks_all = true, .status_keeps_metadata = true, .validate = servicecidr_validate,
+FACTS(servicecidrs, "networking.k8s.io", "servicecidrs", .checks_all = true, .status_resets_metadata = true, .validate = servicecidr_validate,
       .validate_update = servicecidr_validate_update);
 
 /* deprecatedTopology is not written through v1; what it says of the node stays as nodeName. */
@@ -239,10 +239,10 @@ static void slice_update(struct request *rq, void *obj, const void *old)
 	slice_drop_topology(rq->a, s, o);
 }
 
-FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, .meta_update = "M*", .generation = true, .prepare_create = slice_create,
+FACTS(endpointslices, "discovery.k8s.io", "endpointslices", .checks_all = true, .meta_update = "M*", .generation = true, .generation_first = true, .prepare_create = slice_create,
       .prepare_update = slice_update, .validate = slice_validate, .validate_update = slice_validate_update, .warn = slice_warn);
-FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .checks_all = true, .meta_create = "m*", .meta_update = "m*u", .create_on_update = true, .no_unconditional_update = true,
-      .validate = runtimeclass_validate, .validate_update = runtimeclass_validate_update);
+FACTS(runtimeclasses, "node.k8s.io", "runtimeclasses", .checks_all = true, .meta_create = "m*", .meta_update = "mCu*", .create_on_update = true, .no_unconditional_update = true,
+      .validate = runtimeclass_validate, .validate_update = runtimeclass_validate_update, .warn = runtimeclass_warn);
 FACTS(priorityclasses, "scheduling.k8s.io", "priorityclasses", .checks_all = true, .generation_stays = true, .generation = true, .validate = priorityclass_validate,
       .validate_update = priorityclass_validate_update);
 FACTS(csidrivers, "storage.k8s.io", "csidrivers", .checks_all = true, .generation = true, .generation_from_zero = true,
@@ -250,14 +250,14 @@ FACTS(csidrivers, "storage.k8s.io", "csidrivers", .checks_all = true, .generatio
       .warn = csidriver_warn);
 FACTS(csinodes, "storage.k8s.io", "csinodes", .checks_all = true, .meta_update = "M*", .no_unconditional_update = true,
       .return_deleted = true, .validate = csinode_validate, .validate_update = csinode_validate_update);
-FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .checks_all = true, .meta_update = "M*U", .no_unconditional_update = true,
+FACTS(csistoragecapacities, "storage.k8s.io", "csistoragecapacities", .checks_all = true, .meta_update = "*", .no_unconditional_update = true,
       .validate = capacity_validate, .validate_update = capacity_validate_update, .warn = capacity_warn);
-FACTS(storageclasses, "storage.k8s.io", "storageclasses", .checks_all = true, .meta_update = "M*U", .return_deleted = true, .validate = storageclass_validate,
+FACTS(storageclasses, "storage.k8s.io", "storageclasses", .checks_all = true, .meta_update = "MCU*", .return_deleted = true, .validate = storageclass_validate,
       .validate_update = storageclass_validate_update, .warn = storageclass_warn);
-FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .checks_all = true, .meta_update = "M*", .status_keeps_metadata = true,
+FACTS(volumeattachments, "storage.k8s.io", "volumeattachments", .checks_all = true, .meta_update = "M*", .meta_status = "M*", .status_resets_metadata = true,
       .no_unconditional_update = true, .return_deleted = true, .validate = attachment_validate,
       .validate_update = attachment_validate_update, .validate_sub_update = attachment_validate_sub);
-FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .checks_all = true, .meta_update = "UM*",
+FACTS(volumeattributesclasses, "storage.k8s.io", "volumeattributesclasses", .checks_all = true, .meta_update = "U*MC",
       .return_deleted = true, .validate = attributesclass_validate, .validate_update = attributesclass_validate_update);
 FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .checks_all = true, .meta_update = "M*", .generation = true,
       .status_keeps_metadata = true,
@@ -265,14 +265,26 @@ FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .checks_all = 
 FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .checks_all = true, .meta_update = "M*",
       .generation = true, .status_keeps_metadata = true, .validate = prioritylevel_validate, .validate_update = prioritylevel_validate_update,
       .validate_sub_update = prioritylevel_validate_sub);
-FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_update = "UM*", .name_check = validate_path_segment,
-      .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
-FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_create = "N*", .meta_update = "M*U", .generation = true,
+/* A local one is available at once. */
+static void apiservice_create(struct request *rq, void *obj)
+{
+	struct apiregistration_v1_api_service *s = obj;
+
+	memset(&s->status, 0, sizeof s->status);
+	if (!s->spec.service)
+		*arena_push(rq->a, &s->status.conditions) = (struct apiregistration_v1_api_service_condition){
+			.type = STR("Available"), .status = STR("True"), .reason = STR("Local"), .message = STR("Local APIServices are always available"),
+			.last_transition_time = time_now()};
+}
+
+FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_create = "m*", .meta_update = "um*", .name_check = validate_path_segment,
+      .prepare_create = apiservice_create, .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
+FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_create = "N*", .meta_update = "NU*", .generation = true,
       .return_deleted = true, .validate = deviceclass_validate, .validate_update = deviceclass_validate_update);
-FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .checks_all = true, .meta_update = "M*U", .status_keeps_metadata = true,
+FACTS(resourceclaims, "resource.k8s.io", "resourceclaims", .checks_all = true, .meta_create = "*", .meta_update = "MU*", .status_resets_metadata = true,
       .return_deleted = true, .validate = claim_validate, .validate_update = claim_validate_update,
       .validate_sub_update = claim_validate_sub);
-FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .checks_all = true, .meta_update = "M*U", .return_deleted = true,
+FACTS(resourceclaimtemplates, "resource.k8s.io", "resourceclaimtemplates", .checks_all = true, .meta_create = "*", .meta_update = "*", .return_deleted = true,
       .validate = claimtemplate_validate, .validate_update = claimtemplate_validate_update);
 static const struct cache_field slice_fields[] = {{.name = STR_INIT("spec.nodeName")}, {.name = STR_INIT("spec.driver")}};
 /* A taint is as old as the request that brings it. */
@@ -291,8 +303,9 @@ static void resourceslice_normalize(struct arena *a, void *obj)
 		}
 }
 
-FACTS(resourceslices, "resource.k8s.io", "resourceslices", .checks_all = true, .normalize = resourceslice_normalize, .generation = true, .return_deleted = true,
-      .fields = slice_fields, .n_fields = 2, .validate = resourceslice_validate, .validate_update = resourceslice_validate_update);
+FACTS(resourceslices, "resource.k8s.io", "resourceslices", .checks_all = true, .normalize = resourceslice_normalize, .generation = true, .generation_first = true, .return_deleted = true,
+      .fields = slice_fields, .n_fields = 2, .validate = resourceslice_validate, .validate_update = resourceslice_validate_update,
+      .warn = resourceslice_warn);
 
 const struct strategy *const strategies_other[] = {
 	&roles, &clusterroles, &rolebindings, &clusterrolebindings, &csrs, &leases, &ingresses, &ingressclasses, &networkpolicies, &ipaddresses, &servicecidrs,

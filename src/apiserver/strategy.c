@@ -30,14 +30,25 @@ void object_field_zero(const struct schema_type *t, void *obj, const char *name)
 }
 
 /* Equality of the whole objects with everything but the field (or but metadata and status) taken from one of them. */
-bool object_field_equal(const struct schema_type *t, const void *a, const void *b, const char *name)
+static bool field_equal(const struct schema_type *t, const void *a, const void *b, const char *name,
+			bool (*equal)(const struct schema_type *t, const void *a, const void *b))
 {
 	struct arena tmp arena_cleanup = {0};
 	void *x = arena_alloc(&tmp, t->size), *y = arena_alloc(&tmp, t->size);
 
 	object_field_copy(t, x, a, name);
 	object_field_copy(t, y, b, name);
-	return object_equal(t, x, y);
+	return equal(t, x, y);
+}
+
+bool object_field_equal(const struct schema_type *t, const void *a, const void *b, const char *name)
+{
+	return field_equal(t, a, b, name, object_equal);
+}
+
+bool object_field_identical(const struct schema_type *t, const void *a, const void *b, const char *name)
+{
+	return field_equal(t, a, b, name, object_identical);
 }
 
 bool object_spec_changed(const struct schema_type *t, const void *a, const void *b, bool exact)
@@ -117,10 +128,10 @@ void validate_object_meta(struct field_errors *e, const struct meta_v1_object_me
 		struct str g = m->generate_name;
 		const char *msg;
 
-		/* a trailing dash is fine: more will follow */
-		if (g.n > 1 && g.p[g.n - 1] == '-')
+		/* more will follow: a trailing dash is fine, and a path segment that is dots */
+		if (name_check != validate_path_segment && name_check != validate_ip_canonical && g.n > 1 && g.p[g.n - 1] == '-')
 			g = arena_printf(e->arena, "%.*sa", (int)g.n - 2, g.p);
-		msg = name_check(e->arena, g);
+		msg = name_check == validate_path_segment && (str_eqz(g, ".") || str_eqz(g, "..")) ? NULL : name_check(e->arena, g);
 		for (struct str rest = str_from(msg ? msg : ""); rest.n;) {
 			ptrdiff_t i = str_find(rest, STR("; "));
 

@@ -24,7 +24,10 @@ struct strategy {
 	bool generation_from_zero;   /* with generation: nothing at create, the first change makes it 1 (CSIDriver) */
 	bool generation_exact;       /* with generation: an empty list where none was is a change, too (upstream's reflect.DeepEqual) */
 	bool generation_stays;       /* metadata.generation is 1 for ever */
+	bool generation_first;       /* with generation: fields that are dropped afterwards count as a change, too */
+	bool name_as_generate_name;  /* what generateName says is the name (IPAddress) */
 	bool status_keeps_metadata;  /* an update of status changes nothing of metadata but managedFields */
+	bool status_resets_metadata; /* an update of status changes no labels, annotations, finalizers, owners (upstream's ResetObjectMetaForStatus) */
 	bool no_unconditional_update;/* updates must carry resourceVersion */
 	bool create_on_update;       /* PUT creates what is not there (upstream's AllowCreateOnUpdate) */
 	bool keep_status_on_create;  /* `status` in a create is kept (nodes) */
@@ -35,7 +38,7 @@ struct strategy {
 	 * What the kind's validation of an update says of metadata, behind what is said for every kind, in upstream's order: U, an update's
 	 * rules with finalizers of known names, u, without; M, all of a create's rules, m, without known names of finalizers; *, the kind's own
 	 * rules. NULL: "U*". meta_status: of the subresources. meta_create: of a create, where N is M but for the generateName, which is not
-	 * looked at; NULL: "M*". Behind it comes what every kind's metadata has to be.
+	 * looked at; NULL: "M*". C, of an update: the kind's rules of a create. Behind it comes what every kind's metadata has to be.
 	 */
 	const char *meta_create, *meta_update, *meta_status;
 	bool orphan_by_default;      /* delete without a propagation policy orphans dependents (v1 of old kinds) */
@@ -102,6 +105,7 @@ extern const struct strategy *const strategies_other[];
 void object_field_copy(const struct schema_type *t, void *obj, const void *old, const char *name);
 void object_field_zero(const struct schema_type *t, void *obj, const char *name);
 bool object_field_equal(const struct schema_type *t, const void *a, const void *b, const char *name);
+bool object_field_identical(const struct schema_type *t, const void *a, const void *b, const char *name); /* as object_identical() says */
 /* Something besides metadata and status differs; exact: object_identical() says so. */
 bool object_spec_changed(const struct schema_type *t, const void *a, const void *b, bool exact);
 

@@ -725,6 +725,7 @@ void workload_warn(struct request *rq, const void *obj, const void *old)
 	const struct meta_v1_object_meta *m = object_meta(t, (void *)(uintptr_t)obj), *o = old ? object_meta(t, (void *)(uintptr_t)old) : NULL;
 
 	const struct core_v1_pod_template_spec *template;
+	bool changed;
 
 	if (t == &apps_v1_deployment_type)
 		template = &((const struct apps_v1_deployment *)obj)->spec.template;
@@ -736,7 +737,11 @@ void workload_warn(struct request *rq, const void *obj, const void *old)
 		template = &((const struct apps_v1_stateful_set *)obj)->spec.template;
 	if (!o && (t == &apps_v1_deployment_type || t == &apps_v1_replica_set_type))
 		workload_name_warn(rq, m->name);
-	if (!o || o->generation != m->generation)
+	if (o && t == &apps_v1_daemon_set_type)
+		changed = !object_equal(&core_v1_pod_template_spec_type, template, &((const struct apps_v1_daemon_set *)old)->spec.template);
+	else
+		changed = !o || o->generation != m->generation;
+	if (changed)
 		template_warn(rq, p, template);
 	if (t == &apps_v1_stateful_set_type) {
 		const struct apps_v1_stateful_set *s = obj;

@@ -456,6 +456,7 @@ void job_validate_update(struct request *rq, const void *obj, const void *old, s
 	job_all(e, j, o);
 	job_rules(e, spec, &j->spec, &o->spec.template);
 	job_selector(e, &j->spec, true);
+	validate_object_meta_update(e, &j->metadata, &o->metadata, FIELD_ROOT("metadata"), true);
 	if (!is_indexed(&j->spec))
 		rule_immutable(e, AT(spec, "completions"), t, &j->spec, &o->spec, "completions");
 	else if (!object_field_equal(t, &j->spec, &o->spec, "completions") && j->spec.completions && j->spec.parallelism &&

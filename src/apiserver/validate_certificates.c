@@ -4,6 +4,7 @@
 #include <openssl/x509.h>
 
 #include "apiserver/csr_pem.h"
+#include "apiserver/validate_core.h"
 #include "apiserver/validate_kinds.h"
 
 #define USAGES                                                                                                               \
@@ -215,4 +216,83 @@ void csr_validate_sub(struct request *rq, const char *sub, const void *obj, cons
 {
 	(void)rq;
 	csr_changes(e, obj, old, !strcmp(sub, "approval"), !strcmp(sub, "status"));
+}
+
+/* ---- secrets of type kubernetes.io/tls ---- */
+
+/*
+ * The first block of PEM that is called a certificate (or a private key); *cert, *pkey are NULL where it is none. False: there is no such
+ * block, and *problem says so.
+ */
+static bool first_block(struct arena *a, struct str pem, bool key, X509 **cert, EVP_PKEY **pkey, const char **problem)
+{
+	BIO *bio = BIO_new_mem_buf(pem.p ? pem.p : "", pem.n > INT32_MAX ? INT32_MAX : (int)pem.n);
+	struct buf skipped buf_cleanup = {0};
+	char *name = NULL, *header = NULL, *last = NULL;
+	unsigned char *data = NULL;
+	long n = 0;
+	int others = 0;
+	bool found = false;
+
+	while (bio && !found && PEM_read_bio(bio, &name, &header, &data, &n)) {
+		struct str type = str_from(name);
+		const unsigned char *p = data;
+
+		found = key ? str_eqz(type, "PRIVATE KEY") || str_has_suffix(type, STR(" PRIVATE KEY")) : str_eqz(type, "CERTIFICATE");
+		if (found && key)
+			*pkey = d2i_AutoPrivateKey(NULL, &p, n);
+		else if (found)
+			*cert = d2i_X509(NULL, &p, n);
+		else
+			buf_printf(&skipped, "%s%s", others++ ? " " : "", name);
+		OPENSSL_free(last);
+		last = name;
+		OPENSSL_free(header);
+		OPENSSL_free(data);
+	}
+	BIO_free(bio);
+	if (!found && !others)
+		*problem = key ? "tls: failed to find any PEM data in key input" : "tls: failed to find any PEM data in certificate input";
+	else if (!found && others == 1 && key && !strcmp(last, "CERTIFICATE"))
+		*problem = "tls: found a certificate rather than a key in the PEM for the private key";
+	else if (!found && others == 1 && !key && str_has_suffix(str_from(last), STR("PRIVATE KEY")))
+		*problem = "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been "
+			   "switched";
+	else if (!found)
+		*problem = arena_printf(a, "tls: failed to find %s in %s input after skipping PEM blocks of the following types: [%s]",
+					key ? "PEM block with type ending in \"PRIVATE KEY\"" : "\"CERTIFICATE\" PEM block",
+					key ? "key" : "certificate", buf_z(&skipped)).p;
+	OPENSSL_free(last);
+	return found;
+}
+
+void secret_warn(struct request *rq, const void *obj, const void *old)
+{
+	const struct core_v1_secret *s = obj;
+	X509 *cert = NULL;
+	EVP_PKEY *key = NULL, *of;
+	const char *problem = NULL;
+
+	(void)old;
+	if (!str_eqz(s->type, "kubernetes.io/tls"))
+		return;
+	if (first_block(rq->a, str_map_get(API_MAP(&s->data), STR("tls.crt")), false, &cert, &key, &problem) &&
+	    first_block(rq->a, str_map_get(API_MAP(&s->data), STR("tls.key")), true, &cert, &key, &problem)) {
+		of = cert ? X509_get0_pubkey(cert) : NULL;
+		if (!cert)
+			problem = "x509: malformed certificate";
+		else if (!of)
+			problem = "tls: unknown public key algorithm";
+		else if (!key)
+			problem = "tls: failed to parse private key";
+		else if (EVP_PKEY_get_base_id(of) != EVP_PKEY_get_base_id(key))
+			problem = "tls: private key type does not match public key type";
+		else if (EVP_PKEY_eq(of, key) != 1)
+			problem = "tls: private key does not match public key";
+	}
+	X509_free(cert);
+	EVP_PKEY_free(key);
+	ERR_clear_error();
+	if (problem)
+		request_warn(rq, "%s", problem);
 }

@@ -839,7 +839,7 @@ static void ephemeral_containers(struct field_errors *e, const struct field_path
 		if (target.n && !map_has(names, target))
 			field_not_found(e, AT(p, "targetContainerName"), target);
 		for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
-			if (!object_field_equal(&core_v1_container_type, c, &none, refused[k]))
+			if (!object_field_identical(&core_v1_container_type, c, &none, refused[k]))
 				field_forbidden(e, FIELD_CHILD_S(p, str_from(refused[k])), "cannot be set for an Ephemeral Container");
 		for (uint32_t k = 0; k < c->volume_mounts.n; k++) {
 			const struct field_path *m = EL(AT(p, "volumeMounts"), k);

@@ -27,6 +27,7 @@ RULES_UPDATE(quota);
 RULES_SUB(quota);
 RULES(secret);
 RULES_UPDATE(secret);
+WARNINGS(secret);
 RULES(configmap);
 RULES_UPDATE(configmap);
 RULES(endpoints);

@@ -23,6 +23,11 @@ enum {
 	ATTRIBUTES_MAX = 32,
 	ATTRIBUTE_VALUES_MAX = 48,
 	TAINTS_MAX = 16,
+	POLICY_VALUES_MAX = 10,
+	KEY_BYTES = 63 + 1 + 32,
+	INTERFACE_NAME_BYTES = 256,
+	HARDWARE_ADDRESS_BYTES = 128,
+	DEVICE_IPS_MAX = 16,
 	BINDING_CONDITIONS_MAX = 4,
 	RESERVED_MAX = 256,
 	RESULTS_MAX = 32,
@@ -211,9 +216,8 @@ static void allocation(struct field_errors *e, const struct field_path *p, struc
 		rule_name((e), AT((p), "deviceClassName"), (r)->device_class_name, validate_dns1123_subdomain); \
 		selectors((e), AT((p), "selectors"), (r)->selectors.v, (r)->selectors.n);                  \
 		allocation((e), (p), (r)->allocation_mode, (r)->count);                                    \
-		if (few((e), AT((p), "tolerations"), (r)->tolerations.n, TAINTS_MAX))                      \
-			for (uint32_t t_ = 0; t_ < (r)->tolerations.n; t_++)                               \
-				device_toleration((e), EL(AT((p), "tolerations"), t_), &(r)->tolerations.v[t_]); \
+		for (uint32_t t_ = 0; t_ < (r)->tolerations.n; t_++)                                       \
+			device_toleration((e), EL(AT((p), "tolerations"), t_), &(r)->tolerations.v[t_]);   \
 	} while (0)
 
 static void device_request(struct field_errors *e, const struct field_path *p, const struct resource_v1_device_request *r)
@@ -332,8 +336,9 @@ void claim_validate(struct request *rq, const void *obj, struct field_errors *e)
 {
 	const struct resource_v1_resource_claim *c = obj;
 
-	claim_rules(e, FIELD_ROOT("spec"), &c->spec.devices);
 	admin_access(rq, e, &c->spec.devices);
+	validate_object_meta(e, &c->metadata, true, NULL, FIELD_ROOT("metadata"), true);
+	claim_rules(e, FIELD_ROOT("spec"), &c->spec.devices);
 }
 
 void claim_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
@@ -404,6 +409,32 @@ static bool allocated(const struct resource_v1_allocation_result *a, const struc
 	return false;
 }
 
+static bool is_uid(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23, hex = (s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f');
+
+		if (dash ? s.p[i] != '-' : !hex)
+			return false;
+	}
+	return s.n == 36;
+}
+
+static void network_data(struct field_errors *e, const struct field_path *p, const struct resource_v1_network_device_data *d)
+{
+	const struct field_path *ips = AT(p, "ips");
+
+	if (d->interface_name.n > INTERFACE_NAME_BYTES)
+		field_too_long(e, AT(p, "interfaceName"), INTERFACE_NAME_BYTES);
+	if (d->hardware_address.n > HARDWARE_ADDRESS_BYTES)
+		field_too_long(e, AT(p, "hardwareAddress"), HARDWARE_ADDRESS_BYTES);
+	if (!few(e, ips, d->ips.n, DEVICE_IPS_MAX))
+		return;
+	for (uint32_t i = 0; i < d->ips.n; i++)
+		field_check(e, EL(ips, i), d->ips.v[i], validate_interface_address);
+	UNIQUE(e, ips, d->ips, );
+}
+
 void claim_validate_sub(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
 {
 	const struct resource_v1_resource_claim *c = obj, *o = old;
@@ -427,6 +458,9 @@ void claim_validate_sub(struct request *rq, const char *sub, const void *obj, co
 		rule_csi_driver_name(e, AT(at, "driver"), d->driver);
 		pool_name(e, AT(at, "pool"), d->pool);
 		field_check(e, AT(at, "device"), d->device, validate_dns1123_label);
+		if (d->share_id && !is_uid(*d->share_id))
+			field_invalid(e, AT(at, "shareID"), *d->share_id, "error validating uid: it must be in RFC 4122 normalized form, "
+				      "`xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters");
 		for (uint32_t k = 0; k < i; k++) {
 			const struct resource_v1_allocated_device_status *was = &s->devices.v[k];
 
@@ -442,6 +476,8 @@ void claim_validate_sub(struct request *rq, const char *sub, const void *obj, co
 		rule_conditions(e, AT(at, "conditions"), d->conditions.v, d->conditions.n);
 		if (d->data && d->data->n)
 			object_data(e, AT(at, "data"), *d->data, false);
+		if (d->network_data)
+			network_data(e, AT(at, "networkData"), d->network_data);
 	}
 	if (s->reserved_for.n && !s->allocation)
 		field_forbidden(e, reserved, "may not be specified when `allocated` is not set");
@@ -463,6 +499,7 @@ void claim_validate_sub(struct request *rq, const char *sub, const void *obj, co
 
 static void claimtemplate_rules(struct field_errors *e, const struct resource_v1_resource_claim_template *t)
 {
+	validate_object_meta(e, &t->metadata, true, NULL, FIELD_ROOT("metadata"), true);
 	rule_template_meta(e, AT(FIELD_ROOT("spec"), "metadata"), &t->spec.metadata);
 	claim_rules(e, AT(FIELD_ROOT("spec"), "spec"), &t->spec.spec.devices);
 }
@@ -471,14 +508,17 @@ void claimtemplate_validate(struct request *rq, const void *obj, struct field_er
 {
 	const struct resource_v1_resource_claim_template *t = obj;
 
-	claimtemplate_rules(e, t);
 	admin_access(rq, e, &t->spec.spec.devices);
+	claimtemplate_rules(e, t);
 }
 
 void claimtemplate_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
+	const struct resource_v1_resource_claim_template *t = obj, *o = old;
+
 	(void)rq;
-	claimtemplate_rules(e, obj);
+	claimtemplate_rules(e, t);
+	validate_object_meta_update(e, &t->metadata, &o->metadata, FIELD_ROOT("metadata"), true);
 	rule_immutable(e, FIELD_ROOT("spec"), &resource_v1_resource_claim_template_type, obj, old, "spec");
 }
 
@@ -584,14 +624,22 @@ static void attribute_string(struct field_errors *e, const struct field_path *p,
 
 static void attribute(struct field_errors *e, const struct field_path *p, const struct resource_v1_device_attribute *a)
 {
-	int n = !!a->bool_ + !!a->int_ + !!a->string + !!a->version + (a->bools.n > 0) + (a->ints.n > 0) + (a->strings.n > 0) + (a->versions.n > 0);
+	int n = !!a->bool_ + !!a->int_ + !!a->string + !!a->version + !!a->bools.v + !!a->ints.v + !!a->strings.v + !!a->versions.v;
 
 	if (a->string)
 		attribute_string(e, AT(p, "string"), *a->string, false);
 	if (a->version)
 		attribute_string(e, AT(p, "version"), *a->version, true);
+	if (a->bools.v && !a->bools.n)
+		field_invalid_raw(e, AT(p, "bools"), STR("[]"), "must not be empty if specified");
+	if (a->ints.v && !a->ints.n)
+		field_invalid_raw(e, AT(p, "ints"), STR("[]"), "must not be empty if specified");
+	if (a->strings.v && !a->strings.n)
+		field_invalid_raw(e, AT(p, "strings"), STR("[]"), "must not be empty if specified");
 	for (uint32_t i = 0; i < a->strings.n; i++)
 		attribute_string(e, EL(AT(p, "strings"), i), a->strings.v[i], false);
+	if (a->versions.v && !a->versions.n)
+		field_invalid_raw(e, AT(p, "versions"), STR("[]"), "must not be empty if specified");
 	for (uint32_t i = 0; i < a->versions.n; i++)
 		attribute_string(e, EL(AT(p, "versions"), i), a->versions.v[i], true);
 	if (!n)
@@ -611,7 +659,7 @@ static void attribute(struct field_errors *e, const struct field_path *p, const 
 
 /* What names the nodes of a slice or device: one of them. Returns how many there are; `set` gets their names. */
 static int nodes(struct field_errors *e, const struct field_path *p, const struct str *name, const struct core_v1_node_selector *selector,
-		 const bool *all, const char *empty, struct str *set)
+		 const bool *all, const char *empty, const char *terms, struct str *set)
 {
 	int n = 0;
 
@@ -624,6 +672,9 @@ static int nodes(struct field_errors *e, const struct field_path *p, const struc
 	}
 	if (selector) {
 		rule_node_selector(e, AT(p, "nodeSelector"), selector, false);
+		if (terms && selector->node_selector_terms.n != 1)
+			field_invalid_raw(e, AT(AT(p, "nodeSelector"), "nodeSelectorTerms"),
+					  field_json(e->arena, &core_v1_node_selector_type, selector, STR("nodeSelectorTerms")), "%s", terms);
 		*set = arena_printf(e->arena, "%.*s%s`nodeSelector`", STR_ARG(*set), n++ ? ", " : "");
 	}
 	if (all && *all)
@@ -646,11 +697,98 @@ static void device_nodes(struct field_errors *e, const struct field_path *p, con
 					  "`perDeviceNodeSelection` is set to true in the ResourceSlice spec");
 		return;
 	}
-	n = nodes(e, p, d->node_name, d->node_selector, d->all_nodes, "must not be empty", &set);
+	n = nodes(e, p, d->node_name, d->node_selector, d->all_nodes, "must not be empty", NULL, &set);
 	if (!n)
 		field_required(e, p, text);
 	else if (n > 1)
 		field_invalid(e, p, arena_printf(e->arena, "{%.*s}", STR_ARG(set)), text);
+}
+
+/* How much may be asked of a capacity of `max` that several share (KEP-5075). */
+static void policy_values(struct field_errors *e, const struct field_path *p, const struct resource_v1_capacity_request_policy *r, struct str max)
+{
+	bool found = false;
+
+	for (uint32_t i = 1; i < r->valid_values.n; i++)
+		if (quantity_cmp(r->valid_values.v[i - 1], r->valid_values.v[i]) > 0)
+			field_invalid(e, EL(p, i), r->valid_values.v[i], "values must be sorted in ascending order");
+	if (few(e, p, r->valid_values.n, POLICY_VALUES_MAX)) {
+		for (uint32_t i = 0; i < r->valid_values.n; i++) {
+			if (quantity_cmp(r->valid_values.v[i], max) > 0)
+				field_invalid(e, EL(p, i), r->valid_values.v[i], "option is larger than capacity value: %.*s", STR_ARG(max));
+			found |= quantity_cmp(r->valid_values.v[i], *r->default_) == 0;
+		}
+		for (uint32_t i = 0; i < r->valid_values.n; i++)
+			for (uint32_t k = 0; k < i; k++)
+				if (quantity_cmp(r->valid_values.v[k], r->valid_values.v[i]) == 0) {
+					field_duplicate(e, EL(p, i), r->valid_values.v[i]);
+					break;
+				}
+	}
+	if (!found)
+		field_invalid(e, p, *r->default_, "default value is not valid according to the requestPolicy");
+}
+
+static void policy_step(struct field_errors *e, const struct field_path *p, struct str value, struct str min, struct str step)
+{
+	int64_t by = quantity_value(step);
+	uint64_t over = (uint64_t)quantity_value(value) - (uint64_t)quantity_value(min);
+
+	/* upstream divides by a step of 0 */
+	if (!by || (int64_t)over % by)
+		field_invalid(e, p, value, "value is not a multiple of a given step (%.*s) from (%.*s)", STR_ARG(step), STR_ARG(min));
+}
+
+static void policy_range(struct field_errors *e, const struct field_path *p, const struct resource_v1_capacity_request_policy_range *r,
+			 struct str normal, struct str capacity)
+{
+	const struct field_path *min = AT(p, "min"), *max = AT(p, "max"), *step = AT(p, "step");
+
+	if (!r->min) {
+		field_required(e, min, "required when validRange is defined");
+		return;
+	}
+	if (quantity_cmp(*r->min, capacity) > 0)
+		field_invalid(e, min, *r->min, "min is larger than capacity value: %.*s", STR_ARG(capacity));
+	if (quantity_cmp(normal, *r->min) < 0)
+		field_invalid(e, min, normal, "default is less than min: %.*s", STR_ARG(*r->min));
+	if (r->max && quantity_cmp(*r->min, *r->max) > 0)
+		field_invalid(e, max, *r->min, "min is larger than max: %.*s", STR_ARG(*r->max));
+	if (r->max && quantity_cmp(*r->max, capacity) > 0)
+		field_invalid(e, max, *r->max, "max is larger than capacity value: %.*s", STR_ARG(capacity));
+	if (r->max && quantity_cmp(normal, *r->max) > 0)
+		field_invalid(e, max, normal, "default is more than max: %.*s", STR_ARG(*r->max));
+	if (!r->step)
+		return;
+	if (quantity_cmp(quantity_add(e->arena, *r->min, *r->step), capacity) > 0)
+		field_invalid(e, step, *r->step, "one step %.*s is larger than capacity value: %.*s",
+			      STR_ARG(quantity_add(e->arena, *r->min, *r->step)), STR_ARG(capacity));
+	policy_step(e, step, normal, *r->min, *r->step);
+	if (r->max)
+		policy_step(e, step, *r->max, *r->min, *r->step);
+}
+
+static void request_policy(struct field_errors *e, const struct field_path *p, const struct resource_v1_capacity_request_policy *r, struct str capacity,
+			   bool shared)
+{
+	if (!shared)
+		field_forbidden(e, p, "allowMultipleAllocations must be true");
+	else if (r->valid_values.n && r->valid_range)
+		field_forbidden(e, p, "exactly one policy can be specified, cannot specify \"validValues\" and \"validRange\" at the same time");
+	else if ((r->valid_values.n || r->valid_range) && !r->default_)
+		field_required(e, AT(p, "default"), r->valid_range ? "required when validRange is defined" : "required when validValues is defined");
+	else if (r->valid_values.n)
+		policy_values(e, AT(p, "validValues"), r, capacity);
+	else if (r->valid_range)
+		policy_range(e, AT(p, "validRange"), r->valid_range, *r->default_, capacity);
+}
+
+/* As paths show a key that is too long to be one. */
+static struct str shortened(struct arena *a, struct str key)
+{
+	if (key.n <= KEY_BYTES)
+		return key;
+	return arena_printf(a, "%.*s...%.*s", (KEY_BYTES - 2) / 2, key.p, (KEY_BYTES - 3) / 2, key.p + key.n - (KEY_BYTES - 3) / 2);
 }
 
 static void device(struct field_errors *e, const struct field_path *p, const struct resource_v1_device *d, const struct resource_v1_device *o, bool each)
@@ -671,12 +809,13 @@ static void device(struct field_errors *e, const struct field_path *p, const str
 		field_invalid_int(e, p, values, "the total number of attribute values must not exceed %d", ATTRIBUTE_VALUES_MAX);
 	for (uint32_t i = 0; i < d->attributes.n; i++) {
 		qualified(e, attributes, d->attributes.v[i].key);
-		attribute(e, KEY(attributes, d->attributes.v[i].key), &d->attributes.v[i].value);
+		attribute(e, KEY(attributes, shortened(e->arena, d->attributes.v[i].key)), &d->attributes.v[i].value);
 	}
 	for (uint32_t i = 0; i < d->capacity.n; i++) {
 		qualified(e, capacity, d->capacity.v[i].key);
-		if (!is_true(d->allow_multiple_allocations) && d->capacity.v[i].value.request_policy)
-			field_forbidden(e, AT(KEY(capacity, d->capacity.v[i].key), "requestPolicy"), "allowMultipleAllocations must be true");
+		if (d->capacity.v[i].value.request_policy)
+			request_policy(e, AT(KEY(capacity, shortened(e->arena, d->capacity.v[i].key)), "requestPolicy"), d->capacity.v[i].value.request_policy,
+				       d->capacity.v[i].value.value, is_true(d->allow_multiple_allocations));
 	}
 	if ((!o || !object_field_equal(&resource_v1_device_type, d, o, "taints")) && few(e, AT(p, "taints"), d->taints.n, TAINTS_MAX))
 		for (uint32_t i = 0; i < d->taints.n; i++)
@@ -704,7 +843,7 @@ static void devices_of(struct field_errors *e, const struct field_path *p, const
 		for (uint32_t k = 0; k < d->attributes.n; k++) {
 			const struct resource_v1_device_attribute *a = &d->attributes.v[k].value;
 
-			advanced |= a->bools.n || a->ints.n || a->strings.n || a->versions.n;
+			advanced |= a->bools.v || a->ints.v || a->strings.v || a->versions.v;
 		}
 	}
 	if (!few(e, p, s->devices.n, advanced ? DEVICES_MAX_ADVANCED : DEVICES_MAX))
@@ -740,11 +879,8 @@ static void resourceslice_rules(struct field_errors *e, const struct resource_v1
 		rule_immutable(e, AT(spec, "driver"), t, s, o, "driver");
 		rule_immutable(e, AT(spec, "nodeName"), t, s, o, "nodeName");
 	}
-	n = nodes(e, spec, s->node_name, s->node_selector, s->all_nodes, "must be either unset or set to a non-empty string", &set);
-	if (s->node_selector && s->node_selector->node_selector_terms.n != 1)
-		field_invalid_raw(e, AT(AT(spec, "nodeSelector"), "nodeSelectorTerms"),
-				  field_json(e->arena, &core_v1_node_selector_type, s->node_selector, STR("nodeSelectorTerms")),
-				  "must have exactly one node selector term");
+	n = nodes(e, spec, s->node_name, s->node_selector, s->all_nodes, "must be either unset or set to a non-empty string",
+		  "must have exactly one node selector term", &set);
 	if (is_true(s->per_device_node_selection))
 		set = arena_printf(e->arena, "%.*s%s`perDeviceNodeSelection`", STR_ARG(set), n++ ? ", " : "");
 	else if (s->per_device_node_selection)
@@ -753,7 +889,7 @@ static void resourceslice_rules(struct field_errors *e, const struct resource_v1
 		field_required(e, spec, text);
 	else if (n > 1)
 		field_invalid(e, spec, arena_printf(e->arena, "{%.*s}", STR_ARG(set)), "%s, but multiple fields are set", text);
-	if (s->shared_counters.n && s->devices.n)
+	if (s->shared_counters.v && s->devices.v) /* empty lists, too */
 		field_invalid(e, spec, STR(""), "only one of `sharedCounters` or `devices` is allowed");
 	devices_of(e, AT(spec, "devices"), s, o);
 	if (!few(e, counters, s->shared_counters.n, COUNTER_SETS_MAX))
@@ -779,4 +915,16 @@ void resourceslice_validate_update(struct request *rq, const void *obj, const vo
 
 	(void)rq;
 	resourceslice_rules(e, &s->spec, &o->spec);
+}
+
+void resourceslice_warn(struct request *rq, const void *obj, const void *old)
+{
+	struct str driver = ((const struct resource_v1_resource_slice *)obj)->spec.driver;
+
+	(void)old;
+	for (size_t i = 0; i < driver.n; i++)
+		if (driver.p[i] >= 'A' && driver.p[i] <= 'Z') {
+			request_warn(rq, "spec.driver: driver names should be lowercase; \"%.*s\" contains uppercase characters", STR_ARG(driver));
+			return;
+		}
 }

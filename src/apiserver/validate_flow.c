@@ -177,14 +177,22 @@ static void flow_rule(struct field_errors *e, const struct field_path *p, const 
 		}                                                                                               \
 	} while (0)
 
+/* The mandatory ones stay as they were made: what there is of that name, or NULL for the others. */
+static const void *mandatory(struct request *rq, struct str name)
+{
+	if (rq->internal || (!str_eqz(name, "exempt") && !str_eqz(name, "catch-all")))
+		return NULL;
+	return registry_peek(rq->s, rq->a, rq->res->st, STR_NULL, name);
+}
+
 void flowschema_validate(struct request *rq, const void *obj, struct field_errors *e)
 {
-	const struct flowcontrol_v1_flow_schema *f = obj;
+	const struct schema_type *t = &flowcontrol_v1_flow_schema_type;
+	const struct flowcontrol_v1_flow_schema *f = obj, *fixed = mandatory(rq, f->metadata.name);
 	const struct flowcontrol_v1_flow_schema_spec *s = &f->spec;
 	const struct field_path *spec = FIELD_ROOT("spec"), *precedence = AT(spec, "matchingPrecedence");
 	static const struct str methods[] = {STR_INIT("ByNamespace"), STR_INIT("ByUser")};
 
-	(void)rq;
 	if (s->matching_precedence <= 0)
 		field_invalid_int(e, precedence, s->matching_precedence, "must be a positive value");
 	if (s->matching_precedence > PRECEDENCE_MAX)
@@ -200,24 +208,16 @@ void flowschema_validate(struct request *rq, const void *obj, struct field_error
 		field_required(e, AT(AT(spec, "priorityLevelConfiguration"), "name"), "must reference a priority level");
 	for (uint32_t i = 0; i < s->rules.n; i++)
 		flow_rule(e, EL(AT(spec, "rules"), i), &s->rules.v[i]);
+	if (fixed && !object_field_equal(t, f, fixed, "spec"))
+		field_invalid_raw(e, spec, field_json(e->arena, t, f, STR("spec")), "spec of '%.*s' must equal the fixed value",
+				  STR_ARG(f->metadata.name));
 	CONDITIONS(e, f->status.conditions);
-}
-
-/* The mandatory ones stay as they were made. */
-static bool mandatory(struct str name)
-{
-	return str_eqz(name, "exempt") || str_eqz(name, "catch-all");
 }
 
 void flowschema_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
-	const struct flowcontrol_v1_flow_schema *f = obj, *o = old;
-	const struct schema_type *t = &flowcontrol_v1_flow_schema_type;
-
+	(void)old;
 	flowschema_validate(rq, obj, e);
-	if (!rq->internal && mandatory(f->metadata.name) && !object_field_equal(t, f, o, "spec"))
-		field_invalid_raw(e, FIELD_ROOT("spec"), field_json(e->arena, t, f, STR("spec")), "spec of '%.*s' must equal the fixed value",
-				  STR_ARG(f->metadata.name));
 }
 
 void flowschema_validate_sub(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
@@ -290,11 +290,11 @@ static void limited(struct field_errors *e, const struct field_path *p, const st
 
 void prioritylevel_validate(struct request *rq, const void *obj, struct field_errors *e)
 {
-	const struct flowcontrol_v1_priority_level_configuration *l = obj;
+	const struct flowcontrol_v1_priority_level_configuration *l = obj, *fixed = mandatory(rq, l->metadata.name);
+	const struct schema_type *t = &flowcontrol_v1_priority_level_configuration_type, *st = &flowcontrol_v1_priority_level_configuration_spec_type;
 	const struct field_path *spec = FIELD_ROOT("spec");
-	bool exempt = str_eqz(l->spec.type, "Exempt");
+	bool exempt = str_eqz(l->spec.type, "Exempt"), own = str_eqz(l->metadata.name, "exempt");
 
-	(void)rq;
 	if (str_map_has(API_MAP(&l->metadata.annotations), STR("flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares")))
 		field_forbidden(e, AT(FIELD_ROOT("metadata"), "annotations"),
 				"annotation 'flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares' is forbidden");
@@ -317,25 +317,19 @@ void prioritylevel_validate(struct request *rq, const void *obj, struct field_er
 	} else {
 		field_unsupported(e, AT(spec, "type"), l->spec.type, "Exempt,Limited");
 	}
+	if (fixed && !(object_field_equal(st, &l->spec, &fixed->spec, "type") && object_field_equal(st, &l->spec, &fixed->spec, "limited") &&
+		       (own || object_field_equal(st, &l->spec, &fixed->spec, "exempt"))))
+		field_invalid_raw(e, spec, field_json(e->arena, t, l, STR("spec")),
+				  own ? "spec of '%.*s' except the 'spec.exempt' field must equal the fixed value" :
+					"spec of '%.*s' must equal the fixed value",
+				  STR_ARG(l->metadata.name));
 	CONDITIONS(e, l->status.conditions);
 }
 
 void prioritylevel_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
-	const struct flowcontrol_v1_priority_level_configuration *l = obj, *o = old;
-	const struct schema_type *t = &flowcontrol_v1_priority_level_configuration_type, *st = &flowcontrol_v1_priority_level_configuration_spec_type;
-	bool exempt = str_eqz(l->metadata.name, "exempt");
-
+	(void)old;
 	prioritylevel_validate(rq, obj, e);
-	if (rq->internal || !mandatory(l->metadata.name))
-		return;
-	if (object_field_equal(st, &l->spec, &o->spec, "type") && object_field_equal(st, &l->spec, &o->spec, "limited") &&
-	    (exempt || object_field_equal(st, &l->spec, &o->spec, "exempt")))
-		return;
-	field_invalid_raw(e, FIELD_ROOT("spec"), field_json(e->arena, t, l, STR("spec")),
-			  exempt ? "spec of '%.*s' except the 'spec.exempt' field must equal the fixed value" :
-				   "spec of '%.*s' must equal the fixed value",
-			  STR_ARG(l->metadata.name));
 }
 
 void prioritylevel_validate_sub(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
@@ -358,6 +352,9 @@ void apiservice_validate(struct request *rq, const void *obj, struct field_error
 	struct str want = arena_printf(e->arena, "%.*s.%.*s", STR_ARG(a->version), STR_ARG(a->group));
 
 	(void)rq;
+	if (s->metadata.generate_name.n && !str_eq(s->metadata.generate_name, want) && !validate_path_segment(e->arena, s->metadata.generate_name))
+		field_invalid(e, AT(FIELD_ROOT("metadata"), "generateName"), s->metadata.generate_name,
+			      "must be `spec.version+\".\"+spec.group`: \"%.*s\"", STR_ARG(want));
 	if (s->metadata.name.n && !str_eq(s->metadata.name, want) && !validate_path_segment(e->arena, s->metadata.name))
 		rule_object_name(e, s->metadata.name, arena_printf(e->arena, "must be `spec.version+\".\"+spec.group`: \"%.*s\"", STR_ARG(want)).p);
 	if (!a->group.n && !str_eqz(a->version, "v1"))

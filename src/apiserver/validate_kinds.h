@@ -66,10 +66,12 @@ RULES(deviceclass);
 RULES_UPDATE(deviceclass);
 RULES(resourceslice);
 RULES_UPDATE(resourceslice);
+WARNINGS(resourceslice);
 
 /* node.k8s.io, scheduling.k8s.io, coordination.k8s.io, rbac.authorization.k8s.io: validate_small.c */
 RULES(runtimeclass);
 RULES_UPDATE(runtimeclass);
+WARNINGS(runtimeclass);
 RULES(priorityclass);
 RULES_UPDATE(priorityclass);
 RULES(lease);

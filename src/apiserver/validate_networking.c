@@ -219,7 +219,7 @@ void ingressclass_validate_update(struct request *rq, const void *obj, const voi
 	const struct networking_v1_ingress_class *c = obj, *o = old;
 
 	rule_immutable(e, AT(FIELD_ROOT("spec"), "controller"), &networking_v1_ingress_class_spec_type, &c->spec, &o->spec, "controller");
-	ingressclass_validate(rq, obj, e);
+	(void)rq;
 }
 
 /* ---- network policies ---- */
@@ -396,7 +396,7 @@ void ipaddress_validate_update(struct request *rq, const void *obj, const void *
 	const struct networking_v1_ip_address *a = obj, *o = old;
 
 	rule_immutable(e, AT(FIELD_ROOT("spec"), "parentRef"), &networking_v1_ip_address_spec_type, &a->spec, &o->spec, "parentRef");
-	ipaddress_validate(rq, obj, e);
+	(void)rq;
 }
 
 void servicecidr_validate(struct request *rq, const void *obj, struct field_errors *e)

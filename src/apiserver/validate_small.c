@@ -6,10 +6,12 @@
 
 /* ---- runtime classes ---- */
 
-static void runtimeclass_rules(struct field_errors *e, const struct node_v1_runtime_class *c)
+void runtimeclass_validate(struct request *rq, const void *obj, struct field_errors *e)
 {
+	const struct node_v1_runtime_class *c = obj;
 	const struct field_path *scheduling = FIELD_ROOT("scheduling"), *tolerations = AT(scheduling, "tolerations");
 
+	(void)rq;
 	rule_name(e, FIELD_ROOT("handler"), c->handler, validate_dns1123_label);
 	if (c->overhead) {
 		struct core_v1_resource_requirements r = {0};
@@ -33,20 +35,23 @@ static void runtimeclass_rules(struct field_errors *e, const struct node_v1_runt
 		}
 }
 
-void runtimeclass_validate(struct request *rq, const void *obj, struct field_errors *e)
-{
-	(void)rq;
-	runtimeclass_rules(e, obj);
-}
-
 void runtimeclass_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
 	(void)rq;
+	rule_immutable(e, FIELD_ROOT("handler"), &node_v1_runtime_class_type, obj, old, "handler");
+}
+
+void runtimeclass_warn(struct request *rq, const void *obj, const void *old)
+{
 	const struct node_v1_runtime_class *c = obj;
 
-	if (!str_eq(c->handler, ((const struct node_v1_runtime_class *)old)->handler))
-		rule_name(e, FIELD_ROOT("handler"), c->handler, validate_dns1123_label);
-	rule_immutable(e, FIELD_ROOT("handler"), &node_v1_runtime_class_type, obj, old, "handler");
+	(void)old;
+	for (uint32_t i = 0; c->scheduling && i < c->scheduling->node_selector.n; i++) {
+		const char *m = node_label_deprecated(c->scheduling->node_selector.v[i].key);
+
+		if (m)
+			request_warn(rq, "scheduling.nodeSelector: %s", m);
+	}
 }
 
 /* ---- priority classes ---- */
@@ -210,7 +215,7 @@ void binding_validate_update(struct request *rq, const void *obj, const void *ol
 {
 	const struct rbac_v1_role_binding *b = obj, *o = old;
 
-	binding_validate(rq, obj, e);
+	(void)rq;
 	if (!object_equal(&rbac_v1_role_ref_type, &b->role_ref, &o->role_ref))
 		field_invalid_obj(e, FIELD_ROOT("roleRef"), &rbac_v1_role_ref_type, &b->role_ref, "cannot change roleRef");
 }

@@ -62,7 +62,7 @@ void storageclass_validate_update(struct request *rq, const void *obj, const voi
 {
 	static const char *const fixed[] = {"parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"};
 
-	storageclass_validate(rq, obj, e);
+	(void)rq;
 	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
 		rule_immutable(e, FIELD_CHILD_S(NULL, str_from(fixed[i])), &storage_v1_storage_class_type, obj, old, fixed[i]);
 }
@@ -107,7 +107,7 @@ void attributesclass_validate_update(struct request *rq, const void *obj, const 
 		field_forbidden(e, FIELD_ROOT("driverName"), "updates to driverName are forbidden.");
 	if (!object_field_equal(&storage_v1_volume_attributes_class_type, c, o, "parameters"))
 		field_forbidden(e, FIELD_ROOT("parameters"), "updates to parameters are forbidden.");
-	attributesclass_validate(rq, obj, e);
+	(void)rq;
 }
 
 /* ---- attachments ---- */
@@ -305,13 +305,15 @@ void capacity_validate(struct request *rq, const void *obj, struct field_errors 
 
 void capacity_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
-	const struct storage_v1_csi_storage_capacity *o = old;
+	const struct storage_v1_csi_storage_capacity *c = obj, *o = old;
 	struct field_errors were = {.arena = e->arena};
 
 	(void)rq;
 	if (o->node_topology)
 		validate_label_selector(&were, o->node_topology, FIELD_ROOT("nodeTopology"));
-	capacity_rules(e, obj, were.list.n > 0);
+	validate_object_meta(e, &c->metadata, true, NULL, FIELD_ROOT("metadata"), true);
+	capacity_rules(e, c, were.list.n > 0);
+	validate_object_meta_update(e, &c->metadata, &o->metadata, FIELD_ROOT("metadata"), true);
 	rule_immutable(e, FIELD_ROOT("nodeTopology"), &storage_v1_csi_storage_capacity_type, obj, old, "nodeTopology");
 	rule_immutable(e, FIELD_ROOT("storageClassName"), &storage_v1_csi_storage_capacity_type, obj, old, "storageClassName");
 }

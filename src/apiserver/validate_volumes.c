@@ -680,7 +680,8 @@ void rule_template_meta(struct field_errors *e, const struct field_path *p, cons
 		char name[64];
 
 		snprintf(name, sizeof name, "%.*s", STR_ARG(t->fields[i].name));
-		if (strcmp(name, "annotations") && strcmp(name, "labels") && !object_field_equal(t, m, &none, name))
-			field_forbidden(e, FIELD_CHILD_S(p, t->fields[i].name), "cannot be set");
+		/* an empty list is something set; upstream makes the path of the name that Go has for the field */
+		if (strcmp(name, "annotations") && strcmp(name, "labels") && !object_field_identical(t, m, &none, name))
+			field_forbidden(e, FIELD_CHILD_S(p, strcmp(name, "uid") ? t->fields[i].name : STR("uID")), "cannot be set");
 	}
 }

@@ -98,7 +98,7 @@ static void whole_bytes(struct request *rq, const struct field_path *p, const st
 	for (int i = 0; i < 2; i++) {
 		struct str q = str_map_get(list, str_from(names[i]));
 
-		if (q.n && quantity_milli(q) % 1000)
+		if (q.n && !quantity_whole(q))
 			WARN(rq, KEY(p, str_from(names[i])), "fractional byte value \"%.*s\" is invalid, must be an integer", STR_ARG(q));
 	}
 }
@@ -402,7 +402,7 @@ void pvc_spec_warn(struct request *rq, const struct field_path *p, const struct 
 	for (int i = 0; i < 2; i++) {
 		struct str q = str_map_get(i ? API_MAP(&s->resources.limits) : API_MAP(&s->resources.requests), STR("storage"));
 
-		if (q.n && quantity_milli(q) % 1000)
+		if (q.n && !quantity_whole(q))
 			WARN(rq, KEY(FIELD_CHILD_S(AT(p, "resources"), str_from(lists[i])), STR("storage")),
 			     "fractional byte value \"%.*s\" is invalid, must be an integer", STR_ARG(q));
 	}

@@ -179,9 +179,10 @@ void webhook_client_check(struct field_errors *e, const struct admissionregistra
 		url_rules(e, *c->url, FIELD_CHILD(p, "url"));
 		return;
 	}
-	if (!c->service->name.n)
-		field_required(e, FIELD_CHILD(s, "name"), "");
+	/* upstream mistakes one for the other */
 	if (!c->service->namespace.n)
+		field_required(e, FIELD_CHILD(s, "name"), "");
+	if (!c->service->name.n)
 		field_required(e, FIELD_CHILD(s, "namespace"), "");
 	if (c->service->port && (*c->service->port < 1 || *c->service->port > 65535))
 		field_invalid_int(e, FIELD_CHILD(s, "port"), *c->service->port, "port is not valid: must be between 1 and 65535, inclusive");

@@ -96,6 +96,7 @@ void list_items(const struct schema_type *t, void *list, void **items, size_t *n
 
 /* Text forms of values. */
 bool time_parse(struct str s, struct api_time *out);                     /* RFC 3339, any fraction */
+bool time_parse_micro(struct str s, struct api_time *out);               /* with six digits of it: MicroTime's JSON */
 struct str time_format(struct arena *a, struct api_time t, bool micro);   /* "2006-01-02T15:04:05Z" or with .000000 */
 bool duration_parse(struct str s, int64_t *ns);                           /* Go's ParseDuration */
 struct str duration_format(struct arena *a, int64_t ns);                  /* "1m30s" */

@@ -277,8 +277,8 @@ void json_put_raw(struct buf *b, struct str raw);
 bool quantity_normal(struct arena *a, struct str text, struct str *out);
 /* Offset of the first byte Go's base64 decoder stumbles over, for messages. */
 size_t base64_error_offset(struct str text);
-/* Why time text is wrong, in Go's words: for messages. `layout` is the reference form. */
-struct str time_parse_error(struct arena *a, struct str s, const char *layout);
+/* Why time text (micro: of a MicroTime) is wrong, in Go's words: for messages. */
+struct str time_parse_error(struct arena *a, struct str s, bool micro);
 /* Adds a problem to a report (deduplicated, at most CODEC_MAX_PROBLEMS); NULL report is ignored. */
 void decode_problem(struct decode_report *r, struct str problem);
 

@@ -91,7 +91,7 @@ static void round_amounts(struct arena *a, struct str_map *m)
 {
 	for (uint32_t i = 0; i < m->n; i++)
 		if (finer_than_milli(m->v[i].value))
-			m->v[i].value = quantity_from_milli(a, quantity_milli(m->v[i].value));
+			m->v[i].value = quantity_round_milli(a, m->v[i].value);
 }
 
 struct any_list {
@@ -112,7 +112,7 @@ static void walk(struct arena *a, const struct schema_type *t, char *obj, int de
 		const struct schema_field *f = &t->fields[i];
 		char *at = obj + f->offset;
 
-		if (f->kind == FIELD_QUANTITY && f->card == CARD_MAP)
+		if (f->kind == FIELD_QUANTITY && f->card == CARD_MAP && !t->group.n) /* core's ResourceList */
 			round_amounts(a, (struct str_map *)(void *)at);
 		if (f->kind != FIELD_MESSAGE || !f->type->has_defaults)
 			continue;

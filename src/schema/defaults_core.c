@@ -117,7 +117,8 @@ static bool image_name(struct str name)
 		return false; /* an identifier is no name */
 	if (domain)
 		rest = str_sub(name, (size_t)slash + 1, name.n);
-	if (!rest.n || name.n > 255)
+	/* what is of Docker's own registry and has one component is under library/ */
+	if (!rest.n || rest.n + (str_index(rest, '/') < 0 && (!domain || str_eqz(first, "docker.io") || str_eqz(first, "index.docker.io")) ? 8 : 0) > 255)
 		return false;
 	while (rest.p)
 		if (!path_component(str_cut(&rest, '/')))

@@ -376,14 +376,14 @@ static const char *dec_quantity(struct jd *d, const char *p, struct str *dst)
 
 static const char *dec_time(struct jd *d, const char *p, const struct schema_field *f, struct api_time *dst, const struct frame *fr)
 {
+	bool micro = f->kind == FIELD_MICROTIME;
 	struct str text;
 
 	if (*p != '"')
 		return type_mismatch(d, p, f, true, fr);
 	p = dec_str(d, p, &text);
-	if (p && !time_parse(text, dst) && !d->hard)
-		hard_error(d, error_status(400, "BadRequest", "%.*s",
-					   STR_ARG(time_parse_error(d->a, text, f->kind == FIELD_TIME ? LAYOUT_RFC3339 : LAYOUT_MICRO))));
+	if (p && !(micro ? time_parse_micro(text, dst) : time_parse(text, dst)) && !d->hard)
+		hard_error(d, error_status(400, "BadRequest", "%.*s", STR_ARG(time_parse_error(d->a, text, micro))));
 	return p;
 }
 

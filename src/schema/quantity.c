@@ -21,6 +21,7 @@ struct quantity { /* (neg ? -1 : 1) * m * 10^scale; m < 2^117 as parsed */
 	int32_t scale;
 	bool neg;
 	bool keep; /* upstream keeps the text as it is written */
+	bool small; /* upstream has it in an int64 */
 	uint8_t format;
 };
 
@@ -171,6 +172,7 @@ static enum parsed parse(struct str s, struct quantity *q)
 			v = v * 10 + d[k];
 		if (!__builtin_mul_overflow(v, mantissa, &v) && v <= INT64_MAX) {
 			q->m = v;
+			q->small = true;
 			q->scale = scale - (int)denom_n;
 			if (format == BINARY_SI)
 				q->keep = v / mantissa & 7;
@@ -384,6 +386,46 @@ int64_t quantity_value(struct str q)
 int64_t quantity_milli(struct str q)
 {
 	return value_at(q, 3);
+}
+
+bool quantity_whole(struct str text)
+{
+	struct quantity q;
+	int up;
+	uint64_t wrapped;
+
+	if (parse(text, &q) != PARSED)
+		return true;
+	for (; q.scale < 0 && q.m && q.m % 10 == 0; q.scale++)
+		q.m /= 10;
+	up = q.scale + 3;
+	if (up < 0)
+		return value_at(text, 3) % 1000 == 0;
+	if (scale_up(q.m, up) <= INT64_MAX)
+		return scale_up(q.m, up) % 1000 == 0;
+	/* upstream's small integers: scaled in one step by some powers of ten, else step by step until that overflows, which gives 0 */
+	if (q.m <= INT64_MAX && q.small && up > 3 && up != 6 && up != 9)
+		return true;
+	wrapped = (uint64_t)q.m;
+	for (int i = 0; i < up; i++)
+		wrapped *= 10;
+	return (int64_t)(q.neg ? 0 - wrapped : wrapped) % 1000 == 0;
+}
+
+struct str quantity_round_milli(struct arena *a, struct str text)
+{
+	struct quantity q;
+	char tmp[64];
+	bool rest = false;
+
+	if (parse(text, &q) != PARSED)
+		return text;
+	for (; q.scale < -3; q.scale++) {
+		rest |= q.m % 10 != 0;
+		q.m /= 10;
+	}
+	q.m += rest;
+	return arena_str(a, str_of(tmp, print(tmp, q)));
 }
 
 /* Brings two to one scale. A value beyond 2^120 of the smaller scale saturates. */

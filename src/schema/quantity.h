@@ -18,6 +18,10 @@ struct error *quantity_canonical(struct arena *a, struct str text, struct str *o
 /* Rounded up to whole units (Quantity.Value()) / thousandths (MilliValue()); saturates at int64. Invalid or empty text gives 0. */
 int64_t quantity_value(struct str q);
 int64_t quantity_milli(struct str q);
+/* Whether upstream finds MilliValue() % 1000 == 0: whole units, and where thousandths overflow int64, as its numbers wrap there. */
+bool quantity_whole(struct str q);
+/* Rounded up to whole thousandths, in its own format (RoundUp(Milli)); canonical text. */
+struct str quantity_round_milli(struct arena *a, struct str q);
 /* <0, 0, >0; by value. */
 int quantity_cmp(struct str a, struct str b);
 /* Sum and difference, in the format of the first; canonical text. */

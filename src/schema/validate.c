@@ -655,7 +655,7 @@ static bool each_off(const struct schema_type *t, char *obj, bool (*what)(const 
 		} *list = (const void *)v;
 
 		if (f->info->rules & RULE_OFF) {
-			if (field_set(f, v) && what(f, v, ctx))
+			if ((field_set(f, v) || (f->card == CARD_LIST && list->v)) && what(f, v, ctx))
 				return true;
 			continue;
 		}
@@ -683,8 +683,7 @@ static bool each_off(const struct schema_type *t, char *obj, bool (*what)(const 
 
 static bool is_field(const struct schema_field *f, char *v, const void *ctx)
 {
-	(void)v;
-	return f == ctx;
+	return f == ctx && field_set(f, v);
 }
 
 struct drop {

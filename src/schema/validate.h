@@ -130,6 +130,8 @@ const char *validate_cidr(struct arena *a, struct str s);
 /* The same in the one form Go prints. */
 const char *validate_ip_canonical(struct arena *a, struct str s);
 const char *validate_cidr_canonical(struct arena *a, struct str s);
+/* An address with the length of its network's prefix, in canonical form. */
+const char *validate_interface_address(struct arena *a, struct str s);
 /* 4, 6 (IPv4-mapped is 4), or 0 for what is no address; leading zeros are read as decimal. */
 int ip_family(struct str s);
 /* As Go prints them; STR_NULL for what cannot be read. */

@@ -549,6 +549,20 @@ bool cidr_within(struct str inner, struct str outer)
 	return true;
 }
 
+const char *validate_interface_address(struct arena *a, struct str s)
+{
+	struct address ip;
+	int64_t bits;
+	struct str c;
+
+	if (!parse_cidr(s, &ip, &bits))
+		return "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+	if (v4_in_v6(&ip) && bits > 32)
+		bits -= 96;
+	c = arena_printf(a, "%.*s/%lld", STR_ARG(address_text(a, &ip)), (long long)bits);
+	return str_eq(c, s) ? NULL : arena_printf(a, "must be in canonical form (\"%.*s\")", STR_ARG(c)).p;
+}
+
 const char *validate_cidr_canonical(struct arena *a, struct str s)
 {
 	const char *m = validate_cidr(a, s);

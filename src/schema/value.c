@@ -46,8 +46,11 @@ static bool digits(const char *p, int n, int *out)
 	return true;
 }
 
-/* On failure *at is where, *elem what was expected there ("" for a value out of range, with *range naming it). */
-static bool parse_time(struct str s, struct api_time *out, size_t *at, const char **elem, const char **range)
+/*
+ * micro: six digits of a second, neither more nor fewer. On failure *at is where, *elem what was expected there ("" for a value out of range,
+ * with *range naming it).
+ */
+static bool parse_time(struct str s, bool micro, struct api_time *out, size_t *at, const char **elem, const char **range)
 {
 	static const struct {
 		uint8_t len;
@@ -72,7 +75,16 @@ static bool parse_time(struct str s, struct api_time *out, size_t *at, const cha
 	}
 	int64_t ns = 0;
 
-	if (i + 1 < s.n && (s.p[i] == '.' || s.p[i] == ',') && s.p[i + 1] >= '0' && s.p[i + 1] <= '9') {
+	if (micro) {
+		int us;
+
+		*at = i;
+		*elem = ".000000";
+		if (s.n - i < 7 || (s.p[i] != '.' && s.p[i] != ',') || !digits(s.p + i + 1, 6, &us))
+			return false;
+		ns = us * INT64_C(1000);
+		i += 7;
+	} else if (i + 1 < s.n && (s.p[i] == '.' || s.p[i] == ',') && s.p[i + 1] >= '0' && s.p[i + 1] <= '9') {
 		int64_t unit = 100000000;
 
 		for (i++; i < s.n && s.p[i] >= '0' && s.p[i] <= '9'; i++, unit /= 10)
@@ -127,26 +139,36 @@ static bool parse_time(struct str s, struct api_time *out, size_t *at, const cha
 	return true;
 }
 
-bool time_parse(struct str s, struct api_time *out)
+static bool parse(struct str s, bool micro, struct api_time *out)
 {
 	size_t at;
 	const char *elem, *range;
 	struct api_time t;
 
-	if (!parse_time(s, &t, &at, &elem, &range))
+	if (!parse_time(s, micro, &t, &at, &elem, &range))
 		return false;
 	*out = t;
 	return true;
 }
 
-struct str time_parse_error(struct arena *a, struct str s, const char *layout)
+bool time_parse(struct str s, struct api_time *out)
+{
+	return parse(s, false, out);
+}
+
+bool time_parse_micro(struct str s, struct api_time *out)
+{
+	return parse(s, true, out);
+}
+
+struct str time_parse_error(struct arena *a, struct str s, bool micro)
 {
 	size_t at;
 	const char *elem, *range;
 	struct api_time t;
 	struct str shown = str_sub(s, 0, 256);
 
-	if (parse_time(s, &t, &at, &elem, &range))
+	if (parse_time(s, micro, &t, &at, &elem, &range))
 		return STR_NULL;
 	if (range)
 		return arena_printf(a, "parsing time \"%.*s\": %s out of range", STR_ARG(shown), range);
@@ -154,8 +176,8 @@ struct str time_parse_error(struct arena *a, struct str s, const char *layout)
 
 	if (!elem)
 		return arena_printf(a, "parsing time \"%.*s\": extra text: \"%.*s\"", STR_ARG(shown), STR_ARG(rest));
-	return arena_printf(a, "parsing time \"%.*s\" as \"%s\": cannot parse \"%.*s\" as \"%s\"", STR_ARG(shown), layout,
-			    STR_ARG(rest), elem);
+	return arena_printf(a, "parsing time \"%.*s\" as \"%s\": cannot parse \"%.*s\" as \"%s\"", STR_ARG(shown),
+			    micro ? LAYOUT_MICRO : LAYOUT_RFC3339, STR_ARG(rest), elem);
 }
 
 static char *put_digits(char *p, int n, int64_t v)
