@@ -367,7 +367,7 @@ static struct error *validate_create(struct request *rq, void *obj)
 		}
 	}
 	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, m->name));
-	validate_object_meta(&fe, m, st->namespaced, validate_path_segment, FIELD_ROOT("metadata"), false);
+	validate_object_meta(&fe, m, st->namespaced, validate_any_name, FIELD_ROOT("metadata"), false);
 	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, m->name));
 	if (sg && sg->warn)
 		sg->warn(rq, obj, NULL);
@@ -646,7 +646,7 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	struct field_errors fe = {.arena = rq->a, .once = !rq->res->crd && !(sg && sg->checks_all)};
 
 	/* upstream looks at metadata before and in each kind's validation, and reports what it finds each time */
-	validate_object_meta(&fe, m, st->namespaced, validate_path_segment, meta, false);
+	validate_object_meta(&fe, m, st->namespaced, validate_any_name, meta, false);
 	validate_object_meta_update(&fe, m, om, meta, false);
 	for (; *order; order++) {
 		switch (*order) {

@@ -119,6 +119,11 @@ static void validate_owners(struct field_errors *e, const struct meta_v1_object_
 	}
 }
 
+const char *validate_any_name(struct arena *a, struct str name)
+{
+	return validate_path_segment(a, name);
+}
+
 void validate_object_meta(struct field_errors *e, const struct meta_v1_object_meta *m, bool namespaced,
 			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p, bool built_in)
 {
@@ -128,10 +133,10 @@ void validate_object_meta(struct field_errors *e, const struct meta_v1_object_me
 		struct str g = m->generate_name;
 		const char *msg;
 
-		/* more will follow: a trailing dash is fine, and a path segment that is dots */
+		/* more will follow: a trailing dash is fine, and dots are where any name is */
 		if (name_check != validate_path_segment && name_check != validate_ip_canonical && g.n > 1 && g.p[g.n - 1] == '-')
 			g = arena_printf(e->arena, "%.*sa", (int)g.n - 2, g.p);
-		msg = name_check == validate_path_segment && (str_eqz(g, ".") || str_eqz(g, "..")) ? NULL : name_check(e->arena, g);
+		msg = name_check == validate_any_name && (str_eqz(g, ".") || str_eqz(g, "..")) ? NULL : name_check(e->arena, g);
 		for (struct str rest = str_from(msg ? msg : ""); rest.n;) {
 			ptrdiff_t i = str_find(rest, STR("; "));
 

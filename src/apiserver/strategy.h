@@ -109,6 +109,8 @@ bool object_field_identical(const struct schema_type *t, const void *a, const vo
 /* Something besides metadata and status differs; exact: object_identical() says so. */
 bool object_spec_changed(const struct schema_type *t, const void *a, const void *b, bool exact);
 
+/* What the name of any kind has to be: a segment of a path; what names are generated from, its beginning. */
+const char *validate_any_name(struct arena *a, struct str name);
 /* metadata of any object: names, labels, annotations, owner references, finalizers. name_check NULL: DNS-1123 subdomain. `built_in` as below. */
 void validate_object_meta(struct field_errors *e, const struct meta_v1_object_meta *m, bool namespaced,
 			  const char *(*name_check)(struct arena *a, struct str name), const struct field_path *p, bool built_in);
