@@ -71,11 +71,12 @@ static struct str nth_ip(struct arena *a, const struct cidr *c, uint64_t n)
 	return arena_str(a, str_from(text));
 }
 
+/* Whether it is one of the addresses to give: neither the range's own nor, of IPv4, the broadcast address. */
 static bool cidr_holds(const struct cidr *c, struct str ip)
 {
 	unsigned char addr[16];
 	char z[64];
-	bool in = true;
+	bool in = true, zeros = true, ones = c->family == AF_INET;
 
 	if (ip.n >= sizeof z)
 		return false;
@@ -85,7 +86,11 @@ static bool cidr_holds(const struct cidr *c, struct str ip)
 		return false;
 	for (int b = 0; b < c->bits; b++)
 		in &= ((addr[b / 8] ^ c->base[b / 8]) & (0x80 >> b % 8)) == 0;
-	return in;
+	for (int b = c->bits; b < (c->family == AF_INET ? 32 : 128); b++) {
+		zeros &= !(addr[b / 8] & (0x80 >> b % 8));
+		ones &= (addr[b / 8] & (0x80 >> b % 8)) != 0;
+	}
+	return in && !zeros && !ones;
 }
 
 static struct str family_name(const struct cidr *c)
