@@ -170,7 +170,7 @@ void status_from_error(struct arena *a, const struct error *e, struct meta_v1_st
 
 		d->group = dup_z(a, e->group);
 		d->kind = dup_z(a, e->kind);
-		d->name = dup_z(a, e->name);
+		d->name = arena_str(a, str_of(e->name, e->name_n));
 		d->uid = dup_z(a, e->uid);
 		d->retry_after_seconds = e->retry_after_seconds;
 		for (size_t i = 0; i < e->n_causes; i++) {

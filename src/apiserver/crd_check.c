@@ -457,27 +457,62 @@ static void root_of_status(struct field_errors *e, const props *p, const struct 
 				       "if the status subresource is enabled");
 }
 
+/* A member that no structural schema has, anywhere in it; NULL: none. What is structural is not looked at then. */
+static const char *unsupported(const props *p)
+{
+	const char *why = !p                                      ? NULL
+			  : p->id.n                               ? "id"
+			  : p->schema.n                           ? "schema"
+			  : p->ref && p->ref->n                   ? "$ref"
+			  : p->pattern_properties.n               ? "patternProperties"
+			  : p->dependencies.n                     ? "dependencies"
+			  : p->additional_items                   ? "additionalItems"
+			  : p->definitions.n                      ? "definitions"
+			  : p->items && p->items->j_son_schemas.n ? "items"
+								  : NULL;
+
+	if (!p || why)
+		return why;
+	why = unsupported(p->not);
+	for (uint32_t i = 0; !why && i < p->all_of.n; i++)
+		why = unsupported(&p->all_of.v[i]);
+	for (uint32_t i = 0; !why && i < p->any_of.n; i++)
+		why = unsupported(&p->any_of.v[i]);
+	for (uint32_t i = 0; !why && i < p->one_of.n; i++)
+		why = unsupported(&p->one_of.v[i]);
+	for (uint32_t i = 0; !why && i < p->properties.n; i++)
+		why = unsupported(&p->properties.v[i].value);
+	if (!why)
+		why = unsupported(item_schema(p));
+	return why ? why : unsupported(value_schema(p));
+}
+
 void schema_check(struct field_errors *e, const props *p, bool status, const struct field_path *at, bool unchanged)
 {
 	struct field_errors of_structure = {.arena = e->arena};
-	uint32_t n;
+	uint32_t n, before = e->list.n;
+	const char *not_structural = unsupported(p);
 	bool structural;
 
 	if (status)
 		root_of_status(e, p, at);
 	if (p->nullable)
 		field_forbidden(e, FIELD_CHILD(at, "nullable"), "nullable cannot be true at the root");
-	structure(&of_structure, p, ROOT, at);
-	complete(&of_structure, p, p, at, at, false);
+	if (!not_structural) {
+		structure(&of_structure, p, ROOT, at);
+		complete(&of_structure, p, p, at, at, false);
+	}
 	if (of_structure.list.n)
 		qsort(of_structure.list.v, of_structure.list.n, sizeof *of_structure.list.v, error_order);
 	for (uint32_t i = 0; i < of_structure.list.n && e->list.n < FIELD_ERRORS_MAX; i++)
 		*arena_push(e->arena, &e->list) = of_structure.list.v[i];
 	n = e->list.n;
-	if (!of_structure.list.n)
+	if (!not_structural && !of_structure.list.n)
 		defaults(e, p, true, false, !unchanged, at);
-	structural = !of_structure.list.n && e->list.n == n;
+	structural = !not_structural && !of_structure.list.n && e->list.n == n;
 	n = e->list.n;
 	open_api(e, p, (struct place){.root = true}, at);
+	if (not_structural && e->list.n == before)
+		field_invalid(e, at, STR(""), "OpenAPIV3Schema '%s' is not supported", not_structural);
 	crd_rules_check(e, p, at, structural && e->list.n == n, unchanged);
 }

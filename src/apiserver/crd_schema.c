@@ -76,6 +76,29 @@ void schema_prune(struct arena *a, const props *p, struct jv *v, bool resource, 
 	}
 }
 
+void schema_drop_nulls(const props *p, struct jv *v)
+{
+	if (!p)
+		return;
+	if (v->kind == JV_ARRAY)
+		for (uint32_t i = 0; i < v->n; i++)
+			schema_drop_nulls(item_schema(p), &v->items[i]);
+	for (uint32_t i = 0; v->kind == JV_OBJECT && i < v->n;) {
+		struct jv_member *m = &v->members[i];
+		const props *c = property(p, m->key);
+
+		if (!c)
+			c = value_schema(p);
+		if (c && m->value.kind == JV_NULL && !c->nullable && !c->default_) {
+			memmove(m, m + 1, (v->n - i - 1) * sizeof *m);
+			v->n--;
+			continue;
+		}
+		schema_drop_nulls(c, &m->value);
+		i++;
+	}
+}
+
 /* ---- embedded resources ---- */
 
 static bool embeds(const props *p)
@@ -151,26 +174,19 @@ struct error *schema_coerce(struct arena *a, const props *p, struct jv *v, bool 
 
 /* ---- defaults ---- */
 
-/* Values of a map: a null that may not be one becomes the default, or goes. */
+/* Values of a map: a null that may not be one becomes the default. */
 static void default_values(struct arena *a, const props *p, struct jv *v)
 {
 	const props *c = p->additional_properties->schema;
 
-	for (uint32_t i = 0; i < v->n;) {
+	for (uint32_t i = 0; i < v->n; i++) {
 		struct jv *value = &v->members[i].value;
 
-		if (property(p, v->members[i].key)) {
-			i++;
+		if (property(p, v->members[i].key))
 			continue;
-		}
-		if (value->kind == JV_NULL && !c->nullable && !c->default_) {
-			jv_del(v, v->members[i].key);
-			continue;
-		}
-		if (value->kind == JV_NULL && !c->nullable)
+		if (value->kind == JV_NULL && !c->nullable && c->default_)
 			log_and_free(jv_parse(a, *c->default_, NULL, value), "schema default");
 		schema_default(a, c, value, false);
-		i++;
 	}
 }
 
@@ -208,10 +224,6 @@ void schema_default(struct arena *a, const props *p, struct jv *v, bool resource
 				log_and_free(e, "schema default of %.*s", STR_ARG(key));
 			else
 				m = jv_set(a, v, key, d);
-		} else if (m && m->kind == JV_NULL && !c->nullable) {
-			/* a null that may not be one counts as absent */
-			jv_del(v, key);
-			m = NULL;
 		}
 		if (m)
 			schema_default(a, c, m, false);

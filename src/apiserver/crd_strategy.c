@@ -503,9 +503,14 @@ static void stored_versions_check(struct field_errors *e, const crd_object_t *o)
 		field_invalid_list(e, at, &list, "must have at least one stored version");
 		return;
 	}
-	for (uint32_t i = 0; i < o->spec.versions.n; i++)
-		if (o->spec.versions.v[i].storage && !strings_have(&list, o->spec.versions.v[i].name))
+	for (uint32_t i = 0; i < o->spec.versions.n; i++) {
+		bool before = false; /* a name counts once */
+
+		for (uint32_t k = 0; k < i; k++)
+			before |= str_eq(o->spec.versions.v[k].name, o->spec.versions.v[i].name);
+		if (o->spec.versions.v[i].storage && (before || !strings_have(&list, o->spec.versions.v[i].name)))
 			field_invalid_list(e, at, &list, "must have the storage version %.*s", STR_ARG(o->spec.versions.v[i].name));
+	}
 	for (uint32_t i = 0; i < list.n; i++) {
 		bool there = false;
 
@@ -684,9 +689,20 @@ static struct error *crd_before_delete(struct request *rq, void *obj, bool *mark
 	return NULL;
 }
 
+/* A webhook that says nothing is none, as upstream's internal version has its members one by one. */
+static void crd_normalize(struct arena *a, void *obj)
+{
+	crd_object_t *o = obj;
+	struct apiextensions_v1_custom_resource_conversion *c = o->spec.conversion;
+
+	(void)a;
+	if (c && c->webhook && !c->webhook->client_config && !c->webhook->conversion_review_versions.v)
+		c->webhook = NULL;
+}
+
 const struct strategy strategy_crd = {
 	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true,
-	.keep_status_on_create = true, .checks_all = true, .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true, .prepare_create = crd_create,
-	.prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
+	.keep_status_on_create = true, .checks_all = true, .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true,
+	.normalize = crd_normalize, .prepare_create = crd_create, .prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
 	.validate_sub_update = crd_validate_status, .warn = crd_warn, .before_delete = crd_before_delete, .return_deleted = true,
 };

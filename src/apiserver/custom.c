@@ -171,6 +171,7 @@ struct error *custom_prune(struct arena *a, const struct resource *res, void *ob
 		return NULL;
 	jv_from_object(a, res->st->type, obj, &tree);
 	schema_prune(a, p, &tree, true, STR_NULL, report);
+	schema_drop_nulls(p, &tree);
 	if (res->crd_version->embedded)
 		TRY(schema_coerce(a, p, &tree, false, STR_NULL, report));
 	return rewrite(a, res, &tree, obj);

@@ -66,6 +66,8 @@ struct error *custom_default_and_prune(struct request *rq, void *obj);
 /* crd_schema.c: the same over trees. `path` is "" for the whole object. */
 void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource, struct str path,
 		  struct decode_report *report);
+/* Takes out nulls of members that may be none and have no default: in what is sent and read, not in what an apply merged. */
+void schema_drop_nulls(const struct apiextensions_v1_json_schema_props *p, struct jv *v);
 /*
  * What is decoded of a built-in resource: apiVersion and kind of embedded resources are strings, their metadata has
  * what metadata has; what it knows nothing of is dropped, and said to the report (NULL-able). Errors have no status.

@@ -302,10 +302,14 @@ static void dedup_owners(struct request *rq, struct meta_v1_object_meta *m)
 
 static struct str generated_name(struct arena *a, struct str base)
 {
+	struct buf b buf_cleanup = {0};
 	char suffix[8];
 
 	random_suffix(suffix, 5);
-	return arena_printf(a, "%.*s%s", STR_ARG(str_sub(base, 0, GENERATE_BASE_MAX)), suffix);
+	base = str_sub(base, 0, GENERATE_BASE_MAX);
+	buf_str(&b, base); /* which may hold a NUL: found invalid later, as a whole */
+	buf_puts(&b, suffix);
+	return arena_str(a, buf_view(&b));
 }
 
 /* The group that errors of validation name: that of the kind as it is stored. */

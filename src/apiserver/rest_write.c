@@ -149,7 +149,7 @@ static struct error *typed_body(struct request *rq, const char *options, const s
 	if (!str_trim(body).n && media == MEDIA_JSON)
 		return err_bad_request("the object provided is unrecognized (must be of type %.*s): couldn't get version/kind; json parse error: "
 				       "unexpected end of JSON input", STR_ARG(kind));
-	e = object_peek(rq->a, media, body, &av, &k);
+	e = object_peek(rq->a, media, body, !rq->res->crd, &av, &k);
 	if (e) {
 		struct error *w = err_bad_request("the object provided is unrecognized (must be of type %.*s): %s", STR_ARG(kind),
 						  error_message(e));
@@ -355,7 +355,6 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
 		TRY(managed_fields_apply(rq->a, &mr, old ? &l : NULL, &p->config, p->o.force, &merged, &changed));
 		obj = arena_alloc(rq->a, t->size);
 		TRY(jv_to_object(rq->a, t, &merged, NULL, obj));
-		TRY(check_applied(rq, old != NULL, object_meta(t, obj)));
 		*out = obj;
 		return NULL;
 	}
@@ -365,7 +364,6 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
 	}
 	obj = arena_alloc(rq->a, res->api->type->size);
 	TRY(managed_fields_apply_object(rq->a, &mr, live, &p->config, p->o.force, obj, &changed));
-	TRY(check_applied(rq, old != NULL, object_meta(res->api->type, obj)));
 	*out = to_storage(rq, obj);
 	return NULL;
 }
@@ -418,7 +416,7 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 		if (!p->reported)
 			TRY(judge(rq, &p->duplicates, &p->o));
 		p->reported = true;
-		return NULL;
+		return check_applied(rq, old != NULL, object_meta(res->st->type, *out));
 	}
 	if (!old)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
@@ -437,10 +435,10 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 			e = object_not_of_type(e, STR(""));
 	}
 	TRY(e);
+	TRY(check_patched_kind(p, rq, obj));
 	if (!p->reported)
 		TRY(judge(rq, &report, &p->o));
 	p->reported = true;
-	TRY(check_patched_kind(p, rq, obj));
 	if (!object_meta(t, obj)->name.n)
 		return err_bad_request("name must be provided");
 	TRY(check_name(rq, object_meta(t, obj), false));

@@ -255,6 +255,24 @@ static void pv_create(struct request *rq, void *obj)
 	*v->status.last_phase_transition_time = time_now();
 }
 
+/* A status with another phase, or without the time of the last, gets that time. */
+static void pv_sub_update(struct request *rq, const char *sub, void *obj, const void *old)
+{
+	struct core_v1_persistent_volume *v = obj;
+	const struct core_v1_persistent_volume *o = old;
+	struct api_time *now = v->status.last_phase_transition_time, *was = o->status.last_phase_transition_time;
+
+	(void)sub;
+	v->spec = o->spec;
+	if (str_eq(v->status.phase, o->status.phase)) {
+		if (!now)
+			v->status.last_phase_transition_time = was;
+	} else if (!now || (was && now->set == was->set && now->s == was->s)) {
+		v->status.last_phase_transition_time = arena_new(rq->a, struct api_time);
+		*v->status.last_phase_transition_time = time_now();
+	}
+}
+
 /*
  * dataSource and dataSourceRef say the same; the older one knows claims and snapshots only, unless a source is there already (KEP-1495).
  * References to other namespaces (CrossNamespaceVolumeDataSource) are off.
@@ -301,7 +319,7 @@ static void pvc_create(struct request *rq, void *obj)
 }
 
 static const struct strategy persistentvolumes = {
-	.plural = STR_INIT("persistentvolumes"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pv_create,
+	.plural = STR_INIT("persistentvolumes"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pv_create, .prepare_sub_update = pv_sub_update,
 	.checks_all = true, .meta_update = "*", .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
 };
 static const struct strategy persistentvolumeclaims = {

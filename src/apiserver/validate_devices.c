@@ -314,22 +314,43 @@ static void claim_rules(struct field_errors *e, const struct field_path *spec, c
 }
 
 /* KEP-5018: devices are seen through only from namespaces that are marked for it. */
-static void admin_access(struct request *rq, struct field_errors *e, const struct resource_v1_device_claim *c)
+static void marked_for_admin(struct request *rq, struct field_errors *e, const struct field_path *p)
 {
 	const struct core_v1_namespace *ns;
-	const struct field_path *p;
-	uint32_t i = 0;
 
-	while (i < c->requests.n && !(c->requests.v[i].exactly && is_true(c->requests.v[i].exactly->admin_access)))
-		i++;
-	if (i == c->requests.n)
-		return;
-	p = AT(EL(AT(AT(FIELD_ROOT("spec"), "devices"), "requests"), i), "adminAccess");
 	ns = registry_peek(rq->s, e->arena, storage_find(rq->s, STR(""), STR("namespaces")), STR_NULL, rq->info.ns);
 	if (!ns)
 		field_internal(e, p, "could not retrieve namespace to verify admin access: namespaces \"%.*s\" not found", STR_ARG(rq->info.ns));
 	else if (!str_eqz(str_map_get(API_MAP(&ns->metadata.labels), STR("resource.kubernetes.io/admin-access")), "true"))
 		field_forbidden(e, p, "admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace");
+}
+
+static void admin_access(struct request *rq, struct field_errors *e, const struct resource_v1_device_claim *c)
+{
+	for (uint32_t i = 0; i < c->requests.n; i++)
+		if (c->requests.v[i].exactly && is_true(c->requests.v[i].exactly->admin_access)) {
+			marked_for_admin(rq, e, AT(EL(AT(AT(FIELD_ROOT("spec"), "devices"), "requests"), i), "adminAccess"));
+			return;
+		}
+}
+
+/* The first result with admin access; n when there is none. */
+static uint32_t admin_result(const struct resource_v1_allocation_result *a)
+{
+	uint32_t i = 0;
+
+	while (a && i < a->devices.results.n && !is_true(a->devices.results.v[i].admin_access))
+		i++;
+	return i;
+}
+
+static void admin_access_granted(struct request *rq, struct field_errors *e, const struct resource_v1_allocation_result *a,
+				 const struct resource_v1_allocation_result *was)
+{
+	uint32_t i = admin_result(a);
+
+	if (a && i < a->devices.results.n && (!was || admin_result(was) == was->devices.results.n))
+		marked_for_admin(rq, e, AT(EL(AT(AT(AT(FIELD_ROOT("status"), "allocation"), "devices"), "results"), i), "adminAccess"));
 }
 
 void claim_validate(struct request *rq, const void *obj, struct field_errors *e)
@@ -368,6 +389,24 @@ static void binding_conditions(struct field_errors *e, const struct field_path *
 		field_invalid_list(e, b, off, "bindingFailureConditions are required to use bindingConditions");
 }
 
+static bool is_uid(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		bool dash = i == 8 || i == 13 || i == 18 || i == 23, hex = (s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f');
+
+		if (dash ? s.p[i] != '-' : !hex)
+			return false;
+	}
+	return s.n == 36;
+}
+
+static void share_id(struct field_errors *e, const struct field_path *p, const struct str *id)
+{
+	if (id && !is_uid(*id))
+		field_invalid(e, p, *id, "error validating uid: it must be in RFC 4122 normalized form, "
+			      "`xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters");
+}
+
 static void allocation_result(struct field_errors *e, const struct field_path *p, const struct resource_v1_allocation_result *a,
 			      const struct resource_v1_device_claim *c)
 {
@@ -384,6 +423,7 @@ static void allocation_result(struct field_errors *e, const struct field_path *p
 			field_check(e, AT(at, "device"), r->device, validate_dns1123_label);
 			binding_conditions(e, at, (const struct strings *)&r->binding_conditions,
 					   (const struct strings *)&r->binding_failure_conditions);
+			share_id(e, AT(at, "shareID"), r->share_id);
 		}
 	if (few(e, config, a->devices.config.n, 2 * CONFIG_MAX))
 		for (uint32_t i = 0; i < a->devices.config.n; i++) {
@@ -409,17 +449,6 @@ static bool allocated(const struct resource_v1_allocation_result *a, const struc
 	return false;
 }
 
-static bool is_uid(struct str s)
-{
-	for (size_t i = 0; i < s.n; i++) {
-		bool dash = i == 8 || i == 13 || i == 18 || i == 23, hex = (s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f');
-
-		if (dash ? s.p[i] != '-' : !hex)
-			return false;
-	}
-	return s.n == 36;
-}
-
 static void network_data(struct field_errors *e, const struct field_path *p, const struct resource_v1_network_device_data *d)
 {
 	const struct field_path *ips = AT(p, "ips");
@@ -441,8 +470,9 @@ void claim_validate_sub(struct request *rq, const char *sub, const void *obj, co
 	const struct resource_v1_resource_claim_status *s = &c->status;
 	const struct field_path *status = FIELD_ROOT("status"), *reserved = AT(status, "reservedFor"), *devices = AT(status, "devices");
 
-	(void)rq;
 	(void)sub;
+	admin_access_granted(rq, e, s->allocation, o->status.allocation);
+	claim_authorize_status(rq, c, o, e);
 	if (few(e, reserved, s->reserved_for.n, RESERVED_MAX)) {
 		for (uint32_t i = 0; i < s->reserved_for.n; i++) {
 			rule_required(e, AT(EL(reserved, i), "resource"), s->reserved_for.v[i].resource);
@@ -458,9 +488,7 @@ void claim_validate_sub(struct request *rq, const char *sub, const void *obj, co
 		rule_csi_driver_name(e, AT(at, "driver"), d->driver);
 		pool_name(e, AT(at, "pool"), d->pool);
 		field_check(e, AT(at, "device"), d->device, validate_dns1123_label);
-		if (d->share_id && !is_uid(*d->share_id))
-			field_invalid(e, AT(at, "shareID"), *d->share_id, "error validating uid: it must be in RFC 4122 normalized form, "
-				      "`xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters");
+		share_id(e, AT(at, "shareID"), d->share_id);
 		for (uint32_t k = 0; k < i; k++) {
 			const struct resource_v1_allocated_device_status *was = &s->devices.v[k];
 

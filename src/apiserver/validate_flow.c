@@ -83,7 +83,6 @@ static void subject(struct field_errors *e, const struct field_path *p, const st
 {
 	static const char *const members[] = {"serviceAccount", "user", "group"}, *const kinds[] = {"ServiceAccount", "User", "Group"};
 	const bool there[] = {s->service_account != NULL, s->user != NULL, s->group != NULL};
-	const struct str *name = s->user ? &s->user->name : NULL;
 	int kind = -1;
 
 	for (int i = 0; i < 3; i++)
@@ -93,17 +92,10 @@ static void subject(struct field_errors *e, const struct field_path *p, const st
 		field_unsupported(e, AT(p, "kind"), s->kind, "Group,ServiceAccount,User");
 		return;
 	}
-	for (int i = 0; i < 3; i++) {
-		const struct field_path *at = FIELD_CHILD_S(p, str_from(members[i]));
-
-		if (i != kind && there[i])
-			field_forbidden(e, at, "%s is forbidden when subject kind is not '%s'", members[i], kinds[i]);
-		if (i == kind && !there[i])
-			field_required(e, at, arena_printf(e->arena, "%s is required when subject kind is '%s'", members[i], kinds[i]).p);
-	}
-	if (!there[kind])
-		return;
-	if (kind == 0) {
+	if (!there[kind]) {
+		field_required(e, FIELD_CHILD_S(p, str_from(members[kind])),
+			       arena_printf(e->arena, "%s is required when subject kind is '%s'", members[kind], kinds[kind]).p);
+	} else if (kind == 0) {
 		const struct field_path *at = AT(p, "serviceAccount");
 
 		if (!s->service_account->name.n)
@@ -114,12 +106,13 @@ static void subject(struct field_errors *e, const struct field_path *p, const st
 			field_check(e, AT(at, "namespace"), s->service_account->namespace, validate_dns1123_label);
 		else
 			field_required(e, AT(at, "namespace"), "must specify namespace for service account");
-		return;
-	}
-	if (kind == 2)
-		name = &s->group->name;
-	if (!name->n)
+	} else if (!(kind == 2 ? s->group->name : s->user->name).n) {
 		field_required(e, AT(FIELD_CHILD_S(p, str_from(members[kind])), "name"), "");
+	}
+	for (int i = 0; i < 3; i++)
+		if (i != kind && there[i])
+			field_forbidden(e, FIELD_CHILD_S(p, str_from(members[i])), "%s is forbidden when subject kind is not '%s'", members[i],
+					kinds[i]);
 }
 
 static void flow_rule(struct field_errors *e, const struct field_path *p, const struct flowcontrol_v1_policy_rules_with_subjects *r)

@@ -56,6 +56,9 @@ RULES(apiservice);
 RULES_UPDATE(apiservice);
 RULES_SUB(apiservice);
 
+/* claim_status.c: what the request's user may not write of a claim's status. */
+void claim_authorize_status(struct request *rq, const struct resource_v1_resource_claim *c, const struct resource_v1_resource_claim *old,
+			    struct field_errors *e);
 /* resource.k8s.io: validate_devices.c */
 RULES(claim);
 RULES_UPDATE(claim);

@@ -111,6 +111,7 @@ void error_set_details(struct error *e, struct str group, struct str kind, struc
 	e->group = str_dupz(group);
 	e->kind = str_dupz(kind);
 	e->name = str_dupz(name);
+	e->name_n = name.n;
 }
 
 void error_free(struct error *e)

@@ -29,6 +29,7 @@ struct error {
 	char *message;      /* for a person: what failed and, where known, what to do */
 	/* metav1.StatusDetails; all NULL where it has none */
 	char *group, *kind, *name, *uid;
+	size_t name_n; /* of name, which may hold NULs */
 	int retry_after_seconds;
 	struct error_cause *causes;
 	size_t n_causes;

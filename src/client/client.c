@@ -251,6 +251,7 @@ struct error *client_status_error(const struct meta_v1_status *s, int http_statu
 		e->group = opt_dup(d->group);
 		e->kind = opt_dup(d->kind);
 		e->name = opt_dup(d->name);
+		e->name_n = d->name.n;
 		e->uid = opt_dup(d->uid);
 		e->retry_after_seconds = d->retry_after_seconds;
 		for (uint32_t i = 0; i < d->causes.n; i++) {

@@ -34,6 +34,10 @@ struct decode_report {
  * A syntax error anywhere wins over a value that does not fit.
  */
 struct error *json_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out);
+/* The same of what a strategic merge or an apply made: integers that do not fit lose their upper bits, as upstream's do
+ * there. */
+struct error *json_decode_merged(struct arena *a, const struct schema_type *t, struct str in,
+				 struct decode_report *report, void *out);
 /* Appends obj as compact JSON in Go's field order, HTML characters escaped; without the line end upstream's serializer adds. */
 void json_encode(struct buf *b, const struct schema_type *t, const void *obj);
 /* JSON leaves the field out with this value (v points to it, in its struct). */
@@ -78,8 +82,12 @@ struct error *json_to_cbor(struct str json, struct buf *out);
 struct error *object_decode(struct arena *a, enum media_type m, const struct schema_type *t, struct str in,
 			    struct decode_report *report, void *out);
 void object_encode(struct buf *b, enum media_type m, const struct schema_type *t, const void *obj);
-/* kind and apiVersion of a top-level object in any format, without decoding the rest. */
-struct error *object_peek(struct arena *a, enum media_type m, struct str in, struct str *api_version, struct str *kind);
+/*
+ * kind and apiVersion of a top-level object in any format, without decoding the rest. Of several of one name the last
+ * counts; any_case: "Kind" is one, too, as to Go's encoding/json.
+ */
+struct error *object_peek(struct arena *a, enum media_type m, struct str in, bool any_case, struct str *api_version,
+			  struct str *kind);
 
 /* Deep equality (equality.Semantic.DeepEqual: nil and empty lists are equal, quantities by value). */
 bool object_equal(const struct schema_type *t, const void *a, const void *b);

@@ -15,6 +15,7 @@
 #endif
 
 #define CODEC_MAX_DEPTH 128 /* nesting of objects and lists in any format; a level costs under 500 bytes of stack */
+#define JSON_SKIP_DEPTH 10000 /* of what is passed over: Go's limit */
 #define CODEC_MAX_PROBLEMS 100 /* strict decoding reports at most this many, as upstream */
 
 #define unlikely(x) __builtin_expect(!!(x), 0)

@@ -7,6 +7,7 @@
  * latter two the rest is still read.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "schema/codec.h"
@@ -28,6 +29,7 @@ struct jd {
 	struct error *hard, *soft;
 	struct json_syntax_error syn;
 	unsigned depth;
+	bool wraps; /* integers too large lose their upper bits */
 	struct str in;
 };
 
@@ -138,7 +140,7 @@ static const char *skip(struct jd *d, const char *p)
 {
 	bool spaces = false;
 
-	return json_skip(p, d->end, CODEC_MAX_DEPTH - d->depth, &spaces, &d->syn);
+	return json_skip(p, d->end, JSON_SKIP_DEPTH - d->depth, &spaces, &d->syn);
 }
 
 /* Records that the value at p does not fit and reads past it. */
@@ -276,6 +278,44 @@ static bool is_number(const char *p)
 	return *p == '-' || (unsigned char)(*p - '0') < 10;
 }
 
+/* The number at p, behind which *q is left; false: beyond a double. NULL there: no number. */
+static bool parse_double(struct jd *d, const char *p, const char **q, double *v)
+{
+	*q = json_skip_number(p, d->end, &d->syn);
+	if (!*q)
+		return false;
+	char small[64], *z = small;
+	size_t n = (size_t)(*q - p);
+
+	if (n >= sizeof small)
+		z = arena_bytes(d->a, n + 1);
+	memcpy(z, p, n);
+	z[n] = 0;
+	errno = 0;
+	*v = strtod(z, NULL);
+	return errno != ERANGE || (*v <= 1 && *v >= -1);
+}
+
+/* As Go converts an int64 or a whole float64 on amd64, which upstream's converter of trees leaves it to; NULL: a
+ * fraction. */
+static const char *dec_wrapped(struct jd *d, const char *p, const struct schema_field *f, void *dst)
+{
+	const char *q;
+	uint64_t v;
+	double x;
+
+	if (!parse_int(p, d->end, &q, false, INT64_MIN, INT64_MAX, &v)) {
+		if (!parse_double(d, p, &q, &x) || x != trunc(x))
+			return NULL;
+		v = (uint64_t)(x >= -0x1p63 && x < 0x1p63 ? (int64_t)x : INT64_MIN);
+	}
+	if (f->kind == FIELD_INT32 || f->kind == FIELD_UINT32)
+		*(uint32_t *)dst = (uint32_t)v;
+	else
+		*(uint64_t *)dst = v;
+	return q;
+}
+
 static const char *dec_int(struct jd *d, const char *p, const struct schema_field *f, void *dst, const struct frame *fr)
 {
 	const char *q;
@@ -283,6 +323,8 @@ static const char *dec_int(struct jd *d, const char *p, const struct schema_fiel
 
 	if (unlikely(!is_number(p)))
 		return type_mismatch(d, p, f, true, fr);
+	if (d->wraps && (q = dec_wrapped(d, p, f, dst)))
+		return q;
 	switch (f->kind) {
 	case FIELD_INT32:
 		if (!parse_int(p, d->end, &q, false, INT32_MIN, INT32_MAX, &v))
@@ -312,23 +354,10 @@ static const char *dec_double(struct jd *d, const char *p, const struct schema_f
 {
 	if (!is_number(p))
 		return type_mismatch(d, p, f, true, fr);
-	const char *q = json_skip_number(p, d->end, &d->syn);
+	const char *q;
 
-	if (!q)
-		return NULL;
-	char small[64], *z = small;
-	size_t n = (size_t)(q - p);
-
-	if (n >= sizeof small)
-		z = arena_bytes(d->a, n + 1);
-	memcpy(z, p, n);
-	z[n] = 0;
-	errno = 0;
-	double v = strtod(z, NULL);
-
-	if (errno == ERANGE && (v > 1 || v < -1))
-		return type_mismatch(d, p, f, true, fr);
-	*dst = v;
+	if (!parse_double(d, p, &q, dst))
+		return q ? type_mismatch(d, p, f, true, fr) : NULL;
 	return q;
 }
 
@@ -799,9 +828,10 @@ static const char *dec_value(struct jd *d, const char *p, const struct schema_fi
 	}
 }
 
-struct error *json_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report, void *out)
+static struct error *decode(struct arena *a, const struct schema_type *t, struct str in, bool wraps,
+			    struct decode_report *report, void *out)
 {
-	struct jd d = {.end = in.p + in.n, .a = a, .report = report, .in = in};
+	struct jd d = {.end = in.p + in.n, .a = a, .report = report, .wraps = wraps, .in = in};
 	struct schema_field self = {.kind = FIELD_MESSAGE, .card = CARD_ONE, .type = t};
 	const char *p = json_space(in.p, d.end);
 
@@ -824,4 +854,16 @@ struct error *json_decode(struct arena *a, const struct schema_type *t, struct s
 		return d.hard;
 	}
 	return d.soft;
+}
+
+struct error *json_decode(struct arena *a, const struct schema_type *t, struct str in, struct decode_report *report,
+			  void *out)
+{
+	return decode(a, t, in, false, report, out);
+}
+
+struct error *json_decode_merged(struct arena *a, const struct schema_type *t, struct str in,
+				 struct decode_report *report, void *out)
+{
+	return decode(a, t, in, true, report, out);
 }

@@ -301,11 +301,11 @@ static inline const char *space(const char *p, const char *end, bool *spaces)
 
 const char *json_skip(const char *p, const char *end, unsigned depth, bool *spaces, struct json_syntax_error *e)
 {
-	uint64_t object[(CODEC_MAX_DEPTH + 63) / 64] = {0}; /* one bit a level: 1 object, 0 list */
+	uint64_t object[(JSON_SKIP_DEPTH + 63) / 64]; /* one bit a level: 1 object, 0 list; set when it is entered */
 	unsigned level = 0;
 
-	if (depth > CODEC_MAX_DEPTH)
-		depth = CODEC_MAX_DEPTH;
+	if (depth > JSON_SKIP_DEPTH)
+		depth = JSON_SKIP_DEPTH;
 	for (;;) {
 		/* A value starts at p. */
 		if (p == end)

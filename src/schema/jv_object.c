@@ -20,6 +20,6 @@ struct error *jv_to_object(struct arena *a, const struct schema_type *t, const s
 {
 	buf_cleanup struct buf b = {0};
 
-	jv_encode(&b, v);
+	jv_encode_sorted(&b, v); /* members that stay raw JSON are maps to upstream */
 	return json_decode(a, t, arena_str(a, buf_view(&b)), report, out);
 }

@@ -1068,9 +1068,9 @@ struct error *managed_fields_apply_object(struct arena *a, const struct managed_
 	}
 	/* sorted, as raw JSON within the object comes out of upstream's merge */
 	jv_encode_sorted(&text, &o);
-	struct error *e = json_decode(a, t, arena_str(a, buf_view(&text)), NULL, out);
+	struct error *e = json_decode_merged(a, t, arena_str(a, buf_view(&text)), NULL, out);
 
-	if (e) { /* numbers that do not fit their fields: the schema knows no sizes */
+	if (e) { /* values that do not fit their fields: the schema knows no formats */
 		struct error *w = error_status(500, "", "failed to convert merged object to its type: %s", error_message(e));
 
 		error_free(e);

@@ -344,18 +344,22 @@ void object_encode(struct buf *b, enum media_type m, const struct schema_type *t
 	}
 }
 
-/* kind and apiVersion among the top-level members of JSON text. */
-static struct error *json_peek(struct arena *a, struct str in, struct str *api_version, struct str *kind)
+static bool is_member(struct str key, struct str name, bool any_case)
+{
+	return any_case ? key.n == name.n && !strncasecmp(key.p, name.p, name.n) : str_eq(key, name);
+}
+
+/* kind and apiVersion among the top-level members of JSON text; of several the last, as upstream's. */
+static struct error *json_peek(struct arena *a, struct str in, bool any_case, struct str *api_version, struct str *kind)
 {
 	const char *p = in.p, *end = in.p + in.n;
 	struct json_syntax_error syn = {0};
-	unsigned found = 0;
 
 	p = json_space(p, end);
 	if (p == end || *p != '{') {
 		bool spaces = false, null = end - p >= 4 && !memcmp(p, "null", 4);
 
-		if (p < end && json_skip(p, end, CODEC_MAX_DEPTH, &spaces, &syn))
+		if (p < end && json_skip(p, end, JSON_SKIP_DEPTH, &spaces, &syn))
 			return null ? NULL : error_status(400, "BadRequest", "couldn't get version/kind; json parse error: the text is not an object");
 		if (p == end)
 			syn.at = p;
@@ -383,23 +387,21 @@ static struct error *json_peek(struct arena *a, struct str in, struct str *api_v
 		syn.context = NULL;
 		if (p == end)
 			goto bad;
-		bool is_kind = str_eq(key, STR("kind")), is_version = str_eq(key, STR("apiVersion"));
+		bool is_kind = is_member(key, STR("kind"), any_case),
+		     is_version = is_member(key, STR("apiVersion"), any_case);
 
 		if ((is_kind || is_version) && *p == '"') {
 			p = json_string(a, p + 1, end, &value, &syn);
 			if (!p)
 				goto bad;
 			*(is_kind ? kind : api_version) = value;
-			found |= is_kind ? 1 : 2;
-			if (found == 3)
-				return NULL;
 		} else {
 			if ((is_kind || is_version) && *p != 'n')
 				return error_status(400, "BadRequest",
 						    "couldn't get version/kind; json parse error: json: cannot unmarshal into Go struct "
 						    "field .%.*s of type string",
 						    STR_ARG(key));
-			p = json_skip(p, end, CODEC_MAX_DEPTH - 1, &spaces, &syn);
+			p = json_skip(p, end, JSON_SKIP_DEPTH - 1, &spaces, &syn);
 			if (!p)
 				goto bad;
 		}
@@ -425,12 +427,13 @@ bad:
 	return error_wrap(json_syntax_error(in, &syn), "couldn't get version/kind; json parse error");
 }
 
-struct error *object_peek(struct arena *a, enum media_type m, struct str in, struct str *api_version, struct str *kind)
+struct error *object_peek(struct arena *a, enum media_type m, struct str in, bool any_case, struct str *api_version,
+			  struct str *kind)
 {
 	*api_version = *kind = STR_NULL;
 	switch (m) {
 	case MEDIA_JSON:
-		return json_peek(a, in, api_version, kind);
+		return json_peek(a, in, any_case, api_version, kind);
 	case MEDIA_PROTOBUF: {
 		struct pb_envelope env;
 
@@ -445,7 +448,7 @@ struct error *object_peek(struct arena *a, enum media_type m, struct str in, str
 		struct str json;
 
 		TRY(take_json(a, m == MEDIA_YAML ? yaml_to_json(in, NULL, &b) : cbor_to_json(in, NULL, &b), &b, &json));
-		return json_peek(a, json, api_version, kind);
+		return json_peek(a, json, any_case, api_version, kind);
 	}
 	}
 	return error_status(415, "UnsupportedMediaType", "unknown media type %d", (int)m);

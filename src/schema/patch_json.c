@@ -234,6 +234,23 @@ static bool present(const struct jv *v)
 	return v && v->kind != JV_NULL;
 }
 
+/* As jv_equal, but 1 is not 1.0: upstream compares how scalars are written. */
+static bool same(const struct jv *x, const struct jv *y)
+{
+	if (x->kind != y->kind || (x->kind >= JV_ARRAY && x->n != y->n))
+		return false;
+	for (uint32_t i = 0; x->kind == JV_ARRAY && i < x->n; i++)
+		if (!same(&x->items[i], &y->items[i]))
+			return false;
+	for (uint32_t i = 0; x->kind == JV_OBJECT && i < x->n; i++) {
+		const struct jv *other = jv_get(y, x->members[i].key);
+
+		if (!other || !same(&x->members[i].value, other))
+			return false;
+	}
+	return x->kind >= JV_ARRAY || jv_equal(x, y);
+}
+
 static struct error *run_test(struct arena *a, struct jv *doc, const struct operation *o)
 {
 	struct place p;
@@ -244,7 +261,7 @@ static struct error *run_test(struct arena *a, struct jv *doc, const struct oper
 			return missing("test", "path", o->path);
 		TRY(place_get(&p, &v));
 	}
-	if (!present(v) ? !present(&o->value) : jv_equal(v, &o->value))
+	if (!present(v) ? !present(&o->value) : same(v, &o->value))
 		return NULL;
 	return patch_unprocessable("testing value %.*s failed: test failed", STR_ARG(o->path));
 }

@@ -38,7 +38,7 @@ struct error *object_patch(struct arena *a, enum patch_type type, const struct s
 	else
 		jv_encode_floats(&b, &doc); /* which upstream's documents are decoded with, as they came */
 	struct str json = arena_str(a, buf_view(&b));
-	struct error *e = json_decode(a, t, json, report, out);
+	struct error *e = (type == PATCH_STRATEGIC ? json_decode_merged : json_decode)(a, t, json, report, out);
 
 	return e ? object_not_of_type(e, json) : NULL;
 }

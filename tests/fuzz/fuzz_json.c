@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	void *obj = arena_alloc(&a, t->size), *again = arena_alloc(&a, t->size), *copy = arena_alloc(&a, t->size);
 	struct str api_version, kind;
 
-	error_free(object_peek(&a, MEDIA_JSON, in, &api_version, &kind));
+	error_free(object_peek(&a, MEDIA_JSON, in, true, &api_version, &kind));
 	struct error *e = json_decode(&a, t, in, &report, obj);
 
 	if (e) {

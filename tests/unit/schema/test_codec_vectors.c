@@ -74,7 +74,7 @@ static void check(const char *dir, const char *name)
 	struct str api_version, kind, group, version;
 	struct str want_json = compact(&a, json);
 
-	assert_ok(object_peek(&a, MEDIA_JSON, json, &api_version, &kind));
+	assert_ok(object_peek(&a, MEDIA_JSON, json, true, &api_version, &kind));
 	api_version_split(api_version, &group, &version);
 	const struct schema_type *t = schema_type_for_kind(group, version, kind);
 
@@ -86,7 +86,7 @@ static void check(const char *dir, const char *name)
 		fail_msg("%s: no type for %.*s %.*s", name, STR_ARG(api_version), STR_ARG(kind));
 	struct str pb_version, pb_kind;
 
-	assert_ok(object_peek(&a, MEDIA_PROTOBUF, pb, &pb_version, &pb_kind));
+	assert_ok(object_peek(&a, MEDIA_PROTOBUF, pb, true, &pb_version, &pb_kind));
 	assert_true(str_eq(pb_version, api_version) && str_eq(pb_kind, kind));
 
 	/* JSON -> struct -> protobuf and JSON; without its indentation, which raw values would keep */
