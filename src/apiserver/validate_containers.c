@@ -371,6 +371,15 @@ static void host_ports(struct field_errors *e, const struct field_path *list, co
 		}
 }
 
+/* No later element has its name: upstream looks for paths in a map by name. */
+#define LAST_NAMED(l, k)                                                                                               \
+	({                                                                                                             \
+		bool last_ = true;                                                                                     \
+		for (uint32_t j_ = (k) + 1; j_ < (l).n; j_++)                                                          \
+			last_ &= !str_eq((l).v[j_].name, (l).v[k].name);                                               \
+		last_;                                                                                                 \
+	})
+
 static void mounts(struct field_errors *e, const struct field_path *list, const struct core_v1_container *c, struct map *volumes)
 {
 	bool privileged = c->security_context && is_true(c->security_context->privileged);
@@ -391,7 +400,8 @@ static void mounts(struct field_errors *e, const struct field_path *list, const 
 			}
 		for (uint32_t k = 0; k < c->volume_devices.n; k++) {
 			name |= str_eq(c->volume_devices.v[k].name, m->name);
-			path |= str_eq(c->volume_devices.v[k].device_path, m->mount_path);
+			path |= str_eq(c->volume_devices.v[k].device_path, m->mount_path) &&
+				LAST_NAMED(c->volume_devices, k);
 		}
 		if (name)
 			field_invalid(e, AT(at, "name"), m->name, "must not already exist in volumeDevices");
@@ -449,7 +459,8 @@ static void devices(struct field_errors *e, const struct field_path *list, const
 			*arena_push(e->arena, &paths) = d->device_path;
 		for (uint32_t k = 0; k < c->volume_mounts.n; k++) {
 			name |= str_eq(c->volume_mounts.v[k].name, d->name);
-			path |= str_eq(c->volume_mounts.v[k].mount_path, d->device_path);
+			path |= str_eq(c->volume_mounts.v[k].mount_path, d->device_path) &&
+				LAST_NAMED(c->volume_mounts, k);
 		}
 		if (name)
 			field_invalid(e, AT(at, "name"), d->name, "must not already exist in volumeMounts");

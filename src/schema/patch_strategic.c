@@ -560,6 +560,9 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 	}
 	TRY(check_elements(&before, change ? change : &none, &maps));
 	TRY(partition(a, &merged, order, maps ? key : STR_NULL, &in, &others));
+	for (uint32_t i = 0; maps && key.n && i < order->n; i++)
+		if (!jv_get(&order->items[i], key))
+			return no_merge_key(&order->items[i], key);
 	jv_set(a, original, name, interleave(a, in, others, order, &before, key));
 	jv_del(patch, name);
 	return NULL;

@@ -107,6 +107,31 @@ def read(path):
     return out
 
 
+LEAVES = 16
+
+
+def leaves(v, path=""):
+    """Paths of an object's values: lists by their first element, maps by every member."""
+    if isinstance(v, dict) and (v or not path):
+        for k, x in v.items():
+            yield from leaves(x, "%s.%s" % (path, '"%s"' % k if re.search(r"[^A-Za-z]", k) else k) if path else k)
+    elif isinstance(v, list) and v and isinstance(v[0], dict):
+        yield from leaves(v[0], path + ".0")
+    else:
+        yield path, v
+
+
+def other(v):
+    """Another value of the kind."""
+    if isinstance(v, bool):
+        return not v
+    if isinstance(v, (int, float)):
+        return v + 1
+    if isinstance(v, str):
+        return v + "-x"
+    return v + v[-1:] if v else [{}] if isinstance(v, list) else {"x": "y"}
+
+
 def scenario_of(k):
     gv = "v1" if k.group == "core" else GROUPS.get(k.group, k.group)
     base = ("/api/v1" if gv == "v1" else "/apis/" + gv) + ("/namespaces/$ns" if k.scope == "namespaced" else "") + "/" + k.resource
@@ -167,6 +192,19 @@ def scenario_of(k):
         s = Step("PUT", one + "?" + dry)
         s.label, s.body, s.opts = "keep %s=%s" % (p, "~" if gone else json.dumps(v)), {"$edit": [p, v, gone]}, {"base": "obj"}
         steps.append(s)
+    # each value of the object changed and taken out, and applied by somebody else, who takes it by force
+    full = merge(obj, k.change or {})
+    body = {f: v for f, v in full.items() if f not in ("apiVersion", "kind", "metadata", "status")}
+    for p, v in list(leaves(body))[:LEAVES] if "apply" not in k.skip else []:
+        add("get-for-leaf", "GET", one, None, [("obj", ".")], mode="code")
+        for label, x, gone in (("leaf", other(v), False), ("drop", None, True)):
+            s = Step("PUT", one + "?" + dry)
+            s.label, s.body, s.opts = "%s %s" % (label, p), {"$edit": [p, x, gone]}, {"base": "obj"}
+            steps.append(s)
+        top = parts(p)[0]
+        for label, q, x in (("share", "", v), ("claim", "", other(v)), ("take", "&force=true", other(v))):
+            config = edit({"apiVersion": gv, "kind": k.kind, "metadata": {"name": name}, top: body[top]}, p, x, False)
+            add("%s %s" % (label, p), "PATCH", one + "?fieldManager=leaf&dryRun=All" + q, config, type="apply")
     if k.status is not None:
         st = one + "/status"
         add("status-get", "GET", st)
