@@ -4,6 +4,7 @@
 #include "apiserver/alloc.h"
 #include "apiserver/authz.h"
 #include "apiserver/bootstrap.h"
+#include "apiserver/options.h"
 #include "schema/jv.h"
 #include "apiserver/extend.h"
 #include "schema/defaults.h"
@@ -83,7 +84,7 @@ void bootstrap_policy_rules(struct arena *a, struct str name, struct rbac_v1_pol
 
 /* ---- making and repairing objects ---- */
 
-/* Creates obj; *existed tells that it was there already. */
+/* Creates obj; *existed tells that it was there already, or is of an API that is not served. */
 static struct error *ensure(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str ns, void *obj, bool *existed)
 {
 	struct request rq;
@@ -92,7 +93,7 @@ static struct error *ensure(struct apiserver *s, struct arena *a, const char *gr
 	struct str name = object_meta(res->st->type, obj)->name;
 	struct error *e;
 
-	*existed = cache_peek(res->st->cache, ns, name) != NULL;
+	*existed = !resource_served(s, res) || cache_peek(res->st->cache, ns, name) != NULL;
 	if (*existed)
 		return NULL;
 	request_internal(&rq, s, a, res, ns);
@@ -578,15 +579,6 @@ static struct error *service_cidr(struct apiserver *s)
 	return e;
 }
 
-static const char *advertise(struct apiserver *s)
-{
-	if (s->o.advertise_address)
-		return s->o.advertise_address;
-	if (s->o.bind_address && strcmp(s->o.bind_address, "0.0.0.0") && strcmp(s->o.bind_address, "::"))
-		return s->o.bind_address;
-	return "127.0.0.1";
-}
-
 static struct error *kubernetes_service(struct apiserver *s)
 {
 	struct arena a arena_cleanup = {0};
@@ -619,7 +611,7 @@ static struct error *kubernetes_service(struct apiserver *s)
 	ep->metadata.namespace = STR("default");
 	str_map_set(&a, API_MAP(&ep->metadata.labels), STR("endpointslice.kubernetes.io/skip-mirror"), STR("true"));
 	ss = arena_push(&a, &ep->subsets);
-	arena_push(&a, &ss->addresses)->ip = str_from(advertise(s));
+	arena_push(&a, &ss->addresses)->ip = str_from(options_advertised(&s->o));
 	port = arena_push(&a, &ss->ports);
 	port->name = STR("https");
 	port->port = s->port;
@@ -636,9 +628,9 @@ static struct error *kubernetes_service(struct apiserver *s)
 	sl->metadata.name = STR("kubernetes");
 	sl->metadata.namespace = STR("default");
 	str_map_set(&a, API_MAP(&sl->metadata.labels), STR("kubernetes.io/service-name"), STR("kubernetes"));
-	sl->address_type = strchr(advertise(s), ':') ? STR("IPv6") : STR("IPv4");
+	sl->address_type = strchr(options_advertised(&s->o), ':') ? STR("IPv6") : STR("IPv4");
 	e = arena_push(&a, &sl->endpoints);
-	*arena_push(&a, &e->addresses) = str_from(advertise(s));
+	*arena_push(&a, &e->addresses) = str_from(options_advertised(&s->o));
 	e->conditions.ready = arena_new(&a, bool);
 	*e->conditions.ready = true;
 	sp = arena_push(&a, &sl->ports);

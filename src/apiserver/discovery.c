@@ -3,6 +3,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "apiserver/extend.h"
+#include "apiserver/options.h"
 #include "schema/jv.h"
 
 static const char *const verb_names[] = {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
@@ -455,8 +456,11 @@ struct error *discovery_versions(struct request *rq)
 
 	if (rq->out.discovery.n)
 		return aggregated(rq, true);
-	buf_printf(&b, "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":\"0.0.0.0/0\","
-		       "\"serverAddress\":\"%s:%d\"}]}", rq->s->o.advertise_address ? rq->s->o.advertise_address : "127.0.0.1", rq->s->port);
+	buf_printf(&b,
+		   "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":"
+		   "\"0.0.0.0/0\","
+		   "\"serverAddress\":\"%s:%d\"}]}",
+		   options_advertised(&rq->s->o), rq->s->port);
 	return respond_plain(rq, &meta_v1_api_versions_type, STR(""), STR("APIVersions"), buf_view(&b));
 }
 

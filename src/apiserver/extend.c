@@ -593,6 +593,35 @@ static void register_custom(struct apiserver *s)
 	map_free(&want);
 }
 
+static bool served_at_all(struct apiserver *s, const char *group, const char *version)
+{
+	for (size_t i = 0; i < s->n_resources; i++)
+		if (str_eqz(s->served[i]->group, group) && str_eqz(s->served[i]->version, version))
+			return true;
+	return false;
+}
+
+/* What is served no more (--runtime-config) has no APIService, if this server made it. */
+static struct error *unregister_local(struct apiserver *s, struct arena *a, struct resource *res, struct str name)
+{
+	struct apiregistration_v1_api_service *o = registry_peek(s, a, res->st, STR_NULL, name);
+	struct meta_v1_delete_options how = {0};
+	struct write_result r;
+	struct request rq;
+	struct error *e;
+
+	if (!o || !str_eqz(str_map_get(API_MAP(&o->metadata.labels), STR("kube-aggregator.kubernetes.io/automanaged")),
+			   "onstart"))
+		return NULL;
+	request_internal(&rq, s, a, res, STR_NULL);
+	e = registry_delete(&rq, STR_NULL, name, &how, &r);
+	if (!e)
+		cache_entry_unref(r.entry);
+	else if (error_is(e, 404, NULL))
+		error_clear(&e);
+	return e;
+}
+
 struct error *aggregator_register_local(struct apiserver *s)
 {
 	struct resource *res = resource_any(s, STR("apiregistration.k8s.io"), STR("apiservices"));
@@ -606,6 +635,10 @@ struct error *aggregator_register_local(struct apiserver *s)
 		struct str name = arena_printf(&a, "%s.%s", priorities[i].version, priorities[i].group);
 		struct error *e;
 
+		if (!served_at_all(s, priorities[i].group, priorities[i].version)) {
+			TRY(unregister_local(s, &a, res, name));
+			continue;
+		}
 		if (cache_peek(res->st->cache, STR_NULL, name))
 			continue;
 		o->metadata.name = name;

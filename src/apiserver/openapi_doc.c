@@ -34,7 +34,7 @@ static void hash(struct str s, char out[129])
 		snprintf(out + 2 * i, 3, "%02X", sum[i]);
 }
 
-static size_t crds_of(struct request *rq, struct str group, struct str version, bool all, struct openapi_crd **out)
+static struct openapi_served served_of(struct request *rq, struct str group, struct str version, bool all)
 {
 	LIST(struct openapi_crd) list = {0};
 	struct resource *r;
@@ -59,8 +59,7 @@ static size_t crds_of(struct request *rq, struct str group, struct str version, 
 		c->n_selectable = crd_version(r)->selectable_fields.n;
 		c->preserve_unknown = crd_object(r)->spec.preserve_unknown_fields;
 	}
-	*out = list.v;
-	return list.n;
+	return (struct openapi_served){rq->s->served, rq->s->n_resources, list.v, list.n};
 }
 
 static void doc_free(struct doc *doc)
@@ -93,12 +92,11 @@ static void forget_old(struct discovery *d, uint64_t epoch)
 /* The JSON of a path appended; false: there is no such document. */
 static bool make_json(struct request *rq, struct str path, struct buf *b)
 {
-	struct openapi_crd *crds;
-	size_t n;
+	struct openapi_served s;
 
 	if (str_eqz(path, "v2")) {
-		n = crds_of(rq, STR_NULL, STR_NULL, true, &crds);
-		openapi_v2(b, crds, n);
+		s = served_of(rq, STR_NULL, STR_NULL, true);
+		openapi_v2(b, &s);
 		return true;
 	}
 	if (str_has_prefix(path, STR("api/")) || (str_has_prefix(path, STR("apis/")) && str_index(str_sub(path, 5, path.n), '/') > 0)) {
@@ -106,10 +104,11 @@ static bool make_json(struct request *rq, struct str path, struct buf *b)
 
 		if (path.p[3] != '/')
 			group = str_cut(&rest, '/');
-		n = crds_of(rq, group, rest, false, &crds);
-		return openapi_v3(b, group, rest, crds, n);
+		s = served_of(rq, group, rest, false);
+		return openapi_v3(b, group, rest, &s);
 	}
-	return openapi_v3_discovery(b, path);
+	s = (struct openapi_served){rq->s->served, rq->s->n_resources};
+	return openapi_v3_discovery(b, path, &s);
 }
 
 /* Good until the next wait; NULL: none. */

@@ -1,4 +1,5 @@
 /* kube-apiserver's flags, and the life of the component. */
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -19,10 +20,12 @@
 #include "apiserver/flow.h"
 #include "apiserver/pipeline.h"
 #include "apiserver/policy.h"
+#include "apiserver/options.h"
 #include "apiserver/server.h"
+#include "apiserver/validate_pod.h"
 #include "base/flags.h"
 
-enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_GATES };
+enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_I64, F_FLOAT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_SNI, F_GATES };
 
 struct flag {
 	const char *name;
@@ -44,6 +47,14 @@ static const struct flag flags[] = {
 	{"external-hostname", F_STR, O(external_hostname), "host name in URLs made for clients"},
 	{"tls-cert-file", F_STR, O(tls_cert_file), "server certificate (PEM)"},
 	{"tls-private-key-file", F_STR, O(tls_key_file), "its key (PEM)"},
+	{"cert-dir", F_STR, O(cert_dir), "where apiserver.crt and .key are made when no --tls-cert-file is given (default /var/run/kubernetes)"},
+	{"tls-min-version", F_STR, O(tls_min_version), "VersionTLS10, VersionTLS11, VersionTLS12 (the default), VersionTLS13"},
+	{"tls-cipher-suites", F_JOIN, O(tls_cipher_suites), "of TLS 1.2, comma separated (default: Go's)"},
+	{"tls-curve-preferences", F_JOIN, O(tls_curves), "numbers of groups, comma separated: 23 P-256, 24 P-384, 25 P-521, 29 X25519"},
+	{"tls-sni-cert-key", F_SNI, 0, "CERT,KEY[:NAME,...]: another certificate, for those names or its own; may be repeated"},
+	{"disable-http2-serving", F_BOOL, O(disable_http2), "HTTP/1.1 only"},
+	{"http2-max-streams-per-connection", F_INT, O(http2_max_streams), "default 250"},
+	{"goaway-chance", F_FLOAT, O(goaway_chance), "part of HTTP/2 requests after which the client is sent to another connection, 0 to 0.02 (default 0)"},
 	{"client-ca-file", F_STR, O(client_ca_file), "CA of client certificates"},
 	{"requestheader-client-ca-file", F_STR, O(requestheader_client_ca_file), "CA of front proxies"},
 	{"requestheader-allowed-names", F_STR, O(requestheader_allowed_names), "common names of front proxies; empty: any"},
@@ -60,6 +71,8 @@ static const struct flag flags[] = {
 	{"service-account-max-token-expiration", F_DURATION_S, O(sa_max_token_expiration_s), "upper limit of tokens' validity"},
 	{"service-account-extend-token-expiration", F_BOOL, O(sa_extend_expiration), "projected tokens live a year (default true)"},
 	{"api-audiences", F_STR, O(api_audiences), "audiences of tokens for this server (default: the issuer)"},
+	{"runtime-config", F_JOIN, O(runtime_config), "KEY=BOOL,...: which APIs are served; KEY: api/all, api/ga, GROUP/VERSION, GROUP/VERSION/RESOURCE"},
+	{"allow-privileged", F_BOOL, O(allow_privileged), "privileged containers (default false)"},
 	{"service-cluster-ip-range", F_STR, O(service_cidr), "CIDR of Services, or two for dual stack (default 10.0.0.0/24)"},
 	{"service-node-port-range", F_STR, O(node_port_range), "default 30000-32767"},
 	{"kubelet-client-certificate", F_STR, O(kubelet_client_cert), "certificate shown to kubelets"},
@@ -107,7 +120,7 @@ static const struct flag flags[] = {
 	{"max-requests-inflight", F_INT, O(max_requests_inflight), "default 400"},
 	{"max-mutating-requests-inflight", F_INT, O(max_mutating_inflight), "default 200"},
 	{"request-timeout", F_DURATION_MS, O(request_timeout_ms), "default 1m0s"},
-	{"min-request-timeout", F_INT, O(min_request_timeout_s), "seconds a watch lasts at least (default 1800)"},
+	{"min-request-timeout", F_I64, O(min_request_timeout_s), "seconds a watch lasts at least (default 1800)"},
 	{"event-ttl", F_DURATION_MS, O(event_ttl_ms), "default 1h0m0s"},
 	{"cors-allowed-origins", F_JOIN, O(cors_allowed_origins), "regular expressions of origins whose pages may ask, comma separated"},
 	{"strict-transport-security-directives", F_JOIN, O(hsts_directives), "of the header Strict-Transport-Security, comma separated"},
@@ -122,14 +135,14 @@ static const struct flag flags[] = {
 static const struct upstream_flags upstream = {
 	"kube-apiserver",
 	UPSTREAM_LOG_FLAGS UPSTREAM_SERVING_FLAGS
-	"allow-privileged! audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-max-wait audit-log-batch-throttle-burst "
+	"audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-max-wait audit-log-batch-throttle-burst "
 	"audit-log-batch-throttle-enable! audit-log-batch-throttle-qps audit-webhook-batch-buffer-size audit-webhook-batch-throttle-burst "
 	"audit-webhook-batch-throttle-enable! audit-webhook-batch-throttle-qps audit-webhook-initial-backoff coordinated-leadership-lease-duration "
 	"coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
 	"default-watch-cache-size delete-collection-workers enable-aggregator-routing! "
 	"enable-garbage-collector! enable-priority-and-fairness! endpoint-reconciler-type etcd-compaction-interval "
-	"etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout goaway-chance "
-	"kubelet-timeout lease-reuse-duration-seconds livez-grace-period max-connection-bytes-per-sec runtime-config "
+	"etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout "
+	"kubelet-timeout lease-reuse-duration-seconds livez-grace-period max-connection-bytes-per-sec "
 	"send-retry-after-while-not-ready-once! service-account-lookup! shutdown-send-retry-after! shutdown-watch-termination-grace-period "
 	"storage-backend storage-initialization-timeout storage-media-type watch-cache! watch-cache-sizes",
 	"admission-control aggregator-reject-forwarding-redirect! audit-log-compress! audit-log-format "
@@ -138,7 +151,7 @@ static const struct upstream_flags upstream = {
 	"audit-webhook-version debug-socket-path egress-selector-config-file emulated-version "
 	"emulation-forward-compatible! enable-logs-handler! etcd-prefix etcd-servers-overrides "
 	"kubernetes-service-node-port min-compatibility-version peer-advertise-ip peer-advertise-port peer-ca-file "
-	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint tls-sni-cert-key "
+	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint "
 	"tracing-config-file",
 };
 
@@ -160,6 +173,20 @@ static void set_gates(struct options *o, struct str gates)
 		if (str_eqz(name, "CBORServingAndStorage"))
 			o->cbor = str_eqz(str_trim(value), "true");
 	}
+}
+
+/* CERT,KEY[:NAME,...] */
+static bool add_sni(struct options *o, const char *v)
+{
+	struct str names = str_from(v), files = str_cut(&names, ':'), cert;
+
+	names = names.p ? str_trim(names) : names;
+	cert = str_trim(str_cut(&files, ','));
+	files = str_trim(files);
+	if ((names.p && !names.n) || !cert.n || !files.n || str_index(files, ',') >= 0 || o->n_tls_sni == TLS_SNI_MAX)
+		return false;
+	o->tls_sni[o->n_tls_sni++] = (struct tls_sni){str_dupz(cert), str_dupz(files), names.p ? str_dupz(names) : NULL};
+	return true;
 }
 
 static bool set_flag(struct options *o, const struct flag *f, const char *v)
@@ -186,13 +213,20 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 		}
 		return true;
 	case F_INT:
-		if (!str_to_i64(str_from(v), &n))
+		if (!str_to_i64(str_from(v), &n) || n < INT_MIN || n > INT_MAX)
 			return false;
-		if (f->offset == O(min_request_timeout_s))
-			*(int64_t *)at = n;
-		else
-			*(int *)at = (int)n;
+		*(int *)at = (int)n;
 		return true;
+	case F_I64:
+		return str_to_i64(str_from(v), (int64_t *)at);
+	case F_FLOAT: {
+		char *end;
+
+		*(double *)at = strtod(v, &end);
+		return *v && !*end;
+	}
+	case F_SNI:
+		return add_sni(o, v);
 	case F_BOOL:
 		if (f->offset == O(anonymous_auth))
 			o->anonymous_auth_set = true;
@@ -235,8 +269,20 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 			buf_printf(value, "%s%s", k ? "," : "", o->sa_key_files[k]);
 		break;
 	case F_INT:
-		buf_printf(value, "%lld", f->offset == O(min_request_timeout_s) ? (long long)o->min_request_timeout_s :
-										  (long long)*(const int *)(const void *)at);
+		buf_printf(value, "%d", *(const int *)(const void *)at);
+		break;
+	case F_I64:
+		buf_printf(value, "%lld", (long long)*(const int64_t *)(const void *)at);
+		break;
+	case F_FLOAT:
+		buf_printf(value, "%g", *(const double *)(const void *)at);
+		break;
+	case F_SNI:
+		buf_putc(value, '[');
+		for (size_t k = 0; k < o->n_tls_sni; k++)
+			buf_printf(value, "%s%s,%s%s%s", k ? ";" : "", o->tls_sni[k].cert_file, o->tls_sni[k].key_file, o->tls_sni[k].names ? ":" : "",
+				   o->tls_sni[k].names ? o->tls_sni[k].names : "");
+		buf_putc(value, ']');
 		break;
 	case F_BOOL:
 		buf_puts(value, *(const bool *)(const void *)at ? "true" : "false");
@@ -255,6 +301,7 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 static int parse(int argc, char **argv, struct options *o)
 {
 	struct option longs[N_FLAGS + 3];
+	struct error *e;
 	int c, idx;
 
 	memset(longs, 0, sizeof longs);
@@ -297,8 +344,10 @@ static int parse(int argc, char **argv, struct options *o)
 		fprintf(stderr, "kube-apiserver: give --data-dir (embedded store) or --etcd-servers\n");
 		return 1;
 	}
-	if (!o->tls_cert_file || !o->tls_key_file) {
-		fprintf(stderr, "kube-apiserver: give --tls-cert-file and --tls-private-key-file\n");
+	e = options_check(o);
+	if (e) {
+		fprintf(stderr, "kube-apiserver: %s\n", error_message(e));
+		error_free(e);
 		return 1;
 	}
 	if (!o->sa_signing_key_file && !o->n_sa_key_files)
@@ -357,13 +406,12 @@ static struct error *start(struct apiserver *s)
 {
 	struct store_opts so = {.dir = s->o.data_dir, .etcd_servers = s->o.etcd_servers, .etcd_ca = s->o.etcd_ca, .etcd_cert = s->o.etcd_cert,
 				.etcd_key = s->o.etcd_key, .history_ms = s->o.watch_history_ms};
-	struct tls_server_opts to = {.cert_file = s->o.tls_cert_file, .key_file = s->o.tls_key_file, .client_ca_file = s->o.client_ca_file,
-				     .requestheader_ca_file = s->o.requestheader_client_ca_file, .http2 = true};
-	struct http_server_opts ho = {.handler = pipeline_handle, .ctx = s};
+	struct http_server_opts ho = {.handler = pipeline_handle, .ctx = s, .max_streams = (size_t)s->o.http2_max_streams};
 	struct listener *l;
 	char addr[300];
 
 	s->started_wall_ns = wall_ns();
+	rules_allow_privileged(s->o.allow_privileged);
 	TRY(error_wrap(store_open(&so, &s->store), "opening the store"));
 	TRY(resources_init(s));
 	TRY(authn_init(s));
@@ -378,12 +426,12 @@ static struct error *start(struct apiserver *s)
 	TRY(aggregator_init(s));
 	TRY(webhooks_init(s));
 	TRY(policies_init(s));
-	TRY(error_wrap(tls_server_new(&to, &s->tls), "TLS"));
+	TRY(alloc_init(s));
+	TRY(serving_certificates(s));
 	snprintf(addr, sizeof addr, strchr(s->o.bind_address, ':') ? "[%s]:%d" : "%s:%d", s->o.bind_address, s->o.secure_port);
 	TRY(error_wrap(listener_open(addr, 0600, &l), "listening on %s", addr));
 	s->port = listener_port(l);
 	ho.tls = s->tls;
-	TRY(alloc_init(s));
 	TRY(http_server_start(l, &ho, &s->http));
 	TRY(bootstrap(s));
 	/* Whoever learns that it serves may end it. */
@@ -432,7 +480,7 @@ int kube_apiserver_main(int argc, char **argv)
 		.max_requests_inflight = 400, .max_mutating_inflight = 200, .request_timeout_ms = 60000, .min_request_timeout_s = 1800,
 		.token_webhook_cache_ms = 120000, .authorization_webhook_authorized_ms = 300000, .authorization_webhook_unauthorized_ms = 30000,
 		.event_ttl_ms = 3600000, .audit_webhook_batch_max_size = 400, .audit_webhook_batch_max_wait_ms = 30000, .watch_history_ms = 300000,
-		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300,
+		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300, .cert_dir = "/var/run/kubernetes",
 	};
 	rc = parse(argc, argv, &server.o);
 	if (rc >= 0)

@@ -3,6 +3,7 @@
 #include "apiserver/extend.h"
 #include "apiserver/convert.h"
 #include "apiserver/encrypt.h"
+#include "apiserver/runtime_config.h"
 #include "apiserver/server.h"
 #include "base/log.h"
 #include "loop/fiber.h"
@@ -39,6 +40,14 @@ struct resource *resource_find(struct apiserver *s, struct str group, struct str
 	return map_get(&s->by_path, str_from(key));
 }
 
+bool resource_served(const struct apiserver *s, const struct resource *r)
+{
+	for (size_t i = 0; i < s->n_hidden; i++)
+		if (s->hidden[i] == r)
+			return false;
+	return true;
+}
+
 struct storage *storage_find(struct apiserver *s, struct str group, struct str plural)
 {
 	char key[700];
@@ -52,6 +61,9 @@ struct resource *resource_any(struct apiserver *s, struct str group, struct str 
 	for (size_t i = 0; i < s->n_resources; i++)
 		if (str_eq(s->resources[i]->api->group, group) && str_eq(s->resources[i]->api->plural, plural))
 			return s->resources[i];
+	for (size_t i = 0; i < s->n_hidden; i++)
+		if (str_eq(s->hidden[i]->api->group, group) && str_eq(s->hidden[i]->api->plural, plural))
+			return s->hidden[i];
 	return crd_resource_any(s, group, plural);
 }
 
@@ -154,7 +166,10 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 struct error *resources_init(struct apiserver *s)
 {
 	TRY(encryption_init(s));
+	TRY(error_wrap(runtime_config_parse(&s->arena, s->o.runtime_config, &s->runtime_config), "--runtime-config"));
 	s->resources = arena_array(&s->arena, struct resource *, n_api_resources);
+	s->served = arena_array(&s->arena, const struct api_resource *, n_api_resources);
+	s->hidden = arena_array(&s->arena, struct resource *, n_api_resources);
 	for (size_t i = 0; i < n_api_resources; i++) {
 		const struct api_resource *r = api_resources[i], *sv = storage_version(r);
 		struct resource *res = arena_new(&s->arena, struct resource);
@@ -181,8 +196,13 @@ struct error *resources_init(struct apiserver *s)
 				res->from_storage = convert_hpa_v2_to_v1;
 			}
 		}
+		if (!runtime_config_serves(s->runtime_config, r)) {
+			s->hidden[s->n_hidden++] = res;
+			continue;
+		}
 		path_key(key, sizeof key, r->group, r->version, r->plural);
 		map_set(&s->by_path, str_from(key), res);
+		s->served[s->n_resources] = r;
 		s->resources[s->n_resources++] = res;
 	}
 	return NULL;

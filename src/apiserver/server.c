@@ -313,8 +313,10 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 	else
 		random_uuid(rq.audit_id);
 	hsts_header(&rq);
-	if (rq.s->stopping)
-		http_set_header(x, "connection", STR("close"));
+	/* Go's chance is a number of [0, 1). */
+	if (rq.s->o.goaway_chance > 0 && x->version == 20 &&
+	    (double)(random_u64() >> 11) * 0x1p-53 < rq.s->o.goaway_chance)
+		http_goaway(x);
 	e = run(&rq);
 	if (e) {
 		/* an error is no Table and no stream: the format is chosen anew; JSON where there is none */

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "loop/fiber.h"
+#include "net/tls.h"
 #include "schema/patch.h"
 #include "store/store.h"
 
@@ -135,11 +136,20 @@ void request_annotate(struct request *rq, struct str key, struct str value);
 struct error *request_body(struct request *rq, size_t limit, struct str *out);
 
 /* ---- the server ---- */
+#define TLS_SNI_MAX 32
 struct options { /* flags, see options.c */
 	const char *data_dir, *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
 	const char *bind_address;
 	int secure_port;
-	const char *tls_cert_file, *tls_key_file, *client_ca_file;
+	const char *tls_cert_file, *tls_key_file, *client_ca_file, *cert_dir;
+	const char *tls_min_version, *tls_cipher_suites, *tls_curves;
+	struct tls_sni tls_sni[TLS_SNI_MAX];
+	size_t n_tls_sni;
+	bool disable_http2;
+	int http2_max_streams; /* 0: the default */
+	double goaway_chance;
+	bool allow_privileged;
+	const char *runtime_config; /* runtime_config.h */
 	const char *requestheader_client_ca_file, *requestheader_allowed_names, *requestheader_username_headers,
 		*requestheader_group_headers, *requestheader_extra_prefixes, *requestheader_uid_headers;
 	const char *proxy_client_cert_file, *proxy_client_key_file;
@@ -199,7 +209,11 @@ struct apiserver {
 	struct map by_path;              /* "group/version/plural" -> struct resource * */
 	struct map storages;             /* "group/plural" -> struct storage * */
 	struct resource **resources;     /* built-in, in discovery order */
+	const struct api_resource **served; /* the same's tables */
 	size_t n_resources;
+	struct resource **hidden; /* what --runtime-config says is not served, and the server itself lives with */
+	size_t n_hidden;
+	struct runtime_config *runtime_config;
 	struct arena arena;              /* of the server's life */
 	uint64_t resources_epoch;        /* raised when what is served changes (CRDs, APIServices) */
 	struct authn *authn;
@@ -236,8 +250,10 @@ struct apiserver {
 
 /* The resource a client addresses; NULL when there is none. */
 struct resource *resource_find(struct apiserver *s, struct str group, struct str version, struct str plural);
-/* The preferred served version of a group's resource. */
+/* The preferred served version of a group's resource; of one that is not served any, for the server itself. */
 struct resource *resource_any(struct apiserver *s, struct str group, struct str plural);
+/* False for what only the server itself knows (--runtime-config). */
+bool resource_served(const struct apiserver *s, const struct resource *r);
 struct storage *storage_find(struct apiserver *s, struct str group, struct str plural);
 struct resource *resource_for_kind(struct apiserver *s, struct str group, struct str version, struct str kind);
 struct error *resources_init(struct apiserver *s);

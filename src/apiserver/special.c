@@ -63,7 +63,7 @@ static struct error *make_bound(void *ctx, struct request *rq, const void *old, 
 static struct error *binding(struct request *rq, struct str name)
 {
 	struct core_v1_binding *b;
-	struct resource *pods = resource_find(rq->s, STR(""), STR("v1"), STR("pods"));
+	struct resource *pods = resource_any(rq->s, STR(""), STR("pods"));
 	struct write_result r;
 	/* apply: managedFields stay as they are */
 	struct update u = {.make = make_bound, .sub = "binding", .retry = true, .apply = true, .flags = UPDATE_NO_ADMISSION | UPDATE_UNCONDITIONAL};

@@ -698,10 +698,24 @@ void rule_windows_options(struct field_errors *e, const struct field_path *p, co
 		windows_user(e, AT(p, "runAsUserName"), *w->run_as_user_name);
 }
 
+static bool allow_privileged;
+
+void rules_allow_privileged(bool yes)
+{
+	allow_privileged = yes;
+}
+
+bool rules_privileged_allowed(void)
+{
+	return allow_privileged;
+}
+
 static void security_context(struct field_errors *e, const struct field_path *p, const struct core_v1_security_context *sc, bool host_users)
 {
 	if (!sc)
 		return;
+	if (is_true(sc->privileged) && !allow_privileged)
+		field_forbidden(e, AT(p, "privileged"), "disallowed by cluster policy");
 	rule_id(e, AT(p, "runAsUser"), sc->run_as_user);
 	rule_id(e, AT(p, "runAsGroup"), sc->run_as_group);
 	if (sc->proc_mount) {

@@ -39,6 +39,9 @@ struct container_iter {
 bool container_next(struct container_iter *it);
 
 /* ---- containers (validate_containers.c) ---- */
+/* --allow-privileged, for the whole process; set before the first rule is asked. Without it nothing is privileged. */
+void rules_allow_privileged(bool yes);
+bool rules_privileged_allowed(void);
 struct container_context {
 	const struct core_v1_pod_spec *spec;
 	const struct pod_options *o;

@@ -284,6 +284,8 @@ static void windows_host_process(struct field_errors *e, const struct field_path
 		field_invalid(e, p, STR(""), "If pod contains any hostProcess containers then all containers must be HostProcess containers");
 	if (!s->host_network)
 		field_invalid_raw(e, AT(p, "hostNetwork"), STR("false"), "hostNetwork must be true if pod contains any hostProcess containers");
+	if (!rules_privileged_allowed())
+		field_forbidden(e, p, "hostProcess containers are disallowed by cluster policy");
 }
 
 static void host_users(struct field_errors *e, const struct field_path *p, const struct core_v1_pod_spec *s, const struct pod_options *o)

@@ -103,6 +103,7 @@ static void control_plane(struct cluster *c, struct component *list, size_t *n)
 	arg(&a, "--proxy-client-key-file=%s", data_path(c, "pki/front-proxy-client.key"));
 	arg(&a, "--enable-bootstrap-token-auth=true");
 	arg(&a, "--authorization-mode=Node,RBAC");
+	arg(&a, "--allow-privileged=true");
 	arg(&a, "--enable-admission-plugins=NodeRestriction");
 
 	p = add(c, list, n, "kube-controller-manager", &a);

@@ -8,6 +8,7 @@
 #include <openssl/x509v3.h>
 
 #include "loop/fiber.h"
+#include "loop/io.h"
 
 #define VALID_S (365L * 24 * 3600)
 
@@ -49,23 +50,66 @@ static bool make(X509 *x, EVP_PKEY *key, const char *name, const char *sans)
 	return ok;
 }
 
-struct error *selfsigned_files(struct arena *a, const char *name, const char **cert_file, const char **key_file)
+static struct error *make_pair(const char *name, const char *sans, BIO *cert, BIO *priv)
 {
 	EVP_PKEY *key = EVP_EC_gen("P-256");
 	X509 *x = X509_new();
-	BIO *cert = BIO_new(BIO_s_mem()), *priv = BIO_new(BIO_s_mem());
-	struct error *e = NULL;
+	bool ok = key && make(x, key, name, sans) && PEM_write_bio_X509(cert, x) &&
+		  PEM_write_bio_PrivateKey(priv, key, NULL, NULL, 0, NULL, NULL);
 
-	if (!key || !make(x, key, name, arena_printf(a, "DNS:%s,IP:127.0.0.1", name).p) || !PEM_write_bio_X509(cert, x) ||
-	    !PEM_write_bio_PrivateKey(priv, key, NULL, NULL, 0, NULL, NULL))
-		e = error_new("making a serving certificate failed");
+	X509_free(x);
+	EVP_PKEY_free(key);
+	return ok ? NULL : error_new("making a serving certificate failed");
+}
+
+struct error *selfsigned_files(struct arena *a, const char *name, const char **cert_file, const char **key_file)
+{
+	BIO *cert = BIO_new(BIO_s_mem()), *priv = BIO_new(BIO_s_mem());
+	struct error *e = make_pair(name, arena_printf(a, "DNS:%s,IP:127.0.0.1", name).p, cert, priv);
+
 	if (!e)
 		e = keep(a, "serving.key", priv, key_file);
 	if (!e)
 		e = keep(a, "serving.crt", cert, cert_file);
 	BIO_free(cert);
 	BIO_free(priv);
-	X509_free(x);
-	EVP_PKEY_free(key);
+	return e;
+}
+
+static struct error *write_pem(const char *path, BIO *b, mode_t mode)
+{
+	char *p;
+	long n = BIO_get_mem_data(b, &p);
+
+	return file_write_atomic(path, str_of(p, (size_t)n), mode);
+}
+
+struct error *selfsigned_kept(struct arena *a, const char *base, const char *name, const char *sans,
+			      const char **cert_file, const char **key_file)
+{
+	const char *crt = arena_printf(a, "%s.crt", base).p, *key = arena_printf(a, "%s.key", base).p,
+		   *slash = strrchr(base, '/');
+	bool has_crt = access(crt, R_OK) == 0, has_key = access(key, R_OK) == 0;
+	BIO *cert, *priv;
+	struct error *e = NULL;
+
+	*cert_file = crt;
+	*key_file = key;
+	if (has_crt && has_key)
+		return NULL;
+	if (has_crt || has_key)
+		return error_new("could not read existing certificate file %s, must be able to read both %s and %s",
+				 has_crt ? key : crt, crt, key);
+	if (slash && slash > base)
+		TRY(dir_make(arena_printf(a, "%.*s", (int)(slash - base), base).p, 0755));
+	cert = BIO_new(BIO_s_mem());
+	priv = BIO_new(BIO_s_mem());
+	e = make_pair(name, sans, cert, priv);
+	if (!e)
+		e = write_pem(crt, cert, 0644);
+	if (!e)
+		e = write_pem(key, priv, 0600);
+	BIO_free(cert);
+	BIO_free(priv);
 	return e;
 }

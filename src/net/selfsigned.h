@@ -1,6 +1,6 @@
 /*
- * net/selfsigned.h: a serving certificate for a component that was given none: made at start, kept in memory only, trusted by
- * nobody. What upstream's components do with --tls-cert-file unset.
+ * net/selfsigned.h: a serving certificate for a component that was given none, trusted by nobody. What upstream's
+ * components do with --tls-cert-file unset.
  */
 #ifndef SKIFF_NET_SELFSIGNED_H
 #define SKIFF_NET_SELFSIGNED_H
@@ -13,5 +13,11 @@
  * it ends.
  */
 struct error *selfsigned_files(struct arena *a, const char *name, const char **cert_file, const char **key_file);
+/*
+ * The same in base.crt (0644) and base.key (0600), in a folder that is made (0755) when missing, for `name` and sans
+ * (OpenSSL's text: "DNS:a,IP:1.2.3.4"). A pair that is there is used as it is; one file of the two is an error.
+ */
+struct error *selfsigned_kept(struct arena *a, const char *base, const char *name, const char *sans,
+			      const char **cert_file, const char **key_file);
 
 #endif

@@ -1,4 +1,4 @@
-#include "net/tls.h"
+#include "net/tls_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,7 +17,6 @@
 #define OUT_FLUSH (112u << 10)          /* ciphertext collected for one write */
 #define OUT_CAP (OUT_FLUSH + 2 * 17408) /* and a record or two behind it */
 #define IN_CAP (64u << 10)
-#define CHECK_FILES_MS 1000
 #define HANDSHAKE_BYTES_MAX (1u << 20)  /* a peer that sends more without finishing is cut off */
 
 /* ---- buffers: shared by all connections of a thread, so that an idle one holds none ---- */
@@ -57,7 +56,7 @@ static void out_put(char *p)
 
 /* ---- errors ---- */
 
-static struct error *ssl_error(const char *what)
+struct error *ssl_error(const char *what)
 {
 	unsigned long code = ERR_get_error();
 	const char *data = NULL, *reason;
@@ -75,13 +74,12 @@ static struct error *ssl_error(const char *what)
 
 /* ---- certificates ---- */
 
-struct file_id { /* what stat(2) says of a file, to see that it changed */
-	struct timespec mtime;
-	ino_t ino;
-	off_t size;
-};
+char *dup_or_null(const char *z)
+{
+	return z ? xstrdup(z) : NULL;
+}
 
-static struct file_id file_id(const char *path)
+struct file_id file_id(const char *path)
 {
 	struct stat st;
 
@@ -90,7 +88,7 @@ static struct file_id file_id(const char *path)
 	return (struct file_id){st.st_mtim, st.st_ino, st.st_size};
 }
 
-static bool same_file(struct file_id a, struct file_id b)
+bool same_file(struct file_id a, struct file_id b)
 {
 	return a.mtime.tv_sec == b.mtime.tv_sec && a.mtime.tv_nsec == b.mtime.tv_nsec && a.ino == b.ino && a.size == b.size;
 }
@@ -100,8 +98,8 @@ static BIO *pem_bio(const char *file, struct str pem)
 	return pem.n ? BIO_new_mem_buf(pem.p, (int)pem.n) : BIO_new_file(file, "re");
 }
 
-static struct error *use_cert(SSL_CTX *ctx, const char *cert_file, const char *key_file, struct str cert_pem,
-			      struct str key_pem)
+struct error *use_cert(SSL_CTX *ctx, const char *cert_file, const char *key_file, struct str cert_pem,
+		       struct str key_pem)
 {
 	const char *cname = cert_pem.n ? "certificate" : cert_file, *kname = key_pem.n ? "private key" : key_file;
 	BIO *b = pem_bio(cert_file, cert_pem);
@@ -138,7 +136,7 @@ static struct error *use_cert(SSL_CTX *ctx, const char *cert_file, const char *k
 }
 
 /* All certificates of a PEM text into a store; `names` (or NULL) gets their subjects. */
-static struct error *load_ca(const char *file, struct str pem, X509_STORE *store, STACK_OF(X509_NAME) *names)
+struct error *load_ca(const char *file, struct str pem, X509_STORE *store, STACK_OF(X509_NAME) * names)
 {
 	BIO *b = pem_bio(file, pem);
 	const char *what = pem.n ? "CA certificates" : file;
@@ -165,25 +163,6 @@ static struct error *load_ca(const char *file, struct str pem, X509_STORE *store
 }
 
 /* ---- streams ---- */
-
-struct tls {
-	struct stream s;
-	struct stream *raw;
-	SSL *ssl;
-	const char *in;      /* ciphertext not read by OpenSSL yet: in scratch or stash */
-	size_t in_n;
-	char *stash;
-	bool in_stash;
-	char *out;           /* ciphertext not written yet */
-	size_t out_n;
-	struct fiber_mutex wlock;
-	bool raw_eof, broken, reading;
-	struct arena arena;
-	struct tls_peer *peer;
-	char *peer_error;
-	char alpn[16];
-	const struct ctx_files *files; /* during the handshake: the stores to verify clients against */
-};
 
 static int bio_read(BIO *b, char *p, int n)
 {
@@ -231,7 +210,7 @@ static int bio_create(BIO *b)
 
 static BIO_METHOD *method;
 static pthread_once_t method_once = PTHREAD_ONCE_INIT;
-static int ssl_tls_index;
+int ssl_tls_index;
 
 static void method_init(void)
 {
@@ -243,6 +222,11 @@ static void method_init(void)
 	BIO_meth_set_write(method, bio_write);
 	BIO_meth_set_ctrl(method, bio_ctrl);
 	BIO_meth_set_create(method, bio_create);
+}
+
+void tls_init(void)
+{
+	pthread_once(&method_once, method_init);
 }
 
 /* Called with wlock held or where nobody else can write. */
@@ -491,7 +475,7 @@ const char *tls_stream_alpn(struct stream *s)
 
 /* ---- handshake ---- */
 
-static struct error *handshake(struct tls *t)
+struct error *tls_handshake(struct tls *t)
 {
 	size_t total = 0;
 
@@ -525,12 +509,12 @@ static struct error *handshake(struct tls *t)
 	}
 }
 
-static struct tls *tls_make(SSL_CTX *ctx, struct stream *raw)
+struct tls *tls_make(SSL_CTX *ctx, struct stream *raw)
 {
 	struct tls *t = xcalloc(1, sizeof *t);
 	BIO *b;
 
-	pthread_once(&method_once, method_init);
+	tls_init();
 	t->s.ops = &tls_ops;
 	t->raw = raw;
 	t->ssl = SSL_new(ctx);
@@ -543,7 +527,7 @@ static struct tls *tls_make(SSL_CTX *ctx, struct stream *raw)
 	return t;
 }
 
-static struct error *finish(struct tls *t, struct error *e, struct stream **out)
+struct error *tls_finish(struct tls *t, struct error *e, struct stream **out)
 {
 	const unsigned char *alpn;
 	unsigned n;
@@ -560,292 +544,12 @@ static struct error *finish(struct tls *t, struct error *e, struct stream **out)
 	return NULL;
 }
 
-static void ctx_common(SSL_CTX *ctx)
+void ctx_common(SSL_CTX *ctx)
 {
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-}
-
-/* ---- server ---- */
-
-struct ctx_files { /* one generation of a server's certificates; connections hold it while they shake hands */
-	unsigned refs;
-	SSL_CTX *ctx;
-	X509_STORE *client_ca, *requestheader_ca;
-	bool require, http2;
-};
-
-struct tls_server {
-	char *cert_file, *key_file, *client_ca_file, *requestheader_ca_file;
-	bool require_client_cert, http2;
-	struct ctx_files *cur;
-	struct file_id ids[4];
-	int64_t checked_ms;
-};
-
-static void files_unref(struct ctx_files *f)
-{
-	if (!f || --f->refs)
-		return;
-	SSL_CTX_free(f->ctx);
-	X509_STORE_free(f->client_ca);
-	X509_STORE_free(f->requestheader_ca);
-	free(f);
-}
-
-static struct str name_text(struct arena *a, const X509_NAME_ENTRY *ne)
-{
-	unsigned char *utf8 = NULL;
-	int n = ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(ne));
-	struct str s = n > 0 ? arena_str(a, str_of((char *)utf8, (size_t)n)) : STR_NULL;
-
-	OPENSSL_free(utf8);
-	return s;
-}
-
-static struct tls_peer *read_peer(struct arena *a, X509 *cert)
-{
-	struct tls_peer *p = arena_new(a, struct tls_peer);
-	X509_NAME *subject = X509_get_subject_name(cert);
-	int n = X509_NAME_entry_count(subject);
-	unsigned char md[SHA256_DIGEST_LENGTH];
-	unsigned mdn = 0;
-	char oid[64];
-
-	p->organizations = arena_array(a, struct str, (size_t)n);
-	for (int i = 0; i < n; i++) {
-		X509_NAME_ENTRY *ne = X509_NAME_get_entry(subject, i);
-		ASN1_OBJECT *o = X509_NAME_ENTRY_get_object(ne);
-
-		/* Of several common names the last counts, as in Go. */
-		if (OBJ_obj2nid(o) == NID_commonName)
-			p->common_name = name_text(a, ne);
-		else if (OBJ_obj2nid(o) == NID_organizationName)
-			p->organizations[p->n_organizations++] = name_text(a, ne);
-		else if (OBJ_obj2txt(oid, sizeof oid, o, 1) > 0 && strcmp(oid, "1.3.6.1.4.1.57683.2") == 0) {
-			p->uid = name_text(a, ne);
-			p->n_uids++;
-		}
-	}
-	if (X509_digest(cert, EVP_sha256(), md, &mdn) == 1) {
-		char hex[2 * SHA256_DIGEST_LENGTH + 1];
-
-		for (unsigned i = 0; i < mdn; i++) {
-			hex[2 * i] = "0123456789abcdef"[md[i] >> 4];
-			hex[2 * i + 1] = "0123456789abcdef"[md[i] & 15];
-		}
-		p->credential_id = arena_printf(a, "X509SHA256=%.*s", (int)(2 * mdn), hex);
-	}
-	return p;
-}
-
-static bool verified_by(X509_STORE *store, X509 *cert, STACK_OF(X509) *chain, const char **why)
-{
-	X509_STORE_CTX *c = store ? X509_STORE_CTX_new() : NULL;
-	bool ok = false;
-
-	if (!c)
-		return false;
-	if (X509_STORE_CTX_init(c, store, cert, chain) == 1) {
-		X509_STORE_CTX_set_default(c, "ssl_client");
-		ok = X509_verify_cert(c) == 1;
-		if (!ok)
-			*why = X509_verify_cert_error_string(X509_STORE_CTX_get_error(c));
-	}
-	X509_STORE_CTX_free(c);
-	return ok;
-}
-
-/*
- * Verifies against each CA by itself: a front proxy's certificate must not make
- * a user. A bad certificate is told to the handler, who may have other credentials to look at.
- */
-static int verify_client(X509_STORE_CTX *xc, void *arg)
-{
-	SSL *ssl = X509_STORE_CTX_get_ex_data(xc, SSL_get_ex_data_X509_STORE_CTX_idx());
-	struct tls *t = SSL_get_ex_data(ssl, ssl_tls_index);
-	const struct ctx_files *f = t->files;
-	X509 *cert = X509_STORE_CTX_get0_cert(xc);
-	STACK_OF(X509) *chain = X509_STORE_CTX_get0_untrusted(xc);
-	const char *why = "no CA to verify it";
-	bool front = verified_by(f->requestheader_ca, cert, chain, &why);
-	bool client = verified_by(f->client_ca, cert, chain, &why);
-
-	X509_STORE_CTX_set_error(xc, X509_V_OK);
-	if (client || front) {
-		t->peer = read_peer(&t->arena, cert);
-		t->peer->by_client_ca = client;
-		t->peer->by_requestheader_ca = front;
-		return 1;
-	}
-	free(t->peer_error);
-	t->peer_error = xstrdup(why);
-	if (!f->require)
-		return 1;
-	X509_STORE_CTX_set_error(xc, X509_V_ERR_CERT_REJECTED);
-	return 0;
-}
-
-static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned n,
-		       void *arg)
-{
-	static const unsigned char ours[] = "\x02h2\x08http/1.1";
-	struct ctx_files *f = arg;
-	unsigned skip = f->http2 ? 0 : 3;
-
-	/* Cast: the API gives a pointer into one of the two lists, which stays. */
-	return SSL_select_next_proto((unsigned char **)(uintptr_t)out, outlen, ours + skip, sizeof ours - 1 - skip, in, n) ==
-			       OPENSSL_NPN_NEGOTIATED
-		       ? SSL_TLSEXT_ERR_OK
-		       : SSL_TLSEXT_ERR_NOACK;
-}
-
-static struct error *fill_server(struct tls_server *s, struct ctx_files *f)
-{
-	STACK_OF(X509_NAME) *names = sk_X509_NAME_new_null();
-	struct error *e = use_cert(f->ctx, s->cert_file, s->key_file, STR_NULL, STR_NULL);
-
-	if (!names)
-		die_oom();
-	if (!e && s->client_ca_file) {
-		f->client_ca = X509_STORE_new();
-		e = load_ca(s->client_ca_file, STR_NULL, f->client_ca, names);
-	}
-	if (!e && s->requestheader_ca_file) {
-		f->requestheader_ca = X509_STORE_new();
-		e = load_ca(s->requestheader_ca_file, STR_NULL, f->requestheader_ca, names);
-	}
-	if (e) {
-		sk_X509_NAME_pop_free(names, X509_NAME_free);
-		return e;
-	}
-	SSL_CTX_set_client_CA_list(f->ctx, names);
-	if (s->client_ca_file || s->requestheader_ca_file) {
-		SSL_CTX_set_verify(f->ctx, SSL_VERIFY_PEER | (s->require_client_cert ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
-				   NULL);
-		SSL_CTX_set_cert_verify_callback(f->ctx, verify_client, NULL);
-	}
-	/* Go's order: AES-128 first, which takes a third less time than what OpenSSL's clients ask for; ChaCha20 for who has no AES. */
-	SSL_CTX_set_options(f->ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
-	if (SSL_CTX_set_ciphersuites(f->ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256") != 1)
-		die_oom();
-	/* A resumed session would carry an identity past its certificate's end. */
-	SSL_CTX_set_options(f->ctx, SSL_OP_NO_TICKET);
-	SSL_CTX_set_num_tickets(f->ctx, 0);
-	SSL_CTX_set_alpn_select_cb(f->ctx, choose_alpn, f);
-	return NULL;
-}
-
-static struct error *load_server(struct tls_server *s)
-{
-	struct ctx_files *f = xcalloc(1, sizeof *f);
-
-	pthread_once(&method_once, method_init);
-	f->refs = 1;
-	f->require = s->require_client_cert;
-	f->http2 = s->http2;
-	f->ctx = SSL_CTX_new(TLS_server_method());
-	if (!f->ctx)
-		die_oom();
-	ctx_common(f->ctx);
-	struct error *e = fill_server(s, f);
-
-	if (e) {
-		files_unref(f);
-		return e;
-	}
-	files_unref(s->cur);
-	s->cur = f;
-	return NULL;
-}
-
-static void server_ids(const struct tls_server *s, struct file_id ids[4])
-{
-	ids[0] = file_id(s->cert_file);
-	ids[1] = file_id(s->key_file);
-	ids[2] = file_id(s->client_ca_file);
-	ids[3] = file_id(s->requestheader_ca_file);
-}
-
-static void reload_server(struct tls_server *s)
-{
-	struct file_id ids[4];
-	bool same = true;
-
-	if (now_ms() - s->checked_ms < CHECK_FILES_MS)
-		return;
-	s->checked_ms = now_ms();
-	server_ids(s, ids);
-	for (int i = 0; i < 4; i++)
-		same = same && same_file(ids[i], s->ids[i]);
-	if (same)
-		return;
-	struct error *e = load_server(s);
-
-	/* Half-written files: the old ones go on, and we look again in a second. */
-	if (e)
-		log_and_free(e, "reload certificates");
-	else
-		memcpy(s->ids, ids, sizeof ids);
-}
-
-static char *dup_or_null(const char *z)
-{
-	return z ? xstrdup(z) : NULL;
-}
-
-struct error *tls_server_new(const struct tls_server_opts *o, struct tls_server **out)
-{
-	struct tls_server *s = xcalloc(1, sizeof *s);
-
-	*out = NULL;
-	s->cert_file = dup_or_null(o->cert_file);
-	s->key_file = dup_or_null(o->key_file);
-	s->client_ca_file = dup_or_null(o->client_ca_file);
-	s->requestheader_ca_file = dup_or_null(o->requestheader_ca_file);
-	s->require_client_cert = o->require_client_cert;
-	s->http2 = o->http2;
-	server_ids(s, s->ids);
-	struct error *e = load_server(s);
-
-	if (e) {
-		tls_server_free(s);
-		return e;
-	}
-	s->checked_ms = now_ms();
-	*out = s;
-	return NULL;
-}
-
-void tls_server_free(struct tls_server *s)
-{
-	if (!s)
-		return;
-	files_unref(s->cur);
-	free(s->cert_file);
-	free(s->key_file);
-	free(s->client_ca_file);
-	free(s->requestheader_ca_file);
-	free(s);
-}
-
-struct error *tls_accept(struct tls_server *s, struct stream *raw, struct stream **out)
-{
-	*out = NULL;
-	reload_server(s);
-	struct ctx_files *f = s->cur;
-	struct tls *t = tls_make(f->ctx, raw);
-
-	f->refs++;
-	t->files = f;
-	SSL_set_accept_state(t->ssl);
-	struct error *e = handshake(t);
-
-	t->files = NULL;
-	files_unref(f);
-	return finish(t, e, out);
 }
 
 /* ---- client ---- */
@@ -917,7 +621,7 @@ struct error *tls_client_new(const struct tls_client_opts *o, struct tls_client 
 	struct tls_client *c = xcalloc(1, sizeof *c);
 
 	*out = NULL;
-	pthread_once(&method_once, method_init);
+	tls_init();
 	c->ca_file = dup_or_null(o->ca_pem.n ? NULL : o->ca_file);
 	c->cert_file = dup_or_null(o->cert_pem.n ? NULL : o->cert_file);
 	c->key_file = dup_or_null(o->key_pem.n ? NULL : o->key_file);
@@ -992,6 +696,6 @@ struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *
 		e = ssl_error("TLS server name");
 	SSL_set_connect_state(t->ssl);
 	if (!e)
-		e = error_wrap(handshake(t), "%s", host);
-	return finish(t, e, out);
+		e = error_wrap(tls_handshake(t), "%s", host);
+	return tls_finish(t, e, out);
 }

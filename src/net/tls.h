@@ -18,14 +18,26 @@ struct tls_peer { /* a verified client certificate, as Kubernetes' x509 authenti
 	bool by_requestheader_ca;        /* verified by requestheader_ca_file: may only be a front proxy */
 };
 
+struct tls_sni {                          /* another certificate, for clients that ask for one of its names */
+	const char *cert_file, *key_file; /* PEM; reloaded when they change */
+	const char *names; /* between commas, possibly "*.DOMAIN" or an address; NULL: those in the certificate */
+};
+
 struct tls_server_opts {
 	const char *cert_file, *key_file; /* PEM, chain in cert_file; reloaded when the files change */
 	const char *client_ca_file;       /* NULL: client certificates are not asked for */
 	const char *requestheader_ca_file;/* second CA accepted for front-proxy certificates, or NULL */
 	bool require_client_cert;         /* else a missing or unverified one only leaves the peer NULL */
 	bool http2;                       /* offer h2 in ALPN */
+	const char *min_version;          /* "VersionTLS10" to "VersionTLS13", Go's names; NULL: 1.2 */
+	const char *cipher_suites; /* of TLS 1.2, IANA's names between commas; their order is Go's. NULL: OpenSSL's, "":
+				      Go's */
+	const char *curves;        /* numbers of TLS's named groups between commas; NULL: OpenSSL's */
+	const struct tls_sni *sni; /* the first that has a name counts; names written out before those with "*" */
+	size_t n_sni;
 };
 struct tls_server;
+/* Everything is copied. An error for what is no version, suite or group, and for what HTTP/2 cannot be had with. */
 struct error *tls_server_new(const struct tls_server_opts *o, struct tls_server **out);
 void tls_server_free(struct tls_server *s);
 

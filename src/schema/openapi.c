@@ -762,22 +762,22 @@ static void write_document(struct openapi_doc *d, struct paths *p)
 	map_free(&d->seen);
 }
 
-bool openapi_v3(struct buf *b, struct str group, struct str version, const struct openapi_crd *crds, size_t n_crds)
+bool openapi_v3(struct buf *b, struct str group, struct str version, const struct openapi_served *s)
 {
 	arena_cleanup struct arena a = {0};
 	struct openapi_doc d = {.a = &a, .b = b, .v3 = true, .group = group, .version = version};
 	struct paths p = {0};
 
-	for (size_t i = 0; i < n_api_resources; i++)
-		if (str_eq(api_resources[i]->group, group) && str_eq(api_resources[i]->version, version))
-			resource_paths(&d, &p, api_resources[i]);
+	for (size_t i = 0; i < s->n_resources; i++)
+		if (str_eq(s->resources[i]->group, group) && str_eq(s->resources[i]->version, version))
+			resource_paths(&d, &p, s->resources[i]);
 	if (p.list.n)
 		version_path(&d, &p, group, version);
 	else
 		d.custom = true;
-	for (size_t i = 0; i < n_crds; i++)
-		if (str_eq(crds[i].group, group) && str_eq(crds[i].version, version))
-			crd_paths(&d, &p, &crds[i]);
+	for (size_t i = 0; i < s->n_crds; i++)
+		if (str_eq(s->crds[i].group, group) && str_eq(s->crds[i].version, version))
+			crd_paths(&d, &p, &s->crds[i]);
 	if (!p.list.n)
 		return false;
 	write_document(&d, &p);
@@ -794,16 +794,16 @@ static void discovery_path(struct openapi_doc *d, struct paths *p, const char *p
 	o->answer = (struct schema_ref){.type = answer};
 }
 
-static bool known_group(struct str group)
+static bool known_group(const struct openapi_served *s, struct str group)
 {
-	for (size_t i = 0; i < n_api_resources; i++)
-		if (str_eq(api_resources[i]->group, group))
+	for (size_t i = 0; i < s->n_resources; i++)
+		if (str_eq(s->resources[i]->group, group))
 			return true;
 	return false;
 }
 
 /* /api/, /apis/, /apis/GROUP/ as paths of a document. */
-static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str path)
+static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str path, const struct openapi_served *s)
 {
 	if (str_eqz(path, "api")) {
 		discovery_path(d, p, "/api/", "getCoreAPIVersions", STR(""), &meta_v1_api_versions_type);
@@ -837,7 +837,7 @@ static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str pat
 		return false;
 	struct str group = str_sub(path, 5, path.n);
 
-	if (!group.n || !known_group(group))
+	if (!group.n || !known_group(s, group))
 		return false;
 	discovery_path(d, p, arena_strz(d->a, arena_printf(d->a, "/apis/%.*s/", STR_ARG(group))),
 		       arena_strz(d->a, arena_printf(d->a, "get%.*sAPIGroup", STR_ARG(group_words(d->a, group, false)))), group,
@@ -845,42 +845,42 @@ static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str pat
 	return true;
 }
 
-bool openapi_v3_discovery(struct buf *b, struct str path)
+bool openapi_v3_discovery(struct buf *b, struct str path, const struct openapi_served *s)
 {
 	arena_cleanup struct arena a = {0};
 	struct openapi_doc d = {.a = &a, .b = b, .v3 = true};
 	struct paths p = {0};
 
-	if (!add_discovery(&d, &p, path))
+	if (!add_discovery(&d, &p, path, s))
 		return false;
 	write_document(&d, &p);
 	return true;
 }
 
-void openapi_v2(struct buf *b, const struct openapi_crd *crds, size_t n_crds)
+void openapi_v2(struct buf *b, const struct openapi_served *s)
 {
 	arena_cleanup struct arena a = {0};
 	struct openapi_doc d = {.a = &a, .b = b, .all = true};
 	struct paths p = {0};
 	struct str group = {0}, version = {0};
 
-	add_discovery(&d, &p, STR("api"));
-	add_discovery(&d, &p, STR("apis"));
-	add_discovery(&d, &p, STR("version"));
-	add_discovery(&d, &p, STR(".well-known/openid-configuration"));
-	add_discovery(&d, &p, STR("openid/v1/jwks"));
-	for (size_t i = 0; i < n_api_resources; i++) {
-		const struct api_resource *r = api_resources[i];
+	add_discovery(&d, &p, STR("api"), s);
+	add_discovery(&d, &p, STR("apis"), s);
+	add_discovery(&d, &p, STR("version"), s);
+	add_discovery(&d, &p, STR(".well-known/openid-configuration"), s);
+	add_discovery(&d, &p, STR("openid/v1/jwks"), s);
+	for (size_t i = 0; i < s->n_resources; i++) {
+		const struct api_resource *r = s->resources[i];
 
 		if (r->group.n && !str_eq(r->group, group))
-			add_discovery(&d, &p, arena_printf(&a, "apis/%.*s", STR_ARG(r->group)));
+			add_discovery(&d, &p, arena_printf(&a, "apis/%.*s", STR_ARG(r->group)), s);
 		if (!version.n || !str_eq(r->group, group) || !str_eq(r->version, version))
 			version_path(&d, &p, r->group, r->version);
 		group = r->group;
 		version = r->version;
 		resource_paths(&d, &p, r);
 	}
-	for (size_t i = 0; i < n_crds; i++)
-		crd_paths(&d, &p, &crds[i]);
+	for (size_t i = 0; i < s->n_crds; i++)
+		crd_paths(&d, &p, &s->crds[i]);
 	write_document(&d, &p);
 }

@@ -30,6 +30,8 @@ static void check_refs(const struct jv *definitions, const struct jv *v, const c
 	}
 }
 
+static struct openapi_served all; /* built-in ones */
+
 static void v3_documents(void **state)
 {
 	struct str group = {0}, version = {0};
@@ -43,7 +45,7 @@ static void v3_documents(void **state)
 			continue;
 		group = r->group;
 		version = r->version;
-		assert_true(openapi_v3(&b, group, version, NULL, 0));
+		assert_true(openapi_v3(&b, group, version, &all));
 		struct jv doc = parse(&a, &b), *schemas = jv_at(&doc, "components", "schemas", NULL);
 
 		check_refs(schemas, &doc, "#/components/schemas/");
@@ -51,15 +53,15 @@ static void v3_documents(void **state)
 	}
 	buf_cleanup struct buf none = {0};
 
-	assert_false(openapi_v3(&none, STR("nope"), STR("v1"), NULL, 0));
-	assert_false(openapi_v3_discovery(&none, STR("apis/nope")));
+	assert_false(openapi_v3(&none, STR("nope"), STR("v1"), &all));
+	assert_false(openapi_v3_discovery(&none, STR("apis/nope"), &all));
 	static const char *const paths[] = {"api", "apis", "apis/apps", "version"};
 
 	for (size_t i = 0; i < 4; i++) {
 		arena_cleanup struct arena a = {0};
 		buf_cleanup struct buf b = {0};
 
-		assert_true(openapi_v3_discovery(&b, str_from(paths[i])));
+		assert_true(openapi_v3_discovery(&b, str_from(paths[i]), &all));
 		parse(&a, &b);
 	}
 }
@@ -70,7 +72,7 @@ static void v3_details(void **state)
 	arena_cleanup struct arena a = {0};
 	buf_cleanup struct buf b = {0};
 
-	assert_true(openapi_v3(&b, STR("apps"), STR("v1"), NULL, 0));
+	assert_true(openapi_v3(&b, STR("apps"), STR("v1"), &all));
 	struct jv doc = parse(&a, &b);
 	const struct jv *path = jv_at(&doc, "paths", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}", NULL);
 
@@ -121,8 +123,9 @@ static void custom_resources(void **state)
 	arena_cleanup struct arena a = {0};
 	buf_cleanup struct buf b = {0}, b2 = {0};
 	struct openapi_crd crd = crd_of(&a);
+	struct openapi_served served = {api_resources, n_api_resources, &crd, 1};
 
-	assert_true(openapi_v3(&b, STR("example.com"), STR("v1"), &crd, 1));
+	assert_true(openapi_v3(&b, STR("example.com"), STR("v1"), &served));
 	struct jv doc = parse(&a, &b), *schemas = jv_at(&doc, "components", "schemas", NULL);
 
 	check_refs(schemas, &doc, "#/components/schemas/");
@@ -134,7 +137,7 @@ static void custom_resources(void **state)
 	assert_int_equal(jv_at(thing, "properties", "spec", "properties", "size", "default", NULL)->i, 1);
 	assert_non_null(jv_at(thing, "properties", "metadata", "allOf", NULL));
 	assert_str(jv_str(jv_path(thing, STR("x-kubernetes-group-version-kind[0].kind"))), "Thing");
-	openapi_v2(&b2, &crd, 1);
+	openapi_v2(&b2, &served);
 	struct jv v2 = parse(&a, &b2);
 
 	check_refs(jv_get(&v2, STR("definitions")), &v2, "#/definitions/");
@@ -195,6 +198,7 @@ static void v3_protobuf(void **state)
 
 int main(void)
 {
+	all = (struct openapi_served){api_resources, n_api_resources};
 	const struct CMUnitTest tests[] = {cmocka_unit_test(v3_documents), cmocka_unit_test(v3_details), cmocka_unit_test(custom_resources),
 					   cmocka_unit_test(v2_protobuf), cmocka_unit_test(v3_protobuf)};
 

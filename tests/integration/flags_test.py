@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Upstream's flags with upstream's meaning: what is served, to whom, with which certificate; and what is refused before anything starts.
+
+Usage: flags_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
+"""
+import os, socket, ssl, stat, subprocess, sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from access_test import refuses
+from apiserver_test import EXE, PODS, DEPLOY, Client, check, deployment, equal, pod, suite
+
+
+class With:
+    """The server with other flags, from an empty store unless kept."""
+
+    def __init__(self, s, *more, keep=False):
+        self.s, self.more, self.keep = s, list(more), keep
+
+    def __enter__(self):
+        if not self.keep:
+            self.s.sh("rm", "-rf", "data")
+        self.old, self.s.more = self.s.more, self.more
+        self.s.start()
+        a = Client(self.s, cert="admin")
+        if not self.keep:
+            a.post("/api/v1/namespaces/default/serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
+        return a
+
+    def __exit__(self, *error):
+        self.s.stop()
+        self.s.more = self.old
+
+
+# ---- what pods may be ----
+
+def test_privileged(s):
+    p = pod("p", initContainers=[{"name": "i", "image": "x", "securityContext": {"privileged": True}}])
+    p["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    d = deployment("d")
+    d["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    host = {"hostProcess": True, "runAsUserName": "NT AUTHORITY\\SYSTEM"}
+    w = pod("w", hostNetwork=True, os={"name": "windows"}, securityContext={"windowsOptions": host})
+    with With(s) as a:
+        st, o = a.post(PODS, p)
+        equal("privileged pod", (st, [(c["reason"], c["field"]) for c in o["details"]["causes"]]),
+              (422, [("FieldValueForbidden", "spec.containers[0].securityContext.privileged"),
+                     ("FieldValueForbidden", "spec.initContainers[0].securityContext.privileged")]))
+        st, o = a.post(DEPLOY, d)
+        equal("privileged template", (st, [(c["reason"], c["field"]) for c in o["details"]["causes"]]),
+              (422, [("FieldValueForbidden", "spec.template.spec.containers[0].securityContext.privileged")]))
+        st, o = a.post(PODS, w)
+        equal("processes of the host", (st, [(c["reason"], c["field"]) for c in o["details"]["causes"]]), (422, [("FieldValueForbidden", "spec")]))
+        d["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {"privileged": False}
+        equal("said no", a.post(DEPLOY, d)[0], 201)
+    d["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    d["metadata"]["name"] = "e"
+    with With(s, "--allow-privileged") as a:
+        equal("allowed", [a.post(*x)[0] for x in ((PODS, p), (DEPLOY, d), (PODS, w))], [201, 201, 201])
+
+
+# ---- what is served ----
+
+def versions(a):
+    return {v["groupVersion"] for g in a.get("/apis")[1]["groups"] for v in g["versions"]}
+
+
+def test_runtime_config(s):
+    with With(s, "--runtime-config=autoscaling/v1=false,storage.k8s.io/v1=0,apps/v1/daemonsets=false") as a:
+        v = versions(a)
+        check("versions", "autoscaling/v2" in v and "autoscaling/v1" not in v and "storage.k8s.io/v1" not in v and "apps/v1" in v, v)
+        names = {r["name"] for r in a.get("/apis/apps/v1")[1]["resources"]}
+        check("resources", "deployments" in names and not any(n.startswith("daemonsets") for n in names), names)
+        got = {p: a.raw("GET", p)[::2] for p in ("/apis/autoscaling/v1", "/apis/storage.k8s.io/v1", "/apis/storage.k8s.io", "/apis/storage.k8s.io/v1/storageclasses",
+                                                 "/apis/apps/v1/daemonsets")}
+        equal("paths", {p: g[0] for p, g in got.items()}, {p: 404 for p in got})
+        equal("no group at all", got["/apis/storage.k8s.io/v1"][1], b"404 page not found\n")
+        docs = a.get("/openapi/v3")[1]["paths"]
+        check("documents", "apis/autoscaling/v2" in docs and "apis/autoscaling/v1" not in docs and "apis/storage.k8s.io" not in docs, docs.keys())
+        equal("a document of nothing", a.raw("GET", "/openapi/v3/apis/storage.k8s.io/v1")[0], 404)
+        paths = a.get("/openapi/v2")[1]["paths"]
+        check("the old document", "/apis/apps/v1/deployments" in paths and "/apis/apps/v1/daemonsets" not in paths and "/apis/storage.k8s.io/" not in paths)
+        have = {o["metadata"]["name"] for o in a.get("/apis/apiregistration.k8s.io/v1/apiservices")[1]["items"]}
+        check("APIServices", "v2.autoscaling" in have and "v1.autoscaling" not in have and "v1.storage.k8s.io" not in have, have)
+        equal("a pod all the same", a.post(PODS, pod("p"))[0], 201)
+    with With(s, "--runtime-config=api/all=true,apps/v1=false", "--runtime-config=apps/v1/deployments", keep=True) as a:
+        equal("a resource of a version that is not", [r["name"] for r in a.get("/apis/apps/v1")[1]["resources"]],
+              ["deployments", "deployments/scale", "deployments/status"])
+        have = {o["metadata"]["name"] for o in a.get("/apis/apiregistration.k8s.io/v1/apiservices")[1]["items"]}
+        check("all others again", "v1.autoscaling" in have and "v1.storage.k8s.io" in have, have)
+    with With(s, "--runtime-config=autoscaling/v1=false", keep=True) as a:
+        have = {o["metadata"]["name"] for o in a.get("/apis/apiregistration.k8s.io/v1/apiservices")[1]["items"]}
+        check("an APIService goes", "v1.autoscaling" not in have and "v1.apps" in have, have)
+
+
+def test_runtime_config_refused(s):
+    for text, words in (("api/all=false", "invalid runtime-config with only api/all=false"), ("api/all=yes,apps/v1=true", "invalid value api/all=yes"),
+                        ("nope=true", "runtime-config invalid key nope"), ("nope.io/v1=true", "unknown api groups nope.io/v1"),
+                        ("apps/v9=true", "group version apps/v9 that has not been registered"), ("apps/v1=maybe", "invalid value of apps/v1: maybe"),
+                        ("apps/v1/Deployments=true", "invalid key apps/v1/Deployments"), ("resource.k8s.io/v1beta1=true", "not built here"),
+                        ("api/ga=false", "conflicts with --enable-priority-and-fairness"),
+                        ("flowcontrol.apiserver.k8s.io/v1=false", "conflicts with --enable-priority-and-fairness")):
+        refuses(s, "--runtime-config=" + text, ["--runtime-config=" + text], words)
+
+
+# ---- certificates and TLS ----
+
+def run(s, *argv):
+    r = subprocess.run([EXE, "--data-dir=none", "--secure-port=0", *argv], cwd=s.dir, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return r.returncode, r.stdout
+
+
+class Bare:
+    """A server that gets no certificate."""
+
+    def __init__(self, s, *more):
+        self.s, self.more = s, more
+
+    def __enter__(self):
+        port = os.path.join(self.s.dir, "bare-port")
+        if os.path.exists(port):
+            os.unlink(port)
+        self.log = open(os.path.join(self.s.dir, "bare-log"), "a")
+        self.proc = subprocess.Popen([EXE, "--data-dir=bare", "--secure-port=0", "--port-file=bare-port", "--client-ca-file=ca.crt",
+                                      "--service-cluster-ip-range=10.0.0.0/24", *self.more], cwd=self.s.dir, stdout=self.log, stderr=self.log)
+        while not os.path.exists(port):
+            if self.proc.poll() is not None:
+                raise SystemExit(open(self.log.name).read()[-2000:])
+        return int(open(port).read())
+
+    def __exit__(self, *error):
+        self.proc.terminate()
+        equal("it ends", self.proc.wait(60), 0)
+        self.log.close()
+
+
+def shown(port, name=None, **limits):
+    """The certificate (PEM) a client sees, what was agreed on; or the error."""
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+    ctx.set_alpn_protocols(["h2", "http/1.1"])
+    for k, v in limits.items():
+        if callable(getattr(ctx, k)):
+            getattr(ctx, k)(v)
+        else:
+            setattr(ctx, k, v)
+    try:
+        with socket.create_connection(("127.0.0.1", port), 20) as raw, ctx.wrap_socket(raw, server_hostname=name) as c:
+            return ssl.DER_cert_to_PEM_cert(c.getpeercert(True)), c.version(), c.selected_alpn_protocol(), c.cipher()[0]
+    except (ssl.SSLError, ConnectionError) as e:
+        return e
+
+
+def text_of(s, pem):
+    return subprocess.run(["openssl", "x509", "-noout", "-text"], input=pem, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_cert_dir(s):
+    s.sh("rm", "-rf", "certs", "bare")
+    with Bare(s, "--cert-dir=certs/deep", "--bind-address=127.0.0.1", "--advertise-address=192.0.2.7") as port:
+        first = shown(port)[0]
+        text = text_of(s, first)
+        names = text[text.index("Alternative Name"):].split("\n")[1].strip().split(", ")
+        equal("names", set(names), {"DNS:kubernetes.default.svc", "DNS:kubernetes.default", "DNS:kubernetes", "IP Address:10.0.0.1",
+                                    "IP Address:127.0.0.1", "IP Address:192.0.2.7"})
+    modes = [stat.S_IMODE(os.stat(os.path.join(s.dir, "certs/deep", f)).st_mode) for f in ("", "apiserver.crt", "apiserver.key")]
+    equal("files", modes, [0o755, 0o644, 0o600])
+    with Bare(s, "--cert-dir=certs/deep", "--bind-address=0.0.0.0") as port:
+        equal("used again", shown(port)[0], first)
+    os.unlink(os.path.join(s.dir, "certs/deep/apiserver.key"))
+    code, said = run(s, "--cert-dir=certs/deep", "--service-cluster-ip-range=10.0.0.0/24")
+    check("half a pair", code == 1 and "certs/deep/apiserver.key" in said, said)
+    os.unlink(os.path.join(s.dir, "certs/deep/apiserver.crt"))
+    with Bare(s, "--cert-dir=certs/deep") as port:
+        text = text_of(s, shown(port)[0])
+        check("bound to all", "DNS:localhost" in text and shown(port)[0] != first, text)
+    code, said = run(s, "--tls-cert-file=server.crt")
+    check("a certificate without its key", code == 1 and "--tls-private-key-file" in said, said)
+
+
+def test_tls_limits(s):
+    v = ssl.TLSVersion
+    with With(s, "--tls-min-version=VersionTLS13"):
+        equal("1.3", shown(s.port)[1], "TLSv1.3")
+        check("nothing before", isinstance(shown(s.port, maximum_version=v.TLSv1_2), Exception))
+    with With(s, "--tls-min-version=VersionTLS10"):
+        equal("1.0", shown(s.port, minimum_version=v.TLSv1, maximum_version=v.TLSv1, set_ciphers="DEFAULT:@SECLEVEL=0")[1], "TLSv1")
+    with With(s, "--tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "--tls-curve-preferences=24"):
+        equal("suites, in Go's order", shown(s.port, maximum_version=v.TLSv1_2)[3], "ECDHE-ECDSA-AES128-GCM-SHA256")
+        check("no other suite", isinstance(shown(s.port, maximum_version=v.TLSv1_2, set_ciphers="ECDHE-ECDSA-CHACHA20-POLY1305"), Exception))
+        check("no other group", isinstance(shown(s.port, set_ecdh_curve="prime256v1"), Exception))
+        equal("the group", shown(s.port, set_ecdh_curve="secp384r1")[1], "TLSv1.3")
+    with With(s, "--disable-http2-serving", "--tls-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"):
+        equal("without HTTP/2", shown(s.port, maximum_version=v.TLSv1_2, set_ciphers="ALL")[1:], ("TLSv1.2", "http/1.1", "ECDHE-ECDSA-AES128-SHA"))
+    with With(s):
+        equal("by default", shown(s.port)[1:3], ("TLSv1.3", "h2"))
+        check("no suite that Go has not", isinstance(shown(s.port, maximum_version=v.TLSv1_2, set_ciphers="ECDHE-ECDSA-AES128-SHA256"), Exception))
+    for flag, words in (("--tls-min-version=1.2", "unknown tls version"), ("--tls-cipher-suites=RC4", "Cipher suite RC4 not supported"),
+                        ("--tls-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256", "HTTP/2 needs one of"), ("--tls-curve-preferences=23,23", "duplicate"),
+                        ("--tls-curve-preferences=99", "is not supported"), ("--tls-curve-preferences=0", "out of range"),
+                        ("--tls-sni-cert-key=a.crt", "--tls-sni-cert-key"), ("--tls-sni-cert-key=a.crt,a.key:", "--tls-sni-cert-key"),
+                        ("--tls-sni-cert-key=none.crt,none.key", "none.crt"), ("--goaway-chance=0.5", "--goaway-chance"),
+                        ("--http2-max-streams-per-connection=-1", "http2-max-streams-per-connection")):
+        refuses(s, flag, [flag], words)
+
+
+def test_sni(s):
+    for name, ext in (("one", "subjectAltName=DNS:one.example,DNS:*.many.example,IP:127.0.0.1"), ("two", "subjectAltName=DNS:one.example,DNS:two.example"),
+                      ("three", "subjectAltName=DNS:three.example")):
+        s.cert(name, "/CN=" + name, ext)
+    pem = {n: ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(open(os.path.join(s.dir, n + ".crt")).read())) for n in ("one", "two", "three", "server")}
+
+    def which(name):
+        got = shown(s.port, name)
+        return [n for n, p in pem.items() if p == got[0]] if isinstance(got, tuple) else got
+    with With(s, "--tls-sni-cert-key=one.crt,one.key", "--tls-sni-cert-key", "two.crt, two.key", "--tls-sni-cert-key=three.crt,three.key:given.example,*.given.example"):
+        for name, want in (("one.example", "one"), ("two.example", "two"), ("a.many.example", "one"), ("a.b.many.example", "server"), ("GIVEN.example", "three"),
+                           ("x.given.example", "three"), ("other.example", "server"), ("three.example", "three"), (None, "one")):
+            equal("asked for %s" % name, which(name), [want])
+        s.cert("two", "/CN=two", "subjectAltName=DNS:new.example")
+        pem["two"] = ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(open(os.path.join(s.dir, "two.crt")).read()))
+        from apiserver_test import until
+        until("a new file is read", lambda: which("new.example") == ["two"])
+
+
+# ---- HTTP/2 ----
+
+def frame(kind, flags, stream, body=b""):
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+class H2:
+    """As much of HTTP/2 as a GET of /livez takes."""
+
+    def __init__(self, s):
+        ctx = ssl.create_default_context(cafile=os.path.join(s.dir, "ca.crt"))
+        ctx.set_alpn_protocols(["h2"])
+        self.c = ctx.wrap_socket(socket.create_connection(("127.0.0.1", s.port), 20), server_hostname="127.0.0.1")
+        self.c.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+        self.f = self.c.makefile("rb")
+
+    def next(self):
+        head = self.f.read(9)
+        if len(head) < 9:
+            return None
+        return head[3], head[4], int.from_bytes(head[5:], "big"), self.f.read(int.from_bytes(head[:3], "big"))
+
+    def get(self, stream):
+        self.c.sendall(frame(1, 5, stream, b"\x82\x87\x04\x06/livez\x01\x01a"))
+
+
+def test_http2(s):
+    with With(s, "--http2-max-streams-per-connection=7"):
+        c = H2(s)
+        kind, _, _, body = c.next()
+        settings = {int.from_bytes(body[i:i + 2], "big"): int.from_bytes(body[i + 2:i + 6], "big") for i in range(0, len(body), 6)}
+        equal("streams", (kind, settings.get(3)), (4, 7))
+    with With(s, "--goaway-chance=0.02"):
+        answers, away, c, stream = 0, 0, H2(s), 1
+        while not away and answers < 5000:
+            c.get(stream)
+            done = False
+            while not done:
+                f = c.next()
+                if f is None:
+                    break
+                away += f[0] == 7
+                done = f[0] in (0, 1) and f[1] & 1 and f[2] == stream
+            answers += done
+            stream += 2
+        check("sent away in time, with an answer", away == 1 and answers == (stream - 1) // 2, (away, answers, stream))
+    with With(s):
+        c = H2(s)
+        seen = []
+        for stream in range(1, 801, 2):
+            c.get(stream)
+            while not seen or not (seen[-1][1] & 1 and seen[-1][2] == stream):
+                seen.append(c.next())
+        check("nobody is sent away", not any(f[0] == 7 for f in seen), len(seen))
+
+
+if __name__ == "__main__":
+    suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2))
