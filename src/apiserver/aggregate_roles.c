@@ -109,39 +109,7 @@ static struct error *round_once(struct apiserver *s)
 	return NULL;
 }
 
-static void follow(void *arg)
-{
-	struct apiserver *s = arg;
-	struct storage *st = storage_find(s, STR("rbac.authorization.k8s.io"), STR("clusterroles"));
-
-	for (;;) {
-		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-		struct cache_watch *w;
-		struct cache_event ev;
-		struct error *e = cache_watch_open(st->cache, &o, &w);
-
-		while (!e) {
-			e = cache_watch_next(w, &ev);
-			while (!e && cache_watch_ready(w))
-				e = cache_watch_next(w, &ev);
-			if (!e)
-				log_and_free(round_once(s), "aggregating ClusterRoles");
-		}
-		cache_watch_close(w);
-		if (error_is_sys(e, ECANCELED)) {
-			error_free(e);
-			return;
-		}
-		error_free(e);
-		e = fiber_sleep(1000);
-		if (e) {
-			error_free(e);
-			return;
-		}
-	}
-}
-
 void aggregate_roles_start(struct apiserver *s)
 {
-	background_start(s, "clusterrole-aggregation", follow, s);
+	background_follow(s, "clusterrole-aggregation", storage_find(s, STR("rbac.authorization.k8s.io"), STR("clusterroles"))->cache, round_once);
 }

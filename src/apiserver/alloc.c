@@ -1,26 +1,10 @@
 /* Service addresses and node ports. */
 #include <arpa/inet.h>
-#include "apiserver/alloc.h"
+#include "apiserver/alloc_internal.h"
 
 #define PORTS_KEY "/registry/ranges/servicenodeports"
 #define IP_TRIES 256
-
-struct cidr {
-	int family;               /* AF_INET, AF_INET6 */
-	unsigned char base[16];
-	int bits;
-	uint64_t size;            /* usable host numbers: 1 .. size */
-	struct str text;
-};
-struct alloc {
-	struct cidr cidrs[2];
-	size_t n;
-	int port_min, port_max;
-	unsigned char *ports;     /* bit i: port_min + i is taken */
-	struct storage *services, *ips;
-	struct resource *ip_res;
-	struct fiber_mutex lock;  /* of the ports */
-};
+#define PORTS_TRIES 16 /* against other servers that take ports at the same time */
 
 static struct error *parse_cidr(struct arena *a, struct str text, struct cidr *c)
 {
@@ -155,6 +139,24 @@ static struct error *ranges_of(struct request *rq, const struct cidr *first, str
 	return e;
 }
 
+struct error *ip_in_ranges(struct request *rq, struct str ip, bool *in)
+{
+	const struct alloc *al = rq->s->alloc;
+	int family = ip_family(ip) == 6 ? AF_INET6 : AF_INET;
+	struct ranges *r = arena_new(rq->a, struct ranges);
+	struct cidr none = {.family = family, .bits = family == AF_INET ? 32 : 128};
+	const struct cidr *first = &none;
+
+	for (size_t i = 0; i < al->n; i++)
+		if (al->cidrs[i].family == family)
+			first = &al->cidrs[i];
+	TRY(ranges_of(rq, first, r));
+	*in = false;
+	for (size_t i = 0; i < r->n; i++)
+		*in |= cidr_holds(&r->v[i], ip);
+	return NULL;
+}
+
 size_t alloc_cidrs(struct apiserver *s, struct str out[2])
 {
 	for (size_t i = 0; i < s->alloc->n; i++)
@@ -169,19 +171,19 @@ struct str alloc_first_ip(struct apiserver *s, struct arena *a)
 
 /* ---- node ports ---- */
 
-static bool port_in_range(const struct alloc *al, int32_t p)
+bool port_in_range(const struct alloc *al, int32_t p)
 {
 	return p >= al->port_min && p <= al->port_max;
 }
 
-static bool port_taken(const struct alloc *al, int32_t p)
+bool port_taken(const struct alloc *al, int32_t p)
 {
 	int i = p - al->port_min;
 
 	return al->ports[i / 8] >> i % 8 & 1;
 }
 
-static void port_set(struct alloc *al, int32_t p, bool taken)
+void port_set(struct alloc *al, int32_t p, bool taken)
 {
 	int i = p - al->port_min;
 
@@ -194,15 +196,13 @@ static void port_set(struct alloc *al, int32_t p, bool taken)
 }
 
 /* Written as upstream's RangeAllocation: the bitmap as a big-endian number without leading zeros. */
-static struct error *ports_save(struct apiserver *s, struct arena *a)
+struct error *ports_save(struct apiserver *s, struct arena *a, bool *ok)
 {
 	struct alloc *al = s->alloc;
 	size_t bytes = (size_t)(al->port_max - al->port_min) / 8 + 1, n = bytes;
 	struct core_v1_range_allocation r = {.kind = STR("RangeAllocation"), .api_version = STR("v1")};
 	char *data = arena_bytes(a, bytes);
 	struct buf b buf_cleanup = {0};
-	bool ok;
-	int64_t rev;
 
 	while (n && !al->ports[n - 1])
 		n--;
@@ -211,8 +211,34 @@ static struct error *ports_save(struct apiserver *s, struct arena *a)
 	r.range = arena_printf(a, "%d-%d", al->port_min, al->port_max);
 	r.data = str_of(data, n);
 	pb_envelope_encode(&b, r.api_version, r.kind, &core_v1_range_allocation_type, &r);
-	TRY(store_put(s->store, STR(PORTS_KEY), buf_view(&b), STORE_ANY, 0, 0, NULL, &ok, &rev, NULL));
-	return NULL;
+	return store_put(s->store, STR(PORTS_KEY), buf_view(&b), al->ports_rev, 0, 0, NULL, ok, &al->ports_rev, NULL);
+}
+
+struct error *ports_load(struct apiserver *s, struct arena *a)
+{
+	struct alloc *al = s->alloc;
+	size_t bytes = (size_t)(al->port_max - al->port_min) / 8 + 1;
+	struct core_v1_range_allocation r = {0};
+	struct pb_envelope env;
+	struct store_kv kv = {0};
+	bool found = false;
+	struct error *e;
+
+	memset(al->ports, 0, bytes);
+	al->ports_rev = 0;
+	TRY(store_get(s->store, STR(PORTS_KEY), 0, &found, &kv));
+	if (!found)
+		return NULL;
+	al->ports_rev = kv.mod_rev;
+	e = pb_envelope_decode(block_str(kv.value), &env);
+	if (!e)
+		e = pb_decode(a, &core_v1_range_allocation_type, env.raw, &r);
+	/* of another range: counted anew by the next repair */
+	if (!e && str_eq(r.range, arena_printf(a, "%d-%d", al->port_min, al->port_max)))
+		for (size_t i = 0; i < r.data.n && i < bytes; i++)
+			al->ports[i] = (unsigned char)r.data.p[r.data.n - 1 - i];
+	store_kv_free(&kv);
+	return e;
 }
 
 static struct error *port_allocate(struct apiserver *s, int32_t *out)
@@ -239,7 +265,7 @@ static struct error *port_allocate(struct apiserver *s, int32_t *out)
 
 /* ---- addresses ---- */
 
-static struct error *ip_object(struct request *rq, struct str ip, const struct core_v1_service *svc, bool *taken)
+struct error *ip_object(struct request *rq, struct str ip, const struct core_v1_service *svc, bool *taken)
 {
 	struct request in;
 	struct networking_v1_ip_address *o = arena_new(rq->a, struct networking_v1_ip_address);
@@ -495,6 +521,7 @@ static void drop_type_fields(struct core_v1_service *s, const struct core_v1_ser
 struct taken { /* what a write took, to give back when it fails */
 	LIST(struct str) ips;
 	LIST(int32_t) ports;
+	bool saved;         /* the ports, in the store */
 	int32_t dry_port;   /* the highest port of a dry run */
 	bool dry_ports;     /* which has any */
 };
@@ -780,12 +807,66 @@ static struct error *take_ports(struct request *rq, struct core_v1_service *s, c
 	return NULL;
 }
 
+static struct error *release_ports(struct request *rq, const int32_t *ports, uint32_t n)
+{
+	struct alloc *al = rq->s->alloc;
+	bool ok = false;
+	struct error *e = fiber_mutex_lock(&al->lock);
+
+	if (e)
+		return e;
+	for (int i = 0; i < PORTS_TRIES && !e && !ok; i++) {
+		e = ports_load(rq->s, rq->a);
+		for (uint32_t k = 0; k < n; k++)
+			port_set(al, ports[k], false);
+		if (!e)
+			e = ports_save(rq->s, rq->a, &ok);
+	}
+	fiber_mutex_unlock(&al->lock);
+	return e; /* what stays taken is found by the next repair */
+}
+
 static void give_back(struct request *rq, const struct core_v1_service *s, struct taken *t)
 {
 	for (uint32_t i = 0; i < t->ips.n; i++)
 		ip_release(rq, t->ips.v[i], s);
-	for (uint32_t i = 0; i < t->ports.n; i++)
-		port_set(rq->s->alloc, t->ports.v[i], false);
+	if (t->saved)
+		log_and_free(release_ports(rq, t->ports.v, t->ports.n), "releasing node ports");
+}
+
+/* Takes the ports and has them in the store; anew when another server was faster. */
+static struct error *hold_ports(struct request *rq, struct core_v1_service *s, const struct core_v1_service *o, struct taken *t, bool dry_run)
+{
+	struct alloc *al = rq->s->alloc;
+	int32_t *asked = arena_alloc(rq->a, (s->spec.ports.n + 1) * sizeof *asked);
+	struct error *e = fiber_mutex_lock(&al->lock);
+
+	if (e)
+		return e;
+	for (uint32_t i = 0; i < s->spec.ports.n; i++)
+		asked[i] = s->spec.ports.v[i].node_port;
+	asked[s->spec.ports.n] = s->spec.health_check_node_port;
+	for (int i = 0; i < PORTS_TRIES; i++) {
+		e = ports_load(rq->s, rq->a);
+		if (!e)
+			e = take_ports(rq, s, o, t);
+		if (e || dry_run || !t->ports.n)
+			break;
+		e = ports_save(rq->s, rq->a, &t->saved);
+		if (e || t->saved)
+			break;
+		for (uint32_t k = 0; k < s->spec.ports.n; k++)
+			s->spec.ports.v[k].node_port = asked[k];
+		s->spec.health_check_node_port = asked[s->spec.ports.n];
+		t->ports.n = 0;
+		e = err_internal("failed to allocate a nodePort: other servers were faster");
+		if (i + 1 < PORTS_TRIES) {
+			error_free(e);
+			e = NULL;
+		}
+	}
+	fiber_mutex_unlock(&al->lock);
+	return e;
 }
 
 struct error *service_begin_write(struct request *rq, void *obj, const void *old, bool dry_run, void **state)
@@ -803,15 +884,8 @@ struct error *service_begin_write(struct request *rq, void *obj, const void *old
 		else if (!headless(o) && o->spec.ip_families.n == 1 && s->spec.ip_families.n == 2)
 			e = take_ips(rq, s, t, 1, dry_run); /* single to dual stack: the second address */
 	}
-	if (!e && (may_have_ports(s) || service_needs_health_port(s))) {
-		e = fiber_mutex_lock(&rq->s->alloc->lock);
-		if (!e) {
-			e = take_ports(rq, s, o, t);
-			if (!e && t->ports.n && !dry_run)
-				e = ports_save(rq->s, rq->a);
-			fiber_mutex_unlock(&rq->s->alloc->lock);
-		}
-	}
+	if (!e && (may_have_ports(s) || service_needs_health_port(s)))
+		e = hold_ports(rq, s, o, t, dry_run);
 	if (e || dry_run) {
 		give_back(rq, s, t);
 		memset(t, 0, sizeof *t);
@@ -834,7 +908,7 @@ void service_end_write(struct request *rq, void *obj, const void *old, void *sta
 	struct core_v1_service *s = obj;
 	const struct core_v1_service *o = old;
 	struct taken *t = state;
-	bool changed = false;
+	LIST(int32_t) gone = {0};
 
 	if (!ok) {
 		if (t)
@@ -847,81 +921,21 @@ void service_end_write(struct request *rq, void *obj, const void *old, void *sta
 		if (!str_eqz(o->spec.cluster_ips.v[i], "None") && !has_ip(s, o->spec.cluster_ips.v[i]))
 			ip_release(rq, o->spec.cluster_ips.v[i], o);
 	for (uint32_t i = 0; i < o->spec.ports.n; i++)
-		if (o->spec.ports.v[i].node_port && !had_port(s, o->spec.ports.v[i].node_port)) {
-			port_set(rq->s->alloc, o->spec.ports.v[i].node_port, false);
-			changed = true;
-		}
-	if (o->spec.health_check_node_port && !had_port(s, o->spec.health_check_node_port)) {
-		port_set(rq->s->alloc, o->spec.health_check_node_port, false);
-		changed = true;
-	}
-	if (changed)
-		log_and_free(ports_save(rq->s, rq->a), "saving node ports");
+		if (o->spec.ports.v[i].node_port && !had_port(s, o->spec.ports.v[i].node_port))
+			*arena_push(rq->a, &gone) = o->spec.ports.v[i].node_port;
+	if (o->spec.health_check_node_port && !had_port(s, o->spec.health_check_node_port))
+		*arena_push(rq->a, &gone) = o->spec.health_check_node_port;
+	if (gone.n)
+		log_and_free(release_ports(rq, gone.v, gone.n), "releasing node ports");
 }
 
-/* ---- start ---- */
 
-static void repair_one(struct request *rq, const struct core_v1_service *svc)
-{
-	struct alloc *al = rq->s->alloc;
-
-	for (uint32_t i = 0; i < svc->spec.cluster_ips.n; i++) {
-		struct str ip = svc->spec.cluster_ips.v[i];
-		bool taken;
-
-		if (str_eqz(ip, "None") || cache_peek(al->ips->cache, STR_NULL, ip))
-			continue;
-		log_warn("service %.*s/%.*s: its address %.*s had no IPAddress", STR_ARG(svc->metadata.namespace), STR_ARG(svc->metadata.name),
-			 STR_ARG(ip));
-		log_and_free(ip_object(rq, ip, svc, &taken), "repairing service addresses");
-	}
-	for (uint32_t i = 0; i < svc->spec.ports.n; i++)
-		port_set(al, svc->spec.ports.v[i].node_port, true);
-	port_set(al, svc->spec.health_check_node_port, true);
-}
-
-/* Addresses of Services that are no more (or never came to be: a crash between the two writes). */
-static struct error *release_orphans(struct request *rq)
-{
-	struct alloc *al = rq->s->alloc;
-	struct cache_snap *snap;
-	struct cache_iter it;
-	const struct cache_entry *e;
-
-	TRY(cache_snapshot(al->ips->cache, CACHE_ANY, 0, &snap));
-	cache_iter_init(&it, al->ips->cache, snap, STR_NULL, STR_NULL, NULL);
-	while ((e = cache_iter_next(&it)) != NULL) {
-		struct networking_v1_ip_address *ip = arena_new(rq->a, struct networking_v1_ip_address);
-		struct core_v1_service svc = {0};
-		struct error *err = cache_entry_decode(rq->a, &networking_v1_ip_address_type, e, true, ip);
-
-		if (err) {
-			log_and_free(err, "IPAddress");
-			continue;
-		}
-		if (!ip->spec.parent_ref || !str_eqz(ip->spec.parent_ref->resource, "services") ||
-		    cache_peek(al->services->cache, ip->spec.parent_ref->namespace, ip->spec.parent_ref->name))
-			continue;
-		svc.metadata.namespace = ip->spec.parent_ref->namespace;
-		svc.metadata.name = ip->spec.parent_ref->name;
-		log_info("releasing the address %.*s of service %.*s/%.*s, which is gone", STR_ARG(ip->metadata.name),
-			 STR_ARG(svc.metadata.namespace), STR_ARG(svc.metadata.name));
-		ip_release(rq, ip->metadata.name, &svc);
-	}
-	cache_snap_free(snap);
-	return NULL;
-}
 
 struct error *alloc_init(struct apiserver *s)
 {
 	struct alloc *al = arena_new(&s->arena, struct alloc);
 	struct str rest = str_from(s->o.service_cidr ? s->o.service_cidr : "10.0.0.0/24"), ports;
 	int64_t lo, hi;
-	struct arena a arena_cleanup = {0};
-	struct request rq;
-	struct cache_snap *snap;
-	struct cache_iter it;
-	const struct cache_entry *e;
 
 	s->alloc = al;
 	while (rest.p && rest.n && al->n < 2) {
@@ -934,23 +948,9 @@ struct error *alloc_init(struct apiserver *s)
 	al->port_min = (int)lo;
 	al->port_max = (int)hi;
 	al->ports = arena_alloc(&s->arena, (size_t)(hi - lo) / 8 + 1);
+	al->leaks = arena_alloc(&s->arena, (size_t)(hi - lo) + 1);
 	al->services = storage_find(s, STR(""), STR("services"));
 	al->ips = storage_find(s, STR("networking.k8s.io"), STR("ipaddresses"));
 	al->ip_res = resource_any(s, STR("networking.k8s.io"), STR("ipaddresses"));
-	request_internal(&rq, s, &a, al->ip_res, STR_NULL);
-	TRY(cache_snapshot(al->services->cache, CACHE_ANY, 0, &snap));
-	cache_iter_init(&it, al->services->cache, snap, STR_NULL, STR_NULL, NULL);
-	while ((e = cache_iter_next(&it)) != NULL) {
-		struct core_v1_service *svc = arena_new(&a, struct core_v1_service);
-		struct error *err = cache_entry_decode(&a, &core_v1_service_type, e, true, svc);
-
-		if (err)
-			log_and_free(err, "services");
-		else
-			repair_one(&rq, svc);
-	}
-	cache_snap_free(snap);
-	TRY(release_orphans(&rq));
-	log_and_free(ports_save(s, &a), "saving node ports"); /* on a full disk those of before stay: they are counted anew at each start */
 	return NULL;
 }

@@ -2,7 +2,7 @@
  * apiserver/alloc.h: Services' cluster addresses (an IPAddress object each)
  * and node ports (one RangeAllocation in the store), and the hooks of the
  * Service strategy that take and give them back. What is in use survives
- * restarts and is repaired from the Services at start.
+ * restarts; service_repair.c compares it with the Services.
  */
 #ifndef SKIFF_APISERVER_ALLOC_H
 #define SKIFF_APISERVER_ALLOC_H
@@ -10,6 +10,13 @@
 #include "apiserver/server.h"
 
 struct error *alloc_init(struct apiserver *s);
+/* ---- service_repair.c ---- */
+/*
+ * Begins the repair of what addresses and ports say of Services and the other way round, as upstream's: at once what changes, everything
+ * every three minutes, with events of what was wrong (events.k8s.io).
+ */
+void service_repair_start(struct apiserver *s);
+/* ---- alloc.c ---- */
 /* The first address of the primary range: the kubernetes Service's; in the arena. */
 struct str alloc_first_ip(struct apiserver *s, struct arena *a);
 /* The ranges as text, primary first; at most two. */

@@ -37,6 +37,50 @@ void background_start(struct apiserver *s, const char *name, fiber_fn *fn, void 
 	fiber_spawn(name, run, b);
 }
 
+struct following {
+	struct apiserver *s;
+	const char *name;
+	struct cache *cache;
+	struct error *(*fn)(struct apiserver *s);
+};
+
+static void follow(void *arg)
+{
+	struct following *f = arg;
+
+	for (;;) {
+		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
+		struct cache_watch *w;
+		struct cache_event ev;
+		struct error *e = cache_watch_open(f->cache, &o, &w);
+
+		while (!e) {
+			e = cache_watch_next(w, &ev);
+			while (!e && cache_watch_ready(w))
+				e = cache_watch_next(w, &ev);
+			if (!e)
+				log_and_free(f->fn(f->s), "%s", f->name);
+		}
+		cache_watch_close(w);
+		if (!error_is_sys(e, ECANCELED)) {
+			error_free(e);
+			e = fiber_sleep(1000);
+		}
+		if (e) {
+			error_free(e);
+			return;
+		}
+	}
+}
+
+void background_follow(struct apiserver *s, const char *name, struct cache *c, struct error *(*fn)(struct apiserver *s))
+{
+	struct following *f = arena_new(&s->arena, struct following);
+
+	*f = (struct following){s, name, c, fn};
+	background_start(s, name, follow, f);
+}
+
 void background_stop(struct apiserver *s)
 {
 	s->background_stopping = true;

@@ -3,6 +3,7 @@
 #include "schema/managed_fields.h"
 #include "apiserver/alloc.h"
 #include "apiserver/authz.h"
+#include "apiserver/background.h"
 #include "apiserver/bootstrap.h"
 #include "apiserver/options.h"
 #include "schema/jv.h"
@@ -543,9 +544,25 @@ static struct error *apply_status(void *ctx, struct request *rq, const void *old
 
 	managed_fields_reset_of(rq->res->api, STR("status"), &mr);
 	*out = arena_alloc(rq->a, t->size);
-	return managed_fields_apply_object(rq->a, &mr, old, ctx, true, *out, &changed);
+	TRY(managed_fields_apply_object(rq->a, &mr, old, ctx, true, *out, &changed));
+	object_meta(t, *out)->resource_version = STR_NULL;
+	return NULL;
 }
 
+/* The default one had a family less. */
+static struct error *more_cidrs(void *ctx, struct request *rq, const void *old, void **out)
+{
+	struct networking_v1_service_cidr *c = arena_new(rq->a, struct networking_v1_service_cidr);
+	const struct networking_v1_service_cidr *want = ctx;
+
+	object_copy(rq->a, &networking_v1_service_cidr_type, old, c);
+	memcpy(&c->spec, &want->spec, sizeof c->spec);
+	c->metadata.resource_version = STR_NULL;
+	*out = c;
+	return NULL;
+}
+
+/* The default ServiceCIDR is that of the flags; it comes again when it was deleted. */
 static struct error *service_cidr(struct apiserver *s)
 {
 	struct arena a arena_cleanup = {0};
@@ -556,7 +573,8 @@ static struct error *service_cidr(struct apiserver *s)
 	struct request rq;
 	struct write_result r;
 	bool existed;
-	struct update u = {.make = apply_status, .ctx = &config, .sub = "status", .flags = UPDATE_UNCONDITIONAL, .apply = true};
+	struct update u = {.make = apply_status, .ctx = &config, .sub = "status", .flags = UPDATE_UNCONDITIONAL, .apply = true, .retry = true};
+	struct update more = {.make = more_cidrs, .ctx = c, .flags = UPDATE_UNCONDITIONAL, .retry = true};
 	struct error *e;
 
 	c->metadata.name = STR("kubernetes");
@@ -564,15 +582,22 @@ static struct error *service_cidr(struct apiserver *s)
 		*arena_push(&a, &c->spec.cidrs) = cidrs[i];
 	TRY(ensure(s, &a, "networking.k8s.io", "servicecidrs", STR_NULL, c, &existed));
 	now = registry_peek(s, &a, storage_find(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL, STR("kubernetes"));
-	if (!now || now->status.conditions.n)
+	if (!now || now->metadata.deletion_timestamp)
+		return NULL;
+	request_internal(&rq, s, &a, resource_any(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL);
+	rq.nosync = true;
+	if (n == 2 && now->spec.cidrs.n == 1 && str_eq(now->spec.cidrs.v[0], cidrs[0])) {
+		TRY(registry_update(&rq, STR_NULL, STR("kubernetes"), &more, &r));
+		cache_entry_unref(r.entry);
+		return NULL;
+	}
+	if (now->status.conditions.n || !object_equal(&networking_v1_service_cidr_spec_type, &now->spec, &c->spec))
 		return NULL;
 	TRY(jv_parse(&a, arena_printf(&a, "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"ServiceCIDR\",\"metadata\":{\"name\":\"kubernetes\"},"
 				      "\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastTransitionTime\":\"%.*s\","
 				      "\"message\":\"Kubernetes default Service CIDR is ready\"}]}}", STR_ARG(time_format(&a, time_now(), false))),
 		     NULL, &config));
-	request_internal(&rq, s, &a, resource_any(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL);
 	rq.manager = STR("kubernetes-service-cidr-controller");
-	rq.nosync = true;
 	e = registry_update(&rq, STR_NULL, STR("kubernetes"), &u, &r);
 	if (!e)
 		cache_entry_unref(r.entry);
@@ -740,6 +765,8 @@ struct error *bootstrap_run(struct apiserver *s)
 	s->bootstrapped[HOOK_APISERVICES] = true;
 	s->bootstrapped[HOOK_CRDS] = true;
 	aggregate_roles_start(s);
+	service_repair_start(s);
+	background_follow(s, "service-cidr", storage_find(s, STR("networking.k8s.io"), STR("servicecidrs"))->cache, service_cidr);
 	return NULL;
 }
 

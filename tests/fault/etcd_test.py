@@ -176,6 +176,33 @@ def test_member_lost(s):
     follower.stop = True
 
 
+def test_node_ports(s):
+    """Two servers give ports and addresses to Services at the same time: none twice, and what one takes back the other gives."""
+    etcd = Etcd(s.dir, 1)
+    pair = servers(s, etcd, "one", "two")
+    svcs, got = "/api/v1/namespaces/default/services", []
+
+    def make(server, k):
+        c = Client(server, cert="admin")
+        for i in range(15):
+            got.append(c.post(svcs, {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "s%d-%d" % (k, i)},
+                                     "spec": {"type": "NodePort", "ports": [{"port": 80}]}}))
+    threads = [threading.Thread(target=make, args=(pair[k % 2], k)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    equal("all made", [st for st, o in got], [201] * 60)
+    equal("no port twice", len({o["spec"]["ports"][0]["nodePort"] for st, o in got}), 60)
+    equal("no address twice", len({o["spec"]["clusterIP"] for st, o in got}), 60)
+    a, b = (Client(x, cert="admin") for x in pair)
+    port = got[0][1]["spec"]["ports"][0]["nodePort"]
+    again = {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "again"}, "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}}
+    equal("taken, the other server knows", (a.post(svcs, again)[0], b.post(svcs, again)[0]), (422, 422))
+    equal("given back to one", b.delete(svcs + "/" + got[0][1]["metadata"]["name"])[0], 200)
+    equal("taken from the other", a.post(svcs, again)[0], 201)
+
+
 def test_no_space(s):
     """etcd's quota is exceeded: 507 with etcd's reason, reads and deletes go on, so do writes once there is room."""
     etcd = Etcd(s.dir, 1, "--quota-backend-bytes=%d" % (4 << 20))
@@ -208,4 +235,4 @@ if __name__ == "__main__":
     if not shutil.which("etcd") or not shutil.which("etcdctl"):
         print("# etcd or etcdctl is not installed: not tried\n0 passed, 0 failed")
         sys.exit(77)
-    suite("etcd", lambda s: {}, (test_no_space, test_member_lost), after=lambda have: clean())
+    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports), after=lambda have: clean())
