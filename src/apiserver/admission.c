@@ -197,11 +197,23 @@ struct error *admission_validate(struct admission *a)
 	return e;
 }
 
-struct error *admission_admit_body(struct admission *a, struct request *rq, const struct schema_type *t, struct str name, void *obj)
+struct error *admission_admit_body(struct admission *a, struct request *rq, const struct schema_type *t,
+				   struct str name, void *obj, const void *old)
 {
-	*a = (struct admission){.rq = rq, .res = rq->res, .group = rq->info.group, .version = rq->info.version, .resource = rq->info.resource,
-				.kind = str_from(t->name), .subresource = rq->info.subresource, .ns = rq->info.ns, .name = name,
-				.op = ADMIT_CREATE, .type = t, .obj = obj, .dry_run = rq->dry_run};
+	*a = (struct admission){.rq = rq,
+				.res = rq->res,
+				.group = rq->info.group,
+				.version = rq->info.version,
+				.resource = rq->info.resource,
+				.kind = str_from(t->name),
+				.subresource = rq->info.subresource,
+				.ns = rq->info.ns,
+				.name = name,
+				.op = old ? ADMIT_UPDATE : ADMIT_CREATE,
+				.type = t,
+				.obj = obj,
+				.old = old,
+				.dry_run = rq->dry_run};
 	return admission_admit(a);
 }
 
@@ -209,7 +221,7 @@ struct error *admission_of_body(struct request *rq, const struct schema_type *t,
 {
 	struct admission a;
 
-	TRY(admission_admit_body(&a, rq, t, name, obj));
+	TRY(admission_admit_body(&a, rq, t, name, obj, NULL));
 	return admission_validate(&a);
 }
 

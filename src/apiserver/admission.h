@@ -71,8 +71,12 @@ struct error *admission_validate(struct admission *a);
  * kind and apiVersion.
  */
 struct error *admission_of_body(struct request *rq, const struct schema_type *t, struct str name, void *obj);
-/* The first half alone, where more is checked before admission_validate(a). a is filled in. */
-struct error *admission_admit_body(struct admission *a, struct request *rq, const struct schema_type *t, struct str name, void *obj);
+/*
+ * The first half alone, where more is checked before admission_validate(a). a is filled in; old: what there was, of an
+ * update (scales), else NULL.
+ */
+struct error *admission_admit_body(struct admission *a, struct request *rq, const struct schema_type *t,
+				   struct str name, void *obj, const void *old);
 
 /* `RES "name" is forbidden: <why>` as upstream's admission.NewForbidden. */
 struct error *admission_forbidden(const struct admission *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

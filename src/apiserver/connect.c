@@ -446,9 +446,9 @@ static struct error *pod_stream(struct request *rq, const char *path, bool conta
 	struct str name = STR_NULL, base, target, q = stream_query(rq);
 	struct http_client *c;
 
+	TRY(admit_connect(rq, t));
 	TRY(may_create(rq));
 	TRY(pod_of(rq, &pod));
-	TRY(admit_connect(rq, t));
 	if (container)
 		TRY(container_of_pod(rq, pod, &name));
 	if (!pod->spec.node_name.n)
@@ -660,10 +660,10 @@ static struct error *node_proxy(struct request *rq)
 	struct str scheme, name, port, base;
 	int64_t p = 0;
 
+	TRY(admit_connect(rq, &core_v1_node_proxy_options_type));
 	TRY(split_name("node", rq->info.name, &scheme, &name, &port));
 	if (port.n && !str_to_i64(port, &p))
 		return err_bad_request("invalid node request \"%.*s\"", STR_ARG(rq->info.name));
-	TRY(admit_connect(rq, &core_v1_node_proxy_options_type));
 	TRY(node_base(rq, name, (int)p, &base));
 	return proxy_to(rq, base, true);
 }
@@ -681,10 +681,10 @@ static struct error *pod_proxy(struct request *rq)
 	struct core_v1_pod *pod;
 	int64_t p = 0;
 
+	TRY(admit_connect(rq, &core_v1_pod_proxy_options_type));
 	TRY(split_name("pod", rq->info.name, &scheme, &name, &port));
 	rq->info.name = name;
 	TRY(pod_of(rq, &pod));
-	TRY(admit_connect(rq, &core_v1_pod_proxy_options_type));
 	if (!port.n) {
 		for (uint32_t i = 0; !p && i < pod->spec.containers.n; i++)
 			if (pod->spec.containers.v[i].ports.n)
@@ -760,11 +760,11 @@ static struct error *service_proxy(struct request *rq)
 	int want = 0;
 	int64_t number = 0;
 
+	TRY(admit_connect(rq, &core_v1_service_proxy_options_type));
 	TRY(split_name("service", rq->info.name, &scheme, &name, &port));
 	svc = registry_peek(rq->s, rq->a, rq->res->st, rq->info.ns, name);
 	if (!svc)
 		return err_not_found(STR(""), STR("services"), name);
-	TRY(admit_connect(rq, &core_v1_service_proxy_options_type));
 	if (!port.n && svc->spec.ports.n)
 		port_name = svc->spec.ports.v[0].name;
 	str_to_i64(port, &number);

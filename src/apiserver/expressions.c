@@ -211,11 +211,14 @@ void admission_request_fill(struct admission *a, const struct admit_version *v, 
 	r->options = options_json(a);
 }
 
-static struct cel_value request_value(struct admission *a, const struct admit_version *v)
+/* own_resource: `resource` is what was asked for, also where the objects are of an equivalent version. */
+static struct cel_value request_value(struct admission *a, const struct admit_version *v, bool own_resource)
 {
 	struct admission_v1_admission_request *r = arena_new(a->rq->a, struct admission_v1_admission_request);
 
 	admission_request_fill(a, v, r);
+	if (own_resource)
+		r->resource = *r->request_resource;
 	return cel_from_object(&admission_v1_admission_request_type, r);
 }
 
@@ -242,7 +245,7 @@ void expression_input_init(struct expression_input *in, struct admission *a, con
 	*in = (struct expression_input){.a = a, .v = v};
 	in->object = object_value(a, v, v->obj);
 	in->old_object = object_value(a, v, v->old);
-	in->request = request_value(a, v);
+	in->request = request_value(a, v, false);
 	if (ns)
 		in->namespace_object = cel_from_object(&core_v1_namespace_type, ns);
 	base.group = a->group;
@@ -400,15 +403,17 @@ bool match_conditions_hold(const struct match_conditions *m, const struct compos
 {
 	struct evaluation ev;
 	struct buf errors buf_cleanup = {0};
-	struct cel_value ns = in->namespace_object;
+	struct cel_value ns = in->namespace_object, request = in->request;
 	uint32_t n = 0;
 	bool no = false;
 
 	*error = STR_NULL;
 	if (!m->n)
 		return true;
-	/* they see no namespaceObject */
+	/* they see no namespaceObject, and the resource of the request */
 	in->namespace_object = CEL_NULL_VALUE;
+	if (in->v->as != in->a->res)
+		in->request = request_value(in->a, in->v, true);
 	evaluation_begin(&ev, in, c, CEL_MATCH_CONDITIONS_BUDGET);
 	for (uint32_t i = 0; i < m->n && !no; i++) {
 		struct cel_value v;
@@ -416,6 +421,7 @@ bool match_conditions_hold(const struct match_conditions *m, const struct compos
 
 		if (!evaluate(&ev, &m->v[i], &v, &e)) {
 			in->namespace_object = ns;
+			in->request = request;
 			*error = e;
 			return false;
 		}
@@ -426,6 +432,7 @@ bool match_conditions_hold(const struct match_conditions *m, const struct compos
 		no = v.kind == CEL_BOOL && !v.b;
 	}
 	in->namespace_object = ns;
+	in->request = request;
 	if (no)
 		return false;
 	if (n)

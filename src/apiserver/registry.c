@@ -481,6 +481,16 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	return NULL;
 }
 
+/* What admission made of the namespace: it is the request's, given or not. */
+static struct error *settle_namespace(struct meta_v1_object_meta *m, struct str ns)
+{
+	if (ns.n && m->namespace.n && !str_eq(m->namespace, ns))
+		return err_bad_request(
+			"the namespace of the provided object does not match the namespace sent on the request");
+	m->namespace = ns;
+	return NULL;
+}
+
 struct error *registry_create(struct request *rq, void *obj, struct write_result *out)
 {
 	struct storage *st = rq->res->st;
@@ -510,6 +520,7 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 		TRY(manage_fields(rq, NULL, NULL, obj));
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
 	TRY(admission_admit(&ad));
+	TRY(settle_namespace(m, ns));
 	if (st->strategy && st->strategy->permit)
 		TRY(st->strategy->permit(rq, obj, NULL, false));
 	for (int i = 0; i < GENERATE_RETRIES; i++) {
@@ -833,6 +844,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		ad = admission_of(rq, ADMIT_UPDATE, u->sub, ns, name, obj, old);
 		if (!(u->flags & UPDATE_NO_ADMISSION))
 			TRY(admission_admit(&ad));
+		TRY(settle_namespace(meta_of(st, obj), cns));
 		if (!u->sub && sg && sg->permit)
 			TRY(sg->permit(rq, obj, old, !unconditional));
 		before_update(rq, u->sub, obj, old);

@@ -918,6 +918,7 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 	struct autoscaling_v1_scale was, *now = NULL;
 	struct meta_v1_object_meta *m, keep;
 	const struct replicas_path *paths;
+	struct admission ad; /* which sees scales */
 	void *obj = arena_alloc(rq->a, t->size);
 	struct error *e;
 	size_t n;
@@ -939,6 +940,7 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 				    "version: request to "
 				    "convert CR to an invalid group/version: autoscaling/v1",
 				    STR_ARG(now->metadata.namespace), STR_ARG(now->metadata.name));
+	TRY(admission_admit_body(&ad, rq, &autoscaling_v1_scale_type, m->name, now, &was));
 	if (res->crd && c->untyped) /* nor what has no type: that loses its managers */
 		memset(&now->metadata.managed_fields, 0, sizeof now->metadata.managed_fields);
 	TRY(validate_scale(rq, now, m));
@@ -949,7 +951,7 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 	TRY(managed_fields_from_scale(rq->a, paths, n, res->api_version, &now->metadata, m));
 	m->resource_version = now->metadata.resource_version;
 	*out = obj;
-	return NULL;
+	return admission_validate(&ad);
 }
 
 static struct error *scale_table(struct request *rq, const struct autoscaling_v1_scale *s)
@@ -982,7 +984,11 @@ struct error *rest_scale(struct request *rq)
 {
 	struct autoscaling_v1_scale s;
 	struct scale_ctx c = {0};
-	struct update u = {.make = make_scale, .ctx = &c, .sub = "scale", .flags = UPDATE_UNCONDITIONAL, .apply = true};
+	struct update u = {.make = make_scale,
+			   .ctx = &c,
+			   .sub = "scale",
+			   .flags = UPDATE_UNCONDITIONAL | UPDATE_NO_ADMISSION,
+			   .apply = true};
 	struct write_result r;
 	void *obj;
 

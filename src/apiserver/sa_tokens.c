@@ -580,7 +580,7 @@ struct error *rest_token_request(struct request *rq)
 	}
 	tr->kind = STR("TokenRequest");
 	tr->api_version = STR("authentication.k8s.io/v1");
-	TRY(admission_admit_body(&ad, rq, t, rq->info.name, tr));
+	TRY(admission_admit_body(&ad, rq, t, rq->info.name, tr, NULL));
 	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name)) {
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), tr->metadata.name,
 			      "must match the service account name if specified");

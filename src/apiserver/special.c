@@ -363,7 +363,7 @@ static struct error *eviction(struct request *rq)
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
 
 	TRY(rest_body(rq, "CreateOptions", &policy_v1_eviction_type, STR("Eviction"), STR("policy/v1"), (void **)&ev));
-	TRY(admission_admit_body(&a, rq, &policy_v1_eviction_type, rq->info.name, ev));
+	TRY(admission_admit_body(&a, rq, &policy_v1_eviction_type, rq->info.name, ev, NULL));
 	if (!str_eq(ev->metadata.name, rq->info.name))
 		return err_bad_request("name in URL does not match name in Eviction object");
 	TRY(admission_validate(&a));

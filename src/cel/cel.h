@@ -235,6 +235,12 @@ struct str cel_object_type(struct cel_value v);
  * int and uint as numbers; empty optionals and keys of other types than string are errors). Error: BadRequest-less, a sentence.
  */
 struct error *cel_to_jv(struct arena *a, struct cel_value v, struct jv *out);
+/*
+ * As JSON, the way upstream reads an apply configuration that an expression made: what is read from objects and what
+ * Object{} makes has a form, and lists and maps of these; null, bytes, times, and literal lists and maps within literal
+ * lists and maps have none.
+ */
+struct error *cel_to_configuration(struct arena *a, struct cel_value v, struct jv *out);
 
 /* ---- authorizer (KEP-3488) ---- */
 

@@ -495,3 +495,55 @@ struct error *cel_to_jv(struct arena *a, struct cel_value v, struct jv *out)
 		return error_new("a value of type %.*s has no JSON form", STR_ARG(s));
 	}
 }
+
+static bool made_here(struct cel_value v)
+{
+	return (v.kind == CEL_LIST || v.kind == CEL_MAP) && v.rep != REP_JV && v.rep != REP_TYPED &&
+	       v.rep != REP_FIELD && v.rep != REP_STRINGS;
+}
+
+static struct error *to_configuration(struct arena *a, struct cel_value v, bool within, struct jv *out)
+{
+	uint32_t n = cel_size(v);
+	struct str s;
+
+	if (v.kind == CEL_OPTIONAL && cel_optional_get(v))
+		return to_configuration(a, *cel_optional_get(v), within, out);
+	if (v.kind == CEL_TYPE) {
+		*out = jv_string(cel_type_name(v.type));
+		return NULL;
+	}
+	if (v.kind == CEL_NULL || v.kind == CEL_BYTES || v.kind == CEL_TIMESTAMP || v.kind == CEL_DURATION ||
+	    (within && made_here(v))) {
+		s = cel_kind_name(v);
+		return error_new("a value of type %.*s has no form in an apply configuration", STR_ARG(s));
+	}
+	if (v.kind == CEL_LIST && made_here(v)) {
+		*out = jv_array();
+		for (uint32_t i = 0; i < n; i++) {
+			struct jv e;
+
+			TRY(to_configuration(a, cel_at(a, v, i), true, &e));
+			jv_push(a, out, e);
+		}
+		return NULL;
+	}
+	if (!made_here(v) && !(v.kind == CEL_OBJECT && v.rep == REP_OBJECT))
+		return cel_to_jv(a, v, out);
+	*out = jv_object();
+	for (uint32_t i = 0; i < n; i++) {
+		struct cel_value value, key = cel_map_at(a, v, i, &value);
+		struct jv e;
+
+		if (key.kind != CEL_STRING)
+			return error_new("map keys must be strings");
+		TRY(to_configuration(a, value, v.kind == CEL_MAP, &e));
+		jv_set(a, out, cel_str(key), e);
+	}
+	return NULL;
+}
+
+struct error *cel_to_configuration(struct arena *a, struct cel_value v, struct jv *out)
+{
+	return to_configuration(a, v, false, out);
+}
