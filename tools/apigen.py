@@ -102,6 +102,8 @@ class Type:
         self.atomic = 'atomic' in attrs
         self.defaults = 'defaults' in attrs  # has a function NAME_default in schema/defaults_*.c
         self.json = next((a[5:] for a in attrs if a.startswith('json=')), None)
+        self.like = next((a[5:] for a in attrs if a.startswith('like=')), None)
+        self.doc = ''
         self.fields, self.top = [], False
         self.union = None
         self.cname = group.prefix + '_' + snake(name)
@@ -115,9 +117,15 @@ class Group:
 
 
 def parse(path, groups):
-    group = cur = res = None
+    group = cur = res = described = None
     for n, line in enumerate(open(path, encoding='utf-8'), 1):
         where = f'{path}:{n}'
+        text = line.strip()
+        if text.startswith('-- '):  # the description of the line above goes on
+            if cur is None:
+                die(where, 'a description of nothing')
+            described.doc = f'{described.doc} {text[3:]}'.strip()
+            continue
         if line.lstrip().startswith('#') or not line.strip():
             continue
         line, _, doc = line.partition(' -- ')  # types and fields: a sentence for `kubectl explain`
@@ -141,7 +149,7 @@ def parse(path, groups):
                     group.closed.add(words[1])
             elif words[0] == 'type':
                 cur = Type(group, words[1], words[2:])
-                cur.doc = doc
+                cur.where, cur.doc, described = where, doc, cur
                 if cur.name in group.types:
                     die(where, f'type {cur.name} is defined twice')
                 group.types[cur.name] = cur
@@ -160,13 +168,14 @@ def parse(path, groups):
                     f.doc = ('Kind says what this object is, in CamelCase; it cannot be changed.' if name == 'kind' else
                              'APIVersion defines the version of the schema this object is written in: group/version, or v1.')
                     cur.fields.append(f)
+                described = cur
             elif words[0] == 'union':
                 cur.union = (None if words[1] == '-' else words[1], words[2:])
             else:
                 if words[2] == 'map':
                     words[2:4] = ['map:' + words[3]]
                 cur.fields.append(Field(where, words[0], words[1], words[2], words[3:]))
-                cur.fields[-1].doc = doc
+                cur.fields[-1].doc, described = doc, cur.fields[-1]
         elif res is not None:
             if words[0] == 'subresource':
                 i = words.index(':')
@@ -184,17 +193,21 @@ def parse(path, groups):
             die(where, 'a line that belongs to nothing')
 
 
+def group_of(groups, t, name, where):
+    """The group and the plain name of a type or enum that is named in t."""
+    if name.count('.') < 2:
+        return t.group, name
+    g, v, name = name.split('.')
+    return groups.get(f'{g}.{v}') or die(where, f'unknown group {g}.{v}'), name
+
+
 def resolve(groups, t, f):
     """Sets f.kind, f.ctype, f.sub (Type or None), f.enum (name or None)."""
     f.sub = f.enum = None
-    name = f.type_text
-    if name in SCALARS:
-        f.kind, f.ctype = SCALARS[name]
+    if f.type_text in SCALARS:
+        f.kind, f.ctype = SCALARS[f.type_text]
         return
-    group = t.group
-    if name.count('.') == 2:
-        g, v, name = name.split('.')
-        group = groups.get(f'{g}.{v}') or die(f.where, f'unknown group {g}.{v}')
+    group, name = group_of(groups, t, f.type_text, f.where)
     if name in group.enums:
         f.kind, f.ctype = SCALARS['string']
         f.enum = (group, name)
@@ -217,6 +230,36 @@ def member(f):
     if f.card == 'CARD_PTR':
         return f'{f.ctype} *{f.cname};'
     return f'LIST({f.ctype if f.card == "CARD_LIST" else pair_type(f)}) {f.cname};'
+
+
+def describe(groups, t):
+    """Descriptions that follow from a rule: of lists, of metadata, and of what is like another type."""
+    if t.like:
+        group, name = group_of(groups, t, t.like, t.where)
+        other = group.types.get(name) or die(t.where, f'unknown type {t.like}')
+        if other.like:
+            describe(groups, other)
+        docs = {f.name: f.doc for f in other.fields}
+        t.doc = t.doc or other.doc
+        for f in t.fields:
+            f.doc = f.doc or docs.get(f.name, '')
+    fields = {f.name: f for f in t.fields}
+    if 'items' in fields and t.top and t.name.endswith('List'):
+        kind = t.name[:-4]
+        plural = next((r['plural'] for r in t.group.resources if r['kind'] == kind), f'objects of the kind {kind or "any"}')
+        t.doc = t.doc or f'What a list request for {plural} is answered with.'
+        fields['items'].doc = fields['items'].doc or f'List of {plural}.'
+    if 'metadata' in fields and t.top:
+        fields['metadata'].doc = fields['metadata'].doc or (
+            "Standard list metadata: the version of the list, and where the next part of it begins." if t.name.endswith('List') else
+            "Standard object's metadata: its name, identity, labels and history.")
+    if not t.group.openapi:
+        return
+    if not t.doc:
+        die(t.where, f'type {t.name} has no description')
+    for f in t.fields:
+        if not f.doc and 'FIELD_INLINE' not in f.flags:
+            die(f.where, f'{t.name}.{f.name} has no description')
 
 
 def fill_of(f):
@@ -366,7 +409,7 @@ class Tables:
             cstr(v['default']) if 'default' in v else 'NULL', self.enum(f.enum) if f.enum else 'NULL',
             v.get('minLength', '-1'), v.get('maxLength', '-1'), cstr(v['gate']) if 'gate' in v else 'NULL'])
         fill = fill_of(f) or ('SCHEMA_FILL_NONE', 0, '')
-        text += f', {fill[0]}, {fill[1]}, STR_INIT({cstr(fill[2])}), {cstr(f.doc) if f.doc else "NULL"}'
+        text += f', {fill[0]}, {fill[1]}, STR_INIT({cstr(fill[2])})'
         form = v['format'].upper().replace('-', '_') if 'format' in v else 'NONE'
         rules = f.rules + ['RULE_OFF'] * (v.get('gate') in Field.off) + ['RULE_MIN'] * ('min' in v) + ['RULE_MAX'] * ('max' in v)
         text += f', {" | ".join(rules) or "0"}, FORMAT_{form}, {v.get("maxItems", "-1")}, {v.get("min", "0")}, {v.get("max", "0")}'
@@ -441,6 +484,8 @@ class Tables:
         meta = next((f for f in t.fields if f.name == 'metadata' and t.top), None)
         union = {'Array': 'SCHEMA_OR_ARRAY', 'Bool': 'SCHEMA_OR_BOOL', 'StringArray': 'SCHEMA_OR_STRING_ARRAY',
                  None: 'SCHEMA_OBJECT'}[t.json]
+        docs = [t.doc] + [f.doc for f, _ in flat(t, '')]
+        docs = ' "\\0" '.join(map(cstr, docs)) if any(docs) else 'NULL'
         g = t.group
         openapi = f'{g.openapi}.{t.name}' if g.openapi else ''
         self.o += [f'const struct schema_type {name}_type = {{',
@@ -450,7 +495,7 @@ class Tables:
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
                    f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {wire}, {always}, {"true" if t.has_defaults else "false"}, {"true" if t.drops else "false"}, '
-                   f'{name + "_default" if t.defaults else "NULL"}, {cstr(t.doc) if t.doc else "NULL"},', '};', '']
+                   f'{name + "_default" if t.defaults else "NULL"}, {docs},', '};', '']
 
     def resource(self, groups, g, r):
         name = f'{g.prefix}_{r["plural"]}'
@@ -499,6 +544,8 @@ def main():
     for t in types:
         for f in t.fields:
             resolve(groups, t, f)
+    for t in types:
+        describe(groups, t)
     mark_defaults(types)
     mark_dropped(types)
     types = order(types)

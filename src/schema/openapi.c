@@ -12,11 +12,12 @@
 
 struct param {
 	const char *name, *in, *type;
+	const char *doc; /* NULL: see param_docs */
 };
 
-#define Q(name, type) {name, "query", type}
-static const struct param name_param = {"name", "path", "string"}, namespace_param = {"namespace", "path", "string"},
-			  path_param = {"path", "path", "string"}, pretty_param = Q("pretty", "string"),
+#define Q(name, type) {name, "query", type, NULL}
+static const struct param name_param = {"name", "path", "string", NULL}, namespace_param = {"namespace", "path", "string", NULL},
+			  path_param = {"path", "path", "string", NULL}, pretty_param = Q("pretty", "string"),
 			  version_param = Q("resourceVersion",
 					    "string"); /* of GET; upstream says so of custom resources only */
 static const struct param list_params[] = {
@@ -44,6 +45,40 @@ static const struct param patch_params[] = {
 };
 #undef Q
 
+static const struct {
+	const char *name, *doc;
+} param_docs[] = {
+	{"allowWatchBookmarks", "true: a watch may have events of type BOOKMARK, which tell the resourceVersion it has come to."},
+	{"continue", "Token of the answer before, to go on with its list; the other parameters stay as they were."},
+	{"dryRun", "All: the request goes through every stage, but nothing is stored. Any other value is an error."},
+	{"fieldManager", "Name of who makes the change, at most 128 printable characters; from the User-Agent when not given. Server-side "
+			 "apply needs it."},
+	{"fieldSelector", "Restricts the list to objects with these values of fields. Default: all."},
+	{"fieldValidation", "What becomes of unknown and duplicate fields: Ignore drops them, Warn (the default) drops them with a warning, "
+			    "Strict refuses the request."},
+	{"force", "Of server-side apply: true takes over fields that other managers own, instead of a conflict."},
+	{"gracePeriodSeconds", "Seconds until the object goes; 0: at once. Default: that of its kind."},
+	{"ignoreStoreReadErrorWithClusterBreakingPotential",
+	 "true: deletes an object that cannot be read from the store, without a look at its finalizers. Can break the cluster."},
+	{"labelSelector", "Restricts the list to objects with these labels. Default: all."},
+	{"limit", "The most objects in the list of returned ones; when there are more, metadata.continue of the answer gets the next."},
+	{"namespace", "Name of the namespace."},
+	{"orphanDependents", "Deprecated for propagationPolicy. true: dependents stay, false: they go."},
+	{"path", "The rest of the path, for what is behind the proxy."},
+	{"pretty", "true: the answer is indented. Default: for browsers and curl, by the User-Agent."},
+	{"propagationPolicy", "What becomes of dependents: Orphan, Background, or Foreground (before the object). Default: by finalizers "
+			      "and kind."},
+	{"resourceVersion", "Which state is read: unset the newest, 0 any, else one no older (see resourceVersionMatch)."},
+	{"resourceVersionMatch", "How resourceVersion applies to a list: Exact or NotOlderThan. Only with resourceVersion set."},
+	{"sendInitialEvents", "true: a watch begins with what there is, as ADDED, then a bookmark with the annotation "
+			      "k8s.io/initial-events-end. Wants resourceVersionMatch=NotOlderThan and allowWatchBookmarks."},
+	{"shardSelector", "Restricts the list to a range of hashes of metadata.uid or metadata.namespace. Needs the feature "
+			  "ShardedListAndWatch."},
+	{"timeoutSeconds", "Seconds after which a list or watch ends, whatever happens."},
+	{"watch", "Watch for changes to the described resources: a stream of events of type ADDED, MODIFIED and DELETED from "
+		  "resourceVersion on."},
+};
+
 /* ---- operations ---- */
 
 enum body { BODY_NONE, BODY_OBJECT, BODY_OPTIONS, BODY_PATCH };
@@ -65,7 +100,8 @@ struct operation {
 	const char *method; /* "get", ... */
 	struct str id;
 	const char *action; /* x-kubernetes-action, NULL: none */
-	struct str group, version, kind;
+	struct str doc;
+	struct str group, version, kind, parent; /* parent: the kind that is named in the path */
 	struct str tag_group, tag_version;
 	struct param params[32];
 	int n_params;
@@ -170,6 +206,19 @@ static void place_params(struct operation *o, const struct target *t, bool name,
 static struct operation *operation(struct openapi_doc *d, struct path_item *item, const struct target *t, const char *method,
 				   const char *verb, const char *action, const char *suffix, bool name, bool namespaced)
 {
+	static const struct {
+		const char *action, *doc, *more;
+	} docs[] = {
+		{"get", "read the specified ", ""},
+		{"put", "replace the specified ", ""},
+		{"patch", "change a part of the specified ", ""},
+		{"post", "create an object of kind ", ""},
+		{"delete", "delete the specified ", ""},
+		{"deletecollection", "delete the selected objects of kind ", ""},
+		{"list", "list or watch objects of kind ", ""},
+		{"watch", "watch the specified ", "; deprecated: use a list with watch=true and a fieldSelector"},
+		{"watchlist", "watch objects of kind ", "; deprecated: use a list with watch=true"},
+	};
 	struct operation *o = op_new(d->a, item, method);
 
 	o->id = arena_printf(d->a, "%s%.*s%s%.*s%s", verb, STR_ARG(t->id_group), namespaced ? "Namespaced" : "", STR_ARG(t->kind),
@@ -177,10 +226,13 @@ static struct operation *operation(struct openapi_doc *d, struct path_item *item
 	o->action = action;
 	o->group = o->tag_group = t->group;
 	o->version = o->tag_version = t->version;
-	o->kind = t->kind;
+	o->kind = o->parent = t->kind;
 	o->answer = t->object;
 	o->custom = t->custom;
 	o->media = t->custom ? MEDIA_CUSTOM : MEDIA_OBJECTS;
+	for (size_t i = 0; i < sizeof docs / sizeof *docs; i++)
+		if (!strcmp(docs[i].action, action))
+			o->doc = arena_printf(d->a, "%s%.*s%s", docs[i].doc, STR_ARG(t->kind), docs[i].more);
 	place_params(o, t, name, namespaced, true);
 	if (t->custom && !strcmp(action, "get"))
 		add_params(o, &version_param, 1);
@@ -308,14 +360,16 @@ static const char *param_type(const struct schema_field *f)
 }
 
 /* The members of an options type are query parameters. */
-static void option_params(struct operation *o, const struct schema_type *t)
+static void option_params(struct openapi_doc *d, struct operation *o, const struct schema_type *t)
 {
-	for (uint16_t i = 0; t && i < t->n_fields && o->n_params < 32; i++) {
+	const char **docs = openapi_docs(d, t);
+
+	for (uint16_t i = 0; i < t->n_fields && o->n_params < 32; i++) {
 		const struct schema_field *f = &t->fields[i];
 
 		if (f->flags & FIELD_TYPEMETA || f->kind == FIELD_TIME)
 			continue;
-		o->params[o->n_params++] = (struct param){f->name.p, "query", param_type(f)};
+		o->params[o->n_params++] = (struct param){f->name.p, "query", param_type(f), docs[i + 1]};
 	}
 }
 
@@ -339,14 +393,17 @@ static void connect(struct openapi_doc *d, struct paths *p, const struct target 
 					     STR_ARG(title(d->a, str_from(method))), t->namespaced ? "Namespaced" : "", STR_ARG(t->kind),
 					     STR_ARG(title(d->a, s->name)), with_path ? "WithPath" : "");
 			o->action = "connect";
+			o->doc = arena_printf(d->a, "connect %s requests to the %.*s of the specified %.*s", method, STR_ARG(s->name),
+					      STR_ARG(t->kind));
 			o->group = o->tag_group = t->group;
 			o->version = o->tag_version = t->version;
 			o->kind = s->kind;
+			o->parent = t->kind;
 			o->media = MEDIA_ANY;
 			place_params(o, t, true, t->namespaced, false);
 			if (with_path)
 				add_params(o, &path_param, 1);
-			option_params(o, options);
+			option_params(d, o, options);
 		}
 	}
 }
@@ -365,15 +422,16 @@ static void subresource(struct openapi_doc *d, struct paths *p, const struct tar
 						       STR_ARG(t->plural), STR_ARG(s->name)));
 	static const struct {
 		uint16_t verb;
-		const char *method, *id, *action;
-	} verbs[] = {{VERB_GET, "get", "read", "get"}, {VERB_PATCH, "patch", "patch", "patch"}, {VERB_CREATE, "post", "create", "post"},
-		     {VERB_UPDATE, "put", "replace", "put"}};
+		const char *method, *id, *action, *doc;
+	} verbs[] = {{VERB_GET, "get", "read", "get", "read"}, {VERB_PATCH, "patch", "patch", "patch", "change a part of"},
+		     {VERB_CREATE, "post", "create", "post", "create"}, {VERB_UPDATE, "put", "replace", "put", "replace"}};
 
 	for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
 		if (!(s->verbs & verbs[i].verb))
 			continue;
 		struct operation *o = operation(d, item, t, verbs[i].method, verbs[i].id, verbs[i].action, suffix, true, t->namespaced);
 
+		o->doc = arena_printf(d->a, "%s the %.*s of the specified %.*s", verbs[i].doc, STR_ARG(s->name), STR_ARG(t->kind));
 		o->group = group;
 		o->version = version;
 		if (s->kind.n)
@@ -382,7 +440,7 @@ static void subresource(struct openapi_doc *d, struct paths *p, const struct tar
 		if (is_log) {
 			o->media = MEDIA_LOG;
 			o->answer = (struct schema_ref){0};
-			option_params(o, &core_v1_pod_log_options_type);
+			option_params(d, o, &core_v1_pod_log_options_type);
 		}
 		if (verbs[i].verb == VERB_PATCH) {
 			ADD(o, patch_params);
@@ -427,7 +485,7 @@ static void resource_paths(struct openapi_doc *d, struct paths *p, const struct 
 		const struct schema_type *type = schema_type_for_kind(s->group.n || s->version.n ? s->group : t.group,
 								      s->version.n ? s->version : t.version, s->kind);
 
-		if (str_has_suffix(s->kind, STR("Options")))
+		if (type && str_has_suffix(s->kind, STR("Options")))
 			connect(d, p, &t, s, type);
 		else
 			subresource(d, p, &t, s, (struct schema_ref){.type = type});
@@ -471,6 +529,7 @@ static void version_path(struct openapi_doc *d, struct paths *p, struct str grou
 	struct operation *o = op_new(d->a, item, "get");
 
 	o->id = arena_printf(d->a, "get%.*s%.*sAPIResources", STR_ARG(group_words(d->a, group, false)), STR_ARG(title(d->a, version)));
+	o->doc = STR("list the resources of the version");
 	o->answer = (struct schema_ref){.type = &meta_v1_api_resource_list_type};
 	o->tag_group = group;
 	o->tag_version = version;
@@ -518,15 +577,65 @@ static const char *const media_types_v2[][8] = {
 	[MEDIA_LOG] = {"text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"},
 };
 
-static void write_param(struct openapi_doc *d, const struct param *p)
+static void put_param(struct openapi_doc *d, struct buf *b, const struct operation *o, const struct param *p)
 {
 	bool path = strcmp(p->in, "path") == 0;
+	const char *doc = p->doc;
 
-	buf_printf(d->b, "{\"in\":\"%s\",\"name\":\"%s\"%s", p->in, p->name, path ? ",\"required\":true" : "");
+	for (size_t i = 0; !doc && i < sizeof param_docs / sizeof *param_docs; i++)
+		if (!strcmp(param_docs[i].name, p->name))
+			doc = param_docs[i].doc;
+	buf_printf(b, "{\"in\":\"%s\",\"name\":\"%s\"%s", p->in, p->name, path ? ",\"required\":true" : "");
+	if (path && !strcmp(p->name, "name"))
+		buf_printf(b, ",\"description\":\"name of the %.*s\"", STR_ARG(o->parent));
+	else if (doc) {
+		buf_puts(b, ",\"description\":");
+		jv_encode_string(b, str_from(doc));
+	}
 	if (d->v3)
-		buf_printf(d->b, ",\"schema\":{\"type\":\"%s\",\"uniqueItems\":true}}", p->type);
+		buf_printf(b, ",\"schema\":{\"type\":\"%s\",\"uniqueItems\":true}}", p->type);
 	else
-		buf_printf(d->b, ",\"type\":\"%s\",\"uniqueItems\":true}", p->type);
+		buf_printf(b, ",\"type\":\"%s\",\"uniqueItems\":true}", p->type);
+}
+
+/* v2: a parameter of many operations is written once, at the document's end, and named NAME or NAME-2, ... */
+static void write_shared(struct openapi_doc *d, const char *name, struct str json)
+{
+	struct openapi_param *p = map_get(&d->param_names, json);
+
+	if (!p) {
+		int same = 1;
+
+		for (uint32_t i = 0; i < d->params.n; i++)
+			same += !strcmp(d->params.v[i]->name, name);
+		p = arena_new(d->a, struct openapi_param);
+		p->name = name;
+		p->shown = same == 1 ? str_from(name) : arena_printf(d->a, "%s-%d", name, same);
+		p->json = arena_str(d->a, json);
+		map_set(&d->param_names, json, p);
+		*arena_push(d->a, &d->params) = p;
+	}
+	buf_printf(d->b, "{\"$ref\":\"#/parameters/%.*s\"}", STR_ARG(p->shown));
+}
+
+/* Shared are those that upstream shares: kubectl before 1.27 looks for dryRun and fieldValidation at the operation. */
+static void write_param(struct openapi_doc *d, const struct operation *o, const struct param *p)
+{
+	buf_cleanup struct buf json = {0};
+
+	put_param(d, &json, o, p);
+	if (d->v3 || !strcmp(p->name, "name") || !strcmp(p->name, "dryRun") || !strcmp(p->name, "fieldValidation"))
+		buf_str(d->b, buf_view(&json));
+	else
+		write_shared(d, p->name, buf_view(&json));
+}
+
+static void write_parameters(struct openapi_doc *d)
+{
+	buf_puts(d->b, "\"parameters\":{");
+	for (uint32_t i = 0; i < d->params.n; i++)
+		buf_printf(d->b, "%s\"%.*s\":%.*s", i ? "," : "", STR_ARG(d->params.v[i]->shown), STR_ARG(d->params.v[i]->json));
+	buf_putc(d->b, '}');
 }
 
 static int param_cmp(const void *x, const void *y)
@@ -556,17 +665,26 @@ static bool common(const struct path_item *item, const struct param *p)
 /* v2: the body is a parameter. */
 static void body_param(struct openapi_doc *d, const struct operation *o)
 {
-	buf_puts(d->b, "{\"in\":\"body\",\"name\":\"body\"");
-	if (o->body != BODY_OPTIONS)
-		buf_puts(d->b, ",\"required\":true");
-	buf_puts(d->b, ",\"schema\":");
+	buf_cleanup struct buf json = {0};
+	struct buf *all = d->b;
+
+	if (o->body == BODY_OBJECT)
+		buf_puts(all, "{\"in\":\"body\",\"name\":\"body\",\"required\":true,\"schema\":");
+	else
+		buf_printf(&json, "{\"in\":\"body\",\"name\":\"body\"%s,\"schema\":", o->body == BODY_PATCH ? ",\"required\":true" : "");
+	if (o->body == BODY_OBJECT) {
+		write_ref(d, o->object);
+		buf_putc(all, '}');
+		return;
+	}
+	d->b = &json;
 	if (o->body == BODY_OPTIONS)
 		openapi_ref(d, &meta_v1_delete_options_type);
-	else if (o->body == BODY_PATCH)
-		openapi_ref_name(d, STR(META "Patch"));
 	else
-		write_ref(d, o->object);
-	buf_putc(d->b, '}');
+		openapi_ref_name(d, STR(META "Patch"));
+	d->b = all;
+	buf_putc(&json, '}');
+	write_shared(d, "body", buf_view(&json));
 }
 
 static void write_params_of(struct openapi_doc *d, const struct path_item *item, const struct operation *o)
@@ -578,7 +696,7 @@ static void write_params_of(struct openapi_doc *d, const struct path_item *item,
 			continue;
 		buf_puts(d->b, any ? "," : ",\"parameters\":[");
 		any = true;
-		write_param(d, &o->params[i]);
+		write_param(d, o, &o->params[i]);
 	}
 	if (!d->v3 && o->body) {
 		buf_puts(d->b, any ? "," : ",\"parameters\":[");
@@ -659,6 +777,8 @@ static void write_operation(struct openapi_doc *d, const struct path_item *item,
 
 	buf_puts(b, "{\"operationId\":");
 	jv_encode_string(b, o->id);
+	buf_puts(b, ",\"description\":");
+	jv_encode_string(b, o->doc);
 	if (!d->v3) {
 		if (!o->consumes_nothing)
 			buf_puts(b, ",\"consumes\":");
@@ -733,7 +853,7 @@ static void write_paths(struct openapi_doc *d, struct paths *p)
 				continue;
 			buf_puts(b, any ? "," : ",\"parameters\":[");
 			any = true;
-			write_param(d, &item->ops[0]->params[k]);
+			write_param(d, item->ops[0], &item->ops[0]->params[k]);
 		}
 		buf_puts(b, any ? "]}" : "}");
 	}
@@ -757,9 +877,13 @@ static void write_document(struct openapi_doc *d, struct paths *p)
 		buf_puts(d->b, "}}");
 	else if (d->v3)
 		buf_printf(d->b, ",\"securitySchemes\":%s}}", security);
-	else
+	else {
+		buf_putc(d->b, ',');
+		write_parameters(d);
 		buf_printf(d->b, ",\"securityDefinitions\":%s,\"security\":[{\"BearerToken\":[]}]}", security);
+	}
 	map_free(&d->seen);
+	map_free(&d->param_names);
 }
 
 bool openapi_v3(struct buf *b, struct str group, struct str version, const struct openapi_served *s)
@@ -785,11 +909,12 @@ bool openapi_v3(struct buf *b, struct str group, struct str version, const struc
 }
 
 static void discovery_path(struct openapi_doc *d, struct paths *p, const char *path, const char *id, struct str group,
-			   const struct schema_type *answer)
+			   const struct schema_type *answer, struct str doc)
 {
 	struct operation *o = op_new(d->a, path_new(d, p, arena_str(d->a, str_from(path))), "get");
 
 	o->id = arena_str(d->a, str_from(id));
+	o->doc = doc;
 	o->tag_group = group;
 	o->answer = (struct schema_ref){.type = answer};
 }
@@ -806,13 +931,15 @@ static bool known_group(const struct openapi_served *s, struct str group)
 static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str path, const struct openapi_served *s)
 {
 	if (str_eqz(path, "api")) {
-		discovery_path(d, p, "/api/", "getCoreAPIVersions", STR(""), &meta_v1_api_versions_type);
+		discovery_path(d, p, "/api/", "getCoreAPIVersions", STR(""), &meta_v1_api_versions_type,
+			       STR("list the versions of the core group"));
 		return true;
 	}
 	if (str_eqz(path, "version")) {
 		struct operation *o = op_new(d->a, path_new(d, p, STR("/version/")), "get");
 
 		o->id = STR("getCodeVersion");
+		o->doc = STR("tell the server's version");
 		o->tag_group = STR("version");
 		o->media = MEDIA_JSON_ONLY;
 		o->answer = (struct schema_ref){.name = STR("io.k8s.apimachinery.pkg.version.Info")};
@@ -824,13 +951,15 @@ static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str pat
 					     "get");
 
 		o->id = keys ? STR("getServiceAccountIssuerOpenIDKeyset") : STR("getServiceAccountIssuerOpenIDConfiguration");
+		o->doc = keys ? STR("get the keys that the tokens of service accounts are signed with, as a JWK set")
+			      : STR("get the OpenID Connect discovery document of the issuer of service account tokens");
 		o->tag_group = keys ? STR("openid") : STR("WellKnown");
 		o->media = keys ? MEDIA_KEYS : MEDIA_JSON_ONLY;
 		o->consumes_nothing = true;
 		return true;
 	}
 	if (str_eqz(path, "apis")) {
-		discovery_path(d, p, "/apis/", "getAPIVersions", STR("apis"), &meta_v1_api_group_list_type);
+		discovery_path(d, p, "/apis/", "getAPIVersions", STR("apis"), &meta_v1_api_group_list_type, STR("list the API groups"));
 		return true;
 	}
 	if (!str_has_prefix(path, STR("apis/")))
@@ -841,7 +970,7 @@ static bool add_discovery(struct openapi_doc *d, struct paths *p, struct str pat
 		return false;
 	discovery_path(d, p, arena_strz(d->a, arena_printf(d->a, "/apis/%.*s/", STR_ARG(group))),
 		       arena_strz(d->a, arena_printf(d->a, "get%.*sAPIGroup", STR_ARG(group_words(d->a, group, false)))), group,
-		       &meta_v1_api_group_type);
+		       &meta_v1_api_group_type, STR("tell the group's versions"));
 	return true;
 }
 

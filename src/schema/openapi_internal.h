@@ -11,6 +11,11 @@ struct openapi_other { /* a definition that is no struct (Time, Quantity, ...), 
 	bool list;
 };
 
+struct openapi_param { /* v2: one that many operations refer to */
+	const char *name;
+	struct str shown, json;
+};
+
 struct openapi_doc { /* one document being made */
 	struct arena *a;
 	struct buf *b;
@@ -18,12 +23,16 @@ struct openapi_doc { /* one document being made */
 	struct map seen;     /* definitions named so far */
 	LIST(const struct schema_type *) types; /* to be defined, in order of first use */
 	LIST(struct openapi_other) others;
+	struct map param_names; /* JSON -> struct openapi_param */
+	LIST(struct openapi_param *) params;
 	/* v3: of the document; empty group and version: all (v2) */
 	struct str group, version;
 	bool all;
 	bool custom; /* v3: custom resources only */
 };
 
+/* What t is and then what each of its fields is, in the order of t->fields; "": not described. Lives as long as d's arena. */
+const char **openapi_docs(struct openapi_doc *d, const struct schema_type *t);
 /* {"$ref":"..."} to a type, which is defined later. */
 void openapi_ref(struct openapi_doc *d, const struct schema_type *t);
 /* The same to a definition by its full name. */

@@ -72,19 +72,20 @@ static const struct rule path_parameter_rules[] = {
 };
 MSG(path_parameter, 22);
 static const struct message parameter = {NULL, 0, 0, false}; /* one of the three above: write_parameter */
+static const struct message parameter_or_ref = {NULL, 0, 0, false};
 
 static const struct rule response_rules[] = {{"description", 1, STRING}, {"schema", 2, MESSAGE, &schema_message, 0, 1}};
 MSG(response, 5);
 static const struct rule operation_rules[] = {
 	{"tags", 1, STRINGS}, {"summary", 2, STRING}, {"description", 3, STRING}, {"operationId", 5, STRING}, {"produces", 6, STRINGS},
-	{"consumes", 7, STRINGS}, {"parameters", 8, MESSAGES, &parameter}, {"responses", 9, NAMED, &response, 1, 1}, {"schemes", 10, STRINGS},
+	{"consumes", 7, STRINGS}, {"parameters", 8, MESSAGES, &parameter_or_ref}, {"responses", 9, NAMED, &response, 1, 1}, {"schemes", 10, STRINGS},
 	{"deprecated", 11, BOOL}, {"security", 12, SECURITY},
 };
 MSG(operation, 13);
 static const struct rule path_item_rules[] = {
 	{"get", 2, MESSAGE, &operation}, {"put", 3, MESSAGE, &operation}, {"post", 4, MESSAGE, &operation}, {"delete", 5, MESSAGE, &operation},
 	{"options", 6, MESSAGE, &operation}, {"head", 7, MESSAGE, &operation}, {"patch", 8, MESSAGE, &operation},
-	{"parameters", 9, MESSAGES, &parameter},
+	{"parameters", 9, MESSAGES, &parameter_or_ref},
 };
 MSG(path_item, 10);
 static const struct rule key_rules[] = {{"type", 1, STRING}, {"name", 2, STRING}, {"in", 3, STRING}, {"description", 4, STRING}};
@@ -94,7 +95,7 @@ MSG(info, 7);
 static const struct rule document_rules[] = {
 	{"swagger", 1, STRING}, {"info", 2, MESSAGE, &info}, {"host", 3, STRING}, {"basePath", 4, STRING}, {"schemes", 5, STRINGS},
 	{"consumes", 6, STRINGS}, {"produces", 7, STRINGS}, {"paths", 8, NAMED, &path_item, 2}, {"definitions", 9, NAMED, &schema_message},
-	{"security", 12, SECURITY}, {"securityDefinitions", 13, NAMED, &key, 1, 2},
+	{"parameters", 10, NAMED, &parameter}, {"security", 12, SECURITY}, {"securityDefinitions", 13, NAMED, &key, 1, 2},
 };
 MSG(document, 16);
 
@@ -176,24 +177,22 @@ static void bytes(struct buf *b, unsigned field, struct str s)
 
 static void write_message(struct buf *b, const struct message *m, const struct jv *v);
 
-/* Query, path and body parameters are different messages in two more around them. */
+/* Query, path and body parameters are different messages. */
 static void write_parameter(struct buf *b, const struct jv *v)
 {
 	buf_cleanup struct buf one = {0}, two = {0};
 	struct str in = jv_str(jv_get(v, STR("in")));
 
 	if (str_eqz(in, "body")) {
-		write_message(&two, &body, v);
-		bytes(&one, 1, buf_view(&two));
+		write_message(&one, &body, v);
+		bytes(b, 1, buf_view(&one));
 	} else {
 		bool path = str_eqz(in, "path");
-		buf_cleanup struct buf three = {0};
 
-		write_message(&three, path ? &path_parameter : &query, v);
-		bytes(&two, path ? 4 : 3, buf_view(&three));
-		bytes(&one, 2, buf_view(&two));
+		write_message(&one, path ? &path_parameter : &query, v);
+		bytes(&two, path ? 4 : 3, buf_view(&one));
+		bytes(b, 2, buf_view(&two));
 	}
-	bytes(b, 1, buf_view(&one));
 }
 
 /* As field f of b; wrapped where the rule says so. */
@@ -203,6 +202,15 @@ static void put_message(struct buf *b, unsigned f, const struct rule *r, const s
 
 	if (m == &parameter) {
 		write_parameter(&one, v);
+	} else if (m == &parameter_or_ref) {
+		const struct jv *ref = jv_get(v, STR("$ref"));
+		buf_cleanup struct buf inner = {0};
+
+		if (ref)
+			bytes(&inner, 1, jv_str(ref));
+		else
+			write_parameter(&inner, v);
+		bytes(&one, ref ? 2 : 1, buf_view(&inner));
 	} else if (m->or_reference) {
 		const struct message *which = jv_get(v, STR("$ref")) ? &reference : m;
 		buf_cleanup struct buf inner = {0};

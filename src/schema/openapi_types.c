@@ -227,7 +227,8 @@ static bool undocumented(const struct schema_type *t, const struct schema_field 
 	       (t == &networking_v1_ingress_rule_type && str_eqz(f->name, "http"));
 }
 
-static void field_schema(struct openapi_doc *d, const struct schema_type *t, const struct schema_field *f)
+static void field_schema(struct openapi_doc *d, const struct schema_type *t, const struct schema_field *f,
+			 const char *doc)
 {
 	struct buf *b = d->b;
 	bool ref = f->kind == FIELD_MESSAGE || scalar_ref(f->kind);
@@ -249,9 +250,9 @@ static void field_schema(struct openapi_doc *d, const struct schema_type *t, con
 		value_schema(d, f);
 		b->n -= !b->overflow; /* the closing brace, to add members */
 	}
-	if (f->info->doc) {
+	if (*doc && !(ref && undocumented(t, f))) {
 		buf_puts(b, ",\"description\":");
-		jv_encode_string(b, str_from(f->info->doc));
+		jv_encode_string(b, str_from(doc));
 	}
 	default_value(d, f);
 	extensions(b, f);
@@ -358,10 +359,22 @@ static int by_name(const void *x, const void *y)
 	return str_cmp((*(const struct schema_field *const *)x)->name, (*(const struct schema_field *const *)y)->name);
 }
 
+const char **openapi_docs(struct openapi_doc *d, const struct schema_type *t)
+{
+	const char **docs = arena_array(d->a, const char *, t->n_fields + 1u), *next = t->docs ? t->docs : "";
+
+	for (uint16_t i = 0; i <= t->n_fields; i++) {
+		docs[i] = next;
+		next += t->docs ? strlen(next) + 1 : 0;
+	}
+	return docs;
+}
+
 static void type_definition(struct openapi_doc *d, const struct schema_type *t)
 {
 	struct buf *b = d->b;
 	const struct schema_field **order = arena_array(d->a, const struct schema_field *, t->n_fields + 1u);
+	const char **docs = openapi_docs(d, t), *doc = docs[0];
 	bool any = false;
 
 	if (t->json != SCHEMA_OBJECT) { /* a schema, or something else */
@@ -372,9 +385,9 @@ static void type_definition(struct openapi_doc *d, const struct schema_type *t)
 		order[i] = &t->fields[i];
 	qsort(order, t->n_fields, sizeof *order, by_name);
 	buf_putc(b, '{');
-	if (t->doc) {
+	if (*doc) {
 		buf_puts(b, "\"description\":");
-		jv_encode_string(b, str_from(t->doc));
+		jv_encode_string(b, str_from(doc));
 		buf_putc(b, ',');
 	}
 	if (t->n_fields) {
@@ -384,7 +397,7 @@ static void type_definition(struct openapi_doc *d, const struct schema_type *t)
 				buf_putc(b, ',');
 			jv_encode_string(b, order[i]->name);
 			buf_putc(b, ':');
-			field_schema(d, t, order[i]);
+			field_schema(d, t, order[i], docs[1 + (order[i] - t->fields)]);
 		}
 		buf_puts(b, "},");
 	}

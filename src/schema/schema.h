@@ -112,7 +112,6 @@ struct schema_field_info { /* the cold part */
 	uint8_t fill;               /* enum schema_fill: fill= or default= */
 	int64_t fill_int;
 	struct str fill_str;
-	const char *doc;            /* for `kubectl explain`, or NULL */
 	uint8_t rules;              /* enum schema_rule, of validation */
 	uint8_t format;             /* enum schema_format, of strings that are not empty */
 	int32_t max_items;          /* -1: none */
@@ -180,7 +179,11 @@ struct schema_type {
 	bool has_defaults;          /* defaulting may change something in it or below it */
 	bool drops;                 /* it or something below it has a field of a feature that is off (RULE_OFF) */
 	void (*defaults)(struct arena *a, void *obj); /* its conditional defaults, or NULL */
-	const char *doc;            /* for `kubectl explain`, or NULL */
+	/*
+	 * For `kubectl explain`, or NULL: what the type is, then what each of `fields` is, one string behind the other;
+	 * "": not described.
+	 */
+	const char *docs;
 };
 
 /* Field by JSON name in the flattened view; NULL when unknown. O(n), length first. */

@@ -21,6 +21,8 @@ static void check_refs(const struct jv *definitions, const struct jv *v, const c
 	for (uint32_t i = 0; i < v->n; i++) {
 		struct str key = v->members[i].key, ref = jv_str(&v->members[i].value);
 
+		if (str_eqz(key, "$ref") && str_has_prefix(ref, STR("#/parameters/")))
+			continue; /* of operations: see described() */
 		if (str_eqz(key, "$ref") && ref.n) {
 			if (!str_has_prefix(ref, str_from(prefix)) || !jv_get(definitions, str_sub(ref, strlen(prefix), ref.n)))
 				fail_msg("%.*s is not defined", STR_ARG(ref));
@@ -106,6 +108,39 @@ static void v3_details(void **state)
 	assert_string_equal(buf_z(&text), "[{\"group\":\"apps\",\"kind\":\"Deployment\",\"version\":\"v1\"}]");
 }
 
+/* Every description stands at the field it is written for: first, last, inlined, by a rule. */
+static void v3_descriptions(void **state)
+{
+	static const struct {
+		const char *type, *field, *words;
+	} cases[] = {
+		{"PodSpec", "volumes", "Volumes that the containers may mount"},
+		{"Volume", "emptyDir", "An empty directory"},
+		{"Volume", "name", "Name of the volume"},
+		{"ConfigMap", "binaryData", "Keys with bytes"},
+		{"ServiceList", "items", "List of services"},
+		{"ServiceList", "metadata", "Standard list metadata"},
+		{"Service", "metadata", "Standard object's metadata"},
+		{"Service", "apiVersion", "APIVersion defines"},
+		{"Service", "kind", "Kind says"},
+	};
+	arena_cleanup struct arena a = {0};
+	buf_cleanup struct buf b = {0};
+
+	assert_true(openapi_v3(&b, STR(""), STR("v1"), &all));
+	struct jv doc = parse(&a, &b);
+	const struct jv *schemas = jv_at(&doc, "components", "schemas", NULL);
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct str type = arena_printf(&a, "io.k8s.api.core.v1.%s", cases[i].type);
+		struct str text =
+			jv_str(jv_at(jv_get(schemas, type), "properties", cases[i].field, "description", NULL));
+
+		if (!str_has_prefix(text, str_from(cases[i].words)))
+			fail_msg("%s.%s: %.*s", cases[i].type, cases[i].field, STR_ARG(text));
+	}
+}
+
 static struct openapi_crd crd_of(struct arena *a)
 {
 	struct apiextensions_v1_json_schema_props *schema = arena_new(a, struct apiextensions_v1_json_schema_props);
@@ -170,6 +205,75 @@ static void v2_protobuf(void **state)
 	assert_non_null(e);
 }
 
+/* Parameters that operations share stand at the end, and are referred to. */
+static void v2_protobuf_parameters(void **state)
+{
+	static const char want[] =
+		/* paths: {2: {1: "/a", 2: {9: {2: {1: reference}}, 9: {1: {2: {4: path parameter}}}}} */
+		"\x42\x32\x12\x30\x0a\x02" "/a" "\x12\x2a\x4a\x12\x12\x10\x0a\x0e" "#/parameters/p" "\x4a\x14\x0a\x12\x12\x10\x22\x0e\x08\x01"
+		"\x12\x04" "path" "\x22\x04" "name"
+		/* parameters: {1: {1: "p", 2: {1: body}}} */
+		"\x52\x13\x0a\x11\x0a\x01" "p" "\x12\x0c\x0a\x0a\x12\x02" "bo" "\x1a\x04" "body";
+	buf_cleanup struct buf b = {0};
+
+	assert_ok(openapi_v2_to_proto(STR("{\"paths\":{\"/a\":{\"parameters\":[{\"$ref\":\"#/parameters/p\"},{\"in\":\"path\",\"name\":"
+					  "\"name\",\"required\":true}]}},\"parameters\":{\"p\":{\"in\":\"body\",\"name\":\"bo\"}}}"), &b));
+	assert_int_equal(b.n, sizeof want - 1);
+	assert_memory_equal(b.p, want, b.n);
+}
+
+/* Every operation and parameter says what it is, in both versions; references of v2 lead somewhere. */
+static void check_described(const struct jv *doc, const struct jv *list)
+{
+	for (uint32_t i = 0; list && i < list->n; i++) {
+		const struct jv *p = &list->items[i], *ref = jv_get(p, STR("$ref"));
+
+		if (ref) {
+			p = jv_get(jv_get(doc, STR("parameters")), str_sub(jv_str(ref), 13, jv_str(ref).n));
+			assert_non_null(p);
+		}
+		if (!str_eqz(jv_str(jv_get(p, STR("in"))), "body") && !jv_str(jv_get(p, STR("description"))).n)
+			fail_msg("parameter %.*s is not described", STR_ARG(jv_str(jv_get(p, STR("name")))));
+	}
+}
+
+static void described(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	struct openapi_crd crd = crd_of(&a);
+	struct openapi_served served = all;
+
+	served.crds = &crd;
+	served.n_crds = 1;
+	for (int version = 2; version <= 3; version++) {
+		buf_cleanup struct buf b = {0};
+
+		if (version == 2)
+			openapi_v2(&b, &served);
+		else
+			assert_true(openapi_v3(&b, STR(""), STR("v1"), &all));
+		struct jv doc = parse(&a, &b);
+		const struct jv *paths = jv_get(&doc, STR("paths"));
+
+		assert_true(paths->n > 50);
+		for (uint32_t i = 0; i < paths->n; i++) {
+			const struct jv *item = &paths->members[i].value;
+
+			for (uint32_t k = 0; k < item->n; k++) {
+				const struct jv *op = &item->members[k].value;
+
+				if (str_eqz(item->members[k].key, "parameters")) {
+					check_described(&doc, op);
+					continue;
+				}
+				check_described(&doc, jv_get(op, STR("parameters")));
+				if (!jv_str(jv_get(op, STR("description"))).n)
+					fail_msg("%.*s %.*s is not described", STR_ARG(item->members[k].key), STR_ARG(paths->members[i].key));
+			}
+		}
+	}
+}
+
 /* The same of v3: schemas and references stand in a message of either, what is empty is left out. */
 static void v3_protobuf(void **state)
 {
@@ -199,8 +303,12 @@ static void v3_protobuf(void **state)
 int main(void)
 {
 	all = (struct openapi_served){api_resources, n_api_resources};
-	const struct CMUnitTest tests[] = {cmocka_unit_test(v3_documents), cmocka_unit_test(v3_details), cmocka_unit_test(custom_resources),
-					   cmocka_unit_test(v2_protobuf), cmocka_unit_test(v3_protobuf)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(v3_documents),    cmocka_unit_test(v3_details),
+		cmocka_unit_test(v3_descriptions), cmocka_unit_test(custom_resources),
+		cmocka_unit_test(v2_protobuf),     cmocka_unit_test(v2_protobuf_parameters),
+		cmocka_unit_test(described),       cmocka_unit_test(v3_protobuf),
+	};
 
 	return cmocka_run_group_tests_name("openapi", tests, NULL, NULL);
 }
