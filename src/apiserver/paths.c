@@ -156,7 +156,7 @@ static struct error *plain_handlers(struct request *rq, bool *handled)
 	if (*handled)
 		return NULL;
 	*handled = true;
-	if (str_eqz(p, "/") || !p.n || str_eqz(p, "/index.html"))
+	if (str_eqz(p, "/") || str_eqz(p, "/index.html"))
 		return root_paths(rq);
 	if (str_eqz(p, "/metrics"))
 		return serve_metrics(rq, false);

@@ -19,8 +19,11 @@ void query_parse(struct arena *a, struct str raw, struct query *out)
 {
 	LIST(struct query_param) list = {0};
 	struct str rest = raw;
+	size_t ands = 0;
 
-	while (rest.p && rest.n && list.n < QUERY_PARAMS_MAX) {
+	for (size_t i = 0; i < raw.n; i++)
+		ands += raw.p[i] == '&';
+	while (rest.p && rest.n && ands < QUERY_PARAMS_MAX) {
 		struct str tok = str_cut(&rest, '&');
 		ptrdiff_t eq = str_index(tok, '=');
 		struct query_param p;

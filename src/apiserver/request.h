@@ -35,7 +35,7 @@ struct query {
 	struct query_param *v;
 	size_t n;
 };
-#define QUERY_PARAMS_MAX 1000
+#define QUERY_PARAMS_MAX 10000 /* of a query that has more, nothing is taken: Go's limit */
 void query_parse(struct arena *a, struct str raw, struct query *out);
 struct str query_get(const struct query *q, const char *name); /* first; STR_NULL when absent */
 /* Every value that is given, pushed to *out. */

@@ -36,7 +36,16 @@ void request_annotate(struct request *rq, struct str key, struct str value)
 
 struct error *request_body(struct request *rq, size_t limit, struct str *out)
 {
-	TRY(http_body_all(rq->x, limit, out));
+	struct error *e = http_body_all(rq->x, limit, out);
+
+	/* a body that is malformed or ends early is an error nobody translated, in upstream */
+	if (error_is_sys(e, EPROTO) || error_is_sys(e, EPIPE)) {
+		struct error *broken = error_status(500, "", "%s", e->message);
+
+		error_free(e);
+		return broken;
+	}
+	TRY(e);
 	audit_request_body(rq, *out);
 	return NULL;
 }

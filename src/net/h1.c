@@ -21,6 +21,7 @@ struct h1 {
 	struct h1_body body;
 	struct h1_head head;
 	bool in_handler, hung_up, close, must_continue, broken, bad_body;
+	bool reading; /* the handler reads the body, maybe while it answers */
 	bool idle; /* between requests */
 };
 
@@ -115,7 +116,8 @@ static void put_head(struct h1 *h, struct buf *b, int64_t length)
 	}
 	if (h->close || h->c->srv->stopping || h->broken) {
 		h->close = true;
-		buf_str(b, STR("Connection: close\r\n"));
+		if (!old)
+			buf_str(b, STR("Connection: close\r\n"));
 	} else if (old) {
 		buf_str(b, STR("Connection: keep-alive\r\n"));
 	}
@@ -133,6 +135,7 @@ static struct error *h1x_body_read(struct xchg *x, void *p, size_t n, size_t *go
 		if (!h->x.started)
 			TRY(stream_write(h->c->s, "HTTP/1.1 100 Continue\r\n\r\n", 25));
 	}
+	h->reading = true;
 	int64_t d = deadline_push(STALL_MS);
 	struct error *e = h1_body_read(&h->body, h->in, p, n, got);
 
@@ -142,6 +145,31 @@ static struct error *h1x_body_read(struct xchg *x, void *p, size_t n, size_t *go
 		h->bad_body = true;
 	}
 	return e;
+}
+
+/* Before an answer, as Go does it: what cannot be read to its end closes the connection, and the answer says so. */
+static void drain_body(struct h1 *h)
+{
+	size_t got, total = 0;
+
+	/* The client waits for our 100 and will not send it now. */
+	if (h->must_continue)
+		h->close = true;
+	if (h->close || h->body.done)
+		return;
+	int64_t t = deadline_push(DRAIN_MS);
+
+	while (!h->body.done) {
+		struct error *e = h1_body_read(&h->body, h->in, net_scratch(), SCRATCH, &got);
+
+		total += got;
+		if (e || total > DRAIN_MAX) {
+			error_free(e);
+			h->close = true;
+			break;
+		}
+	}
+	deadline_pop(t);
 }
 
 static struct error *h1x_respond(struct xchg *x, struct iovec *iov, int n, size_t total)
@@ -154,6 +182,7 @@ static struct error *h1x_respond(struct xchg *x, struct iovec *iov, int n, size_
 	struct iovec few[8], *v = few;
 	size_t need = 256;
 
+	drain_body(h);
 	for (uint32_t i = 0; i < x->out.n; i++)
 		need += x->out.v[i].name.n + x->out.v[i].value.n + 4;
 	if (need > sizeof small)
@@ -181,6 +210,8 @@ static struct error *h1x_start(struct xchg *x)
 	struct h1 *h = of(x);
 	buf_cleanup struct buf b = {0};
 
+	if (!h->reading)
+		drain_body(h);
 	put_head(h, &b, -1);
 	struct iovec v = {b.p, b.n};
 
@@ -276,8 +307,11 @@ static void refuse(struct h1 *h, const struct error *e)
 	/* For those who are so early that there is no request: a plain sentence. */
 	int n = snprintf(text, sizeof text, "%d %.*s: %.300s\n", status, STR_ARG(http_reason(status)), e->message);
 
-	buf_printf(&b, "HTTP/1.1 %d %.*s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
-		   status, STR_ARG(http_reason(status)), n, text);
+	if (status == 417)
+		buf_printf(&b, "HTTP/1.1 417 %.*s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", STR_ARG(http_reason(status)));
+	else
+		buf_printf(&b, "HTTP/1.1 %d %.*s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+			   status, STR_ARG(http_reason(status)), n, text);
 	error_free(stream_write(h->c->s, b.p, b.n));
 	buf_free(&b);
 	h->close = true;
@@ -316,9 +350,6 @@ static struct error *read_head(struct h1 *h, bool first, size_t *len, bool *h2)
 		const char *p;
 		size_t n;
 
-		/* RFC 9112, 2.2: empty lines before a request are skipped. */
-		while (in->n - in->off >= 2 && seen == 0 && memcmp(in->p + in->off, "\r\n", 2) == 0)
-			in->off += 2;
 		p = in->p + in->off;
 		n = in->n - in->off;
 		if (first && n && memcmp(p, PREFACE, n < PREFACE_N ? n : PREFACE_N) == 0) {
@@ -364,7 +395,7 @@ static void fill_exchange(struct h1 *h)
 	x->version = 11;
 	x->content_length = d->content_length;
 	h->x.head = str_eq(d->method, STR("HEAD"));
-	h->close = d->close || (d->minor == 0 && !d->keep_alive);
+	h->close = d->close || (d->minor == 0 && !d->keep_alive) || str_eq(d->method, STR("CONNECT"));
 	h->body = (struct h1_body){
 		.kind = d->chunked ? H1_CHUNKED : d->content_length > 0 ? H1_LENGTH : H1_NONE,
 		.left = d->content_length > 0 ? (uint64_t)d->content_length : 0,
@@ -376,36 +407,12 @@ static void fill_exchange(struct h1 *h)
 	h->must_continue = d->expect_continue && h->body.kind != H1_NONE;
 }
 
-static void drain_body(struct h1 *h)
-{
-	size_t got, total = 0;
-
-	/* The client waits for our 100 and will not send it now. */
-	if (h->must_continue)
-		h->close = true;
-	if (h->close || h->body.done)
-		return;
-	int64_t t = deadline_push(DRAIN_MS);
-
-	while (!h->body.done) {
-		struct error *e = h1_body_read(&h->body, h->in, net_scratch(), SCRATCH, &got);
-
-		total += got;
-		if (e || total > DRAIN_MAX) {
-			error_free(e);
-			h->close = true;
-			break;
-		}
-	}
-	deadline_pop(t);
-}
-
 static void handle(struct h1 *h)
 {
 	const struct http_server_opts *o = &h->c->srv->o;
 
 	h->in_handler = true;
-	o->handler(&h->x.x, o->ctx);
+	http_handle(o, &h->x.x);
 	h->in_handler = false;
 	if (h->x.upgraded)
 		return;
@@ -508,7 +515,7 @@ bool h1_serve(struct conn *c, struct rbuf *in)
 		h->x.x.peer = tls_stream_peer(c->s);
 		h->x.x.peer_error = tls_stream_peer_error(c->s);
 		h->head = (struct h1_head){0};
-		h->bad_body = false;
+		h->bad_body = h->reading = false;
 		more = one_request(h, first, &h2);
 		arena_free(&h->x.arena);
 	}

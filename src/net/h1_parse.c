@@ -1,6 +1,6 @@
 /*
- * HTTP/1.1 messages (RFC 9112), strictly: whatever two parsers could read
- * differently is refused, so that nothing can be smuggled through a proxy.
+ * HTTP/1.1 messages (RFC 9112), as forgiving as Go's net/http and no more: lines may end with a bare LF, fields may be folded, chunks
+ * overrule a length. What is passed on is written anew, so nothing is smuggled through.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,10 +12,17 @@
 
 size_t h1_head_end(const char *p, size_t n, size_t seen)
 {
-	size_t i = seen > 3 ? seen - 3 : 0;
-	const char *end = n > i ? memmem(p + i, n - i, "\r\n\r\n", 4) : NULL;
+	const char *lf, *end = p + n;
 
-	return end ? (size_t)(end - p) + 4 : 0;
+	for (const char *at = p + (seen > 2 ? seen - 2 : 0); at < end && (lf = memchr(at, '\n', (size_t)(end - at))) != NULL; at = lf + 1) {
+		if (lf == p || (lf == p + 1 && *p == '\r'))
+			return (size_t)(lf - p) + 1; /* no request, which its parser says */
+		if (lf + 1 < end && lf[1] == '\n')
+			return (size_t)(lf - p) + 2;
+		if (lf + 2 < end && lf[1] == '\r' && lf[2] == '\n')
+			return (size_t)(lf - p) + 3;
+	}
+	return 0;
 }
 
 static struct error *bad(const char *what)
@@ -23,16 +30,44 @@ static struct error *bad(const char *what)
 	return error_status(400, "BadRequest", "malformed HTTP message: %s", what);
 }
 
-/* The next line without its CRLF; false when there is none or it has a stray CR, LF or NUL. */
+/* The next line without its end; false when there is none or it has a CR or NUL inside. */
 static bool next_line(struct str *rest, struct str *line)
 {
 	const char *lf = rest->n ? memchr(rest->p, '\n', rest->n) : NULL;
 
-	if (!lf || lf == rest->p || lf[-1] != '\r')
+	if (!lf)
 		return false;
-	*line = str_of(rest->p, (size_t)(lf - rest->p) - 1);
+	*line = str_of(rest->p, (size_t)(lf - rest->p) - (lf > rest->p && lf[-1] == '\r'));
 	*rest = str_sub(*rest, (size_t)(lf - rest->p) + 1, rest->n);
 	return !(line->n && (memchr(line->p, '\r', line->n) || memchr(line->p, 0, line->n)));
+}
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+static struct str trim_blanks(struct str s)
+{
+	while (s.n && is_blank(s.p[0]))
+		s = str_sub(s, 1, s.n);
+	while (s.n && is_blank(s.p[s.n - 1]))
+		s.n--;
+	return s;
+}
+
+/* Lines that begin with a blank go on with the value before them, behind one space. */
+static bool unfold(struct arena *a, struct str *rest, struct str *value)
+{
+	struct str line;
+
+	while (rest->n && is_blank(rest->p[0])) {
+		if (!next_line(rest, &line))
+			return false;
+		line = trim_blanks(line);
+		*value = arena_printf(a, "%.*s %.*s", STR_ARG(*value), STR_ARG(line));
+	}
+	return true;
 }
 
 struct error *h1_parse_fields(struct arena *a, char *p, size_t n, header_list *out)
@@ -47,11 +82,12 @@ struct error *h1_parse_fields(struct arena *a, char *p, size_t n, header_list *o
 		ptrdiff_t colon = str_index(line, ':');
 		struct str name = str_sub(line, 0, colon > 0 ? (size_t)colon : 0);
 
-		/* Also refuses folded lines and a space before the colon. */
 		if (!http_is_token(name))
 			return bad("field name");
-		struct str value = str_trim(str_sub(line, (size_t)colon + 1, line.n));
+		struct str value = trim_blanks(str_sub(line, (size_t)colon + 1, line.n));
 
+		if (!unfold(a, &rest, &value))
+			return bad("line end");
 		if (!http_value_ok(value))
 			return bad("field value");
 		if (out->n >= HEADERS_MAX)
@@ -75,8 +111,22 @@ static bool list_has(struct str list, const char *word)
 	return false;
 }
 
+/* A word between blanks and commas, as Go looks for the one it knows in Expect. */
+static bool has_word(struct str s, struct str word)
+{
+	for (size_t i = 0; i + word.n <= s.n; i++) {
+		size_t end = i + word.n;
+
+		if ((!i || is_blank(s.p[i - 1]) || s.p[i - 1] == ',') && (end == s.n || is_blank(s.p[end]) || s.p[end] == ',') &&
+		    str_eq_nocase(str_sub(s, i, end), word))
+			return true;
+	}
+	return false;
+}
+
 static struct error *read_framing(struct h1_head *h)
 {
+	bool expects = false;
 	int te = 0;
 
 	h->content_length = -1;
@@ -93,6 +143,8 @@ static struct error *read_framing(struct h1_head *h)
 				return bad("two different Content-Length fields");
 			h->content_length = (int64_t)len;
 		} else if (str_eq(name, STR("transfer-encoding"))) {
+			if (h->minor == 0)
+				continue;
 			if (te++ || !str_eq_nocase(v, STR("chunked")))
 				return error_status(501, "NotImplemented", "Transfer-Encoding other than chunked");
 			h->chunked = true;
@@ -106,16 +158,15 @@ static struct error *read_framing(struct h1_head *h)
 			h->has_host = true;
 			h->host = v;
 		} else if (str_eq(name, STR("expect"))) {
-			if (!str_eq_nocase(v, STR("100-continue")))
-				return error_status(417, "ExpectationFailed", "Expect other than 100-continue");
-			h->expect_continue = true;
+			if (expects || !v.n)
+				continue;
+			expects = true;
+			h->expect_continue = has_word(v, STR("100-continue"));
 		}
 	}
-	if (h->chunked && h->content_length >= 0)
-		return bad("both Content-Length and Transfer-Encoding");
-	if (h->chunked && h->minor == 0)
-		return bad("Transfer-Encoding in HTTP/1.0");
-	return NULL;
+	if (h->chunked)
+		h->content_length = -1;
+	return expects && !h->expect_continue ? error_status(417, "ExpectationFailed", "Expect other than 100-continue") : NULL;
 }
 
 static bool parse_version(struct str s, int *minor)
@@ -126,28 +177,10 @@ static bool parse_version(struct str s, int *minor)
 	return true;
 }
 
-static bool is_hex(char c)
+/* HTTP/D.D of another major version. */
+static bool other_version(struct str s)
 {
-	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'f');
-}
-
-bool http_escapes_ok(struct str target)
-{
-	ptrdiff_t q = str_index(target, '?');
-	size_t n = q < 0 ? target.n : (size_t)q;
-
-	for (size_t i = 0; i < n; i++)
-		if (target.p[i] == '%' && (i + 2 >= n || !is_hex(target.p[i + 1]) || !is_hex(target.p[i + 2])))
-			return false;
-	return true;
-}
-
-static bool target_ok(struct str t)
-{
-	for (size_t i = 0; i < t.n; i++)
-		if ((unsigned char)t.p[i] <= 32 || t.p[i] == 127)
-			return false;
-	return t.n > 0;
+	return s.n == 8 && memcmp(s.p, "HTTP/", 5) == 0 && s.p[5] >= '0' && s.p[5] <= '9' && s.p[6] == '.' && s.p[7] >= '0' && s.p[7] <= '9';
 }
 
 struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_head *h)
@@ -159,32 +192,26 @@ struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_hea
 		return bad("request line");
 	ptrdiff_t s1 = str_index(line, ' '), s2 = str_rindex(line, ' ');
 
-	if (s1 <= 0 || s2 <= s1)
+	if (s1 <= 0 || s2 == s1)
 		return bad("request line");
 	h->method = str_sub(line, 0, (size_t)s1);
 	h->target = str_sub(line, (size_t)s1 + 1, (size_t)s2);
 	struct str version = str_sub(line, (size_t)s2 + 1, line.n);
 
-	if (!http_is_token(h->method) || !target_ok(h->target) || !http_escapes_ok(h->target))
+	if (!http_is_token(h->method))
 		return bad("request line");
 	if (!parse_version(version, &h->minor))
-		return str_has_prefix(version, STR("HTTP/")) && version.n == 8
+		return other_version(version)
 			       ? error_status(505, "HTTPVersionNotSupported", "HTTP version")
 			       : bad("request line");
 	TRY(h1_parse_fields(a, (char *)(uintptr_t)rest.p, rest.n, &h->headers));
 	TRY(read_framing(h));
-	if (str_has_prefix(h->target, STR("http://")) || str_has_prefix(h->target, STR("https://"))) {
-		/* Absolute form: its authority counts, not Host. */
-		struct str t = str_sub(h->target, (size_t)str_find(h->target, STR("://")) + 3, h->target.n);
-		ptrdiff_t slash = str_index(t, '/');
-
-		h->host = slash < 0 ? t : str_sub(t, 0, (size_t)slash);
-		h->target = slash < 0 ? STR("/") : str_sub(t, (size_t)slash, t.n);
-	} else if (h->target.p[0] != '/' && !(str_eq(h->method, STR("OPTIONS")) && str_eq(h->target, STR("*")))) {
-		return bad("request target");
-	}
-	if (h->minor >= 1 && !h->has_host)
+	if (h->minor >= 1 && !h->has_host && !str_eq(h->method, STR("CONNECT")))
 		return bad("no Host field");
+	if (!http_host_ok(h->host))
+		return bad("Host");
+	if (!h1_target_parse(h))
+		return bad("request target");
 	if (h->minor == 0)
 		h->expect_continue = false;
 	return NULL;
@@ -282,6 +309,11 @@ static struct error *take(struct rbuf *in, void *p, size_t n, size_t *got)
 	return stream_read(in->s, p, n, got);
 }
 
+static struct error *bad_chunk(const char *what)
+{
+	return error_sys(EPROTO, "malformed HTTP body: %s", what);
+}
+
 /* A line with its CRLF at the front of the buffer; *len counts both. */
 static struct error *buffered_line(struct rbuf *in, size_t max, size_t *len)
 {
@@ -291,10 +323,10 @@ static struct error *buffered_line(struct rbuf *in, size_t max, size_t *len)
 
 		if (lf) {
 			*len = (size_t)(lf - start) + 1;
-			return *len >= 2 && lf[-1] == '\r' && *len <= max ? NULL : bad("chunk");
+			return *len >= 2 && lf[-1] == '\r' && *len <= max && memchr(start, '\r', *len) == lf - 1 ? NULL : bad_chunk("line end");
 		}
 		if (in->n - in->off > max)
-			return bad("chunk line too long");
+			return bad_chunk("chunk line too long");
 		TRY(rbuf_fill(in, max + SCRATCH, &eof));
 		if (eof)
 			return cut_short();
@@ -317,14 +349,13 @@ static struct error *chunk_size(struct h1_body *b, struct rbuf *in)
 
 		if (d < 0)
 			break;
-		if (i >= 15)
-			return bad("chunk size");
+		if (i >= 16)
+			return bad_chunk("chunk size");
 		size = size * 16 + (uint64_t)d;
 	}
-	/* Extensions are allowed and mean nothing; control characters in them are not. */
-	if (i == 0 || (i != len - 2 && p[i] != ';' && p[i] != ' ' && p[i] != '\t') ||
-	    !http_value_ok(str_of(p + i, len - 2 - i)))
-		return bad("chunk size");
+	/* Extensions are allowed and mean nothing; so are blanks at the end. */
+	if (i == 0 || (p[i] != ';' && trim_blanks(str_of(p + i, len - 2 - i)).n))
+		return bad_chunk("chunk size");
 	in->off += len;
 	b->left = size;
 	b->in_chunk = true;
@@ -342,14 +373,18 @@ static struct error *trailers(struct h1_body *b, struct rbuf *in)
 		buf_append(&all, in->p + in->off, len);
 		in->off += len;
 		if (all.n > TRAILER_MAX)
-			return bad("trailers too long");
+			return bad_chunk("trailers too long");
 	} while (len > 2);
 	struct arena own = {0}, *a = b->ta ? b->ta : &own;
 	header_list dropped = {0};
 	struct error *e = h1_parse_fields(a, arena_strz(a, buf_view(&all)), all.n, b->ta ? &b->trailers : &dropped);
 
 	arena_free(&own);
-	return e;
+	if (e) {
+		error_free(e);
+		return bad_chunk("trailer");
+	}
+	return NULL;
 }
 
 struct error *h1_body_read(struct h1_body *b, struct rbuf *in, void *p, size_t n, size_t *got)
@@ -394,7 +429,7 @@ struct error *h1_body_read(struct h1_body *b, struct rbuf *in, void *p, size_t n
 
 		TRY(buffered_line(in, CHUNK_LINE_MAX, &len));
 		if (len != 2)
-			return bad("chunk end");
+			return bad_chunk("chunk end");
 		in->off += 2;
 		b->in_chunk = false;
 	}

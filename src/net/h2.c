@@ -635,7 +635,7 @@ static void handler_fiber(void *arg)
 
 	s->fiber = fiber_self();
 	if (!s->closed && !c->broken) {
-		o->handler(&s->x.x, o->ctx);
+		http_handle(o, &s->x.x);
 		if (!s->x.started && !s->closed && !c->broken && !fiber_cancelled()) {
 			log_error("%.*s %.*s: the handler gave no answer", STR_ARG(s->x.x.method), STR_ARG(s->x.x.path));
 			error_free(http_respond(&s->x.x, 500, STR_NULL));

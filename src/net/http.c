@@ -138,6 +138,14 @@ void http_set_target(struct http_exchange *x, struct str target)
 	x->query = q < 0 ? STR_NULL : str_sub(target, (size_t)q + 1, target.n);
 }
 
+void http_handle(const struct http_server_opts *o, struct http_exchange *x)
+{
+	if (str_eq(x->method, STR("OPTIONS")) && str_eq(x->path, STR("*")))
+		error_free(http_respond(x, 200, STR_NULL)); /* of the server, not of what it serves */
+	else
+		o->handler(x, o->ctx);
+}
+
 /* ---- the handler's side ---- */
 
 static struct xchg *of(const struct http_exchange *x)

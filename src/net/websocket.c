@@ -136,10 +136,10 @@ struct error *ws_accept(struct http_exchange *x, const char *const *protocols, s
 		*chosen = NULL;
 	if (!ws_requested(x))
 		return error_status(400, "BadRequest", "not a WebSocket request");
+	if (!key.n)
+		return error_status(400, "BadRequest", "no Sec-WebSocket-Key");
 	if (!str_eqz(http_header_get(&x->headers, "sec-websocket-version"), "13"))
-		return error_status(426, "UpgradeRequired", "WebSocket version is not 13");
-	if (key.n != 24)
-		return error_status(400, "BadRequest", "Sec-WebSocket-Key");
+		return error_status(400, "BadRequest", "WebSocket version is not 13");
 	for (size_t i = 0; i < x->headers.n; i++) {
 		if (!str_eqz(x->headers.v[i].name, "sec-websocket-protocol"))
 			continue;
