@@ -17,7 +17,6 @@
 #define WAIT_MS 3000          /* upstream's blockTimeout */
 #define OLD_SNAP_MS 75000
 #define TRIM_MS 30000
-#define EXACT_MS 300000 /* upstream's compaction interval: exact lists go back one to two of these, however quiet it is */
 
 static struct tkey main_key(struct str key)
 {
@@ -407,14 +406,14 @@ static __thread struct cache *caches;
 static __thread struct fiber *trimmer;
 static __thread struct waitq trim_wait;
 
-/* Revisions below have had their time: continue tokens end, as they do where the store is compacted. */
-static struct {
+/* Revisions below have had their time, one to two intervals of compaction: exact lists and continue tokens end, however quiet it is. */
+static __thread struct {
 	int64_t rev, next_rev, marked_ms;
 } exact;
 
 static void exact_tick(int64_t now)
 {
-	if (exact.marked_ms && now - exact.marked_ms < EXACT_MS)
+	if (exact.marked_ms && now - exact.marked_ms < store_history_ms(caches->s))
 		return;
 	exact.rev = exact.next_rev;
 	exact.next_rev = cache_rev(caches);
@@ -424,7 +423,8 @@ static void exact_tick(int64_t now)
 static void trim_loop(void *arg)
 {
 	for (;;) {
-		struct error *e = waitq_wait_ms(&trim_wait, TRIM_MS);
+		int64_t interval = caches ? store_history_ms(caches->s) : TRIM_MS;
+		struct error *e = waitq_wait_ms(&trim_wait, interval < TRIM_MS ? interval : TRIM_MS);
 		bool end = !caches || (e && !error_is_sys(e, ETIMEDOUT));
 		error_free(e);
 		if (end)
@@ -611,6 +611,11 @@ static struct cache_snap *current_snap(struct cache *c)
 	return snap_ref(c->snap);
 }
 
+int64_t cache_oldest_exact(const struct cache *c)
+{
+	return c->oldest_rev > exact.rev ? c->oldest_rev : exact.rev;
+}
+
 /* The newest state with the events after rev undone, from the nearest known snapshot. */
 static struct error *exact_snap(struct cache *c, int64_t rev, struct cache_snap **out)
 {
@@ -621,7 +626,7 @@ static struct error *exact_snap(struct cache *c, int64_t rev, struct cache_snap 
 			return NULL;
 		}
 	}
-	int64_t oldest = c->oldest_rev > exact.rev ? c->oldest_rev : exact.rev;
+	int64_t oldest = cache_oldest_exact(c);
 	if (rev < oldest)
 		return error_status(410, "Expired", "The provided resourceVersion %lld is too old; the oldest one here is %lld",
 				    (long long)rev, (long long)oldest);

@@ -154,6 +154,8 @@ const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struc
 /* All objects at one revision. Taking one is O(1) for the newest, O(changes since * log n) for an older one. */
 struct cache_snap;
 struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out);
+/* Exact reads of revisions below answer 410. */
+int64_t cache_oldest_exact(const struct cache *c);
 void cache_snap_free(struct cache_snap *s);       /* NULL is allowed */
 /* Call when a continue token for s is handed out: CACHE_EXACT then finds it, whatever happens, until 75 s after its last use (the last 8 such). */
 void cache_snap_keep(struct cache *c, struct cache_snap *s);

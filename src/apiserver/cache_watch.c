@@ -555,6 +555,7 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 	w->end_ms = o->timeout_ms > 0 ? now + o->timeout_ms : 0;
 	/* Spread: watchers that came together shall not all be due together. */
 	w->bookmark_ms = o->bookmarks ? now + BOOKMARK_MS - (int64_t)(random_u64() % (BOOKMARK_MS / 8)) : 0;
+	w->last_bookmark = o->timeout_ms <= BOOKMARK_END_MS; /* too short for one before its end */
 	*out = w;
 	return NULL;
 }

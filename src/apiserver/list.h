@@ -24,8 +24,14 @@ struct list_options { /* strings live in the request's arena */
 struct error *list_options(struct request *rq, struct list_options *o);
 /* 400 when a number or a selector of the query does not parse. */
 struct error *list_decode_options(struct request *rq);
+/* 422 for options that do not go together in a list: upstream's ValidateListOptions without a watch. */
+struct error *list_validate_options(struct request *rq);
 /* What was found wrong, as 422 of ListOptions; NULL when nothing was. */
 struct error *list_options_invalid(struct field_errors *fe);
+/* Upstream keeps no watch cache of events, which shows in continue tokens and in what it says of wrong versions. */
+bool list_uncached(const struct resource *res);
+/* e, about a version that a read of res asked for, as upstream says it of res. */
+struct error *list_version_error(const struct resource *res, struct error *e);
 /* resourceVersion of a get, list or watch. */
 struct error *list_rv_param(struct request *rq, enum cache_mode *mode, int64_t *rev);
 

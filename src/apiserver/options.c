@@ -124,7 +124,7 @@ static const struct flag flags[] = {
 	{"event-ttl", F_DURATION_MS, O(event_ttl_ms), "default 1h0m0s"},
 	{"cors-allowed-origins", F_JOIN, O(cors_allowed_origins), "regular expressions of origins whose pages may ask, comma separated"},
 	{"strict-transport-security-directives", F_JOIN, O(hsts_directives), "of the header Strict-Transport-Security, comma separated"},
-	{"watch-history", F_DURATION_MS, O(watch_history_ms), "how long the embedded store keeps old revisions (default 5m0s)"},
+	{"etcd-compaction-interval", F_DURATION_MS, O(compaction_interval_ms), "how long the store keeps old revisions (default 5m0s)"},
 	{"shutdown-delay-duration", F_DURATION_MS, O(shutdown_delay_ms), "between SIGTERM and the end of accepting"},
 	{"feature-gates", F_GATES, 0, "CBORServingAndStorage=true: CBOR beside JSON (default false); the other gates are as v1.36 has them"},
 	{"profiling", F_BOOL, O(profiling), "serve /debug (default true)"},
@@ -140,7 +140,7 @@ static const struct upstream_flags upstream = {
 	"audit-webhook-batch-throttle-enable! audit-webhook-batch-throttle-qps audit-webhook-initial-backoff coordinated-leadership-lease-duration "
 	"coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
 	"default-watch-cache-size delete-collection-workers enable-aggregator-routing! "
-	"enable-garbage-collector! enable-priority-and-fairness! endpoint-reconciler-type etcd-compaction-interval "
+	"enable-garbage-collector! enable-priority-and-fairness! endpoint-reconciler-type "
 	"etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout "
 	"kubelet-timeout lease-reuse-duration-seconds livez-grace-period max-connection-bytes-per-sec "
 	"send-retry-after-while-not-ready-once! service-account-lookup! shutdown-send-retry-after! shutdown-watch-termination-grace-period "
@@ -405,7 +405,7 @@ static struct error *bootstrap(struct apiserver *s)
 static struct error *start(struct apiserver *s)
 {
 	struct store_opts so = {.dir = s->o.data_dir, .etcd_servers = s->o.etcd_servers, .etcd_ca = s->o.etcd_ca, .etcd_cert = s->o.etcd_cert,
-				.etcd_key = s->o.etcd_key, .history_ms = s->o.watch_history_ms};
+				.etcd_key = s->o.etcd_key, .history_ms = s->o.compaction_interval_ms};
 	struct http_server_opts ho = {.handler = pipeline_handle, .ctx = s, .max_streams = (size_t)s->o.http2_max_streams};
 	struct listener *l;
 	char addr[300];
@@ -479,7 +479,7 @@ int kube_apiserver_main(int argc, char **argv)
 		.bind_address = "0.0.0.0", .secure_port = 6443, .sa_extend_expiration = true, .anonymous_auth = true, .profiling = true,
 		.max_requests_inflight = 400, .max_mutating_inflight = 200, .request_timeout_ms = 60000, .min_request_timeout_s = 1800,
 		.token_webhook_cache_ms = 120000, .authorization_webhook_authorized_ms = 300000, .authorization_webhook_unauthorized_ms = 30000,
-		.event_ttl_ms = 3600000, .audit_webhook_batch_max_size = 400, .audit_webhook_batch_max_wait_ms = 30000, .watch_history_ms = 300000,
+		.event_ttl_ms = 3600000, .audit_webhook_batch_max_size = 400, .audit_webhook_batch_max_wait_ms = 30000, .compaction_interval_ms = 300000,
 		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300, .cert_dir = "/var/run/kubernetes",
 	};
 	rc = parse(argc, argv, &server.o);

@@ -186,9 +186,22 @@ void partial_of(struct request *rq, struct resource *res, void *obj, struct meta
 
 /* ---- options ---- */
 
+bool list_uncached(const struct resource *res)
+{
+	return !res->crd && str_eqz(res->api->plural, "events");
+}
+
+struct error *list_version_error(const struct resource *res, struct error *e)
+{
+	if (error_is(e, 504, NULL) && list_uncached(res))
+		e->retry_after_seconds = 0; /* who has no cache knows of no time to wait */
+	return e;
+}
+
 struct error *list_rv_param(struct request *rq, enum cache_mode *mode, int64_t *rev)
 {
 	struct str rv = query_get(&rq->q, "resourceVersion");
+	uint64_t n = 0;
 	bool bad;
 
 	*rev = 0;
@@ -196,7 +209,10 @@ struct error *list_rv_param(struct request *rq, enum cache_mode *mode, int64_t *
 		*mode = CACHE_CONSISTENT;
 		return NULL;
 	}
-	bad = !str_to_i64(rv, rev) || *rev < 0;
+	bad = !str_to_u64(rv, &n);
+	*rev = n > INT64_MAX ? INT64_MAX : (int64_t)n; /* either way, yet to come */
+	if (bad && list_uncached(rq->res) && str_eqz(rq->info.verb, "get"))
+		return err_bad_request("invalid resource version");
 	if (bad && (str_eqz(rq->info.verb, "get") || str_eqz(rq->info.verb, "watch")))
 		return error_status(500, "", "invalid resourceVersion \"%.*s\"", STR_ARG(rv)); /* only lists check it before the store does */
 	if (bad)
@@ -234,17 +250,17 @@ struct error *request_selectors(struct request *rq, struct cache_filter *f, cons
 	return NULL;
 }
 
-/* Continue tokens are upstream's: base64url of {"v":"meta.k8s.io/v1","rv":REV,"start":"KEY\0"}. */
-static struct str continue_encode(struct arena *a, int64_t rev, struct str key)
+/* Continue tokens are upstream's: base64url of {"v":"meta.k8s.io/v1","rv":REV,"start":"/KEY\0"}; the slash is the watch cache's, the store has none. */
+static struct str continue_encode(struct request *rq, int64_t rev, struct str key, bool cached)
 {
 	struct buf json buf_cleanup = {0}, out buf_cleanup = {0};
 
 	buf_printf(&json, "{\"v\":\"meta.k8s.io/v1\",\"rv\":%lld,\"start\":", (long long)rev);
-	jv_encode_string(&json, key);
+	jv_encode_string(&json, cached ? arena_printf(rq->a, "/%.*s", STR_ARG(key)) : key);
 	json.n--; /* the quote: the key's end is a NUL, as upstream writes it */
 	buf_puts(&json, "\\u0000\"}");
 	base64url_encode(&out, buf_view(&json));
-	return arena_str(a, buf_view(&out));
+	return arena_str(rq->a, buf_view(&out));
 }
 
 /* Nothing that Go's path.Clean would change: no empty, "." or ".." part. */
@@ -315,9 +331,9 @@ struct error *list_options_invalid(struct field_errors *fe)
 	return field_errors_status(fe, STR("meta.k8s.io"), STR("ListOptions"), STR(""));
 }
 
-/* Upstream's ValidateListOptions of a list. */
-static struct error *validate_options(struct request *rq, struct str rv, struct str match)
+struct error *list_validate_options(struct request *rq)
 {
+	struct str rv = query_get(&rq->q, "resourceVersion"), match = query_get(&rq->q, "resourceVersionMatch");
 	static const struct str matches[] = {STR_INIT("Exact"), STR_INIT("NotOlderThan"), STR_INIT("")};
 	const struct field_path *at = FIELD_ROOT("resourceVersionMatch");
 	struct field_errors fe = {.arena = rq->a};
@@ -370,7 +386,7 @@ struct error *list_options(struct request *rq, struct list_options *o)
 	memset(o, 0, sizeof *o);
 	TRY(list_decode_options(rq));
 	query_int(&rq->q, "limit", &o->limit, &e);
-	TRY(validate_options(rq, rv, match));
+	TRY(list_validate_options(rq));
 	TRY(request_selectors(rq, &o->filter, &o->post));
 	o->has_selector = o->filter.labels || o->filter.fields || o->post;
 	o->ns = namespace_of(rq, o->filter.fields);
@@ -678,7 +694,7 @@ static struct error *expired(struct request *rq, struct error *e, const struct l
 			"with the provided token results in an inconsistent list - objects that were created, modified, or deleted between "
 			"the time the first chunk was returned and now may show up in the list.");
 	status_from_error(rq->a, e, &st);
-	st.metadata.continue_ = continue_encode(rq->a, -1, o->after);
+	st.metadata.continue_ = continue_encode(rq, -1, o->after, false);
 	error_free(e);
 	rq->out.as = ANSWER_OBJECT;
 	return respond_struct(rq, 410, &meta_v1_status_type, &st);
@@ -753,7 +769,7 @@ struct error *list_select(struct request *rq, const struct list_options *o, stru
 	struct str last;
 
 	memset(l, 0, sizeof *l);
-	TRY(cache_snapshot(c, o->mode, o->rev, &l->snap));
+	TRY(list_version_error(rq->res, cache_snapshot(c, o->mode, o->rev, &l->snap)));
 	if (!o->one)
 		TRY(find_page(rq, o, c, l, &more));
 	else if (!o->after.n || str_cmp(rq->info.name, o->after) > 0) /* what a token has passed is not found again */
@@ -762,7 +778,8 @@ struct error *list_select(struct request *rq, const struct list_options *o, stru
 	if (!more)
 		return NULL;
 	last = cache_entry_key(l->found.v[l->found.n - 1]);
-	l->meta.continue_ = continue_encode(rq->a, cache_snap_rev(l->snap), o->ns.n ? str_sub(last, o->ns.n + 1, last.n) : last);
+	l->meta.continue_ = continue_encode(rq, cache_snap_rev(l->snap), o->ns.n ? str_sub(last, o->ns.n + 1, last.n) : last,
+					    !list_uncached(rq->res));
 	if (!o->has_selector) {
 		l->meta.remaining_item_count = arena_new(rq->a, int64_t);
 		*l->meta.remaining_item_count = (int64_t)cache_snap_count(l->snap, o->ns, last);

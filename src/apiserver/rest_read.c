@@ -28,7 +28,7 @@ struct error *rest_get(struct request *rq)
 	void *obj;
 
 	TRY(rest_get_options(rq, &mode, &rev));
-	TRY(cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e));
+	TRY(list_version_error(res, cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e)));
 	if (!e)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
 	err = respond_entry(rq, 200, res, e, &done);
@@ -566,6 +566,12 @@ static struct error *initial_events(struct request *rq, struct str rv, bool *ask
 	struct str match = query_get(&rq->q, "resourceVersionMatch");
 	struct field_errors fe = {.arena = rq->a};
 
+	if (!query_bool(&rq->q, "watch")) {
+		/* a watch by its path alone is a list's options to upstream, and as it was before there was a choice */
+		*asked = false;
+		*send = !rv.n || str_eqz(rv, "0");
+		return list_validate_options(rq);
+	}
 	*asked = query_has(&rq->q, "sendInitialEvents");
 	*send = query_bool(&rq->q, "sendInitialEvents");
 	if (!*asked && !match.n && (!rv.n || str_eqz(rv, "0"))) {
@@ -598,7 +604,7 @@ static struct error *watch_options(struct request *rq, struct watcher *w, struct
 	o->ns = rq->res->st->namespaced ? rq->info.ns : STR_NULL;
 	o->group = rq->x->connection;
 	o->bookmarks = query_bool(&rq->q, "allowWatchBookmarks");
-	o->initial_end = o->initial && o->bookmarks;
+	o->initial_end = o->initial && o->bookmarks && asked;
 	if (asked && !o->initial && o->mode != CACHE_AT_LEAST)
 		o->rev = cache_rev(rq->res->st->cache); /* from now on, nothing first */
 	o->timeout_ms = timeout_s ? timeout_s * 1000 : least + (int64_t)(random_u64() % (uint64_t)(least + 1));
@@ -614,6 +620,8 @@ struct error *rest_watch(struct request *rq)
 
 	TRY(watch_options(rq, &w, &o));
 	bad = post_begin(&w, &o);
+	if (!bad && list_uncached(rq->res) && !o.initial && ((o.rev && o.rev < cache_oldest_exact(rq->res->st->cache)) || o.rev == INT64_MAX))
+		bad = err_expired("The resourceVersion for the provided watch is too old."); /* etcd's: behind the last there is none */
 	if (!bad)
 		bad = cache_watch_open(rq->res->st->cache, &o, &cw);
 	if (error_is(bad, 429, NULL)) {

@@ -184,7 +184,7 @@ struct options { /* flags, see options.c */
 	const char *port_file;           /* the port bound is written there (tests, supervisors) */
 	int max_requests_inflight, max_mutating_inflight;
 	bool cbor;                 /* feature CBORServingAndStorage: alpha, and off unless asked for */
-	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, watch_history_ms;
+	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, compaction_interval_ms;
 	int64_t shutdown_delay_ms;
 	const char *cors_allowed_origins, *hsts_directives;
 	bool profiling;

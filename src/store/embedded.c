@@ -180,7 +180,7 @@ static void fresh_free(struct batch *b, bool values)
 static void age_sample(struct embedded *em)
 {
 	size_t cap = sizeof(em->ages) / sizeof(*em->ages);
-	int64_t now = now_ms(), step = em->history_ms / 32 < AGE_SAMPLE_MS ? em->history_ms / 32 : AGE_SAMPLE_MS;
+	int64_t now = now_ms(), step = em->s.history_ms / 32 < AGE_SAMPLE_MS ? em->s.history_ms / 32 : AGE_SAMPLE_MS;
 	struct age *last = em->age_n ? &em->ages[(em->age_head + em->age_n - 1) % cap] : NULL;
 	if (!last || now - last->ms >= step) {
 		if (em->age_n == cap) {
@@ -189,7 +189,7 @@ static void age_sample(struct embedded *em)
 		}
 		em->ages[(em->age_head + em->age_n++) % cap] = (struct age){now, em->s.hub.rev};
 	}
-	while (em->age_n && now - em->ages[em->age_head].ms >= em->history_ms) {
+	while (em->age_n && now - em->ages[em->age_head].ms >= em->s.history_ms) {
 		if (em->ages[em->age_head].rev > em->compacted)
 			em->compacted = em->ages[em->age_head].rev;
 		em->age_head = (em->age_head + 1) % cap;
@@ -349,8 +349,8 @@ static void commit_loop(void *arg)
 		age_sample(em);
 		if (em->dirty.n && em->dirty_since + DIRTY_MAX_MS < wake)
 			wake = em->dirty_since + DIRTY_MAX_MS;
-		if (em->age_n && em->ages[em->age_head].ms + em->history_ms < wake)
-			wake = em->ages[em->age_head].ms + em->history_ms;
+		if (em->age_n && em->ages[em->age_head].ms + em->s.history_ms < wake)
+			wake = em->ages[em->age_head].ms + em->s.history_ms;
 		bool due = em->dirty.n && now >= em->dirty_since + DIRTY_MAX_MS;
 		int64_t to = compact_target(em);
 		bool compact = to - em->state.compacted > COMPACT_IDLE;
@@ -877,7 +877,7 @@ struct error *embedded_open(const struct store_opts *o, struct store **out)
 	em->s.ops = &embedded_ops;
 	em->lock_fd = em->data_fd = -1;
 	em->dir = xstrdup(o->dir);
-	em->history_ms = o->history_ms > 0 ? o->history_ms : 300000;
+	em->s.history_ms = o->history_ms > 0 ? o->history_ms : HISTORY_MS;
 	em->tail = &em->head;
 	em->loop = loop_self();
 	pthread_mutex_init(&em->mu, NULL);

@@ -105,7 +105,6 @@ struct embedded {
 	int64_t compacted;        /* reads below answer 410 */
 	int64_t log_last;         /* no record of the log is newer */
 	int64_t gap_lo, gap_hi;   /* revisions lost in a crash: nobody may watch from between */
-	int64_t history_ms;
 	struct map dirty;
 	int64_t dirty_since;      /* oldest, ms */
 	struct map leases;        /* 8-byte id -> struct lease */

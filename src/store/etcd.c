@@ -52,7 +52,6 @@ struct etcd {
 	size_t at;                /* endpoint in use */
 	struct pending *pending;
 	struct fiber *watcher, *compactor;
-	int64_t interval_ms;
 	bool closing, connected, kicking;
 	int64_t known;            /* newest revision an answer has shown; hub.rev follows it */
 	/* the running round of store_current, shared by who came before it began */
@@ -755,7 +754,7 @@ static void compact_loop(void *arg)
 	struct etcd *et = arg;
 	int64_t turn = 0, rev = 0;
 	for (;;) {
-		struct error *e = fiber_sleep(et->interval_ms);
+		struct error *e = fiber_sleep(et->s.history_ms);
 		if (e || et->closing) {
 			error_free(e);
 			return;
@@ -859,7 +858,7 @@ struct error *etcd_open(const struct store_opts *o, struct store **out)
 {
 	struct etcd *et = xcalloc(1, sizeof(*et));
 	et->s.ops = &etcd_ops;
-	et->interval_ms = o->history_ms > 0 ? o->history_ms : 300000;
+	et->s.history_ms = o->history_ms > 0 ? o->history_ms : HISTORY_MS;
 	struct error *e = endpoints(et, o);
 	if (!e) {
 		int64_t d = deadline_push(OPEN_MS);

@@ -76,7 +76,9 @@ struct store_ops {
 struct store { /* first member of every engine's struct */
 	const struct store_ops *ops;
 	struct hub hub;
+	int64_t history_ms;
 };
+#define HISTORY_MS 300000 /* unless it was said */
 
 struct error *embedded_open(const struct store_opts *o, struct store **out);
 struct error *etcd_open(const struct store_opts *o, struct store **out);

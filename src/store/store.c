@@ -34,6 +34,11 @@ struct error *store_open(const struct store_opts *o, struct store **out)
 	return embedded_open(o, out);
 }
 
+int64_t store_history_ms(const struct store *s)
+{
+	return s->history_ms;
+}
+
 /* ---- hub ---- */
 
 struct hub_event *hub_event_new(struct store_event e)

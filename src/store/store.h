@@ -35,7 +35,7 @@ struct store_opts {
 	const char *etcd_servers;    /* or comma-separated URLs: the etcd engine */
 	const char *etcd_ca, *etcd_cert, *etcd_key;
 	size_t map_size;             /* embedded: upper limit of the file, default 64 GiB (sparse) */
-	int64_t history_ms;          /* embedded: revisions younger than this are kept for watches and exact reads; default 300,000 */
+	int64_t history_ms;          /* revisions younger than this are kept for watches and exact reads; default 300,000 */
 };
 /* Errors say what to do: a newer format version, a corrupted file (nothing is changed), no permission, locked by another process. */
 struct error *store_open(const struct store_opts *o, struct store **out);
@@ -43,6 +43,8 @@ void store_close(struct store *s);
 
 /* The last committed revision. For etcd: of the last answer or event seen. */
 int64_t store_revision(const struct store *s);
+/* How long revisions are kept, as it was opened. */
+int64_t store_history_ms(const struct store *s);
 /* A revision no older than any write acknowledged before the call (linearizable). */
 struct error *store_current(struct store *s, int64_t *rev);
 
