@@ -391,7 +391,7 @@ struct error *list_options(struct request *rq, struct list_options *o)
 	o->has_selector = o->filter.labels || o->filter.fields || o->post;
 	o->ns = namespace_of(rq, o->filter.fields);
 	o->one = rq->info.name.n && !o->post && (o->ns.n || !rq->res->st->namespaced);
-	if (str_eqz(rv, "0"))
+	if (str_eqz(rv, "0") && !list_uncached(rq->res))
 		o->limit = 0; /* any version will do: upstream's cache answers, which knows no pages of it */
 	if (cont.n)
 		return continue_options(rq, cont, rv, o);

@@ -16,6 +16,7 @@ import extension, kinds, normalise, scenario, servers, wire
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 EVENT_WAIT = 4.0
+RAW_WAIT = 3.0
 UNTIL_WAIT = 4.0         # of a server that is tested
 UNTIL_WAIT_RECORD = 20.0 # of one that is slow to start with
 
@@ -254,6 +255,8 @@ class Runner:
             return self.seen(s)
         if s.method == "MINT":
             return self.mint(s)
+        if s.method == "RAW":
+            return self.raw(s)
         path, data, headers, cert = self.request_of(s)
         method = s.method
         if method == "BREW":
@@ -274,6 +277,32 @@ class Runner:
         if "only" in s.opts and got[:1] == b"{":
             got = json.dumps(json.loads(got).get(s.opts["only"])).encode()
         return normalise.answer(code, h, got, self.state, mode, self.full)
+
+    def raw(self, s):
+        """RAW: bytes as they are, and the answers that come back."""
+        local = self.vars
+        self.vars = dict(local, **{k: self.subst(v) for k, v in s.vars.items()})
+        data = scenario.unescape(self.subst(s.raw).replace("\n", ""))
+        self.vars = local
+        cred = s.opts.get("cred", "admin")
+        c = self.server.connect(None if cred == "none" else cred, RAW_WAIT)
+        out = []
+        try:
+            c.connect()
+            c.sock.sendall(data)
+            head = data.startswith(b"HEAD ")
+            for _ in range(int(s.opts.get("n", "1"))):
+                r = http.client.HTTPResponse(c.sock, method="HEAD" if head else None)
+                r.begin()
+                a = normalise.answer(r.status, r.headers, r.read(), self.state, s.opts.get("mode"))
+                a["closes"] = r.will_close
+                out.append(a)
+                if r.will_close:
+                    break
+        except (OSError, http.client.HTTPException) as e:
+            out.append(type(e).__name__)
+        c.close()
+        return {"code": out[0]["code"] if isinstance(out[0], dict) else 0, "body": out}
 
     def mint(self, s):
         claims = scenario.relaxed(self.subst(s.body))

@@ -1,4 +1,4 @@
-"""Scenarios: ordered steps, read from text.
+r"""Scenarios: ordered steps, read from text.
 
 A step is a block of lines, ended by an empty line:
 
@@ -16,7 +16,8 @@ cluster-wide; everything else stands as it is written. $ns is the scenario's own
 Methods beside HTTP's: WATCH path @name=w opens a watch in the background, EVENTS w @n=3 (or @until=DELETED) reads events of it, fewer if no more come,
 UNTIL path @field=a."b.c" @is=value asks until a field has a value (nothing of it is compared). In a scenario with "#! extension", ANSWER path
 @code=200 @type=T @wait=SECONDS says what the extension (extension.py; at https://$ext, port $extport, trusted by $extca) answers there, SEEN prefix
-gives what was asked of it. BREW path takes its method from the body.
+gives what was asked of it. BREW path takes its method from the body. RAW words sends raw lines as bytes on a connection of its own (HTTP/1), one behind the other, with
+\r \n \t \xHH \\ and \{text*TIMES} in them, and reads @n=1 answers; what it says of a connection is whether the server closes it.
 MINT name makes a token of the body's claims, signed with the server's own key for service accounts, as $name; "now+60" in claims is a time.
 @alg=none|RS512|... (RS256), @kid=text, @key=FILE of the server's directory, @head={more: of the header}.
 
@@ -45,7 +46,15 @@ ACCEPTS = {"json": "application/json", "table": "application/json;as=Table;v=v1;
            "pbtable": "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
            "pbpom": "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
            "v2": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WATCH", "EVENTS", "UNTIL", "BREW", "MINT", "ANSWER", "SEEN")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WATCH", "EVENTS", "UNTIL", "BREW", "RAW", "MINT", "ANSWER", "SEEN")
+
+
+def unescape(text):
+    """Bytes of a RAW step."""
+    text = re.sub(r"\\\{(.*?)\*(\d+)\}", lambda m: m.group(1) * int(m.group(2)), text)
+    plain = {"r": b"\r", "n": b"\n", "t": b"\t", "\\": b"\\"}
+    return b"".join(plain.get(p[1]) or bytes([int(p[2:], 16)]) if p[:1] == "\\" else p.encode()
+                    for p in re.split(r"(\\[rnt\\]|\\x[0-9a-f]{2})", text))
 
 
 class Step:
