@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include "apiserver/admission.h"
 #include "apiserver/admission_config.h"
+#include "apiserver/metrics.h"
 #include "apiserver/pod_standards.h"
 #include "apiserver/server.h"
 
@@ -419,6 +420,34 @@ static void note(struct admission *a, const char *key, struct str value)
 	request_annotate(a->rq, arena_printf(a->rq->a, "pod-security.kubernetes.io/%s", key), value);
 }
 
+#define KUBERNETES_MINOR 36
+
+static const char *request_labels(struct admission *a, const struct judged *j)
+{
+	return arena_printf(a->rq->a, "request_operation=\"%s\",resource=\"%s\",subresource=\"%.*s\"",
+			    a->op == ADMIT_CREATE ? "create" : "update", j->pod ? "pod" : "controller",
+			    STR_ARG(a->subresource))
+		.p;
+}
+
+static void evaluated(struct admission *a, const struct judged *j, const struct pod_policy *p, const char *mode,
+		      bool allowed)
+{
+	static const char *const levels[] = {
+		[POD_PRIVILEGED] = "privileged", [POD_BASELINE] = "baseline", [POD_RESTRICTED] = "restricted"};
+	struct str policy = policy_text(a->rq->a, p);
+
+	str_cut(&policy, ':');
+	if (p->version != POD_LATEST && p->version > KUBERNETES_MINOR)
+		policy = STR("future"); /* of which there are many */
+	metrics_count(
+		METRIC_PODSEC_EVALUATIONS,
+		arena_printf(a->rq->a, "decision=\"%s\",mode=\"%s\",policy_level=\"%s\",policy_version=\"%.*s\",%s",
+			     allowed ? "allow" : "deny", mode, levels[p->level], STR_ARG(policy), request_labels(a, j))
+			.p,
+		1);
+}
+
 static bool exempt(struct admission *a, const struct judged *j)
 {
 	const struct podsecurity_v1_pod_security_exemptions *x = &config.exempt;
@@ -427,8 +456,10 @@ static bool exempt(struct admission *a, const struct judged *j)
 			  j->spec->runtime_class_name && listed(*j->spec->runtime_class_name, x->runtime_classes.v, x->runtime_classes.n) ?
 			  "runtimeClass" : NULL;
 
-	if (why)
+	if (why) {
 		note(a, "exempt", str_from(why));
+		metrics_count(METRIC_PODSEC_EXEMPTIONS, request_labels(a, j), 1);
+	}
 	return why != NULL;
 }
 
@@ -449,13 +480,18 @@ static struct error *judge(struct admission *a, const struct judged *j, const st
 	if (j->pod) {
 		note(a, "enforce-policy", policy_text(ar, &p->enforce));
 		why = violations(ar, j, &p->enforce);
+		evaluated(a, j, &p->enforce, "enforce", !why.n);
 	}
 	audited = violations(ar, j, &p->audit);
+	if (audited.n)
+		evaluated(a, j, &p->audit, "audit", false);
 	if (audited.n)
 		note(a, "audit-violations", arena_printf(ar, "would violate %.*s", STR_ARG(audited)));
 	if (why.n)
 		return admission_forbidden(a, "violates %.*s", STR_ARG(why));
 	warned = violations(ar, j, &p->warn);
+	if (warned.n)
+		evaluated(a, j, &p->warn, "warn", false);
 	if (warned.n)
 		request_warn(a->rq, "would violate %.*s", STR_ARG(warned));
 	return NULL;
@@ -477,6 +513,7 @@ static struct error *pod_security(struct admission *a)
 	policies_of(API_MAP(ns ? &ns->metadata.labels : &(struct core_v1_namespace){0}.metadata.labels), &p, &wrong);
 	if (j.pod && !wrong.list.n && all_privileged(&p)) {
 		note(a, "enforce-policy", policy_text(ar, &p.enforce));
+		evaluated(a, &j, &p.enforce, "enforce", true);
 		return NULL;
 	}
 	if (!j.pod && !wrong.list.n && p.warn.level == POD_PRIVILEGED && p.audit.level == POD_PRIVILEGED)

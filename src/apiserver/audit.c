@@ -4,7 +4,11 @@
 
 #include "apiserver/audit.h"
 #include "apiserver/config_file.h"
+#include "apiserver/metrics.h"
+#include "schema/defaults.h"
 #include "schema/jv.h"
+
+#define AGENT_MAX 1024 /* bytes of a user agent */
 
 struct audit {
 	struct audit_policy *policy;
@@ -37,6 +41,44 @@ void audit_request_body(struct request *rq, struct str body)
 {
 	if (rq->audit.level >= AUDIT_METADATA)
 		rq->audit_body = body;
+}
+
+void audit_request_object(struct request *rq, const struct schema_type *t, const void *obj)
+{
+	struct buf b buf_cleanup = {0};
+	void *full;
+
+	if (rq->audit.level < AUDIT_METADATA)
+		return;
+	if (t->metadata >= 0) {
+		const struct meta_v1_object_meta *m = object_meta(t, (void *)(uintptr_t)obj);
+
+		rq->audit_ref.ns = m->namespace;
+		rq->audit_ref.name = m->name;
+		rq->audit_ref.uid = m->uid;
+		rq->audit_ref.resource_version = m->resource_version;
+	}
+	if (rq->audit.level < AUDIT_REQUEST)
+		return;
+	full = arena_alloc(rq->a, t->size);
+	object_copy(rq->a, t, obj, full);
+	if (!rq->res->crd)
+		object_default(rq->a, t, full);
+	json_encode(&b, t, full);
+	rq->audit_object = arena_str(rq->a, buf_view(&b));
+}
+
+void audit_answer_status(struct request *rq, const struct meta_v1_status *st)
+{
+	struct meta_v1_status *copy;
+
+	if (rq->audit.level < AUDIT_METADATA && rq->audit_begun)
+		return;
+	copy = arena_new(rq->a, struct meta_v1_status);
+	object_copy(rq->a, &meta_v1_status_type, st, copy);
+	copy->kind = copy->api_version = STR_NULL;
+	copy->metadata = (struct meta_v1_list_meta){0};
+	rq->audit_status = copy;
 }
 
 void audit_answer_piece(struct request *rq, struct str content_type, struct str piece)
@@ -122,6 +164,10 @@ static void put_body(struct buf *b, struct request *rq, const char *name, struct
 	if (!e) {
 		if (rq->audit.omit_managed_fields)
 			without_managed_fields(&v);
+		if (str_eqz(rq->info.verb, "deletecollection") &&
+		    str_eqz(jv_str(jv_get(&v, STR("kind"))), "DeleteOptions"))
+			jv_set(rq->a, &v, STR("apiVersion"),
+			       jv_string(STR("meta.k8s.io/__internal"))); /* as upstream has them there */
 		buf_printf(b, ",\"%s\":", name);
 		jv_encode(b, &v);
 	}
@@ -169,6 +215,18 @@ static void put_user(struct buf *b, const char *name, const struct user *u)
 	buf_putc(b, '}');
 }
 
+static bool is_ip(struct str s)
+{
+	char text[INET6_ADDRSTRLEN];
+	struct in6_addr to;
+
+	if (!s.n || s.n >= sizeof text)
+		return false;
+	memcpy(text, s.p, s.n);
+	text[s.n] = 0;
+	return inet_pton(AF_INET, text, &to) == 1 || inet_pton(AF_INET6, text, &to) == 1;
+}
+
 /* X-Forwarded-For, X-Real-Ip, then the connection's peer, each once (upstream's SourceIPs). */
 static void put_source_ips(struct buf *b, struct request *rq)
 {
@@ -180,10 +238,11 @@ static void put_source_ips(struct buf *b, struct request *rq)
 	while (rest.p && n < 14) {
 		struct str ip = str_trim(str_cut(&rest, ','));
 
-		if (ip.n)
+		if (is_ip(ip))
 			seen[n++] = ip;
 	}
-	if (real.n && !(n && str_eq(seen[0], real)))
+	real = str_trim(real);
+	if (is_ip(real) && !(n && str_eq(seen[0], real)))
 		seen[n++] = real;
 	if (r->ss_family == AF_INET)
 		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)r)->sin_addr, text, sizeof text);
@@ -199,24 +258,6 @@ static void put_source_ips(struct buf *b, struct request *rq)
 		buf_putc(b, ']');
 }
 
-/* What is created has its name in the body. */
-static struct str name_in_body(struct request *rq)
-{
-	struct buf json buf_cleanup = {0};
-	struct jv v = {0};
-	struct str name = STR_NULL;
-
-	if (!rq->audit_body.n || !str_eqz(rq->info.verb, "create") ||
-	    !to_json(rq, http_header_get(&rq->x->headers, "content-type"), rq->audit_body, &json))
-		return name;
-	struct error *e = jv_parse(rq->a, arena_str(rq->a, buf_view(&json)), NULL, &v);
-
-	if (!e)
-		name = jv_str(jv_get(jv_get(&v, STR("metadata")), STR("name")));
-	error_free(e);
-	return name;
-}
-
 static void put_object_ref(struct buf *b, struct request *rq)
 {
 	const struct request_info *i = &rq->info;
@@ -225,24 +266,37 @@ static void put_object_ref(struct buf *b, struct request *rq)
 		return;
 	buf_puts(b, ",\"objectRef\":{");
 	put(b, "resource", i->resource);
-	put(b, "namespace", i->ns);
-	put(b, "name", i->name.n ? i->name : name_in_body(rq));
+	put(b, "namespace", i->ns.n ? i->ns : rq->audit_ref.ns);
+	put(b, "name", i->name.n ? i->name : rq->audit_ref.name);
+	put(b, "uid", rq->audit_ref.uid);
 	put(b, "apiGroup", i->group);
 	put(b, "apiVersion", i->version);
+	put(b, "resourceVersion", rq->audit_ref.resource_version);
 	put(b, "subresource", i->subresource);
 	buf_putc(b, '}');
 }
 
-/* Upstream logs of an error its Status, of anything else the code. */
+/* Of an answer that is a Status, all it says; of any other the code. */
 static void put_status(struct buf *b, struct request *rq)
 {
-	buf_printf(b, ",\"responseStatus\":{\"metadata\":{}");
-	if (rq->status >= 400) {
-		put(b, "status", STR("Failure"));
-		put(b, "message", rq->audit_message);
-		put(b, "reason", rq->audit_reason);
-	}
-	buf_printf(b, ",\"code\":%d}", rq->status);
+	struct meta_v1_status st = {0};
+
+	if (rq->audit_status)
+		st = *rq->audit_status;
+	st.code = rq->status;
+	buf_puts(b, ",\"responseStatus\":");
+	json_encode(b, &meta_v1_status_type, &st);
+}
+
+/* What was to be created or put in place as it was read, patches and options as they came. */
+static void put_request(struct buf *b, struct request *rq)
+{
+	struct str v = rq->info.verb;
+
+	if (rq->audit_object.n)
+		put_body(b, rq, "requestObject", STR("application/json"), rq->audit_object);
+	else if (!str_eqz(v, "create") && !str_eqz(v, "update"))
+		put_body(b, rq, "requestObject", http_header_get(&rq->x->headers, "content-type"), rq->audit_body);
 }
 
 static int pair_cmp(const void *x, const void *y)
@@ -268,17 +322,22 @@ static void emit(struct request *rq, enum audit_stage stage)
 {
 	struct audit *a = rq->s->audit;
 	struct buf b buf_cleanup = {0};
+	struct str agent;
 	struct api_time now = time_now_micro(), start = now;
 	int64_t ns = now.s * 1000000000 + now.ns - (now_ns() - rq->start_ns);
 
 	if (rq->audit.level == AUDIT_NONE || rq->audit.omit_stages >> stage & 1)
 		return;
+	metrics_count(METRIC_AUDIT_EVENTS, "", 1);
 	start.s = ns / 1000000000;
 	start.ns = (int32_t)(ns % 1000000000);
-	buf_printf(&b, "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"%s\",\"auditID\":\"%s\",\"stage\":\"%s\",\"requestURI\":",
-		   level_names[rq->audit.level], rq->audit_id, stage_names[stage]);
+	buf_printf(&b, "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"%s\"",
+		   level_names[rq->audit.level]);
+	put(&b, "auditID", rq->audit_id);
+	buf_printf(&b, ",\"stage\":\"%s\",\"requestURI\":", stage_names[stage]);
 	jv_encode_string(&b, rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path);
-	put(&b, "verb", rq->info.verb);
+	buf_puts(&b, ",\"verb\":");
+	jv_encode_string(&b, rq->info.verb);
 	put_user(&b, "user", rq->real_user ? rq->real_user : rq->user);
 	if (rq->real_user && rq->user != rq->real_user)
 		put_user(&b, "impersonatedUser", rq->user);
@@ -288,13 +347,16 @@ static void emit(struct request *rq, enum audit_stage stage)
 		buf_putc(&b, '}');
 	}
 	put_source_ips(&b, rq);
-	put(&b, "userAgent", http_header_get(&rq->x->headers, "user-agent"));
+	agent = http_header_get(&rq->x->headers, "user-agent");
+	put(&b, "userAgent",
+	    agent.n <= AGENT_MAX ? agent : arena_printf(rq->a, "%.*s...TRUNCATED", AGENT_MAX, agent.p));
 	put_object_ref(&b, rq);
 	if (stage != AUDIT_RECEIVED)
 		put_status(&b, rq);
 	if (stage == AUDIT_COMPLETE && rq->audit.level >= AUDIT_REQUEST)
-		put_body(&b, rq, "requestObject", http_header_get(&rq->x->headers, "content-type"), rq->audit_body);
-	if (stage == AUDIT_COMPLETE && rq->audit.level == AUDIT_RESPONSE && !rq->long_running)
+		put_request(&b, rq);
+	/* of what streams only an error, which is at once all of it */
+	if (rq->audit.level == AUDIT_RESPONSE && (rq->long_running ? rq->status >= 400 : stage == AUDIT_COMPLETE))
 		put_body(&b, rq, "responseObject", rq->audit_answer_type, buf_view(&rq->audit_answer));
 	put(&b, "requestReceivedTimestamp", time_format(rq->a, start, true));
 	put(&b, "stageTimestamp", time_format(rq->a, now, true));
@@ -318,15 +380,25 @@ void audit_begin(struct request *rq)
 
 void audit_started(struct request *rq)
 {
-	if (rq->s->audit)
-		emit(rq, AUDIT_STARTED);
+	if (!rq->s->audit || rq->audit_streams)
+		return;
+	rq->audit_streams = true;
+	emit(rq, AUDIT_STARTED);
 }
 
 void audit_end(struct request *rq)
 {
 	if (!rq->s->audit)
 		return;
-	audit_begin(rq); /* it failed before its user was known */
-	emit(rq, AUDIT_COMPLETE);
+	if (rq->audit_begun) {
+		if (rq->long_running)
+			audit_started(rq);
+		emit(rq, AUDIT_COMPLETE);
+	} else {
+		/* it failed before its user was known: that is all there is to say */
+		rq->audit_begun = true;
+		rq->audit = audit_policy_decide(rq->s->audit->policy, rq);
+		emit(rq, AUDIT_STARTED);
+	}
 	buf_free(&rq->audit_answer);
 }

@@ -14,11 +14,15 @@
 struct error *audit_init(struct apiserver *s);
 /* The request is known: decides, and logs RequestReceived. rq->user is NULL when it was not authenticated. */
 void audit_begin(struct request *rq);
-/* A long-running request's headers are out. */
+/* A long-running request's headers are out; one that did not get so far has begun when it ends. */
 void audit_started(struct request *rq);
 void audit_end(struct request *rq);
 /* The body as it came; kept when the level wants it. */
 void audit_request_body(struct request *rq, struct str body);
+/* What it was read as, of type t (kind and apiVersion set), not defaulted yet; borrowed until the request ends. */
+void audit_request_object(struct request *rq, const struct schema_type *t, const void *obj);
+/* The answer is a Status; copied. */
+void audit_answer_status(struct request *rq, const struct meta_v1_status *st);
 /* A piece of the answer's body, as it goes out before compression; copied when the level wants it. */
 void audit_answer_piece(struct request *rq, struct str content_type, struct str piece);
 

@@ -1,6 +1,7 @@
 /* Who a request is from. */
 #include <ctype.h>
 #include "apiserver/authn_internal.h"
+#include "apiserver/metrics.h"
 #include "apiserver/jwt.h"
 #include "net/websocket.h"
 #include "schema/jv.h"
@@ -528,13 +529,11 @@ struct error *authenticate(struct request *rq)
 			bad |= !(rq->user = user_of_token(rq, token));
 	}
 	/* what was shown and is not good is no anonymous request */
-	if (!rq->user && bad)
-		return err_unauthorized();
-	if (!rq->user) {
-		if (!may_be_anonymous(rq))
-			return err_unauthorized();
+	if (!rq->user && !bad && may_be_anonymous(rq))
 		rq->user = &anonymous;
-	}
+	metrics_authenticated(rq, bad && !rq->user);
+	if (!rq->user)
+		return err_unauthorized();
 	rq->real_user = rq->user;
 	return NULL;
 }

@@ -1,5 +1,7 @@
 /* The authorizers in order, and what a refusal says. */
 #include "apiserver/authz_internal.h"
+#include "apiserver/metrics.h"
+#include "apiserver/metrics.h"
 #include "schema/selector.h"
 
 struct error *authz_init(struct apiserver *s)
@@ -205,8 +207,11 @@ struct error *authorize_request(struct request *rq)
 {
 	struct authz_attrs at = authz_attrs_of(rq);
 	struct str reason, trouble;
-	bool allow = authorize_explained(rq->s, rq->a, &at, &reason, &trouble) == AUTHZ_ALLOW;
+	int64_t since = now_ns();
+	enum authz decision = authorize_explained(rq->s, rq->a, &at, &reason, &trouble);
+	bool allow = decision == AUTHZ_ALLOW;
 
+	metrics_authorized(!allow && trouble.p ? METRICS_AUTHZ_ERROR : (enum metrics_authz)decision, since);
 	if (allow || !trouble.p) {
 		request_annotate(rq, STR("authorization.k8s.io/decision"), allow ? STR("allow") : STR("forbid"));
 		request_annotate(rq, STR("authorization.k8s.io/reason"), reason);

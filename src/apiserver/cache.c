@@ -406,7 +406,8 @@ static __thread struct cache *caches;
 static __thread struct fiber *trimmer;
 static __thread struct waitq trim_wait;
 
-/* Revisions below have had their time, one to two intervals of compaction: exact lists and continue tokens end, however quiet it is. */
+/* Revisions below have had their time, one to two intervals of compaction: exact lists and continue tokens end, however
+ * quiet it is. */
 static __thread struct {
 	int64_t rev, next_rev, marked_ms;
 } exact;

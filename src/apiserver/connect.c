@@ -263,7 +263,7 @@ struct error *connect_forward(struct request *rq, struct http_client *c, struct 
 		}
 	}
 	rq->status = resp.status;
-	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	http_set_header(rq->x, "audit-id", rq->audit_id);
 	type = http_header_get(&resp.headers, "content-type");
 	type = str_trim(str_cut(&type, ';'));
 	if (prefix.n && str_eqz(type, "text/html") && !http_header_get(&resp.headers, "content-encoding").n &&

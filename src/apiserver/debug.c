@@ -1,6 +1,9 @@
 /* /debug: what the process is doing. Only with --profiling. */
 #include "apiserver/discovery.h"
+#include "apiserver/flow.h"
 #include "apiserver/snapshot.h"
+
+#define FLOW_PAGES "/debug/api_priority_and_fairness/"
 
 static struct error *fibers(struct request *rq)
 {
@@ -60,6 +63,12 @@ static struct error *flags(struct request *rq)
 		    "<ul>\n<li><a href=\"/debug/flags/v\">v</a></li>\n</ul>\n</body></html>\n"));
 }
 
+static struct error *said(struct request *rq, int code, const char *text)
+{
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return respond_bytes(rq, code, STR("text/plain"), str_from(text));
+}
+
 /* PUT /debug/flags/v: the verbosity of the log, while it runs. */
 static struct error *verbosity(struct request *rq)
 {
@@ -67,10 +76,10 @@ static struct error *verbosity(struct request *rq)
 	int64_t v;
 
 	if (!str_eqz(rq->x->method, "PUT"))
-		return error_status(406, "NotAcceptable", "unsupported http method");
+		return said(rq, 406, "unsupported http method\n");
 	TRY(request_body(rq, 64, &body));
 	if (!str_to_i64(str_trim(body), &v) || v < 0 || v > 100)
-		return err_bad_request("the verbosity is a number from 0 to 100");
+		return said(rq, 400, "the verbosity is a number from 0 to 100\n");
 	log_set_verbosity((int)v);
 	return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"),
 			     arena_printf(rq->a, "successfully set klog.logging.verbosity to %d", (int)v));
@@ -87,6 +96,10 @@ struct error *serve_debug(struct request *rq, bool *handled)
 		{"/debug/flags/", flags},        {"/debug/flags/v", verbosity},
 	};
 
+	struct str page = rq->info.path;
+
+	if (rq->s->o.profiling && str_has_prefix(page, STR(FLOW_PAGES)))
+		return flow_dump(rq, str_sub(page, sizeof FLOW_PAGES - 1, page.n), handled);
 	*handled = false;
 	for (size_t i = 0; rq->s->o.profiling && i < sizeof pages / sizeof *pages; i++)
 		if (str_eqz(rq->info.path, pages[i].path)) {

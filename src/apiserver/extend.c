@@ -5,6 +5,7 @@
 #include "apiserver/convert.h"
 #include "apiserver/custom.h"
 #include "apiserver/extend.h"
+#include "apiserver/metrics.h"
 #include "schema/jv.h"
 
 struct remote {
@@ -658,4 +659,29 @@ struct error *aggregator_register_local(struct apiserver *s)
 		set_status(s, &a, name, &v);
 	}
 	return NULL;
+}
+
+void aggregate_collect(struct apiserver *s)
+{
+	struct storage *st = storage_find(s, STR("apiregistration.k8s.io"), STR("apiservices"));
+	struct arena a arena_cleanup = {0};
+	const struct cache_entry *en;
+	struct cache_snap *snap;
+	struct cache_iter it;
+	struct error *e = cache_snapshot(st->cache, CACHE_ANY, 0, &snap);
+
+	metrics_forget(METRIC_APISERVICE_DOWN);
+	if (e) {
+		log_and_free(e, "APIServices");
+		return;
+	}
+	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((en = cache_iter_next(&it)) != NULL) {
+		const struct remote *r = map_get(&s->aggregator->by_name, cache_entry_name(en));
+
+		metrics_set(METRIC_APISERVICE_DOWN,
+			    arena_printf(&a, "name=\"%.*s\"", STR_ARG(metric_label(&a, cache_entry_name(en)))).p,
+			    r && !r->available);
+	}
+	cache_snap_free(snap);
 }

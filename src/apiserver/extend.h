@@ -20,6 +20,8 @@ struct str aggregator_resources(struct apiserver *s, struct str group, struct st
 bool aggregator_document_at(struct apiserver *s, size_t i, struct str *path, struct str *url);
 /* Proxies the request to the first remote server that lists this document. */
 struct error *aggregate_document(struct request *rq, struct str path, bool *handled);
+/* For /metrics: APIServices that cannot be reached. */
+void aggregate_collect(struct apiserver *s);
 struct error *webhooks_init(struct apiserver *s);
 /* The same members in the other kind's struct; they are shared. */
 void webhook_as_mutating(const struct admissionregistration_v1_validating_webhook *w, struct admissionregistration_v1_mutating_webhook *out);

@@ -133,7 +133,8 @@ static void dispatch(struct fair *f)
 
 /* ---- the way in and out ---- */
 
-struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_wait_ms, enum fair_answer *answer)
+struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_wait_ms, enum fair_answer *answer,
+			 int *queue)
 {
 	int most = f->borrow_max < 0 ? f->group->total : f->nominal + f->borrow_max;
 	struct waiting w = {.width = *width};
@@ -144,6 +145,7 @@ struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_
 		w.width = 1;
 	*width = w.width;
 	*answer = FAIR_SEATED;
+	*queue = -1;
 	if (!f->waiting && can_take(f, w.width)) {
 		f->used += w.width;
 		return NULL;
@@ -167,6 +169,7 @@ struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_
 	q->n++;
 	q->seats += w.width;
 	f->waiting++;
+	*queue = (int)(q - f->q);
 	int64_t until = now_ms() + max_wait_ms;
 	struct error *e = NULL;
 
@@ -196,4 +199,11 @@ void fair_leave(struct fair *f, int width)
 	for (struct fair *o = f->group->levels; o; o = o->next)
 		if (o != f)
 			dispatch(o);
+}
+
+struct fair_queue_state fair_queue_state(const struct fair *f, int i)
+{
+	if (i >= f->n_queues)
+		return (struct fair_queue_state){0};
+	return (struct fair_queue_state){f->q[i].n, f->q[i].seats, f->q[i].virtual_start};
 }

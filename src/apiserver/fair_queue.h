@@ -34,10 +34,18 @@ void fair_add(struct fair_group *g, struct fair *f);
 
 enum fair_answer { FAIR_SEATED, FAIR_CONCURRENCY_LIMIT, FAIR_QUEUE_FULL, FAIR_TIME_OUT };
 /*
- * Takes `width` seats (at most what the level can ever have), waiting at most max_wait_ms in the shortest queue of the flow's hand
- * (shuffle sharding). FAIR_SEATED: end it by fair_leave with *width. An error only when the fiber was cancelled.
+ * Takes `width` seats (at most what the level can ever have), waiting at most max_wait_ms in the shortest queue of the
+ * flow's hand (shuffle sharding). FAIR_SEATED: end it by fair_leave with *width. *queue: the number of the queue, from
+ * when it waits in it on; -1: it never did. An error only when the fiber was cancelled.
  */
-struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_wait_ms, enum fair_answer *answer);
+struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_wait_ms, enum fair_answer *answer,
+			 int *queue);
+/* What waits in queue i (less than `queues`), and how much the queue has been given. */
+struct fair_queue_state {
+	int waiting, seats;
+	double given;
+};
+struct fair_queue_state fair_queue_state(const struct fair *f, int i);
 void fair_leave(struct fair *f, int width);
 
 #endif

@@ -10,19 +10,16 @@
 #define MANAGER "api-priority-and-fairness-config-consumer-v1"
 #define WAIT_DIVISOR 4          /* of the request's time, so much may be spent waiting (upstream) */
 
-struct level {
-	char *name, *uid;
-	bool exempt, seen;
-	int32_t shares, lendable, borrowing; /* borrowing < 0: no limit */
-	struct fair fair;        /* running requests point to it: levels are never freed */
-};
 /* Of a schema and a level, for /metrics; never freed, as series are not. */
 struct flow_series {
+	char *schema;
+	struct flow_level *level;
+	struct metric *execution, *estimated;
 	struct metric *executing, *seats, *waiting, *dispatched, *waited[2];
 };
 struct schema {
 	struct flowcontrol_v1_flow_schema *obj;
-	struct level *level;
+	struct flow_level *level;
 	struct flow_series *series;
 };
 struct flow {
@@ -33,6 +30,7 @@ struct flow {
 	struct map levels;
 	struct map series; /* labels -> struct flow_series */
 	struct fair_group group;
+	struct flow_seat *first, *last; /* all that wait or run */
 	struct fiber_mutex judging; /* conditions are written by one fiber at a time */
 };
 static struct flow *flow;
@@ -62,21 +60,26 @@ static int percent_of(int seats, int32_t percent)
 	return (int)(((int64_t)seats * percent + 50) / 100);
 }
 
-static struct flow_series *series_of(struct apiserver *s, struct str schema, const char *level)
+static struct flow_series *series_of(struct apiserver *s, struct str schema, struct flow_level *level)
 {
 	struct buf b buf_cleanup = {0}, wait buf_cleanup = {0};
 	struct flow_series *f;
 
-	buf_printf(&b, "flow_schema=\"%.*s\",priority_level=\"%s\"", STR_ARG(schema), level);
+	buf_printf(&b, "flow_schema=\"%.*s\",priority_level=\"%s\"", STR_ARG(schema), level->name);
 	f = map_get(&flow->series, buf_view(&b));
 	if (f)
 		return f;
 	f = xcalloc(1, sizeof *f);
+	f->schema = str_dupz(schema);
+	f->level = level;
 	map_set(&flow->series, buf_view(&b), f);
 	f->executing = metric_series(METRIC_FLOW_EXECUTING, buf_z(&b));
 	f->seats = metric_series(METRIC_FLOW_SEATS, buf_z(&b));
 	f->waiting = metric_series(METRIC_FLOW_INQUEUE, buf_z(&b));
 	f->dispatched = metric_series(METRIC_FLOW_DISPATCHED, buf_z(&b));
+	f->estimated = metric_series(METRIC_FLOW_ESTIMATED, buf_z(&b));
+	buf_printf(&wait, "%s,type=\"regular\"", buf_z(&b));
+	f->execution = metric_series(METRIC_FLOW_EXECUTION, buf_z(&wait));
 	for (int i = 0; i < 2; i++) {
 		wait.n = 0;
 		buf_printf(&wait, "execute=\"%s\",%s", i ? "true" : "false", buf_z(&b));
@@ -102,7 +105,7 @@ static void rebuild(struct apiserver *s)
 	flow->v = NULL;
 	flow->n = 0;
 	while (map_next(&flow->levels, &i, &key, &v))
-		((struct level *)v)->seen = false;
+		((struct flow_level *)v)->seen = false;
 	err = cache_snapshot(flow->levels_st->cache, CACHE_ANY, 0, &snap);
 	if (err) {
 		log_and_free(err, "priority levels");
@@ -112,7 +115,7 @@ static void rebuild(struct apiserver *s)
 	while ((e = cache_iter_next(&it)) != NULL) {
 		struct flowcontrol_v1_priority_level_configuration *p =
 			arena_new(&flow->arena, struct flowcontrol_v1_priority_level_configuration);
-		struct level *l = map_get(&flow->levels, cache_entry_name(e));
+		struct flow_level *l = map_get(&flow->levels, cache_entry_name(e));
 
 		err = cache_entry_decode(&flow->arena, &flowcontrol_v1_priority_level_configuration_type, e, true, p);
 		if (err) {
@@ -138,7 +141,7 @@ static void rebuild(struct apiserver *s)
 	cache_snap_free(snap);
 	i = 0;
 	while (map_next(&flow->levels, &i, &key, &v)) {
-		struct level *l = v;
+		struct flow_level *l = v;
 
 		/* as upstream's nominal limit, rounded up */
 		l->fair.nominal = total && l->seen ? (int)((limit * l->shares + total - 1) / total) : 0;
@@ -153,7 +156,7 @@ static void rebuild(struct apiserver *s)
 	cache_iter_init(&it, flow->schemas_st->cache, snap, STR_NULL, STR_NULL, NULL);
 	while ((e = cache_iter_next(&it)) != NULL) {
 		struct flowcontrol_v1_flow_schema *f = arena_new(&flow->arena, struct flowcontrol_v1_flow_schema);
-		struct level *l;
+		struct flow_level *l;
 		struct schema *sc;
 
 		err = cache_entry_decode(&flow->arena, &flowcontrol_v1_flow_schema_type, e, true, f);
@@ -167,7 +170,7 @@ static void rebuild(struct apiserver *s)
 		sc = arena_push(&flow->arena, &list);
 		sc->obj = f;
 		sc->level = l;
-		sc->series = series_of(s, f->metadata.name, l->name);
+		sc->series = series_of(s, f->metadata.name, l);
 	}
 	cache_snap_free(snap);
 	if (list.n)
@@ -180,7 +183,7 @@ static void rebuild(struct apiserver *s)
 
 static bool level_exists(struct str name)
 {
-	const struct level *l = map_get(&flow->levels, name);
+	const struct flow_level *l = map_get(&flow->levels, name);
 
 	return l && l->seen;
 }
@@ -429,11 +432,17 @@ static const struct schema *classify(const struct request *rq)
 	return rest;
 }
 
-/* The number of the request's flow: its schema and, as that says, its user or its namespace. */
-static uint64_t flow_of(const struct schema *sc, const struct request *rq)
+/* Which of a schema's flows it is of: as that says, its user or its namespace. */
+static struct str distinguisher(const struct schema *sc, const struct request *rq)
 {
 	const struct flowcontrol_v1_flow_distinguisher_method *d = sc->obj->spec.distinguisher_method;
-	struct str who = !d ? STR("") : str_eqz(d->type, "ByUser") ? rq->user->name : rq->info.ns;
+
+	return !d ? STR("") : str_eqz(d->type, "ByUser") ? rq->user->name : rq->info.ns;
+}
+
+static uint64_t flow_of(const struct schema *sc, const struct request *rq)
+{
+	struct str who = distinguisher(sc, rq);
 
 	return XXH3_64bits_withSeed(who.p, who.n, XXH3_64bits(sc->obj->metadata.name.p, sc->obj->metadata.name.n));
 }
@@ -455,11 +464,30 @@ static int width_of(const struct request *rq)
 	return n < 1 ? 1 : n > LIST_SEATS_MAX ? LIST_SEATS_MAX : (int)n;
 }
 
+static void arrive(struct flow_seat *seat)
+{
+	seat->arrived_ns = wall_ns();
+	seat->prev = flow->last;
+	*(flow->last ? &flow->last->next : &flow->first) = seat;
+	flow->last = seat;
+}
+
+static void leave(struct flow_seat *seat)
+{
+	*(seat->prev ? &seat->prev->next : &flow->first) = seat->next;
+	*(seat->next ? &seat->next->prev : &flow->last) = seat->prev;
+}
+
 static void begin(struct flow_seat *seat)
 {
+	seat->started_ns = wall_ns();
+	seat->waiting = false;
+	seat->series->level->executing++;
+	seat->series->level->dispatched++;
 	metric_add(seat->series->dispatched, 1);
 	metric_add(seat->series->executing, 1);
 	metric_add(seat->series->seats, seat->width);
+	metric_observe(seat->series->estimated, seat->width);
 }
 
 void flow_collect(void)
@@ -472,7 +500,7 @@ void flow_collect(void)
 	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
 		metrics_forget(ids[i]);
 	while (map_next(&flow->levels, &it, &key, &v)) {
-		const struct level *l = v;
+		const struct flow_level *l = v;
 		const struct fair *f = &l->fair;
 		int seats[] = {f->nominal, f->reserved, f->nominal + (f->borrow_max < 0 ? flow->group.total : f->borrow_max)};
 		char labels[300];
@@ -490,27 +518,37 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 	static const char *const reasons[] = {NULL, "concurrency-limit", "queue-full", "time-out"};
 	enum fair_answer answer;
 	struct flow_series *f = sc->series;
-	int width = width_of(rq);
+	struct flow_level *l = sc->level;
 	int64_t since = now_ns();
 	struct watermark *queue = str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD")
 					  ? &rq->s->inqueue
 					  : &rq->s->inqueue_mutating;
 	struct error *e;
 
+	*seat = (struct flow_seat){.level = &l->fair,
+				   .series = f,
+				   .width = width_of(rq),
+				   .rq = rq,
+				   .distinguisher = distinguisher(sc, rq),
+				   .waiting = true};
+	arrive(seat);
 	metric_add(f->waiting, 1);
 	watermark_add(queue, 1);
-	e = fair_enter(&sc->level->fair, flow_of(sc, rq), &width, rq->s->o.request_timeout_ms / WAIT_DIVISOR, &answer);
+	e = fair_enter(&l->fair, flow_of(sc, rq), &seat->width, rq->s->o.request_timeout_ms / WAIT_DIVISOR, &answer,
+		       &seat->queue);
 	metric_add(f->waiting, -1);
 	watermark_add(queue, -1);
 	rq->waited_ns += now_ns() - since;
 	metric_observe(f->waited[!e && answer == FAIR_SEATED], (double)(now_ns() - since) / 1e9);
-	if (e)
-		return e;
-	if (answer == FAIR_SEATED) {
-		*seat = (struct flow_seat){&sc->level->fair, f, width};
+	if (!e && answer == FAIR_SEATED) {
 		begin(seat);
 		return NULL;
 	}
+	leave(seat);
+	*seat = (struct flow_seat){0};
+	*(e ? &l->cancelled : answer == FAIR_TIME_OUT ? &l->timed_out : &l->rejected) += 1;
+	if (e)
+		return e;
 	metrics_dropped(rq);
 	metrics_count(METRIC_FLOW_REJECTED,
 		      arena_printf(rq->a, "flow_schema=\"%.*s\",priority_level=\"%s\",reason=\"%s\"",
@@ -534,9 +572,11 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 	if (rq->long_running || sc->level->exempt) {
 		if (rq->long_running) {
 			metric_add(sc->series->dispatched, 1); /* it holds no seat */
+			sc->level->dispatched++;
 			return NULL;
 		}
-		*seat = (struct flow_seat){NULL, sc->series, width_of(rq)};
+		*seat = (struct flow_seat){.series = sc->series, .width = width_of(rq), .rq = rq, .queue = -1};
+		arrive(seat);
 		begin(seat);
 		return NULL;
 	}
@@ -548,8 +588,49 @@ void flow_end(struct flow_seat *seat)
 	if (seat->level)
 		fair_leave(seat->level, seat->width);
 	if (seat->series) {
+		leave(seat);
+		seat->series->level->executing--;
 		metric_add(seat->series->executing, -1);
 		metric_add(seat->series->seats, -seat->width);
+		metric_observe(seat->series->execution, (double)(wall_ns() - seat->started_ns) / 1e9);
 	}
 	*seat = (struct flow_seat){0};
+}
+
+/* ---- for who looks ---- */
+
+static int level_cmp(const void *a, const void *b)
+{
+	return strcmp((*(const struct flow_level *const *)a)->name, (*(const struct flow_level *const *)b)->name);
+}
+
+size_t flow_levels(struct arena *a, const struct flow_level ***out)
+{
+	size_t it = 0, n = 0;
+	struct str key;
+	void *v;
+
+	*out = arena_array(a, const struct flow_level *, flow->levels.n);
+	while (map_next(&flow->levels, &it, &key, &v))
+		if (((struct flow_level *)v)->seen || ((struct flow_level *)v)->executing ||
+		    ((struct flow_level *)v)->fair.waiting)
+			(*out)[n++] = v;
+	if (n)
+		qsort(*out, n, sizeof **out, level_cmp);
+	return n;
+}
+
+const struct flow_seat *flow_seats(void)
+{
+	return flow->first;
+}
+
+const struct flow_level *flow_seat_level(const struct flow_seat *seat)
+{
+	return seat->series->level;
+}
+
+const char *flow_seat_schema(const struct flow_seat *seat)
+{
+	return seat->series->schema;
 }

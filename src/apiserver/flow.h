@@ -14,15 +14,40 @@
 
 struct error *flow_init(struct apiserver *s);
 struct flow_series;
-struct flow_seat { /* zeroed */
+struct flow_seat {                  /* zeroed; stays where it is until flow_end */
 	struct fair *level;         /* NULL: of an exempt one */
 	struct flow_series *series; /* counted there; NULL: not at all */
 	int width;
+	/* for who looks at what waits and runs */
+	const struct request *rq;
+	struct flow_seat *next, *prev;
+	struct str distinguisher;
+	int queue; /* -1: it never waited */
+	bool waiting;
+	int64_t arrived_ns, started_ns; /* wall clock; 0: not yet */
 };
 /* Classifies, sets the headers, waits for a seat; it goes back by flow_end. 429 when there is none in time. */
 struct error *flow_begin(struct request *rq, struct flow_seat *seat);
 void flow_end(struct flow_seat *seat); /* again is allowed */
 /* For /metrics: how many seats each level has, keeps and may have at most. */
 void flow_collect(void);
+
+/* Tables of what levels, queues and requests do (flow_dump.c); *handled false: no such page. */
+struct error *flow_dump(struct request *rq, struct str page, bool *handled);
+
+/* ---- for flow_dump.c ---- */
+struct flow_level {
+	char *name, *uid;
+	bool exempt, seen;
+	int32_t shares, lendable, borrowing; /* borrowing < 0: no limit */
+	int executing, dispatched, rejected, timed_out, cancelled;
+	struct fair fair; /* running requests point to it: levels are never freed */
+};
+/* In order of their names. */
+size_t flow_levels(struct arena *a, const struct flow_level ***out);
+/* All that wait or run, in the order in which they came. */
+const struct flow_seat *flow_seats(void);
+const struct flow_level *flow_seat_level(const struct flow_seat *seat);
+const char *flow_seat_schema(const struct flow_seat *seat);
 
 #endif

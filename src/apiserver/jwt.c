@@ -7,9 +7,11 @@
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 #include <openssl/rsa.h>
+#include <openssl/x509.h>
 #include <stdlib.h>
 #include "apiserver/jwt.h"
 #include "base/log.h"
+#include "schema/codec.h"
 
 #define RSA_MIN_BITS 1024 /* Go's crypto/rsa refuses less */
 #define RSA_MAX_BITS 16384
@@ -242,6 +244,54 @@ static struct error *header_text(const struct jv *h, const char *name, struct st
 	return v && !jv_is(v, JV_STRING) && !jv_is(v, JV_NULL) ? error_new("malformed jwt: %s in the header is no string", name) : NULL;
 }
 
+/* A chain of certificates (RFC 7515, 4.1.6): nothing trusts it, but upstream takes no token with one that is none. */
+static bool chain_ok(struct arena *a, const struct jv *v)
+{
+	if (!v || jv_is(v, JV_NULL))
+		return true;
+	if (!jv_is(v, JV_ARRAY))
+		return false;
+	for (uint32_t i = 0; i < v->n; i++) {
+		struct str der;
+		X509 *x = NULL;
+
+		if (!jv_is(&v->items[i], JV_STRING) || !base64_decode(a, jv_str(&v->items[i]), &der))
+			return false;
+		const unsigned char *p = (const unsigned char *)der.p, *end = p + der.n;
+
+		x = d2i_X509(NULL, &p, (long)der.n);
+		X509_free(x);
+		if (!x || p != end) {
+			ERR_clear_error();
+			return false;
+		}
+	}
+	return true;
+}
+
+static EVP_PKEY *rsa_key(struct arena *a, const struct jv *o);
+static EVP_PKEY *ec_key(struct arena *a, const struct jv *o);
+
+/* The same of a key (RFC 7517). */
+static bool key_ok(struct arena *a, const struct jv *v)
+{
+	struct str kty = jv_str(jv_get(v, STR("kty"))), bytes;
+	EVP_PKEY *k;
+
+	if (!v || jv_is(v, JV_NULL))
+		return true;
+	if (!jv_is(v, JV_OBJECT) || !chain_ok(a, jv_get(v, STR("x5c"))))
+		return false;
+	if (str_eqz(kty, "oct"))
+		return base64url_decode(a, jv_str(jv_get(v, STR("k"))), &bytes) && bytes.n;
+	if (str_eqz(kty, "OKP"))
+		return str_eqz(jv_str(jv_get(v, STR("crv"))), "Ed25519") &&
+		       base64url_decode(a, jv_str(jv_get(v, STR("x"))), &bytes) && bytes.n;
+	k = str_eqz(kty, "RSA") ? rsa_key(a, v) : str_eqz(kty, "EC") ? ec_key(a, v) : NULL;
+	EVP_PKEY_free(k);
+	return k != NULL;
+}
+
 struct error *jws_parse(struct arena *a, struct str token, struct jws *out)
 {
 	struct str rest = token, head, body, text;
@@ -267,6 +317,9 @@ struct error *jws_parse(struct arena *a, struct str token, struct jws *out)
 		return error_new("malformed jwt: an unencoded payload");
 	TRY(header_text(&h, "alg", &out->alg));
 	TRY(header_text(&h, "kid", &out->kid));
+	TRY(header_text(&h, "nonce", &text));
+	if (!chain_ok(a, jv_get(&h, STR("x5c"))) || !key_ok(a, jv_get(&h, STR("jwk"))))
+		return error_new("malformed jwt: x5c or jwk in the header is none");
 	TRY(part_json(a, body, "payload", &out->payload_text, &out->payload));
 	if (!base64url_decode(a, rest, &out->signature))
 		return error_new("malformed jwt: the signature is not base64url");

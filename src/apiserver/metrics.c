@@ -8,9 +8,10 @@
 #include "apiserver/metrics.h"
 
 enum { COUNTER = 0, GAUGE = 1, HISTOGRAM = 4 }; /* io.prometheus.client.MetricType */
-enum level { NONE, ALPHA, BETA, STABLE, SLI };
+enum level { NONE, ALPHA, BETA, STABLE, SLI, ALPHA_SLI };
 static const char *const type_names[] = {[COUNTER] = "counter", [GAUGE] = "gauge", [HISTOGRAM] = "histogram"};
-static const char *const level_names[] = {[ALPHA] = "ALPHA", [BETA] = "BETA", [STABLE] = "STABLE", [SLI] = "STABLE"};
+static const char *const level_names[] = {
+	[ALPHA] = "ALPHA", [BETA] = "BETA", [STABLE] = "STABLE", [SLI] = "STABLE", [ALPHA_SLI] = "ALPHA"};
 static const struct family {
 	const char *name;
 	int type;
@@ -377,7 +378,7 @@ static int by_labels(const void *a, const void *b)
 
 static bool shown_at(const struct family *f, bool slis)
 {
-	return (f->level == SLI) == slis;
+	return (f->level >= SLI) == slis;
 }
 
 static void put_families(struct request *rq, struct buf *b, bool slis, bool protobuf)
@@ -435,11 +436,12 @@ static void reset(bool slis)
 /* Families by level; nothing here is hidden or switched off. */
 static void count_families(void)
 {
-	int n[SLI + 1] = {0};
+	int n[ALPHA_SLI + 1] = {0};
 
 	for (size_t i = 0; i < METRICS; i++)
 		n[families[i].level]++;
 	n[STABLE] += n[SLI];
+	n[ALPHA] += n[ALPHA_SLI];
 	for (int l = ALPHA; l <= STABLE; l++) {
 		char labels[80];
 
@@ -460,6 +462,7 @@ struct error *serve_metrics(struct request *rq, bool slis)
 		reset(slis);
 		return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), STR("metrics reset\n"));
 	}
+	metrics_set(METRIC_SLI_STARTED, "", (double)(rq->s->started_wall_ns / 10000000) / 100);
 	if (!slis) {
 		count_families();
 		metrics_collect(rq->s);

@@ -58,6 +58,16 @@ void metrics_long_running(struct request *rq);
 void metrics_watch_list(struct request *rq);
 /* Refused because there were too many. */
 void metrics_dropped(struct request *rq);
+/* Its authentication has come out: by rq->user; refused: what was shown for it is not good. */
+void metrics_authenticated(struct request *rq, bool refused);
+/* So has its authorization, begun at since_ns; the first three are enum authz's. */
+enum metrics_authz { METRICS_NO_OPINION, METRICS_ALLOWED, METRICS_DENIED, METRICS_AUTHZ_ERROR };
+void metrics_authorized(enum metrics_authz r, int64_t since_ns);
+/* What a watch counts its events in. */
+struct watch_counts {
+	struct metric *events, *sizes;
+};
+struct watch_counts metrics_watch(const struct request *rq);
 /* It has been answered. */
 void metrics_request(struct request *rq);
 

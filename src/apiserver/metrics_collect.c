@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include "apiserver/discovery.h"
+#include "apiserver/extend.h"
 #include "apiserver/flow.h"
 #include "apiserver/metrics.h"
 
@@ -41,23 +42,27 @@ static void collect_storage(struct apiserver *s)
 
 	metrics_forget(METRIC_OBJECTS); /* custom resources come and go */
 	metrics_forget(METRIC_STORAGE_OBJECTS);
-	metrics_forget(METRIC_WATCHERS);
 	metrics_forget(METRIC_EVENTS_RECEIVED);
+	metrics_forget(METRIC_CACHE_RECEIVED);
+	metrics_forget(METRIC_CACHE_REVISION);
+	metrics_forget(METRIC_OBJECT_BYTES);
 	while (map_next(&s->storages, &it, &key, &v)) {
 		const struct storage *st = v;
 		struct cache_stats cs;
-		struct buf b buf_cleanup = {0}, name buf_cleanup = {0}, kind buf_cleanup = {0};
+		struct buf b buf_cleanup = {0}, name buf_cleanup = {0};
 
 		cache_stats(st->cache, &cs);
 		buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\"", STR_ARG(st->group), STR_ARG(st->plural));
 		buf_printf(&name, "resource=\"%.*s%s%.*s\"", STR_ARG(st->plural), st->group.n ? "." : "",
 			   STR_ARG(st->group));
-		buf_printf(&kind, "group=\"%.*s\",kind=\"%.*s\"", STR_ARG(st->group), STR_ARG(st->kind));
 		metrics_set(METRIC_OBJECTS, buf_z(&b), (double)cs.objects);
 		metrics_set(METRIC_STORAGE_OBJECTS, buf_z(&name), (double)cs.objects);
-		metrics_set(METRIC_WATCHERS, buf_z(&kind), (double)cs.watchers);
-		if (cs.received)
+		metrics_set(METRIC_OBJECT_BYTES, buf_z(&b), (double)cs.object_bytes);
+		metrics_set(METRIC_CACHE_REVISION, buf_z(&b), (double)cache_rev(st->cache));
+		if (cs.received) {
 			metrics_set(METRIC_EVENTS_RECEIVED, buf_z(&b), (double)cs.received);
+			metrics_set(METRIC_CACHE_RECEIVED, buf_z(&b), (double)cs.received);
+		}
 	}
 	store_stats(s->store, &ss);
 	metrics_set(METRIC_STORAGE_SIZE,
@@ -121,7 +126,16 @@ void metrics_collect(struct apiserver *s)
 		    "\",compiler=\"gcc\",git_commit=\"\",git_tree_state=\"clean\",git_version=\"" SKIFF_GIT_VERSION
 		    "\",go_version=\"none\",major=\"1\",minor=\"36\",platform=\"" SKIFF_PLATFORM "\"",
 		    1);
+	metrics_set(METRIC_VERSION_INFO, "binary=\"1.36.0\",component=\"kube\",emulation=\"1.36\",min_compat=\"1.35\"",
+		    1);
 	metrics_set(METRIC_FEATURES, "name=\"CBORServingAndStorage\",stage=\"ALPHA\"", s->o.cbor);
+	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS,   METRIC_SA_LEGACY,
+							METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_MANUAL,
+							METRIC_SA_STALE,       METRIC_SA_VALID};
+
+	for (size_t i = 0; i < sizeof from_the_start / sizeof *from_the_start; i++)
+		metric_touch(metric_series(from_the_start[i], ""));
+	aggregate_collect(s);
 	metric_touch(metric_series(METRIC_CEL_COMPILATION, ""));
 	metric_touch(metric_series(METRIC_CEL_EVALUATION, ""));
 	flow_collect();

@@ -1,6 +1,6 @@
 /*
  * The families of metrics, in order of their names: METRIC(id, name, type, stability level, buckets, help).
- * SLI instead of a level: stable, and at /metrics/slis. NONE: not of Kubernetes' own, no level in the help.
+ * SLI, ALPHA_SLI instead of a level: stable or alpha, and at /metrics/slis. NONE: not of Kubernetes' own, no level in the help.
  */
 #define B(...) ((const double[]){__VA_ARGS__}), sizeof((const double[]){__VA_ARGS__}) / sizeof(double)
 #define POWERS(first, factor, n) ((const double[]){first, factor}), -(n) /* exponential: n of them */
@@ -10,6 +10,7 @@
 #define WAIT_BUCKETS B(0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 #define REQUEST_BUCKETS B(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
 #define SLI_BUCKETS B(0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
+METRIC(APISERVICE_DOWN, "aggregator_unavailable_apiservice", GAUGE, ALPHA, NO_BUCKETS, "APIServices, and whether they cannot be reached, by name.")
 METRIC(ADMISSION_PLUGIN, "apiserver_admission_controller_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
        "Time in one admission plugin, by its name, the operation and whether it refused.")
 METRIC(ADMISSION_STEP, "apiserver_admission_step_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
@@ -17,6 +18,7 @@ METRIC(ADMISSION_STEP, "apiserver_admission_step_admission_duration_seconds", HI
 METRIC(ADMISSION_WEBHOOK, "apiserver_admission_webhook_admission_duration_seconds", HISTOGRAM, STABLE,
        B(0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 25), "Time in one admission webhook, by its name, the operation and whether it refused.")
 METRIC(AUDIT_ERRORS, "apiserver_audit_error_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were not delivered, by plugin.")
+METRIC(AUDIT_EVENTS, "apiserver_audit_event_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were made.")
 METRIC(AUTHN_RELOAD_TIME, "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, BETA, NO_BUCKETS,
        "When the authentication configuration was last read again, by outcome.")
 METRIC(AUTHN_RELOADS, "apiserver_authentication_config_controller_automatic_reloads_total", COUNTER, BETA, NO_BUCKETS,
@@ -61,17 +63,24 @@ METRIC(FLOW_LOWER, "apiserver_flowcontrol_lower_limit_seats", GAUGE, ALPHA, NO_B
 METRIC(FLOW_NOMINAL, "apiserver_flowcontrol_nominal_limit_seats", GAUGE, BETA, NO_BUCKETS, "Seats of a priority level of its own.")
 METRIC(FLOW_REJECTED, "apiserver_flowcontrol_rejected_requests_total", COUNTER, BETA, NO_BUCKETS,
        "Requests that were refused, by flow schema, priority level and reason.")
+METRIC(FLOW_EXECUTION, "apiserver_flowcontrol_request_execution_seconds", HISTOGRAM, ALPHA,
+       B(0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30), "Time that requests held their seats, by flow schema and priority level.")
 METRIC(FLOW_WAIT, "apiserver_flowcontrol_request_wait_duration_seconds", HISTOGRAM, BETA, WAIT_BUCKETS,
        "Time that requests waited for seats, by flow schema, priority level and whether they got them.")
 METRIC(FLOW_UPPER, "apiserver_flowcontrol_upper_limit_seats", GAUGE, ALPHA, NO_BUCKETS, "Most seats a priority level may have.")
+METRIC(FLOW_ESTIMATED, "apiserver_flowcontrol_work_estimated_seats", HISTOGRAM, ALPHA, B(1, 2, 4, 8, 16, 32, 64, 100),
+       "Seats that requests took, by flow schema and priority level.")
 METRIC(LONG_RUNNING, "apiserver_longrunning_requests", GAUGE, STABLE, NO_BUCKETS, "Watches, streams and proxied requests that are open.")
-METRIC(WATCHERS, "apiserver_registered_watchers", GAUGE, ALPHA, NO_BUCKETS, "Watches of a kind that are open.")
+METRIC(BODY_SIZES, "apiserver_request_body_size_bytes", HISTOGRAM, ALPHA,
+       B(5e4, 15e4, 25e4, 35e4, 45e4, 55e4, 65e4, 75e4, 85e4, 95e4, 105e4, 115e4, 125e4, 135e4, 145e4, 155e4, 165e4, 175e4, 185e4, 195e4, 205e4,
+	 215e4, 225e4, 235e4, 245e4, 255e4, 265e4, 275e4, 285e4, 295e4, 305e4), "Bytes of the bodies of writes, by resource.")
 METRIC(DURATION, "apiserver_request_duration_seconds", HISTOGRAM, STABLE, REQUEST_BUCKETS, "Time of requests.")
 METRIC(SLI_DURATION, "apiserver_request_sli_duration_seconds", HISTOGRAM, ALPHA, SLI_BUCKETS,
        "Time of requests without that of webhooks and without waiting for seats.")
 METRIC(REQUESTS, "apiserver_request_total", COUNTER, STABLE, NO_BUCKETS, "Requests that were answered.")
 METRIC(DEPRECATED, "apiserver_requested_deprecated_apis", GAUGE, STABLE, NO_BUCKETS, "Deprecated APIs that somebody has asked for.")
 METRIC(OBJECTS, "apiserver_resource_objects", GAUGE, ALPHA, NO_BUCKETS, "Objects that are stored, by resource.")
+METRIC(OBJECT_BYTES, "apiserver_resource_size_estimate_bytes", GAUGE, ALPHA, NO_BUCKETS, "Bytes of the objects that are stored, by resource.")
 METRIC(SIZES, "apiserver_response_sizes", HISTOGRAM, STABLE, POWERS(1000, 10, 7), "Bytes of answers to reads.")
 METRIC(KMS_MISSES, "apiserver_storage_envelope_transformation_cache_misses_total", COUNTER, ALPHA, NO_BUCKETS,
        "How often a KMS plugin had to unwrap a key.")
@@ -86,14 +95,25 @@ METRIC(POLICY_TIME, "apiserver_validating_admission_policy_check_duration_second
        "Time of a policy's validations, by policy, binding and what came of it.")
 METRIC(POLICY_CHECKS, "apiserver_validating_admission_policy_check_total", COUNTER, BETA, NO_BUCKETS,
        "Validations of policies, by policy, binding and what came of it.")
+METRIC(CACHE_RECEIVED, "apiserver_watch_cache_events_received_total", COUNTER, ALPHA, NO_BUCKETS, "Changes that the watch cache took up, by resource.")
+METRIC(CACHE_REVISION, "apiserver_watch_cache_resource_version", GAUGE, ALPHA, NO_BUCKETS, "The revision that the watch cache has seen, by resource.")
+METRIC(WATCH_SIZES, "apiserver_watch_events_sizes", HISTOGRAM, ALPHA, POWERS(1024, 2, 8), "Bytes of events sent to watches, by resource.")
+METRIC(WATCH_EVENTS, "apiserver_watch_events_total", COUNTER, ALPHA, NO_BUCKETS, "Events sent to watches, by resource.")
 METRIC(WATCH_LIST, "apiserver_watch_list_duration_seconds", HISTOGRAM, BETA,
        B(0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8, 10, 15, 20, 30, 45, 60), "Time until a watch had sent its initial events.")
+METRIC(USERS, "authenticated_user_requests", COUNTER, ALPHA, NO_BUCKETS, "Requests whose user is known, by a few names and kinds of names.")
+METRIC(AUTHN_ATTEMPTS, "authentication_attempts", COUNTER, ALPHA, NO_BUCKETS, "Requests by how their authentication came out.")
+METRIC(AUTHN_TIME, "authentication_duration_seconds", HISTOGRAM, ALPHA, POWERS(0.001, 2, 15), "Time of authentication, by how it came out.")
+METRIC(AUTHZ_ATTEMPTS, "authorization_attempts_total", COUNTER, ALPHA, NO_BUCKETS, "Requests by how their authorization came out.")
+METRIC(AUTHZ_TIME, "authorization_duration_seconds", HISTOGRAM, ALPHA, POWERS(0.001, 2, 15), "Time of authorization, by how it came out.")
 METRIC(DISABLED, "disabled_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that a flag has switched off.")
 METRIC(HIDDEN, "hidden_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that are not shown because they are deprecated.")
 METRIC(BUILD_INFO, "kubernetes_build_info", GAUGE, BETA, NO_BUCKETS, "What was built, in labels; 1.")
 METRIC(FEATURES, "kubernetes_feature_enabled", GAUGE, BETA, NO_BUCKETS, "Features that can be switched, and whether they are on.")
 METRIC(HEALTH, "kubernetes_healthcheck", GAUGE, SLI, NO_BUCKETS, "How a health check last came out.")
 METRIC(HEALTH_TOTAL, "kubernetes_healthchecks_total", COUNTER, SLI, NO_BUCKETS, "How often a health check came out so.")
+METRIC(PODSEC_EVALUATIONS, "pod_security_evaluations_total", COUNTER, ALPHA, NO_BUCKETS, "Judgements of pods by a level of pod security.")
+METRIC(PODSEC_EXEMPTIONS, "pod_security_exemptions_total", COUNTER, ALPHA, NO_BUCKETS, "Pods and templates that pod security does not look at.")
 METRIC(CPU, "process_cpu_seconds_total", COUNTER, NONE, NO_BUCKETS, "Seconds of processor time.")
 METRIC(MAX_FDS, "process_max_fds", GAUGE, NONE, NO_BUCKETS, "Most file descriptors there may be.")
 METRIC(OPEN_FDS, "process_open_fds", GAUGE, NONE, NO_BUCKETS, "File descriptors that are open.")
@@ -101,7 +121,14 @@ METRIC(RSS, "process_resident_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of 
 METRIC(STARTED, "process_start_time_seconds", GAUGE, NONE, NO_BUCKETS, "When the process began, in seconds since 1970.")
 METRIC(VSIZE, "process_virtual_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of address space in use.")
 METRIC(VSIZE_MAX, "process_virtual_memory_max_bytes", GAUGE, NONE, NO_BUCKETS, "Most bytes of address space there may be.")
+METRIC(SLI_STARTED, "process_start_time_seconds", GAUGE, ALPHA_SLI, NO_BUCKETS, "When the process began, in seconds since 1970.")
 METRIC(REGISTERED, "registered_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families of metrics, by stability level.")
+METRIC(SA_LEGACY_AUTO, "serviceaccount_legacy_auto_token_uses_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens that once were made of themselves.")
+METRIC(SA_LEGACY_MANUAL, "serviceaccount_legacy_manual_token_uses_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens from Secrets that somebody made.")
+METRIC(SA_LEGACY, "serviceaccount_legacy_tokens_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens from Secrets.")
+METRIC(SA_STALE, "serviceaccount_stale_tokens_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of bound tokens that should have been replaced.")
+METRIC(SA_VALID, "serviceaccount_valid_tokens_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of bound tokens.")
+METRIC(VERSION_INFO, "version_info", GAUGE, ALPHA, NO_BUCKETS, "What versions the server is compatible with, in labels; 1.")
 #undef B
 #undef POWERS
 #undef NO_BUCKETS

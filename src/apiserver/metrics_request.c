@@ -2,6 +2,7 @@
  * Requests, counted by upstream's labels (k8s.io/apiserver endpoints/metrics). The series of a verb, resource,
  * subresource and scope are found by a number made of these and kept, so that a request makes no text.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <xxhash.h>
 #include "apiserver/metrics.h"
@@ -35,7 +36,7 @@ struct kind_of_request {
 #define CODES 12 /* of one kind that are found at once */
 struct request_series {
 	struct kind_of_request kind; /* strings owned */
-	struct metric *duration, *sli, *size, *open;
+	struct metric *duration, *sli, *size, *open, *body;
 	struct {
 		int code;
 		struct metric *count;
@@ -274,6 +275,81 @@ void metrics_dropped(struct request *rq)
 	metric_add(count_of(rq->s, find(rq->s, &k), 429), 1);
 }
 
+static struct metric *body_of(struct request_series *r, const struct request *rq)
+{
+	const struct request_info *i = &rq->info;
+	struct buf b buf_cleanup = {0};
+
+	if (r->body)
+		return r->body;
+	buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\",verb=\"%.*s\"", STR_ARG(i->group), STR_ARG(i->resource),
+		   STR_ARG(i->verb));
+	if (str_eqz(i->verb, "deletecollection")) {
+		b.n -= sizeof "collection\"" - 1;
+		buf_puts(&b, "_collection\"");
+	}
+	return r->body = metric_series(METRIC_BODY_SIZES, buf_z(&b));
+}
+
+/* A username that says something about what asks, and no more. */
+static const char *name_of_user(struct str name)
+{
+	static const char *const known[] = {"admin", "client", "kube_proxy", "kubelet",
+					    "system:serviceaccount:kube-system:default"};
+
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (str_eqz(name, known[i]))
+			return known[i];
+	return str_index(name, '@') >= 0 ? "email_id" : "other";
+}
+
+/* Counts to one of a few series, each found once. */
+static struct metric *kept(struct metric **at, enum metric_id id, const char *label, const char *value)
+{
+	char labels[100];
+
+	if (!*at) {
+		snprintf(labels, sizeof labels, "%s=\"%s\"", label, value);
+		*at = metric_series(id, labels);
+	}
+	return *at;
+}
+
+void metrics_authenticated(struct request *rq, bool refused)
+{
+	static const char *const results[] = {"success", "failure", "error"};
+	static struct metric *attempts[3], *times[3];
+	int r = rq->user && !refused ? 0 : refused ? 2 : 1;
+
+	metric_add(kept(&attempts[r], METRIC_AUTHN_ATTEMPTS, "result", results[r]), 1);
+	metric_observe(kept(&times[r], METRIC_AUTHN_TIME, "result", results[r]),
+		       (double)(now_ns() - rq->start_ns) / 1e9);
+	if (!r) {
+		struct metric *m = NULL;
+
+		metric_add(kept(&m, METRIC_USERS, "username", name_of_user(rq->user->name)), 1);
+	}
+}
+
+void metrics_authorized(enum metrics_authz r, int64_t since_ns)
+{
+	static const char *const results[] = {"no-opinion", "allowed", "denied", "error"};
+	static struct metric *attempts[4], *times[4];
+
+	metric_add(kept(&attempts[r], METRIC_AUTHZ_ATTEMPTS, "result", results[r]), 1);
+	metric_observe(kept(&times[r], METRIC_AUTHZ_TIME, "result", results[r]), (double)(now_ns() - since_ns) / 1e9);
+}
+
+struct watch_counts metrics_watch(const struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\",version=\"%.*s\"", STR_ARG(rq->info.group),
+		   STR_ARG(rq->info.resource), STR_ARG(rq->info.version));
+	return (struct watch_counts){metric_series(METRIC_WATCH_EVENTS, buf_z(&b)),
+				     metric_series(METRIC_WATCH_SIZES, buf_z(&b))};
+}
+
 void metrics_request(struct request *rq)
 {
 	struct request_series *r;
@@ -300,4 +376,6 @@ void metrics_request(struct request *rq)
 		metric_observe(r->sli, seconds - (double)rq->waited_ns / 1e9);
 	if (k.verb == V_GET || k.verb == V_LIST)
 		metric_observe(r->size, (double)rq->x->sent);
+	if (rq->body_read && !rq->path_metrics)
+		metric_observe(body_of(r, rq), (double)rq->body_bytes);
 }

@@ -27,17 +27,26 @@ static int path_cmp(const void *x, const void *y)
 struct str *served_paths(struct request *rq, size_t *n)
 {
 	static const char *const fixed[] = {
-		"/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/", "/flagz", "/metrics", "/metrics/slis", "/openapi/v2",
-		"/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/statusz", "/version",
+		"/.well-known/openid-configuration",
+		"/api",
+		"/api/v1",
+		"/apis",
+		"/apis/",
+		"/flagz",
+		"/metrics",
+		"/metrics/slis",
+		"/openapi/v2",
+		"/openapi/v3",
+		"/openapi/v3/",
+		"/openid/v1/jwks",
+		"/statusz",
+		"/version",
 	};
-	static const char *const debug[] = {"/debug/flags/v", "/debug/fibers", "/debug/memory", "/debug/pprof", "/debug/pprof/"};
 	struct path_list l = {.a = rq->a};
 	struct buf b buf_cleanup = {0};
 
 	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
 		add_path(&l, str_from(fixed[i]));
-	for (size_t i = 0; rq->s->o.profiling && i < sizeof debug / sizeof *debug; i++)
-		add_path(&l, str_from(debug[i]));
 	for (size_t i = 0; health_path_at(i, &b); i++, b.n = 0)
 		add_path(&l, arena_str(rq->a, buf_view(&b)));
 	discovery_paths(rq, add_path, &l);
@@ -54,8 +63,6 @@ static struct error *root_paths(struct request *rq)
 
 	buf_puts(&b, "{\"paths\":[");
 	for (size_t i = 0; i < n; i++) {
-		if (str_has_prefix(paths[i], STR("/debug")))
-			continue; /* as upstream: these are not listed */
 		if (i)
 			buf_putc(&b, ',');
 		jv_encode_string(&b, paths[i]);

@@ -46,6 +46,8 @@ struct error *request_body(struct request *rq, size_t limit, struct str *out)
 		return broken;
 	}
 	TRY(e);
+	rq->body_read = true;
+	rq->body_bytes = out->n;
 	audit_request_body(rq, *out);
 	return NULL;
 }
@@ -116,7 +118,7 @@ static void warning_headers(struct request *rq)
 
 void respond_headers(struct request *rq)
 {
-	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	http_set_header(rq->x, "audit-id", rq->audit_id);
 	http_set_header(rq->x, "cache-control", rq->cache_control.n ? rq->cache_control : STR("no-cache, private"));
 	warning_headers(rq);
 }
@@ -339,6 +341,8 @@ struct error *respond_struct(struct request *rq, int status, const struct schema
 {
 	struct buf b buf_cleanup = {0};
 
+	if (t == &meta_v1_status_type)
+		audit_answer_status(rq, obj);
 	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL)
 		return respond_partial(rq, status, object_meta(t, (void *)(uintptr_t)obj));
 	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL_LIST)
@@ -356,8 +360,16 @@ static void respond_timeout(struct request *rq)
 {
 	struct error *e;
 
-	rq->audit_message = STR("Timeout: request did not complete within the allotted timeout");
-	rq->audit_reason = STR("Timeout");
+	static const struct meta_v1_status_details nothing;
+	static const struct meta_v1_status said = {
+		.status = STR_INIT("Failure"),
+		.message = STR_INIT("Timeout: request did not complete within the allotted timeout"),
+		.reason = STR_INIT("Timeout"),
+		.details = (struct meta_v1_status_details *)(uintptr_t)&nothing,
+		.code = 504,
+	};
+
+	rq->audit_status = &said;
 	rq->status = 504;
 	http_unset_header(rq->x, "x-kubernetes-pf-flowschema-uid");
 	http_unset_header(rq->x, "x-kubernetes-pf-prioritylevel-uid");
@@ -374,7 +386,7 @@ static void respond_timeout(struct request *rq)
 
 void respond_error(struct request *rq, struct error *e)
 {
-	struct meta_v1_status st;
+	struct meta_v1_status *st = arena_new(rq->a, struct meta_v1_status);
 	struct error *w;
 	bool timed_out;
 
@@ -398,17 +410,16 @@ void respond_error(struct request *rq, struct error *e)
 		error_free(e);
 		return;
 	}
-	status_from_error(rq->a, e, &st);
-	rq->audit_message = st.message;
-	rq->audit_reason = st.reason;
+	status_from_error(rq->a, e, st);
 	if (e->retry_after_seconds)
 		http_set_header(rq->x, "retry-after", arena_printf(rq->a, "%d", e->retry_after_seconds));
-	if (st.code >= 500)
-		log_warn("%.*s %.*s: %d %s", STR_ARG(rq->x->method), STR_ARG(rq->info.path), st.code, error_message(e));
+	if (st->code >= 500)
+		log_warn("%.*s %.*s: %d %s", STR_ARG(rq->x->method), STR_ARG(rq->info.path), st->code,
+			 error_message(e));
 	error_free(e);
 	rq->out.as = ANSWER_OBJECT;
 	fiber_shield_begin();
-	w = respond_struct(rq, st.code, &meta_v1_status_type, &st);
+	w = respond_struct(rq, st->code, &meta_v1_status_type, st);
 	fiber_shield_end();
 	if (w) {
 		log_v(2, "answering %.*s: %s", STR_ARG(rq->info.path), error_message(w));

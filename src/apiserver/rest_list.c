@@ -250,7 +250,8 @@ struct error *request_selectors(struct request *rq, struct cache_filter *f, cons
 	return NULL;
 }
 
-/* Continue tokens are upstream's: base64url of {"v":"meta.k8s.io/v1","rv":REV,"start":"/KEY\0"}; the slash is the watch cache's, the store has none. */
+/* Continue tokens are upstream's: base64url of {"v":"meta.k8s.io/v1","rv":REV,"start":"/KEY\0"}; the slash is the watch
+ * cache's, the store has none. */
 static struct str continue_encode(struct request *rq, int64_t rev, struct str key, bool cached)
 {
 	struct buf json buf_cleanup = {0}, out buf_cleanup = {0};
@@ -778,8 +779,9 @@ struct error *list_select(struct request *rq, const struct list_options *o, stru
 	if (!more)
 		return NULL;
 	last = cache_entry_key(l->found.v[l->found.n - 1]);
-	l->meta.continue_ = continue_encode(rq, cache_snap_rev(l->snap), o->ns.n ? str_sub(last, o->ns.n + 1, last.n) : last,
-					    !list_uncached(rq->res));
+	l->meta.continue_ =
+		continue_encode(rq, cache_snap_rev(l->snap), o->ns.n ? str_sub(last, o->ns.n + 1, last.n) : last,
+				!list_uncached(rq->res));
 	if (!o->has_selector) {
 		l->meta.remaining_item_count = arena_new(rq->a, int64_t);
 		*l->meta.remaining_item_count = (int64_t)cache_snap_count(l->snap, o->ns, last);

@@ -28,7 +28,8 @@ struct error *rest_get(struct request *rq)
 	void *obj;
 
 	TRY(rest_get_options(rq, &mode, &rev));
-	TRY(list_version_error(res, cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL, rq->info.name, mode, rev, &e)));
+	TRY(list_version_error(res, cache_get(res->st->cache, res->st->namespaced ? rq->info.ns : STR_NULL,
+					      rq->info.name, mode, rev, &e)));
 	if (!e)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
 	err = respond_entry(rq, 200, res, e, &done);
@@ -60,6 +61,7 @@ struct watcher {
 	bool headers_sent;          /* Table: column definitions go with the first event only */
 	struct buf out;             /* frames not from shared blocks */
 	const struct selector *post; /* see custom_selector */
+	struct watch_counts counts;
 	struct map matched;         /* with post: key -> struct cache_entry * of what the client has seen */
 };
 
@@ -254,6 +256,12 @@ static struct error *watch_start(struct watcher *w)
 	return http_start(w->rq->x, 200);
 }
 
+static void count(struct watcher *w, size_t bytes)
+{
+	metric_add(w->counts.events, 1);
+	metric_observe(w->counts.sizes, (double)bytes);
+}
+
 static struct error *watch_write(struct watcher *w)
 {
 	return w->socket ? watch_socket_send(w->socket, buf_view(&w->out)) : http_write(w->rq->x, buf_view(&w->out));
@@ -365,6 +373,7 @@ static struct error *gather(struct gathered **gp, struct watcher *w, const struc
 		tail = PB_ENVELOPE_END;
 	}
 	body = block_str(g->held[g->k++]);
+	count(w, body.n);
 	g->iov[g->n++] = iov_of(body);
 	g->iov[g->n++] = iov_of(tail);
 	*taken = true;
@@ -438,11 +447,13 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 
 			arena_reset(&tmp);
 			if (slot >= 0 && ev.forms && ev.forms[slot]) {
+				count(w, ev.forms[slot]->n);
 				e = frame(w, type_name(ev.type), block_str(ev.forms[slot]), &w->out);
 			} else {
 				e = event_object(w, &tmp, &ev, NULL, &b);
 				if (!e && slot >= 0 && ev.forms)
 					ev.forms[slot] = block_new(buf_view(&b));
+				count(w, b.n);
 				if (!e)
 					e = frame(w, type_name(ev.type), buf_view(&b), &w->out);
 			}
@@ -508,8 +519,10 @@ static struct error *converting_frames(struct converting *g, struct watcher *w, 
 		e = post_event(w, ev, obj, &send, &changed, &left);
 		if (!e && send)
 			e = event_object(w, tmp, ev, changed ? NULL : obj, &b);
-		if (!e && send)
+		if (!e && send) {
+			count(w, b.n);
 			e = frame(w, type_name(ev->type), buf_view(&b), &w->out);
+		}
 		cache_entry_unref(left);
 	}
 	return e;
@@ -615,13 +628,15 @@ struct error *rest_watch(struct request *rq)
 {
 	struct cache_watch_opts o = {0};
 	struct cache_watch *cw = NULL;
-	struct watcher w = {.rq = rq, .res = rq->res};
+	struct watcher w = {.rq = rq, .res = rq->res, .counts = metrics_watch(rq)};
 	struct error *e, *bad;
 
 	TRY(watch_options(rq, &w, &o));
 	bad = post_begin(&w, &o);
-	if (!bad && list_uncached(rq->res) && !o.initial && ((o.rev && o.rev < cache_oldest_exact(rq->res->st->cache)) || o.rev == INT64_MAX))
-		bad = err_expired("The resourceVersion for the provided watch is too old."); /* etcd's: behind the last there is none */
+	if (!bad && list_uncached(rq->res) && !o.initial &&
+	    ((o.rev && o.rev < cache_oldest_exact(rq->res->st->cache)) || o.rev == INT64_MAX))
+		bad = err_expired("The resourceVersion for the provided watch is too old."); /* etcd's: behind the last
+												there is none */
 	if (!bad)
 		bad = cache_watch_open(rq->res->st->cache, &o, &cw);
 	if (error_is(bad, 429, NULL)) {

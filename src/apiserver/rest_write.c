@@ -1,5 +1,6 @@
 /* create, update, patch, delete and deletecollection as HTTP: bodies, options, answers. */
 #include "apiserver/admission.h"
+#include "apiserver/audit.h"
 #include "apiserver/custom.h"
 #include "apiserver/list.h"
 #include "schema/defaults.h"
@@ -187,6 +188,7 @@ static struct error *typed_body(struct request *rq, const char *options, const s
 	TRY(judge(rq, &report, &o));
 	((struct str *)obj)[0] = kind;
 	((struct str *)obj)[1] = api_version;
+	audit_request_object(rq, t, obj);
 	*untyped = !k.n || !av.n;
 	*out = obj;
 	return NULL;

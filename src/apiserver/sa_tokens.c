@@ -673,6 +673,7 @@ struct error *rest_token_request(struct request *rq)
 	}
 	random_uuid(jti);
 	c.jti = str_from(jti);
+	request_annotate(rq, STR("authentication.kubernetes.io/issued-credential-id"), arena_printf(rq->a, "JTI=%s", jti));
 	c.iat = c.nbf = now;
 	c.audiences.v = tr->spec.audiences.v;
 	c.audiences.n = tr->spec.audiences.n;

@@ -233,7 +233,7 @@ static struct watermark *count_inflight(struct request *rq)
 /* Upstream cannot tell what is asked for, which it takes for a fault of its own. */
 static struct error *answer_broken(struct request *rq)
 {
-	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	http_set_header(rq->x, "audit-id", rq->audit_id);
 	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
 	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	rq->status = 500;
@@ -272,8 +272,8 @@ static struct error *run(struct request *rq)
 	if (handled)
 		return NULL;
 	TRY(authenticate(rq));
-	TRY(impersonate(rq));
 	audit_begin(rq);
+	TRY(impersonate(rq));
 	TRY(flow_begin(rq, &seat));
 	e = authorize_request(rq);
 	if (e) {
@@ -308,10 +308,13 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 	request_info_parse(rq.a, x->method, x->path, x->query, &rq.info);
 	query_parse(rq.a, x->query, &rq.q);
 	rq.out.content_type = STR("application/json");
-	if (id.n && id.n <= 36)
-		snprintf(rq.audit_id, sizeof rq.audit_id, "%.*s", STR_ARG(id));
-	else
-		random_uuid(rq.audit_id);
+	rq.audit_id = id;
+	if (!id.n) {
+		char *uuid = arena_bytes(rq.a, 37);
+
+		random_uuid(uuid);
+		rq.audit_id = str_from(uuid);
+	}
 	hsts_header(&rq);
 	/* Go's chance is a number of [0, 1). */
 	if (rq.s->o.goaway_chance > 0 && x->version == 20 &&

@@ -101,12 +101,18 @@ struct request {
 	struct resource *res;
 	struct grace_reader reading;     /* what the tables of custom resources give out stays */
 	struct negotiated out;
-	char audit_id[37];
+	struct str audit_id;
 	LIST(struct str) warnings;
 	LIST(struct str_pair) annotations; /* of the audit event */
 	struct audit_decision audit;
-	bool audit_begun, audit_answer_cut;
-	struct str audit_body, audit_answer_type, audit_message, audit_reason;
+	bool audit_begun, audit_streams, audit_answer_cut;
+	struct str audit_body, audit_answer_type;
+	struct str audit_object; /* JSON of what the body was read as; empty: the level wants none, or it could not be
+				    read */
+	struct {
+		struct str ns, name, uid, resource_version;
+	} audit_ref;                               /* what it says of itself */
+	const struct meta_v1_status *audit_status; /* of an answer that is one */
 	struct buf audit_answer;         /* only at level RequestResponse */
 	int64_t start_ns;
 	bool dry_run;
@@ -124,6 +130,8 @@ struct request {
 	const struct path_metrics *path_metrics; /* of a path, its labels */
 	struct metric *open;                     /* a long-running one is counted there while it lasts */
 	int64_t waited_ns;                       /* for seats and webhooks */
+	bool body_read;
+	size_t body_bytes;
 };
 /* A request of the server itself, as system:apiserver in system:masters. */
 void request_internal(struct request *rq, struct apiserver *s, struct arena *a, struct resource *res, struct str ns);

@@ -31,7 +31,7 @@ static struct error *send_file(struct request *rq, int fd)
 
 	rq->status = 200;
 	http_set_header(rq->x, "content-type", STR("application/octet-stream"));
-	http_set_header(rq->x, "audit-id", str_from(rq->audit_id));
+	http_set_header(rq->x, "audit-id", rq->audit_id);
 	struct error *e = http_start(rq->x, 200);
 
 	while (!e && c.n > 0) {

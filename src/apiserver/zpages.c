@@ -34,11 +34,13 @@ static bool choose(struct request *rq, const struct zpage *z, bool *text, struct
 		if (!str_eqz(g, "config.k8s.io") || !str_eqz(as, z->kind) || !(str_eqz(*version, "v1beta1") || str_eqz(*version, "v1alpha1")))
 			continue;
 		for (size_t k = 0; k < sizeof structured / sizeof *structured; k++) {
-			if (!str_eqz(v[i].type, structured[k].type))
+			if (!str_eqz(v[i].type, structured[k].type) ||
+			    (structured[k].media == MEDIA_CBOR && !rq->s->o.cbor))
 				continue;
 			*text = false;
 			rq->out.media = structured[k].media;
-			rq->out.content_type = str_from(structured[k].type);
+			rq->out.content_type = arena_printf(rq->a, "%s;g=config.k8s.io;v=%.*s;as=%s",
+							    structured[k].type, STR_ARG(*version), z->kind);
 			return true;
 		}
 	}
@@ -52,8 +54,11 @@ static struct error *serve(struct request *rq, const struct zpage *z)
 	bool text;
 
 	if (!choose(rq, z, &text, &version))
-		return error_status(406, "NotAcceptable", "only text/plain, and application/json, application/yaml and application/cbor with "
-				    "v=v1beta1;g=config.k8s.io;as=%s are acceptable", z->kind);
+		return error_status(406, "NotAcceptable",
+				    "only text/plain, and application/json and application/yaml with "
+				    "v=v1beta1;g=config.k8s.io;as=%s "
+				    "are acceptable",
+				    z->kind);
 	if (text) {
 		buf_printf(&b, "\n" COMPONENT " %s\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility "
 			       "guarantees and is for debugging purposes only.\n", z->title);
@@ -66,7 +71,10 @@ static struct error *serve(struct request *rq, const struct zpage *z)
 		   STR_ARG(version));
 	z->members(rq, &b);
 	buf_putc(&b, '}');
-	return respond_json(rq, 200, buf_view(&b));
+	if (rq->out.media != MEDIA_JSON)
+		return respond_json(rq, 200, buf_view(&b));
+	buf_putc(&b, '\n');
+	return respond_bytes(rq, 200, rq->out.content_type, buf_view(&b));
 }
 
 /* ---- statusz ---- */

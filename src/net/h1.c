@@ -308,9 +308,12 @@ static void refuse(struct h1 *h, const struct error *e)
 	int n = snprintf(text, sizeof text, "%d %.*s: %.300s\n", status, STR_ARG(http_reason(status)), e->message);
 
 	if (status == 417)
-		buf_printf(&b, "HTTP/1.1 417 %.*s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", STR_ARG(http_reason(status)));
+		buf_printf(&b, "HTTP/1.1 417 %.*s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+			   STR_ARG(http_reason(status)));
 	else
-		buf_printf(&b, "HTTP/1.1 %d %.*s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+		buf_printf(&b,
+			   "HTTP/1.1 %d %.*s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: "
+			   "close\r\nContent-Length: %d\r\n\r\n%s",
 			   status, STR_ARG(http_reason(status)), n, text);
 	error_free(stream_write(h->c->s, b.p, b.n));
 	buf_free(&b);

@@ -1,6 +1,6 @@
 /*
- * HTTP/1.1 messages (RFC 9112), as forgiving as Go's net/http and no more: lines may end with a bare LF, fields may be folded, chunks
- * overrule a length. What is passed on is written anew, so nothing is smuggled through.
+ * HTTP/1.1 messages (RFC 9112), as forgiving as Go's net/http and no more: lines may end with a bare LF, fields may be
+ * folded, chunks overrule a length. What is passed on is written anew, so nothing is smuggled through.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +14,8 @@ size_t h1_head_end(const char *p, size_t n, size_t seen)
 {
 	const char *lf, *end = p + n;
 
-	for (const char *at = p + (seen > 2 ? seen - 2 : 0); at < end && (lf = memchr(at, '\n', (size_t)(end - at))) != NULL; at = lf + 1) {
+	for (const char *at = p + (seen > 2 ? seen - 2 : 0);
+	     at < end && (lf = memchr(at, '\n', (size_t)(end - at))) != NULL; at = lf + 1) {
 		if (lf == p || (lf == p + 1 && *p == '\r'))
 			return (size_t)(lf - p) + 1; /* no request, which its parser says */
 		if (lf + 1 < end && lf[1] == '\n')
@@ -117,8 +118,8 @@ static bool has_word(struct str s, struct str word)
 	for (size_t i = 0; i + word.n <= s.n; i++) {
 		size_t end = i + word.n;
 
-		if ((!i || is_blank(s.p[i - 1]) || s.p[i - 1] == ',') && (end == s.n || is_blank(s.p[end]) || s.p[end] == ',') &&
-		    str_eq_nocase(str_sub(s, i, end), word))
+		if ((!i || is_blank(s.p[i - 1]) || s.p[i - 1] == ',') &&
+		    (end == s.n || is_blank(s.p[end]) || s.p[end] == ',') && str_eq_nocase(str_sub(s, i, end), word))
 			return true;
 	}
 	return false;
@@ -166,7 +167,8 @@ static struct error *read_framing(struct h1_head *h)
 	}
 	if (h->chunked)
 		h->content_length = -1;
-	return expects && !h->expect_continue ? error_status(417, "ExpectationFailed", "Expect other than 100-continue") : NULL;
+	return expects && !h->expect_continue ? error_status(417, "ExpectationFailed", "Expect other than 100-continue")
+					      : NULL;
 }
 
 static bool parse_version(struct str s, int *minor)
@@ -180,7 +182,8 @@ static bool parse_version(struct str s, int *minor)
 /* HTTP/D.D of another major version. */
 static bool other_version(struct str s)
 {
-	return s.n == 8 && memcmp(s.p, "HTTP/", 5) == 0 && s.p[5] >= '0' && s.p[5] <= '9' && s.p[6] == '.' && s.p[7] >= '0' && s.p[7] <= '9';
+	return s.n == 8 && memcmp(s.p, "HTTP/", 5) == 0 && s.p[5] >= '0' && s.p[5] <= '9' && s.p[6] == '.' &&
+	       s.p[7] >= '0' && s.p[7] <= '9';
 }
 
 struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_head *h)
@@ -201,9 +204,8 @@ struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_hea
 	if (!http_is_token(h->method))
 		return bad("request line");
 	if (!parse_version(version, &h->minor))
-		return other_version(version)
-			       ? error_status(505, "HTTPVersionNotSupported", "HTTP version")
-			       : bad("request line");
+		return other_version(version) ? error_status(505, "HTTPVersionNotSupported", "HTTP version")
+					      : bad("request line");
 	TRY(h1_parse_fields(a, (char *)(uintptr_t)rest.p, rest.n, &h->headers));
 	TRY(read_framing(h));
 	if (h->minor >= 1 && !h->has_host && !str_eq(h->method, STR("CONNECT")))
@@ -323,7 +325,9 @@ static struct error *buffered_line(struct rbuf *in, size_t max, size_t *len)
 
 		if (lf) {
 			*len = (size_t)(lf - start) + 1;
-			return *len >= 2 && lf[-1] == '\r' && *len <= max && memchr(start, '\r', *len) == lf - 1 ? NULL : bad_chunk("line end");
+			return *len >= 2 && lf[-1] == '\r' && *len <= max && memchr(start, '\r', *len) == lf - 1
+				       ? NULL
+				       : bad_chunk("line end");
 		}
 		if (in->n - in->off > max)
 			return bad_chunk("chunk line too long");

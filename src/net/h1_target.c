@@ -1,4 +1,5 @@
-/* Targets of HTTP/1.1 requests (RFC 9112, 3.2), as Go's net/url reads them: what upstream serves and what it refuses. */
+/* Targets of HTTP/1.1 requests (RFC 9112, 3.2), as Go's net/url reads them: what upstream serves and what it refuses.
+ */
 #include <arpa/inet.h>
 #include <ctype.h>
 
@@ -133,7 +134,8 @@ bool h1_target_parse(struct h1_head *h)
 		scheme = scheme_length(t);
 		if (scheme < 0)
 			return false;
-		web = str_eq_nocase(str_sub(t, 0, (size_t)scheme), STR("http:")) || str_eq_nocase(str_sub(t, 0, (size_t)scheme), STR("https:"));
+		web = str_eq_nocase(str_sub(t, 0, (size_t)scheme), STR("http:")) ||
+		      str_eq_nocase(str_sub(t, 0, (size_t)scheme), STR("https:"));
 	}
 	t = str_sub(t, (size_t)scheme, t.n);
 	ptrdiff_t q = str_index(t, '?');

@@ -7,7 +7,7 @@
 #include "net/tls.h"
 
 #define MAX_HEADER_BYTES (1u << 20)
-#define HEADERS_MAX 32768u       /* fields of one message; their bytes have a limit too */
+#define HEADERS_MAX 32768u /* fields of one message; their bytes have a limit too */
 #define SCRATCH (64u << 10)
 #define FIBERS_SPARE 1000u       /* left to others than servers */
 
@@ -100,10 +100,12 @@ struct h1_head {
 };
 /* Length of the head in p[0, n) including its empty line, 0: not complete. `seen`: bytes looked at before (or 0). */
 size_t h1_head_end(const char *p, size_t n, size_t seen);
-/* Parses a whole head in place: slices point into p, which must live as long; names become lower case. Errors have status 400, 417, 431, 501 or 505. */
+/* Parses a whole head in place: slices point into p, which must live as long; names become lower case. Errors have
+ * status 400, 417, 431, 501 or 505. */
 struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_head *out);
 struct error *h1_parse_response(struct arena *a, char *p, size_t n, struct h1_head *out);
-/* The path and query of h->target take its place, its authority that of h->host; false: upstream refuses such a target. A path may be "" or "*". */
+/* The path and query of h->target take its place, its authority that of h->host; false: upstream refuses such a target.
+ * A path may be "" or "*". */
 bool h1_target_parse(struct h1_head *h);
 /* Field lines up to the empty line. */
 struct error *h1_parse_fields(struct arena *a, char *p, size_t n, header_list *out);

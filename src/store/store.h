@@ -35,7 +35,7 @@ struct store_opts {
 	const char *etcd_servers;    /* or comma-separated URLs: the etcd engine */
 	const char *etcd_ca, *etcd_cert, *etcd_key;
 	size_t map_size;             /* embedded: upper limit of the file, default 64 GiB (sparse) */
-	int64_t history_ms;          /* revisions younger than this are kept for watches and exact reads; default 300,000 */
+	int64_t history_ms; /* revisions younger than this are kept for watches and exact reads; default 300,000 */
 };
 /* Errors say what to do: a newer format version, a corrupted file (nothing is changed), no permission, locked by another process. */
 struct error *store_open(const struct store_opts *o, struct store **out);

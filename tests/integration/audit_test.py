@@ -37,6 +37,10 @@ rules:
 - level: Metadata
   verbs: [watch, delete]
   namespaces: [default]
+- level: Request
+  resources: [{group: "", resources: [pods, "pods/log"]}]
+- level: Metadata
+  nonResourceURLs: ["/nothing"]
 - level: None
 """
 
@@ -159,6 +163,28 @@ def test_stages(s, a):
     equal("the client's id and addresses", (e["auditID"], e["sourceIPs"]), ("from-the-client", ["198.51.100.7", "198.51.100.8", "127.0.0.1"]))
 
 
+def test_shapes(s, a):
+    """What upstream's events say, and when."""
+    a.post("/api/v1/namespaces/default/pods", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "shaped"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    e = one(s, "a create", verb="create", objectRef__resource="pods", objectRef__name="shaped", stage="ResponseComplete")
+    equal("the object as it was read", (e["requestObject"]["kind"], e["requestObject"]["spec"]["restartPolicy"], "uid" in e["objectRef"]), ("Pod", "Always", False))
+    a.raw("POST", "/api/v1/namespaces/default/pods", "{", {"Content-Type": "application/json", "User-Agent": "broken"})
+    check("no object that could not be read", "requestObject" not in one(s, "a broken body", userAgent="broken", stage="ResponseComplete"), "")
+    a.raw("DELETE", "/api/v1/namespaces/default/pods/shaped?gracePeriodSeconds=0", None, {"User-Agent": "b" * 1030, "X-Forwarded-For": "junk, 198.51.100.9"})
+    e = [e for e in find(s, verb="delete", objectRef__name="shaped") if e["stage"] == "ResponseComplete"][0]
+    equal("a long agent", (len(e["userAgent"]), e["userAgent"][-12:]), (1024 + 12, "...TRUNCATED"))
+    equal("addresses only", e["sourceIPs"], ["198.51.100.9", "127.0.0.1"])
+    Client(s, token="nobody").raw("GET", "/api/v1/namespaces/default/pods", None, {"User-Agent": "unknown"})
+    e = one(s, "one who is not known", userAgent="unknown")
+    equal("one event of him", (e["stage"], e["responseStatus"]["reason"]), ("ResponseStarted", "Unauthorized"))
+    a.get("/api/v1/namespaces/default/pods/none/log")
+    found = find(s, objectRef__name="none", objectRef__subresource="log")
+    equal("a stream that fails", [(e["stage"], e["responseStatus"].get("details", {}).get("name")) for e in found if e["stage"] != "RequestReceived"],
+          [("ResponseStarted", "none"), ("ResponseComplete", "none")])
+    a.raw("GET", "/nothing", None, {"User-Agent": "lost"})
+    equal("an answer that is no Status", one(s, "what is not there", userAgent="lost", stage="ResponseComplete")["responseStatus"], {"metadata": {}, "code": 404})
+
+
 def test_webhook(s, a, hook):
     until("the webhook has what the file has", lambda: {e["auditID"] for e in hook.events()} == {e["auditID"] for e in lines(s)})
     equal("as lists", {(b["kind"], b["apiVersion"]) for b in hook.batches}, {("EventList", "audit.k8s.io/v1")})
@@ -190,4 +216,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("audit", prepare, (test_levels, test_stages, test_webhook, test_turning_over))
+    suite("audit", prepare, (test_levels, test_stages, test_shapes, test_webhook, test_turning_over))

@@ -109,6 +109,12 @@ def test_reject(s, a, gate):
     gate.open.clear()
 
 
+def dump(a, page):
+    """The rows of one of the debugging pages, by their columns."""
+    head, *rows = a.raw("GET", "/debug/api_priority_and_fairness/" + page)[2].decode().splitlines()
+    return [dict(zip(re.split(", *", head), re.split(", *", r))) for r in rows]
+
+
 def test_queue(s, a, gate):
     put_level(a, {"type": "Queue", "queuing": {"queues": 4, "handSize": 2, "queueLengthLimit": 3}})
     calls = [Call(s, "alice", "q-")]
@@ -116,6 +122,14 @@ def test_queue(s, a, gate):
     calls += [Call(s, "alice", "q-") for _ in range(8)]  # two queues of three
     until("two are too many", lambda: sum(c.status == 429 for c in calls) == 2)
     equal("the rest wait outside", (gate.inside, sum(c.status is None for c in calls)), (1, 7))
+    shown = {r["PriorityLevelName"]: r for r in dump(a, "dump_priority_levels")}["narrow"]
+    equal("what the level does", {k: shown[k] for k in ("IsIdle", "IsQuiescing", "WaitingRequests", "ExecutingRequests", "ActiveQueues")},
+          {"IsIdle": "false", "IsQuiescing": "false", "WaitingRequests": "6", "ExecutingRequests": "1", "ActiveQueues": "2"})
+    equal("what its queues hold", sorted(r["PendingRequests"] for r in dump(a, "dump_queues") if r["PriorityLevelName"] == "narrow"), ["0", "0", "3", "3"])
+    rows = [r for r in dump(a, "dump_requests?includeRequestDetails=1") if r["PriorityLevelName"] == "narrow"]
+    equal("their places", sorted((r["RequestIndexInQueue"], r["StartTime"] == "0001-01-01T00:00:00Z") for r in rows),
+          sorted([("-1", False)] + [(str(i), True) for i in (0, 1, 2)] * 2))
+    equal("who they are", {(r["FlowSchemaName"], r["UserName"], r["Verb"], r["Resource"]) for r in rows}, {("narrow", "alice", "create", "configmaps")})
     gate.open.set()
     for c in calls:
         c.join(20)

@@ -21,7 +21,8 @@ static int entered;
 static void visit(void *arg)
 {
 	struct guest *g = arg;
-	struct error *e = fair_enter(g->f, g->flow, &g->width, g->wait_ms ? g->wait_ms : 10000, &g->answer);
+	int queue;
+	struct error *e = fair_enter(g->f, g->flow, &g->width, g->wait_ms ? g->wait_ms : 10000, &g->answer, &queue);
 
 	g->cancelled = e != NULL;
 	error_free(e);

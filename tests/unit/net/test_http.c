@@ -590,7 +590,7 @@ static void raw_main(void *arg)
 		{"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200"},
 		{"GET /hello HTTP/1.1\r\nHost: a/b\r\n\r\n", "400"},
 		{"GET /hello HTTP/x.y\r\nHost: a\r\n\r\n", "400"},
-		{"GET /hello HTTP/1.1\r\n\r\n", "400"},                                  /* no Host */
+		{"GET /hello HTTP/1.1\r\n\r\n", "400"}, /* no Host */
 		{"GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"},
 		{"GET /hello HTTP/2.0\r\nHost: a\r\n\r\n", "505"},
 		{"GET  /hello HTTP/1.1\r\nHost: a\r\n\r\n", "400"},
@@ -610,9 +610,13 @@ static void raw_main(void *arg)
 		{"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", "400"},
 		{"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\nabc", "400"},
 		{"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\nabc", "400"},
-		{"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "200"},
+		{"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\nTransfer-Encoding: "
+		 "chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+		 "200"},
 		{"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "501"},
-		{"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "501"},
+		{"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: "
+		 "chunked\r\n\r\n0\r\n\r\n",
+		 "501"},
 		{"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200"},
 		{"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", "417"},
 		{"GET /upgrade HTTP/1.0\r\nHost: a\r\n\r\n", "400"},
@@ -624,9 +628,11 @@ static void raw_main(void *arg)
 		/* who speaks HTTP/1.0 need not be told */
 		int told = strncmp(a, "HTTP/1.0", 8) != 0;
 
-		if (strncmp(a, "HTTP/1.", 7) || strncmp(a + 9, cases[i].status, 3) || count(a, "Connection: close") != told)
+		if (strncmp(a, "HTTP/1.", 7) || strncmp(a + 9, cases[i].status, 3) ||
+		    count(a, "Connection: close") != told)
 			log_error("%s\n gave %s", cases[i].req, a);
-		CHECK(strncmp(a, "HTTP/1.", 7) == 0 && strncmp(a + 9, cases[i].status, 3) == 0 && count(a, "Connection: close") == told);
+		CHECK(strncmp(a, "HTTP/1.", 7) == 0 && strncmp(a + 9, cases[i].status, 3) == 0 &&
+		      count(a, "Connection: close") == told);
 	}
 	/* Chunked bodies: good ones, and ones that must end the connection without an answer that looks right. */
 	const char *head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
