@@ -425,6 +425,7 @@ static struct error *aggregated(struct request *rq, bool legacy)
 		return http_respond(rq->x, 304, STR_NULL);
 	}
 	if (rq->out.media == MEDIA_JSON) {
+		buf_putc(&b, '\n');
 		struct iovec iov = {b.p, b.n};
 
 		return respond_iov(rq, 200,

@@ -215,7 +215,7 @@ static struct error *index_v3(struct request *rq)
 
 /* What a document can be had as; upstream's two spellings of the protobuf type are answered with the second. */
 #define PROTO_TYPE "application/com.github.proto-openapi.spec.v%d%cv1.0+protobuf"
-enum form { FORM_NONE, FORM_JSON, FORM_PROTO };
+enum form { FORM_NONE, FORM_UNSAID, FORM_JSON, FORM_PROTO }; /* UNSAID: an Accept of which nothing can be read */
 
 static enum form choose_form(struct request *rq, int version)
 {
@@ -228,12 +228,13 @@ static enum form choose_form(struct request *rq, int version)
 		return FORM_JSON;
 	n = accept_parse(rq->a, accept, &v);
 	for (size_t i = 0; i < n; i++) {
-		if (str_eqz(v[i].type, "application/json") || str_eqz(v[i].type, "*/*") || str_eqz(v[i].type, "application/*"))
+		if ((str_eqz(v[i].main, "application") || str_eqz(v[i].main, "*")) &&
+		    (str_eqz(v[i].sub, "json") || str_eqz(v[i].sub, "*")))
 			return FORM_JSON;
 		if (str_eq(v[i].type, one) || str_eq(v[i].type, two))
 			return FORM_PROTO;
 	}
-	return FORM_NONE;
+	return n ? FORM_NONE : FORM_UNSAID;
 }
 
 static struct error *no_body(struct request *rq, int status)
@@ -280,7 +281,7 @@ static struct error *serve_v2(struct request *rq)
 
 	http_set_header(rq->x, "vary", STR("Accept-Encoding"));
 	http_add_header(rq->x, "vary", STR("Accept"));
-	if (form == FORM_NONE)
+	if (form == FORM_NONE || form == FORM_UNSAID)
 		return no_body(rq, 406);
 	return respond_doc(rq, doc_for(rq, STR("v2")), 2, form);
 }
@@ -297,6 +298,8 @@ static struct error *serve_v3(struct request *rq, struct str path)
 		TRY(aggregate_document(rq, path, &handled));
 		return handled ? NULL : no_body(rq, 404);
 	}
+	if (form == FORM_UNSAID)
+		return no_body(rq, 200); /* upstream says nothing then */
 	http_set_header(rq->x, "vary", STR("Accept"));
 	if (form == FORM_NONE)
 		return no_body(rq, 406);

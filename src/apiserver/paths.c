@@ -96,6 +96,13 @@ struct error *respond_unknown(struct request *rq)
 	return http_respond(rq->x, 404, STR("404 page not found\n"));
 }
 
+static struct str group_of(struct str p)
+{
+	struct str rest = str_sub(p, 6, p.n);
+
+	return str_cut(&rest, '/');
+}
+
 /* Groups are the aggregator's, whose handlers do not look at the method. */
 static bool any_method(struct str p)
 {
@@ -105,7 +112,8 @@ static bool any_method(struct str p)
 /* What upstream's router serves as it does resources. only: the one type there is, or NULL: as is asked for. */
 static struct error *routed(struct request *rq, struct str p, const char *only)
 {
-	struct negotiation n = {.routed = !any_method(p), .cbor = rq->s->o.cbor, .only = only};
+	bool custom = str_has_prefix(p, STR("/apis/")) && !built_in_group(rq->s, group_of(p));
+	struct negotiation n = {.routed = !any_method(p) && !custom, .cbor = rq->s->o.cbor, .only = only};
 
 	if (!str_eqz(rq->x->method, "GET") && !any_method(p))
 		return err_method();
@@ -198,13 +206,6 @@ static struct error *discovery(struct request *rq, struct str p)
 	if (!rest.p)
 		return discovery_group(rq, group);
 	return discovery_resources(rq, group, rest);
-}
-
-static struct str group_of(struct str p)
-{
-	struct str rest = str_sub(p, 6, p.n);
-
-	return str_cut(&rest, '/');
 }
 
 /* What is not served is not there for any method. */

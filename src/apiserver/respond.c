@@ -345,6 +345,8 @@ struct error *respond_struct(struct request *rq, int status, const struct schema
 		audit_answer_status(rq, obj);
 	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL)
 		return respond_partial(rq, status, object_meta(t, (void *)(uintptr_t)obj));
+	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL_LIST && rq->res && rq->res->crd)
+		return error_status(500, "", "a custom object is no list"); /* which upstream finds out late */
 	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL_LIST)
 		return error_status(406, "NotAcceptable", "PartialObjectMetadataList may not be requested for a single object");
 	if (rq->out.media == MEDIA_PROTOBUF) {

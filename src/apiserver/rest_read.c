@@ -427,6 +427,8 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 			end = cache_watch_next(cw, &ev);
 			if (end)
 				break;
+			if (w->rq->out.as == ANSWER_PARTIAL_LIST)
+				return watch_end(w); /* no event is a list: upstream ends without a word */
 			if (w->post) {
 				bool send, changed;
 
