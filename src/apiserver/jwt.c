@@ -269,7 +269,6 @@ static bool chain_ok(struct arena *a, const struct jv *v)
 	return true;
 }
 
-static EVP_PKEY *rsa_key(struct arena *a, const struct jv *o);
 static EVP_PKEY *ec_key(struct arena *a, const struct jv *o);
 
 /* The same of a key (RFC 7517). */
@@ -287,7 +286,10 @@ static bool key_ok(struct arena *a, const struct jv *v)
 	if (str_eqz(kty, "OKP"))
 		return str_eqz(jv_str(jv_get(v, STR("crv"))), "Ed25519") &&
 		       base64url_decode(a, jv_str(jv_get(v, STR("x"))), &bytes) && bytes.n;
-	k = str_eqz(kty, "RSA") ? rsa_key(a, v) : str_eqz(kty, "EC") ? ec_key(a, v) : NULL;
+	if (str_eqz(kty, "RSA")) /* of any size */
+		return base64url_decode(a, jv_str(jv_get(v, STR("n"))), &bytes) && bytes.n &&
+		       base64url_decode(a, jv_str(jv_get(v, STR("e"))), &bytes) && bytes.n;
+	k = str_eqz(kty, "EC") ? ec_key(a, v) : NULL;
 	EVP_PKEY_free(k);
 	return k != NULL;
 }
