@@ -271,7 +271,7 @@ static bool chain_ok(struct arena *a, const struct jv *v)
 
 static EVP_PKEY *ec_key(struct arena *a, const struct jv *o);
 
-/* The same of a key (RFC 7517). */
+/* The same of a key (RFC 7517), which must be a public one. */
 static bool key_ok(struct arena *a, const struct jv *v)
 {
 	struct str kty = jv_str(jv_get(v, STR("kty"))), bytes;
@@ -279,10 +279,8 @@ static bool key_ok(struct arena *a, const struct jv *v)
 
 	if (!v || jv_is(v, JV_NULL))
 		return true;
-	if (!jv_is(v, JV_OBJECT) || !chain_ok(a, jv_get(v, STR("x5c"))))
+	if (!jv_is(v, JV_OBJECT) || jv_get(v, STR("d")) || !chain_ok(a, jv_get(v, STR("x5c"))))
 		return false;
-	if (str_eqz(kty, "oct"))
-		return base64url_decode(a, jv_str(jv_get(v, STR("k"))), &bytes) && bytes.n;
 	if (str_eqz(kty, "OKP"))
 		return str_eqz(jv_str(jv_get(v, STR("crv"))), "Ed25519") &&
 		       base64url_decode(a, jv_str(jv_get(v, STR("x"))), &bytes) && bytes.n;
