@@ -234,7 +234,8 @@ static struct error *fill(struct csr_controller *c, struct arena *a, const csr *
 	X509_set_pubkey(x, pub);
 	TRY(usages(a, r, x, c->ca));
 	TRY(extension(x, c->ca, NID_basic_constraints, "critical,CA:FALSE"));
-	TRY(extension(x, c->ca, NID_authority_key_identifier, "keyid"));
+	if (X509_get0_subject_key_id(c->ca)) /* an authority without one has no name for its key */
+		TRY(extension(x, c->ca, NID_authority_key_identifier, "keyid"));
 	copy_names(q, x);
 	return X509_sign(x, c->key, EVP_sha256()) ? NULL : ssl_error("signing");
 }

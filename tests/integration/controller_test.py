@@ -4,7 +4,7 @@
 Usage: controller_test.py PATH-OF-kube-apiserver PATH-OF-kube-controller-manager [NAME...]
 Names are those of the test functions without "test_". Prints one line a failed check and "N passed, N failed".
 """
-import calendar, json, os, shutil, subprocess, sys, tempfile, threading, time, traceback
+import base64, calendar, json, os, shutil, subprocess, sys, tempfile, threading, time, traceback
 
 import apiserver_test
 from apiserver_test import PATIENCE, Client, Missed, Server, check, end, equal, until
@@ -1062,6 +1062,32 @@ def test_ttl(m, a):
 
 
 # ---- the program ----
+
+def test_signing(m, a):
+    """Requests are signed by an authority that is as bare as can be: X.509 version 1, without extensions."""
+    def ssl(*argv):
+        subprocess.run(("openssl",) + argv, cwd=m.s.dir, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "old-ca.key", "-out", "old-ca.csr", "-subj", "/CN=old")
+    ssl("x509", "-req", "-in", "old-ca.csr", "-signkey", "old-ca.key", "-out", "old-ca.crt", "-days", "2")
+    ssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "user.key", "-out", "user.csr", "-subj", "/CN=someone")
+    m.stop(15)
+    m.start("--cluster-signing-cert-file", "old-ca.crt", "--cluster-signing-key-file", "old-ca.key")
+    path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    request = base64.b64encode(open(os.path.join(m.s.dir, "user.csr"), "rb").read()).decode()
+    status, csr = a.post(path, {"metadata": {"name": "someone"}, "spec": {
+        "request": request, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}})
+    equal("a request", status, 201)
+    csr["status"]["conditions"] = [{"type": "Approved", "status": "True", "reason": "Test"}]
+    equal("approval", a.put(path + "/someone/approval", csr)[0], 200)
+    until("someone's certificate", lambda: a.get(path + "/someone")[1]["status"].get("certificate") or
+          any(c["type"] == "Failed" for c in a.get(path + "/someone")[1]["status"]["conditions"]))
+    got = a.get(path + "/someone")[1]["status"]
+    equal("conditions", [c["type"] for c in got["conditions"]], ["Approved"])
+    with open(os.path.join(m.s.dir, "user.crt"), "wb") as f:
+        f.write(base64.b64decode(got["certificate"]))
+    ssl("verify", "-CAfile", "old-ca.crt", "-purpose", "sslclient", "user.crt")
+    a.delete(path + "/someone")
+
 
 def test_flags(m, a):
     def run(*argv):
