@@ -110,16 +110,16 @@ static void check_item(struct limits *l, const struct core_v1_limit_range_item *
 	for (uint32_t i = 0; i < max->n; i++) {
 		struct str k = max->v[i].key, lim = str_map_get(limits, k), r = str_map_get(requests, k);
 
-		if (str_eqz(it->type, "PersistentVolumeClaim")) {
-			if (r.n && quantity_cmp(r, max->v[i].value) > 0)
-				complain(l, "maximum %.*s usage per %.*s is %.*s, but request is %.*s", STR_ARG(k), STR_ARG(it->type),
-					 STR_ARG(max->v[i].value), STR_ARG(r));
-		} else if (!lim.n) {
+		bool claim = str_eqz(it->type, "PersistentVolumeClaim"); /* which has no limits */
+
+		if (!claim && !lim.n)
 			complain(l, "maximum %.*s usage per %.*s is %.*s.  No limit is specified", STR_ARG(k), STR_ARG(it->type), STR_ARG(max->v[i].value));
-		} else if (quantity_cmp(lim, max->v[i].value) > 0) {
+		else if (!claim && quantity_cmp(lim, max->v[i].value) > 0)
 			complain(l, "maximum %.*s usage per %.*s is %.*s, but limit is %.*s", STR_ARG(k), STR_ARG(it->type), STR_ARG(max->v[i].value),
 				 STR_ARG(lim));
-		}
+		else if (r.n && quantity_cmp(r, max->v[i].value) > 0)
+			complain(l, "maximum %.*s usage per %.*s is %.*s, but request is %.*s", STR_ARG(k), STR_ARG(it->type),
+				 STR_ARG(max->v[i].value), STR_ARG(r));
 	}
 	for (uint32_t i = 0; i < ratio->n; i++) {
 		struct str k = ratio->v[i].key, lim = str_map_get(limits, k), r = str_map_get(requests, k);

@@ -298,7 +298,9 @@ struct error *cache_check_fields(const struct cache *c, const struct selector *f
 	struct str key, value;
 	bool neg;
 	for (size_t i = 0; field_selector_get(fields, i, &key, &value, &neg); i++)
-		if (!str_eqz(key, "metadata.name") && !(str_eqz(key, "metadata.namespace")) && field_index(&c->r, key) < 0)
+		/* kinds with fields of their own say which; the others have both of metadata's */
+		if (!str_eqz(key, "metadata.name") && field_index(&c->r, key) < 0 &&
+		    !(str_eqz(key, "metadata.namespace") && (c->r.namespaced || !c->r.n_fields || !c->r.type)))
 			return error_status(400, "BadRequest", "field label not supported: \"%.*s\"", STR_ARG(key));
 	return NULL;
 }

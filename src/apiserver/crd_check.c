@@ -221,20 +221,22 @@ static void value_error(struct field_errors *e, const struct field_path *at, con
 static void defaults(struct field_errors *e, const props *p, bool root, bool in_meta, bool must_prune, const struct field_path *at)
 {
 	struct jv v, pruned;
+	bool embedded = root || p->x_kubernetes_embedded_resource;
 
-	if (p->x_kubernetes_embedded_resource)
+	if (embedded)
 		in_meta = false;
 	if (p->default_ && parsed(e->arena, *p->default_, &v)) {
 		const struct field_path *where = FIELD_CHILD(at, "default");
 		uint32_t before = e->list.n;
 
 		if (must_prune && !in_meta && parsed(e->arena, *p->default_, &pruned)) {
-			schema_prune(e->arena, p, &pruned, p->x_kubernetes_embedded_resource, STR_NULL, NULL);
+			schema_prune(e->arena, p, &pruned, embedded, STR_NULL, NULL);
 			if (!jv_equal(&pruned, &v))
 				value_error(e, where, &v, "must not have unknown fields");
+			before = e->list.n; /* it is judged all the same */
 		}
 		if (e->list.n == before)
-			schema_embedded(e, p, &v, root || p->x_kubernetes_embedded_resource, where);
+			schema_embedded(e, p, &v, embedded, where);
 		if (e->list.n == before)
 			schema_judge(e, p, &v, NULL, where);
 		if (e->list.n == before)
@@ -243,7 +245,7 @@ static void defaults(struct field_errors *e, const props *p, bool root, bool in_
 	if (item_schema(p))
 		defaults(e, item_schema(p), false, in_meta, must_prune, FIELD_CHILD(at, "items"));
 	for (uint32_t i = 0; i < p->properties.n; i++)
-		defaults(e, &p->properties.v[i].value, false, in_meta || (p->x_kubernetes_embedded_resource && type_meta(p->properties.v[i].key)), must_prune,
+		defaults(e, &p->properties.v[i].value, false, in_meta || (embedded && type_meta(p->properties.v[i].key)), must_prune,
 			 FIELD_KEY(FIELD_CHILD(at, "properties"), p->properties.v[i].key));
 }
 
@@ -417,7 +419,7 @@ static void open_api(struct field_errors *e, const props *p, struct place s, con
 		field_forbidden(e, FIELD_CHILD(at, "patternProperties"), "patternProperties is not supported");
 	if (p->definitions.n)
 		field_forbidden(e, FIELD_CHILD(at, "definitions"), "definitions is not supported");
-	if (p->dependencies.n)
+	if (p->dependencies.v) /* an empty one, too */
 		field_forbidden(e, FIELD_CHILD(at, "dependencies"), "dependencies is not supported");
 	if (p->ref)
 		field_forbidden(e, FIELD_CHILD(at, "$ref"), "$ref is not supported");

@@ -473,7 +473,7 @@ void pb_envelope_begin(struct buf *b, struct str api_version, struct str kind)
 
 bool entry_fits(const struct resource *res, const struct cache_entry *e)
 {
-	return !res->from_storage && !(res->st->strategy && res->st->strategy->decorate) && (!res->crd || custom_bytes_fit(res, e));
+	return !res->from_storage && (!res->crd || custom_bytes_fit(res, e));
 }
 
 struct error *respond_entry(struct request *rq, int status, struct resource *res, const struct cache_entry *e, bool *done)

@@ -56,10 +56,8 @@ static const struct strategy deployments = {
 	.validate = deployment_validate, .validate_update = deployment_validate_update, .validate_sub_update = deployment_validate_sub,
 	.warn = workload_warn,
 };
-static const struct cache_field rs_fields[] = {{.name = STR_INIT("status.replicas"), .absent = STR_INIT("0")}};
 static const struct strategy replicasets = {
-	.group = STR_INIT("apps"), .plural = STR_INIT("replicasets"), .checks_all = true, .generation = true, .normalize = replicaset_normalize,
-	.fields = rs_fields, .n_fields = 1, .validate = replicaset_validate, .validate_update = replicaset_validate_update,
+	.group = STR_INIT("apps"), .plural = STR_INIT("replicasets"), .checks_all = true, .generation = true, .normalize = replicaset_normalize, .validate = replicaset_validate, .validate_update = replicaset_validate_update,
 	.validate_sub_update = replicaset_validate_sub, .warn = workload_warn,
 };
 static const struct strategy statefulsets = {

@@ -54,8 +54,8 @@ struct error *json_to_yaml(struct str json, struct buf *out);
 /* Bare protobuf message. Unknown fields are dropped, as upstream's generated code does. */
 struct error *pb_decode(struct arena *a, const struct schema_type *t, struct str in, void *out);
 /*
- * JSON of a bare message, byte for byte what pb_decode and json_encode would give, mostly without making the struct: for
- * answering reads from stored bytes. kind and api_version are those of a top type's object (empty: left out). Errors are
+ * JSON of a bare message, byte for byte what pb_decode and json_encode would give but that claim templates (of StatefulSets) say what they are,
+ * mostly without making the struct: for answering reads from stored bytes. kind and api_version are those of a top type's object (empty: left out). Errors are
  * pb_decode's; nothing is appended then.
  */
 struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str pb, struct str api_version, struct str kind);

@@ -189,6 +189,11 @@ static char *value(struct tj *j, char *w, const struct schema_field *f, struct s
 	case FIELD_STRING:
 		return je_string(&j->e, w, s);
 	case FIELD_MESSAGE:
+		if (unlikely(f->type == &core_v1_persistent_volume_claim_type) && !str_eqz(f->name, "items")) { /* a template, not of a list */
+			static const struct str named[2] = {STR_INIT("PersistentVolumeClaim"), STR_INIT("v1")};
+
+			return message(j, w, f->type, s, level + 1, named);
+		}
 		return message(j, w, f->type, s, level + 1, NULL);
 	case FIELD_BYTES:
 		if (!s.p)
@@ -367,6 +372,15 @@ static char *message(struct tj *j, char *w, const struct schema_type *t, struct 
 	return je_check(&j->e, w);
 }
 
+/* As value() does for what is read in one look. */
+static void name_claims(struct apps_v1_stateful_set *s)
+{
+	for (uint32_t i = 0; i < s->spec.volume_claim_templates.n; i++) {
+		s->spec.volume_claim_templates.v[i].kind = STR("PersistentVolumeClaim");
+		s->spec.volume_claim_templates.v[i].api_version = STR("v1");
+	}
+}
+
 struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str pb, struct str api_version, struct str kind)
 {
 	struct str meta[2] = {kind, api_version};
@@ -387,6 +401,8 @@ struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str 
 		if (!e) {
 			if (t->top)
 				memcpy(obj, meta, sizeof meta);
+			if (t == &apps_v1_stateful_set_type)
+				name_claims(obj);
 			json_encode(b, t, obj);
 		}
 		arena_free(&j.a);

@@ -66,6 +66,14 @@ static struct str compact(struct arena *a, struct str s)
 	return str_of(to, n);
 }
 
+static void name_claims(struct apps_v1_stateful_set *s, struct str kind, struct str api_version)
+{
+	for (uint32_t i = 0; i < s->spec.volume_claim_templates.n; i++) {
+		s->spec.volume_claim_templates.v[i].kind = kind;
+		s->spec.volume_claim_templates.v[i].api_version = api_version;
+	}
+}
+
 static void check(const char *dir, const char *name)
 {
 	arena_cleanup struct arena a = {0};
@@ -118,7 +126,16 @@ static void check(const char *dir, const char *name)
 	assert_ok(pb_envelope_decode(pb, &env));
 	b.n = 0;
 	assert_ok(pb_to_json(&b, t, env.raw, api_version, kind));
-	assert_same(buf_view(&b), want_json, name, "pb_to_json");
+	if (t == &apps_v1_stateful_set_type) { /* its claim templates say what they are */
+		buf_cleanup struct buf named = {0};
+
+		name_claims(from_pb, STR("PersistentVolumeClaim"), STR("v1"));
+		json_encode(&named, t, from_pb);
+		name_claims(from_pb, STR_NULL, STR_NULL);
+		assert_same(buf_view(&b), buf_view(&named), name, "pb_to_json");
+	} else {
+		assert_same(buf_view(&b), want_json, name, "pb_to_json");
+	}
 	b.n = 0;
 	object_encode(&b, MEDIA_PROTOBUF, t, from_pb);
 	assert_same(buf_view(&b), pb, name, "protobuf to protobuf");
