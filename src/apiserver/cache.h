@@ -58,6 +58,9 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	struct error *(*plain)(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out);
 	uint8_t (*sealed)(void *ctx, struct str stored); /* NULL, or: what the entry's `sealed` is to be */
 	void *ctx;
+	/* NULL, or: a text of the object that stored bytes may lack, and what it then is (strategy.h) */
+	struct str *(*filled)(void *obj);
+	struct str fill;
 	bool late;                       /* see cache_new */
 	const struct cache_paths *paths; /* cache_new's own: where the fields stand in protobuf */
 };
@@ -87,7 +90,8 @@ struct cache_hot;
 struct cache_entry { /* immutable, but for hot */
 	_Atomic uint32_t refs;
 	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
-	bool pb;
+	bool pb : 1;
+	bool was_filled : 1;        /* cache_resource.filled is not in the stored bytes */
 	uint8_t sealed;             /* cache_resource.sealed of the stored bytes; 0 */
 	uint16_t ns_n, name_n;
 	uint32_t bytes;             /* of memory, without body's */

@@ -143,13 +143,33 @@ static struct error *normal_pb(const struct cache_resource *r, struct str plain,
 	return NULL;
 }
 
+/* *out stays empty when there is nothing to fill in. */
+static struct error *fill_pb(const struct cache_resource *r, struct str raw, struct buf *out)
+{
+	struct arena a arena_cleanup = {0};
+	void *o = arena_alloc(&a, r->type->size);
+	struct str *text;
+	TRY(pb_decode(&a, r->type, raw, o));
+	text = r->filled(o);
+	if (text->n)
+		return NULL;
+	*text = r->fill;
+	pb_encode(out, r->type, o);
+	return NULL;
+}
+
 static struct error *entry_pb(struct index *x, struct str key, int64_t rev, struct str plain, struct cache_entry **out)
 {
 	const struct cache_resource *r = x->r;
 	struct pb_envelope env = {0};
-	struct buf normal buf_cleanup = {0};
+	struct buf normal buf_cleanup = {0}, filled buf_cleanup = {0};
 	if (pb_is_envelope(plain))
 		TRY(pb_envelope_decode(plain, &env));
+	if (env.raw.p && r->filled) {
+		TRY(fill_pb(r, env.raw, &filled));
+		if (filled.n)
+			env.raw = buf_view(&filled);
+	}
 	if (!env.raw.p || !index_pb(x, env.raw)) {
 		TRY(normal_pb(r, plain, env.raw, &normal));
 		env.raw = buf_view(&normal);
@@ -158,6 +178,7 @@ static struct error *entry_pb(struct index *x, struct str key, int64_t rev, stru
 			return no_object(r, key, "an object");
 	}
 	*out = build_pb(x, key, rev, env.raw);
+	(*out)->was_filled = filled.n > 0;
 	return NULL;
 }
 
@@ -199,6 +220,7 @@ struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct ca
 		abort();
 	}
 	out->sealed = e->sealed;
+	out->was_filled = e->was_filled;
 	buf_free(&x.tail);
 	return out;
 }

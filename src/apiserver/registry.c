@@ -425,7 +425,13 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (!e && !rq->dry_run && str_to_u64(m->resource_version, &version) && version)
 		e = error_status(500, "", "resourceVersion should not be set on objects to be created");
 	if (!e) {
+		struct str *filled = sg && sg->filled && !rq->dry_run ? sg->filled(obj) : NULL;
+
+		if (filled)
+			*filled = STR_NULL;
 		e = encode(rq, st, obj, &stored, &plain);
+		if (filled)
+			*filled = sg->fill;
 		if (!e)
 			e = too_large(&stored);
 	}
@@ -805,7 +811,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		}
 		e = decode_for(rq, entry, &old);
 		rev = entry->rev;
-		stale = st->encryption && encryption_stale(st->encryption, entry->sealed);
+		stale = entry->was_filled || (st->encryption && encryption_stale(st->encryption, entry->sealed));
 		cache_entry_unref(entry);
 		TRY(e);
 		om = meta_of(st, old);

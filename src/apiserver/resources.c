@@ -153,6 +153,8 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 		cr.fields = st->strategy->fields;
 		cr.n_fields = st->strategy->n_fields;
 		cr.node_field = (int8_t)(st->strategy->node_field - 1);
+		cr.filled = st->strategy->filled;
+		cr.fill = st->strategy->fill;
 	}
 	/* the server itself lives without these two; all other kinds it needs to answer anything */
 	cr.late = str_eqz(r->plural, "secrets") || str_eqz(r->plural, "configmaps");

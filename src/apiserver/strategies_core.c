@@ -318,12 +318,18 @@ static void pvc_create(struct request *rq, void *obj)
 	c->status.phase = STR("Pending");
 }
 
+static struct str *pvc_filled(void *obj)
+{
+	return &((struct core_v1_persistent_volume_claim *)obj)->status.phase;
+}
+
 static const struct strategy persistentvolumes = {
 	.plural = STR_INIT("persistentvolumes"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pv_create, .prepare_sub_update = pv_sub_update,
 	.checks_all = true, .meta_update = "*", .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
 };
 static const struct strategy persistentvolumeclaims = {
-	.plural = STR_INIT("persistentvolumeclaims"), .return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,
+	.plural = STR_INIT("persistentvolumeclaims"), .filled = pvc_filled, .fill = STR_INIT("Pending"),
+	.return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,
 	.checks_all = true, .meta_update = "UM*", .validate = pvc_validate, .validate_update = pvc_validate_update, .validate_sub_update = pvc_validate_sub, .warn = pvc_warn,
 };
 

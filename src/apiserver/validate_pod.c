@@ -479,9 +479,24 @@ static void transitions(struct field_errors *e, const struct field_path *p, cons
 
 static void addresses(struct field_errors *e, const struct field_path *p, const struct str *ips, uint32_t n, const struct str *old, uint32_t n_old)
 {
+	bool four = false, six = false;
+
 	for (uint32_t i = 0; i < n; i++)
 		rule_legacy_ip(e, EL(p, i), ips[i], old, n_old);
-	if (n > 2 || (n == 2 && ip_family(ips[0]) == ip_family(ips[1])))
+	if (n < 2)
+		return;
+	for (uint32_t i = 0; i < n; i++) {
+		int family = ip_family(ips[i]);
+
+		four |= family == 4;
+		six |= family == 6;
+		if (family)
+			continue;
+		field_internal(e, p, "failed to check for dual stack with error:invalid IP[%u]: %.*s", i, STR_ARG(ips[i]));
+		four = six = false;
+		break;
+	}
+	if (!four || !six || n > 2)
 		field_invalid_raw(e, p, STR("[]"), "may specify no more than one IP for each IP family");
 }
 
