@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 #include "apiserver/alloc_internal.h"
 
-#define PORTS_KEY "/registry/ranges/servicenodeports"
 #define IP_TRIES 256
 #define PORTS_TRIES 16 /* against other servers that take ports at the same time */
 
@@ -195,6 +194,11 @@ void port_set(struct alloc *al, int32_t p, bool taken)
 		al->ports[i / 8] &= (unsigned char)~(1 << i % 8);
 }
 
+static struct str ports_key(const struct apiserver *s, struct arena *a)
+{
+	return arena_printf(a, "%s/ranges/servicenodeports", s->o.etcd_prefix);
+}
+
 /* Written as upstream's RangeAllocation: the bitmap as a big-endian number without leading zeros. */
 struct error *ports_save(struct apiserver *s, struct arena *a, bool *ok)
 {
@@ -211,7 +215,7 @@ struct error *ports_save(struct apiserver *s, struct arena *a, bool *ok)
 	r.range = arena_printf(a, "%d-%d", al->port_min, al->port_max);
 	r.data = str_of(data, n);
 	pb_envelope_encode(&b, r.api_version, r.kind, &core_v1_range_allocation_type, &r);
-	return store_put(s->store, STR(PORTS_KEY), buf_view(&b), al->ports_rev, 0, 0, NULL, ok, &al->ports_rev, NULL);
+	return store_put(s->store, ports_key(s, a), buf_view(&b), al->ports_rev, 0, 0, NULL, ok, &al->ports_rev, NULL);
 }
 
 struct error *ports_load(struct apiserver *s, struct arena *a)
@@ -226,7 +230,7 @@ struct error *ports_load(struct apiserver *s, struct arena *a)
 
 	memset(al->ports, 0, bytes);
 	al->ports_rev = 0;
-	TRY(store_get(s->store, STR(PORTS_KEY), 0, &found, &kv));
+	TRY(store_get(s->store, ports_key(s, a), 0, &found, &kv));
 	if (!found)
 		return NULL;
 	al->ports_rev = kv.mod_rev;

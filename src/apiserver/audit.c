@@ -228,9 +228,10 @@ static bool is_ip(struct str s)
 }
 
 /* X-Forwarded-For, X-Real-Ip, then the connection's peer, each once (upstream's SourceIPs). */
-static void put_source_ips(struct buf *b, struct request *rq)
+static size_t source_ips(struct request *rq, struct str seen[16])
 {
-	struct str seen[16], rest = http_header_get(&rq->x->headers, "x-forwarded-for"), real = http_header_get(&rq->x->headers, "x-real-ip");
+	struct str rest = http_header_get(&rq->x->headers, "x-forwarded-for"),
+		   real = http_header_get(&rq->x->headers, "x-real-ip");
 	char text[INET6_ADDRSTRLEN] = "";
 	const struct sockaddr_storage *r = &rq->x->remote;
 	size_t n = 0;
@@ -249,7 +250,15 @@ static void put_source_ips(struct buf *b, struct request *rq)
 	else if (r->ss_family == AF_INET6)
 		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)r)->sin6_addr, text, sizeof text);
 	if (*text && !(n && str_eqz(seen[n - 1], text)))
-		seen[n++] = str_from(text);
+		seen[n++] = arena_str(rq->a, str_from(text));
+	return n;
+}
+
+static void put_source_ips(struct buf *b, struct request *rq)
+{
+	struct str seen[16];
+	size_t n = source_ips(rq, seen);
+
 	for (size_t i = 0; i < n; i++) {
 		buf_puts(b, i ? "," : ",\"sourceIPs\":[");
 		jv_encode_string(b, seen[i]);
@@ -304,8 +313,16 @@ static int pair_cmp(const void *x, const void *y)
 	return str_cmp(((const struct str_pair *)x)->key, ((const struct str_pair *)y)->key);
 }
 
-static void put_annotations(struct buf *b, struct request *rq)
+static struct str request_uri(struct request *rq)
 {
+	return rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query))
+			      : rq->x->path;
+}
+
+static void put_annotations(struct buf *b, struct request *rq, bool cut)
+{
+	if (cut)
+		request_annotate(rq, STR("audit.k8s.io/truncated"), STR("true"));
 	if (!rq->annotations.n)
 		return;
 	qsort(rq->annotations.v, rq->annotations.n, sizeof *rq->annotations.v, pair_cmp);
@@ -318,64 +335,152 @@ static void put_annotations(struct buf *b, struct request *rq)
 	buf_putc(b, '}');
 }
 
-static void emit(struct request *rq, enum audit_stage stage)
+/* The event as JSON; without bodies it says that it was cut. */
+static void put_event(struct buf *b, struct request *rq, enum audit_stage stage, struct api_time start,
+		      struct api_time now, bool bodies)
+{
+	struct str agent = http_header_get(&rq->x->headers, "user-agent");
+
+	buf_printf(b, "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"%s\"",
+		   level_names[rq->audit.level]);
+	put(b, "auditID", rq->audit_id);
+	buf_printf(b, ",\"stage\":\"%s\",\"requestURI\":", stage_names[stage]);
+	jv_encode_string(b, request_uri(rq));
+	buf_puts(b, ",\"verb\":");
+	jv_encode_string(b, rq->info.verb);
+	put_user(b, "user", rq->real_user ? rq->real_user : rq->user);
+	if (rq->real_user && rq->user != rq->real_user)
+		put_user(b, "impersonatedUser", rq->user);
+	if (rq->impersonation.n) {
+		buf_puts(b, ",\"authenticationMetadata\":{");
+		put(b, "impersonationConstraint", rq->impersonation);
+		buf_putc(b, '}');
+	}
+	put_source_ips(b, rq);
+	put(b, "userAgent",
+	    agent.n <= AGENT_MAX ? agent : arena_printf(rq->a, "%.*s...TRUNCATED", AGENT_MAX, agent.p));
+	put_object_ref(b, rq);
+	if (stage != AUDIT_RECEIVED)
+		put_status(b, rq);
+	if (bodies && stage == AUDIT_COMPLETE && rq->audit.level >= AUDIT_REQUEST)
+		put_request(b, rq);
+	/* of what streams only an error, which is at once all of it */
+	if (bodies && rq->audit.level == AUDIT_RESPONSE && (rq->long_running ? rq->status >= 400 : stage == AUDIT_COMPLETE))
+		put_body(b, rq, "responseObject", rq->audit_answer_type, buf_view(&rq->audit_answer));
+	put(b, "requestReceivedTimestamp", time_format(rq->a, start, true));
+	put(b, "stageTimestamp", time_format(rq->a, now, true));
+	if (stage != AUDIT_RECEIVED || !bodies)
+		put_annotations(b, rq, !bodies);
+	buf_putc(b, '}');
+}
+
+/* A value as Go's %q writes it, near enough: JSON's string. */
+static void put_quoted(struct buf *b, const char *name, struct str value, const char *none)
+{
+	buf_printf(b, " %s=", name);
+	jv_encode_string(b, value.n ? value : str_from(none));
+}
+
+static struct str quoted_groups(struct request *rq, const struct user *u, const char *none)
+{
+	struct buf b buf_cleanup = {0};
+
+	for (size_t i = 0; u && i < u->n_groups; i++) {
+		if (i)
+			buf_putc(&b, ',');
+		jv_encode_string(&b, u->groups[i]);
+	}
+	return b.n ? arena_str(rq->a, buf_view(&b)) : str_from(none);
+}
+
+/* Upstream's line of text. */
+static void put_legacy(struct buf *b, struct request *rq, enum audit_stage stage, struct api_time start)
+{
+	const struct user *u = rq->real_user ? rq->real_user : rq->user,
+			  *as = rq->real_user && rq->user != rq->real_user ? rq->user : NULL;
+	struct str ips[16];
+	size_t n = source_ips(rq, ips);
+
+	buf_printf(b, "%.*s AUDIT:", STR_ARG(time_format(rq->a, start, true)));
+	put_quoted(b, "id", rq->audit_id, "");
+	put_quoted(b, "stage", str_from(stage_names[stage]), "");
+	put_quoted(b, "ip", n ? ips[0] : STR_NULL, "<unknown>");
+	put_quoted(b, "method", rq->info.verb, "");
+	put_quoted(b, "user", u ? u->name : STR_NULL, "<none>");
+	put_quoted(b, "groups", u && u->name.n ? quoted_groups(rq, u, "<none>") : STR_NULL, "<none>");
+	put_quoted(b, "as", as ? as->name : STR_NULL, as ? "" : "<self>");
+	put_quoted(b, "asgroups", as ? quoted_groups(rq, as, "<lookup>") : STR_NULL, "<lookup>");
+	put_quoted(b, "user-agent", http_header_get(&rq->x->headers, "user-agent"), "");
+	put_quoted(b, "namespace", rq->info.resource_request ? rq->info.ns : STR_NULL, "<none>");
+	put_quoted(b, "uri", request_uri(rq), "");
+	buf_puts(b, " response=\"");
+	if (stage == AUDIT_RECEIVED)
+		buf_puts(b, "<deferred>\"");
+	else
+		buf_printf(b, "%d\"", rq->status);
+}
+
+/* Within the backend's size: as it is, or without bodies; false: too large all the same. */
+static bool fit(const struct audit_backend *o, struct buf *b, struct request *rq, enum audit_stage stage,
+		struct api_time start, struct api_time now)
+{
+	if (!o->truncate || (int64_t)b->n <= o->truncate_event)
+		return true;
+	if (rq->audit.level >= AUDIT_REQUEST) {
+		b->n = 0;
+		put_event(b, rq, stage, start, now, false);
+	}
+	if ((int64_t)b->n <= o->truncate_event)
+		return true;
+	log_warn("audit: event %.*s is too large even without bodies", STR_ARG(rq->audit_id));
+	metrics_count(METRIC_AUDIT_ERRORS, "plugin=\"truncate\"", 1);
+	return false;
+}
+
+static bool emit_to(struct audit_sink *k, const struct audit_backend *o, bool legacy, const struct buf *event,
+		    struct request *rq, enum audit_stage stage, struct api_time start, struct api_time now)
+{
+	struct buf b buf_cleanup = {0};
+
+	if (!k)
+		return true;
+	buf_str(&b, buf_view(event));
+	if (!fit(o, &b, rq, stage, start, now))
+		return true;
+	if (legacy) {
+		b.n = 0;
+		put_legacy(&b, rq, stage, start);
+	}
+	return audit_sink_put(k, buf_view(&b));
+}
+
+/* False: it had to be written and was not. */
+static bool emit(struct request *rq, enum audit_stage stage)
 {
 	struct audit *a = rq->s->audit;
 	struct buf b buf_cleanup = {0};
-	struct str agent;
 	struct api_time now = time_now_micro(), start = now;
 	int64_t ns = now.s * 1000000000 + now.ns - (now_ns() - rq->start_ns);
+	const struct options *o = &rq->s->o;
+	bool ok;
 
 	if (rq->audit.level == AUDIT_NONE || rq->audit.omit_stages >> stage & 1)
-		return;
+		return true;
 	metrics_count(METRIC_AUDIT_EVENTS, "", 1);
 	start.s = ns / 1000000000;
 	start.ns = (int32_t)(ns % 1000000000);
-	buf_printf(&b, "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"%s\"",
-		   level_names[rq->audit.level]);
-	put(&b, "auditID", rq->audit_id);
-	buf_printf(&b, ",\"stage\":\"%s\",\"requestURI\":", stage_names[stage]);
-	jv_encode_string(&b, rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(rq->x->path), STR_ARG(rq->x->query)) : rq->x->path);
-	buf_puts(&b, ",\"verb\":");
-	jv_encode_string(&b, rq->info.verb);
-	put_user(&b, "user", rq->real_user ? rq->real_user : rq->user);
-	if (rq->real_user && rq->user != rq->real_user)
-		put_user(&b, "impersonatedUser", rq->user);
-	if (rq->impersonation.n) {
-		buf_puts(&b, ",\"authenticationMetadata\":{");
-		put(&b, "impersonationConstraint", rq->impersonation);
-		buf_putc(&b, '}');
-	}
-	put_source_ips(&b, rq);
-	agent = http_header_get(&rq->x->headers, "user-agent");
-	put(&b, "userAgent",
-	    agent.n <= AGENT_MAX ? agent : arena_printf(rq->a, "%.*s...TRUNCATED", AGENT_MAX, agent.p));
-	put_object_ref(&b, rq);
-	if (stage != AUDIT_RECEIVED)
-		put_status(&b, rq);
-	if (stage == AUDIT_COMPLETE && rq->audit.level >= AUDIT_REQUEST)
-		put_request(&b, rq);
-	/* of what streams only an error, which is at once all of it */
-	if (rq->audit.level == AUDIT_RESPONSE && (rq->long_running ? rq->status >= 400 : stage == AUDIT_COMPLETE))
-		put_body(&b, rq, "responseObject", rq->audit_answer_type, buf_view(&rq->audit_answer));
-	put(&b, "requestReceivedTimestamp", time_format(rq->a, start, true));
-	put(&b, "stageTimestamp", time_format(rq->a, now, true));
-	if (stage != AUDIT_RECEIVED)
-		put_annotations(&b, rq);
-	buf_putc(&b, '}');
-	if (a->log)
-		audit_sink_put(a->log, buf_view(&b));
-	if (a->webhook)
-		audit_sink_put(a->webhook, buf_view(&b));
+	put_event(&b, rq, stage, start, now, true);
+	ok = emit_to(a->log, &o->audit_log, !strcmp(o->audit_log_format, "legacy"), &b, rq, stage, start, now);
+	return emit_to(a->webhook, &o->audit_webhook, false, &b, rq, stage, start, now) && ok;
 }
 
-void audit_begin(struct request *rq)
+struct error *audit_begin(struct request *rq)
 {
 	if (!rq->s->audit || rq->audit_begun)
-		return;
+		return NULL;
 	rq->audit_begun = true;
 	rq->audit = audit_policy_decide(rq->s->audit->policy, rq);
-	emit(rq, AUDIT_RECEIVED);
+	return emit(rq, AUDIT_RECEIVED) ? NULL : error_status(500, "InternalError", "failed to store audit event");
 }
 
 void audit_started(struct request *rq)
@@ -401,4 +506,14 @@ void audit_end(struct request *rq)
 		emit(rq, AUDIT_STARTED);
 	}
 	buf_free(&rq->audit_answer);
+}
+
+#define FLUSH_MS 1000
+
+void audit_flush(struct apiserver *s)
+{
+	if (s->audit && s->audit->log)
+		audit_sink_flush(s->audit->log, FLUSH_MS);
+	if (s->audit && s->audit->webhook)
+		audit_sink_flush(s->audit->webhook, FLUSH_MS);
 }

@@ -1,8 +1,11 @@
 /*
- * apiserver/audit.h: the audit log (audit.k8s.io/v1): what is logged is the policy's choice (--audit-policy-file; without one,
- * nothing), where to is the backends': a file (--audit-log-path) and a webhook (--audit-webhook-config-file).
+ * apiserver/audit.h: the audit log (audit.k8s.io/v1): what is logged is the policy's choice (--audit-policy-file;
+ * without one, nothing), where to is the backends': a file (--audit-log-path) and a webhook
+ * (--audit-webhook-config-file).
  *
- * It never holds up a request: a backend that cannot keep up loses events and counts them (apiserver_audit_error_total).
+ * In mode "batch" it never holds up a request: a backend that cannot keep up loses events and counts them
+ * (apiserver_audit_error_total). In the modes "blocking" a request waits until its events are written; in
+ * "blocking-strict" it does not begin when they cannot be.
  */
 #ifndef SKIFF_APISERVER_AUDIT_H
 #define SKIFF_APISERVER_AUDIT_H
@@ -13,7 +16,8 @@
 
 struct error *audit_init(struct apiserver *s);
 /* The request is known: decides, and logs RequestReceived. rq->user is NULL when it was not authenticated. */
-void audit_begin(struct request *rq);
+/* 500 when that could not be written and must be. */
+struct error *audit_begin(struct request *rq);
 /* A long-running request's headers are out; one that did not get so far has begun when it ends. */
 void audit_started(struct request *rq);
 void audit_end(struct request *rq);
@@ -36,7 +40,13 @@ struct audit_decision audit_policy_decide(const struct audit_policy *p, const st
 /* ---- the backends (audit_sink.c) ---- */
 struct audit_sink;
 struct error *audit_sinks_start(struct apiserver *s, struct audit_sink **log, struct audit_sink **webhook);
-/* One event as JSON; copied. */
-void audit_sink_put(struct audit_sink *k, struct str event);
+/*
+ * One event as a line without its end; copied. In a blocking mode it waits until that is written. False: it is lost,
+ * and the mode is strict.
+ */
+bool audit_sink_put(struct audit_sink *k, struct str event);
+void audit_sink_flush(struct audit_sink *k, int64_t ms); /* waits until everything is written */
+/* When the server ends: what waits is written, as far as that takes no long time. */
+void audit_flush(struct apiserver *s);
 
 #endif

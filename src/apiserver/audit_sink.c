@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "apiserver/audit.h"
 #include "apiserver/metrics.h"
@@ -12,12 +13,27 @@
 #define QUEUE_MAX (16u << 20) /* bytes waiting for a backend */
 #define WEBHOOK_TIMEOUT_MS 30000
 
+#define DELIVERIES_MAX 16 /* batches on their way to the webhook at once */
+
+struct waiter { /* of a blocking mode; on its fiber's stack */
+	struct waiter *next;
+	uint64_t seq;
+	bool done, lost;
+};
+
 struct audit_sink {
 	struct apiserver *s;
+	const struct audit_backend *o;
 	const char *plugin;    /* labels of the metric */
+	bool blocking, strict, flushing;
 	struct buf queue;      /* events, each with its line's end */
 	size_t events;
-	struct waitq more;
+	uint64_t put, taken; /* events ever */
+	struct waiter *waiters;
+	struct waitq more, done;
+	int deliveries;
+	double tokens; /* of the throttle, at filled_ms */
+	int64_t filled_ms;
 	/* the file */
 	int fd;
 	const char *path;
@@ -26,16 +42,61 @@ struct audit_sink {
 	struct outbound *hook;
 };
 
-void audit_sink_put(struct audit_sink *k, struct str event)
+static bool wait_written(struct audit_sink *k)
 {
-	if (k->queue.n + event.n > QUEUE_MAX) {
+	struct waiter w = {.next = k->waiters, .seq = k->put}, **at;
+	struct error *e = NULL;
+
+	k->waiters = &w;
+	while (!e && !w.done)
+		e = waitq_wait(&k->done);
+	for (at = &k->waiters; *at && *at != &w;)
+		at = &(*at)->next;
+	if (*at)
+		*at = w.next;
+	error_free(e);
+	return w.done && !w.lost;
+}
+
+bool audit_sink_put(struct audit_sink *k, struct str event)
+{
+	/* Whoever waits for it to be written is not one of the buffer. */
+	bool full = k->queue.n + event.n > QUEUE_MAX || (!k->blocking && k->events >= (size_t)k->o->buffer_size);
+
+	if (full) {
 		metrics_count(METRIC_AUDIT_ERRORS, k->plugin, 1);
-		return;
+		return !k->strict;
 	}
 	buf_str(&k->queue, event);
 	buf_putc(&k->queue, '\n');
 	k->events++;
+	k->put++;
 	waitq_wake_one(&k->more);
+	return !k->blocking || wait_written(k) || !k->strict;
+}
+
+/* The events after `first`, n of them, are written or lost. */
+static void finished(struct audit_sink *k, uint64_t first, size_t n, bool lost)
+{
+	if (lost)
+		metrics_count(METRIC_AUDIT_ERRORS, k->plugin, (int64_t)n);
+	for (struct waiter *w = k->waiters; w; w = w->next)
+		if (w->seq > first && w->seq <= first + n) {
+			w->done = true;
+			w->lost = lost;
+		}
+	k->deliveries--;
+	waitq_wake_all(&k->done);
+}
+
+void audit_sink_flush(struct audit_sink *k, int64_t ms)
+{
+	int64_t until = now_ms() + ms;
+
+	k->flushing = true;
+	waitq_wake_all(&k->more);
+	while ((k->events || k->deliveries) && now_ms() < until)
+		error_free(waitq_wait_ms(&k->done, until - now_ms()));
 }
 
 /* ---- the file ---- */
@@ -48,8 +109,33 @@ struct writing {
 
 static bool is_old(const char *name, const char *base, size_t stem, const char *ext)
 {
-	return strncmp(name, base, stem) == 0 && name[stem] == '-' && str_has_suffix(str_from(name), str_from(ext)) &&
+	struct str n = str_from(name);
+
+	if (str_has_suffix(n, STR(".gz")))
+		n.n -= 3;
+	return strncmp(name, base, stem) == 0 && name[stem] == '-' && str_has_suffix(n, str_from(ext)) &&
 	       strcmp(name, base) != 0;
+}
+
+/* PATH becomes PATH.gz; what cannot be compressed stays as it is. */
+static void compress_file(struct arena *a, const char *path)
+{
+	const char *to = arena_printf(a, "%s.gz", path).p;
+	int in = open(path, O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	gzFile z = out >= 0 ? gzdopen(out, "wb") : NULL;
+	char *p = arena_bytes(a, 64 << 10);
+	ssize_t n = -1;
+	bool ok = in >= 0 && z;
+
+	if (out >= 0 && !z)
+		close(out);
+	while (ok && (n = read(in, p, 64 << 10)) > 0)
+		ok = gzwrite(z, p, (unsigned)n) == n;
+	if (z && gzclose(z) != Z_OK)
+		ok = false;
+	if (in >= 0)
+		close(in);
+	unlink(ok && !n ? path : to);
 }
 
 static int name_cmp(const void *x, const void *y)
@@ -110,6 +196,8 @@ static void turn_over(struct audit_sink *k)
 			k->fd = fd;
 			k->size = 0;
 		}
+		if (k->s->o.audit_log_compress)
+			compress_file(&a, to);
 	}
 	drop_old(k);
 }
@@ -136,113 +224,177 @@ static void write_off_loop(void *arg)
 	}
 }
 
-static void log_run(void *arg)
+/* ---- batches ---- */
+
+struct delivery {
+	struct audit_sink *k;
+	struct buf lines;
+	size_t n;
+	uint64_t first;
+};
+
+/* The next lines of the queue, as many as the backend's limits allow. */
+static struct delivery *take_batch(struct audit_sink *k)
 {
-	struct audit_sink *k = arg;
-	struct error *e = NULL;
-
-	while (!e) {
-		if (!k->queue.n) {
-			e = waitq_wait(&k->more);
-			continue;
-		}
-		struct writing w = {.k = k, .b = k->queue};
-		int64_t events = (int64_t)k->events;
-
-		k->queue = (struct buf){0};
-		k->events = 0;
-		loop_offload(write_off_loop, &w);
-		buf_free(&w.b);
-		if (w.err) {
-			log_warn("audit log %s: %s; %lld events are lost", k->path ? k->path : "-", strerror(w.err), (long long)events);
-			metrics_count(METRIC_AUDIT_ERRORS, "plugin=\"log\"", events);
-		}
-	}
-	error_free(e);
-}
-
-/* ---- the webhook ---- */
-
-/* Up to max lines of the queue as an EventList; *n of them. */
-static struct str take_batch(struct audit_sink *k, struct arena *a, int max, size_t *n)
-{
+	struct delivery *d = xcalloc(1, sizeof *d);
+	/* Lines in a file are no batch: without a throttle as many as there are go at once. */
+	size_t max = k->blocking || (!k->hook && !k->o->throttle) ? SIZE_MAX : (size_t)k->o->max_size;
 	struct str rest = buf_view(&k->queue);
-	struct buf b buf_cleanup = {0}, left = {0};
+	struct buf left = {0};
 
-	buf_puts(&b, "{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},\"items\":[");
-	for (*n = 0; *n < (size_t)max && rest.n; ++*n) {
-		if (*n)
-			buf_putc(&b, ',');
-		buf_str(&b, str_cut(&rest, '\n'));
+	if (max == SIZE_MAX && !k->o->truncate) {
+		d->lines = k->queue;
+		d->n = k->events;
+		k->queue = (struct buf){0};
+		rest = STR_NULL;
 	}
-	buf_puts(&b, "]}");
+	while (d->n < max && rest.n) {
+		struct str before = rest, line = str_cut(&rest, '\n');
+
+		if (k->o->truncate && d->n && (int64_t)(d->lines.n + line.n) > k->o->truncate_batch) {
+			rest = before;
+			break;
+		}
+		buf_str(&d->lines, line);
+		buf_putc(&d->lines, '\n');
+		d->n++;
+	}
 	buf_str(&left, rest);
 	buf_free(&k->queue);
 	k->queue = left;
-	k->events -= *n;
-	return arena_str(a, buf_view(&b));
+	k->events -= d->n;
+	d->k = k;
+	d->first = k->taken;
+	k->taken += d->n;
+	k->deliveries++;
+	return d;
 }
 
-static void webhook_run(void *arg)
+static void delivered(struct delivery *d, bool lost)
 {
-	struct audit_sink *k = arg;
-	int max = k->s->o.audit_webhook_batch_max_size;
+	finished(d->k, d->first, d->n, lost);
+	buf_free(&d->lines);
+	free(d);
+}
+
+static void write_batch(struct delivery *d)
+{
+	struct writing w = {.k = d->k, .b = d->lines};
+
+	loop_offload(write_off_loop, &w);
+	if (w.err)
+		log_warn("audit log %s: %s; %zu events are lost", d->k->path ? d->k->path : "-", strerror(w.err), d->n);
+	delivered(d, w.err != 0);
+}
+
+static void send_batch(void *arg)
+{
+	arena_cleanup struct arena a = {0};
+	struct delivery *d = arg;
+	struct buf b buf_cleanup = {0};
+	struct error *e;
+
+	buf_puts(&b, "{\"kind\":\"EventList\",\"apiVersion\":\"audit.k8s.io/v1\",\"metadata\":{},\"items\":[");
+	for (struct str rest = buf_view(&d->lines); rest.n;) {
+		buf_str(&b, str_cut(&rest, '\n'));
+		if (rest.n)
+			buf_putc(&b, ',');
+	}
+	buf_puts(&b, "]}");
+	e = outbound_deliver(d->k->hook, &a, buf_view(&b), WEBHOOK_TIMEOUT_MS, d->k->s->o.audit_webhook_backoff_ms);
+	if (e)
+		log_warn("audit webhook: %s; %zu events are lost", error_message(e), d->n);
+	delivered(d, e != NULL);
+	error_free(e);
+}
+
+/* A batch goes when it is full, or when its first event has waited long enough. */
+static struct error *fill_batch(struct audit_sink *k)
+{
+	int64_t until = now_ms() + k->o->max_wait_ms;
 	struct error *e = NULL;
 
-	while (!e) {
-		if (!k->events) {
-			e = waitq_wait(&k->more);
-			continue;
-		}
-		/* A batch goes when it is full, or when its first event has waited long enough. */
-		int64_t until = now_ms() + k->s->o.audit_webhook_batch_max_wait_ms;
+	while (!e && !k->events)
+		e = waitq_wait(&k->more);
+	while (!e && !k->blocking && !k->flushing && k->events < (size_t)k->o->max_size && now_ms() < until) {
+		e = waitq_wait_ms(&k->more, until - now_ms());
+		if (e && error_is_sys(e, ETIMEDOUT))
+			error_clear(&e);
+	}
+	while (!e && k->deliveries >= DELIVERIES_MAX)
+		e = waitq_wait(&k->done);
+	return e;
+}
 
-		while (!e && k->events < (size_t)max && now_ms() < until) {
-			e = waitq_wait_ms(&k->more, until - now_ms());
-			if (e && error_is_sys(e, ETIMEDOUT))
-				error_clear(&e);
+/* Waits for one of the tokens, of which there are qps a second and at most burst. */
+static struct error *throttle(struct audit_sink *k)
+{
+	if (k->blocking || !k->o->throttle)
+		return NULL;
+	for (;;) {
+		k->tokens += (double)(now_ms() - k->filled_ms) * k->o->throttle_qps / 1000;
+		k->filled_ms = now_ms();
+		if (k->tokens > k->o->throttle_burst)
+			k->tokens = k->o->throttle_burst;
+		if (k->tokens >= 1) {
+			k->tokens--;
+			return NULL;
 		}
-		if (e)
-			break;
-		arena_cleanup struct arena a = {0};
-		size_t n;
-		struct str answer, batch = take_batch(k, &a, max, &n);
-		struct error *failed = outbound_post(k->hook, &a, batch, WEBHOOK_TIMEOUT_MS, &answer);
+		TRY(fiber_sleep((int64_t)((1 - k->tokens) * 1000 / k->o->throttle_qps) + 1));
+	}
+}
 
-		if (failed) {
-			log_warn("audit webhook: %s; %zu events are lost", error_message(failed), n);
-			metrics_count(METRIC_AUDIT_ERRORS, "plugin=\"webhook\"", (int64_t)n);
-		}
-		error_free(failed);
+static void run(void *arg)
+{
+	struct audit_sink *k = arg;
+	struct error *e = NULL;
+
+	while (!(e = fill_batch(k)) && !(e = throttle(k))) {
+		struct delivery *d = take_batch(k);
+
+		if (k->hook)
+			fiber_spawn("audit-batch", send_batch, d);
+		else
+			write_batch(d);
 	}
 	error_free(e);
+}
+
+static struct audit_sink *sink_new(struct apiserver *s, const struct audit_backend *o, const char *plugin)
+{
+	struct audit_sink *k = xcalloc(1, sizeof *k);
+
+	k->s = s;
+	k->o = o;
+	k->plugin = plugin;
+	k->strict = !strcmp(o->mode, "blocking-strict");
+	k->blocking = k->strict || !strcmp(o->mode, "blocking");
+	k->tokens = o->throttle_burst;
+	k->filled_ms = now_ms();
+	return k;
 }
 
 struct error *audit_sinks_start(struct apiserver *s, struct audit_sink **log, struct audit_sink **webhook)
 {
 	*log = *webhook = NULL;
 	if (s->o.audit_log_path) {
-		struct audit_sink *k = xcalloc(1, sizeof *k);
+		struct audit_sink *k = sink_new(s, &s->o.audit_log, "plugin=\"log\"");
 		struct stat st;
 
-		k->s = s;
-		k->plugin = "plugin=\"log\"";
 		k->path = strcmp(s->o.audit_log_path, "-") == 0 ? NULL : s->o.audit_log_path;
 		k->fd = k->path ? open(k->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : 1;
 		if (k->fd < 0)
 			return error_sys(errno, "audit log %s", k->path);
 		k->size = k->path && fstat(k->fd, &st) == 0 ? st.st_size : 0;
 		*log = k;
-		fiber_spawn("audit-log", log_run, k);
+		fiber_spawn("audit-log", run, k);
 	}
 	if (s->o.audit_webhook_config_file) {
-		struct audit_sink *k = xcalloc(1, sizeof *k);
+		struct audit_sink *k = sink_new(s, &s->o.audit_webhook, "plugin=\"webhook\"");
 
-		k->s = s;
-		k->plugin = "plugin=\"webhook\"";
 		TRY(error_wrap(outbound_from_kubeconfig(s->o.audit_webhook_config_file, &k->hook), "--audit-webhook-config-file"));
 		*webhook = k;
-		fiber_spawn("audit-webhook", webhook_run, k);
+		fiber_spawn("audit-webhook", run, k);
 	}
 	return NULL;
 }

@@ -5,7 +5,6 @@
 #include "apiserver/authz.h"
 #include "apiserver/background.h"
 #include "apiserver/bootstrap.h"
-#include "apiserver/options.h"
 #include "schema/jv.h"
 #include "apiserver/extend.h"
 #include "schema/defaults.h"
@@ -621,7 +620,7 @@ static struct error *kubernetes_service(struct apiserver *s)
 	svc->metadata.namespace = STR("default");
 	str_map_set(&a, API_MAP(&svc->metadata.labels), STR("component"), STR("apiserver"));
 	str_map_set(&a, API_MAP(&svc->metadata.labels), STR("provider"), STR("kubernetes"));
-	svc->spec.type = STR("ClusterIP");
+	svc->spec.type = s->o.kubernetes_node_port ? STR("NodePort") : STR("ClusterIP");
 	svc->spec.cluster_ip = alloc_first_ip(s, &a);
 	*arena_push(&a, &svc->spec.cluster_ips) = svc->spec.cluster_ip;
 	svc->spec.session_affinity = STR("None");
@@ -630,13 +629,16 @@ static struct error *kubernetes_service(struct apiserver *s)
 	p->protocol = STR("TCP");
 	p->port = 443;
 	p->target_port.i = s->port;
+	p->node_port = s->o.kubernetes_node_port;
 	TRY(ensure(s, &a, "", "services", STR("default"), svc, &existed));
+	if (!strcmp(s->o.endpoint_reconciler, "none"))
+		return NULL;
 
 	ep->metadata.name = STR("kubernetes");
 	ep->metadata.namespace = STR("default");
 	str_map_set(&a, API_MAP(&ep->metadata.labels), STR("endpointslice.kubernetes.io/skip-mirror"), STR("true"));
 	ss = arena_push(&a, &ep->subsets);
-	arena_push(&a, &ss->addresses)->ip = str_from(options_advertised(&s->o));
+	arena_push(&a, &ss->addresses)->ip = str_from(s->o.advertise_address);
 	port = arena_push(&a, &ss->ports);
 	port->name = STR("https");
 	port->port = s->port;
@@ -653,9 +655,9 @@ static struct error *kubernetes_service(struct apiserver *s)
 	sl->metadata.name = STR("kubernetes");
 	sl->metadata.namespace = STR("default");
 	str_map_set(&a, API_MAP(&sl->metadata.labels), STR("kubernetes.io/service-name"), STR("kubernetes"));
-	sl->address_type = strchr(options_advertised(&s->o), ':') ? STR("IPv6") : STR("IPv4");
+	sl->address_type = strchr(s->o.advertise_address, ':') ? STR("IPv6") : STR("IPv4");
 	e = arena_push(&a, &sl->endpoints);
-	*arena_push(&a, &e->addresses) = str_from(options_advertised(&s->o));
+	*arena_push(&a, &e->addresses) = str_from(s->o.advertise_address);
 	e->conditions.ready = arena_new(&a, bool);
 	*e->conditions.ready = true;
 	sp = arena_push(&a, &sl->ports);

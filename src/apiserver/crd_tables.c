@@ -122,7 +122,8 @@ static struct error *make_storage(struct apiserver *s, struct crd *c, const stru
 	c->st = st;
 	st->group = sp->group;
 	st->plural = sp->names.plural;
-	st->prefix = arena_printf(&c->arena, "/registry/%.*s/%.*s/", STR_ARG(sp->group), STR_ARG(sp->names.plural));
+	st->prefix = arena_printf(&c->arena, "%s/%.*s/%.*s/", s->o.etcd_prefix, STR_ARG(sp->group),
+				  STR_ARG(sp->names.plural));
 	st->type = &c->type;
 	st->kind = sp->names.kind;
 	st->api_version = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(sp->group), STR_ARG(crd_storage_version(c->obj)->name));

@@ -3,7 +3,6 @@
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "apiserver/extend.h"
-#include "apiserver/options.h"
 #include "schema/jv.h"
 
 static const char *const verb_names[] = {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
@@ -461,7 +460,7 @@ struct error *discovery_versions(struct request *rq)
 		   "{\"kind\":\"APIVersions\",\"versions\":[\"v1\"],\"serverAddressByClientCIDRs\":[{\"clientCIDR\":"
 		   "\"0.0.0.0/0\","
 		   "\"serverAddress\":\"%s:%d\"}]}",
-		   options_advertised(&rq->s->o), rq->s->port);
+		   rq->s->o.advertise_address, rq->s->port);
 	return respond_plain(rq, &meta_v1_api_versions_type, STR(""), STR("APIVersions"), buf_view(&b));
 }
 

@@ -41,7 +41,7 @@ bool etag_matches(struct request *rq, struct str etag);
 /* health.c: /healthz, /livez, /readyz and their checks; *handled false: no such path. */
 struct error *serve_health(struct request *rq, bool *handled);
 /* Path number i of these is appended, or nothing where there is none; false behind the last. */
-bool health_path_at(size_t i, struct buf *out);
+bool health_path_at(const struct apiserver *s, size_t i, struct buf *out);
 
 /* metrics.c: /metrics, or /metrics/slis */
 struct error *serve_metrics(struct request *rq, bool slis);

@@ -333,6 +333,8 @@ struct error *flow_init(struct apiserver *s)
 	struct str g = STR("flowcontrol.apiserver.k8s.io");
 	struct storage *kinds[2];
 
+	if (!s->o.priority_and_fairness)
+		return NULL;
 	flow = xcalloc(1, sizeof *flow);
 	kinds[0] = flow->schemas_st = storage_find(s, g, STR("flowschemas"));
 	kinds[1] = flow->levels_st = storage_find(s, g, STR("prioritylevelconfigurations"));
@@ -499,7 +501,7 @@ void flow_collect(void)
 
 	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
 		metrics_forget(ids[i]);
-	while (map_next(&flow->levels, &it, &key, &v)) {
+	while (flow && map_next(&flow->levels, &it, &key, &v)) {
 		const struct flow_level *l = v;
 		const struct fair *f = &l->fair;
 		int seats[] = {f->nominal, f->reserved, f->nominal + (f->borrow_max < 0 ? flow->group.total : f->borrow_max)};
@@ -558,9 +560,32 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 	return err_too_many(1, "Too many requests, please try again later.");
 }
 
+/* Upstream's handler of old. */
+static struct error *count_inflight(struct request *rq, struct flow_seat *seat)
+{
+	static int running[2];
+	bool reads = str_eqz(rq->info.verb, "get") || str_eqz(rq->info.verb, "list") || str_eqz(rq->info.verb, "watch");
+	int max = reads ? rq->s->o.max_requests_inflight : rq->s->o.max_mutating_inflight, *n = &running[reads];
+
+	if (rq->long_running || !max)
+		return NULL;
+	if (*n >= max) {
+		if (user_in_group(rq->user, "system:masters"))
+			return NULL;
+		metrics_dropped(rq);
+		return err_too_many(1, "Too many requests, please try again later.");
+	}
+	++*n;
+	seat->inflight = n;
+	return NULL;
+}
+
 struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 {
 	const struct schema *sc;
+
+	if (!rq->s->o.priority_and_fairness)
+		return count_inflight(rq, seat);
 
 	if (rq->long_running && !str_eqz(rq->info.verb, "watch"))
 		return NULL; /* nothing to do with it, and its answer does not say so either */
@@ -585,6 +610,8 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 
 void flow_end(struct flow_seat *seat)
 {
+	if (seat->inflight)
+		--*seat->inflight;
 	if (seat->level)
 		fair_leave(seat->level, seat->width);
 	if (seat->series) {

@@ -4,6 +4,9 @@
  * headers; levels have seats, lend and borrow them, and what finds none waits
  * in fair queues (fair_queue.h) or is answered 429.
  *
+ * With --enable-priority-and-fairness=false there are only two numbers of requests at once, of those that write and of
+ * the others; who is above them is answered 429, system:masters never is.
+ *
  * A request takes one seat, a list as many as its objects want; long-running ones take none.
  */
 #ifndef SKIFF_APISERVER_FLOW_H
@@ -18,6 +21,7 @@ struct flow_seat {                  /* zeroed; stays where it is until flow_end 
 	struct fair *level;         /* NULL: of an exempt one */
 	struct flow_series *series; /* counted there; NULL: not at all */
 	int width;
+	int *inflight; /* without priority and fairness: of how many it is one, or NULL */
 	/* for who looks at what waits and runs */
 	const struct request *rq;
 	struct flow_seat *next, *prev;

@@ -178,7 +178,9 @@ static struct error *dump_requests(struct request *rq)
 
 struct error *flow_dump(struct request *rq, struct str page, bool *handled)
 {
-	*handled = true;
+	*handled = rq->s->o.priority_and_fairness;
+	if (!*handled)
+		return NULL;
 	if (str_eqz(page, "dump_priority_levels"))
 		return dump_levels(rq);
 	if (str_eqz(page, "dump_queues"))

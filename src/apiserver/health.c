@@ -4,21 +4,37 @@
 #include "apiserver/metrics.h"
 
 static bool check_ok(struct apiserver *s) { (void)s; return true; }
-static bool check_store(struct apiserver *s)
+static bool store_answers(struct apiserver *s, int64_t ms)
 {
 	int64_t rev;
-	int64_t d = deadline_push(2000);
+	int64_t d = deadline_push(ms);
 	struct error *e = store_current(s->store, &rev);
 
 	deadline_pop(d);
 	log_and_free(e, "health check: store");
 	return e == NULL;
 }
+static bool check_store(struct apiserver *s)
+{
+	return store_answers(s, s->o.etcd_healthcheck_ms);
+}
+static bool check_store_ready(struct apiserver *s)
+{
+	return store_answers(s, s->o.etcd_readycheck_ms);
+}
 /* What upstream does in a hook after it began to listen is done here before the server says that it is ready. */
 static bool check_started(struct apiserver *s) { return s->ready; }
 static bool check_shutdown(struct apiserver *s) { return !s->stopping; }
 static bool check_rbac(struct apiserver *s) { return s->bootstrapped[HOOK_RBAC]; }
 static bool check_priority(struct apiserver *s) { return s->bootstrapped[HOOK_PRIORITY]; }
+static bool check_consumed(struct apiserver *s)
+{
+	return s->bootstrapped[HOOK_FLOW];
+}
+static bool check_limited(struct apiserver *s)
+{
+	return s->ready;
+}
 static bool check_flow(struct apiserver *s) { return s->bootstrapped[HOOK_FLOW]; }
 static bool check_namespaces(struct apiserver *s) { return s->bootstrapped[HOOK_NAMESPACES]; }
 static bool check_service(struct apiserver *s) { return s->bootstrapped[HOOK_SERVICE]; }
@@ -28,6 +44,7 @@ static bool check_apiservices(struct apiserver *s) { return s->bootstrapped[HOOK
 static bool check_kms(struct apiserver *s) { return !encryption_has_check() || encryption_check(s); }
 
 #define HOOK "poststarthook/"
+#define LIVE 2u
 #define READY 4u
 #define ALL 7u /* healthz 1, livez 2, readyz 4 */
 static const struct check {
@@ -39,12 +56,13 @@ static const struct check {
 	{"log", check_ok, ALL},
 	{"kms-providers", check_kms, ALL},
 	{"etcd", check_store, ALL},
-	{"etcd-readiness", check_store, READY},
+	{"etcd-readiness", check_store_ready, READY},
 	{"informer-sync", check_started, READY},
 	{HOOK "start-apiserver-admission-initializer", check_started, ALL},
 	{HOOK "generic-apiserver-start-informers", check_started, ALL},
-	{HOOK "priority-and-fairness-config-consumer", check_flow, ALL},
-	{HOOK "priority-and-fairness-filter", check_flow, ALL},
+	{HOOK "priority-and-fairness-config-consumer", check_consumed, ALL},
+	{HOOK "priority-and-fairness-filter", check_consumed, ALL},
+	{HOOK "max-in-flight-filter", check_limited, ALL},
 	{HOOK "start-apiextensions-informers", check_crds, ALL},
 	{HOOK "start-apiextensions-controllers", check_crds, ALL},
 	{HOOK "crd-informer-synced", check_crds, ALL},
@@ -74,12 +92,21 @@ static const struct check {
 #define N_KINDS 3
 static const char *const kinds[N_KINDS] = {"healthz", "livez", "readyz"};
 
-static bool applies(const struct check *c, unsigned bit)
+static bool applies(const struct apiserver *s, const struct check *c, unsigned bit)
 {
-	return (c->in & bit) && (c->check != check_kms || encryption_has_check());
+	return (c->in & bit) && (c->check != check_kms || encryption_has_check()) &&
+	       (c->check != check_consumed || s->o.priority_and_fairness) &&
+	       (c->check != check_limited || !s->o.priority_and_fairness);
 }
 
-bool health_path_at(size_t i, struct buf *out)
+/* What a start takes may take --livez-grace-period before /livez minds. */
+static bool passes(struct apiserver *s, const struct check *c, unsigned bit)
+{
+	return c->check(s) || (bit == LIVE && str_has_prefix(str_from(c->name), STR(HOOK)) &&
+			       wall_ns() - s->started_wall_ns < s->o.livez_grace_ms * 1000000);
+}
+
+bool health_path_at(const struct apiserver *s, size_t i, struct buf *out)
 {
 	size_t n = N_CHECKS, kind = i / (n + 1), at = i % (n + 1);
 
@@ -87,7 +114,7 @@ bool health_path_at(size_t i, struct buf *out)
 		return false;
 	if (!at)
 		buf_printf(out, "/%s", kinds[kind]);
-	else if (applies(&checks[at - 1], 1u << kind))
+	else if (applies(s, &checks[at - 1], 1u << kind))
 		buf_printf(out, "/%s/%s", kinds[kind], checks[at - 1].name);
 	return true;
 }
@@ -114,9 +141,9 @@ static struct error *say(struct request *rq, int status, struct str text, bool s
 	return http_respond(rq->x, status, text);
 }
 
-static struct error *one_check(struct request *rq, const struct check *c)
+static struct error *one_check(struct request *rq, const struct check *c, unsigned bit)
 {
-	if (c->check(rq->s))
+	if (passes(rq->s, c, bit))
 		return say(rq, 200, STR("ok"), true);
 	return say(rq, 500, arena_printf(rq->a, "internal server error: %s failed\n", c->name), false);
 }
@@ -131,7 +158,7 @@ static void warn_unknown(struct request *rq, unsigned bit, struct buf *b)
 		if (!str_eqz(rq->q.v[i].name, "exclude"))
 			continue;
 		for (size_t k = 0; k < N_CHECKS; k++)
-			known |= applies(&checks[k], bit) && str_eqz(rq->q.v[i].value, checks[k].name);
+			known |= applies(rq->s, &checks[k], bit) && str_eqz(rq->q.v[i].value, checks[k].name);
 		if (known)
 			continue;
 		buf_puts(b, first ? "warn: some health checks cannot be excluded: no matches for " : ",");
@@ -159,13 +186,13 @@ static struct error *all_checks(struct request *rq, size_t kind)
 	for (size_t i = 0; i < N_CHECKS; i++) {
 		bool good;
 
-		if (!applies(&checks[i], bit))
+		if (!applies(rq->s, &checks[i], bit))
 			continue;
 		if (excluded(rq, checks[i].name)) {
 			buf_printf(&b, "[+]%s excluded: ok\n", checks[i].name);
 			continue;
 		}
-		good = checks[i].check(rq->s);
+		good = passes(rq->s, &checks[i], bit);
 		ok &= good;
 		count(rq->s, kind, i, good);
 		buf_printf(&b, good ? "[+]%s ok\n" : "[-]%s failed: reason withheld\n", checks[i].name);
@@ -192,9 +219,9 @@ struct error *serve_health(struct request *rq, bool *handled)
 			return all_checks(rq, k);
 		}
 		for (size_t i = 0; rest.p[0] == '/' && i < N_CHECKS; i++)
-			if (applies(&checks[i], 1u << k) && str_eqz(str_sub(rest, 1, rest.n), checks[i].name)) {
+			if (applies(rq->s, &checks[i], 1u << k) && str_eqz(str_sub(rest, 1, rest.n), checks[i].name)) {
 				*handled = true;
-				return one_check(rq, &checks[i]);
+				return one_check(rq, &checks[i], 1u << k);
 			}
 	}
 	return NULL;

@@ -34,16 +34,37 @@ struct flag {
 	const char *help;
 };
 #define O(field) offsetof(struct options, field)
+/* The defaults stand in kube_apiserver_main. */
+#define AUDIT_BACKEND(name, field, mode_, size, wait, throttle_, qps, burst)                                                            \
+	{"audit-" name "-mode", F_STR, O(field.mode), "batch, blocking or blocking-strict (default " mode_ ")"},                         \
+		{"audit-" name "-version", F_STR, O(field.version), "audit.k8s.io/v1"},                                                  \
+		{"audit-" name "-batch-buffer-size", F_INT, O(field.buffer_size), "events that may wait (default 10000)"},               \
+		{"audit-" name "-batch-max-size", F_INT, O(field.max_size), "events in a batch (default " size ")"},                     \
+		{"audit-" name "-batch-max-wait", F_DURATION_MS, O(field.max_wait_ms), "how long a batch is filled (default " wait ")"}, \
+		{"audit-" name "-batch-throttle-enable", F_BOOL, O(field.throttle), "default " throttle_},                               \
+		{"audit-" name "-batch-throttle-qps", F_FLOAT, O(field.throttle_qps), "batches a second (default " qps ")"},             \
+		{"audit-" name "-batch-throttle-burst", F_INT, O(field.throttle_burst), "and at once (default " burst ")"},              \
+		{"audit-" name "-truncate-enabled", F_BOOL, O(field.truncate), "events and batches have a size (default false)"},        \
+		{"audit-" name "-truncate-max-batch-size", F_I64, O(field.truncate_batch), "bytes (default 10485760)"},                  \
+	{                                                                                                                                \
+		"audit-" name "-truncate-max-event-size", F_I64, O(field.truncate_event),                                                \
+			"bytes, above which it goes without bodies or not at all (default 102400)"                                       \
+	}
 static const struct flag flags[] = {
 	{"data-dir", F_STR, O(data_dir), "directory of the embedded store (when no --etcd-servers are given)"},
 	{"etcd-servers", F_STR, O(etcd_servers), "comma-separated URLs of etcd v3 members"},
+	{"etcd-prefix", F_STR, O(etcd_prefix), "what the store's keys begin with (default /registry)"},
+	{"storage-media-type", F_STR, O(storage_media_type), "application/vnd.kubernetes.protobuf: how built-in objects are stored"},
+	{"etcd-healthcheck-timeout", F_DURATION_MS, O(etcd_healthcheck_ms), "of the check \"etcd\" (default 2s)"},
+	{"etcd-readycheck-timeout", F_DURATION_MS, O(etcd_readycheck_ms), "of the check \"etcd-readiness\" (default 2s)"},
 	{"etcd-cafile", F_STR, O(etcd_ca), "CA of the etcd members"},
 	{"etcd-certfile", F_STR, O(etcd_cert), "client certificate for etcd"},
 	{"etcd-keyfile", F_STR, O(etcd_key), "its key"},
 	{"bind-address", F_STR, O(bind_address), "address to listen on (default 0.0.0.0)"},
 	{"secure-port", F_INT, O(secure_port), "port to listen on (default 6443; 0: any free one)"},
+	{"permit-port-sharing", F_BOOL, O(port_sharing), "several servers may listen on the port (SO_REUSEPORT)"},
 	{"port-file", F_STR, O(port_file), "the port bound is written to this file when the server is ready"},
-	{"advertise-address", F_STR, O(advertise_address), "address other members of the cluster reach this server at"},
+	{"advertise-address", F_STR, O(advertise_address), "address other members of the cluster reach this server at (default: the one bound to, or of the default route)"},
 	{"external-hostname", F_STR, O(external_hostname), "host name in URLs made for clients"},
 	{"tls-cert-file", F_STR, O(tls_cert_file), "server certificate (PEM)"},
 	{"tls-private-key-file", F_STR, O(tls_key_file), "its key (PEM)"},
@@ -68,12 +89,16 @@ static const struct flag flags[] = {
 	{"service-account-key-file", F_LIST, O(sa_key_files), "public (or private) keys that verify tokens; may be repeated"},
 	{"service-account-signing-key-file", F_STR, O(sa_signing_key_file), "private key that signs tokens"},
 	{"service-account-jwks-uri", F_STR, O(sa_jwks_uri), "overrides jwks_uri in the discovery document"},
+	{"service-account-lookup", F_BOOL, O(sa_lookup), "tokens of Secrets are looked for there (default true)"},
 	{"service-account-max-token-expiration", F_DURATION_S, O(sa_max_token_expiration_s), "upper limit of tokens' validity"},
 	{"service-account-extend-token-expiration", F_BOOL, O(sa_extend_expiration), "projected tokens live a year (default true)"},
 	{"api-audiences", F_STR, O(api_audiences), "audiences of tokens for this server (default: the issuer)"},
 	{"runtime-config", F_JOIN, O(runtime_config), "KEY=BOOL,...: which APIs are served; KEY: api/all, api/ga, GROUP/VERSION, GROUP/VERSION/RESOURCE"},
 	{"allow-privileged", F_BOOL, O(allow_privileged), "privileged containers (default false)"},
 	{"service-cluster-ip-range", F_STR, O(service_cidr), "CIDR of Services, or two for dual stack (default 10.0.0.0/24)"},
+	{"kubernetes-service-node-port", F_INT, O(kubernetes_node_port), "of the Service kubernetes, which then is of type NodePort"},
+	{"endpoint-reconciler-type", F_STR, O(endpoint_reconciler), "lease, none or master-count: who writes the endpoints of that Service"},
+	{"apiserver-count", F_INT, O(apiserver_count), "for master-count"},
 	{"service-node-port-range", F_STR, O(node_port_range), "default 30000-32767"},
 	{"kubelet-client-certificate", F_STR, O(kubelet_client_cert), "certificate shown to kubelets"},
 	{"kubelet-client-key", F_STR, O(kubelet_client_key), "its key"},
@@ -109,14 +134,20 @@ static const struct flag flags[] = {
 	{"default-unreachable-toleration-seconds", F_INT, O(unreachable_toleration_s), "of pods that say nothing (default 300)"},
 	{"audit-log-path", F_STR, O(audit_log_path), "file of the audit log; - is standard output"},
 	{"audit-policy-file", F_STR, O(audit_policy_file), "audit.k8s.io/v1 Policy: what is logged; without one, nothing"},
-	{"audit-log-maxsize", F_INT, O(audit_log_maxsize), "MiB after which the audit log is turned over (default 0: never)"},
-	{"audit-log-maxbackup", F_INT, O(audit_log_maxbackup), "audit logs turned over that are kept (default 0: all)"},
-	{"audit-log-maxage", F_INT, O(audit_log_maxage), "days that they are kept (default 0: no limit)"},
+	{"audit-log-format", F_STR, O(audit_log_format), "json or legacy, a line of text an event (default json)"},
+	{"audit-log-maxsize", F_INT, O(audit_log_maxsize), "MiB after which the audit log is turned over (default 100; 0: never)"},
+	{"audit-log-maxbackup", F_INT, O(audit_log_maxbackup), "audit logs turned over that are kept (default 100; 0: all)"},
+	{"audit-log-maxage", F_INT, O(audit_log_maxage), "days that they are kept (default 366; 0: no limit)"},
+	{"audit-log-compress", F_BOOL, O(audit_log_compress), "what is turned over is compressed (gzip)"},
 	{"audit-webhook-config-file", F_STR, O(audit_webhook_config_file), "kubeconfig of a webhook that gets audit events in batches"},
-	{"audit-webhook-batch-max-size", F_INT, O(audit_webhook_batch_max_size), "events in a batch (default 400)"},
-	{"audit-webhook-batch-max-wait", F_DURATION_MS, O(audit_webhook_batch_max_wait_ms), "how long a batch is filled (default 30s)"},
+	{"audit-webhook-initial-backoff", F_DURATION_MS, O(audit_webhook_backoff_ms), "before a batch that failed is sent again (default 10s)"},
+	{"audit-webhook-batch-initial-backoff", F_DURATION_MS, O(audit_webhook_backoff_ms), "the same, deprecated"},
+	AUDIT_BACKEND("log", audit_log, "blocking", "1", "0s", "false", "0", "0"),
+	AUDIT_BACKEND("webhook", audit_webhook, "batch", "400", "30s", "true", "10", "15"),
 	{"encryption-provider-config", F_STR, O(encryption_config), "EncryptionConfiguration: aescbc, aesgcm, secretbox, kms (v2), identity"},
 	{"encryption-provider-config-automatic-reload", F_BOOL, O(encryption_config_reload), "follow changes of that file"},
+	{"enable-priority-and-fairness", F_BOOL, O(priority_and_fairness), "queues by flow schemas; else two plain limits (default true)"},
+	{"enable-garbage-collector", F_BOOL, O(garbage_collector), "deletions leave dependents to the garbage collector (default true)"},
 	{"max-requests-inflight", F_INT, O(max_requests_inflight), "default 400"},
 	{"max-mutating-requests-inflight", F_INT, O(max_mutating_inflight), "default 200"},
 	{"request-timeout", F_DURATION_MS, O(request_timeout_ms), "default 1m0s"},
@@ -126,6 +157,10 @@ static const struct flag flags[] = {
 	{"strict-transport-security-directives", F_JOIN, O(hsts_directives), "of the header Strict-Transport-Security, comma separated"},
 	{"etcd-compaction-interval", F_DURATION_MS, O(compaction_interval_ms), "how long the store keeps old revisions (default 5m0s)"},
 	{"shutdown-delay-duration", F_DURATION_MS, O(shutdown_delay_ms), "between SIGTERM and the end of accepting"},
+	{"shutdown-send-retry-after", F_BOOL, O(shutdown_retry_after), "then go on until requests have ended, and send new ones away (429)"},
+	{"livez-grace-period", F_DURATION_MS, O(livez_grace_ms), "how long a start may take before /livez fails (default 0)"},
+	{"emulated-version", F_JOIN, O(emulated_version), "[kube=]1.36: no other is built"},
+	{"min-compatibility-version", F_JOIN, O(min_compatibility_version), "[kube=]1.35: no other is built"},
 	{"feature-gates", F_GATES, 0, "CBORServingAndStorage=true: CBOR beside JSON (default false); the other gates are as v1.36 has them"},
 	{"profiling", F_BOOL, O(profiling), "serve /debug (default true)"},
 	{"v", F_INT, O(verbosity), "log verbosity"},
@@ -135,25 +170,23 @@ static const struct flag flags[] = {
 static const struct upstream_flags upstream = {
 	"kube-apiserver",
 	UPSTREAM_LOG_FLAGS UPSTREAM_SERVING_FLAGS
-	"audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-max-wait audit-log-batch-throttle-burst "
-	"audit-log-batch-throttle-enable! audit-log-batch-throttle-qps audit-webhook-batch-buffer-size audit-webhook-batch-throttle-burst "
-	"audit-webhook-batch-throttle-enable! audit-webhook-batch-throttle-qps audit-webhook-initial-backoff coordinated-leadership-lease-duration "
-	"coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
-	"default-watch-cache-size delete-collection-workers enable-aggregator-routing! "
-	"enable-garbage-collector! enable-priority-and-fairness! endpoint-reconciler-type "
-	"etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout "
-	"kubelet-timeout lease-reuse-duration-seconds livez-grace-period max-connection-bytes-per-sec "
-	"send-retry-after-while-not-ready-once! service-account-lookup! shutdown-send-retry-after! shutdown-watch-termination-grace-period "
-	"storage-backend storage-initialization-timeout storage-media-type watch-cache! watch-cache-sizes",
-	"admission-control aggregator-reject-forwarding-redirect! audit-log-compress! audit-log-format "
-	"audit-log-mode audit-log-truncate-enabled! audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-log-version "
-	"audit-webhook-mode audit-webhook-truncate-enabled! audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size "
-	"audit-webhook-version debug-socket-path egress-selector-config-file emulated-version "
-	"emulation-forward-compatible! enable-logs-handler! etcd-prefix etcd-servers-overrides "
-	"kubernetes-service-node-port min-compatibility-version peer-advertise-ip peer-advertise-port peer-ca-file "
-	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint "
-	"tracing-config-file",
+	"coordinated-leadership-lease-duration coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
+	"default-watch-cache-size delete-collection-workers enable-aggregator-routing! etcd-count-metric-poll-period "
+	"etcd-db-metric-poll-interval kubelet-port kubelet-read-only-port kubelet-timeout lease-reuse-duration-seconds max-connection-bytes-per-sec "
+	"send-retry-after-while-not-ready-once! shutdown-watch-termination-grace-period storage-backend storage-initialization-timeout "
+	"watch-cache! watch-cache-sizes",
+	"admission-control aggregator-reject-forwarding-redirect! debug-socket-path egress-selector-config-file emulation-forward-compatible! "
+	"enable-logs-handler! etcd-servers-overrides peer-advertise-ip peer-advertise-port peer-ca-file "
+	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint tracing-config-file",
 };
+
+static bool is_own(struct str name)
+{
+	for (size_t i = 0; i < N_FLAGS; i++)
+		if (str_eqz(name, flags[i].name))
+			return true;
+	return false;
+}
 
 static void usage(FILE *f)
 {
@@ -161,7 +194,15 @@ static void usage(FILE *f)
 	for (size_t i = 0; i < N_FLAGS; i++)
 		fprintf(f, "  --%-42s %s\n", flags[i].name, flags[i].help);
 	fprintf(f, "  --%-42s %s\n  --%-42s %s\n", "help", "this text", "version", "the version");
-	fprintf(f, "\nTaken with a warning, without effect: %s\n", upstream.no_effect);
+	fprintf(f, "\nTaken with a warning, without effect:");
+	for (struct str rest = str_from(upstream.no_effect); rest.n;) {
+		struct str name = str_cut(&rest, ' ');
+
+		name.n -= name.n && name.p[name.n - 1] == '!';
+		if (name.n && !is_own(name))
+			fprintf(f, " %.*s", STR_ARG(name));
+	}
+	fprintf(f, "\n");
 }
 
 /* NAME=BOOL,...: gates that change nothing here are let through. */
@@ -429,7 +470,7 @@ static struct error *start(struct apiserver *s)
 	TRY(alloc_init(s));
 	TRY(serving_certificates(s));
 	snprintf(addr, sizeof addr, strchr(s->o.bind_address, ':') ? "[%s]:%d" : "%s:%d", s->o.bind_address, s->o.secure_port);
-	TRY(error_wrap(listener_open(addr, 0600, &l), "listening on %s", addr));
+	TRY(error_wrap(s->o.port_sharing ? listener_open_shared(addr, &l) : listener_open(addr, 0600, &l), "listening on %s", addr));
 	s->port = listener_port(l);
 	ho.tls = s->tls;
 	TRY(http_server_start(l, &ho, &s->http));
@@ -444,6 +485,18 @@ static struct error *start(struct apiserver *s)
 	}
 	log_info("serving securely on %s:%d", s->o.bind_address, s->port);
 	return NULL;
+}
+
+#define DRAIN_LOOK_MS 50
+
+/* Goes on until the requests that are no watches have ended, at most as long as one may take. */
+static void drain_requests(struct apiserver *s)
+{
+	int64_t until = now_ms() + s->o.request_timeout_ms;
+
+	s->closed = true;
+	while (s->inflight.now + s->inflight_mutating.now > 0 && now_ms() < until)
+		error_free(fiber_sleep(DRAIN_LOOK_MS));
 }
 
 static void body(void *arg)
@@ -462,7 +515,10 @@ static void body(void *arg)
 	s->stopping = true;
 	if (s->o.shutdown_delay_ms)
 		log_and_free(fiber_sleep(s->o.shutdown_delay_ms), "shutdown delay");
+	if (s->o.shutdown_retry_after)
+		drain_requests(s);
 	http_server_stop(s->http, 1500);
+	audit_flush(s);
 	background_stop(s);
 	store_close(s->store);
 	log_info("stopped");
@@ -479,8 +535,18 @@ int kube_apiserver_main(int argc, char **argv)
 		.bind_address = "0.0.0.0", .secure_port = 6443, .sa_extend_expiration = true, .anonymous_auth = true, .profiling = true,
 		.max_requests_inflight = 400, .max_mutating_inflight = 200, .request_timeout_ms = 60000, .min_request_timeout_s = 1800,
 		.token_webhook_cache_ms = 120000, .authorization_webhook_authorized_ms = 300000, .authorization_webhook_unauthorized_ms = 30000,
-		.event_ttl_ms = 3600000, .audit_webhook_batch_max_size = 400, .audit_webhook_batch_max_wait_ms = 30000, .compaction_interval_ms = 300000,
+		.event_ttl_ms = 3600000, 
+		.audit_log_format = "json", .audit_log_maxsize = 100, .audit_log_maxbackup = 100, .audit_log_maxage = 366,
+		.audit_log = {.mode = "blocking", .version = "audit.k8s.io/v1", .buffer_size = 10000, .max_size = 1, .truncate_batch = 10 << 20,
+			      .truncate_event = 100 << 10},
+		.audit_webhook = {.mode = "batch", .version = "audit.k8s.io/v1", .buffer_size = 10000, .max_size = 400, .max_wait_ms = 30000,
+				  .throttle = true, .throttle_qps = 10, .throttle_burst = 15, .truncate_batch = 10 << 20,
+				  .truncate_event = 100 << 10},
+		.audit_webhook_backoff_ms = 10000, .compaction_interval_ms = 300000,
 		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300, .cert_dir = "/var/run/kubernetes",
+		.etcd_prefix = "/registry", .storage_media_type = "application/vnd.kubernetes.protobuf", .endpoint_reconciler = "lease",
+		.apiserver_count = 1, .sa_lookup = true, .priority_and_fairness = true, .garbage_collector = true, .etcd_healthcheck_ms = 2000,
+		.etcd_readycheck_ms = 2000,
 	};
 	rc = parse(argc, argv, &server.o);
 	if (rc >= 0)

@@ -5,10 +5,8 @@
 #include "apiserver/server.h"
 
 /* What upstream refuses before it starts anything: values out of range, flags that do not go together. */
-struct error *options_check(const struct options *o);
+struct error *options_check(struct options *o); /* cleans etcd_prefix, finds advertise_address */
 /* s->tls; the certificate is made when none was given. */
 struct error *serving_certificates(struct apiserver *s);
-/* The address that others reach this server at: as given, or what it is bound to. */
-const char *options_advertised(const struct options *o);
 
 #endif

@@ -192,12 +192,12 @@ struct error *outbound_user_header(const struct outbound_user *o, struct arena *
 	return NULL;
 }
 
-struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, struct str *answer)
+static struct error *post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, int64_t pause,
+			  bool always, struct str *answer)
 {
 	struct http_header h[3] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
 	size_t n = 2;
 	struct str auth;
-	int64_t pause = FIRST_PAUSE_MS;
 
 	TRY(outbound_user_header(&o->user, a, &auth));
 	if (auth.n)
@@ -210,12 +210,26 @@ struct error *outbound_post(struct outbound *o, struct arena *a, struct str body
 			*answer = ans.body;
 			return NULL;
 		}
-		if (i == TRIES || !worth_another_try(e, &ans))
+		if (i == TRIES || error_is_sys(e, ECANCELED) || !(always || worth_another_try(e, &ans)))
 			return e ? e : refused(a, o->url, &ans);
 		error_free(e);
-		TRY(fiber_sleep(pause + (int64_t)(random_u64() % (uint64_t)(pause / 5))));
+		TRY(fiber_sleep(pause + (int64_t)(random_u64() % (uint64_t)(pause / 5 + 1))));
 		pause += pause / 2;
 	}
+}
+
+struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,
+			    struct str *answer)
+{
+	return post(o, a, body, timeout_ms, FIRST_PAUSE_MS, false, answer);
+}
+
+struct error *outbound_deliver(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,
+			       int64_t first_ms)
+{
+	struct str answer;
+
+	return post(o, a, body, timeout_ms, first_ms, true, &answer);
 }
 
 /* ---- kubeconfig ---- */

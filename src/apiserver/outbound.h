@@ -52,5 +52,8 @@ struct error *outbound_get(struct outbound *o, struct arena *a, struct str url, 
  * Anything but a 2xx answer is an error then.
  */
 struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, struct str *answer);
+/* The same for what must not be lost: tried again after anything that went wrong, from first_ms on. */
+struct error *outbound_deliver(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,
+			       int64_t first_ms);
 
 #endif

@@ -47,7 +47,7 @@ struct str *served_paths(struct request *rq, size_t *n)
 
 	for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
 		add_path(&l, str_from(fixed[i]));
-	for (size_t i = 0; health_path_at(i, &b); i++, b.n = 0)
+	for (size_t i = 0; health_path_at(rq->s, i, &b); i++, b.n = 0)
 		add_path(&l, arena_str(rq->a, buf_view(&b)));
 	discovery_paths(rq, add_path, &l);
 	qsort(l.paths.v, l.paths.n, sizeof *l.paths.v, path_cmp);

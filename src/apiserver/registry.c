@@ -1124,7 +1124,7 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 				out->obj = obj;
 				return NULL;
 			}
-			gc = gc_finalizers(rq, m, o);
+			gc = rq->s->o.garbage_collector && gc_finalizers(rq, m, o);
 			if (graceful) {
 				write = true;
 				/* with no time left the delete follows the update at once: watchers see both */

@@ -125,8 +125,8 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 			place = prefixes[i].prefix;
 	st->group = r->group;
 	st->plural = r->plural;
-	st->prefix = place ? arena_printf(&s->arena, "/registry/%s/", place) :
-			     arena_printf(&s->arena, "/registry/%.*s/", STR_ARG(r->plural));
+	st->prefix = place ? arena_printf(&s->arena, "%s/%s/", s->o.etcd_prefix, place)
+			   : arena_printf(&s->arena, "%s/%.*s/", s->o.etcd_prefix, STR_ARG(r->plural));
 	st->type = r->type;
 	st->kind = r->kind;
 	st->api_version = r->group.n ? arena_printf(&s->arena, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : r->version;

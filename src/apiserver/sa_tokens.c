@@ -11,7 +11,6 @@
 #include "apiserver/authn_internal.h"
 #include "apiserver/authz.h"
 #include "apiserver/jwt.h"
-#include "apiserver/options.h"
 #include "schema/jv.h"
 
 #define KEYS_MAX 32
@@ -440,7 +439,7 @@ struct error *sa_openid_configuration(struct apiserver *s, struct arena *a, stru
 		buf_puts(&uri, s->o.sa_jwks_uri);
 	else
 		buf_printf(&uri, "https://%s:%d/openid/v1/jwks",
-			   s->o.external_hostname ? s->o.external_hostname : options_advertised(&s->o), s->port);
+			   s->o.external_hostname ? s->o.external_hostname : s->o.advertise_address, s->port);
 	buf_puts(&b, "{\"issuer\":");
 	jv_encode_string(&b, t->issuers.v[0]);
 	buf_puts(&b, ",\"jwks_uri\":");

@@ -256,6 +256,30 @@ static struct error *time_allowed(const struct request *rq, int64_t *ms)
 	return NULL;
 }
 
+/* --shutdown-send-retry-after: who comes after the delay is sent away; whoever looks at the server's health is not. */
+static bool answer_closed(struct request *rq)
+{
+	static const char *const exempt[] = {"/readyz", "/livez", "/healthz", "/metrics"};
+
+	if (!rq->s->closed || str_has_prefix(http_header_get(&rq->x->headers, "user-agent"), STR("kube-apiserver/")))
+		return false;
+	for (size_t i = 0; i < sizeof exempt / sizeof *exempt; i++)
+		if (str_has_prefix(rq->x->path, str_from(exempt[i])))
+			return false;
+	return true;
+}
+
+static struct error *send_away(struct request *rq)
+{
+	http_set_header(rq->x, "audit-id", rq->audit_id);
+	http_set_header(rq->x, "retry-after", STR("5"));
+	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	http_close(rq->x);
+	rq->status = 429;
+	return http_respond(rq->x, 429, STR("The apiserver is shutting down, please try again later.\n"));
+}
+
 static struct error *run(struct request *rq)
 {
 	struct flow_seat seat = {0};
@@ -271,8 +295,10 @@ static struct error *run(struct request *rq)
 	TRY(cors_answer(rq, &handled));
 	if (handled)
 		return NULL;
+	if (answer_closed(rq))
+		return send_away(rq);
 	TRY(authenticate(rq));
-	audit_begin(rq);
+	TRY(audit_begin(rq));
 	TRY(impersonate(rq));
 	TRY(flow_begin(rq, &seat));
 	e = authorize_request(rq);
@@ -319,7 +345,7 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 	/* Go's chance is a number of [0, 1). */
 	if (rq.s->o.goaway_chance > 0 && x->version == 20 &&
 	    (double)(random_u64() >> 11) * 0x1p-53 < rq.s->o.goaway_chance)
-		http_goaway(x);
+		http_close(x);
 	e = run(&rq);
 	if (e) {
 		/* an error is no Table and no stream: the format is chosen anew; JSON where there is none */

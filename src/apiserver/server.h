@@ -146,6 +146,7 @@ struct error *request_body(struct request *rq, size_t limit, struct str *out);
 /* ---- the server ---- */
 #define TLS_SNI_MAX 32
 struct options { /* flags, see options.c */
+	const char *etcd_prefix; /* of the store's keys: "" or "/a/b", as options_check made it */
 	const char *data_dir, *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
 	const char *bind_address;
 	int secure_port;
@@ -158,6 +159,16 @@ struct options { /* flags, see options.c */
 	double goaway_chance;
 	bool allow_privileged;
 	const char *runtime_config; /* runtime_config.h */
+	const char *storage_media_type;
+	const char *endpoint_reconciler;
+	int apiserver_count;
+	int kubernetes_node_port; /* of the Service kubernetes; 0: it has none */
+	bool sa_lookup;           /* tokens of Secrets are looked for there */
+	bool priority_and_fairness, garbage_collector;
+	bool port_sharing;
+	int64_t etcd_healthcheck_ms, etcd_readycheck_ms, livez_grace_ms;
+	bool shutdown_retry_after;
+	const char *emulated_version, *min_compatibility_version;
 	const char *requestheader_client_ca_file, *requestheader_allowed_names, *requestheader_username_headers,
 		*requestheader_group_headers, *requestheader_extra_prefixes, *requestheader_uid_headers;
 	const char *proxy_client_cert_file, *proxy_client_key_file;
@@ -185,8 +196,18 @@ struct options { /* flags, see options.c */
 	const char *advertise_address;
 	const char *external_hostname;
 	const char *audit_log_path, *audit_policy_file, *audit_webhook_config_file;
-	int audit_log_maxsize, audit_log_maxbackup, audit_log_maxage, audit_webhook_batch_max_size;
-	int64_t audit_webhook_batch_max_wait_ms;
+	int audit_log_maxsize, audit_log_maxbackup, audit_log_maxage;
+	const char *audit_log_format; /* "json" or "legacy" */
+	bool audit_log_compress;
+	struct audit_backend {              /* what both backends are told */
+		const char *mode, *version; /* "batch", "blocking" or "blocking-strict"; "audit.k8s.io/v1" */
+		int buffer_size, max_size, throttle_burst;
+		int64_t max_wait_ms;
+		bool throttle, truncate;
+		double throttle_qps;
+		int64_t truncate_batch, truncate_event; /* bytes */
+	} audit_log, audit_webhook;
+	int64_t audit_webhook_backoff_ms;
 	const char *encryption_config;
 	bool encryption_config_reload;
 	const char *port_file;           /* the port bound is written there (tests, supervisors) */
@@ -243,7 +264,7 @@ struct apiserver {
 	struct kubelet_clients *kubelets;
 	const struct admission_plugin *plugins[40];
 	size_t n_plugins;
-	bool ready, stopping;
+	bool ready, stopping, closed;  /* closed: new requests are sent away */
 	struct background *background; /* background.h */
 	struct waitq background_gone;
 	bool background_stopping;

@@ -24,38 +24,6 @@ static void take_ip(struct kubelet *k, const char *text)
 	}
 }
 
-/* The address that packets to the outside would carry; nothing is sent. */
-static bool route_source(int family, char out[INET6_ADDRSTRLEN])
-{
-	struct sockaddr_storage to = {0}, me;
-	socklen_t n = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-	int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool ok = false;
-
-	if (fd < 0)
-		return false;
-	to.ss_family = (sa_family_t)family;
-	if (family == AF_INET) {
-		struct sockaddr_in *s = (void *)&to;
-
-		s->sin_port = htons(53);
-		inet_pton(AF_INET, "192.0.2.1", &s->sin_addr);
-	} else {
-		struct sockaddr_in6 *s = (void *)&to;
-
-		s->sin6_port = htons(53);
-		inet_pton(AF_INET6, "2001:db8::1", &s->sin6_addr);
-	}
-	if (connect(fd, (void *)&to, n) == 0 && (n = sizeof me, getsockname(fd, (void *)&me, &n) == 0)) {
-		const void *a = family == AF_INET ? (void *)&((struct sockaddr_in *)(void *)&me)->sin_addr
-						  : (void *)&((struct sockaddr_in6 *)(void *)&me)->sin6_addr;
-
-		ok = inet_ntop(family, a, out, INET6_ADDRSTRLEN) != NULL && strcmp(out, "0.0.0.0") != 0 && strncmp(out, "127.", 4) != 0;
-	}
-	close(fd);
-	return ok;
-}
-
 struct error *node_host_ips(struct kubelet *k)
 {
 	char text[INET6_ADDRSTRLEN];
@@ -82,7 +50,7 @@ struct error *node_host_ips(struct kubelet *k)
 		if (k->n_host_ips)
 			return NULL;
 	}
-	if (route_source(AF_INET, text) || route_source(AF_INET6, text)) {
+	if (source_address(AF_INET, text) || source_address(AF_INET6, text)) {
 		take_ip(k, text);
 		return NULL;
 	}

@@ -52,9 +52,14 @@ struct error *fd_wait_write(int fd);
 
 /* Sockets. `addr` is "HOST:PORT", "[V6]:PORT", "unix:/path", or (to connect) "unix:@name" of the abstract namespace. Hosts are IP addresses or names (resolved off-loop). */
 struct error *stream_connect(const char *addr, struct stream **out);
+/* The address (of AF_INET or AF_INET6, as text) that packets to the outside would carry: the default route's, nothing
+ * is sent. False: there is none but loopback. out: INET6_ADDRSTRLEN. */
+bool source_address(int family, char *out);
 struct listener;
 /* backlog 1024; a unix socket path is replaced if nothing listens on it, and made with mode `unix_mode`. */
 struct error *listener_open(const char *addr, int unix_mode, struct listener **out);
+/* The same on an address that others, opened so, may listen on too (SO_REUSEPORT). */
+struct error *listener_open_shared(const char *addr, struct listener **out);
 struct error *listener_from_fd(int fd, struct listener **out); /* inherited socket */
 struct error *listener_accept(struct listener *l, struct stream **out, struct sockaddr_storage *peer /* or NULL */);
 int listener_port(struct listener *l);

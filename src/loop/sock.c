@@ -279,7 +279,39 @@ static struct error *bind_unix(int fd, const char *path, int mode, struct listen
 	return NULL;
 }
 
-static struct error *bind_inet(const union addr *a, socklen_t len, int type, int *out)
+bool source_address(int family, char *out)
+{
+	struct sockaddr_storage to = {0}, me;
+	socklen_t n = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+	int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool ok = false;
+
+	if (fd < 0)
+		return false;
+	to.ss_family = (sa_family_t)family;
+	if (family == AF_INET) {
+		struct sockaddr_in *s = (void *)&to;
+
+		s->sin_port = htons(53);
+		inet_pton(AF_INET, "192.0.2.1", &s->sin_addr);
+	} else {
+		struct sockaddr_in6 *s = (void *)&to;
+
+		s->sin6_port = htons(53);
+		inet_pton(AF_INET6, "2001:db8::1", &s->sin6_addr);
+	}
+	if (connect(fd, (void *)&to, n) == 0 && (n = sizeof me, getsockname(fd, (void *)&me, &n) == 0)) {
+		const void *a = family == AF_INET ? (void *)&((struct sockaddr_in *)(void *)&me)->sin_addr
+						  : (void *)&((struct sockaddr_in6 *)(void *)&me)->sin6_addr;
+
+		ok = inet_ntop(family, a, out, INET6_ADDRSTRLEN) != NULL && strcmp(out, "0.0.0.0") != 0 &&
+		     strncmp(out, "127.", 4) != 0;
+	}
+	close(fd);
+	return ok;
+}
+
+static struct error *bind_inet(const union addr *a, socklen_t len, int type, bool shared, int *out)
 {
 	int fd = socket(a->sa.sa_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1, zero = 0;
 
@@ -287,6 +319,8 @@ static struct error *bind_inet(const union addr *a, socklen_t len, int type, int
 		return error_sys(errno, "socket");
 	if (type == SOCK_STREAM)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (shared)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
 	/* [::] serves IPv4 too. */
 	if (a->sa.sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
@@ -302,7 +336,7 @@ static struct error *bind_inet(const union addr *a, socklen_t len, int type, int
 }
 
 /* The address to bind: for ":PORT" all of both families where the kernel has IPv6. */
-static struct error *open_inet(const char *addr, int type, int *fd)
+static struct error *open_inet(const char *addr, int type, bool shared, int *fd)
 {
 	struct addrs *as = xcalloc(1, sizeof *as);
 	struct error *e = resolve(addr, type, true, as);
@@ -312,7 +346,7 @@ static struct error *open_inet(const char *addr, int type, int *fd)
 			if ((as->v[i].sa.sa_family == AF_INET6) != want6)
 				continue;
 			error_clear(&e);
-			e = bind_inet(&as->v[i], as->len[i], type, fd);
+			e = bind_inet(&as->v[i], as->len[i], type, shared, fd);
 			if (!e) {
 				free(as);
 				return NULL;
@@ -329,7 +363,7 @@ static struct error *open_inet(const char *addr, int type, int *fd)
 	return error_wrap(e ? e : error_sys(EADDRNOTAVAIL, "bind"), "%s", addr);
 }
 
-static struct error *listener_fill(const char *addr, int mode, struct listener *l)
+static struct error *listener_fill(const char *addr, int mode, bool shared, struct listener *l)
 {
 	if (strncmp(addr, "unix:", 5) == 0) {
 		l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -338,18 +372,18 @@ static struct error *listener_fill(const char *addr, int mode, struct listener *
 		fd_adopt(l->fd);
 		TRY(bind_unix(l->fd, addr + 5, mode, l));
 	} else {
-		TRY(open_inet(addr, SOCK_STREAM, &l->fd));
+		TRY(open_inet(addr, SOCK_STREAM, shared, &l->fd));
 	}
 	return listen(l->fd, BACKLOG) < 0 ? error_sys(errno, "listen on %s", addr) : NULL;
 }
 
-struct error *listener_open(const char *addr, int unix_mode, struct listener **out)
+static struct error *open_listener(const char *addr, int unix_mode, bool shared, struct listener **out)
 {
 	struct listener *l = xcalloc(1, sizeof *l);
 
 	l->fd = -1;
 	*out = NULL;
-	struct error *e = listener_fill(addr, unix_mode, l);
+	struct error *e = listener_fill(addr, unix_mode, shared, l);
 
 	if (e) {
 		listener_close(l);
@@ -357,6 +391,16 @@ struct error *listener_open(const char *addr, int unix_mode, struct listener **o
 	}
 	*out = l;
 	return NULL;
+}
+
+struct error *listener_open(const char *addr, int unix_mode, struct listener **out)
+{
+	return open_listener(addr, unix_mode, false, out);
+}
+
+struct error *listener_open_shared(const char *addr, struct listener **out)
+{
+	return open_listener(addr, 0, true, out);
 }
 
 struct error *listener_from_fd(int fd, struct listener **out)
@@ -458,7 +502,7 @@ void listener_close(struct listener *l)
 
 struct error *udp_open(const char *addr, int *fd)
 {
-	return open_inet(addr, SOCK_DGRAM, fd);
+	return open_inet(addr, SOCK_DGRAM, false, fd);
 }
 
 void udp_close(int fd)

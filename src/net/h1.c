@@ -492,6 +492,7 @@ static void drain(struct conn *c)
 {
 	struct h1 *h = c->impl;
 
+	h->close = true;
 	if (h->idle)
 		fiber_cancel(c->fiber);
 }

@@ -366,11 +366,11 @@ bool http_peer_gone(struct http_exchange *x)
 	return of(x)->ops->gone(of(x));
 }
 
-void http_goaway(struct http_exchange *x)
+void http_close(struct http_exchange *x)
 {
 	struct conn *c = (struct conn *)(uintptr_t)x->connection;
 
-	if (x->version == 20 && c && c->drain)
+	if (c && c->drain)
 		c->drain(c);
 }
 

@@ -87,9 +87,9 @@ bool http_started(const struct http_exchange *x);
 void http_set_trailer(struct http_exchange *x, const char *name, struct str value);
 /* HTTP/1.1 Upgrade: sends 101 with `protocol` and the headers set, gives the raw stream (caller closes). For HTTP/2: sys == ENOTSUP. */
 struct error *http_upgrade(struct http_exchange *x, const char *protocol, struct stream **out);
-/* Tells an HTTP/2 client to open another connection (GOAWAY); this one ends when what runs on it has. HTTP/1.1:
- * nothing. */
-void http_goaway(struct http_exchange *x);
+/* The connection ends when what runs on it has, and the client is told so: "Connection: close", or GOAWAY. Before the
+ * answer. */
+void http_close(struct http_exchange *x);
 /* The peer has reset the stream or closed the connection. Does not wait. When it happens, the handler's fiber is cancelled. */
 bool http_peer_gone(struct http_exchange *x);
 

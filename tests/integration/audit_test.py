@@ -3,11 +3,11 @@
 
 Usage: audit_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import json, os, sys
+import gzip, json, os, re, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import refuses
-from apiserver_test import Client, check, equal, suite, until, write
+from apiserver_test import Client, Server, check, equal, suite, until, write
 from web import Web
 
 NS = "/api/v1/namespaces/default"
@@ -171,13 +171,14 @@ def test_shapes(s, a):
     a.raw("POST", "/api/v1/namespaces/default/pods", "{", {"Content-Type": "application/json", "User-Agent": "broken"})
     check("no object that could not be read", "requestObject" not in one(s, "a broken body", userAgent="broken", stage="ResponseComplete"), "")
     a.raw("DELETE", "/api/v1/namespaces/default/pods/shaped?gracePeriodSeconds=0", None, {"User-Agent": "b" * 1030, "X-Forwarded-For": "junk, 198.51.100.9"})
-    e = [e for e in find(s, verb="delete", objectRef__name="shaped") if e["stage"] == "ResponseComplete"][0]
+    e = until("its end", lambda: find(s, verb="delete", objectRef__name="shaped", stage="ResponseComplete"))[0]
     equal("a long agent", (len(e["userAgent"]), e["userAgent"][-12:]), (1024 + 12, "...TRUNCATED"))
     equal("addresses only", e["sourceIPs"], ["198.51.100.9", "127.0.0.1"])
     Client(s, token="nobody").raw("GET", "/api/v1/namespaces/default/pods", None, {"User-Agent": "unknown"})
     e = one(s, "one who is not known", userAgent="unknown")
     equal("one event of him", (e["stage"], e["responseStatus"]["reason"]), ("ResponseStarted", "Unauthorized"))
     a.get("/api/v1/namespaces/default/pods/none/log")
+    until("its last event", lambda: find(s, objectRef__name="none", objectRef__subresource="log", stage="ResponseComplete"))
     found = find(s, objectRef__name="none", objectRef__subresource="log")
     equal("a stream that fails", [(e["stage"], e["responseStatus"].get("details", {}).get("name")) for e in found if e["stage"] != "RequestReceived"],
           [("ResponseStarted", "none"), ("ResponseComplete", "none")])
@@ -205,15 +206,149 @@ def test_turning_over(s, a):
     check("whole lines, at most 1 MiB", len(lines(s, old)) > 10 and os.path.getsize(os.path.join(s.dir, old)) <= 1 << 20, os.path.getsize(os.path.join(s.dir, old)))
 
 
+# ---- backends told otherwise ----
+
+ALL = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules:
+- level: None
+  users: ["system:apiserver"]
+- level: RequestResponse
+  verbs: [create, get, update]
+- level: None
+"""
+
+
+class Told:
+    """Another server of the directory, with backends told `more`; the log is empty."""
+
+    def __init__(self, s, *more):
+        self.s = Server(s.dir, "-told")
+        self.s.store = ["--data-dir", "told"]
+        self.s.more = ["--audit-policy-file", "all.yaml"] + list(more)
+
+    def __enter__(self):
+        self.s.sh("rm", "-rf", "told", "told.log")
+        self.s.start()
+        return self.s, Client(self.s, cert="admin")
+
+    def __exit__(self, *error):
+        if self.s.proc:
+            self.s.stop()
+
+
+LOG = ("--audit-log-path", "told.log")
+
+
+def test_format(s):
+    write(s, "all.yaml", ALL)
+    with Told(s, *LOG, "--audit-log-format=legacy") as (t, a):
+        a.raw("GET", NS + "/configmaps/none?x=1", headers={"Impersonate-User": "carol", "User-Agent": "ua"})
+        t.stop()
+        text = open(os.path.join(s.dir, "told.log")).read().splitlines()
+        who = 'ip="127.0.0.1" method="get" user="admin" groups="\\"system:masters\\",\\"system:authenticated\\"" '
+        what = ' user-agent="ua" namespace="default" uri="%s/configmaps/none?x=1" response=' % NS
+        check("lines of text", len(text) == 2 and all(re.match(r'\d{4}-\d\d-\d\dT[\d:.]+Z AUDIT: id="[0-9a-f-]{36}" stage="', x) for x in text), text)
+        equal("what they say", [x[x.index("stage="):] for x in text],
+              ['stage="RequestReceived" ' + who + 'as="<self>" asgroups="<lookup>"' + what + '"<deferred>"',
+               'stage="ResponseComplete" ' + who + 'as="carol" asgroups="\\"system:authenticated\\""' + what + '"403"'])
+
+
+def test_modes(s, hook):
+    with Told(s, *LOG) as (t, a):
+        a.get(NS + "/configmaps/none")
+        equal("written before it is answered", len([e for e in lines(s, "told.log") if e["stage"] == "RequestReceived"]), 1)
+    with Told(s, *LOG, "--audit-log-mode=batch", "--audit-log-batch-max-size=1000", "--audit-log-batch-max-wait=1h") as (t, a):
+        a.get(NS + "/configmaps/none")
+        equal("a batch waits", lines(s, "told.log"), [])
+        t.stop()
+        equal("and is written at the end", len(lines(s, "told.log")), 2)
+    strict = ("--audit-webhook-config-file=hook.kubeconfig", "--audit-webhook-mode=blocking-strict", "--audit-webhook-initial-backoff=1ms")
+    hook.batches.clear()
+    with Told(s, *strict) as (t, a):
+        equal("made", a.post(NS + "/configmaps", cm("strict"))[0], 201)
+        equal("the hook has seen it", {e["stage"] for e in hook.events() if e.get("verb") == "create"} >= {"RequestReceived"}, True)
+        hook.fail = 10 ** 6
+        st, o = a.post(NS + "/configmaps", cm("lost"))
+        equal("nothing without its event", (st, o["reason"]), (500, "InternalError"))
+        hook.fail = 0
+        equal("it was not made", a.get(NS + "/configmaps/lost")[0], 404)
+    hook.fail = 10 ** 6
+    with Told(s, strict[0], "--audit-webhook-mode=blocking", strict[2]) as (t, a):
+        equal("made all the same", a.post(NS + "/configmaps", cm("x"))[0], 201)
+    hook.fail = 0
+
+
+def test_batches(s, hook):
+    hook.batches.clear()
+    begun = time.monotonic()
+    with Told(s, "--audit-webhook-config-file=hook.kubeconfig", "--audit-webhook-batch-max-size=2", "--audit-webhook-batch-max-wait=100ms",
+              "--audit-webhook-batch-throttle-qps=2", "--audit-webhook-batch-throttle-burst=1") as (t, a):
+        for i in range(4):
+            a.get(NS + "/configmaps/none")
+        until("all came", lambda: len(hook.events()) == 8)
+        equal("in twos", {len(b["items"]) for b in hook.batches}, {2})
+        check("two batches a second", time.monotonic() - begun > 1.4, time.monotonic() - begun)
+    hook.batches.clear()
+    with Told(s, "--audit-webhook-config-file=hook.kubeconfig", "--audit-webhook-batch-max-wait=1h", "--audit-webhook-batch-buffer-size=3") as (t, a):
+        for i in range(4):
+            a.get(NS + "/configmaps/none")
+        said = a.raw("GET", "/metrics")[2].decode()
+        lost = re.search(r'^apiserver_audit_error_total\{plugin="webhook"\} (\d+)', said, re.M)
+        equal("lost ones are counted, that of this question, too", lost and int(lost[1]), 6)
+        t.stop()
+
+
+def test_sizes(s):
+    with Told(s, *LOG, "--audit-log-truncate-enabled", "--audit-log-truncate-max-event-size=1500", "--audit-log-truncate-max-batch-size=1500") as (t, a):
+        a.post(NS + "/configmaps", cm("long", a="x" * 3000))
+        a.get(NS + "/configmaps/" + "n" * 3000)
+        t.stop()
+        made = [e for e in lines(s, "told.log") if e["verb"] == "create" and e["stage"] == "ResponseComplete"]
+        equal("without its bodies", [("requestObject" in e, "responseObject" in e, e["annotations"].get("audit.k8s.io/truncated")) for e in made], [(False, False, "true")])
+        equal("too long even so", [e for e in lines(s, "told.log") if e["verb"] == "get"], [])
+    with Told(s, *LOG, "--audit-log-maxsize=1", "--audit-log-compress") as (t, a):
+        a.post(NS + "/configmaps", cm("whole"))
+        for i in range(60):
+            a.call("PUT", NS + "/configmaps/whole", cm("whole", a=str(i) + "x" * 9000))
+
+        def packed():
+            return [n for n in os.listdir(s.dir) if n.startswith("told-") and n.endswith(".log.gz")]
+        until("turned over and compressed", packed)
+        with gzip.open(os.path.join(s.dir, packed()[0]), "rt") as f:
+            check("whole lines", len([json.loads(x) for x in f]) > 10)
+        until("only so", lambda: not [n for n in os.listdir(s.dir) if n.startswith("told-2") and n.endswith(".log")])
+
+
+def test_refused(s):
+    hook = ["--audit-webhook-config-file=hook.kubeconfig"]
+    for flags, words in (([*LOG, "--audit-log-mode=odd"], "invalid audit log mode odd"), ([*LOG, "--audit-log-format=odd"], "invalid audit log format odd"),
+                         ([*LOG, "--audit-log-version=audit.k8s.io/v1beta1"], "invalid group version"), ([*LOG, "--audit-log-maxage=-1"], "--audit-log-maxage"),
+                         ([*LOG, "--audit-log-truncate-max-event-size=0"], "max event size 0"), ([*LOG, "--audit-log-truncate-max-batch-size=5"], "max batch size 5"),
+                         (hook + ["--audit-webhook-mode=odd"], "invalid audit webhook mode odd"), (hook + ["--audit-webhook-batch-max-size=0"], "max batch size 0"),
+                         (hook + ["--audit-webhook-batch-buffer-size=0"], "buffer size 0"), (hook + ["--audit-webhook-batch-throttle-qps=0"], "throttle QPS 0"),
+                         (hook + ["--audit-webhook-batch-throttle-burst=0"], "throttle burst 0")):
+        t = Server(s.dir, "-told")
+        t.store, t.more = ["--data-dir", "told"], flags
+        try:
+            t.start()
+            t.stop()
+            check("refused: " + words, False, "it started")
+        except SystemExit as e:
+            check("refused: " + words, words in str(e) and t.refused == 1, e)
+
+
 def prepare(s):
     test_policies(s)
     hook = Hook()
     write(s, "hook.kubeconfig", hook.kubeconfig())
     s.more = ["--audit-policy-file", "policy.yaml", "--audit-log-path", "audit.log", "--audit-log-maxsize", "1", "--audit-log-maxbackup", "1",
-              "--audit-webhook-config-file", "hook.kubeconfig", "--audit-webhook-batch-max-wait", "200ms"]
+              "--audit-webhook-config-file", "hook.kubeconfig", "--audit-webhook-batch-max-wait", "200ms",
+              "--audit-webhook-initial-backoff", "10ms"]
     s.start()
     return {"a": Client(s, cert="admin"), "alice": Client(s, token="alicetoken"), "bob": Client(s, token="bobtoken"), "hook": hook}
 
 
 if __name__ == "__main__":
-    suite("audit", prepare, (test_levels, test_stages, test_shapes, test_webhook, test_turning_over))
+    suite("audit", prepare, (test_levels, test_stages, test_shapes, test_webhook, test_turning_over, test_format, test_modes, test_batches, test_sizes, test_refused))

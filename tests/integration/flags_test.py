@@ -3,11 +3,11 @@
 
 Usage: flags_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import os, socket, ssl, stat, subprocess, sys
+import base64, json, os, signal, socket, ssl, stat, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import refuses
-from apiserver_test import EXE, PODS, DEPLOY, Client, check, deployment, equal, pod, suite
+from apiserver_test import EXE, CM, PODS, DEPLOY, Client, Server, check, cm, deployment, equal, pod, suite, until
 
 
 class With:
@@ -218,7 +218,6 @@ def test_sni(s):
             equal("asked for %s" % name, which(name), [want])
         s.cert("two", "/CN=two", "subjectAltName=DNS:new.example")
         pem["two"] = ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(open(os.path.join(s.dir, "two.crt")).read()))
-        from apiserver_test import until
         until("a new file is read", lambda: which("new.example") == ["two"])
 
 
@@ -278,5 +277,137 @@ def test_http2(s):
         check("nobody is sent away", not any(f[0] == 7 for f in seen), len(seen))
 
 
+# ---- the store, the Service, tokens, limits ----
+
+def test_prefix(s):
+    with With(s, "--etcd-prefix=/a//b/") as a:
+        equal("made", (a.post(CM, cm("c"))[0], a.get("/api/v1/namespaces/default/services/kubernetes")[0]), (201, 200))
+    with With(s, keep=True) as a:
+        equal("another prefix, other objects", a.get(CM + "/c")[0], 404)
+    with With(s, "--etcd-prefix=a/b", keep=True) as a:
+        equal("the same prefix", a.get(CM + "/c")[0], 200)
+
+
+def test_service(s):
+    at = "/api/v1/namespaces/default/services/kubernetes"
+    with With(s, "--kubernetes-service-node-port=30443", "--endpoint-reconciler-type=none") as a:
+        spec = a.get(at)[1]["spec"]
+        equal("node port", (spec["type"], spec["ports"][0]["nodePort"]), ("NodePort", 30443))
+        equal("no endpoints", a.get("/api/v1/namespaces/default/endpoints/kubernetes")[0], 404)
+    with With(s, "--endpoint-reconciler-type=master-count", "--apiserver-count=1") as a:
+        equal("as ever", (a.get(at)[1]["spec"]["type"], a.get("/api/v1/namespaces/default/endpoints/kubernetes")[0]), ("ClusterIP", 200))
+    for flag, words in (("--kubernetes-service-node-port=80", "doesn't contain 80"), ("--kubernetes-service-node-port=-1", "between 0 and 65535"),
+                        ("--endpoint-reconciler-type=odd", "endpoint reconciler"), ("--apiserver-count=0", "--apiserver-count"),
+                        ("--storage-media-type=text/plain", "--storage-media-type"), ("--storage-media-type=application/json", "not built here"),
+                        ("--emulated-version=kube=1.35", "only 1.36 is"), ("--emulated-version=other=1.36", "component not registered"),
+                        ("--min-compatibility-version=1.34", "only 1.35 is"), ("--livez-grace-period=-1s", "--livez-grace-period"), ("--advertise-address=me", "--advertise-address"),
+                        ("--max-requests-inflight=-1", "--max-requests-inflight"), ("--event-ttl=long", "--event-ttl")):
+        refuses(s, flag, [flag], words)
+
+
+def legacy_token(s, name, uid, secret):
+    def part(b):
+        return base64.urlsafe_b64encode(b).rstrip(b"=")
+    claims = {"iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:default:" + name, "kubernetes.io/serviceaccount/namespace": "default",
+              "kubernetes.io/serviceaccount/service-account.name": name, "kubernetes.io/serviceaccount/service-account.uid": uid,
+              "kubernetes.io/serviceaccount/secret.name": secret}
+    text = part(b'{"alg":"RS256"}') + b"." + part(json.dumps(claims).encode())
+    sig = subprocess.run(["openssl", "dgst", "-sha256", "-sign", "sa.key"], cwd=s.dir, input=text, stdout=subprocess.PIPE, check=True).stdout
+    return (text + b"." + part(sig)).decode()
+
+
+def test_lookup(s):
+    token = legacy_token(s, "nobody", "u", "none")
+    ask = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    with With(s):
+        equal("a token of no Secret", Client(s, token=token).post(ask, review)[0], 401)
+    with With(s, "--service-account-lookup=false"):
+        st, o = Client(s, token=token).post(ask, review)
+        equal("nobody looks", (st, o["status"]["userInfo"]["username"]), (201, "system:serviceaccount:default:nobody"))
+
+
+def begin_create(a, name):
+    """A create whose body is still on its way; end_create sends the rest."""
+    body = json.dumps(cm(name)).encode()
+    c = a.open()
+    c.putrequest("POST", CM)
+    c.putheader("Content-Type", "application/json")
+    c.putheader("Content-Length", str(len(body)))
+    c.endheaders(body[:5])
+    return c, body[5:]
+
+
+def end_create(begun):
+    begun[0].send(begun[1])
+    return begun[0].getresponse().status
+
+
+def test_inflight(s):
+    with With(s, "--enable-priority-and-fairness=false", "--max-mutating-requests-inflight=1", "--runtime-config=flowcontrol.apiserver.k8s.io/v1=false") as a:
+        alice = Client(s, token="alicetoken")
+        equal("no schemas", a.raw("GET", CM)[1]["x-kubernetes-pf-flowschema-uid"], None)
+        ready = a.raw("GET", "/readyz?verbose")[2].decode()
+        check("its check", "max-in-flight-filter ok" in ready and "priority-and-fairness-filter" not in ready, ready)
+        equal("nothing to be looked at", a.raw("GET", "/debug/api_priority_and_fairness/dump_queues")[0], 404)
+        begun = begin_create(a, "held")
+        until("one at once", lambda: alice.post(CM, cm("x"))[0] == 429)
+        st, h, _ = alice.raw("POST", CM, json.dumps(cm("x")), {"Content-Type": "application/json"})
+        equal("later", (st, h["retry-after"]), (429, "1"))
+        equal("reading is another number", alice.get(CM)[0], 403)
+        equal("masters", a.post(CM, cm("y"))[0], 201)
+        equal("it ends", end_create(begun), 201)
+        until("room again", lambda: alice.post(CM, cm("x"))[0] == 403)
+
+
+def test_garbage_collector(s):
+    how = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+    for flag, want in (("true", ["foregroundDeletion"]), ("false", None)):
+        with With(s, "--enable-garbage-collector=" + flag) as a:
+            a.post(CM, cm("c"))
+            a.delete(CM + "/c", how)
+            st, o = a.get(CM + "/c")
+            equal("with it: " + flag, o["metadata"].get("finalizers") if st == 200 else None, want)
+
+
+# ---- the port, the end ----
+
+def test_sharing(s):
+    other = Server(s.dir, "2")
+    other.store = ["--data-dir", "data2"]
+    with With(s, "--permit-port-sharing"):
+        other.more = ["--secure-port=%d" % s.port]
+        refuses_port = False
+        try:
+            other.start()
+            other.stop()
+        except SystemExit:
+            refuses_port = True
+        check("the port is taken", refuses_port)
+        other.more = ["--secure-port=%d" % s.port, "--permit-port-sharing"]
+        other.start()
+        equal("two on a port", other.port, s.port)
+        other.stop()
+
+
+def test_retry_after(s):
+    with With(s, "--shutdown-send-retry-after", "--shutdown-delay-duration=1ms") as a:
+        equal("before", a.get(CM)[0], 200)
+        begun = begin_create(a, "held")
+        until("it is there", lambda: b'apiserver_current_inflight_requests{request_kind="mutating"} 1' in a.raw("GET", "/metrics")[2])
+        s.proc.send_signal(signal.SIGTERM)
+        b = Client(s, cert="admin")
+        until("sent away", lambda: b.raw("GET", CM)[0] == 429)
+        st, h, _ = b.raw("GET", CM)
+        equal("told when", (st, h["retry-after"], h["connection"]), (429, "5", "close"))
+        st, _, said = b.raw("GET", "/readyz")
+        check("its health is told", st == 500 and b"[-]shutdown" in said, said)
+        equal("what runs may end", end_create(begun), 201)
+        equal("then it ends", s.proc.wait(60), 0)
+        s.log.close()
+        s.start()
+
+
 if __name__ == "__main__":
-    suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2))
+    suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2,
+                              test_prefix, test_service, test_lookup, test_inflight, test_garbage_collector, test_sharing, test_retry_after))

@@ -382,8 +382,8 @@ def test_flags():
 
     code, said = run("--egress-selector-config-file=x")
     equal("upstream's flag that is not built", (code, "--egress-selector-config-file is a flag of Kubernetes that is not built here" in said), (2, True))
-    code, said = run("--enable-garbage-collector", "--watch-cache-sizes", "pods#5", "--nothing")
-    check("without effect", code and "--watch-cache-sizes has no effect here" in said and "--enable-garbage-collector has no effect" in said, said)
+    code, said = run("--watch-cache", "--watch-cache-sizes", "pods#5", "--nothing")
+    check("without effect", code and "--watch-cache-sizes has no effect here" in said and "--watch-cache has no effect" in said, said)
     check("unknown", "unrecognized option '--nothing'" in said and "unexpected argument" not in said, said)
 
 
