@@ -117,6 +117,7 @@ static void ensure_tables(struct rt *rt, struct buf *b)
 			   "table %s skiff-hostports {\n"
 			   " map ports { type inet_proto . inet_service : %s . inet_service; }\n"
 			   " map ip-ports { type %s . inet_proto . inet_service : %s . inet_service; }\n"
+			   " set hairpin { type %s . %s; }\n"
 			   " chain hostports { }\n"
 			   " chain prerouting { type nat hook prerouting priority dstnat; policy accept; }\n"
 			   " chain output { type nat hook output priority -100; policy accept; }\n"
@@ -131,16 +132,9 @@ static void ensure_tables(struct rt *rt, struct buf *b)
 			   " }\n"
 			   " chain prerouting { fib daddr type local meta l4proto { tcp, udp, sctp } jump hostports\n }\n"
 			   " chain output { fib daddr type local meta l4proto { tcp, udp, sctp } jump hostports\n }\n"
-			   " chain postrouting {\n",
-			   fam, type, type, type, fam, fam, fam, fam, fam, fam, fam, fam);
-		/* A pod that reaches itself through the node's port, and local clients at 127.0.0.1. */
-		for (int i = 0; i < rt->n_cidrs; i++) {
-			if ((rt->pod_cidrs[i].addr.family == AF_INET6) != v6)
-				continue;
-			buf_printf(b, "  ct status dnat oifname \"%s\" %s saddr ", rt->o.bridge, fam);
-			cidr_text(&rt->pod_cidrs[i], b);
-			buf_puts(b, " masquerade\n");
-		}
+			   " chain postrouting {\n"
+			   "  ct status dnat oifname \"%s\" %s saddr . %s daddr @hairpin masquerade\n",
+			   fam, type, type, type, type, type, fam, fam, fam, fam, fam, fam, fam, fam, rt->o.bridge, fam, fam);
 		if (!v6)
 			buf_printf(b, "  ct status dnat oifname \"%s\" ip saddr 127.0.0.0/8 masquerade\n", rt->o.bridge);
 		buf_puts(b, " }\n}\n");
@@ -152,8 +146,23 @@ static struct error *change(struct rt *rt, struct rt_sandbox *s, bool add)
 	static const char *const protos[] = {"tcp", "udp", "sctp"};
 	buf_cleanup struct buf b = {0};
 	const struct cri_v1_pod_sandbox_config *c = s->rec.config;
-	if (add)
-		ensure_tables(rt, &b);
+	ensure_tables(rt, &b);
+	/*
+	 * Only a pod that reaches itself through the node's port is masqueraded (and local clients at 127.0.0.1): what the proxy
+	 * translates between pods of this node must keep its source.
+	 */
+	for (uint32_t k = 0; k < s->rec.ips.n; k++) {
+		struct rt_addr pod;
+		char text[INET6_ADDRSTRLEN];
+		if (!rt_addr_parse(s->rec.ips.v[k], &pod))
+			continue;
+		const char *fam = pod.family == AF_INET ? "ip" : "ip6";
+		rt_addr_text(&pod, text);
+		/* Added before it is deleted, too: pods of an older version have none, and a transaction does all or nothing. */
+		for (int pass = 0; pass < (add ? 1 : 2); pass++)
+			buf_printf(&b, "%s element %s skiff-hostports hairpin { %s . %s }\n", pass ? "delete" : "add",
+				   fam, text, text);
+	}
 	for (uint32_t i = 0; i < c->port_mappings.n; i++) {
 		const struct cri_v1_port_mapping *m = &c->port_mappings.v[i];
 		struct rt_addr host = {0};

@@ -51,9 +51,9 @@ def page(ip, port):
     return sh('curl', '-fsS', '-m', '5', f'http://{ip}:{port}/')
 
 
-def page_in(name, ip, port):
+def page_in(name, ip, port, path='/'):
     """Fetched in a pod: Debian's static busybox has no wget that works, nc does."""
-    request = f'printf "GET / HTTP/1.0\\r\\n\\r\\n" | nc -w 3 {ip} {port}'
+    request = f'printf "GET {path} HTTP/1.0\\r\\n\\r\\n" | nc -w 3 {ip} {port}'
     return kubectl('-n', NS, 'exec', name, '--', 'sh', '-c', request).split('\n\n')[-1]
 
 
@@ -108,6 +108,26 @@ def test_node_port_of_each_node():
     for n in get('nodes')['items']:
         ip = next(a['address'] for a in n['status']['addresses'] if a['type'] == 'InternalIP')
         wait(f'node port of {ip}', lambda: page(ip, PORT) == 'page\n', 20)
+
+
+def test_host_port_of_a_pod():
+    """A pod with a host port reaches itself by it. Its Service sees who asks, the pods of its own node too."""
+    node = get('-n', NS, 'pod', 'on0')['spec']['nodeName']
+    script = ("mkdir -p /tmp/cgi-bin; printf '#!/bin/sh\\necho Content-Type: text/plain\\necho\\necho :$REMOTE_ADDR\\n' > /tmp/cgi-bin/who; "
+              'chmod +x /tmp/cgi-bin/who; echo page > /tmp/index.html; exec httpd -f -p 8080 -h /tmp')
+    who = json.loads(pod('who', script, NS, nodeName=node))
+    who['spec']['containers'][0]['ports'] = [{'containerPort': 8080, 'hostPort': PORT + 1}]
+    kubectl('apply', '-f', '-', stdin=json.dumps(who))
+    kubectl('-n', NS, 'expose', 'pod', 'who', '--port=80', '--target-port=8080')
+    running('who', NS)
+    service = get('-n', NS, 'service', 'who')['spec']['clusterIP']
+    host = get('-n', NS, 'pod', 'who')['status']['hostIP']
+    wait('the pod reaches itself by its host port', lambda: page_in('who', host, PORT + 1) == 'page\n', 20)
+    for name in ('on0', 'on1'):
+        ip = get('-n', NS, 'pod', name)['status']['podIP']
+        wait(f'{name} is seen as {ip}', lambda: page_in(name, service, 80, '/cgi-bin/who').strip('[]\n').endswith(f':{ip}'), 20)
+    wait('the pod reaches itself by its Service', lambda: page_in('who', service, 80) == 'page\n', 20)
+    kubectl('-n', NS, 'delete', 'pod', 'who', '--wait')
 
 
 def test_back_to_one():
