@@ -12,8 +12,6 @@
 
 #include "base/log.h"
 
-#define ENTRIES_MAX 100000 /* deleted in one run; the next goes on */
-
 struct tuple {
 	uint32_t src, dst;
 	uint16_t sport, dport;
@@ -76,7 +74,8 @@ static int on_entry(const struct nlmsghdr *nlh, void *data)
 	/* A node port is known by its port alone; then only translated entries are ours. */
 	if (!endpoints && (orig.dst != reply.src || orig.dport != reply.sport))
 		endpoints = map_get(c->udp, str_of(port, (size_t)snprintf(port, sizeof port, ":%u", ntohs(orig.dport))));
-	if (!endpoints || map_has(endpoints, address(b, sizeof b, reply.src, reply.sport)) || c->n >= ENTRIES_MAX)
+	if (!endpoints || map_has(endpoints, address(b, sizeof b, reply.src, reply.sport)) ||
+	    c->n >= CONNTRACK_DELETE_MAX)
 		return MNL_CB_OK;
 	if (c->n == c->cap) {
 		c->cap = c->cap ? c->cap * 2 : 64;

@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "base/map.h"
 
+#define CONNTRACK_DELETE_MAX 100000 /* entries deleted in one run; more want another */
+
 /*
  * udp: "IP:PORT" of each UDP Service address (node ports: ":PORT") -> struct map * of "IP:PORT" of its endpoints. Deletes each
  * UDP entry whose original destination is such an address and whose answering side is none of its endpoints. Blocks: offload it.

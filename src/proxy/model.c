@@ -327,6 +327,49 @@ static void add_port(struct port *p)
 		ruleset_element(m->rules, "no-endpoint-nodeports", key, drop ? STR("drop") : STR("goto reject-chain"));
 }
 
+static void note_udp_address(struct port *p, struct str address, struct map *eps)
+{
+	struct str ep;
+	void *v;
+
+	map_set(&p->m->udp, address, eps);
+	for (size_t it = 0; map_next(eps, &it, &ep, &v);)
+		p->m->udp_state += str_hash(arena_printf(p->m->a, "%.*s %.*s", STR_ARG(address), STR_ARG(ep)));
+}
+
+static void note_udp(struct port *p)
+{
+	struct arena *a = p->m->a;
+	const struct core_v1_service_spec *s = &p->s->spec;
+	struct map *eps = arena_new(a, struct map);
+	struct strings ips = {0};
+
+	for (uint32_t i = 0; i < p->all.n; i++)
+		if (p->all.v[i].serving)
+			map_set(eps, arena_printf(a, "%.*s:%d", STR_ARG(p->all.v[i].ip), p->all.v[i].port), p);
+	if (!eps->n)
+		return;
+	*arena_push(a, &ips) = s->cluster_ip;
+	for (uint32_t i = 0; i < s->external_ips.n; i++)
+		*arena_push(a, &ips) = s->external_ips.v[i];
+	for (uint32_t i = 0; i < p->s->status.load_balancer.ingress.n; i++)
+		*arena_push(a, &ips) = p->s->status.load_balancer.ingress.v[i].ip;
+	for (uint32_t i = 0; i < ips.n; i++)
+		if (is_ipv4(ips.v[i]))
+			note_udp_address(p, arena_printf(a, "%.*s:%d", STR_ARG(ips.v[i]), p->sp->port), eps);
+	if (p->sp->node_port)
+		note_udp_address(p, arena_printf(a, ":%d", p->sp->node_port), eps);
+}
+
+void model_free_udp(struct model *m)
+{
+	void *v;
+
+	for (size_t it = 0; map_next(&m->udp, &it, NULL, &v);)
+		map_free(v);
+	map_free(&m->udp);
+}
+
 void model_add_service(struct model *m, const struct core_v1_service *s, struct discovery_v1_endpoint_slice *const *slices, size_t n)
 {
 	if (!model_serves(s))
@@ -339,5 +382,7 @@ void model_add_service(struct model *m, const struct core_v1_service *s, struct 
 		p.id = port_id(m->a, s, sp, p.proto);
 		p.all = port_endpoints(m, sp, slices, n);
 		add_port(&p);
+		if (str_eqz(p.proto, "udp"))
+			note_udp(&p);
 	}
 }

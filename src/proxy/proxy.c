@@ -29,6 +29,8 @@ struct health_port { /* spec.healthCheckNodePort */
 	struct http_server *server;
 };
 
+#define CONNTRACK_TIMEOUTS 4
+
 struct proxy {
 	struct client *client;
 	struct informer *services, *slices, *nodes;
@@ -37,10 +39,12 @@ struct proxy {
 	struct nft_ctx *nft;
 	struct ruleset applied;
 	bool have_base;
+	uint64_t udp_state; /* of the model by which stale UDP connections were last forgotten */
 	struct map routes;
 	bool dirty;
 	struct waitq wake;
 	int64_t last_sync_ms;    /* monotonic; 0: never */
+	int64_t timeout_s[CONNTRACK_TIMEOUTS]; /* as `timeouts` */
 	struct health_port *health[HEALTH_PORTS_MAX];
 	size_t n_health;
 	struct http_server *healthz_server, *metrics_server;
@@ -77,6 +81,53 @@ static struct error *apply(struct proxy *p, struct buf *text)
 	return error_new("nftables refused a transaction: %.*s", (int)(why.n > 500 ? 500 : why.n), why.n ? why.p : "");
 }
 
+/* ---- the kernel's settings ---- */
+
+static bool set_sysctl(const char *file, long value)
+{
+	FILE *f = fopen(file, "r+e");
+	long have = -1;
+
+	if (!f)
+		return false;
+	if (fscanf(f, "%ld", &have) != 1 || have != value) {
+		rewind(f);
+		fprintf(f, "%ld", value);
+	}
+	return fclose(f) == 0;
+}
+
+/* Forwarding between pods needs both; set here as upstream's kube-proxy does, and said clearly where it cannot be. */
+static void set_sysctls(void)
+{
+	static const char *const files[] = {"/proc/sys/net/ipv4/ip_forward",
+					    "/proc/sys/net/bridge/bridge-nf-call-iptables"};
+
+	for (size_t i = 0; i < 2; i++)
+		if (!set_sysctl(files[i], 1))
+			log_warn("cannot set %s to 1 (%s): Services may not be reachable from pods of the same node%s",
+				 files[i], strerror(errno), i ? "; 'modprobe br_netfilter' brings it" : "");
+}
+
+static const struct {
+	const char *file;
+	int64_t s; /* unless told otherwise; 0: left as it is */
+} timeouts[CONNTRACK_TIMEOUTS] = {
+	{"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", 24 * 3600},
+	{"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait", 3600},
+	{"/proc/sys/net/netfilter/nf_conntrack_udp_timeout", 0},
+	{"/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream", 0},
+};
+
+/* The files are there once the kernel has rules that need conntrack. */
+static void set_timeouts(const struct proxy *p)
+{
+	for (size_t i = 0; i < CONNTRACK_TIMEOUTS; i++)
+		if (p->timeout_s[i] > 0 && !set_sysctl(timeouts[i].file, p->timeout_s[i]))
+			log_warn("cannot set %s to %lld: %s", timeouts[i].file, (long long)p->timeout_s[i],
+				 strerror(errno));
+}
+
 /* ---- build ---- */
 
 struct build {
@@ -85,7 +136,6 @@ struct build {
 	struct ruleset rules;
 	struct model model;
 	struct map by_service;   /* "ns/name" -> struct slice_list * */
-	struct map udp;          /* see conntrack.h */
 	struct map routes;       /* see routes.h */
 };
 
@@ -111,31 +161,6 @@ static bool collect_slice(void *ctx, const struct cached_object *o)
 	return true;
 }
 
-/* Which endpoints answer on which UDP address: what conntrack may remember. */
-static void note_udp(struct build *b, const struct core_v1_service *s, const struct slice_list *l)
-{
-	for (uint32_t i = 0; i < s->spec.ports.n; i++) {
-		const struct core_v1_service_port *sp = &s->spec.ports.v[i];
-
-		if (!str_eq(sp->protocol, STR("UDP")))
-			continue;
-		struct map *eps = arena_new(&b->a, struct map);
-
-		for (uint32_t k = 0; l && k < l->s.n; k++) {
-			const struct discovery_v1_endpoint_slice *es = l->s.v[k];
-
-			for (uint32_t m = 0; m < es->ports.n; m++)
-				for (uint32_t j = 0; j < es->endpoints.n && es->ports.v[m].port; j++)
-					if (es->endpoints.v[j].addresses.n)
-						map_set(eps, arena_printf(&b->a, "%.*s:%d", STR_ARG(es->endpoints.v[j].addresses.v[0]),
-									  *es->ports.v[m].port), b);
-		}
-		map_set(&b->udp, arena_printf(&b->a, "%.*s:%d", STR_ARG(s->spec.cluster_ip), sp->port), eps);
-		if (sp->node_port)
-			map_set(&b->udp, arena_printf(&b->a, ":%d", sp->node_port), eps);
-	}
-}
-
 static void want_health(struct proxy *p, const struct core_v1_service *s, size_t local);
 
 static bool add_service(void *ctx, const struct cached_object *o)
@@ -149,7 +174,6 @@ static bool add_service(void *ctx, const struct cached_object *o)
 	if (!model_serves(s))
 		return true;
 	model_add_service(&b->model, s, slices, n);
-	note_udp(b, s, l);
 	if (s->spec.health_check_node_port)
 		want_health(b->p, s, model_local_endpoints(&b->model, slices, n));
 	return true;
@@ -181,15 +205,6 @@ static struct error *sync_routes(struct proxy *p)
 	map_free(&b.routes);
 	arena_free(&b.a);
 	return error_wrap(e, "routes to other nodes");
-}
-
-static void free_udp(struct map *udp)
-{
-	void *v;
-
-	for (size_t it = 0; map_next(udp, &it, NULL, &v);)
-		map_free(v);
-	map_free(udp);
 }
 
 struct conntrack_run {
@@ -226,15 +241,25 @@ static struct error *apply_diff(struct proxy *p, struct build *b)
 	ruleset_free(&p->applied);
 	p->applied = b->rules;
 	b->rules = (struct ruleset){0};
-	if (b->udp.n) {
-		struct conntrack_run r = {.udp = &b->udp};
-
-		loop_offload(run_conntrack, &r);
-		if (r.deleted)
-			log_v(2, "%u stale UDP connections forgotten", r.deleted);
-		log_and_free(r.error, "forgetting stale UDP connections");
-	}
 	return NULL;
+}
+
+/*
+ * After the rules, so that no flow begins by the old ones. Also when the rules stay as they were: an endpoint that
+ * ended may have got no new flows for long, but kept its old ones.
+ */
+static void forget_udp(struct proxy *p, const struct model *m)
+{
+	struct conntrack_run r = {.udp = &m->udp};
+
+	if (m->udp_state == p->udp_state)
+		return;
+	loop_offload(run_conntrack, &r);
+	if (r.deleted)
+		log_v(2, "%u stale UDP connections forgotten", r.deleted);
+	if (!r.error && r.deleted < CONNTRACK_DELETE_MAX)
+		p->udp_state = m->udp_state;
+	log_and_free(r.error, "forgetting stale UDP connections");
 }
 
 static void drop_health(struct proxy *p);
@@ -254,12 +279,16 @@ static struct error *sync_rules(struct proxy *p)
 	drop_health(p);
 	struct error *e = apply_diff(p, &b);
 
+	if (!e)
+		forget_udp(p, &b.model);
 	ruleset_free(&b.rules);
 	map_free(&b.by_service);
-	free_udp(&b.udp);
+	model_free_udp(&b.model);
 	arena_free(&b.a);
 	if (!e && p->node_routes)
 		e = sync_routes(p);
+	if (!e && !p->last_sync_ms)
+		set_timeouts(p);
 	if (!e)
 		p->last_sync_ms = now_ms();
 	return e;
@@ -437,25 +466,6 @@ static void sync_fiber(void *arg)
 	p->error = sync_loop(p);
 }
 
-/* Forwarding between pods needs both; set here as upstream's kube-proxy does, and said clearly where it cannot be. */
-static void set_sysctls(void)
-{
-	static const char *const files[] = {"/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/bridge/bridge-nf-call-iptables"};
-
-	for (size_t i = 0; i < 2; i++) {
-		FILE *f = fopen(files[i], "r+e");
-		int c = f ? fgetc(f) : EOF;
-
-		if (f && c != '1') {
-			rewind(f);
-			fputs("1", f);
-		}
-		if (!f || fclose(f) != 0)
-			log_warn("cannot set %s to 1 (%s): Services may not be reachable from pods of the same node%s", files[i],
-				 strerror(errno), i ? "; 'modprobe br_netfilter' brings it" : "");
-	}
-}
-
 static struct informer *watch(struct proxy *p, const struct api_resource *r, const char *labels, struct str fields)
 {
 	struct informer_opts o = {.resource = r, .label_selector = str_from(labels), .field_selector = fields};
@@ -520,14 +530,26 @@ static void main_fiber(void *arg)
 		p->error = e;
 }
 
-enum { OPT_KUBECONFIG = 256, OPT_NODE, OPT_CIDR, OPT_HEALTHZ, OPT_METRICS, OPT_ROUTES, OPT_CLEANUP, OPT_MODE, OPT_VERSION };
+enum {
+	OPT_KUBECONFIG = 256,
+	OPT_NODE,
+	OPT_CIDR,
+	OPT_HEALTHZ,
+	OPT_METRICS,
+	OPT_ROUTES,
+	OPT_CLEANUP,
+	OPT_MODE,
+	OPT_VERSION,
+	OPT_TIMEOUT
+};
 
 static const struct upstream_flags upstream = {
 	"kube-proxy",
 	UPSTREAM_LOG_FLAGS
-	"config-sync-period conntrack-max-per-core conntrack-min conntrack-tcp-be-liberal! conntrack-tcp-timeout-established "
-	"conntrack-udp-timeout conntrack-udp-timeout-stream feature-gates iptables-localhost-nodeports! iptables-masquerade-bit "
-	"iptables-min-sync-period iptables-sync-period ipvs-exclude-cidrs ipvs-min-sync-period ipvs-scheduler ipvs-strict-arp! "
+	"config-sync-period conntrack-max-per-core conntrack-min conntrack-tcp-be-liberal! feature-gates "
+	"iptables-localhost-nodeports! iptables-masquerade-bit "
+	"iptables-min-sync-period iptables-sync-period ipvs-exclude-cidrs ipvs-min-sync-period ipvs-scheduler "
+	"ipvs-strict-arp! "
 	"ipvs-sync-period ipvs-tcp-timeout ipvs-tcpfin-timeout ipvs-udp-timeout kube-api-burst kube-api-content-type "
 	"kube-api-qps oom-score-adj profiling! show-hidden-metrics-for-version",
 	"bind-address bind-address-hard-fail! config detect-local-mode healthz-port init-only! masquerade-all! master "
@@ -545,22 +567,34 @@ int kube_proxy_main(int argc, char **argv)
 		{"node-routes", optional_argument, NULL, OPT_ROUTES},
 		{"cleanup", no_argument, NULL, OPT_CLEANUP},
 		{"proxy-mode", required_argument, NULL, OPT_MODE},
+		{"conntrack-tcp-timeout-established", required_argument, NULL, OPT_TIMEOUT},
+		{"conntrack-tcp-timeout-close-wait", required_argument, NULL, OPT_TIMEOUT + 1},
+		{"conntrack-udp-timeout", required_argument, NULL, OPT_TIMEOUT + 2},
+		{"conntrack-udp-timeout-stream", required_argument, NULL, OPT_TIMEOUT + 3},
 		{"v", required_argument, NULL, 'v'},
 		{"version", no_argument, NULL, OPT_VERSION},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
-	static const char usage[] = "usage: kube-proxy [options]\nServices as nftables rules.\n\n"
-		"  --kubeconfig FILE          how to reach the API server (default: the service account of the pod it runs in)\n"
+	static const char usage[] =
+		"usage: kube-proxy [options]\nServices as nftables rules.\n\n"
+		"  --kubeconfig FILE          how to reach the API server (default: the service account of the pod it "
+		"runs in)\n"
 		"  --hostname-override NAME   this node's name (default: the host name)\n"
 		"  --cluster-cidr CIDR        the pods' range: other clients of a ClusterIP are masqueraded\n"
 		"  --healthz-bind-address A   address of /healthz and /livez (default 0.0.0.0:10256; \"\" for none)\n"
-		"  --metrics-bind-address A   address of /metrics and /proxyMode (default 127.0.0.1:10249; \"\" for none)\n"
+		"  --metrics-bind-address A   address of /metrics and /proxyMode (default 127.0.0.1:10249; \"\" for "
+		"none)\n"
 		"  --node-routes[=BOOL]       also set routes to the other nodes' pods, when all nodes share a link\n"
 		"  --proxy-mode MODE          nftables is the only one\n"
+		"  --conntrack-tcp-timeout-established, --conntrack-tcp-timeout-close-wait, --conntrack-udp-timeout,\n"
+		"  --conntrack-udp-timeout-stream DURATION\n"
+		"                             how long the kernel remembers such connections (default 24h, 1h, 0, 0; "
+		"0: left as it is)\n"
 		"  --cleanup                  remove the rules and exit\n"
 		"  --v N                      log more\n";
 	static char host[65];
+	int64_t ns;
 	struct proxy p = {.healthz = "0.0.0.0:10256", .metrics = "127.0.0.1:10249"};
 
 	int sifted = upstream_flags_sift(&upstream, options, &argc, argv);
@@ -569,6 +603,8 @@ int kube_proxy_main(int argc, char **argv)
 		return sifted;
 	gethostname(host, sizeof host - 1);
 	p.node = host;
+	for (size_t i = 0; i < CONNTRACK_TIMEOUTS; i++)
+		p.timeout_s[i] = timeouts[i].s;
 	for (int o; (o = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
 		switch (o) {
 		case OPT_KUBECONFIG: p.kubeconfig = optarg; break;
@@ -583,6 +619,13 @@ int kube_proxy_main(int argc, char **argv)
 				fprintf(stderr, "kube-proxy: --proxy-mode %s is not built; nftables is\n", optarg);
 				return 2;
 			}
+			break;
+		case OPT_TIMEOUT ... OPT_TIMEOUT + CONNTRACK_TIMEOUTS - 1:
+			if (!duration_parse(str_from(optarg), &ns) || ns < 0) {
+				fprintf(stderr, "kube-proxy: \"%s\" is no duration\n", optarg);
+				return 2;
+			}
+			p.timeout_s[o - OPT_TIMEOUT] = ns / 1000000000;
 			break;
 		case 'v': log_init("kube-proxy", atoi(optarg)); break;
 		case OPT_VERSION: printf("Kubernetes v1.36.0+skiff\n"); return 0;
