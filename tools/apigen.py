@@ -323,6 +323,19 @@ def order(types):
     return out
 
 
+def write(path, lines):
+    """What has not changed keeps its time: other descriptions rebuild the tables only."""
+    text = '\n'.join(lines)
+    try:
+        with open(path, encoding='utf-8') as f:
+            if f.read() == text:
+                return
+    except FileNotFoundError:
+        pass
+    with open(path, 'w', encoding='utf-8') as f:
+        f.write(text)
+
+
 def write_header(path, types, groups):
     pairs = {}
     for t in types:
@@ -356,7 +369,7 @@ def write_header(path, types, groups):
         for r in g.resources:
             o.append(f'extern const struct api_resource {g.prefix}_{r["plural"]}_resource;')
     o += ['', '#endif', '']
-    open(path, 'w', encoding='utf-8').write('\n'.join(o))
+    write(path, o)
 
 
 class Tables:
@@ -559,7 +572,7 @@ def main():
                  'const struct schema_type *const api_types[] = {',
                  *(f'\t&{t.cname}_type,' for t in types if t.top), '};',
                  f'const size_t n_api_types = {sum(t.top for t in types)};', '']
-    open(source, 'w', encoding='utf-8').write('\n'.join(tables.o))
+    write(source, tables.o)
 
 
 main()
