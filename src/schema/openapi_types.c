@@ -8,13 +8,20 @@
 /* Types whose JSON is not an object of members. */
 static const struct {
 	const char *name;
-	const char *v2, *v3; /* the whole schema */
+	const char *doc;
+	const char *v2, *v3; /* the schema without its description; v3 NULL: the same */
 } scalars[] = {
-	{META "Time", "{\"format\":\"date-time\",\"type\":\"string\"}", NULL},
-	{META "MicroTime", "{\"format\":\"date-time\",\"type\":\"string\"}", NULL},
-	{META "Duration", "{\"type\":\"string\"}", NULL},
-	{META "FieldsV1", "{\"type\":\"object\"}", NULL},
+	{META "Time", "A time to the second, as RFC 3339 writes it.",
+	 "{\"format\":\"date-time\",\"type\":\"string\"}", NULL},
+	{META "MicroTime", "A time to the microsecond, as RFC 3339 writes it.",
+	 "{\"format\":\"date-time\",\"type\":\"string\"}", NULL},
+	{META "Duration", "A length of time, as numbers with units: 1h30m, 500ms.", "{\"type\":\"string\"}", NULL},
+	{META "FieldsV1",
+	 "A tree of fields: f:NAME is a member, k:KEYS a list element by its keys, "
+	 "v:VALUE one by its value, i:INDEX one by its place; a dot is the place itself.",
+	 "{\"type\":\"object\"}", NULL},
 	{"io.k8s.apimachinery.pkg.version.Info",
+	 "The version of the server and how it was built.",
 	 "{\"properties\":{\"buildDate\":{\"type\":\"string\"},\"compiler\":{\"type\":\"string\"},\"emulationMajor\":{\"type\":\"string\"},"
 	 "\"emulationMinor\":{\"type\":\"string\"},\"gitCommit\":{\"type\":\"string\"},\"gitTreeState\":{\"type\":\"string\"},"
 	 "\"gitVersion\":{\"type\":\"string\"},\"goVersion\":{\"type\":\"string\"},\"major\":{\"type\":\"string\"},"
@@ -27,13 +34,19 @@ static const struct {
 	 "\"minCompatibilityMajor\":{\"type\":\"string\"},\"minCompatibilityMinor\":{\"type\":\"string\"},"
 	 "\"minor\":{\"default\":\"\",\"type\":\"string\"},\"platform\":{\"default\":\"\",\"type\":\"string\"}},\"required\":[\"major\",\"minor\",\"gitVersion\","
 	 "\"gitCommit\",\"gitTreeState\",\"buildDate\",\"goVersion\",\"compiler\",\"platform\"],\"type\":\"object\"}"},
-	{META "Patch", "{\"type\":\"object\"}", NULL},
-	{"io.k8s.apimachinery.pkg.runtime.RawExtension", "{\"type\":\"object\"}", NULL},
-	{"io.k8s.apimachinery.pkg.api.resource.Quantity", "{\"type\":\"string\"}",
+	{META "Patch", "Changes of an object, in the form that the Content-Type names.",
+	 "{\"type\":\"object\"}", NULL},
+	{"io.k8s.apimachinery.pkg.runtime.RawExtension", "An object of any kind.", "{\"type\":\"object\"}", NULL},
+	{"io.k8s.apimachinery.pkg.api.resource.Quantity",
+	 "A decimal number with an optional unit: n, u, m, k, M, G, T, P, E, or Ki, Mi, "
+	 "Gi, Ti, Pi, Ei for powers of 1024, or an exponent of ten: 100m, 1.5Gi, 12e6.",
+	 "{\"type\":\"string\"}",
 	 "{\"oneOf\":[{\"type\":\"string\"},{\"type\":\"number\"}]}"},
-	{"io.k8s.apimachinery.pkg.util.intstr.IntOrString", "{\"format\":\"int-or-string\",\"type\":\"string\"}",
+	{"io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+	 "An integer or a string, such as a port by its number or name, or a percentage.",
+	 "{\"format\":\"int-or-string\",\"type\":\"string\"}",
 	 "{\"format\":\"int-or-string\",\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"string\"}]}"},
-	{"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "{}", NULL},
+	{"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "Any JSON value.", "{}", NULL},
 };
 
 static void ref_open(struct openapi_doc *d, struct str name)
@@ -378,7 +391,9 @@ static void type_definition(struct openapi_doc *d, const struct schema_type *t)
 	bool any = false;
 
 	if (t->json != SCHEMA_OBJECT) { /* a schema, or something else */
-		buf_puts(b, "{}");
+		buf_puts(b, "{\"description\":");
+		jv_encode_string(b, str_from(doc));
+		buf_putc(b, '}');
 		return;
 	}
 	for (uint16_t i = 0; i < t->n_fields; i++)
@@ -420,7 +435,9 @@ static void other_definition(struct openapi_doc *d, struct str name)
 {
 	for (size_t i = 0; i < sizeof scalars / sizeof *scalars; i++) {
 		if (str_eqz(name, scalars[i].name)) {
-			buf_puts(d->b, d->v3 && scalars[i].v3 ? scalars[i].v3 : scalars[i].v2);
+			const char *members = (d->v3 && scalars[i].v3 ? scalars[i].v3 : scalars[i].v2) + 1;
+
+			buf_printf(d->b, "{\"description\":\"%s\"%s%s", scalars[i].doc, *members == '}' ? "" : ",", members);
 			return;
 		}
 	}

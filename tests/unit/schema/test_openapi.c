@@ -131,6 +131,9 @@ static void v3_descriptions(void **state)
 	struct jv doc = parse(&a, &b);
 	const struct jv *schemas = jv_at(&doc, "components", "schemas", NULL);
 
+	for (uint32_t i = 0; i < schemas->n; i++)
+		if (!jv_str(jv_get(&schemas->members[i].value, STR("description"))).n)
+			fail_msg("%.*s is not described", STR_ARG(schemas->members[i].key));
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct str type = arena_printf(&a, "io.k8s.api.core.v1.%s", cases[i].type);
 		struct str text =
