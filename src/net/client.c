@@ -248,9 +248,11 @@ static void put_request(struct http_client *c, struct buf *b, const struct h2_re
 		buf_str(b, rq->headers[i].value);
 		buf_append(b, "\r\n", 2);
 	}
-	bool may_have_body = strcmp(rq->method, "GET") && strcmp(rq->method, "HEAD");
+	bool may_have_body = !strcmp(rq->method, "POST") || !strcmp(rq->method, "PUT") || !strcmp(rq->method, "PATCH");
 
-	if (rq->next)
+	if (rq->next && rq->length >= 0)
+		buf_printf(b, "Content-Length: %lld\r\n", (long long)rq->length);
+	else if (rq->next)
 		buf_puts(b, "Transfer-Encoding: chunked\r\n");
 	else if (rq->body.n || (may_have_body && !upgrade))
 		buf_printf(b, "Content-Length: %zu\r\n", rq->body.n);
@@ -274,6 +276,23 @@ static struct error *send_chunks(struct stream *s, const struct h2_request *rq)
 	}
 	free(chunk);
 	return e;
+}
+
+static struct error *send_sized(struct stream *s, const struct h2_request *rq)
+{
+	char *piece = xmalloc(16384);
+	int64_t left = rq->length;
+	struct error *e;
+	size_t n;
+
+	while (!(e = rq->next(rq->ctx, piece, 16384, &n)) && n && (int64_t)n <= left) {
+		left -= (int64_t)n;
+		e = stream_write(s, piece, n);
+		if (e)
+			break;
+	}
+	free(piece);
+	return e || (!left && !n) ? e : error_sys(EPROTO, "HTTP request body of another length than was announced");
 }
 
 static struct error *read_response_head(struct h1conn *k, struct arena *a, struct h1_head *h, bool *answered)
@@ -363,7 +382,7 @@ static struct error *h1_do(struct http_client *c, struct h1conn *k, struct arena
 
 	*sent = !e;
 	if (!e && rq->next)
-		e = send_chunks(k->s, rq);
+		e = rq->length >= 0 ? send_sized(k->s, rq) : send_chunks(k->s, rq);
 	/* A server that refuses a body may close before it has all of it: its answer counts. */
 	struct error *write_error = e;
 
@@ -514,9 +533,9 @@ struct error *http_do(struct http_client *c, struct arena *a, const char *method
 struct error *http_do_stream(struct http_client *c, struct arena *a, const char *method, struct str target,
 			     const struct http_header *headers, size_t n_headers,
 			     struct error *(*next)(void *ctx, void *p, size_t cap, size_t *n), void *ctx,
-			     struct http_response *out)
+			     int64_t length, struct http_response *out)
 {
-	struct h2_request rq = {.method = method, .target = target, .next = next, .ctx = ctx};
+	struct h2_request rq = {.method = method, .target = target, .next = next, .ctx = ctx, .length = length};
 
 	return request(c, a, &rq, headers, n_headers, out);
 }

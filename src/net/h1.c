@@ -212,7 +212,7 @@ static struct error *h1x_start(struct xchg *x)
 
 	if (!h->reading)
 		drain_body(h);
-	put_head(h, &b, -1);
+	put_head(h, &b, x->length);
 	struct iovec v = {b.p, b.n};
 
 	return send_iov(h, &v, 1);
@@ -224,7 +224,7 @@ static struct error *h1x_writev(struct xchg *x, struct iovec *iov, int n, size_t
 	struct iovec few[10], *v = few;
 	char size[24];
 
-	if (h->head.minor == 0)
+	if (h->head.minor == 0 || x->length >= 0)
 		return send_iov(h, iov, n);
 	if (n + 2 > 10)
 		v = xmalloc(((size_t)n + 2) * sizeof *v);
@@ -243,7 +243,7 @@ static struct error *h1x_end(struct xchg *x)
 	struct h1 *h = of(x);
 	buf_cleanup struct buf b = {0};
 
-	if (x->head || http_bodyless(x->status) || h->head.minor == 0)
+	if (x->head || http_bodyless(x->status) || h->head.minor == 0 || x->length >= 0)
 		return NULL;
 	buf_str(&b, STR("0\r\n"));
 	put_fields(&b, &x->trailers);

@@ -532,7 +532,7 @@ static struct error *h2x_start(struct xchg *x)
 {
 	struct h2s *s = of(x);
 
-	TRY(submit_head(s, -1, !x->head && !http_bodyless(x->status)));
+	TRY(submit_head(s, x->length, !x->head && !http_bodyless(x->status)));
 	h2_pump(s->c);
 	return NULL;
 }

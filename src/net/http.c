@@ -159,6 +159,7 @@ void xchg_init(struct xchg *x, const struct xchg_ops *ops)
 	x->x.arena = &x->arena;
 	x->x.content_length = -1;
 	x->x.impl = x;
+	x->length = -1;
 }
 
 struct error *http_body_read(struct http_exchange *x, void *p, size_t n, size_t *got)
@@ -302,11 +303,17 @@ struct error *http_respond_iov(struct http_exchange *x, int status, struct iovec
 
 struct error *http_start(struct http_exchange *x, int status)
 {
+	return http_start_length(x, status, -1);
+}
+
+struct error *http_start_length(struct http_exchange *x, int status, int64_t length)
+{
 	struct xchg *g = of(x);
 
 	assert(!g->started);
 	g->started = true;
 	g->status = status;
+	g->length = length;
 	return g->ops->start(g);
 }
 
@@ -325,6 +332,8 @@ struct error *http_writev(struct http_exchange *x, struct iovec *iov, int n)
 	assert(g->started && !g->ended);
 	if (!total || g->head || http_bodyless(g->status))
 		return NULL;
+	if (g->length >= 0 && x->sent + total > (uint64_t)g->length)
+		return error_sys(EPROTO, "HTTP response longer than its Content-Length");
 	x->sent += total;
 	return g->ops->writev(g, iov, n, total);
 }
@@ -334,6 +343,8 @@ struct error *http_end(struct http_exchange *x)
 	struct xchg *g = of(x);
 
 	assert(g->started && !g->ended);
+	if (g->length >= 0 && x->sent != (uint64_t)g->length && !g->head && !http_bodyless(g->status))
+		return error_sys(EPROTO, "HTTP response shorter than its Content-Length");
 	g->ended = true;
 	return g->ops->end(g);
 }

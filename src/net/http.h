@@ -79,6 +79,9 @@ struct error *http_respond(struct http_exchange *x, int status, struct str body)
 struct error *http_respond_iov(struct http_exchange *x, int status, struct iovec *iov, int n);
 /* Streamed answer: start, write..., end. Unknown length: chunked or DATA frames. Writes are flushed at once (watch). */
 struct error *http_start(struct http_exchange *x, int status);
+/* As http_start where the length is known (-1: it is not): with Content-Length. Writing more is EPROTO, and so is
+ * ending before it. */
+struct error *http_start_length(struct http_exchange *x, int status, int64_t length);
 struct error *http_write(struct http_exchange *x, struct str data);
 struct error *http_writev(struct http_exchange *x, struct iovec *iov, int n);
 struct error *http_end(struct http_exchange *x);
@@ -120,11 +123,11 @@ struct http_response {
  */
 struct error *http_do(struct http_client *c, struct arena *a, const char *method, struct str target,
 		      const struct http_header *headers, size_t n_headers, struct str body, struct http_response *out);
-/* As http_do with a request body produced by `next` (called until *n == 0). */
+/* As http_do with a request body of `length` bytes (-1: unknown) produced by `next` (called until *n == 0). */
 struct error *http_do_stream(struct http_client *c, struct arena *a, const char *method, struct str target,
 			     const struct http_header *headers, size_t n_headers,
 			     struct error *(*next)(void *ctx, void *p, size_t cap, size_t *n), void *ctx,
-			     struct http_response *out);
+			     int64_t length, struct http_response *out);
 struct error *http_response_read(struct http_response *r, void *p, size_t n, size_t *got);
 struct error *http_response_all(struct http_response *r, struct arena *a, size_t limit, struct str *out);
 void http_response_close(struct http_response *r);

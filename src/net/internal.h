@@ -35,6 +35,7 @@ struct xchg {
 	header_list in;
 	header_list out, trailers;
 	int status;
+	int64_t length;                      /* of the body of a streamed answer; -1: unknown */
 	bool started, ended, upgraded, head; /* head: a HEAD request, whose answers have no body */
 };
 
@@ -169,6 +170,7 @@ struct h2_request {
 	struct str body;
 	struct error *(*next)(void *ctx, void *p, size_t cap, size_t *n); /* instead of body, or NULL */
 	void *ctx;
+	int64_t length; /* of what next makes; -1: unknown */
 };
 /* *unsent: the server has certainly not acted on it. */
 struct error *h2_do(struct h2 *c, struct arena *a, const struct h2_request *rq, struct http_response *out, bool *unsent);

@@ -79,6 +79,19 @@ static void handler(struct http_exchange *x, void *ctx)
 		http_set_trailer(x, "Grpc-Status", STR("0"));
 		if (!e)
 			e = http_end(x);
+	} else if (str_eqz(x->path, "/sized")) {
+		e = http_start_length(x, 200, 10);
+		if (!e)
+			e = http_write(x, STR("01234"));
+		/* more than was announced is not sent */
+		CHECK(is_sys(http_write(x, STR("567890")), EPROTO));
+		if (!e && str_eqz(x->query, "whole"))
+			e = http_write(x, STR("56789"));
+		if (!e) {
+			struct error *end = http_end(x);
+
+			CHECK(str_eqz(x->query, "whole") ? !end : is_sys(end, EPROTO));
+		}
 	} else if (str_eqz(x->path, "/slow")) {
 		s->in_slow++;
 		waitq_wake_all(&s->q);
@@ -280,9 +293,25 @@ static void exchange_all(enum kind k)
 	http_response_close(&r);
 	size_t off = 0;
 
-	OK(http_do_stream(c, &a, "POST", STR("/echo"), NULL, 0, produce, &off, &r));
+	OK(http_do_stream(c, &a, "POST", STR("/echo"), NULL, 0, produce, &off, -1, &r));
 	OK(http_response_all(&r, &a, BIG_N, &body));
 	CHECK(r.status == 200 && body.n == BIG_N / 2 && memcmp(body.p, big, BIG_N / 2) == 0);
+	http_response_close(&r);
+	off = 0;
+	OK(http_do_stream(c, &a, "POST", STR("/echo"), NULL, 0, produce, &off, BIG_N / 2, &r));
+	OK(http_response_all(&r, &a, BIG_N, &body));
+	CHECK(r.status == 200 && body.n == BIG_N / 2 && memcmp(body.p, big, BIG_N / 2) == 0);
+	http_response_close(&r);
+	/* An answer whose length is known before it is made. */
+	OK(http_do(c, &a, "GET", STR("/sized?whole"), NULL, 0, STR_NULL, &r));
+	OK(http_response_all(&r, &a, 1000, &body));
+	CHECK(r.content_length == 10 && str_eqz(body, "0123456789"));
+	http_response_close(&r);
+	OK(http_do(c, &a, "GET", STR("/sized"), NULL, 0, STR_NULL, &r));
+	struct error *cut = http_response_all(&r, &a, 1000, &body);
+
+	CHECK(cut);
+	error_free(cut);
 	http_response_close(&r);
 	/* Too large: refused, and the next request works. */
 	char *larger = calloc(1, 5 << 20);
