@@ -395,6 +395,28 @@ static struct str first_header(struct request *rq, const struct str *names, size
 	return STR_NULL;
 }
 
+static bool one_of(const struct str *v, size_t n, struct str name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (str_eq(v[i], name))
+			return true;
+	return false;
+}
+
+bool authn_front_proxy_header(const struct apiserver *s, struct str name)
+{
+	const struct authn *n = s->authn;
+
+	if (str_eqz(name, "x-remote-user") || str_eqz(name, "x-remote-uid") || str_eqz(name, "x-remote-group") ||
+	    str_has_prefix(name, STR("x-remote-extra-")) || one_of(n->user_headers, n->n_user, name) ||
+	    one_of(n->uid_headers, n->n_uid, name) || one_of(n->group_headers, n->n_group, name))
+		return true;
+	for (size_t i = 0; i < n->n_extra; i++)
+		if (str_has_prefix(name, n->extra_prefixes[i]))
+			return true;
+	return false;
+}
+
 /* *bad: a certificate was shown that is not a front proxy's. */
 static const struct user *front_proxy_user(struct request *rq, bool *bad)
 {

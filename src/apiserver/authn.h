@@ -12,6 +12,8 @@
 struct error *authn_init(struct apiserver *s);
 /* Sets rq->user and rq->real_user; 401. */
 struct error *authenticate(struct request *rq);
+/* A header (lower case) in which front proxies say who somebody is, by upstream's names or this server's flags. */
+bool authn_front_proxy_header(const struct apiserver *s, struct str name);
 /* Impersonation headers: checks that the user may, and sets rq->user; 403. */
 struct error *impersonate(struct request *rq);
 /*

@@ -5,7 +5,7 @@
 #include "apiserver/admission.h"
 #include "apiserver/authz.h"
 #include "apiserver/connect.h"
-#include "apiserver/proxy_html.h"
+#include "apiserver/forward.h"
 #include "net/websocket.h"
 #include "schema/jv.h"
 
@@ -78,217 +78,6 @@ static struct error *node_base(struct request *rq, struct str name, int port_ove
 			}
 	}
 	return err_internal("no preferred addresses found; known addresses: []");
-}
-
-/* ---- forwarding ---- */
-
-static bool hop_header(struct str n)
-{
-	static const char *const hop[] = {"connection", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer",
-					  "transfer-encoding", "upgrade", "content-length", "host", "authorization", "date"};
-
-	for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
-		if (str_eqz(n, hop[i]))
-			return true;
-	return str_has_prefix(n, STR("impersonate-"));
-}
-
-static struct http_header *forward_headers(struct request *rq, bool upgrade, size_t *n)
-{
-	const struct http_headers *h = &rq->x->headers;
-	struct http_header *v = arena_array(rq->a, struct http_header, h->n + 4);
-
-	*n = 0;
-	for (size_t i = 0; i < h->n; i++) {
-		bool up = str_eqz(h->v[i].name, "connection") || str_eqz(h->v[i].name, "upgrade");
-
-		if (upgrade ? str_eqz(h->v[i].name, "authorization") || str_eqz(h->v[i].name, "host") ||
-				      str_eqz(h->v[i].name, "content-length") || str_has_prefix(h->v[i].name, STR("impersonate-")) :
-			      hop_header(h->v[i].name) || up)
-			continue;
-		/* a bearer token in a WebSocket subprotocol stays here */
-		if (str_eqz(h->v[i].name, "sec-websocket-protocol") &&
-		    str_contains(h->v[i].value, STR("base64url.bearer.authorization.k8s.io."))) {
-			struct buf b buf_cleanup = {0};
-			struct str rest = h->v[i].value;
-
-			while (rest.p && rest.n) {
-				struct str tok = str_trim(str_cut(&rest, ','));
-
-				if (str_has_prefix(tok, STR("base64url.bearer.authorization.k8s.io.")))
-					continue;
-				if (b.n)
-					buf_puts(&b, ", ");
-				buf_str(&b, tok);
-			}
-			v[(*n)++] = (struct http_header){h->v[i].name, arena_str(rq->a, buf_view(&b))};
-			continue;
-		}
-		v[(*n)++] = h->v[i];
-	}
-	return v;
-}
-
-static struct error *body_next(void *ctx, void *p, size_t cap, size_t *n)
-{
-	return http_body_read(ctx, p, cap, n);
-}
-
-static bool wants_upgrade(struct request *rq)
-{
-	return http_header_get(&rq->x->headers, "upgrade").n > 0;
-}
-
-static struct error *upgrade(struct request *rq, struct http_client *c, struct str target)
-{
-	struct http_response resp;
-	struct stream *back = NULL, *client = NULL;
-	size_t n;
-	struct http_header *h = forward_headers(rq, true, &n);
-	char method[16], proto[128];
-	struct error *e;
-
-	snprintf(method, sizeof method, "%.*s", STR_ARG(rq->x->method));
-	TRY(http_do_upgrade(c, rq->a, method, target, h, n, &resp, &back));
-	if (!back) {
-		struct str body;
-
-		e = http_response_all(&resp, rq->a, 1 << 20, &body);
-		http_response_close(&resp);
-		if (e)
-			return e;
-		if (resp.status == 101)
-			return err_internal("the backend answered 101 without a stream");
-		return error_status(resp.status >= 400 ? resp.status : 502, resp.status == 400 ? "BadRequest" : resp.status == 403 ? "Forbidden" :
-				    resp.status == 404 ? "NotFound" : "InternalError", "unable to upgrade connection: %.*s", STR_ARG(str_trim(body)));
-	}
-	for (size_t i = 0; i < resp.headers.n; i++) {
-		struct http_header *r = &resp.headers.v[i];
-		char name[128];
-
-		if (str_eqz(r->name, "connection") || str_eqz(r->name, "upgrade") || str_eqz(r->name, "date"))
-			continue;
-		snprintf(name, sizeof name, "%.*s", STR_ARG(r->name));
-		http_add_header(rq->x, name, r->value);
-	}
-	snprintf(proto, sizeof proto, "%.*s", STR_ARG(http_header_get(&resp.headers, "upgrade")));
-	rq->status = 101;
-	e = http_upgrade(rq->x, proto, &client);
-	if (!e)
-		e = stream_splice(client, back);
-	stream_close(client);
-	stream_close(back);
-	http_response_close(&resp);
-	if (client) {
-		/* a broken connection is how these end */
-		error_free(e);
-		return NULL;
-	}
-	return e;
-}
-
-#define HTML_MAX (8u << 20) /* longer pages are passed on as they are */
-
-/* A page whose links go through this proxy. What is over HTML_MAX is in *head, unchanged; the rest is still to be read. */
-static struct error *read_html(struct request *rq, struct http_response *resp, struct str prefix, struct str host, struct buf *out)
-{
-	struct buf page buf_cleanup = {0};
-
-	for (;;) {
-		size_t got;
-
-		buf_reserve(&page, 32 * 1024);
-		TRY(http_response_read(resp, page.p + page.n, 32 * 1024, &got));
-		if (!got)
-			break;
-		page.n += got;
-		if (page.n > HTML_MAX) {
-			buf_str(out, buf_view(&page));
-			return NULL;
-		}
-	}
-	proxy_html_rewrite(buf_view(&page), prefix, host, http_header_get(&rq->x->headers, "host"), out);
-	return NULL;
-}
-
-/*
- * An ordinary request passed on, its answer streamed back. With a `prefix` (a proxy's own path) links in the answer's Location and
- * in HTML to `host` ("name:port", the backend's) get it in front.
- */
-struct error *connect_forward(struct request *rq, struct http_client *c, struct str target, struct str prefix, struct str host,
-			      const struct http_header *more, size_t n_more)
-{
-	struct http_response resp;
-	size_t n;
-	struct http_header *from = forward_headers(rq, false, &n), *h = arena_array(rq->a, struct http_header, n + n_more + 1);
-	char method[16];
-	char *buf;
-	struct buf page buf_cleanup = {0};
-	struct str type;
-	struct error *e;
-
-	if (n)
-		memcpy(h, from, n * sizeof *h);
-	for (size_t i = 0; prefix.n && i < n; i++)
-		if (str_eqz(h[i].name, "accept-encoding"))
-			h[i].value = STR("identity"); /* links are rewritten in clear text */
-	for (size_t i = 0; i < n_more; i++)
-		h[n++] = more[i];
-	h[n++] = (struct http_header){STR("x-forwarded-uri"), rq->x->path};
-	snprintf(method, sizeof method, "%.*s", STR_ARG(rq->x->method));
-	if (rq->x->content_length == 0 || str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD"))
-		e = http_do(c, rq->a, method, target, h, n, STR_NULL, &resp);
-	else
-		e = http_do_stream(c, rq->a, method, target, h, n, body_next, rq->x, &resp);
-	if (e) {
-		struct error *w = err_unavailable("error trying to reach service: %s", error_message(e));
-
-		error_free(e);
-		return w;
-	}
-	for (size_t i = 0; i < resp.headers.n; i++) {
-		struct http_header *r = &resp.headers.v[i];
-		char name[128];
-
-		if (hop_header(r->name))
-			continue;
-		snprintf(name, sizeof name, "%.*s", STR_ARG(r->name));
-		if (prefix.n && str_eqz(r->name, "location")) {
-			struct buf to buf_cleanup = {0};
-
-			proxy_url_rewrite(r->value, prefix, host, http_header_get(&rq->x->headers, "host"), &to);
-			http_add_header(rq->x, name, arena_str(rq->a, buf_view(&to)));
-		} else {
-			http_add_header(rq->x, name, r->value);
-		}
-	}
-	rq->status = resp.status;
-	http_set_header(rq->x, "audit-id", rq->audit_id);
-	type = http_header_get(&resp.headers, "content-type");
-	type = str_trim(str_cut(&type, ';'));
-	if (prefix.n && str_eqz(type, "text/html") && !http_header_get(&resp.headers, "content-encoding").n &&
-	    !http_header_get(&resp.headers, "location").n && !str_eqz(rq->x->method, "HEAD")) {
-		e = read_html(rq, &resp, prefix, host, &page);
-		if (e) {
-			http_response_close(&resp);
-			return e;
-		}
-	}
-	e = http_start(rq->x, resp.status);
-	if (!e && page.n)
-		e = http_write(rq->x, buf_view(&page));
-	buf = xmalloc(32 * 1024);
-	while (!e) {
-		size_t got;
-
-		e = http_response_read(&resp, buf, 32 * 1024, &got);
-		if (e || !got)
-			break;
-		e = http_write(rq->x, str_of(buf, got));
-	}
-	free(buf);
-	http_response_close(&resp);
-	return e ? e : http_end(rq->x);
 }
 
 /* ---- pods by the kubelet ---- */
@@ -457,9 +246,9 @@ static struct error *pod_stream(struct request *rq, const char *path, bool conta
 	TRY(client_for(rq->s, base, true, &c));
 	target = arena_printf(rq->a, "/%s/%.*s/%.*s%s%.*s%s%.*s", path, STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
 			      container ? "/" : "", STR_ARG(name), q.n ? "?" : "", STR_ARG(q));
-	if (!wants_upgrade(rq))
+	if (!forward_wants_upgrade(rq))
 		return err_bad_request("Upgrade request required");
-	return upgrade(rq, c, target);
+	return forward_request(rq, &(struct forward){.client = c, .target = target});
 }
 
 /* The kubelet's answer over a WebSocket: binary messages, or base64 in text ones where the client asks for base64.binary.k8s.io. */
@@ -651,8 +440,11 @@ static struct error *proxy_to(struct request *rq, struct str base, bool kubelet)
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(path), STR_ARG(rq->x->query)) : path;
 	prefix = str_sub(rq->x->path, 0, rq->x->path.n - rq->info.raw_rest.n);
 	TRY(client_for(rq->s, base, kubelet, &c));
-	return wants_upgrade(rq) ? upgrade(rq, c, target) : connect_forward(rq, c, target, prefix, str_sub(base, (size_t)str_find(base, STR("://")) + 3, base.n),
-								       NULL, 0);
+	return forward_request(
+		rq, &(struct forward){.client = c,
+				      .target = target,
+				      .prefix = prefix,
+				      .host = str_sub(base, (size_t)str_find(base, STR("://")) + 3, base.n)});
 }
 
 static struct error *node_proxy(struct request *rq)
@@ -700,34 +492,46 @@ static struct error *pod_proxy(struct request *rq)
 	return proxy_to(rq, base, false);
 }
 
-/* A ready endpoint of a Service's port (by its name in the Service), each as likely. */
-struct error *connect_endpoint(struct apiserver *srv, struct arena *a, struct str ns, struct str name, struct str port_name, struct str *host,
-			       int *port)
+struct error *connect_slices(struct apiserver *s, struct arena *a, struct str ns, struct str name,
+			     struct endpoint_slices *out)
 {
-	struct storage *slices = storage_find(srv, STR("discovery.k8s.io"), STR("endpointslices"));
+	struct storage *slices = storage_find(s, STR("discovery.k8s.io"), STR("endpointslices"));
 	struct cache_snap *snap;
 	struct cache_iter it;
 	const struct cache_entry *en;
-	size_t seen = 0;
-	struct error *e;
+	struct error *e = NULL;
 
-	*host = STR_NULL;
+	*out = (struct endpoint_slices){0};
 	TRY(cache_snapshot(slices->cache, CACHE_ANY, 0, &snap));
 	cache_iter_init(&it, slices->cache, snap, ns, STR_NULL, NULL);
-	while ((en = cache_iter_next(&it)) != NULL) {
+	while (!e && (en = cache_iter_next(&it)) != NULL) {
 		struct str_pair labels[255];
 		struct str_map m = {labels, (uint32_t)cache_entry_labels(en, labels), 0};
-		struct discovery_v1_endpoint_slice *s;
-		int target = 0;
+		struct discovery_v1_endpoint_slice *slice;
 
 		if (!str_eq(str_map_get(&m, STR("kubernetes.io/service-name")), name))
 			continue;
-		s = arena_new(a, struct discovery_v1_endpoint_slice);
-		e = cache_entry_decode(a, &discovery_v1_endpoint_slice_type, en, true, s);
-		if (e) {
-			cache_snap_free(snap);
-			return e;
-		}
+		slice = arena_new(a, struct discovery_v1_endpoint_slice);
+		e = cache_entry_decode(a, &discovery_v1_endpoint_slice_type, en, true, slice);
+		*arena_push(a, &out->list) = slice;
+	}
+	cache_snap_free(snap);
+	return e;
+}
+
+/* A ready endpoint of a Service's port (by its name in the Service), each as likely. */
+static struct error *ready_endpoint(struct apiserver *srv, struct arena *a, struct str ns, struct str name,
+				    struct str port_name, struct str *host, int *port)
+{
+	struct endpoint_slices slices;
+	size_t seen = 0;
+
+	*host = STR_NULL;
+	TRY(connect_slices(srv, a, ns, name, &slices));
+	for (uint32_t k = 0; k < slices.list.n; k++) {
+		const struct discovery_v1_endpoint_slice *s = slices.list.v[k];
+		int target = 0;
+
 		for (uint32_t i = 0; i < s->ports.n; i++) {
 			struct str pn = s->ports.v[i].name ? *s->ports.v[i].name : STR_NULL;
 
@@ -746,10 +550,36 @@ struct error *connect_endpoint(struct apiserver *srv, struct arena *a, struct st
 			}
 		}
 	}
-	cache_snap_free(snap);
 	if (!host->n)
 		return err_unavailable("no endpoints available for service \"%.*s\"", STR_ARG(name));
 	return NULL;
+}
+
+struct error *connect_service(struct apiserver *s, struct arena *a, struct str ns, struct str name, int port,
+			      struct str *base)
+{
+	struct core_v1_service *svc = registry_peek(s, a, storage_find(s, STR(""), STR("services")), ns, name);
+	const struct core_v1_service_port *found = NULL;
+	bool external = svc && str_eqz(svc->spec.type, "ExternalName");
+	struct str host;
+	int target = port;
+
+	if (!svc)
+		return err_unavailable("service \"%.*s\" not found", STR_ARG(name));
+	if (external && s->o.aggregator_routing)
+		return err_unavailable("unsupported service type \"ExternalName\"");
+	if (str_eqz(svc->spec.cluster_ip, "None") && !s->o.aggregator_routing)
+		return err_unavailable("cannot route to service with ClusterIP \"None\"");
+	for (uint32_t i = 0; !found && i < svc->spec.ports.n; i++)
+		if (svc->spec.ports.v[i].port == port)
+			found = &svc->spec.ports.v[i];
+	if (!found && !external)
+		return err_unavailable("no service port %d found for service \"%.*s\"", port, STR_ARG(name));
+	if (external)
+		host = svc->spec.external_name;
+	else
+		TRY(ready_endpoint(s, a, ns, name, found->name, &host, &target));
+	return url_of(a, STR("https"), host, target, base);
 }
 
 static struct error *service_proxy(struct request *rq)
@@ -773,7 +603,7 @@ static struct error *service_proxy(struct request *rq)
 			port_name = svc->spec.ports.v[i].name;
 	if (str_eqz(svc->spec.type, "ExternalName"))
 		return err_bad_request("services of type ExternalName cannot be proxied");
-	TRY(connect_endpoint(rq->s, rq->a, rq->info.ns, name, port_name, &host, &want));
+	TRY(ready_endpoint(rq->s, rq->a, rq->info.ns, name, port_name, &host, &want));
 	TRY(url_of(rq->a, scheme, host, want, &base));
 	return proxy_to(rq, base, false);
 }
@@ -814,19 +644,4 @@ struct error *rest_connect(struct request *rq, bool *handled)
 	}
 	*handled = false;
 	return NULL;
-}
-
-struct error *connect_service_port(struct apiserver *s, struct arena *a, struct str ns, struct str name, int port, struct str *port_name)
-{
-	struct core_v1_service *svc = registry_peek(s, a, storage_find(s, STR(""), STR("services")), ns, name);
-
-	*port_name = STR_NULL;
-	if (!svc)
-		return err_unavailable("service \"%.*s\" not found", STR_ARG(name));
-	for (uint32_t i = 0; i < svc->spec.ports.n; i++)
-		if (svc->spec.ports.v[i].port == port) {
-			*port_name = svc->spec.ports.v[i].name;
-			return NULL;
-		}
-	return err_unavailable("service \"%.*s\" has no port %d", STR_ARG(name), port);
 }

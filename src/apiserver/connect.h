@@ -6,13 +6,19 @@
 #define SKIFF_APISERVER_CONNECT_H
 #include "apiserver/server.h"
 struct error *kubelet_clients_init(struct apiserver *s);
-/* Passes a plain request on with more headers and streams the answer back; `prefix` is put before links of the
- * answer (Location, HTML) to `host`. */
-struct error *connect_forward(struct request *rq, struct http_client *c, struct str target, struct str prefix, struct str host,
-			      const struct http_header *more, size_t n_more);
-struct error *connect_endpoint(struct apiserver *srv, struct arena *a, struct str ns, struct str name, struct str port_name, struct str *host,
-			       int *port);
-/* The Service's port number or name to the name endpoints know it by. 404 when there is no such Service. */
-struct error *connect_service_port(struct apiserver *s, struct arena *a, struct str ns, struct str name, int port, struct str *port_name);
+/* The EndpointSlices of a Service, decoded into the arena. */
+struct endpoint_slices {
+	LIST(const struct discovery_v1_endpoint_slice *) list;
+};
+struct error *connect_slices(struct apiserver *s, struct arena *a, struct str ns, struct str name,
+			     struct endpoint_slices *out);
+/*
+ * Where aggregated servers and webhooks behind a Service are: "https://HOST:PORT". Of a Service with a cluster IP that
+ * is one of its ready endpoints, which kube-proxy would choose too; of type ExternalName its name. With
+ * --enable-aggregator-routing headless Services have a way and those of type ExternalName have none, as upstream's.
+ * 503.
+ */
+struct error *connect_service(struct apiserver *s, struct arena *a, struct str ns, struct str name, int port,
+			      struct str *base);
 
 #endif

@@ -24,64 +24,154 @@ void storage_version_hash(struct str group, struct str version, struct str kind,
 struct group_version {
 	struct str group, version;
 	int32_t group_priority, version_priority;
+	uint32_t group_rank; /* by which groups are ordered */
+	bool remote;
+	struct str resources; /* remote: aggregated discovery's */
+	bool stale;
 };
 struct groups {
 	LIST(struct group_version) list; /* a group's versions stand together, preferred first */
 };
 
-static bool has_gv(const struct groups *g, struct str group, struct str version)
+static struct group_version *find_gv(struct groups *g, struct str group, struct str version)
 {
 	for (uint32_t i = 0; i < g->list.n; i++)
 		if (str_eq(g->list.v[i].group, group) && str_eq(g->list.v[i].version, version))
-			return true;
-	return false;
+			return &g->list.v[i];
+	return NULL;
 }
 
-static void add_gv(struct apiserver *s, struct arena *a, struct groups *g, struct str group, struct str version)
+/* What this server has itself. */
+static void add_local(struct arena *a, struct groups *g, const struct api_resource *r)
 {
 	struct group_version *gv;
 
-	if (has_gv(g, group, version))
+	if (find_gv(g, r->group, r->version))
 		return;
 	gv = arena_push(a, &g->list);
-	gv->group = group;
-	gv->version = version;
-	apiservice_priority(s, group, version, &gv->group_priority, &gv->version_priority);
+	gv->group = r->group;
+	gv->version = r->version;
+	local_priority(r->group, r->version, &gv->group_priority, &gv->version_priority);
 }
 
-/* The aggregator's own group stands before all; then by priority, as upstream's APIServicesByGroup and ByVersionPriority. */
+static bool aggregators_own(struct str group)
+{
+	return str_eqz(group, "apiregistration.k8s.io");
+}
+
+/* Groups by rank, versions by priority and then by what their names say. */
 static int gv_cmp(const void *x, const void *y)
 {
 	const struct group_version *a = x, *b = y;
-	bool own_a = str_eqz(a->group, "apiregistration.k8s.io"), own_b = str_eqz(b->group, "apiregistration.k8s.io");
-	int r = own_a != own_b ? (own_a ? -1 : 1) : 0;
 
-	if (!r && a->group_priority != b->group_priority)
-		r = a->group_priority > b->group_priority ? -1 : 1;
-	if (!r)
-		r = str_cmp(a->group, b->group);
-	if (!r && a->version_priority != b->version_priority)
-		r = a->version_priority > b->version_priority ? -1 : 1;
-	return r ? r : kube_version_cmp(a->version, b->version);
+	if (a->group_rank != b->group_rank)
+		return a->group_rank < b->group_rank ? -1 : 1;
+	if (a->version_priority != b->version_priority)
+		return a->version_priority > b->version_priority ? -1 : 1;
+	return kube_version_cmp(a->version, b->version);
 }
 
-static void collect(struct request *rq, struct groups *g)
+static int by_group_priority(const void *x, const void *y)
+{
+	const struct group_version *a = x, *b = y;
+	bool own_a = aggregators_own(a->group), own_b = aggregators_own(b->group);
+
+	if (own_a != own_b)
+		return own_a ? -1 : 1;
+	if (a->group_priority != b->group_priority)
+		return a->group_priority > b->group_priority ? -1 : 1;
+	return str_cmp(a->group, b->group);
+}
+
+/* The first of a group in the list says where the group stands. */
+static void rank(struct groups *g)
+{
+	for (uint32_t i = 0; i < g->list.n; i++) {
+		uint32_t k = 0;
+
+		while (!str_eq(g->list.v[k].group, g->list.v[i].group))
+			k++;
+		g->list.v[i].group_rank = k;
+	}
+	qsort(g->list.v, g->list.n, sizeof *g->list.v, gv_cmp);
+}
+
+static void own_resources(struct request *rq, struct groups *g, bool built_in)
 {
 	struct resource *r;
-	struct str group, version;
+
+	for (size_t i = 0; built_in && i < rq->s->n_resources; i++)
+		add_local(rq->a, g, rq->s->resources[i]->api);
+	for (size_t i = 0; (r = crd_resource_at(rq->s, i)) != NULL; i++)
+		add_local(rq->a, g, r->api);
+}
+
+/*
+ * Of aggregated discovery: what this server has and what remote ones have, which go before it where both have a
+ * version. A group has the highest of its versions' priorities.
+ */
+static void collect(struct request *rq, struct groups *g)
+{
+	struct api_service_info v;
 
 	memset(g, 0, sizeof *g);
-	for (size_t i = 0; i < rq->s->n_resources; i++)
-		add_gv(rq->s, rq->a, g, rq->s->resources[i]->api->group, rq->s->resources[i]->api->version);
-	for (size_t i = 0; (r = crd_resource_at(rq->s, i)) != NULL; i++)
-		add_gv(rq->s, rq->a, g, r->api->group, r->api->version);
-	for (size_t i = 0; aggregator_remote_at(rq->s, i, &group, &version); i++)
-		add_gv(rq->s, rq->a, g, group, version);
-	for (uint32_t i = 0; i < g->list.n; i++) /* the highest of a group's versions counts */
+	own_resources(rq, g, true);
+	for (size_t i = 0; aggregator_at(rq->s, i, &v); i++) {
+		struct group_version *gv = v.remote ? find_gv(g, v.group, v.version) : NULL;
+
+		if (!v.remote)
+			continue;
+		if (!gv)
+			gv = arena_push(rq->a, &g->list);
+		*gv = (struct group_version){.group = arena_str(rq->a, v.group),
+					     .version = arena_str(rq->a, v.version),
+					     .group_priority = v.group_priority,
+					     .version_priority = v.version_priority,
+					     .remote = true,
+					     .resources = v.resources,
+					     .stale = v.stale};
+	}
+	for (uint32_t i = 0; i < g->list.n; i++)
 		for (uint32_t k = 0; k < g->list.n; k++)
 			if (str_eq(g->list.v[i].group, g->list.v[k].group) && g->list.v[k].group_priority > g->list.v[i].group_priority)
 				g->list.v[i].group_priority = g->list.v[k].group_priority;
-	qsort(g->list.v, g->list.n, sizeof *g->list.v, gv_cmp);
+	qsort(g->list.v, g->list.n, sizeof *g->list.v, by_group_priority);
+	rank(g);
+}
+
+/*
+ * Of plain discovery: the APIServices, whoever has what they name and whether it is there or not, behind the
+ * aggregator's own group. What a CustomResourceDefinition has just added has its APIService soon, and stands where that
+ * will.
+ */
+static void collect_services(struct request *rq, struct groups *g)
+{
+	struct api_service_info v;
+	struct groups custom = {0};
+	uint32_t k = 0;
+	bool more;
+
+	memset(g, 0, sizeof *g);
+	own_resources(rq, &custom, false);
+	for (uint32_t i = 0; i < rq->s->n_resources; i++)
+		if (aggregators_own(rq->s->resources[i]->api->group))
+			add_local(rq->a, g, rq->s->resources[i]->api);
+	for (size_t i = 0; (more = aggregator_at(rq->s, i, &v)) || k < custom.list.n;) {
+		struct group_version gv;
+
+		if (k < custom.list.n && (!more || v.group_priority < custom.list.v[k].group_priority)) {
+			gv = custom.list.v[k++];
+		} else {
+			gv = (struct group_version){.group = arena_str(rq->a, v.group),
+						    .version = arena_str(rq->a, v.version),
+						    .group_priority = v.group_priority,
+						    .version_priority = v.version_priority};
+			i++;
+		}
+		if (gv.group.n && !find_gv(g, gv.group, gv.version))
+			*arena_push(rq->a, &g->list) = gv;
+	}
+	rank(g);
 }
 
 static struct resource *resource_at(struct apiserver *s, size_t i)
@@ -275,57 +365,20 @@ static void response_kind(struct buf *b, struct str group, struct str version, s
 	buf_putc(b, '}');
 }
 
-/* Resources of an aggregated server, from its own list; subresources stand behind their resource. Returns whether there were none. */
-static bool remote_resources(struct request *rq, struct buf *b, struct str group, struct str version)
+static void aggregated_version(struct request *rq, struct buf *b, const struct group_version *gv)
 {
-	struct str json = aggregator_resources(rq->s, group, version);
-	struct jv doc;
-	const struct jv *list;
-	bool first = true;
-	struct error *e;
-
-	if (!json.n)
-		return true;
-	e = jv_parse(rq->a, json, NULL, &doc);
-	if (e) {
-		log_and_free(e, "discovery of %.*s/%.*s", STR_ARG(group), STR_ARG(version));
-		return true;
-	}
-	list = jv_get(&doc, STR("resources"));
-	for (uint32_t i = 0; jv_is(list, JV_ARRAY) && i < list->n; i++) {
-		const struct jv *r = &list->items[i], *v;
-		struct str name = jv_str(jv_get(r, STR("name")));
-		static const char *const copied[] = {"verbs", "shortNames", "categories"};
-
-		if (str_index(name, '/') >= 0)
-			continue;
-		buf_puts(b, first ? "{\"resource\":" : ",{\"resource\":");
-		first = false;
-		jv_encode_string(b, name);
-		buf_puts(b, ",\"responseKind\":");
-		response_kind(b, group, version, jv_str(jv_get(r, STR("kind"))));
-		v = jv_get(r, STR("namespaced"));
-		buf_printf(b, ",\"scope\":\"%s\",\"singularResource\":", jv_is(v, JV_BOOL) && v->b ? "Namespaced" : "Cluster");
-		jv_encode_string(b, jv_str(jv_get(r, STR("singularName"))));
-		for (size_t k = 0; k < 3; k++) {
-			v = jv_get(r, str_from(copied[k]));
-			if (!v)
-				continue;
-			buf_printf(b, ",\"%s\":", copied[k]);
-			jv_encode(b, v);
-		}
-		buf_putc(b, '}');
-	}
-	return first;
-}
-
-static void aggregated_version(struct request *rq, struct buf *b, struct str group, struct str version)
-{
+	struct str group = gv->group, version = gv->version;
 	struct resource *r;
 	bool first = true;
 
 	buf_puts(b, "{\"version\":");
 	jv_encode_string(b, version);
+	if (gv->remote) {
+		if (gv->resources.n)
+			buf_printf(b, ",\"resources\":%.*s", STR_ARG(gv->resources));
+		buf_printf(b, ",\"freshness\":\"%s\"}", gv->stale ? "Stale" : "Current");
+		return;
+	}
 	buf_puts(b, ",\"resources\":[");
 	for (size_t i = 0; (r = resource_at(rq->s, i)) != NULL; i++) {
 		const struct api_resource *a = r->api;
@@ -370,8 +423,6 @@ static void aggregated_version(struct request *rq, struct buf *b, struct str gro
 		}
 		buf_putc(b, '}');
 	}
-	if (first)
-		first = remote_resources(rq, b, group, version);
 	buf_puts(b, "],\"freshness\":\"Current\"}");
 }
 
@@ -406,7 +457,7 @@ static struct error *aggregated(struct request *rq, bool legacy)
 		} else {
 			buf_putc(&b, ',');
 		}
-		aggregated_version(rq, &b, gv->group, gv->version);
+		aggregated_version(rq, &b, gv);
 	}
 	buf_puts(&b, open ? "]}]}" : "]}");
 	SHA256((unsigned char *)b.p, b.n, sum);
@@ -439,7 +490,9 @@ void discovery_paths(struct request *rq, void (*add)(void *ctx, struct str path)
 	struct groups g;
 	struct str last = STR_NULL;
 
-	collect(rq, &g);
+	collect_services(rq, &g);
+	own_resources(rq, &g, true);
+	rank(&g);
 	for (uint32_t i = 0; i < g.list.n; i++) {
 		if (!g.list.v[i].group.n)
 			continue;
@@ -473,7 +526,7 @@ struct error *discovery_groups(struct request *rq)
 
 	if (rq->out.discovery.n)
 		return aggregated(rq, false);
-	collect(rq, &g);
+	collect_services(rq, &g);
 	buf_puts(&b, "{\"kind\":\"APIGroupList\",\"apiVersion\":\"v1\",\"groups\":[");
 	for (uint32_t i = 0; i < g.list.n; i++) {
 		if (!g.list.v[i].group.n || str_eq(g.list.v[i].group, last))
@@ -494,7 +547,11 @@ struct error *discovery_group(struct request *rq, struct str group)
 	struct groups g;
 	bool any = false;
 
-	collect(rq, &g);
+	collect_services(rq, &g);
+	for (uint32_t i = 0; i < g.list.n; i++)
+		any |= str_eq(g.list.v[i].group, group);
+	if (!any) /* its APIServices are gone: what this server has answers for itself */
+		collect(rq, &g);
 	for (uint32_t i = 0; i < g.list.n; i++)
 		any |= str_eq(g.list.v[i].group, group);
 	if (!any || !group.n)

@@ -8,18 +8,32 @@
 struct error *aggregator_init(struct apiserver *s);
 /* Proxies the request when its group and version belong to a remote APIService. */
 struct error *aggregate(struct request *rq, bool *handled);
+/* Its condition of type Available says that it is local. */
+void apiservice_local_condition(struct arena *a, struct apiregistration_v1_api_service *o);
 /* Local APIService objects for every group-version that this server has. */
 struct error *aggregator_register_local(struct apiserver *s);
-/* Group-versions of remote APIServices in order of priority; false behind the last. */
-bool aggregator_remote_at(struct apiserver *s, size_t i, struct str *group, struct str *version);
-/* groupPriorityMinimum and versionPriority of the APIService of a group-version, this server's own or a remote one. */
-void apiservice_priority(struct apiserver *s, struct str group, struct str version, int32_t *group_priority, int32_t *version_priority);
-/* The APIResourceList of a remote group-version as JSON, as last seen; empty when not known. */
-struct str aggregator_resources(struct apiserver *s, struct str group, struct str version);
+/* groupPriorityMinimum and versionPriority of a group-version that this server has itself, built in or custom. */
+void local_priority(struct str group, struct str version, int32_t *group_priority, int32_t *version_priority);
+struct api_service_info { /* strings are good until the next wait */
+	struct str name, group, version;
+	int32_t group_priority, version_priority;
+	bool remote, available;
+	struct str resources; /* remote: as aggregated discovery has them, "[...]"; empty: none are known */
+	bool stale;           /* remote: it could not be asked last time */
+};
+/* APIServices, highest group priority first, then by name; false behind the last. i 0 takes up what has changed. */
+bool aggregator_at(struct apiserver *s, size_t i, struct api_service_info *out);
 /* Paths ("apis/G/V") of the OpenAPI v3 documents that remote servers list, and their URLs there; borrowed; false behind the last. */
 bool aggregator_document_at(struct apiserver *s, size_t i, struct str *path, struct str *url);
 /* Proxies the request to the first remote server that lists this document. */
 struct error *aggregate_document(struct request *rq, struct str path, bool *handled);
+/* Of a remote server that has OpenAPI v2 alone: its path, and the document as version 3; borrowed; false behind the
+ * last. */
+bool aggregator_converted_at(struct apiserver *s, size_t i, struct arena *a, struct str *path, struct str *json);
+/* OpenAPI v2 of this server with that of remote ones; b is replaced where there are any. */
+struct error *aggregator_merge_v2(struct apiserver *s, struct buf *b);
+/* Another number when what the last two give is other than before. */
+uint64_t aggregator_specs_epoch(struct apiserver *s);
 /* For /metrics: APIServices that cannot be reached. */
 void aggregate_collect(struct apiserver *s);
 struct error *webhooks_init(struct apiserver *s);

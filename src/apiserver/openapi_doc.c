@@ -11,11 +11,12 @@ struct doc {
 	char hash[129];
 	int64_t made_ns; /* wall clock */
 	uint64_t epoch;
+	uint64_t specs; /* of what remote servers told, where it is made of that */
 };
 
 struct discovery {
 	struct map docs; /* path -> struct doc, of what is served */
-	uint64_t epoch;
+	uint64_t epoch, specs;
 };
 
 static struct discovery *state(struct apiserver *s)
@@ -69,34 +70,53 @@ static void doc_free(struct doc *doc)
 	free(doc);
 }
 
-/* Documents of what is served no more go when what is served has changed. */
-static void forget_old(struct discovery *d, uint64_t epoch)
+/* Documents of what is served no more, and of what remote servers told before, go when that has changed. */
+static void forget_old(struct discovery *d, uint64_t epoch, uint64_t specs)
 {
 	size_t it = 0;
 	struct str path;
 	void *v;
 
-	if (d->epoch == epoch)
+	if (d->epoch == epoch && d->specs == specs)
 		return;
 	d->epoch = epoch;
+	d->specs = specs;
 	while (map_next(&d->docs, &it, &path, &v)) {
 		struct doc *doc = v;
 
-		if (doc->epoch == epoch)
+		if (doc->epoch == epoch && (!doc->specs || doc->specs == specs))
 			continue;
 		map_del(&d->docs, path);
 		doc_free(doc);
 	}
 }
 
-/* The JSON of a path appended; false: there is no such document. */
-static bool make_json(struct request *rq, struct str path, struct buf *b)
+/* The document of a remote server that has it in version 2 alone. */
+static bool converted_json(struct request *rq, struct str path, struct buf *b)
+{
+	struct str at, json;
+
+	for (size_t i = 0; aggregator_converted_at(rq->s, i, rq->a, &at, &json); i++)
+		if (str_eq(at, path)) {
+			buf_str(b, json);
+			return true;
+		}
+	return false;
+}
+
+/* The JSON of a path appended; false: there is no such document. *specs: it is made of what remote servers told. */
+static bool make_json(struct request *rq, struct str path, struct buf *b, bool *specs)
 {
 	struct openapi_served s;
 
-	if (str_eqz(path, "v2")) {
+	*specs = str_eqz(path, "v2");
+	if (*specs) {
+		struct error *e;
+
 		s = served_of(rq, STR_NULL, STR_NULL, true);
 		openapi_v2(b, &s);
+		e = aggregator_merge_v2(rq->s, b);
+		log_and_free(e, "OpenAPI of aggregated servers");
 		return true;
 	}
 	if (str_has_prefix(path, STR("api/")) || (str_has_prefix(path, STR("apis/")) && str_index(str_sub(path, 5, path.n), '/') > 0)) {
@@ -105,7 +125,10 @@ static bool make_json(struct request *rq, struct str path, struct buf *b)
 		if (path.p[3] != '/')
 			group = str_cut(&rest, '/');
 		s = served_of(rq, group, rest, false);
-		return openapi_v3(b, group, rest, &s);
+		if (openapi_v3(b, group, rest, &s))
+			return true;
+		*specs = true;
+		return converted_json(rq, path, b);
 	}
 	s = (struct openapi_served){rq->s->served, rq->s->n_resources};
 	return openapi_v3_discovery(b, path, &s);
@@ -117,16 +140,18 @@ static struct doc *doc_for(struct request *rq, struct str path)
 	struct discovery *d = state(rq->s);
 	struct buf b buf_cleanup = {0};
 	struct doc *doc;
+	bool specs;
 
 	crds_sync(rq->s);
-	forget_old(d, rq->s->resources_epoch);
+	forget_old(d, rq->s->resources_epoch, aggregator_specs_epoch(rq->s));
 	doc = map_get(&d->docs, path);
 	if (doc)
 		return doc;
-	if (!make_json(rq, path, &b))
+	if (!make_json(rq, path, &b, &specs))
 		return NULL;
 	doc = xcalloc(1, sizeof *doc);
 	doc->epoch = d->epoch;
+	doc->specs = specs ? d->specs : 0;
 	doc->made_ns = wall_ns();
 	hash(buf_view(&b), doc->hash);
 	doc->json = block_new(buf_view(&b));
@@ -183,6 +208,8 @@ static struct error *index_v3(struct request *rq)
 		list_path(rq->a, &list, arena_printf(rq->a, "apis/%.*s", STR_ARG(r->api->group)), STR_NULL);
 		list_path(rq->a, &list, arena_printf(rq->a, "apis/%.*s/%.*s", STR_ARG(r->api->group), STR_ARG(r->api->version)), STR_NULL);
 	}
+	for (size_t i = 0; aggregator_converted_at(rq->s, i, rq->a, &path, &url); i++)
+		list_path(rq->a, &list, path, STR_NULL);
 	/* What this server has itself goes before what a remote one says of the same. */
 	for (size_t i = 0; aggregator_document_at(rq->s, i, &path, &url); i++)
 		list_path(rq->a, &list, path, url);

@@ -85,6 +85,7 @@ static const struct flag flags[] = {
 	{"requestheader-extra-headers-prefix", F_STR, O(requestheader_extra_prefixes), "X-Remote-Extra- is common"},
 	{"proxy-client-cert-file", F_STR, O(proxy_client_cert_file), "certificate shown to aggregated API servers"},
 	{"proxy-client-key-file", F_STR, O(proxy_client_key_file), "its key"},
+	{"enable-aggregator-routing", F_BOOL, O(aggregator_routing), "to headless Services and never to those of type ExternalName"},
 	{"service-account-issuer", F_JOIN, O(sa_issuer), "issuer of service account tokens; may be repeated: the first makes tokens, all are accepted"},
 	{"service-account-key-file", F_LIST, O(sa_key_files), "public (or private) keys that verify tokens; may be repeated"},
 	{"service-account-signing-key-file", F_STR, O(sa_signing_key_file), "private key that signs tokens"},
@@ -171,7 +172,7 @@ static const struct upstream_flags upstream = {
 	"kube-apiserver",
 	UPSTREAM_LOG_FLAGS UPSTREAM_SERVING_FLAGS
 	"coordinated-leadership-lease-duration coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
-	"default-watch-cache-size delete-collection-workers enable-aggregator-routing! etcd-count-metric-poll-period "
+	"default-watch-cache-size delete-collection-workers etcd-count-metric-poll-period "
 	"etcd-db-metric-poll-interval kubelet-port kubelet-read-only-port kubelet-timeout lease-reuse-duration-seconds max-connection-bytes-per-sec "
 	"send-retry-after-while-not-ready-once! shutdown-watch-termination-grace-period storage-backend storage-initialization-timeout "
 	"watch-cache! watch-cache-sizes",

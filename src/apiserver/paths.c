@@ -1,6 +1,7 @@
 /* What is no resource: discovery, version, health, metrics, OpenAPI, OIDC documents, /debug; and / which lists them. */
 #include "apiserver/authn.h"
 #include "apiserver/discovery.h"
+#include "apiserver/forward.h"
 #include "apiserver/metrics.h"
 #include "schema/jv.h"
 
@@ -89,11 +90,7 @@ static struct error *version(struct request *rq)
 
 struct error *respond_unknown(struct request *rq)
 {
-	rq->status = 404;
-	respond_headers(rq);
-	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
-	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	return http_respond(rq->x, 404, STR("404 page not found\n"));
+	return respond_text(rq, 404, STR("404 page not found"));
 }
 
 static struct str group_of(struct str p)

@@ -172,6 +172,7 @@ struct options { /* flags, see options.c */
 	const char *requestheader_client_ca_file, *requestheader_allowed_names, *requestheader_username_headers,
 		*requestheader_group_headers, *requestheader_extra_prefixes, *requestheader_uid_headers;
 	const char *proxy_client_cert_file, *proxy_client_key_file;
+	bool aggregator_routing;
 	const char *sa_issuer, *sa_signing_key_file, *sa_jwks_uri, *api_audiences;
 	const char *sa_key_files[16];
 	size_t n_sa_key_files;

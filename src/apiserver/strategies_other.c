@@ -1,6 +1,7 @@
 /* Strategies of the other groups: RBAC, certificates, networking, storage, scheduling, policies, extensions. */
 #include "apiserver/authz.h"
 #include "apiserver/custom.h"
+#include "apiserver/extend.h"
 #include "apiserver/policy.h"
 #include "apiserver/server.h"
 #include "apiserver/validate_kinds.h"
@@ -265,16 +266,13 @@ FACTS(flowschemas, "flowcontrol.apiserver.k8s.io", "flowschemas", .checks_all = 
 FACTS(prioritylevels, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", .checks_all = true, .meta_update = "M*",
       .generation = true, .status_keeps_metadata = true, .validate = prioritylevel_validate, .validate_update = prioritylevel_validate_update,
       .validate_sub_update = prioritylevel_validate_sub);
-/* A local one is available at once. */
+/* Local ones are available from the beginning. */
 static void apiservice_create(struct request *rq, void *obj)
 {
-	struct apiregistration_v1_api_service *s = obj;
+	struct apiregistration_v1_api_service *o = obj;
 
-	memset(&s->status, 0, sizeof s->status);
-	if (!s->spec.service)
-		*arena_push(rq->a, &s->status.conditions) = (struct apiregistration_v1_api_service_condition){
-			.type = STR("Available"), .status = STR("True"), .reason = STR("Local"), .message = STR("Local APIServices are always available"),
-			.last_transition_time = time_now()};
+	if (!o->spec.service)
+		apiservice_local_condition(rq->a, o);
 }
 
 FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_create = "m*", .meta_update = "um*", .name_check = validate_path_segment,

@@ -265,12 +265,8 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 		base = slash < 0 ? u : str_sub(u, 0, 8 + (size_t)slash);
 		*target = slash < 0 ? STR("/") : str_sub(rest, (size_t)slash, rest.n);
 	} else if (cc->service) {
-		int port = cc->service->port ? *cc->service->port : 443, at;
-		struct str port_name, host;
-
-		TRY(connect_service_port(s, a, cc->service->namespace, cc->service->name, port, &port_name));
-		TRY(connect_endpoint(s, a, cc->service->namespace, cc->service->name, port_name, &host, &at));
-		base = arena_printf(a, str_index(host, ':') >= 0 ? "https://[%.*s]:%d" : "https://%.*s:%d", STR_ARG(host), at);
+		TRY(connect_service(s, a, cc->service->namespace, cc->service->name,
+				    cc->service->port ? *cc->service->port : 443, &base));
 		server_name = arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;
 		*target = cc->service->path && cc->service->path->n ? *cc->service->path : STR("/");
 	} else {

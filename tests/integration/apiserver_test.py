@@ -1073,6 +1073,9 @@ def test_extensions(s, a):
     st, d = a.get("/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
     g = [i for i in d["items"] if i["metadata"].get("name") == "agg.example.com"]
     check("in discovery", g and g[0]["versions"][0]["resources"][0]["resource"] == "widgets", g)
+    end = time.time() + 15
+    while "apis/agg.example.com/v1" not in a.get("/openapi/v3")[1]["paths"] and time.time() < end:
+        time.sleep(0.1)
     paths = a.get("/openapi/v3")[1]["paths"]
     where = "/openapi/v3/apis/agg.example.com/v1?hash=A"
     equal("its documents are listed, not what the server has itself",

@@ -3,7 +3,7 @@
 
 Usage: resources_test.py PATH-OF-kube-apiserver PATH-OF-kube-controller-manager [NAME...]; see controller_test.py.
 """
-import base64, hashlib, hmac, json, ssl, threading, time
+import base64, hashlib, hmac, json, ssl, threading, time, urllib.parse
 
 import controller_test
 from apiserver_test import Client, check, equal, own_address, until
@@ -414,7 +414,7 @@ class Metrics:
 
 
 def metrics(rq):
-    path = rq.path.split("?")[0]
+    path = urllib.parse.unquote(rq.path.split("?")[0])  # "*" comes escaped, as Go's proxy writes it
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     group = path.split("/")[2]
     version = {"metrics.k8s.io": "v1beta1", "custom.metrics.k8s.io": "v1beta2", "external.metrics.k8s.io": "v1beta1"}[group]

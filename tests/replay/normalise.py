@@ -235,7 +235,23 @@ def openapi(doc, full):
     return out
 
 
-def body(ctype, data, st, mode=None, full=False):
+def about(v, text):
+    """Of a discovery document the groups whose name has a text, of an OpenAPI document (made shorter) what has it in its name."""
+    for k in ("items", "groups"):
+        if isinstance(v.get(k), list):
+            return dict(v, **{k: [g for g in v[k] if text in g.get("name", g.get("metadata", {}).get("name", ""))]})
+    if "roots" in v:
+        return [p for p in v["roots"] if text in p]
+    return {k: x for k, x in v.items() if text in k}
+
+
+def groups(v):
+    """The names of a discovery document's groups and versions, as they are ordered."""
+    return ["%s: %s" % (g.get("name", g.get("metadata", {}).get("name", "")), " ".join(x["version"] for x in g["versions"]))
+            for g in v.get("items", v.get("groups", []))]
+
+
+def body(ctype, data, st, mode=None, full=False, only=""):
     base = ctype.split(";")[0].strip()
     if not data:
         return None
@@ -246,7 +262,13 @@ def body(ctype, data, st, mode=None, full=False):
                 return [walk(json.loads(l), st) for l in text.splitlines() if l]
             v = json.loads(text)
             if mode == "openapi":
-                return openapi(v, full)
+                v = openapi(v, full)
+            if only and isinstance(v, dict):
+                v = about(v, only)
+            if mode == "openapi":
+                return v
+            if mode == "groups":
+                return groups(v)
             if mode == "keys":
                 return sorted(v)
             return walk(v, st)
@@ -329,13 +351,13 @@ def headers(h, st):
     return out
 
 
-def answer(status, h, data, st, mode=None, full=False):
+def answer(status, h, data, st, mode=None, full=False, only=""):
     out = {"code": status}
     hs = headers(h, st)
     if hs:
         out["head"] = hs
-    b = body(h.get("content-type") or "", data, st, mode, full)
-    if len(data) > 60000 and not full and mode is None:
+    b = body(h.get("content-type") or "", data, st, mode, full, only)
+    if len(data) > 60000 and not full and mode is None and not only:
         b = {"digest": digest(b)}
     if b is not None:
         out["body"] = b

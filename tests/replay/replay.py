@@ -224,6 +224,9 @@ class Runner:
             if "code" in s.opts:
                 if str(code) == s.opts["code"]:
                     return {"code": 200}
+            elif "has" in s.opts or "lacks" in s.opts:
+                if ("has" in s.opts) == (self.subst(s.opts.get("has") or s.opts["lacks"]).encode() in got):
+                    return {"code": 200}
             else:
                 try:
                     v = json.loads(got)
@@ -257,6 +260,8 @@ class Runner:
             return self.mint(s)
         if s.method == "RAW":
             return self.raw(s)
+        if s.method == "SWITCH":
+            return self.switch(s)
         path, data, headers, cert = self.request_of(s)
         method = s.method
         if method == "BREW":
@@ -276,7 +281,35 @@ class Runner:
             return {"code": code}
         if "only" in s.opts and got[:1] == b"{":
             got = json.dumps(json.loads(got).get(s.opts["only"])).encode()
-        return normalise.answer(code, h, got, self.state, mode, self.full)
+        return normalise.answer(code, h, got, self.state, mode, self.full, self.subst(s.opts.get("about", "")))
+
+    def switch(self, s):
+        """SWITCH: an upgrade of the connection; headers as they stand, then what comes back for the body."""
+        path, data, headers, cert = self.request_of(s)
+        head = {"Host": "replay", "Connection": "Upgrade", "Upgrade": s.opts.get("protocol", "websocket"), **headers}
+        head.pop("Content-Type", None)
+        c = self.server.connect(cert, EVENT_WAIT)
+        c.connect()
+        c.sock.sendall(("GET %s HTTP/1.1\r\n%s\r\n" % (path, "".join("%s: %s\r\n" % kv for kv in Headers(head).items()))).encode())
+        r = c.response_class(c.sock, method="GET")
+        try:
+            r.begin()
+            out = normalise.answer(r.status, r.headers, b"" if r.status == 101 else r.read(), self.state, s.opts.get("mode"))
+            if r.status == 101:
+                out["upgrade"] = r.headers["Upgrade"]
+                c.sock.sendall(data)
+                got = b""
+                while len(got) < len(data):
+                    more = r.fp.read1(4096) if hasattr(r.fp, "read1") else c.sock.recv(4096)
+                    if not more:
+                        break
+                    got += more
+                out["body"] = got.decode("latin-1")
+            return out
+        except (OSError, http.client.HTTPException) as e:
+            return {"code": 0, "body": type(e).__name__}
+        finally:
+            c.close()
 
     def raw(self, s):
         """RAW: bytes as they are, and the answers that come back."""
@@ -328,13 +361,21 @@ class Runner:
         text = s.raw if s.raw is not None else s.body
         self.own_text(s)
         body = self.subst(text) if s.raw is not None else scenario.relaxed(self.subst(text))
-        self.ext.set(path, int(s.opts.get("code", "200")), s.opts.get("type", "application/json"), body, float(s.opts.get("wait", "0")))
+        self.ext.set(path, int(s.opts.get("code", "200")), s.opts.get("type", "application/json"), body, float(s.opts.get("wait", "0")),
+                     [(k, self.subst(v)) for k, v in s.headers])
         return {"code": 200}
 
     def seen(self, s):
         """SEEN: what came to the extension since it was asked last, in the order of paths where several were asked at once."""
-        out = [r for r in self.ext.take_seen() if r["path"].startswith(s.path)]
-        return {"code": 200, "body": [normalise.walk(r, self.state) for r in sorted(out, key=lambda r: (r["path"], r["query"]))]}
+        if "own" in s.opts:
+            out = self.ext.take_own(s.opts["own"], self.patience)
+            key = lambda r: json.dumps([r["path"], r["headers"]], sort_keys=True)
+        else:
+            out = self.ext.take_seen()
+            key = lambda r: (r["path"], r["query"])
+        if s.opts.get("mode") == "code":
+            return {"code": 200}
+        return {"code": 200, "body": [normalise.walk(r, self.state) for r in sorted(out, key=key) if r["path"].startswith(s.path)]}
 
     def must(self, method, path, obj):
         code, h, got = self.send(method, path, json.dumps(obj).encode(), {"Content-Type": "application/json"}, "admin")
@@ -351,7 +392,7 @@ class Runner:
         self.state.send(ns)
         self.ext = None
         if "extension" in sc.flags:
-            self.ext = extension.Extension()
+            self.ext = extension.Extension(ns)
             self.vars.update(ext="127.0.0.1:%d" % self.ext.port, extport=self.ext.port, extca=self.ext.ca)
             self.state.own(self.ext.port, self.ext.ca)
         if "no-namespace" not in sc.flags:

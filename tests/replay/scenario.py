@@ -14,16 +14,19 @@ cluster-wide; everything else stands as it is written. $ns is the scenario's own
 "#! no-namespace").
 
 Methods beside HTTP's: WATCH path @name=w opens a watch in the background, EVENTS w @n=3 (or @until=DELETED) reads events of it, fewer if no more come,
-UNTIL path @field=a."b.c" @is=value asks until a field has a value (nothing of it is compared). In a scenario with "#! extension", ANSWER path
-@code=200 @type=T @wait=SECONDS says what the extension (extension.py; at https://$ext, port $extport, trusted by $extca) answers there, SEEN prefix
-gives what was asked of it. BREW path takes its method from the body. RAW words sends raw lines as bytes on a connection of its own (HTTP/1), one behind the other, with
+UNTIL path @field=a."b.c" @is=value asks until a field has a value, @has=TEXT or @lacks=TEXT until the answer has a text or has it no more (nothing of
+it is compared). In a scenario with "#! extension", ANSWER path @code=200 @type=T @wait=SECONDS and headers says what the extension (extension.py; at
+https://$ext, port $extport, trusted by $extca, as extension.$ns.svc too) answers there, SEEN prefix gives what was asked of it, @own=PATH what servers
+asked for themselves, until PATH was asked for. SWITCH path @protocol=P asks for another protocol, sends the body's text and gives what comes back.
+BREW path takes its method from the body. RAW words sends raw lines as bytes on a connection of its own (HTTP/1), one behind the other, with
 \r \n \t \xHH \\ and \{text*TIMES} in them, and reads @n=1 answers; what it says of a connection is whether the server closes it.
 MINT name makes a token of the body's claims, signed with the server's own key for service accounts, as $name; "now+60" in claims is a time.
 @alg=none|RS512|... (RS256), @kid=text, @key=FILE of the server's directory, @head={more: of the header}.
 
 Options: @as=user @group=g (impersonation, may be repeated) @cred=none|TOKEN|a certificate of servers.py (admin, node, ...)  @type=merge|strategic|json|apply|yaml|pb|cbor
 @base=name (the body is a JSON merge patch over
-an object captured before) @accept=table|pom|pomlist|yaml|pb|cbor|MEDIA  @label=text  @mode=openapi|keys|text|lines|stream|code  @only=status (of the body)  @loose (body is not JSON: sent as
+an object captured before) @accept=table|pom|pomlist|yaml|pb|cbor|MEDIA  @label=text  @mode=openapi|keys|text|lines|stream|code|groups (of discovery, in their order)  @only=status (of the body)
+@about=TEXT (of discovery: groups whose name has it; of OpenAPI: what has it in its name)  @loose (body is not JSON: sent as
 written) @await=403 (asked again until that is the code) @undo (made on every server even where it is not compared).
 """
 import json, os, re
@@ -46,7 +49,7 @@ ACCEPTS = {"json": "application/json", "table": "application/json;as=Table;v=v1;
            "pbtable": "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
            "pbpom": "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
            "v2": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WATCH", "EVENTS", "UNTIL", "BREW", "RAW", "MINT", "ANSWER", "SEEN")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WATCH", "EVENTS", "UNTIL", "BREW", "RAW", "MINT", "ANSWER", "SEEN", "SWITCH")
 
 
 def unescape(text):

@@ -1,6 +1,7 @@
 #include "../test.h"
 
 #include "schema/openapi.h"
+#include "schema/openapi_merge.h"
 
 static struct jv parse(struct arena *a, const struct buf *b)
 {
@@ -303,6 +304,109 @@ static void v3_protobuf(void **state)
 	assert_non_null(e);
 }
 
+static struct jv text(struct arena *a, const char *json)
+{
+	struct jv v;
+
+	assert_ok(jv_parse(a, str_from(json), NULL, &v));
+	assert_ok(openapi_v2_check(&v));
+	return v;
+}
+
+static void assert_json(const struct jv *got, const char *want)
+{
+	buf_cleanup struct buf b = {0};
+
+	jv_encode_sorted(&b, got);
+	assert_string_equal(buf_z(&b), want);
+}
+
+/* What paths of another group need alone goes with them; what nobody needs stays. */
+static void filtering(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	struct jv doc = text(&a, "{\"paths\":{\"/apis/g/v1/x\":{\"get\":{\"parameters\":[{\"$ref\":\"#/parameters/"
+				 "p\"}],\"responses\":{\"200\":"
+				 "{\"schema\":{\"items\":{\"$ref\":\"#/definitions/A\"}}}}}},\"/apis/g/v10/"
+				 "x\":{\"get\":{\"responses\":{\"200\":"
+				 "{\"schema\":{\"$ref\":\"#/definitions/"
+				 "B\"}}}}}},\"parameters\":{\"p\":{\"schema\":{\"$ref\":\"#/definitions/P\"}}},"
+				 "\"definitions\":{\"A\":{\"properties\":{\"a\":{\"$ref\":\"#/definitions/"
+				 "C\"}}},\"B\":{\"properties\":{\"b\":"
+				 "{\"$ref\":\"#/definitions/C\"},\"d\":{\"$ref\":\"#/definitions/"
+				 "D\"}}},\"C\":{},\"D\":{},\"P\":{},\"U\":{}}}");
+
+	openapi_v2_filter(&a, &doc, STR("/apis/g/v1/"));
+	assert_int_equal(jv_get(&doc, STR("paths"))->n, 1);
+	assert_json(jv_get(&doc, STR("definitions")),
+		    "{\"A\":{\"properties\":{\"a\":{\"$ref\":\"#/definitions/C\"}}},\"C\":{},\"P\":{},\"U\":{}}");
+}
+
+static void merging(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	struct jv into =
+		text(&a, "{\"info\":1,\"paths\":{\"/"
+			 "a\":{}},\"definitions\":{\"S\":{\"type\":\"object\",\"x-kubernetes-group-version-kind\":"
+			 "[{\"group\":\"m\",\"version\":\"v1\",\"kind\":\"S\"}]},\"T\":{\"type\":\"string\"},\"T_v2\":{"
+			 "\"type\":\"array\"}},"
+			 "\"parameters\":{\"p\":{\"in\":\"query\"}}}");
+	struct jv from = text(
+		&a,
+		"{\"info\":2,\"paths\":{\"/a\":{\"get\":{\"responses\":{\"200\":{\"schema\":{\"$ref\":\"#/definitions/"
+		"Only\"}}}}},"
+		"\"/b\":{\"get\":{\"parameters\":[{\"$ref\":\"#/parameters/"
+		"p\"}],\"responses\":{\"200\":{\"schema\":{\"$ref\":"
+		"\"#/definitions/T\"}}}}},\"x-c\":1},\"definitions\":{\"Only\":{},\"S\":{\"type\":\"object\","
+		"\"x-kubernetes-group-version-kind\":[{\"group\":\"a\",\"version\":\"v1\",\"kind\":\"S\"}]},\"T\":{"
+		"\"type\":\"object\","
+		"\"properties\":{\"s\":{\"$ref\":\"#/definitions/S\",\"default\":{\"$ref\":\"#/definitions/T\"}}}}},"
+		"\"parameters\":{\"p\":{\"in\":\"path\"}}}");
+
+	openapi_v2_merge(&a, &into, &from);
+	assert_json(&into, "{\"definitions\":{\"S\":{\"type\":\"object\",\"x-kubernetes-group-version-kind\":[{"
+			   "\"group\":\"a\",\"kind\":\"S\","
+			   "\"version\":\"v1\"},{\"group\":\"m\",\"kind\":\"S\",\"version\":\"v1\"}]},\"T\":{\"type\":"
+			   "\"string\"},\"T_v2\":{\"type\":"
+			   "\"array\"},\"T_v3\":{\"properties\":{\"s\":{\"$ref\":\"#/definitions/"
+			   "S\",\"default\":{\"$ref\":\"#/definitions/T\"}}},"
+			   "\"type\":\"object\"}},\"info\":1,\"parameters\":{\"p\":{\"in\":\"query\"},\"p_v2\":{\"in\":"
+			   "\"path\"}},\"paths\":{\"/a\":{},"
+			   "\"/b\":{\"get\":{\"parameters\":[{\"$ref\":\"#/parameters/"
+			   "p_v2\"}],\"responses\":{\"200\":{\"schema\":{\"$ref\":"
+			   "\"#/definitions/T_v3\"}}}}}}}");
+	/* a document without new paths adds nothing */
+	from = text(&a, "{\"paths\":{\"/a\":{}},\"definitions\":{\"New\":{}}}");
+	openapi_v2_merge(&a, &into, &from);
+	assert_null(jv_at(&into, "definitions", "New", NULL));
+}
+
+static void converting(void **state)
+{
+	arena_cleanup struct arena a = {0};
+	struct jv v3, v2 = text(&a, "{\"info\":{},\"paths\":{\"/a\":{\"get\":{\"consumes\":[\"c/d\"],\"produces\":[\"e/"
+				    "f\"],\"operationId\":\"o\","
+				    "\"parameters\":[{\"name\":\"body\",\"in\":\"body\",\"schema\":{\"$ref\":\"#/"
+				    "definitions/A\"}},{\"name\":\"q\","
+				    "\"in\":\"query\",\"type\":\"integer\"}],\"responses\":{\"200\":{\"description\":"
+				    "\"d\",\"schema\":{\"$ref\":"
+				    "\"#/definitions/"
+				    "A\"},\"headers\":{}}}}}},\"definitions\":{\"A\":{\"properties\":{\"p\":{\"$ref\":"
+				    "\"#/definitions/A\","
+				    "\"default\":{}}}}}}");
+
+	openapi_v2_to_v3(&a, &v2, &v3);
+	assert_json(&v3, "{\"components\":{\"schemas\":{\"A\":{\"properties\":{\"p\":{\"allOf\":[{\"$ref\":\"#/"
+			 "components/schemas/A\"}],"
+			 "\"default\":{}}}}}},\"info\":{},\"openapi\":\"3.0.0\",\"paths\":{\"/"
+			 "a\":{\"get\":{\"operationId\":\"o\",\"parameters\":"
+			 "[{\"in\":\"query\",\"name\":\"q\",\"schema\":{\"type\":\"integer\"}}],\"requestBody\":{"
+			 "\"content\":{\"c/d\":{\"schema\":"
+			 "{\"$ref\":\"#/components/schemas/A\"}}}},\"responses\":{\"200\":{\"content\":{\"e/"
+			 "f\":{\"schema\":{\"$ref\":"
+			 "\"#/components/schemas/A\"}}},\"description\":\"d\"}}}}}}");
+}
+
 int main(void)
 {
 	all = (struct openapi_served){api_resources, n_api_resources};
@@ -311,6 +415,8 @@ int main(void)
 		cmocka_unit_test(v3_descriptions), cmocka_unit_test(custom_resources),
 		cmocka_unit_test(v2_protobuf),     cmocka_unit_test(v2_protobuf_parameters),
 		cmocka_unit_test(described),       cmocka_unit_test(v3_protobuf),
+		cmocka_unit_test(filtering),       cmocka_unit_test(merging),
+		cmocka_unit_test(converting),
 	};
 
 	return cmocka_run_group_tests_name("openapi", tests, NULL, NULL);
