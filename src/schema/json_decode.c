@@ -144,7 +144,8 @@ static const char *skip(struct jd *d, const char *p)
 }
 
 /* Records that the value at p does not fit and reads past it. */
-static const char *mismatch(struct jd *d, const char *p, struct str go_type, bool numeric, bool hard, const struct frame *fr)
+static const char *mismatch(struct jd *d, const char *p, struct str go_type, const char *restored, bool numeric, bool hard,
+			    const struct frame *fr)
 {
 	const char *from = p;
 
@@ -169,7 +170,21 @@ static const char *mismatch(struct jd *d, const char *p, struct str go_type, boo
 	}
 	while (in && !in->t)
 		in = in->up;
-	if (in) {
+	if (d->wraps && !hard && restored) { /* merged objects are read from values, with messages of their own */
+		const char *kind = "int64";
+
+		if (*from == '"')
+			kind = "string";
+		else if (*from == '{')
+			kind = "map";
+		else if (*from == '[')
+			kind = "slice";
+		else if (*from == 't' || *from == 'f')
+			kind = "bool";
+		else if (memchr(from, '.', (size_t)(p - from)))
+			kind = "float64";
+		*slot = error_status(400, "BadRequest", "cannot restore %s %s", restored, kind);
+	} else if (in) {
 		buf_cleanup struct buf path = {0};
 
 		put_path(&path, fr, false);
@@ -185,6 +200,8 @@ static const char *mismatch(struct jd *d, const char *p, struct str go_type, boo
 static const char *type_mismatch(struct jd *d, const char *p, const struct schema_field *f, bool element, const struct frame *fr)
 {
 	buf_cleanup struct buf b = {0};
+	const char *restored = !element && f->card == CARD_MAP ? "map from" : !element && f->card == CARD_LIST ? "slice from" :
+			       f->kind == FIELD_MESSAGE ? "struct from:" : NULL;
 	bool numeric = f->kind == FIELD_INT32 || f->kind == FIELD_INT64 || f->kind == FIELD_UINT32 ||
 		       f->kind == FIELD_UINT64 || f->kind == FIELD_DOUBLE || f->kind == FIELD_INTSTR;
 	bool hard = f->kind == FIELD_INTSTR || f->kind == FIELD_TIME || f->kind == FIELD_MICROTIME || f->kind == FIELD_DURATION;
@@ -192,7 +209,7 @@ static const char *type_mismatch(struct jd *d, const char *p, const struct schem
 	put_go_type(&b, f, fr, element);
 	if (!element && (f->card == CARD_LIST || f->card == CARD_MAP))
 		numeric = hard = false;
-	return mismatch(d, p, buf_view(&b), numeric, hard, fr);
+	return mismatch(d, p, buf_view(&b), restored, numeric, hard, fr);
 }
 
 static void hard_error(struct jd *d, struct error *e)

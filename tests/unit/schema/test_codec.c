@@ -121,6 +121,30 @@ static void test_json_forms(void **state)
 	roundtrip(&core_v1_service_port_type, "{\"Port\":80}", "{\"port\":0,\"targetPort\":0}");
 }
 
+/* Merged objects are read from values, whose misfits have messages of their own. */
+static void test_merged_errors(void **state)
+{
+	static const struct {
+		const char *json, *want;
+	} cases[] = {
+		{"{\"metadata\":{\"labels\":\"a\"}}", "cannot restore map from string"},
+		{"{\"metadata\":{\"finalizers\":1}}", "cannot restore slice from int64"},
+		{"{\"metadata\":{\"finalizers\":1.5}}", "cannot restore slice from float64"},
+		{"{\"spec\":true}", "cannot restore struct from: bool"},
+		{"{\"spec\":{\"containers\":{}}}", "cannot restore slice from map"},
+		{"{\"spec\":{\"nodeName\":[]}}", "json: cannot unmarshal array into Go struct field PodSpec.spec.nodeName of type string"},
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		arena_cleanup struct arena a = {0};
+		struct core_v1_pod pod = {0};
+		error_cleanup struct error *e = json_decode_merged(&a, &core_v1_pod_type, str_from(cases[i].json), NULL, &pod);
+
+		assert_non_null(e);
+		assert_string_equal(error_message(e), cases[i].want);
+	}
+}
+
 static void test_json_errors(void **state)
 {
 	const struct schema_type *deploy = &apps_v1_deployment_type, *pod = &core_v1_pod_type;
@@ -600,7 +624,8 @@ static void test_cbor(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_json_forms), cmocka_unit_test(test_json_errors), cmocka_unit_test(test_json_strict),
+		cmocka_unit_test(test_json_forms), cmocka_unit_test(test_json_errors), cmocka_unit_test(test_merged_errors),
+		cmocka_unit_test(test_json_strict),
 		cmocka_unit_test(test_depth), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_pb_to_json), cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_peek), cmocka_unit_test(test_yaml), cmocka_unit_test(test_yaml_write),
 		cmocka_unit_test(test_yaml_documents), cmocka_unit_test(test_cbor),
