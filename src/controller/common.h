@@ -26,6 +26,9 @@ struct manager_flags {
 	bool allocate_node_cidrs, use_accounts;
 	int node_mask_v4, node_mask_v6;
 	int64_t node_monitor_period_ms, node_monitor_grace_ms, node_startup_grace_ms;
+	double eviction_rate, secondary_eviction_rate; /* nodes a second, of a zone */
+	double unhealthy_zone_threshold;               /* part of its nodes */
+	int large_cluster_size;
 	int64_t terminated_pod_threshold;
 	int64_t pv_sync_ms, hpa_sync_ms;
 	const char *bind_address, *cert_file, *key_file; /* of /healthz and /metrics */

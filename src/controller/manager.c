@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -572,6 +573,10 @@ static const char usage[] =
 	"  --node-monitor-period D              (default 5s)\n"
 	"  --node-monitor-grace-period D        a node silent for this long is unreachable (default 50s)\n"
 	"  --node-startup-grace-period D        the same for a new node (default 1m)\n"
+	"  --node-eviction-rate N               nodes a second of a zone whose pods are evicted (default 0.1), and\n"
+	"  --secondary-node-eviction-rate N     the same when the zone is ill (default 0.01; 0 in a small cluster)\n"
+	"  --unhealthy-zone-threshold N         part of a zone's nodes that must be silent for that (default 0.55)\n"
+	"  --large-cluster-size-threshold N     nodes of a zone above which it is not small (default 50)\n"
 	"  --terminated-pod-gc-threshold N      ended pods kept (default 12500)\n"
 	"  --use-service-account-credentials BOOL  each controller acts as a service account of its own (default false)\n"
 	"  --bind-address IP                    where to serve /healthz, /livez, /readyz and /metrics (default 0.0.0.0)\n"
@@ -583,7 +588,8 @@ static const char usage[] =
 enum {
 	OPT_KUBECONFIG = 256, OPT_MASTER, OPT_CONTROLLERS, OPT_LEADER_ELECT, OPT_LEASE, OPT_RENEW, OPT_RETRY, OPT_LEASE_NAME, OPT_LEASE_NS,
 	OPT_SIGN_CERT, OPT_SIGN_KEY, OPT_SIGN_DURATION, OPT_ROOT_CA, OPT_SA_KEY, OPT_ALLOCATE, OPT_CLUSTER_CIDR, OPT_SERVICE_CIDR,
-	OPT_MASK, OPT_MASK4, OPT_MASK6, OPT_MONITOR_PERIOD, OPT_MONITOR_GRACE, OPT_STARTUP_GRACE, OPT_POD_GC, OPT_PV_SYNC, OPT_HPA_SYNC,
+	OPT_MASK, OPT_MASK4, OPT_MASK6, OPT_MONITOR_PERIOD, OPT_MONITOR_GRACE, OPT_STARTUP_GRACE, OPT_EVICTION_RATE,
+	OPT_SECONDARY_RATE, OPT_ZONE_THRESHOLD, OPT_LARGE_CLUSTER, OPT_POD_GC, OPT_PV_SYNC, OPT_HPA_SYNC,
 	OPT_USE_ACCOUNTS, OPT_ADDRESS, OPT_PORT, OPT_CERT, OPT_KEY, OPT_VERSION, OPT_IGNORED,
 };
 
@@ -612,6 +618,10 @@ static const struct option options[] = {
 	{"node-monitor-period", required_argument, NULL, OPT_MONITOR_PERIOD},
 	{"node-monitor-grace-period", required_argument, NULL, OPT_MONITOR_GRACE},
 	{"node-startup-grace-period", required_argument, NULL, OPT_STARTUP_GRACE},
+	{"node-eviction-rate", required_argument, NULL, OPT_EVICTION_RATE},
+	{"secondary-node-eviction-rate", required_argument, NULL, OPT_SECONDARY_RATE},
+	{"unhealthy-zone-threshold", required_argument, NULL, OPT_ZONE_THRESHOLD},
+	{"large-cluster-size-threshold", required_argument, NULL, OPT_LARGE_CLUSTER},
 	{"terminated-pod-gc-threshold", required_argument, NULL, OPT_POD_GC},
 	{"pvclaimbinder-sync-period", required_argument, NULL, OPT_PV_SYNC},
 	{"horizontal-pod-autoscaler-sync-period", required_argument, NULL, OPT_HPA_SYNC},
@@ -634,6 +644,14 @@ static const struct option options[] = {
 	{"version", no_argument, NULL, OPT_VERSION},
 	{NULL, 0, NULL, 0},
 };
+
+static bool parse_rate(const char *arg, double *out)
+{
+	char *end;
+
+	*out = strtod(arg, &end);
+	return end != arg && !*end && *out >= 0 && *out < 1e9;
+}
 
 static bool parse_bool(const char *arg, bool *out)
 {
@@ -678,7 +696,7 @@ static const struct upstream_flags upstream = {
 	"concurrent-ttl-after-finished-syncs concurrent-validating-admission-policy-status-syncs configure-cloud-routes! "
 	"controller-start-interval disable-attach-detach-reconcile-sync! disable-force-detach-on-timeout! "
 	"enable-dynamic-provisioning! endpoint-updates-batch-period endpointslice-updates-batch-period flex-volume-plugin-dir "
-	"large-cluster-size-threshold legacy-service-account-token-clean-up-period min-resync-period "
+	"legacy-service-account-token-clean-up-period min-resync-period "
 	"mirroring-concurrent-service-endpoint-syncs mirroring-endpointslice-updates-batch-period "
 	"mirroring-max-endpoints-per-subset namespace-sync-period node-sync-period resource-quota-sync-period "
 	"route-reconciliation-period",
@@ -689,10 +707,10 @@ static const struct upstream_flags upstream = {
 	"cluster-signing-legacy-unknown-key-file enable-garbage-collector! enable-hostpath-provisioner! "
 	"external-cloud-volume-plugin horizontal-pod-autoscaler-cpu-initialization-period "
 	"horizontal-pod-autoscaler-downscale-stabilization horizontal-pod-autoscaler-initial-readiness-delay "
-	"horizontal-pod-autoscaler-tolerance max-endpoints-per-slice node-eviction-rate node-status-update-frequency "
+	"horizontal-pod-autoscaler-tolerance max-endpoints-per-slice node-status-update-frequency "
 	"pv-recycler-increment-timeout-nfs pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs "
 	"pv-recycler-pod-template-filepath-hostpath pv-recycler-pod-template-filepath-nfs "
-	"pv-recycler-timeout-increment-hostpath secondary-node-eviction-rate tls-sni-cert-key unhealthy-zone-threshold",
+	"pv-recycler-timeout-increment-hostpath tls-sni-cert-key",
 };
 
 /* -1: go on; else the exit status. */
@@ -738,6 +756,10 @@ static int parse_flags(int argc, char **argv, struct manager_flags *f)
 		case OPT_MONITOR_PERIOD: ok = parse_duration(optarg, &f->node_monitor_period_ms) && f->node_monitor_period_ms > 0; break;
 		case OPT_MONITOR_GRACE: ok = parse_duration(optarg, &f->node_monitor_grace_ms); break;
 		case OPT_STARTUP_GRACE: ok = parse_duration(optarg, &f->node_startup_grace_ms); break;
+		case OPT_EVICTION_RATE: ok = parse_rate(optarg, &f->eviction_rate); break;
+		case OPT_SECONDARY_RATE: ok = parse_rate(optarg, &f->secondary_eviction_rate); break;
+		case OPT_ZONE_THRESHOLD: ok = parse_rate(optarg, &f->unhealthy_zone_threshold) && f->unhealthy_zone_threshold <= 1; break;
+		case OPT_LARGE_CLUSTER: ok = parse_int(optarg, 0, INT_MAX, &f->large_cluster_size); break;
 		case OPT_POD_GC: ok = str_to_i64(str_from(optarg), &f->terminated_pod_threshold); break;
 		case OPT_PV_SYNC: ok = parse_duration(optarg, &f->pv_sync_ms) && f->pv_sync_ms > 0; break;
 		case OPT_HPA_SYNC: ok = parse_duration(optarg, &f->hpa_sync_ms) && f->hpa_sync_ms > 0; break;
@@ -783,6 +805,10 @@ int kube_controller_manager_main(int argc, char **argv)
 		.node_mask_v6 = 64,
 		.node_monitor_period_ms = 5000,
 		.node_monitor_grace_ms = 50000,
+		.eviction_rate = 0.1,
+		.secondary_eviction_rate = 0.01,
+		.unhealthy_zone_threshold = 0.55,
+		.large_cluster_size = 50,
 		.node_startup_grace_ms = 60000,
 		.terminated_pod_threshold = 12500,
 		.pv_sync_ms = 15000,

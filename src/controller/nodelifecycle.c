@@ -1,6 +1,8 @@
 /*
  * controller/nodelifecycle.c: sees nodes go silent: conditions become Unknown,
  * taints follow conditions, pods of dead nodes are marked not ready. Evicting them is tainteviction.c's.
+ * How fast nodes get the taint that evicts depends on their zone: many silent ones speak of the network rather than of the nodes, and
+ * when all are silent, of ourselves: then nobody is evicted (upstream's zone states).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +19,25 @@ struct health { /* of one node, by our clock: theirs may be wrong */
 	bool pods_marked;
 };
 
+enum disruption { ZONE_NEW, ZONE_NORMAL, ZONE_PARTIAL, ZONE_FULL };
+
+struct zone {
+	enum disruption state;
+	uint32_t ready, silent; /* nodes, at the last look */
+	double rate;            /* taints that evict, a second */
+	double tokens;          /* of a bucket of one */
+	int64_t filled_ms;
+};
+
 struct lifecycle {
 	struct manager *m;
 	struct informer *nodes, *leases, *pods;
 	struct workqueue *q;
 	struct event_recorder *rec;
 	struct map health; /* node -> struct health */
+	struct map zones;  /* region and zone -> struct zone; one that had nodes once stays */
+	bool judged;       /* the zones have been looked at */
+	bool all_silent;
 };
 
 static struct core_v1_node_condition *condition(struct core_v1_node *n, const char *type)
@@ -145,6 +160,125 @@ static struct error *monitor_node(struct lifecycle *c, struct arena *a, struct c
 	return NULL;
 }
 
+/* ---- zones ---- */
+
+static struct zone *zone_of(struct lifecycle *c, struct arena *a, const struct core_v1_node *n)
+{
+	struct str region = STR(""), zone = STR("");
+
+	for (uint32_t i = 0; i < n->metadata.labels.n; i++) {
+		if (str_eqz(n->metadata.labels.v[i].key, "topology.kubernetes.io/region"))
+			region = n->metadata.labels.v[i].value;
+		else if (str_eqz(n->metadata.labels.v[i].key, "topology.kubernetes.io/zone"))
+			zone = n->metadata.labels.v[i].value;
+	}
+	struct str key = arena_printf(a, "%.*s/%.*s", STR_ARG(region), STR_ARG(zone));
+	struct zone *z = map_get(&c->zones, key);
+
+	if (!z) {
+		z = xcalloc(1, sizeof(*z));
+		z->rate = c->m->flags.eviction_rate;
+		z->tokens = 1;
+		z->filled_ms = now_ms();
+		map_set(&c->zones, key, z);
+	}
+	return z;
+}
+
+static bool excluded(const struct core_v1_node *n)
+{
+	for (uint32_t i = 0; i < n->metadata.labels.n; i++)
+		if (str_eqz(n->metadata.labels.v[i].key, "node.kubernetes.io/exclude-disruption"))
+			return true;
+	return false;
+}
+
+static enum disruption zone_state(const struct lifecycle *c, const struct zone *z)
+{
+	if (!z->ready && z->silent)
+		return ZONE_FULL;
+	if (z->silent > 2 && z->silent >= c->m->flags.unhealthy_zone_threshold * (z->silent + z->ready))
+		return ZONE_PARTIAL;
+	return ZONE_NORMAL;
+}
+
+static double zone_rate(const struct lifecycle *c, const struct zone *z)
+{
+	if (c->all_silent)
+		return 0;
+	if (z->state != ZONE_PARTIAL)
+		return c->m->flags.eviction_rate;
+	return z->ready + z->silent > (uint32_t)c->m->flags.large_cluster_size ? c->m->flags.secondary_eviction_rate : 0;
+}
+
+/* After a look at all nodes: how fast each zone's may be tainted from now on. */
+static void judge_zones(struct lifecycle *c, struct arena *a, void **nodes, size_t n)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+	bool all = true, any = false;
+
+	while (map_next(&c->zones, &it, &key, &v))
+		((struct zone *)v)->ready = ((struct zone *)v)->silent = 0;
+	for (size_t i = 0; i < n; i++) {
+		const struct core_v1_node_condition *ready = condition(nodes[i], "Ready");
+		struct zone *z = zone_of(c, a, nodes[i]);
+
+		if (ready && !excluded(nodes[i]))
+			*(str_eqz(ready->status, "True") ? &z->ready : &z->silent) += 1;
+	}
+	it = 0;
+	while (map_next(&c->zones, &it, &key, &v)) {
+		struct zone *z = v;
+
+		if (!z->ready && !z->silent)
+			continue;
+		any = true;
+		z->state = zone_state(c, z);
+		all &= z->state == ZONE_FULL;
+	}
+	all &= any;
+	if (all != c->all_silent) {
+		log_warn(all ? "no node is ready: pods are not evicted" : "nodes are ready again: pods of others are evicted");
+		for (size_t i = 0; i < n; i++) {
+			struct health *h = map_get(&c->health, ((struct core_v1_node *)nodes[i])->metadata.name);
+
+			if (!all && h)
+				h->probe_ms = now_ms(); /* who has been unheard with all others gets the time to speak */
+			workqueue_add(c->q, ((struct core_v1_node *)nodes[i])->metadata.name);
+		}
+	}
+	c->all_silent = all;
+	c->judged = true;
+	it = 0;
+	while (map_next(&c->zones, &it, &key, &v))
+		((struct zone *)v)->rate = zone_rate(c, v);
+}
+
+/* Whether a node of the zone may get the taint that evicts now; else *wait_ms is when to ask again. */
+static bool may_evict(struct lifecycle *c, struct zone *z, int64_t *wait_ms)
+{
+	int64_t now = now_ms();
+
+	*wait_ms = c->m->flags.node_monitor_period_ms;
+	if (!c->judged || z->rate <= 0)
+		return false;
+	z->tokens += (double)(now - z->filled_ms) / 1000 * z->rate;
+	z->filled_ms = now;
+	if (z->tokens > 1)
+		z->tokens = 1;
+	if (z->tokens < 1) {
+		int64_t ms = (int64_t)((1 - z->tokens) / z->rate * 1000) + 1;
+
+		if (ms < *wait_ms)
+			*wait_ms = ms;
+		return false;
+	}
+	z->tokens -= 1;
+	return true;
+}
+
 static struct error *monitor(void *ctx, struct arena *a)
 {
 	struct lifecycle *c = ctx;
@@ -158,6 +292,7 @@ static struct error *monitor(void *ctx, struct arena *a)
 			error_clear(&e); /* again in the next round */
 		log_and_free(e, "node %.*s", STR_ARG(((struct core_v1_node *)nodes[i])->metadata.name));
 	}
+	judge_zones(c, a, nodes, n);
 	return NULL;
 }
 
@@ -183,9 +318,9 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str none, stru
 	if (!n || n->metadata.deletion_timestamp)
 		return NULL;
 	bool no = is_status(n, "Ready", "False"), unknown = is_status(n, "Ready", "Unknown");
-	const struct want want[] = {
+	struct want want[] = {
+		{NOT_READY, "NoExecute", no && !c->all_silent}, {UNREACHABLE, "NoExecute", unknown && !c->all_silent},
 		{NOT_READY, "NoSchedule", no}, {UNREACHABLE, "NoSchedule", unknown},
-		{NOT_READY, "NoExecute", no}, {UNREACHABLE, "NoExecute", unknown},
 		{"node.kubernetes.io/memory-pressure", "NoSchedule", is_status(n, "MemoryPressure", "True")},
 		{"node.kubernetes.io/disk-pressure", "NoSchedule", is_status(n, "DiskPressure", "True")},
 		{"node.kubernetes.io/pid-pressure", "NoSchedule", is_status(n, "PIDPressure", "True")},
@@ -193,7 +328,7 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str none, stru
 		{"node.kubernetes.io/unschedulable", "NoSchedule", n->spec.unschedulable},
 	};
 	LIST(struct core_v1_taint) taints = {0};
-	bool changed = false, have[9] = {false};
+	bool changed = false, have[9] = {false}, evicts = false;
 
 	for (uint32_t i = 0; i < n->spec.taints.n; i++) {
 		struct core_v1_taint *t = &n->spec.taints.v[i];
@@ -202,12 +337,22 @@ static struct error *reconcile(void *ctx, struct arena *a, struct str none, stru
 		for (size_t k = 0; k < 9; k++)
 			if (str_eqz(t->key, want[k].key) && str_eqz(t->effect, want[k].effect)) {
 				have[k] = true;
+				evicts |= k < 2;
 				keep = want[k].on;
 			}
 		if (keep)
 			*arena_push(a, &taints) = *t;
 		else
 			changed = true;
+	}
+	for (size_t k = 0; k < 2; k++) {
+		int64_t wait_ms;
+
+		/* One taint that evicts is swapped for the other at once. */
+		if (want[k].on && !evicts && !may_evict(c, zone_of(c, a, n), &wait_ms)) {
+			want[k].on = false;
+			workqueue_add_after(c->q, name, wait_ms);
+		}
 	}
 	for (size_t k = 0; k < 9; k++) {
 		if (!want[k].on || have[k])

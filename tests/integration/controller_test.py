@@ -28,6 +28,7 @@ class Manager:
                                                         "client-key": os.path.join(d, "manager.key")}}],
                        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}, f)
         self.log = open(os.path.join(d, "manager.log"), "a")
+        self.begin = self.log.tell()
         # nodes of the tests have nobody who goes on speaking for them
         self.proc = subprocess.Popen(
             [MANAGER, "--kubeconfig", "kubeconfig", "--leader-elect=false", "--secure-port=0", "--use-service-account-credentials=true",
@@ -37,8 +38,16 @@ class Manager:
 
     def stop(self, sig=9):
         proc, self.proc = self.proc, None
+        if sig == 15:  # which ends it at once, before it has got as far
+            until("the manager runs", lambda: proc.poll() is not None or "controllers started" in self.said())
         end("the manager", proc, os.path.join(self.s.dir, "manager.log"), sig)
         self.log.close()
+
+    def said(self):
+        """Its log since it was started."""
+        with open(os.path.join(self.s.dir, "manager.log")) as f:
+            f.seek(self.begin)
+            return f.read()
 
 
 class Space:
@@ -1062,6 +1071,45 @@ def test_ttl(m, a):
 
 
 # ---- the program ----
+
+def test_disruption(m, a):
+    """The taint that evicts: not when no node is ready, one node at a time of a zone, none of a small zone that is mostly silent."""
+    nodes = "/api/v1/nodes"
+    for n in a.get(nodes)[1]["items"]:
+        a.delete(nodes + "/" + n["metadata"]["name"])
+    m.stop(15)
+    m.start("--node-monitor-period=100ms", "--node-eviction-rate=0.2")
+
+    def say(name, ready):
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        equal("%s says %s" % (name, ready), a.patch(nodes + "/" + name + "/status", {"status": {"conditions": [
+            {"type": "Ready", "status": ready, "lastHeartbeatTime": now, "lastTransitionTime": now}]}}, kind="strategic")[0], 200)
+
+    def taints(name, effect="NoExecute"):
+        return [t for t in a.get(nodes + "/" + name)[1]["spec"].get("taints", []) if t["effect"] == effect]
+
+    def evicted():
+        return [n["metadata"]["name"] for n in a.get(nodes)[1]["items"] if taints(n["metadata"]["name"])]
+    for i in range(4):
+        a.post(nodes, {"metadata": {"name": "d%d" % i}})
+        say("d%d" % i, "False")
+    until("all are tainted against new pods", lambda: all(taints("d%d" % i, "NoSchedule") for i in range(4)))
+    until("the manager says so", lambda: "no node is ready" in m.said())
+    equal("nobody is evicted when no node is ready", evicted(), [])
+    say("d0", "True")
+    say("d1", "True")
+    until("two of four are silent: one is evicted", lambda: len(evicted()) == 1)
+    until("and the other in its turn", lambda: evicted() == ["d2", "d3"])
+    say("d1", "False")
+    say("d0", "False")
+    until("nobody is evicted again", lambda: not evicted())
+    say("d0", "True")
+    until("d0 is taken back", lambda: not taints("d0", "NoSchedule"))
+    until("nodes are ready again", lambda: m.said().count("nodes are ready again") == 2)
+    equal("three of four are silent in a small zone: nobody is evicted", evicted(), [])
+    for i in range(4):
+        a.delete(nodes + "/d%d" % i)
+
 
 def test_signing(m, a):
     """Requests are signed by an authority that is as bare as can be: X.509 version 1, without extensions."""
