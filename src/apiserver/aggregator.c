@@ -288,23 +288,26 @@ static void registrar(void *arg)
 	uint64_t epoch = 0;
 
 	for (;;) {
-		struct error *e = waitq_wait_ms(&s->aggregator->changed, TICK_MS);
+		struct error *e = NULL;
 
+		aggregator_sync(s);
+		crds_sync(s);
+		if (s->ready && epoch != s->resources_epoch) {
+			epoch = s->resources_epoch;
+			register_custom(s);
+		}
+		if (s->ready)
+			local_conditions(s);
+		/* Who changed something meanwhile woke nobody. */
+		crds_sync(s);
+		if (!s->ready || epoch == s->resources_epoch)
+			e = waitq_wait_ms(&s->aggregator->changed, TICK_MS);
 		if (error_is_sys(e, ETIMEDOUT))
 			error_clear(&e);
 		if (e) {
 			error_free(e);
 			return;
 		}
-		aggregator_sync(s);
-		crds_sync(s);
-		if (!s->ready)
-			continue;
-		if (epoch != s->resources_epoch) {
-			epoch = s->resources_epoch;
-			register_custom(s);
-		}
-		local_conditions(s);
 	}
 }
 
@@ -349,6 +352,13 @@ struct error *aggregator_init(struct apiserver *s)
 	background_start(s, "aggregator-watch", watcher, s);
 	return NULL;
 }
+
+void aggregator_wake(struct apiserver *s)
+{
+	if (s->aggregator)
+		waitq_wake_all(&s->aggregator->changed);
+}
+
 /* ---- what this server has itself ---- */
 
 static const struct {

@@ -764,6 +764,8 @@ struct error *bootstrap_run(struct apiserver *s)
 	TRY(legacy_token_tracking(s));
 	s->bootstrapped[HOOK_TOKENS] = true;
 	TRY(aggregator_register_local(s));
+	/* Written without waiting for the disk one by one; who is served now may rely on it. */
+	log_and_free(store_sync(s->store), "what a cluster begins with");
 	s->bootstrapped[HOOK_APISERVICES] = true;
 	s->bootstrapped[HOOK_CRDS] = true;
 	aggregate_roles_start(s);

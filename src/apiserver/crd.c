@@ -6,6 +6,7 @@
 #include "apiserver/background.h"
 #include "apiserver/convert.h"
 #include "apiserver/crd_internal.h"
+#include "apiserver/extend.h"
 
 static void version_rank(struct str v, int *stage, int64_t *major, int64_t *minor)
 {
@@ -68,6 +69,7 @@ static void relist(struct apiserver *s)
 	cs->n = n;
 	qsort(cs->list, n, sizeof *cs->list, resource_cmp);
 	s->resources_epoch++;
+	aggregator_wake(s);
 }
 
 static void path_key(char out[700], const struct api_resource *r)

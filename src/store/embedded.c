@@ -559,11 +559,17 @@ static void copy_off_loop(void *arg)
 		c->rc = errno;
 }
 
+static struct error *em_sync(struct store *s)
+{
+	struct op op = {.kind = OP_SYNC};
+
+	return submit(of(s), &op);
+}
+
 static struct error *em_save(struct store *s, const char *path)
 {
 	struct embedded *em = of(s);
-	struct op op = {.kind = OP_SYNC};
-	TRY(submit(em, &op)); /* what is dirty belongs to the copy */
+	TRY(em_sync(s)); /* what is dirty belongs to the copy */
 	char *tmp = xasprintf("%s.part", path);
 	struct copy c = {.env = em->env, .fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
 	struct error *e = NULL;
@@ -644,7 +650,7 @@ static void em_close(struct store *s)
 static const struct store_ops embedded_ops = {
 	.close = em_close, .current = em_current, .get = em_get, .range = em_range, .count = em_count, .put = em_put,
 	.del = em_delete, .watch_check = em_watch_check, .history = em_history, .grant = em_grant,
-	.keepalive = em_keepalive, .revoke = em_revoke, .compact = em_compact, .save = em_save, .stats = em_stats,
+	.keepalive = em_keepalive, .revoke = em_revoke, .sync = em_sync, .compact = em_compact, .save = em_save, .stats = em_stats,
 };
 
 /* ---- open ---- */

@@ -66,6 +66,7 @@ struct store_ops {
 	struct error *(*grant)(struct store *s, int64_t ttl_ms, int64_t *id);
 	struct error *(*keepalive)(struct store *s, int64_t id);
 	struct error *(*revoke)(struct store *s, int64_t id);
+	struct error *(*sync)(struct store *s); /* NULL: nothing is kept back */
 	struct error *(*compact)(struct store *s, int64_t rev);
 	struct error *(*save)(struct store *s, const char *path);
 	void (*stats)(struct store *s, struct store_stats *out);

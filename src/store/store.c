@@ -422,6 +422,11 @@ struct error *store_lease_revoke(struct store *s, int64_t id)
 	return s->ops->revoke(s, id);
 }
 
+struct error *store_sync(struct store *s)
+{
+	return s->ops->sync ? s->ops->sync(s) : NULL;
+}
+
 struct error *store_compact(struct store *s, int64_t rev)
 {
 	return s->ops->compact(s, rev);

@@ -105,6 +105,8 @@ struct error *store_lease_grant(struct store *s, int64_t ttl_ms, int64_t *id);
 struct error *store_lease_keepalive(struct store *s, int64_t id);
 struct error *store_lease_revoke(struct store *s, int64_t id);
 
+/* What STORE_NOSYNC kept in memory is on disk when this returns. */
+struct error *store_sync(struct store *s);
 /* Forgets history below rev: reads and watches from before answer 410. */
 struct error *store_compact(struct store *s, int64_t rev);
 /* Online consistent copy of the embedded store to a file: complete and on disk when it appears under that name. */

@@ -103,6 +103,7 @@ def test_full(s):
     a = Client(s, cert="admin")
     a.post(CM, cm("small", a="b"))
     w = Watch(a, a.get(CM)[1]["metadata"]["resourceVersion"])
+    uid = a.get("/api/v1/namespaces/default")[1]["metadata"]["uid"]
     disk.fill()
     names = acked = write_until_full(a, "a")
     st, e = a.patch(CM + "/small", {"data": {"v": BIG}})
@@ -127,6 +128,7 @@ def test_full(s):
     s.start()
     a = Client(s, cert="admin")
     equal("after kill -9 and on a full disk", names_of(a), sorted(names + ["small"]))
+    equal("the namespace is the one it was", a.get("/api/v1/namespaces/default")[1]["metadata"].get("uid"), uid)
     w = Watch(a, a.get(CM)[1]["metadata"]["resourceVersion"])
     more = write_until_full(a, "b")
     disk.free()
