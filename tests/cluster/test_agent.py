@@ -50,6 +50,7 @@ def test_setup():
     state['tmp'] = tempfile.TemporaryDirectory()
     os.chmod(state['tmp'].name, 0o755)
     state['dir'] = f'{state["tmp"].name}/data'
+    sh('ip', 'netns', 'del', NETNS, check=False)  # of a run that was cut off
     sh('ip', 'netns', 'add', NETNS)
     sh('ip', 'link', 'add', 'skiffagent', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', NETNS)
     sh('ip', 'addr', 'add', f'{HOST}/30', 'dev', 'skiffagent')
