@@ -311,29 +311,18 @@ static void registrar(void *arg)
 	}
 }
 
-static void watcher(void *arg)
+static struct error *watcher(struct apiserver *s, struct cache_watch *w)
 {
-	struct apiserver *s = arg;
-	struct error *e = NULL;
+	struct cache_event ev;
 
-	while (!e) {
-		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-		struct cache_watch *w;
-		struct cache_event ev;
+	for (;;) {
+		struct error *e = cache_watch_next(w, &ev);
 
-		e = cache_watch_open(s->aggregator->follower.cache, &o, &w);
-		while (!e) {
-			e = cache_watch_next(w, &ev);
-			aggregator_sync(s);
-			waitq_wake_all(&s->aggregator->changed);
-		}
-		cache_watch_close(w);
-		if (!error_is_sys(e, ECANCELED)) {
-			error_free(e);
-			e = fiber_sleep(TICK_MS);
-		}
+		aggregator_sync(s);
+		waitq_wake_all(&s->aggregator->changed);
+		if (e)
+			return e;
 	}
-	error_free(e);
 }
 
 struct error *aggregator_init(struct apiserver *s)
@@ -349,7 +338,7 @@ struct error *aggregator_init(struct apiserver *s)
 	s->aggregator = g;
 	aggregator_sync(s);
 	background_start(s, "aggregator", registrar, s);
-	background_start(s, "aggregator-watch", watcher, s);
+	background_watch(s, "aggregator-watch", g->follower.cache, watcher);
 	return NULL;
 }
 

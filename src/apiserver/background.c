@@ -41,8 +41,21 @@ struct following {
 	struct apiserver *s;
 	const char *name;
 	struct cache *cache;
-	struct error *(*fn)(struct apiserver *s);
+	struct error *(*watched)(struct apiserver *s, struct cache_watch *w); /* or */
+	struct error *(*changed)(struct apiserver *s);
 };
+
+static struct error *changes(struct following *f, struct cache_watch *w)
+{
+	struct cache_event ev;
+
+	for (;;) {
+		TRY(cache_watch_next(w, &ev));
+		while (cache_watch_ready(w))
+			TRY(cache_watch_next(w, &ev));
+		log_and_free(f->changed(f->s), "%s", f->name);
+	}
+}
 
 static void follow(void *arg)
 {
@@ -51,16 +64,10 @@ static void follow(void *arg)
 	for (;;) {
 		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
 		struct cache_watch *w;
-		struct cache_event ev;
 		struct error *e = cache_watch_open(f->cache, &o, &w);
 
-		while (!e) {
-			e = cache_watch_next(w, &ev);
-			while (!e && cache_watch_ready(w))
-				e = cache_watch_next(w, &ev);
-			if (!e)
-				log_and_free(f->fn(f->s), "%s", f->name);
-		}
+		if (!e)
+			e = f->watched ? f->watched(f->s, w) : changes(f, w);
 		cache_watch_close(w);
 		if (!error_is_sys(e, ECANCELED)) {
 			error_free(e);
@@ -73,12 +80,22 @@ static void follow(void *arg)
 	}
 }
 
+static void start(struct following f)
+{
+	struct following *at = arena_new(&f.s->arena, struct following);
+
+	*at = f;
+	background_start(f.s, f.name, follow, at);
+}
+
+void background_watch(struct apiserver *s, const char *name, struct cache *c, struct error *(*fn)(struct apiserver *s, struct cache_watch *w))
+{
+	start((struct following){.s = s, .name = name, .cache = c, .watched = fn});
+}
+
 void background_follow(struct apiserver *s, const char *name, struct cache *c, struct error *(*fn)(struct apiserver *s))
 {
-	struct following *f = arena_new(&s->arena, struct following);
-
-	*f = (struct following){s, name, c, fn};
-	background_start(s, name, follow, f);
+	start((struct following){.s = s, .name = name, .cache = c, .changed = fn});
 }
 
 void background_stop(struct apiserver *s)

@@ -9,6 +9,8 @@
 
 /* Runs fn(arg) on a fiber of its own, named by a literal, until it returns or is cancelled. */
 void background_start(struct apiserver *s, const char *name, fiber_fn *fn, void *arg);
+/* Calls fn with a watch of all that is and comes in the cache; again with another, a second after it ended with an error. */
+void background_watch(struct apiserver *s, const char *name, struct cache *c, struct error *(*fn)(struct apiserver *s, struct cache_watch *w));
 /* Calls fn at first and whenever something in the cache has changed, once for what changes together; its errors are logged. */
 void background_follow(struct apiserver *s, const char *name, struct cache *c, struct error *(*fn)(struct apiserver *s));
 /* Cancels all of them and waits until they have ended; one that is started from then on is cancelled from the beginning. */

@@ -286,6 +286,7 @@ void crds_sync(struct apiserver *s)
 	fiber_mutex_unlock(&cs->lock);
 }
 
+/* So that definitions act (names, clean up, load) without anybody asking. */
 static struct error *follow(struct apiserver *s, struct cache_watch *w)
 {
 	struct cache_event ev;
@@ -313,30 +314,6 @@ static struct error *follow(struct apiserver *s, struct cache_watch *w)
 	}
 }
 
-/* So that definitions act (names, clean up, load) without anybody asking. */
-static void follower(void *arg)
-{
-	struct apiserver *s = arg;
-
-	for (;;) {
-		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-		struct cache_watch *w;
-		struct error *e = cache_watch_open(s->crds->st->cache, &o, &w);
-
-		if (!e)
-			e = follow(s, w);
-		cache_watch_close(w);
-		if (!error_is_sys(e, ECANCELED)) {
-			error_free(e);
-			e = fiber_sleep(1000);
-		}
-		if (e) {
-			error_free(e);
-			return;
-		}
-	}
-}
-
 struct error *crds_init(struct apiserver *s)
 {
 	struct crds *cs = xcalloc(1, sizeof *cs);
@@ -344,7 +321,7 @@ struct error *crds_init(struct apiserver *s)
 	cs->st = storage_find(s, STR("apiextensions.k8s.io"), STR("customresourcedefinitions"));
 	s->crds = cs;
 	crds_sync(s);
-	background_start(s, "crds", follower, s);
+	background_watch(s, "crds", cs->st->cache, follow);
 	return NULL;
 }
 
