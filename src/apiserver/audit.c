@@ -134,7 +134,7 @@ static bool to_json(struct request *rq, struct str type, struct str body, struct
 		if (!e) {
 			const struct schema_type *t = type_of(rq, &env);
 
-			e = t ? pb_to_json(json, t, env.raw, env.api_version, env.kind) : error_new("no such type");
+			e = t ? pb_to_json(json, t, env.raw, env.api_version, env.kind, NULL) : error_new("no such type");
 		}
 	} else if (str_contains(type, STR("yaml"))) {
 		e = yaml_to_json(body, NULL, json);

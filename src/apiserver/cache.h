@@ -56,7 +56,7 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	 * cache stands still before it and asks again, with may_wait. Any other error leaves the object out.
 	 */
 	struct error *(*plain)(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out);
-	uint8_t (*sealed)(void *ctx, struct str stored); /* NULL, or: what the entry's `sealed` is to be */
+	uint8_t (*sealed)(void *ctx, struct str stored); /* NULL, or: what the entry's `sealed` is to be, at most 127 */
 	void *ctx;
 	/* NULL, or: a text of the object that stored bytes may lack, and what it then is (strategy.h) */
 	struct str *(*filled)(void *obj);
@@ -87,12 +87,14 @@ struct cache_slice { /* bytes of body, or (top bit of off) of the entry's own ta
 	uint32_t off, n;
 };
 struct cache_hot;
-struct cache_entry { /* immutable, but for hot */
+struct cache_entry { /* immutable, but for hot and verbatim */
 	_Atomic uint32_t refs;
 	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
 	bool pb : 1;
 	bool was_filled : 1;        /* cache_resource.filled is not in the stored bytes */
-	uint8_t sealed;             /* cache_resource.sealed of the stored bytes; 0 */
+	uint8_t : 0;                /* what follows is of the loop's thread only */
+	uint8_t sealed : 7;         /* cache_resource.sealed of the stored bytes; 0 */
+	bool verbatim : 1;          /* of pb_to_json, for this body */
 	uint16_t ns_n, name_n;
 	uint32_t bytes;             /* of memory, without body's */
 	int64_t rev;                /* metadata.resourceVersion */
@@ -122,8 +124,11 @@ struct str cache_entry_uid(const struct cache_entry *e);
  * 500 when the stored bytes are damaged.
  */
 struct error *cache_entry_json(const struct cache *c, const struct cache_entry *e, struct block **out);
-/* The same appended to b and not kept: for lists too large to stay. */
-struct error *cache_entry_json_append(const struct cache *c, const struct cache_entry *e, struct buf *b);
+/*
+ * The same appended to b and not kept: for lists too large to stay. without: empty, or `{"kind":K,"apiVersion":V,` of the resource, which is
+ * left out but for the brace: items of lists of built-in types do not have it.
+ */
+struct error *cache_entry_json_append(const struct cache *c, const struct cache_entry *e, struct str without, struct buf *b);
 size_t cache_hot_limit(void); /* bytes: 4 MiB and an eighth of all that the caches of this loop hold */
 /*
  * The object as a struct of type t: the resource's, or one whose fields are among its fields (PartialObjectMetadata). kind and apiVersion

@@ -104,18 +104,21 @@ size_t hot_sweep(bool all)
 	return before - hot.bytes;
 }
 
-static struct error *transcode(const struct cache *c, const struct cache_entry *e, struct buf *b)
+static struct error *transcode(const struct cache *c, const struct cache_entry *e, bool named, struct buf *b)
 {
 	const struct cache_resource *r = &c->r;
 	char version[256];
-	struct str v = r->version;
-	if (r->group.n) {
+	struct str v = named ? r->version : STR_NULL;
+	bool verbatim = e->verbatim;
+	if (named && r->group.n) {
 		int n = snprintf(version, sizeof(version), "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version));
 		v = str_of(version, (size_t)n);
 	}
-	struct error *err = pb_to_json(b, r->type, entry_raw(e), v, r->kind);
-	if (!err)
+	struct error *err = pb_to_json(b, r->type, entry_raw(e), v, named ? r->kind : STR_NULL, &verbatim);
+	if (!err) {
+		((struct cache_entry *)(uintptr_t)e)->verbatim = verbatim;
 		return NULL;
+	}
 	struct error *out = error_status(500, "InternalError", "%.*s%.*s: the stored object is damaged: %s", STR_ARG(r->prefix),
 					 STR_ARG(cache_entry_key(e)), error_message(err));
 	error_free(err);
@@ -135,7 +138,7 @@ struct error *cache_entry_json(const struct cache *c, const struct cache_entry *
 		return NULL;
 	}
 	scratch.n = 0;
-	TRY(transcode(c, e, &scratch));
+	TRY(transcode(c, e, true, &scratch));
 	*out = block_new(buf_view(&scratch));
 	if (scratch.cap > 1 << 16)
 		buf_free(&scratch);
@@ -150,10 +153,15 @@ struct error *cache_entry_json(const struct cache *c, const struct cache_entry *
 	return NULL;
 }
 
-struct error *cache_entry_json_append(const struct cache *c, const struct cache_entry *e, struct buf *b)
+struct error *cache_entry_json_append(const struct cache *c, const struct cache_entry *e, struct str without, struct buf *b)
 {
 	if (e->pb && !e->hot)
-		return transcode(c, e, b);
-	buf_str(b, block_str(e->pb ? e->hot->json : e->body));
+		return transcode(c, e, !without.n, b);
+	struct str json = block_str(e->pb ? e->hot->json : e->body);
+	if (without.n && str_has_prefix(json, without)) {
+		buf_putc(b, '{');
+		json = str_sub(json, without.n, json.n);
+	}
+	buf_str(b, json);
 	return NULL;
 }

@@ -269,7 +269,7 @@ static bool by_json(struct index *x, struct str raw)
 	struct buf json buf_cleanup = {0};
 	struct index *y = xcalloc(1, sizeof(*y));
 	y->r = x->r;
-	struct error *e = pb_to_json(&json, x->r->type, raw, STR_NULL, STR_NULL);
+	struct error *e = pb_to_json(&json, x->r->type, raw, STR_NULL, STR_NULL, NULL);
 	bool ok = !e && index_json(y, buf_view(&json));
 	for (int i = 0; ok && i < x->r->n_fields; i++) {
 		struct cache_slice v = y->fields[i].n ? y->fields[i] : y->alt[i];

@@ -5,7 +5,7 @@
 #include "apiserver/encrypt_internal.h"
 #include "apiserver/gcm.h"
 
-#define SEALS_MAX 255 /* ways to seal told apart; those behind count as stale always */
+#define SEALS_MAX 127 /* ways to seal told apart; those behind count as stale always */
 
 struct encryption {
 	struct apiserver *s;

@@ -323,7 +323,7 @@ static struct error *param_tree(struct admission *a, const struct resource *r, c
 
 	*out = arena_new(ar, struct jv);
 	if (r->crd || !r->from_storage) {
-		TRY(cache_entry_json_append(r->st->cache, en, &b));
+		TRY(cache_entry_json_append(r->st->cache, en, STR_NULL, &b));
 		json = arena_str(ar, buf_view(&b));
 		if (!r->crd || custom_bytes_fit(r, en))
 			return jv_parse(ar, json, NULL, *out);

@@ -56,9 +56,10 @@ struct error *pb_decode(struct arena *a, const struct schema_type *t, struct str
 /*
  * JSON of a bare message, byte for byte what pb_decode and json_encode would give but that claim templates (of StatefulSets) say what they are,
  * mostly without making the struct: for answering reads from stored bytes. kind and api_version are those of a top type's object (empty: left out). Errors are
- * pb_decode's; nothing is appended then.
+ * pb_decode's; nothing is appended then. JSON that the message holds as text (managed fields) is checked, compacted and escaped. verbatim
+ * (may be NULL): whether a call for the same bytes found that this changes nothing; it is copied then. Set for the next call.
  */
-struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str pb, struct str api_version, struct str kind);
+struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str pb, struct str api_version, struct str kind, bool *verbatim);
 void pb_encode(struct buf *b, const struct schema_type *t, const void *obj);
 size_t pb_size(const struct schema_type *t, const void *obj);
 /* The storage and wire envelope: "k8s\0" + runtime.Unknown{typeMeta, raw, contentEncoding, contentType}. */

@@ -15,7 +15,9 @@ struct slot { /* where a field's value is */
 
 struct tj {
 	struct je e;
-	struct arena a; /* for the few values that need memory */
+	struct arena a;  /* for the few values that need memory */
+	bool verbatim;   /* raw JSON has been looked at before: it is copied */
+	bool unchanged;  /* all raw JSON met so far stands in the output as it was */
 };
 
 /* A varint of at most 10 bytes; NULL when cut short or too long. */
@@ -121,7 +123,7 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 				}
 				if (unlikely(!p))
 					return false;
-				if ((size_t)(end - p) <= n || memcmp(p, tag_at, n) != 0)
+				if ((size_t)(end - p) <= n || *p != *tag_at || (unlikely(n > 1) && memcmp(p, tag_at, n) != 0))
 					break;
 				p += n;
 			}
@@ -168,6 +170,21 @@ static bool note(const struct schema_type *t, struct str in, unsigned base, stru
 			*present |= bit;
 	}
 	return true;
+}
+
+/* JSON that is stored as text. */
+static char *raw(struct tj *j, char *w, uint8_t kind, struct str s)
+{
+	if (j->verbatim) {
+		w = je_need(&j->e, w, s.n);
+		memcpy(w, s.p, s.n);
+		return je_check(&j->e, w + s.n);
+	}
+	size_t from = (size_t)(w - j->e.b->p);
+
+	w = je_value(&j->e, w, kind, NULL, &s);
+	j->unchanged &= str_eq(str_of(j->e.b->p + from, (size_t)(w - j->e.b->p) - from), s);
+	return w;
 }
 
 /* One value whose bytes are `s` (a number: its varint or 8 bytes). */
@@ -221,6 +238,8 @@ static char *value(struct tj *j, char *w, const struct schema_field *f, struct s
 		memset(&v, 0, sizeof v);
 		if (unlikely(!pb_special(&j->a, f->kind, s, &v)))
 			return NULL;
+		if (f->kind == FIELD_RAW || f->kind == FIELD_FIELDSV1 || f->kind == FIELD_JSON)
+			return raw(j, w, f->kind, v.s);
 	}
 	return je_value(&j->e, w, f->kind, NULL, &v);
 }
@@ -381,10 +400,10 @@ static void name_claims(struct apps_v1_stateful_set *s)
 	}
 }
 
-struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str pb, struct str api_version, struct str kind)
+struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str pb, struct str api_version, struct str kind, bool *verbatim)
 {
 	struct str meta[2] = {kind, api_version};
-	struct tj j = {.e.b = b};
+	struct tj j = {.e.b = b, .verbatim = verbatim && *verbatim, .unchanged = true};
 	size_t limit = b->limit, before = b->n;
 
 	if (limit && b->overflow)
@@ -409,6 +428,8 @@ struct error *pb_to_json(struct buf *b, const struct schema_type *t, struct str 
 		return e;
 	}
 	arena_free(&j.a);
+	if (verbatim)
+		*verbatim = j.unchanged;
 	b->n = (size_t)(w - b->p);
 	if (limit && b->n > limit) {
 		b->n = before;

@@ -140,7 +140,7 @@ static void do_pb_to_json(struct run *r)
 static void do_direct(struct run *r)
 {
 	r->b.n = 0;
-	must(pb_to_json(&r->b, r->t, r->in, STR("v1"), STR("Pod")));
+	must(pb_to_json(&r->b, r->t, r->in, STR("v1"), STR("Pod"), NULL));
 }
 
 static void do_copy(struct run *r)

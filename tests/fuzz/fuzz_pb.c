@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	struct pb_envelope env;
 
 	error_free(pb_envelope_decode(in, &env));
-	struct error *e = pb_decode(&a, t, in, obj), *direct = pb_to_json(&one, t, in, STR("v1"), STR("<Kind>"));
+	bool verbatim = false;
+	struct error *e = pb_decode(&a, t, in, obj), *direct = pb_to_json(&one, t, in, STR("v1"), STR("<Kind>"), &verbatim);
 
 	FUZZ_CHECK(!e == !direct);
 	if (e) {
@@ -27,6 +28,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	((struct str *)obj)[0] = STR("<Kind>");
 	((struct str *)obj)[1] = STR("v1");
 	json_encode(&two, t, obj);
+	FUZZ_CHECK(str_eq(buf_view(&one), buf_view(&two)));
+	one.n = 0;
+	FUZZ_OK(pb_to_json(&one, t, in, STR("v1"), STR("<Kind>"), &verbatim));
 	FUZZ_CHECK(str_eq(buf_view(&one), buf_view(&two)));
 	one.n = two.n = 0;
 	pb_encode(&one, t, obj);

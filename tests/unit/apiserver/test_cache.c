@@ -49,7 +49,7 @@ static struct str json_of(const struct cache *c, const struct cache_entry *e)
 	block_unref(json);
 	/* What is kept and what is made anew are the same. */
 	size_t n = b->n;
-	assert_ok(cache_entry_json_append(c, e, b));
+	assert_ok(cache_entry_json_append(c, e, STR_NULL, b));
 	assert_true(b->n == 2 * n && !memcmp(b->p, b->p + n, n));
 	return str_of(b->p, n);
 }

@@ -341,7 +341,8 @@ static void direct(const struct schema_type *t, const char *hex)
 	buf_cleanup struct buf one = {0}, two = {0};
 	struct str pb = bytes_of(&a, hex);
 	void *obj = arena_alloc(&a, t->size);
-	struct error *e = pb_decode(&a, t, pb, obj), *d = pb_to_json(&one, t, pb, STR_NULL, STR_NULL);
+	bool verbatim = false;
+	struct error *e = pb_decode(&a, t, pb, obj), *d = pb_to_json(&one, t, pb, STR_NULL, STR_NULL, &verbatim);
 
 	assert_int_equal(e != NULL, d != NULL);
 	if (e) {
@@ -354,6 +355,10 @@ static void direct(const struct schema_type *t, const char *hex)
 	json_encode(&two, t, obj);
 	if (!str_eq(buf_view(&one), buf_view(&two)))
 		fail_msg("%s: %.*s is not %.*s", hex, STR_ARG(buf_view(&one)), STR_ARG(buf_view(&two)));
+	one.n = 0;
+	assert_ok(pb_to_json(&one, t, pb, STR_NULL, STR_NULL, &verbatim));
+	if (!str_eq(buf_view(&one), buf_view(&two)))
+		fail_msg("%s again: %.*s is not %.*s", hex, STR_ARG(buf_view(&one)), STR_ARG(buf_view(&two)));
 }
 
 static void test_pb_to_json(void **state)
@@ -373,6 +378,12 @@ static void test_pb_to_json(void **state)
 	direct(volume, "12020a000a0161" "12021200");
 	direct(volume, "12050a030a0178");
 	direct(pod, "0a0f4200");
+	/* managed fields' text: as it is written, with white space, with what HTML escapes, not JSON, empty */
+	direct(pod, "0a118a010e3a0c0a0a7b22663a61223a7b7d7d");
+	direct(pod, "0a138a01103a0e0a0c7b22663a61223a207b7d207d");
+	direct(pod, "0a138a01103a0e0a0c7b22663a3c613e223a7b7d7d");
+	direct(pod, "0a0e8a010b3a090a077b22663a61223a");
+	direct(pod, "0a078a01043a020a00");
 	direct(pod, "0a0d420b0880928db398feffffff01");
 	direct(&core_v1_pod_security_context_type, "2001" "2202ac02" "20ffffffffffffffffff01");
 	direct(&core_v1_pod_security_context_type, "20012002");

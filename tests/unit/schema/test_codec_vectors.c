@@ -124,8 +124,10 @@ static void check(const char *dir, const char *name)
 	struct pb_envelope env;
 
 	assert_ok(pb_envelope_decode(pb, &env));
+	bool verbatim = false;
+
 	b.n = 0;
-	assert_ok(pb_to_json(&b, t, env.raw, api_version, kind));
+	assert_ok(pb_to_json(&b, t, env.raw, api_version, kind, &verbatim));
 	if (t == &apps_v1_stateful_set_type) { /* its claim templates say what they are */
 		buf_cleanup struct buf named = {0};
 
@@ -136,6 +138,10 @@ static void check(const char *dir, const char *name)
 	} else {
 		assert_same(buf_view(&b), want_json, name, "pb_to_json");
 	}
+	buf_cleanup struct buf again = {0};
+
+	assert_ok(pb_to_json(&again, t, env.raw, api_version, kind, &verbatim));
+	assert_same(buf_view(&again), buf_view(&b), name, "pb_to_json again");
 	b.n = 0;
 	object_encode(&b, MEDIA_PROTOBUF, t, from_pb);
 	assert_same(buf_view(&b), pb, name, "protobuf to protobuf");
