@@ -64,11 +64,23 @@ static void to_v1(struct arena *a, struct jv *doc)
 		for (uint32_t k = 0; jv_is(columns, JV_ARRAY) && k < columns->n; k++)
 			rename_member(a, &columns->items[k], "JSONPath", "jsonPath");
 	}
-	struct jv *conversion = jv_get(spec, STR("conversion")), *keep = jv_get(spec, STR("preserveUnknownFields"));
+	struct jv *conversion, *keep = jv_get(spec, STR("preserveUnknownFields"));
 
+	/* what v1beta1 takes for granted and v1 does not */
 	if (jv_is(keep, JV_BOOL) && !keep->b)
 		jv_del(spec, STR("preserveUnknownFields"));
+	else
+		jv_set(a, spec, STR("preserveUnknownFields"), jv_bool(true));
+	if (!jv_str(jv_get(spec, STR("scope"))).n)
+		jv_set(a, spec, STR("scope"), jv_string(STR("Namespaced")));
 	conversion = jv_get(spec, STR("conversion"));
+	if (jv_is(conversion, JV_OBJECT) && str_eqz(jv_str(jv_get(conversion, STR("strategy"))), "Webhook") &&
+	    !jv_get(conversion, STR("conversionReviewVersions"))) {
+		struct jv v = jv_array();
+
+		jv_push(a, &v, jv_string(STR("v1beta1")));
+		jv_set(a, conversion, STR("conversionReviewVersions"), v);
+	}
 	if (jv_is(conversion, JV_OBJECT) && jv_str(jv_get(conversion, STR("strategy"))).n &&
 	    (jv_get(conversion, STR("webhookClientConfig")) || jv_get(conversion, STR("conversionReviewVersions")))) {
 		struct jv webhook = jv_object(), *client = jv_get(conversion, STR("webhookClientConfig"));

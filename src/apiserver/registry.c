@@ -7,6 +7,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/encrypt.h"
 #include "apiserver/server.h"
+#include "apiserver/stored.h"
 #include "schema/defaults.h"
 #include "schema/managed_fields.h"
 
@@ -102,72 +103,6 @@ void request_internal(struct request *rq, struct apiserver *s, struct arena *a, 
 	rq->info.group = res->api->group;
 	rq->info.version = res->api->version;
 	rq->info.resource = res->api->plural;
-}
-
-/* Bytes for the store, and what they are before they are encrypted (else empty); a custom resource in its storage version. */
-static struct error *encode(struct request *rq, struct storage *st, void *obj, struct buf *stored, struct buf *plain)
-{
-	struct str *type_meta;
-	struct meta_v1_object_meta *m;
-	struct str rv;
-
-	if (rq->res->crd) {
-		void *copy = arena_alloc(rq->a, st->type->size);
-
-		memcpy(copy, obj, st->type->size);
-		((struct str *)copy)[0] = rq->res->api->kind;
-		((struct str *)copy)[1] = rq->res->api_version;
-		obj = copy;
-		TRY(custom_to_storage(rq->a, rq->res, &obj));
-	}
-	type_meta = obj;
-	m = meta_of(st, obj);
-	rv = m->resource_version;
-	m->resource_version = STR_NULL;
-	if (!rq->dry_run) /* which is answered with what was sent */
-		m->self_link = STR_NULL;
-	type_meta[0] = st->kind;
-	type_meta[1] = st->api_version;
-	if (st->json)
-		json_encode(stored, st->type, obj);
-	else
-		pb_envelope_encode(stored, st->api_version, st->kind, st->type, obj);
-	m->resource_version = rv;
-	if (st->encryption) {
-		*plain = *stored;
-		memset(stored, 0, sizeof *stored);
-		return encryption_seal(st->encryption, storage_key(rq->a, st, m->namespace, m->name), buf_view(plain), stored);
-	}
-	return NULL;
-}
-
-/*
- * What a dry run answers with: the object as the store would give it back (empty lists are absent ones by then), as upstream's
- * DryRunnableStorage makes it. Custom resources are kept as they are sent.
- */
-static struct error *as_stored(struct request *rq, struct storage *st, const struct buf *stored, const struct buf *plain, void **obj)
-{
-	struct str bytes = arena_str(rq->a, buf_view(st->encryption ? plain : stored)), rv = meta_of(st, *obj)->resource_version;
-	struct pb_envelope env;
-	void *o;
-
-	if (st->json)
-		return NULL;
-	TRY(pb_envelope_decode(bytes, &env));
-	o = arena_alloc(rq->a, st->type->size);
-	TRY(pb_decode(rq->a, st->type, env.raw, o));
-	((struct str *)o)[0] = st->kind;
-	((struct str *)o)[1] = st->api_version;
-	meta_of(st, o)->resource_version = rv;
-	*obj = o;
-	return NULL;
-}
-
-static struct error *too_large(const struct buf *stored)
-{
-	if (stored->n <= STORE_VALUE_MAX)
-		return NULL;
-	return error_status(413, "RequestEntityTooLarge", "etcdserver: request is too large");
 }
 
 static struct str rv_text(struct arena *a, int64_t rev)
@@ -385,7 +320,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	const struct strategy *sg = st->strategy;
 	struct meta_v1_object_meta *m = meta_of(st, obj);
 	struct admission ad;
-	struct buf stored buf_cleanup = {0}, plain buf_cleanup = {0};
+	struct stored stored stored_cleanup = {0};
 	struct cache_entry *entry = NULL;
 	void *state = NULL;
 	struct error *e;
@@ -425,15 +360,8 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (!e && !rq->dry_run && str_to_u64(m->resource_version, &version) && version)
 		e = error_status(500, "", "resourceVersion should not be set on objects to be created");
 	if (!e) {
-		struct str *filled = sg && sg->filled && !rq->dry_run ? sg->filled(obj) : NULL;
-
-		if (filled)
-			*filled = STR_NULL;
-		e = encode(rq, st, obj, &stored, &plain);
-		if (filled)
-			*filled = sg->fill;
-		if (!e)
-			e = too_large(&stored);
+		stored.without = sg && !rq->dry_run ? sg->filled : NULL;
+		e = stored_encode(rq, obj, &stored);
 	}
 	if (!e && rq->dry_run) {
 		e = cache_get(st->cache, st->namespaced ? ns : STR_NULL, m->name, CACHE_CONSISTENT, 0, &entry);
@@ -448,8 +376,10 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		if (st->ttl_ms > 0)
 			e = event_lease(rq->s, st->ttl_ms, &lease);
 		if (!e)
-			e = cache_put(st->cache, st->namespaced ? ns : STR_NULL, m->name, 0, buf_view(&stored), buf_view(&plain), lease,
-				      rq->nosync ? CACHE_NOSYNC : 0, &ok, &entry);
+			e = stored_put(rq, obj, &stored,
+				       (struct stored_put){.ns = st->namespaced ? ns : STR_NULL, .name = m->name, .lease = lease,
+							   .flags = rq->nosync ? CACHE_NOSYNC : 0, .applied = rq->applied},
+				       &ok, &entry);
 		if (!e && !ok) {
 			const struct cache_entry *now = entry;
 			struct meta_v1_partial_object_metadata there = {0};
@@ -480,7 +410,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (entry)
 		m->resource_version = rv_text(rq->a, entry->rev);
 	if (rq->dry_run)
-		TRY(as_stored(rq, st, &stored, &plain, &obj));
+		TRY(stored_read(rq, &stored, &obj));
 	out->obj = obj;
 	out->created = true;
 	out->entry = entry;
@@ -573,9 +503,7 @@ static void before_update(struct request *rq, const char *sub, void *obj, const 
 
 	if (!m->uid.n)
 		m->uid = om->uid;
-	if (!om->creation_timestamp.set && !m->creation_timestamp.set)
-		m->creation_timestamp = time_now();
-	else if (om->creation_timestamp.set)
+	if (om->creation_timestamp.set)
 		m->creation_timestamp = om->creation_timestamp;
 	if (om->deletion_timestamp)
 		m->deletion_timestamp = om->deletion_timestamp;
@@ -766,6 +694,34 @@ static struct error *result_entry(struct request *rq, struct storage *st, struct
 	return e;
 }
 
+/* A write that changes nothing but times of managedFields leaves these, too, so that it is none. */
+static void keep_field_times(struct request *rq, void *obj, const void *old)
+{
+	const struct schema_type *t = rq->res->st->type;
+	struct meta_v1_object_meta *m = meta_of(rq->res->st, obj);
+	const struct meta_v1_object_meta *om = meta_of(rq->res->st, old);
+	__typeof__(m->managed_fields) now = m->managed_fields, kept = {0};
+	bool moved = false;
+
+	if (now.n != om->managed_fields.n)
+		return;
+	for (uint32_t i = 0; i < now.n; i++) {
+		const struct api_time *x = now.v[i].time, *y = om->managed_fields.v[i].time;
+		struct meta_v1_managed_fields_entry *e = arena_push(rq->a, &kept);
+
+		moved |= !x != !y || (x && (x->s != y->s || x->ns != y->ns));
+		*e = now.v[i];
+		e->time = om->managed_fields.v[i].time;
+		if (!object_equal(&meta_v1_managed_fields_entry_type, e, &om->managed_fields.v[i]))
+			return;
+	}
+	if (!moved)
+		return;
+	memcpy(&m->managed_fields, &kept, sizeof kept);
+	if (!object_equal(t, obj, old))
+		memcpy(&m->managed_fields, &now, sizeof now);
+}
+
 /* *held: what is locked, for the caller to unlock. */
 static struct error *update_loop(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out,
 				 struct fiber_mutex **held)
@@ -781,7 +737,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		struct cache_entry *entry = NULL, *written = NULL;
 		void *old, *obj = NULL, *state = NULL;
 		struct meta_v1_object_meta *m, *om;
-		struct buf stored buf_cleanup = {0}, plain buf_cleanup = {0};
+		struct stored stored stored_cleanup = {0};
 		struct admission ad;
 		struct error *e;
 		int64_t rev;
@@ -857,12 +813,15 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (!u->sub && sg && sg->begin_write)
 			TRY(sg->begin_write(rq, obj, old, rq->dry_run, &state));
 		e = validate_update(rq, u->sub, obj, old);
+		if (!e) {
+			((struct str *)obj)[0] = ((struct str *)old)[0];
+			((struct str *)obj)[1] = ((struct str *)old)[1];
+			keep_field_times(rq, obj, old);
+		}
 		if (!e && !(u->flags & UPDATE_NO_ADMISSION))
 			e = admission_validate(&ad);
 		deleting = !e && should_delete(st, obj, old);
 		if (!e && !deleting) {
-			((struct str *)obj)[0] = ((struct str *)old)[0];
-			((struct str *)obj)[1] = ((struct str *)old)[1];
 			if (!stale && object_equal(st->type, obj, old)) {
 				/* nothing to write: answer what is there */
 				if (!u->sub && sg && sg->end_write)
@@ -876,9 +835,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 				cache_entry_unref(written);
 				continue;
 			}
-			e = encode(rq, st, obj, &stored, &plain);
-			if (!e)
-				e = too_large(&stored);
+			e = stored_encode(rq, obj, &stored);
 		}
 		if (!e && rq->dry_run) {
 			ok = true;
@@ -890,8 +847,10 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			if (st->ttl_ms > 0)
 				e = event_lease(rq->s, st->ttl_ms, &lease);
 			if (!e)
-				e = cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&plain), lease,
-					      rq->nosync || is_heartbeat(rq->a, st, obj, old) ? CACHE_NOSYNC : 0, &ok, &written);
+				e = stored_put(rq, obj, &stored,
+					       (struct stored_put){.ns = cns, .name = name, .expect = rev, .lease = lease, .applied = u->apply,
+								   .flags = rq->nosync || is_heartbeat(rq->a, st, obj, old) ? CACHE_NOSYNC : 0},
+					       &ok, &written);
 		}
 		if (!u->sub && sg && sg->end_write)
 			sg->end_write(rq, deleting && ok ? NULL : obj, old, state, ok && !e);
@@ -904,7 +863,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			return err_conflict(res->api->group, res->api->plural, name, NULL);
 		}
 		if (rq->dry_run && !deleting)
-			TRY(as_stored(rq, st, &stored, &plain, &obj));
+			TRY(stored_read(rq, &stored, &obj));
 		out->obj = obj;
 		out->deleted = deleting;
 		if (written) {
@@ -1151,10 +1110,11 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			return NULL;
 		}
 		if (write) {
-			struct buf stored buf_cleanup = {0}, plain buf_cleanup = {0};
+			struct stored stored stored_cleanup = {0};
 
-			TRY(encode(rq, st, obj, &stored, &plain));
-			TRY(cache_put(st->cache, cns, name, rev, buf_view(&stored), buf_view(&plain), 0, 0, &ok, &written));
+			TRY(stored_encode(rq, obj, &stored));
+			TRY(stored_put(rq, obj, &stored, (struct stored_put){.ns = cns, .name = name, .expect = rev, .applied = true}, &ok,
+				       &written));
 			if (ok && immediately) {
 				rev = written->rev;
 				cache_entry_unref(written);

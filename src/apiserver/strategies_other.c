@@ -275,7 +275,7 @@ static void apiservice_create(struct request *rq, void *obj)
 		apiservice_local_condition(rq->a, o);
 }
 
-FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .meta_create = "m*", .meta_update = "um*", .name_check = validate_path_segment,
+FACTS(apiservices, "apiregistration.k8s.io", "apiservices", .checks_all = true, .no_unconditional_update = true, .status_resets_metadata = true, .meta_create = "m*", .meta_update = "um*", .name_check = validate_path_segment,
       .prepare_create = apiservice_create, .validate = apiservice_validate, .validate_update = apiservice_validate_update, .validate_sub_update = apiservice_validate_sub);
 FACTS(deviceclasses, "resource.k8s.io", "deviceclasses", .checks_all = true, .meta_create = "N*", .meta_update = "NU*", .generation = true,
       .return_deleted = true, .validate = deviceclass_validate, .validate_update = deviceclass_validate_update);

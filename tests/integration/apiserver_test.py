@@ -355,6 +355,48 @@ def test_patches(a):
     equal("apply without manager", a.patch(CM + "/ssa", conf, "apply")[0], 422)
 
 
+def test_times(a):
+    """A write that changes nothing does not come to be one by the times of managedFields."""
+    sets = "/apis/apps/v1/namespaces/default/statefulsets"
+    conf = dict(deployment("times"), kind="StatefulSet")
+    conf["spec"].update({"serviceName": "x", "volumeClaimTemplates": [{"metadata": {"name": "v"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}}}]})
+    st, o = a.patch(sets + "/times?fieldManager=m", conf, "apply")
+    equal("applied", st, 201)
+    a.post(CM, cm("times", a="b"))
+    _, c = a.put(CM + "/times", cm("times", a="c"))
+    time.sleep(1.1)
+    equal("applied again: an atomic list's defaults", a.patch(sets + "/times?fieldManager=m", conf, "apply"), (200, o))
+    equal("put again", a.put(CM + "/times", cm("times", a="c")), (200, c))
+    st, d = a.put(CM + "/times", cm("times", a="d"))
+    check("a change has its time", d["metadata"]["managedFields"][0]["time"] > c["metadata"]["managedFields"][0]["time"], d)
+    a.delete(sets + "/times")
+    a.delete(CM + "/times")
+
+
+def test_large(a):
+    """What does not fit into the store with its managedFields is kept without."""
+    big = {"k%05d" % i + "y" * 94: "A" for i in range(7500)}
+    owners = lambda o: len(o["metadata"].get("managedFields", []))
+    st, o = a.post(CM + "?dryRun=All", cm("large", **big))
+    equal("a dry run fits", (st, owners(o)), (201, 1))
+    st, o = a.post(CM, cm("large", **big))
+    equal("create", (st, len(o.get("data", [])), owners(o)), (201, 7500, 0))
+    st, e = a.patch(CM + "/large?fieldManager=m", dict(cm("large"), data={"a": "b"}), "apply")
+    equal("apply is about them", (st, e.get("reason"), e["message"]), (500, None, "etcdserver: request is too large"))
+    a.post(CM, cm("larger"))
+    st, o = a.put(CM + "/larger", cm("larger", **big))
+    equal("update", (st, len(o.get("data", [])), owners(o)), (200, 7500, 0))
+    a.post(CM, cm("patched"))
+    st, o = a.patch(CM + "/patched", {"data": big})
+    equal("patch", (st, len(o.get("data", [])), owners(o)), (200, 7500, 0))
+    st, e = a.post(PODS.replace("pods", "podtemplates"), {"metadata": {"name": "large"}, "template": pod("", containers=[
+        {"name": "c", "image": "x", "env": [{"name": "E", "value": "x" * 1600000}]}])})
+    equal("too large all the same", (st, e["message"]), (500, "etcdserver: request is too large"))
+    for name in ("large", "larger", "patched"):
+        a.delete(CM + "/" + name)
+
+
 def read_events(c, path, n, out, headers=None):
     conn = c.open(20)
     conn.request("GET", path, headers=headers or {})
@@ -1205,7 +1247,7 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_contention(a), lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_service_cidrs(a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
+                 lambda: test_times(a), lambda: test_large(a), lambda: test_contention(a), lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_service_cidrs(a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
                  lambda: test_event_fields(a),
                  lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]

@@ -1,0 +1,106 @@
+#include "apiserver/stored.h"
+
+#include "apiserver/custom.h"
+#include "apiserver/encrypt.h"
+#include "apiserver/strategy.h"
+
+void stored_free(struct stored *s)
+{
+	buf_free(&s->bytes);
+	buf_free(&s->plain);
+}
+
+static struct error *encode(struct request *rq, void *obj, struct stored *s)
+{
+	struct storage *st = rq->res->st;
+	struct str *type_meta;
+	struct meta_v1_object_meta *m;
+	struct str rv;
+
+	if (rq->res->crd) {
+		void *copy = arena_alloc(rq->a, st->type->size);
+
+		memcpy(copy, obj, st->type->size);
+		((struct str *)copy)[0] = rq->res->api->kind;
+		((struct str *)copy)[1] = rq->res->api_version;
+		obj = copy;
+		TRY(custom_to_storage(rq->a, rq->res, &obj));
+	}
+	type_meta = obj;
+	m = object_meta(st->type, obj);
+	rv = m->resource_version;
+	m->resource_version = STR_NULL;
+	if (!rq->dry_run) /* which is answered with what was sent */
+		m->self_link = STR_NULL;
+	type_meta[0] = st->kind;
+	type_meta[1] = st->api_version;
+	if (st->json)
+		json_encode(&s->bytes, st->type, obj);
+	else
+		pb_envelope_encode(&s->bytes, st->api_version, st->kind, st->type, obj);
+	m->resource_version = rv;
+	if (st->encryption) {
+		s->plain = s->bytes;
+		memset(&s->bytes, 0, sizeof s->bytes);
+		return encryption_seal(st->encryption, storage_key(rq->a, st, m->namespace, m->name), buf_view(&s->plain), &s->bytes);
+	}
+	return NULL;
+}
+
+struct error *stored_encode(struct request *rq, void *obj, struct stored *s)
+{
+	struct str *text = s->without ? s->without(obj) : NULL, had = text ? *text : STR_NULL;
+	struct error *e;
+
+	stored_free(s);
+	if (text)
+		*text = STR_NULL;
+	e = encode(rq, obj, s);
+	if (text)
+		*text = had;
+	return e;
+}
+
+struct error *stored_read(struct request *rq, const struct stored *s, void **obj)
+{
+	struct storage *st = rq->res->st;
+	struct str bytes = arena_str(rq->a, buf_view(st->encryption ? &s->plain : &s->bytes));
+	struct str rv = object_meta(st->type, *obj)->resource_version;
+	struct pb_envelope env;
+	void *o;
+
+	if (st->json)
+		return NULL;
+	TRY(pb_envelope_decode(bytes, &env));
+	o = arena_alloc(rq->a, st->type->size);
+	TRY(pb_decode(rq->a, st->type, env.raw, o));
+	((struct str *)o)[0] = st->kind;
+	((struct str *)o)[1] = st->api_version;
+	object_meta(st->type, o)->resource_version = rv;
+	*obj = o;
+	return NULL;
+}
+
+static struct error *put(struct request *rq, const struct stored *s, const struct stored_put *p, bool *ok, struct cache_entry **out)
+{
+	return cache_put(rq->res->st->cache, p->ns, p->name, p->expect, buf_view(&s->bytes), buf_view(&s->plain), p->lease, p->flags, ok, out);
+}
+
+struct error *stored_put(struct request *rq, void *obj, struct stored *s, struct stored_put p, bool *ok, struct cache_entry **out)
+{
+	struct meta_v1_object_meta *m = object_meta(rq->res->st->type, obj);
+	struct error *e = put(rq, s, &p, ok, out);
+
+	if (error_is(e, 413, NULL) && !p.applied && m->managed_fields.n) {
+		error_clear(&e);
+		memset(&m->managed_fields, 0, sizeof m->managed_fields);
+		e = stored_encode(rq, obj, s);
+		if (!e)
+			e = put(rq, s, &p, ok, out);
+	}
+	if (error_is(e, 413, NULL)) {
+		error_free(e);
+		return error_status(500, "", "etcdserver: request is too large");
+	}
+	return e;
+}
