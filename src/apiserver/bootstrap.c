@@ -85,7 +85,7 @@ void bootstrap_policy_rules(struct arena *a, struct str name, struct rbac_v1_pol
 /* ---- making and repairing objects ---- */
 
 /* Creates obj; *existed tells that it was there already, or is of an API that is not served. */
-static struct error *ensure(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str ns, void *obj, bool *existed)
+struct error *bootstrap_ensure(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str ns, void *obj, bool *existed)
 {
 	struct request rq;
 	struct write_result r;
@@ -240,7 +240,7 @@ static struct error *one_role(struct apiserver *s, struct arena *a, struct polic
 
 		default_meta(a, &r->metadata, p->ns, p->name, p->labels);
 		memcpy(&r->rules, &p->rules, sizeof r->rules);
-		TRY(ensure(s, a, "rbac.authorization.k8s.io", "roles", p->ns, r, &existed));
+		TRY(bootstrap_ensure(s, a, "rbac.authorization.k8s.io", "roles", p->ns, r, &existed));
 		if (!existed)
 			return NULL;
 		now = registry_peek(s, a, storage_find(s, STR("rbac.authorization.k8s.io"), STR("roles")), p->ns, p->name);
@@ -264,7 +264,7 @@ static struct error *one_role(struct apiserver *s, struct arena *a, struct polic
 		labels_of(a, p->aggregate, API_MAP(&sel->match_labels));
 		aggregate_rules(a, p->aggregate, &r->rules);
 	}
-	TRY(ensure(s, a, "rbac.authorization.k8s.io", "clusterroles", STR_NULL, r, &existed));
+	TRY(bootstrap_ensure(s, a, "rbac.authorization.k8s.io", "clusterroles", STR_NULL, r, &existed));
 	if (!existed)
 		return NULL;
 	now = registry_peek(s, a, storage_find(s, STR("rbac.authorization.k8s.io"), STR("clusterroles")), STR_NULL, p->name);
@@ -324,7 +324,7 @@ static struct error *one_binding(struct apiserver *s, struct arena *a, struct st
 		sub->name = who;
 	}
 	/* ClusterRoleBinding has the same fields as RoleBinding */
-	TRY(ensure(s, a, "rbac.authorization.k8s.io", plural, ns, b, &existed));
+	TRY(bootstrap_ensure(s, a, "rbac.authorization.k8s.io", plural, ns, b, &existed));
 	if (!existed)
 		return NULL;
 	now = registry_peek(s, a, storage_find(s, group, str_from(plural)), ns, name);
@@ -333,7 +333,7 @@ static struct error *one_binding(struct apiserver *s, struct arena *a, struct st
 	if (!object_equal(&rbac_v1_role_ref_type, &now->role_ref, &b->role_ref)) {
 		/* which role it binds cannot be changed: it is made anew */
 		TRY(take_away(s, a, plural, ns, now));
-		return ensure(s, a, "rbac.authorization.k8s.io", plural, ns, b, &existed);
+		return bootstrap_ensure(s, a, "rbac.authorization.k8s.io", plural, ns, b, &existed);
 	}
 	changed = add_meta(a, &now->metadata, &b->metadata);
 	for (uint32_t i = 0; i < b->subjects.n; i++) {
@@ -375,7 +375,7 @@ static struct error *namespaces(struct apiserver *s)
 		struct core_v1_namespace *n = arena_new(&a, struct core_v1_namespace);
 
 		n->metadata.name = str_from(names[i]);
-		TRY(ensure(s, &a, "", "namespaces", STR_NULL, n, &existed));
+		TRY(bootstrap_ensure(s, &a, "", "namespaces", STR_NULL, n, &existed));
 	}
 	return NULL;
 }
@@ -399,7 +399,7 @@ static struct error *priorities(struct apiserver *s)
 		c->metadata.name = str_from(classes[i].name);
 		c->value = classes[i].value;
 		c->description = str_from(classes[i].text);
-		TRY(ensure(s, &a, "scheduling.k8s.io", "priorityclasses", STR_NULL, c, &existed));
+		TRY(bootstrap_ensure(s, &a, "scheduling.k8s.io", "priorityclasses", STR_NULL, c, &existed));
 	}
 	return NULL;
 }
@@ -472,7 +472,7 @@ static struct error *flow_control(struct apiserver *s)
 				p->spec.limited->limit_response.queuing = q;
 			}
 		}
-		TRY(ensure(s, &a, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", STR_NULL, p, &existed));
+		TRY(bootstrap_ensure(s, &a, "flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", STR_NULL, p, &existed));
 	}
 	for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
 		struct flowcontrol_v1_flow_schema *f = arena_new(&a, struct flowcontrol_v1_flow_schema);
@@ -527,7 +527,7 @@ static struct error *flow_control(struct apiserver *s)
 					n->cluster_scope |= str_eqz(n->resources.v[k], "*") || str_eqz(n->resources.v[k], "nodes");
 			}
 		}
-		TRY(ensure(s, &a, "flowcontrol.apiserver.k8s.io", "flowschemas", STR_NULL, f, &existed));
+		TRY(bootstrap_ensure(s, &a, "flowcontrol.apiserver.k8s.io", "flowschemas", STR_NULL, f, &existed));
 	}
 	return NULL;
 }
@@ -579,7 +579,7 @@ static struct error *service_cidr(struct apiserver *s)
 	c->metadata.name = STR("kubernetes");
 	for (size_t i = 0; i < n; i++)
 		*arena_push(&a, &c->spec.cidrs) = cidrs[i];
-	TRY(ensure(s, &a, "networking.k8s.io", "servicecidrs", STR_NULL, c, &existed));
+	TRY(bootstrap_ensure(s, &a, "networking.k8s.io", "servicecidrs", STR_NULL, c, &existed));
 	now = registry_peek(s, &a, storage_find(s, STR("networking.k8s.io"), STR("servicecidrs")), STR_NULL, STR("kubernetes"));
 	if (!now || now->metadata.deletion_timestamp)
 		return NULL;
@@ -601,82 +601,6 @@ static struct error *service_cidr(struct apiserver *s)
 	if (!e)
 		cache_entry_unref(r.entry);
 	return e;
-}
-
-static struct error *kubernetes_service(struct apiserver *s)
-{
-	struct arena a arena_cleanup = {0};
-	struct core_v1_service *svc = arena_new(&a, struct core_v1_service);
-	struct core_v1_service_port *p;
-	struct core_v1_endpoints *ep = arena_new(&a, struct core_v1_endpoints), *now;
-	struct core_v1_endpoint_subset *ss;
-	struct core_v1_endpoint_port *port;
-	struct discovery_v1_endpoint_slice *sl = arena_new(&a, struct discovery_v1_endpoint_slice), *sl_now;
-	struct discovery_v1_endpoint *e;
-	struct discovery_v1_endpoint_port *sp;
-	bool existed;
-
-	svc->metadata.name = STR("kubernetes");
-	svc->metadata.namespace = STR("default");
-	str_map_set(&a, API_MAP(&svc->metadata.labels), STR("component"), STR("apiserver"));
-	str_map_set(&a, API_MAP(&svc->metadata.labels), STR("provider"), STR("kubernetes"));
-	svc->spec.type = s->o.kubernetes_node_port ? STR("NodePort") : STR("ClusterIP");
-	svc->spec.cluster_ip = alloc_first_ip(s, &a);
-	*arena_push(&a, &svc->spec.cluster_ips) = svc->spec.cluster_ip;
-	svc->spec.session_affinity = STR("None");
-	p = arena_push(&a, &svc->spec.ports);
-	p->name = STR("https");
-	p->protocol = STR("TCP");
-	p->port = 443;
-	p->target_port.i = s->port;
-	p->node_port = s->o.kubernetes_node_port;
-	TRY(ensure(s, &a, "", "services", STR("default"), svc, &existed));
-	if (!strcmp(s->o.endpoint_reconciler, "none"))
-		return NULL;
-
-	ep->metadata.name = STR("kubernetes");
-	ep->metadata.namespace = STR("default");
-	str_map_set(&a, API_MAP(&ep->metadata.labels), STR("endpointslice.kubernetes.io/skip-mirror"), STR("true"));
-	ss = arena_push(&a, &ep->subsets);
-	arena_push(&a, &ss->addresses)->ip = str_from(s->o.advertise_address);
-	port = arena_push(&a, &ss->ports);
-	port->name = STR("https");
-	port->port = s->port;
-	port->protocol = STR("TCP");
-	TRY(ensure(s, &a, "", "endpoints", STR("default"), ep, &existed));
-	if (existed) {
-		now = registry_peek(s, &a, storage_find(s, STR(""), STR("endpoints")), STR("default"), STR("kubernetes"));
-		if (now && !object_field_equal(&core_v1_endpoints_type, now, ep, "subsets")) {
-			memcpy(&now->subsets, &ep->subsets, sizeof now->subsets);
-			TRY(replace(s, &a, "", "endpoints", STR("default"), now));
-		}
-	}
-
-	sl->metadata.name = STR("kubernetes");
-	sl->metadata.namespace = STR("default");
-	str_map_set(&a, API_MAP(&sl->metadata.labels), STR("kubernetes.io/service-name"), STR("kubernetes"));
-	sl->address_type = strchr(s->o.advertise_address, ':') ? STR("IPv6") : STR("IPv4");
-	e = arena_push(&a, &sl->endpoints);
-	*arena_push(&a, &e->addresses) = str_from(s->o.advertise_address);
-	e->conditions.ready = arena_new(&a, bool);
-	*e->conditions.ready = true;
-	sp = arena_push(&a, &sl->ports);
-	sp->name = arena_new(&a, struct str);
-	*sp->name = STR("https");
-	sp->port = int32_of(&a, s->port);
-	sp->protocol = arena_new(&a, struct str);
-	*sp->protocol = STR("TCP");
-	TRY(ensure(s, &a, "discovery.k8s.io", "endpointslices", STR("default"), sl, &existed));
-	if (existed) {
-		sl_now = registry_peek(s, &a, storage_find(s, STR("discovery.k8s.io"), STR("endpointslices")), STR("default"), STR("kubernetes"));
-		if (sl_now && (!object_field_equal(&discovery_v1_endpoint_slice_type, sl_now, sl, "endpoints") ||
-			       !object_field_equal(&discovery_v1_endpoint_slice_type, sl_now, sl, "ports"))) {
-			memcpy(&sl_now->endpoints, &sl->endpoints, sizeof sl->endpoints);
-			memcpy(&sl_now->ports, &sl->ports, sizeof sl->ports);
-			TRY(replace(s, &a, "discovery.k8s.io", "endpointslices", STR("default"), sl_now));
-		}
-	}
-	return NULL;
 }
 
 /* What API servers behind this one need to know of its certificates. */
@@ -711,7 +635,7 @@ static struct error *legacy_token_tracking(struct apiserver *s)
 	c->metadata.name = STR("kube-apiserver-legacy-service-account-token-tracking");
 	c->metadata.namespace = STR("kube-system");
 	str_map_set(&a, API_MAP(&c->data), STR("since"), str_sub(time_format(&a, time_now_micro(), false), 0, 10));
-	return ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed);
+	return bootstrap_ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed);
 }
 
 static struct error *authentication_configmap(struct apiserver *s)
@@ -737,7 +661,7 @@ static struct error *authentication_configmap(struct apiserver *s)
 		if (s->o.requestheader_uid_headers && *s->o.requestheader_uid_headers)
 			str_map_set(&a, API_MAP(&c->data), STR("requestheader-uid-headers"), json_list(&a, s->o.requestheader_uid_headers));
 	}
-	TRY(ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed));
+	TRY(bootstrap_ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed));
 	if (!existed)
 		return NULL;
 	now = registry_peek(s, &a, storage_find(s, STR(""), STR("configmaps")), STR("kube-system"), c->metadata.name);
@@ -769,6 +693,7 @@ struct error *bootstrap_run(struct apiserver *s)
 	s->bootstrapped[HOOK_APISERVICES] = true;
 	s->bootstrapped[HOOK_CRDS] = true;
 	aggregate_roles_start(s);
+	kubernetes_service_start(s);
 	service_repair_start(s);
 	background_follow(s, "service-cidr", storage_find(s, STR("networking.k8s.io"), STR("servicecidrs"))->cache, service_cidr);
 	return NULL;

@@ -12,9 +12,20 @@ extern const char bootstrap_policy[]; /* bootstrap_policy.c says its form */
 
 /* The rules of one default ClusterRole. */
 void bootstrap_policy_rules(struct arena *a, struct str name, struct rbac_v1_policy_rule **rules, uint32_t *n);
+/* Makes obj (not defaulted; changed) when there is none of its name: *existed false, and it is written. */
+struct error *bootstrap_ensure(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str ns, void *obj,
+			       bool *existed);
 /* Everything, in order. */
 struct error *bootstrap_run(struct apiserver *s);
 /* aggregate_roles.c: keeps the rules of aggregated ClusterRoles, on a fiber. */
 void aggregate_roles_start(struct apiserver *s);
+
+/*
+ * kubernetes_service.c: the Service "kubernetes", and in its endpoints the addresses of all API servers on the store, as
+ * --endpoint-reconciler-type says: made at first, then looked after each 10 s on a fiber. A server that ends takes its address out.
+ */
+struct error *kubernetes_service(struct apiserver *s);
+void kubernetes_service_start(struct apiserver *s);
+void kubernetes_service_leave(struct apiserver *s); /* suspends, 20 s at most */
 
 #endif

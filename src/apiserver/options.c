@@ -514,6 +514,7 @@ static void body(void *arg)
 		return;
 	log_info("signal %d: shutting down", sig);
 	s->stopping = true;
+	kubernetes_service_leave(s);
 	if (s->o.shutdown_delay_ms)
 		log_and_free(fiber_sleep(s->o.shutdown_delay_ms), "shutdown delay");
 	if (s->o.shutdown_retry_after)

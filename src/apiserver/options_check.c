@@ -98,10 +98,6 @@ static struct error *check_endpoints(const struct options *o)
 	if (!one_of(o->endpoint_reconciler, "lease", "none", "master-count"))
 		return error_new("unknown endpoint reconciler type \"%s\": master-count, lease or none",
 				 o->endpoint_reconciler);
-	if (!strcmp(o->endpoint_reconciler, "master-count") && o->apiserver_count != 1)
-		return error_new(
-			"--apiserver-count=%d with master-count is not built here: several servers share leases",
-			o->apiserver_count);
 	if (o->apiserver_count <= 0)
 		return error_new("--apiserver-count should be a positive number, but value '%d' provided",
 				 o->apiserver_count);

@@ -3,7 +3,7 @@
 
 Usage: etcd_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import json, os, shutil, subprocess, sys, tempfile, threading, time
+import json, os, shutil, signal, subprocess, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from apiserver_test import CM, Client, Server, check, cm, equal, suite, until
@@ -55,12 +55,12 @@ class Etcd:
                 self.kill(i)
 
 
-def servers(s, etcd, *names):
+def servers(s, etcd, *names, more=[]):
     """API servers that share the test's directory and that etcd; started."""
     made = []
     for n in names:
         x = Server(s.dir, n)
-        x.store = ["--etcd-servers", ",".join(etcd.clients)]
+        x.store = ["--etcd-servers", ",".join(etcd.clients)] + more
         x.start()
         live.append(x)
         made.append(x)
@@ -203,6 +203,37 @@ def test_node_ports(s):
     equal("taken from the other", a.post(svcs, again)[0], 201)
 
 
+def addresses(server):
+    """Those of the API servers, in the Endpoints and in the EndpointSlice of the Service kubernetes."""
+    c = Client(server, cert="admin")
+    ep = c.get("/api/v1/namespaces/default/endpoints/kubernetes")[1]
+    sl = c.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes")[1]
+    return [a["ip"] for x in ep.get("subsets", []) for a in x["addresses"]], [a for e in sl.get("endpoints") or [] for a in e["addresses"]]
+
+
+def test_addresses(s):
+    """Each server's address stands in the endpoints of Service kubernetes until the server ends or dies."""
+    for kind in ([], ["--endpoint-reconciler-type=master-count", "--apiserver-count=3"]):
+        etcd = Etcd(s.dir, 1)
+        names = ["10.0.0.%d" % i for i in (3, 1, 2)]
+        three = [servers(s, etcd, n, more=kind + ["--advertise-address=" + n])[0] for n in names]
+        equal("all of them", addresses(three[0]), (sorted(names),) * 2)
+        last = three.pop()
+        live.remove(last)
+        last.stop()
+        equal("one that ended is gone", addresses(three[0]), (["10.0.0.1", "10.0.0.3"],) * 2)
+        if not kind:
+            live.remove(three[1])
+            three.pop().stop(signal.SIGKILL)
+            until("one that died is gone", lambda: addresses(three[0]) == (["10.0.0.3"],) * 2, 30)
+            a = Client(three[0], cert="admin")
+            for path in ("/api/v1/namespaces/default/services/kubernetes", "/api/v1/namespaces/default/endpoints/kubernetes"):
+                equal("deleted", a.delete(path)[0], 200)
+            until("all is made again", lambda: a.get("/api/v1/namespaces/default/services/kubernetes")[0] == 200 and
+                  addresses(three[0]) == (["10.0.0.3"],) * 2, 12)
+        clean()
+
+
 def test_no_space(s):
     """etcd's quota is exceeded: 507 with etcd's reason, reads and deletes go on, so do writes once there is room."""
     etcd = Etcd(s.dir, 1, "--quota-backend-bytes=%d" % (4 << 20))
@@ -235,4 +266,4 @@ if __name__ == "__main__":
     if not shutil.which("etcd") or not shutil.which("etcdctl"):
         print("# etcd or etcdctl is not installed: not tried\n0 passed, 0 failed")
         sys.exit(77)
-    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports), after=lambda have: clean())
+    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports, test_addresses), after=lambda have: clean())
