@@ -37,6 +37,8 @@ const struct admission_plugin admit_namespace_lifecycle = {
 
 /* ---- ServiceAccount ---- */
 
+#define DEFAULT_ACCOUNT_WAIT_MS 1500 /* upstream: nine pauses of 100 to 200 ms */
+#define DEFAULT_ACCOUNT_LOOK_MS 25
 #define TOKEN_PATH "/var/run/secrets/kubernetes.io/serviceaccount"
 
 static bool is_mirror(const struct core_v1_pod *pod)
@@ -111,9 +113,22 @@ static bool mount_into(struct arena *a, struct core_v1_container *c, uint32_t n,
 	return any;
 }
 
+/* The account, or NULL. "default" is made by a controller soon after its namespace: a pod that is too quick waits for it, as upstream's. */
+static struct error *account_of(struct admission *a, struct str name, struct core_v1_service_account **out)
+{
+	struct storage *st = storage_find(a->rq->s, STR(""), STR("serviceaccounts"));
+	int64_t end = now_ms() + DEFAULT_ACCOUNT_WAIT_MS;
+
+	*out = registry_peek(a->rq->s, a->rq->a, st, a->ns, name);
+	while (!*out && str_eqz(name, "default") && now_ms() < end) {
+		TRY(fiber_sleep(DEFAULT_ACCOUNT_LOOK_MS));
+		*out = registry_peek(a->rq->s, a->rq->a, st, a->ns, name);
+	}
+	return NULL;
+}
+
 static struct error *account_admit(struct admission *a)
 {
-	struct apiserver *s = a->rq->s;
 	struct core_v1_pod *pod = a->obj;
 	struct core_v1_service_account *sa;
 	struct arena *ar = a->rq->a;
@@ -131,7 +146,7 @@ static struct error *account_admit(struct admission *a)
 	if (!pod->spec.service_account_name.n)
 		pod->spec.service_account_name = STR("default");
 	pod->spec.service_account = pod->spec.service_account_name;
-	sa = registry_peek(s, ar, storage_find(s, STR(""), STR("serviceaccounts")), a->ns, pod->spec.service_account_name);
+	TRY(account_of(a, pod->spec.service_account_name, &sa));
 	if (!sa)
 		return admission_forbidden(a, "error looking up service account %.*s/%.*s: serviceaccount \"%.*s\" not found", STR_ARG(a->ns),
 					   STR_ARG(pod->spec.service_account_name), STR_ARG(pod->spec.service_account_name));

@@ -1,7 +1,6 @@
 /* The authorizers in order, and what a refusal says. */
 #include "apiserver/authz_internal.h"
 #include "apiserver/metrics.h"
-#include "apiserver/metrics.h"
 #include "schema/selector.h"
 
 struct error *authz_init(struct apiserver *s)
@@ -84,38 +83,52 @@ static void everything(struct arena *a, struct rbac_v1_policy_rule_list *out)
 	*arena_push(a, &r->verbs) = *arena_push(a, &r->api_groups) = *arena_push(a, &r->resources) = *arena_push(a, &r->non_resource_urls) = STR("*");
 }
 
-void authz_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out)
+void authz_untold_add(struct arena *a, struct authz_untold *u, struct str text)
 {
-	const struct authz_chain *c = s->authz->chain;
-
-	for (uint32_t i = 0; i < c->n; i++)
-		if (c->v[i].type == AUTHORIZER_RBAC)
-			rbac_rules_for(s, a, u, ns, out);
-		else if (c->v[i].type == AUTHORIZER_ABAC)
-			abac_rules_for(c->v[i].abac, a, u, ns, out);
-		else if (c->v[i].type == AUTHORIZER_ALWAYS_ALLOW)
-			everything(a, out);
+	if (u->n == AUTHZ_UNTOLD_MAX)
+		return;
+	for (uint32_t i = 0; i < u->n; i++)
+		if (str_eq(u->v[i], text))
+			return;
+	*arena_push(a, u) = text;
 }
 
-bool authz_rules_incomplete(struct apiserver *s, struct arena *a, const struct user *u, struct str *why)
+struct str authz_untold_text(struct arena *a, const struct authz_untold *u)
 {
-	struct authz_chain *c = s->authz->chain;
 	struct buf b buf_cleanup = {0};
+
+	for (uint32_t i = 0; i < u->n; i++)
+		buf_printf(&b, "%s%.*s", i ? ", " : u->n > 1 ? "[" : "", STR_ARG(u->v[i]));
+	if (u->n > 1)
+		buf_putc(&b, ']');
+	return arena_str(a, buf_view(&b));
+}
+
+bool authz_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out,
+		     struct authz_untold *untold)
+{
+	const struct authz_chain *c = s->authz->chain;
+	bool complete = true;
 	struct str node;
-	bool incomplete = false;
 
 	for (uint32_t i = 0; i < c->n; i++) {
-		const char *name = c->v[i].type == AUTHORIZER_WEBHOOK			   ? "webhook" :
-				   c->v[i].type == AUTHORIZER_NODE && user_is_node(u, &node) ? "node" :
-											     NULL;
+		enum authorizer_type type = c->v[i].type;
+		const char *silent = type == AUTHORIZER_WEBHOOK			      ? "webhook" :
+				     type == AUTHORIZER_NODE && user_is_node(u, &node) ? "node" :
+											 NULL;
 
-		if (!name)
-			continue;
-		buf_printf(&b, "%s%s authorizer does not support user rule resolution", incomplete ? ", " : "", name);
-		incomplete = true;
+		if (type == AUTHORIZER_RBAC)
+			rbac_rules_for(s, a, u, ns, out, untold);
+		else if (type == AUTHORIZER_ABAC)
+			abac_rules_for(c->v[i].abac, a, u, ns, out);
+		else if (type == AUTHORIZER_ALWAYS_ALLOW)
+			everything(a, out);
+		if (silent) {
+			authz_untold_add(a, untold, arena_printf(a, "%s authorizer does not support user rule resolution", silent));
+			complete = false;
+		}
 	}
-	*why = arena_str(a, buf_view(&b));
-	return incomplete;
+	return complete;
 }
 
 void authz_selectors(struct arena *a, struct authz_attrs *at, struct str fields, struct str labels)

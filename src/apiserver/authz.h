@@ -40,20 +40,32 @@ struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at);
 struct authz_attrs authz_attrs_of(const struct request *rq);
 /* Fills fields and labels from selector texts (empty: none); strings in the arena. */
 void authz_selectors(struct arena *a, struct authz_attrs *at, struct str fields, struct str labels);
-/* Authorizers that cannot list the rules of a user are in the chain: *why names them. */
-bool authz_rules_incomplete(struct apiserver *s, struct arena *a, const struct user *u, struct str *why);
+/* What authorizers could not find out, each once. */
+struct authz_untold {
+	struct str *v;
+	uint32_t n, cap;
+};
+void authz_untold_add(struct arena *a, struct authz_untold *u, struct str text);
+/* As upstream's aggregated errors print: `one`, or `[one, other]`; at most AUTHZ_UNTOLD_MAX of them. */
+struct str authz_untold_text(struct arena *a, const struct authz_untold *u);
+#define AUTHZ_UNTOLD_MAX 200
 struct rbac_v1_policy_rule_list {
 	struct rbac_v1_policy_rule *v;
 	uint32_t n, cap;
 };
-/* Every rule that holds for the user in the namespace, by those authorizers that can tell. */
-void authz_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out);
+/*
+ * Every rule that holds for the user in the namespace, by those authorizers that can tell; false when there are others. untold gets
+ * their names, and roles that are bound but are not there.
+ */
+bool authz_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out,
+		     struct authz_untold *untold);
 
 /* ---- RBAC (rbac.c) ---- */
 struct error *rbac_init(struct apiserver *s);
 enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct authz_attrs *at, struct str *reason);
-/* Every rule that holds for the user in the namespace. */
-void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out);
+/* Every rule that holds for the user in the namespace; missing: bound roles that are not there. */
+void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out,
+		    struct authz_untold *missing);
 /* Writes to roles and bindings: 403 when the user would give more than it has (and may not escalate or bind). */
 /* all: the role aggregates others, which takes all rights. */
 struct error *rbac_check_role(struct request *rq, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules, uint32_t n, bool all);

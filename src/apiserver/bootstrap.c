@@ -349,12 +349,37 @@ static struct error *one_binding(struct apiserver *s, struct arena *a, struct st
 	return changed ? replace(s, a, "rbac.authorization.k8s.io", plural, ns, now) : NULL;
 }
 
+/*
+ * What everybody may see was once bound by system:discovery. A cluster without system:public-info-viewer gets it as it has set that one:
+ * its subjects, labels and annotations (autoupdate=false among them).
+ */
+static struct error *split_discovery(struct apiserver *s)
+{
+	struct arena a arena_cleanup = {0};
+	struct storage *st = storage_find(s, STR("rbac.authorization.k8s.io"), STR("clusterrolebindings"));
+	struct rbac_v1_role_binding *old = registry_peek(s, &a, st, STR_NULL, STR("system:discovery"));
+	struct rbac_v1_role_binding *b;
+	bool existed;
+
+	if (!old)
+		return NULL;
+	b = arena_new(&a, struct rbac_v1_role_binding);
+	b->metadata.name = b->role_ref.name = STR("system:public-info-viewer");
+	b->role_ref.api_group = STR("rbac.authorization.k8s.io");
+	b->role_ref.kind = STR("ClusterRole");
+	memcpy(&b->metadata.labels, &old->metadata.labels, sizeof b->metadata.labels);
+	memcpy(&b->metadata.annotations, &old->metadata.annotations, sizeof b->metadata.annotations);
+	memcpy(&b->subjects, &old->subjects, sizeof b->subjects);
+	return ensure(s, &a, "rbac.authorization.k8s.io", "clusterrolebindings", STR_NULL, b, &existed);
+}
+
 static struct error *policy(struct apiserver *s)
 {
 	struct str rest = str_from(bootstrap_policy), bind;
 	struct arena text arena_cleanup = {0};
 	struct policy_role role;
 
+	TRY(split_discovery(s));
 	while (policy_next(&text, &rest, &role, &bind)) {
 		struct arena a arena_cleanup = {0};
 

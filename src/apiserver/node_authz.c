@@ -402,7 +402,7 @@ static enum authz slice_authz(struct apiserver *s, struct arena *a, const struct
 	if (str_eqz(at->verb, "create"))
 		return AUTHZ_ALLOW;
 	if (verb_in(at->verb, "get update patch delete"))
-		return at->name.n ? by_relation(a, reason, node, own_slice(s, a, node, at->name)) : no(reason, "No Object name found");
+		return at->name.n ? by_relation(a, reason, node, !at->ns.n && own_slice(s, a, node, at->name)) : no(reason, "No Object name found");
 	if (verb_in(at->verb, "watch list deletecollection"))
 		return selects(at, "spec.nodeName", node) ?
 			       AUTHZ_ALLOW :
@@ -490,7 +490,7 @@ enum authz node_authorize(struct apiserver *s, struct arena *a, const struct aut
 			return claim_authz(s, a, at, node, reason);
 		if (str_eqz(r, "persistentvolumes")) {
 			why = get_only(at);
-			return why ? no(reason, why) : by_relation(a, reason, node, bound_volume(s, a, node, at->name));
+			return why ? no(reason, why) : by_relation(a, reason, node, !at->ns.n && bound_volume(s, a, node, at->name));
 		}
 		if (str_eqz(r, "serviceaccounts"))
 			return account_authz(s, a, at, node, reason);
@@ -508,7 +508,7 @@ enum authz node_authorize(struct apiserver *s, struct arena *a, const struct aut
 	} else if (str_eqz(at->group, "storage.k8s.io")) {
 		if (str_eqz(r, "volumeattachments")) {
 			why = get_only(at);
-			return why ? no(reason, why) : by_relation(a, reason, node, own_attachment(s, a, node, at->name));
+			return why ? no(reason, why) : by_relation(a, reason, node, !at->ns.n && own_attachment(s, a, node, at->name));
 		}
 		if (str_eqz(r, "csinodes"))
 			return csinode_authz(at, node, reason);

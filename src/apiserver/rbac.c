@@ -24,6 +24,7 @@ struct binding {
 	struct str *subjects;        /* keys in by_subject */
 	struct str *shown;           /* for reasons: `User "x"` */
 	uint32_t n;
+	uint64_t gathered;           /* the number of the gathering that has seen it: one may hold by several subjects */
 };
 enum { W_ROLES, W_CLUSTERROLES, W_BINDINGS, W_CLUSTERBINDINGS, W_N };
 
@@ -42,7 +43,7 @@ struct rbac {
 	struct map bindings;         /* key -> struct binding */
 	struct map by_subject;       /* "u:name\0ns" -> struct subject_list */
 	struct map decisions;
-	uint64_t epoch;
+	uint64_t epoch, gatherings;
 };
 #define DECISIONS_MAX 20000
 
@@ -316,11 +317,21 @@ static bool each_binding(struct rbac *r, const struct user *u, struct str ns, bo
 	return false;
 }
 
+/* as: the resource it is told as; n == 0: by its kind */
+static void name_role(struct arena *a, const struct binding *b, struct str as, struct authz_untold *out)
+{
+	struct str what = as.n ? as : str_eqz(b->ref.kind, "ClusterRole") ? STR("clusterrole") : STR("role");
+	struct str text = arena_printf(a, "%.*s.rbac.authorization.k8s.io \"%.*s\" not found", STR_ARG(what), STR_ARG(b->ref.name));
+
+	authz_untold_add(a, out, text);
+}
+
 struct decide {
 	struct rbac *r;
 	const struct authz_attrs *at;
 	struct arena *a;
 	struct str reason;
+	struct authz_untold missing; /* roles that are bound and are not there */
 };
 
 static bool decide_binding(void *ctx, struct binding *b, struct str subject)
@@ -328,6 +339,8 @@ static bool decide_binding(void *ctx, struct binding *b, struct str subject)
 	struct decide *d = ctx;
 	struct role *role = map_get(&d->r->roles, b->role_key);
 
+	if (!role)
+		name_role(d->a, b, STR_NULL, &d->missing);
 	for (uint32_t i = 0; role && i < role->n; i++)
 		if (rule_allows(&role->rules[i], d->at)) {
 			struct str shown = STR_NULL;
@@ -345,9 +358,10 @@ static bool decide_binding(void *ctx, struct binding *b, struct str subject)
 	return false;
 }
 
+/* What has the separator in it has no key: paths, and verbs of reviews, are anything, and one question must not look like another. */
 static size_t put(char *p, size_t n, size_t cap, struct str s)
 {
-	if (n + s.n + 1 > cap)
+	if (n + s.n + 1 > cap || (s.n && memchr(s.p, '\1', s.n)))
 		return cap + 1;
 	memcpy(p + n, s.p ? s.p : "", s.n);
 	p[n + s.n] = '\1';
@@ -368,7 +382,7 @@ enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct aut
 	for (size_t i = 0; i < at->user->n_groups && n <= sizeof key; i++)
 		n = put(key, n, sizeof key, at->user->groups[i]);
 	if (n <= sizeof key)
-		n = put(key, n, sizeof key, STR("|"));
+		n = put(key, n, sizeof key, at->resource_request ? STR("|") : STR("|/"));
 	if (n <= sizeof key)
 		n = put(key, n, sizeof key, at->verb);
 	if (at->resource_request) {
@@ -388,6 +402,8 @@ enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct aut
 		}
 	}
 	allow = each_binding(r, at->user, at->resource_request ? at->ns : STR_NULL, decide_binding, &d);
+	if (!allow && d.missing.n)
+		d.reason = arena_printf(a, "RBAC: %.*s", STR_ARG(authz_untold_text(a, &d.missing)));
 	if (reason)
 		*reason = d.reason;
 	if (n <= sizeof key) {
@@ -405,6 +421,8 @@ struct gather {
 	struct rbac *r;
 	struct arena *a;
 	struct rbac_v1_policy_rule_list *out;
+	struct str as;               /* see name_role */
+	struct authz_untold *missing;
 };
 
 static bool gather_binding(void *ctx, struct binding *b, struct str subject)
@@ -413,6 +431,11 @@ static bool gather_binding(void *ctx, struct binding *b, struct str subject)
 	struct role *role = map_get(&g->r->roles, b->role_key);
 
 	(void)subject;
+	if (b->gathered == g->r->gatherings)
+		return false;
+	b->gathered = g->r->gatherings;
+	if (!role)
+		name_role(g->a, b, g->as, g->missing);
 	for (uint32_t i = 0; role && i < role->n; i++) {
 		struct rbac_v1_policy_rule *p = arena_push(g->a, g->out);
 
@@ -421,12 +444,20 @@ static bool gather_binding(void *ctx, struct binding *b, struct str subject)
 	return false;
 }
 
-void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out)
+static void rules_for(struct rbac *r, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out, struct str as,
+		      struct authz_untold *missing)
 {
-	struct gather g = {.r = s->rbac, .a = a, .out = out};
+	struct gather g = {.r = r, .a = a, .out = out, .as = as, .missing = missing};
 
-	sync(s->rbac);
-	each_binding(s->rbac, u, ns, gather_binding, &g);
+	sync(r);
+	r->gatherings++;
+	each_binding(r, u, ns, gather_binding, &g);
+}
+
+void rbac_rules_for(struct apiserver *s, struct arena *a, const struct user *u, struct str ns, struct rbac_v1_policy_rule_list *out,
+		    struct authz_untold *missing)
+{
+	rules_for(s->rbac, a, u, ns, out, STR_NULL, missing);
 }
 
 /* ---- escalation ---- */
@@ -492,6 +523,9 @@ void rbac_uncovered(struct arena *a, const struct rbac_v1_policy_rule *own, uint
 		const struct rbac_v1_policy_rule *r = &rules[i];
 		uint32_t names = r->resource_names.n ? r->resource_names.n : 1;
 
+		if (covered(own, n_own, r))
+			continue;
+		fiber_yield();
 		for (uint32_t g = 0; g < r->api_groups.n; g++)
 			for (uint32_t k = 0; k < r->resources.n; k++)
 				for (uint32_t v = 0; v < r->verbs.n; v++)
@@ -517,30 +551,83 @@ void rbac_uncovered(struct arena *a, const struct rbac_v1_policy_rule *own, uint
 }
 
 #define MISSING_TOLD 4000 /* bytes of an answer */
+#define MISSING_LOOKED_AT 2000 /* of the lacking rights */
+#define SINGLES_MAX 100000 /* a body of 3 MB can name 10^10 */
 
-static void tell(struct buf *b, const struct rbac_v1_policy_rule *one)
+static double singles(const struct rbac_v1_policy_rule *r)
 {
+	return (double)r->verbs.n * ((double)r->api_groups.n * r->resources.n * (r->resource_names.n ? r->resource_names.n : 1) +
+				     r->non_resource_urls.n);
+}
+
+static bool same_but_verb(const struct rbac_v1_policy_rule *x, const struct rbac_v1_policy_rule *y)
+{
+	return x->api_groups.n && y->api_groups.n && str_eq(x->api_groups.v[0], y->api_groups.v[0]) &&
+	       str_eq(x->resources.v[0], y->resources.v[0]) && x->resource_names.n == y->resource_names.n &&
+	       (!x->resource_names.n || str_eq(x->resource_names.v[0], y->resource_names.v[0]));
+}
+
+/* Single rights as upstream tells them: the verbs of one thing together. `told` marks those that have been. */
+static struct str tell(struct arena *a, const struct rbac_v1_policy_rule *v, uint32_t n, uint32_t at, bool *told)
+{
+	const struct rbac_v1_policy_rule *one = &v[at];
+	struct buf b buf_cleanup = {0};
+
 	if (one->non_resource_urls.n) {
-		buf_printf(b, "\n{NonResourceURLs:[\"%.*s\"], Verbs:[\"%.*s\"]}", STR_ARG(one->non_resource_urls.v[0]), STR_ARG(one->verbs.v[0]));
-		return;
+		buf_printf(&b, "{NonResourceURLs:[\"%.*s\"], Verbs:[\"%.*s\"]}", STR_ARG(one->non_resource_urls.v[0]), STR_ARG(one->verbs.v[0]));
+		return arena_str(a, buf_view(&b));
 	}
-	buf_printf(b, "\n{APIGroups:[\"%.*s\"], Resources:[\"%.*s\"], ", STR_ARG(one->api_groups.v[0]), STR_ARG(one->resources.v[0]));
+	buf_printf(&b, "{APIGroups:[\"%.*s\"], Resources:[\"%.*s\"], ", STR_ARG(one->api_groups.v[0]), STR_ARG(one->resources.v[0]));
 	if (one->resource_names.n)
-		buf_printf(b, "ResourceNames:[\"%.*s\"], ", STR_ARG(one->resource_names.v[0]));
-	buf_printf(b, "Verbs:[\"%.*s\"]}", STR_ARG(one->verbs.v[0]));
+		buf_printf(&b, "ResourceNames:[\"%.*s\"], ", STR_ARG(one->resource_names.v[0]));
+	buf_printf(&b, "Verbs:[\"%.*s\"", STR_ARG(one->verbs.v[0]));
+	for (uint32_t i = at + 1; i < n; i++)
+		if (!told[i] && same_but_verb(one, &v[i])) {
+			told[i] = true;
+			buf_printf(&b, " \"%.*s\"", STR_ARG(v[i].verbs.v[0]));
+		}
+	buf_puts(&b, "]}");
+	return arena_str(a, buf_view(&b));
+}
+
+static int text_cmp(const void *x, const void *y)
+{
+	return str_cmp(*(const struct str *)x, *(const struct str *)y);
 }
 
 static struct error *confirm(struct request *rq, struct str ns, struct str name, const struct rbac_v1_policy_rule *rules, uint32_t n)
 {
 	struct rbac_v1_policy_rule_list own = {0}, lacking = {0};
+	struct authz_untold unknown = {0};
 	struct buf missing buf_cleanup = {0}, groups buf_cleanup = {0};
+	struct str *texts;
+	uint32_t n_texts = 0;
+	double single = 0;
+	bool *told;
 
-	rbac_rules_for(rq->s, rq->a, rq->user, ns, &own);
+	/* upstream looks the roles up as the request's own resource */
+	rules_for(rq->s->rbac, rq->a, rq->user, ns, &own, rq->res->api->plural, &unknown);
+	for (uint32_t i = 0; i < n; i++)
+		if (!covered(own.v, own.n, &rules[i]))
+			single += singles(&rules[i]);
+	if (single > SINGLES_MAX)
+		return err_bad_request("the rules amount to more than %d single rights", SINGLES_MAX);
 	rbac_uncovered(rq->a, own.v, own.n, rules, n, &lacking);
 	if (!lacking.n)
 		return NULL;
-	for (uint32_t i = 0; i < lacking.n && missing.n < MISSING_TOLD; i++)
-		tell(&missing, &lacking.v[i]);
+	if (lacking.n > MISSING_LOOKED_AT)
+		lacking.n = MISSING_LOOKED_AT;
+	texts = arena_array(rq->a, struct str, lacking.n);
+	told = arena_array(rq->a, bool, lacking.n);
+	for (uint32_t i = 0; i < lacking.n; i++)
+		if (!told[i])
+			texts[n_texts++] = tell(rq->a, lacking.v, lacking.n, i, told);
+	qsort(texts, n_texts, sizeof *texts, text_cmp);
+	for (uint32_t i = 0; i < n_texts && missing.n < MISSING_TOLD; i++)
+		if (!i || !str_eq(texts[i], texts[i - 1]))
+			buf_printf(&missing, "\n%.*s", STR_ARG(texts[i]));
+	if (unknown.n)
+		buf_printf(&missing, "; resolution errors: [%.*s]", STR_ARG(authz_untold_text(rq->a, &unknown)));
 	for (size_t i = 0; i < rq->user->n_groups; i++)
 		buf_printf(&groups, "%s\"%.*s\"", i ? " " : "", STR_ARG(rq->user->groups[i]));
 	return err_forbidden(rq->res->api->group, rq->res->api->plural, name,
@@ -591,6 +678,7 @@ struct error *rbac_check_role(struct request *rq, struct str ns, struct str name
 struct error *rbac_check_binding(struct request *rq, struct str ns, struct str name, const struct rbac_v1_role_ref *ref)
 {
 	bool cluster = str_eqz(ref->kind, "ClusterRole");
+	struct rbac_v1_policy_rule_list rules = {0};
 	struct str key;
 	struct role *role;
 
@@ -606,11 +694,10 @@ struct error *rbac_check_binding(struct request *rq, struct str ns, struct str n
 	sync(rq->s->rbac);
 	key = cluster ? ref->name : arena_printf(rq->a, "%.*s/%.*s", STR_ARG(ns), STR_ARG(ref->name));
 	role = map_get(&rq->s->rbac->roles, key);
-	if (!role) {
-		struct error *e = err_not_found(STR("rbac.authorization.k8s.io"), cluster ? STR("clusterroles") : STR("roles"), ref->name);
-
-		error_set_details(e, rq->res->api->group, rq->res->api->plural, ref->name);
-		return e;
-	}
-	return confirm(rq, ns, name, role->rules, role->n);
+	if (!role)
+		return err_not_found(rq->res->api->group, rq->res->api->plural, ref->name);
+	/* a copy: the role may change while this waits its turn */
+	for (uint32_t i = 0; i < role->n; i++)
+		object_copy(rq->a, &rbac_v1_policy_rule_type, &role->rules[i], arena_push(rq->a, &rules));
+	return confirm(rq, ns, name, rules.v, rules.n);
 }

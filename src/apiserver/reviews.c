@@ -120,6 +120,8 @@ static void requirement_validate(struct field_errors *e, struct str key, struct 
 {
 	const char *kind = operator_known(op);
 
+	if (!label && !key.n)
+		field_required(e, FIELD_CHILD(p, "key"), "must be specified");
 	/* operators of later versions are let through, and ignored */
 	if (kind && !strcmp(kind, "values") && !values->n)
 		field_required(e, FIELD_CHILD(p, "values"), "must be specified when `operator` is 'In' or 'NotIn'");
@@ -129,8 +131,6 @@ static void requirement_validate(struct field_errors *e, struct str key, struct 
 		field_check(e, FIELD_CHILD(p, "key"), key, validate_qualified_name);
 		for (uint32_t i = 0; i < values->n; i++)
 			field_check(e, FIELD_INDEX(FIELD_CHILD(p, "values"), i), values->v[i], validate_label_value);
-	} else if (!key.n) {
-		field_required(e, FIELD_CHILD(p, "key"), "must be specified");
 	}
 }
 
@@ -228,7 +228,9 @@ static struct error *subject_access(struct request *rq, bool local)
 		field_invalid(&fe, FIELD_CHILD(FIELD_CHILD(FIELD_ROOT("spec"), "resourceAttributes"), "namespace"),
 			      sar->spec.resource_attributes->namespace, "must match metadata.namespace");
 	if (local && sar->spec.non_resource_attributes)
-		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"), STR("null"),
+		field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "nonResourceAttributes"),
+				  arena_printf(rq->a, "{\"Path\":\"%.*s\",\"Verb\":\"%.*s\"}", STR_ARG(sar->spec.non_resource_attributes->path),
+					       STR_ARG(sar->spec.non_resource_attributes->verb)),
 				  "disallowed on this kind of request");
 	TRY(field_errors_status(&fe, rq->res->api->group, STR_NULL, STR_NULL));
 	memset(&sar->status, 0, sizeof sar->status);
@@ -256,20 +258,23 @@ static struct error *self_rules(struct request *rq)
 {
 	struct authorization_v1_self_subject_rules_review *r;
 	struct rbac_v1_policy_rule_list rules = {0};
+	struct authz_untold untold = {0};
+	bool complete;
 	void *obj;
 
 	TRY(body_as(rq, rq->res->api->type, &obj));
 	r = obj;
 	if (!r->spec.namespace.n)
 		return err_bad_request("no namespace on request");
-	authz_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules);
+	complete = authz_rules_for(rq->s, rq->a, rq->user, r->spec.namespace, &rules, &untold);
 	/* the answer is a new object: upstream gives nothing of the question back */
 	memset(&r->status, 0, sizeof r->status);
 	memset(&r->spec, 0, sizeof r->spec);
 	memset(&r->metadata, 0, sizeof r->metadata);
 	r->status.resource_rules.v = arena_alloc(rq->a, 1);
 	r->status.non_resource_rules.v = arena_alloc(rq->a, 1);
-	r->status.incomplete = authz_rules_incomplete(rq->s, rq->a, rq->user, &r->status.evaluation_error);
+	r->status.incomplete = !complete;
+	r->status.evaluation_error = authz_untold_text(rq->a, &untold);
 	for (uint32_t i = 0; i < rules.n; i++) {
 		const struct rbac_v1_policy_rule *p = &rules.v[i];
 

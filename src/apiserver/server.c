@@ -131,6 +131,9 @@ static struct error *route(struct request *rq, const struct api_subresource *sub
 		return err_unknown_path();
 	if (i->subresource.n && (!sub || (i->rest.n && !proxied)))
 		return err_unknown_path();
+	/* what is only created has its collection's path, in a namespace if it has one */
+	if (r->verbs == VERB_CREATE && !sub && (i->name.n || (r->namespaced && !i->ns.n)))
+		return err_unknown_path();
 	if (whole && i->name.n && str_contains(i->path, STR("/namespaces//")))
 		return err_bad_request("Namespace parameter required.");
 	if ((whole && i->name.n) || (!r->namespaced && i->ns.n && !(str_eqz(i->resource, "namespaces") && str_eq(i->ns, i->name))))

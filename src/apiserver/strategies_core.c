@@ -231,6 +231,16 @@ static void serviceaccount_update(struct request *rq, void *obj, const void *old
 	serviceaccount_create(rq, obj);
 }
 
+static void serviceaccount_warn(struct request *rq, const void *obj, const void *old)
+{
+	const struct core_v1_service_account *now = obj, *was = old;
+	struct str key = STR("kubernetes.io/enforce-mountable-secrets");
+
+	if (str_map_has(API_MAP(&now->metadata.annotations), key) && (!was || !str_map_has(API_MAP(&was->metadata.annotations), key)))
+		request_warn(rq, "metadata.annotations[%.*s]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets",
+			     STR_ARG(key));
+}
+
 static const struct strategy endpoints = {.plural = STR_INIT("endpoints"), .create_on_update = true,
 	.checks_all = true, .meta_update = "UM*", .validate = endpoints_validate, .validate_update = endpoints_validate_update, .warn = endpoints_warn,
 };
@@ -241,7 +251,7 @@ static const struct strategy resourcequotas = {.plural = STR_INIT("resourcequota
 	.checks_all = true, .validate = quota_validate, .validate_update = quota_validate_update, .validate_sub_update = quota_validate_sub,
 };
 static const struct strategy serviceaccounts = {.plural = STR_INIT("serviceaccounts"), .return_deleted = true,
-	.checks_all = true, .meta_update = "UM*", .prepare_create = serviceaccount_create, .prepare_update = serviceaccount_update,
+	.checks_all = true, .meta_update = "UM*", .prepare_create = serviceaccount_create, .prepare_update = serviceaccount_update, .warn = serviceaccount_warn,
 };
 
 static void pv_create(struct request *rq, void *obj)
