@@ -370,7 +370,7 @@ static struct error *split_discovery(struct apiserver *s)
 	memcpy(&b->metadata.labels, &old->metadata.labels, sizeof b->metadata.labels);
 	memcpy(&b->metadata.annotations, &old->metadata.annotations, sizeof b->metadata.annotations);
 	memcpy(&b->subjects, &old->subjects, sizeof b->subjects);
-	return ensure(s, &a, "rbac.authorization.k8s.io", "clusterrolebindings", STR_NULL, b, &existed);
+	return bootstrap_ensure(s, &a, "rbac.authorization.k8s.io", "clusterrolebindings", STR_NULL, b, &existed);
 }
 
 static struct error *policy(struct apiserver *s)
