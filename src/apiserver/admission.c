@@ -3,6 +3,7 @@
 #include "apiserver/admission_config.h"
 #include "apiserver/metrics.h"
 #include "apiserver/server.h"
+#include "schema/managed_fields.h"
 
 /* Upstream's order (pkg/kubeapiserver/options/plugins.go). */
 static const struct admission_plugin *const all[] = {
@@ -133,6 +134,48 @@ struct error *admission_admit(struct admission *a)
 	}
 	observe(a, &of_step, NULL, ADMIT, since, e != NULL);
 	return e;
+}
+
+/* ---- what admission may have broken ---- */
+
+void admission_dedup_owners(struct request *rq, struct meta_v1_object_meta *m, bool admitted)
+{
+	struct buf twice buf_cleanup = {0};
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < m->owner_references.n; i++) {
+		bool seen = false;
+
+		for (uint32_t k = 0; k < n; k++)
+			seen |= object_equal(&meta_v1_owner_reference_type, &m->owner_references.v[i], &m->owner_references.v[k]);
+		if (seen)
+			buf_printf(&twice, "%s%.*s", twice.n ? ", " : "", STR_ARG(m->owner_references.v[i].uid));
+		else
+			m->owner_references.v[n++] = m->owner_references.v[i];
+	}
+	m->owner_references.n = n;
+	if (twice.n)
+		request_warn(rq, ".metadata.ownerReferences contains duplicate entries%s; API server dedups owner references in 1.20+, and may "
+				 "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %s",
+			     admitted ? " after mutating admission happens" : "", buf_z(&twice));
+}
+
+struct error *admission_admit_object(struct admission *a)
+{
+	struct meta_v1_object_meta *m = object_meta(a->type, a->obj), before = *m;
+	struct error *e;
+
+	TRY(admission_admit(a));
+	e = a->reread ? managed_fields_check(a->rq->a, m) : NULL; /* only patches change them */
+	if (e) {
+		memcpy(&m->managed_fields, &before.managed_fields, sizeof m->managed_fields);
+		request_warn(a->rq, ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated "
+				    "mutating admission controller; please fix your requests: %s",
+			     error_message(e));
+		error_free(e);
+	}
+	admission_dedup_owners(a->rq, m, true);
+	return NULL;
 }
 
 /* ---- reinvocation ---- */

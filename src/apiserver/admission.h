@@ -11,6 +11,7 @@
 #include "schema/schema.h"
 
 struct apiserver;
+struct meta_v1_object_meta;
 struct request;
 struct resource;
 
@@ -29,6 +30,7 @@ struct admission {
 	bool dry_run;
 	bool reinvocation;               /* admit runs a second time, because a policy or webhook has changed the object */
 	bool should_reinvoke;            /* set by those: run once more */
+	bool reread;                     /* obj has been read again from what a patch made of its JSON: times have whole seconds */
 	struct reinvocable *policies, *webhooks; /* what they remember between the two runs */
 };
 
@@ -64,6 +66,10 @@ struct admission_plugin {
 /* Enables the default set plus/minus the flags' names; an unknown name, or one in both lists, is an error. */
 struct error *admission_init(struct apiserver *s);
 struct error *admission_admit(struct admission *a);
+/* The same for an object with metadata; puts right what patches make of its managers and owners, with warnings. */
+struct error *admission_admit_object(struct admission *a);
+/* Takes out owners that stand there twice, with a warning; admitted: after admission. */
+void admission_dedup_owners(struct request *rq, struct meta_v1_object_meta *m, bool admitted);
 struct error *admission_validate(struct admission *a);
 
 /*

@@ -27,7 +27,8 @@ struct error *admission_config_init(struct apiserver *s)
 	if (!s->o.admission_config)
 		return NULL;
 	TRY(error_wrap(config_file_read(&s->arena, s->o.admission_config, &text), "--admission-control-config-file"));
-	TRY(error_wrap(config_decode(&s->arena, &apiserverconfig_v1_admission_configuration_type, CONFIG_GROUP, "AdmissionConfiguration", text, c),
+	TRY(error_wrap(config_decode(&s->arena, &apiserverconfig_v1_admission_configuration_type,
+			       CONFIG_V1("AdmissionConfiguration") "|AdmissionConfiguration of apiserver.k8s.io/v1alpha1", text, c),
 		       "--admission-control-config-file %s", s->o.admission_config));
 	for (uint32_t i = 0; i < c->plugins.n; i++) {
 		const struct apiserverconfig_v1_admission_plugin_configuration *p = &c->plugins.v[i];

@@ -237,12 +237,28 @@ struct error *admit_version_of(struct admission *a, const struct resource *as, s
 	return NULL;
 }
 
+struct error *admit_version_finish(struct admission *a, const struct admit_version *v)
+{
+	bool custom = a->res->crd && !admit_own_kind(a);
+
+	/* by the schema of the version that it was changed in; conversion prunes */
+	if (custom && v->as != a->res)
+		TRY(custom_default(a->rq->a, v->as, v->obj));
+	TRY(admit_version_back(a, v));
+	return custom && v->as == a->res ? custom_default_and_prune(a->rq, a->obj) : NULL;
+}
+
 struct error *admit_version_back(struct admission *a, const struct admit_version *v)
 {
 	void *obj = v->obj;
 
 	if (!obj || obj == a->obj)
 		return NULL;
+	a->reread = true;
+	if (admit_own_kind(a)) { /* which is of one version, whatever the resource's is */
+		memcpy(a->obj, obj, a->type->size);
+		return NULL;
+	}
 	if (v->as->crd) {
 		if (v->as != a->res)
 			TRY(custom_convert(a->rq->a, v->as, &obj, a->res->api_version));

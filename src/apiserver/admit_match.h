@@ -35,6 +35,8 @@ struct admit_version {
 struct error *admit_version_of(struct admission *a, const struct resource *as, struct admit_version *out);
 /* After v->obj has changed: a->obj follows (nothing to do where they are the same). */
 struct error *admit_version_back(struct admission *a, const struct admit_version *v);
+/* The same after a change that may have left out what has a default. */
+struct error *admit_version_finish(struct admission *a, const struct admit_version *v);
 /* The body is not the resource's: Eviction, Binding, TokenRequest, PodExecOptions. */
 bool admit_own_kind(const struct admission *a);
 /* The namespace of the request as AdmissionRequest has it: of a Namespace object its own name. */

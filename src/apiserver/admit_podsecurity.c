@@ -152,6 +152,8 @@ static void default_policy(struct field_errors *e, const char *mode, struct str 
 		field_invalid(e, FIELD_CHILD_S(p, arena_printf(e->arena, "%s-version", mode)), version, "must be \"latest\" or \"v1.x\"");
 }
 
+#define CONFIG_POD_V1 "PodSecurityConfiguration of pod-security.admission.config.k8s.io/v1"
+
 static struct error *configure(struct apiserver *s, struct str text)
 {
 	struct podsecurity_v1_pod_security_configuration *c = arena_new(&s->arena, struct podsecurity_v1_pod_security_configuration);
@@ -159,8 +161,8 @@ static struct error *configure(struct apiserver *s, struct str text)
 
 	if (!text.n)
 		return NULL;
-	TRY(config_decode(&s->arena, &podsecurity_v1_pod_security_configuration_type, "pod-security.admission.config.k8s.io",
-				    "PodSecurityConfiguration", text, c));
+	TRY(config_decode(&s->arena, &podsecurity_v1_pod_security_configuration_type,
+			  CONFIG_POD_V1 "|" CONFIG_POD_V1 "beta1|" CONFIG_POD_V1 "alpha1", text, c));
 	default_policy(&e, "enforce", c->defaults.enforce, c->defaults.enforce_version, &config.defaults.enforce);
 	default_policy(&e, "warn", c->defaults.warn, c->defaults.warn_version, &config.defaults.warn);
 	default_policy(&e, "audit", c->defaults.audit, c->defaults.audit_version, &config.defaults.audit);

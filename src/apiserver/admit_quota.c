@@ -125,7 +125,10 @@ static struct error *configure(struct apiserver *s, struct str text)
 
 	if (!text.n)
 		return NULL;
-	TRY(config_decode(&s->arena, &apiserverconfig_v1_resource_quota_configuration_type, CONFIG_GROUP, "ResourceQuotaConfiguration", text, c));
+	TRY(config_decode(&s->arena, &apiserverconfig_v1_resource_quota_configuration_type,
+			  CONFIG_V1("ResourceQuotaConfiguration") "|Configuration of resourcequota.admission.k8s.io/v1beta1|"
+								  "Configuration of resourcequota.admission.k8s.io/v1alpha1",
+			  text, c));
 	for (uint32_t i = 0; i < c->limited_resources.n; i++)
 		if (!c->limited_resources.v[i].resource.n)
 			field_required(&e, FIELD_CHILD(FIELD_INDEX(FIELD_ROOT("limitedResources"), i), "resource"), "");

@@ -109,7 +109,7 @@ static struct error *signing_algs(struct apiserver *s, struct strings *out)
 
 static struct error *decode(struct arena *a, struct str text, authn_configuration *c)
 {
-	return config_decode(a, &apiserverconfig_v1_authentication_configuration_type, CONFIG_GROUP, "AuthenticationConfiguration", text, c);
+	return config_decode(a, &apiserverconfig_v1_authentication_configuration_type, CONFIG_V1_AND_BETA("AuthenticationConfiguration"), text, c);
 }
 
 /* ---- flags ---- */

@@ -224,7 +224,7 @@ static struct error *from_text(struct arena *a, struct str text, struct authz_ch
 	authz_configuration *c = arena_new(a, authz_configuration);
 	struct field_errors fe = {.arena = a};
 
-	TRY(error_wrap(config_decode(a, &apiserverconfig_v1_authorization_configuration_type, CONFIG_GROUP, "AuthorizationConfiguration", text, c),
+	TRY(error_wrap(config_decode(a, &apiserverconfig_v1_authorization_configuration_type, CONFIG_V1_AND_BETA("AuthorizationConfiguration"), text, c),
 		       "failed to load AuthorizationConfiguration from file"));
 	validate(&fe, c);
 	TRY(config_errors(&fe));

@@ -19,24 +19,27 @@ struct error *config_file_read(struct arena *a, const char *path, struct str *te
 	return NULL;
 }
 
-struct error *config_decode(struct arena *a, const struct schema_type *t, const char *of_group, const char *kind, struct str text, void *out)
+struct error *config_decode(struct arena *a, const struct schema_type *t, const char *kinds, struct str text, void *out)
 {
 	struct buf json buf_cleanup = {0}, problems buf_cleanup = {0};
 	struct decode_report report = {.arena = a};
 	const struct str *tm = out; /* kind, apiVersion */
-	struct str group, version;
+	struct str rest = str_from(kinds), called;
+	bool known = false;
 
 	if (!str_trim(text).n)
 		return error_new("empty config data");
 	TRY(yaml_to_json(text, &report, &json));
 	/* decoded strings point into the text */
 	TRY(json_decode(a, t, arena_str(a, buf_view(&json)), &report, out));
-	api_version_split(tm[1], &group, &version);
 	if (!tm[0].n)
 		return error_new("Object 'Kind' is missing");
-	if (!str_eqz(tm[0], kind) || !str_eqz(group, of_group) ||
-	    !(str_eqz(version, "v1") || str_eqz(version, "v1beta1") || str_eqz(version, "v1alpha1")))
-		return error_new("expected %s of %s/v1, got kind \"%.*s\", apiVersion \"%.*s\"", kind, of_group, STR_ARG(tm[0]),
+	called = arena_printf(a, "%.*s of %.*s", STR_ARG(tm[0]), STR_ARG(tm[1]));
+	while (rest.n)
+		known |= str_eq(str_cut(&rest, '|'), called);
+	rest = str_from(kinds);
+	if (!known)
+		return error_new("expected %.*s, got kind \"%.*s\", apiVersion \"%.*s\"", STR_ARG(str_cut(&rest, '|')), STR_ARG(tm[0]),
 				 STR_ARG(tm[1]));
 	for (uint32_t i = 0; i < report.problems.n; i++)
 		buf_printf(&problems, "%s%.*s", i ? ", " : "", STR_ARG(report.problems.v[i]));

@@ -15,10 +15,11 @@
 struct error *config_file_read(struct arena *a, const char *path, struct str *text);
 /*
  * YAML or JSON text to a struct of type t, whose first members are kind and apiVersion (struct str). Fields that are unknown
- * or given twice are errors; `kind` and one of the versions v1, v1beta1, v1alpha1 of the group are required.
+ * or given twice are errors. `kinds`: what it may say it is, "Kind of apiVersion" with | between them.
  */
-#define CONFIG_GROUP "apiserver.config.k8s.io"
-struct error *config_decode(struct arena *a, const struct schema_type *t, const char *of_group, const char *kind, struct str text, void *out);
+#define CONFIG_V1(kind) kind " of apiserver.config.k8s.io/v1"
+#define CONFIG_V1_AND_BETA(kind) CONFIG_V1(kind) "|" CONFIG_V1(kind) "beta1|" CONFIG_V1(kind) "alpha1"
+struct error *config_decode(struct arena *a, const struct schema_type *t, const char *kinds, struct str text, void *out);
 /* The list as one error, as upstream's ToAggregate prints it; NULL when it is empty. */
 struct error *config_errors(const struct field_errors *e);
 

@@ -89,7 +89,7 @@ bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
 }
 
-static struct error *set_defaults(struct arena *a, const struct resource *res, void *obj)
+struct error *custom_default(struct arena *a, const struct resource *res, void *obj)
 {
 	struct jv tree;
 
@@ -105,7 +105,7 @@ struct error *custom_to_storage(struct arena *a, const struct resource *res, voi
 	const struct resource *stored = crd_version_of(res, res->st->api_version);
 
 	TRY(custom_convert(a, res, obj, res->st->api_version));
-	return stored && !custom_is_storage_version(res) ? set_defaults(a, stored, *obj) : NULL;
+	return stored && !custom_is_storage_version(res) ? custom_default(a, stored, *obj) : NULL;
 }
 
 const struct resource *crd_version_of(const struct resource *res, struct str api_version)
@@ -125,7 +125,7 @@ struct error *custom_read_all(struct arena *a, const struct resource *res, void 
 
 		if (stored && (!str_to_i64(h->metadata.resource_version, &rev) || rev <= res->crd->rev)) {
 			TRY(custom_prune(a, stored, objs[i], NULL));
-			TRY(set_defaults(a, stored, objs[i]));
+			TRY(custom_default(a, stored, objs[i]));
 		}
 	}
 	return custom_convert_all(a, res, objs, n, res->api_version);

@@ -61,7 +61,9 @@ bool custom_is_storage_version(const struct resource *res);
  * embedded resource whose type or metadata cannot be read is an error without a status.
  */
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report);
-/* Pruning, then defaults of the structural schema, in place. */
+/* Defaults of the structural schema, in place. */
+struct error *custom_default(struct arena *a, const struct resource *res, void *obj);
+/* Pruning, then defaults, in place. */
 struct error *custom_default_and_prune(struct request *rq, void *obj);
 /* crd_schema.c: the same over trees. `path` is "" for the whole object. */
 void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource, struct str path,

@@ -265,7 +265,7 @@ static struct error *fill(struct apiserver *s, struct encryption_set *set, struc
 {
 	configuration *c = arena_new(&set->arena, configuration);
 
-	TRY(config_decode(&set->arena, &apiserverconfig_v1_encryption_configuration_type, CONFIG_GROUP, "EncryptionConfiguration", text, c));
+	TRY(config_decode(&set->arena, &apiserverconfig_v1_encryption_configuration_type, CONFIG_V1("EncryptionConfiguration") "|EncryptionConfig of v1", text, c));
 	TRY(check(&set->arena, c, reload));
 	for (uint32_t i = 0; i < c->resources.n; i++) {
 		const struct apiserverconfig_v1_resource_configuration *r = &c->resources.v[i];

@@ -293,8 +293,9 @@ struct error *policies_init(struct apiserver *s)
 
 bool policy_exempt(const struct admission *a)
 {
-	return a->rq->internal || str_eqz(a->group, "authentication.k8s.io") || str_eqz(a->group, "authorization.k8s.io") ||
-	       str_eqz(a->group, "admissionregistration.k8s.io");
+	bool own = str_eqz(a->group, "admissionregistration.k8s.io") && !str_has_suffix(a->resource, STR("webhookconfigurations"));
+
+	return a->rq->internal || str_eqz(a->group, "authentication.k8s.io") || str_eqz(a->group, "authorization.k8s.io") || own;
 }
 
 /* ---- parameters ---- */

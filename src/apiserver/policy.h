@@ -51,7 +51,7 @@ struct error *policies_init(struct apiserver *s);
 /* The newest; the caller gives it back. */
 struct policy_hooks *policy_hooks_get(struct apiserver *s, bool mutating);
 void policy_hooks_put(struct policy_hooks *h);
-/* The request is one that policies never see: reviews, and the objects of this group. */
+/* The request is one that policies never see: reviews, policies and their bindings. */
 bool policy_exempt(const struct admission *a);
 /*
  * Parameters for a binding: trees of JSON in the request's arena; one NULL where there is none to give. Errors are configuration

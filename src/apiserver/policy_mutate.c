@@ -268,7 +268,7 @@ static struct error *version(struct run *r, const struct resource *as)
 	if (r->v.as == as)
 		return NULL;
 	if (r->dirty)
-		TRY(admit_version_back(r->a, &r->v));
+		TRY(admit_version_finish(r->a, &r->v));
 	r->dirty = false;
 	return admit_version_of(r->a, as, &r->v);
 }
@@ -343,9 +343,7 @@ static struct error *run(struct run *r)
 	for (uint32_t i = 0; i < r->list.n && !e; i++)
 		e = invoke(r, &r->list.v[i]);
 	if (!e && r->dirty)
-		e = admit_version_back(a, &r->v);
-	if (!e && r->dirty && a->res->crd)
-		e = custom_default_and_prune(a->rq, a->obj);
+		e = admit_version_finish(a, &r->v);
 	if (r->mutated)
 		reinvocation_changed(a, r->again);
 	reinvocation_end(a, r->again);

@@ -214,25 +214,6 @@ static struct error *manage_fields(struct request *rq, const char *sub, const vo
 	return managed_fields_update_object(rq->a, &mr, live, obj);
 }
 
-static void dedup_owners(struct request *rq, struct meta_v1_object_meta *m)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < m->owner_references.n; i++) {
-		bool seen = false;
-
-		for (uint32_t k = 0; k < n; k++)
-			seen |= object_equal(&meta_v1_owner_reference_type, &m->owner_references.v[i], &m->owner_references.v[k]);
-		if (seen)
-			request_warn(rq, ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
-					 "may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %.*s",
-				     STR_ARG(m->owner_references.v[i].uid));
-		else
-			m->owner_references.v[n++] = m->owner_references.v[i];
-	}
-	m->owner_references.n = n;
-}
-
 /* ---- create ---- */
 
 static struct str generated_name(struct arena *a, struct str base)
@@ -446,7 +427,8 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	if (!m->name.n && !m->generate_name.n && rq->applied)
 		return err_bad_request("name must be provided");
 	generated = !m->name.n && m->generate_name.n;
-	dedup_owners(rq, m);
+	if (!rq->applied)
+		admission_dedup_owners(rq, m, false);
 	m->self_link = STR_NULL;
 	if (rq->res->crd && crd_terminating(rq->res) && !rq->internal)
 		return error_status(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
@@ -455,7 +437,7 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	if (!rq->applied)
 		TRY(manage_fields(rq, NULL, NULL, obj));
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
-	TRY(admission_admit(&ad));
+	TRY(admission_admit_object(&ad));
 	TRY(settle_namespace(m, ns));
 	if (st->strategy && st->strategy->permit)
 		TRY(st->strategy->permit(rq, obj, NULL, false));
@@ -617,11 +599,38 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 			update_rules(rq, sub, obj, old, &fe);
 		}
 	}
-	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, meta_of(st, old)->name));
+	TRY(field_errors_status(&fe, kind_group(rq->res), rq->res->api->kind, m->name));
 	if (is_main(sub) && sg && sg->warn)
 		sg->warn(rq, obj, old);
 	canonicalize(rq, obj);
 	return NULL;
+}
+
+/* The version that the object is of; admission has seen it as it was sent. */
+static struct error *settle_version(struct request *rq, const struct update *u, struct meta_v1_object_meta *m,
+				    const struct meta_v1_object_meta *om, struct str name, bool *unconditional)
+{
+	const struct resource *res = rq->res;
+	const struct strategy *sg = res->st->strategy;
+	int64_t v;
+
+	*unconditional = !m->resource_version.n || str_eqz(m->resource_version, "0");
+	if (*unconditional) {
+		if (!(u->flags & UPDATE_UNCONDITIONAL) && (res->crd || (sg && sg->no_unconditional_update))) {
+			struct field_errors fe = {.arena = rq->a};
+
+			field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "resourceVersion"), STR("0"),
+					  "must be specified for an update");
+			return field_errors_status(&fe, res->api->group, res->api->plural, name);
+		}
+		m->resource_version = om->resource_version;
+		return NULL;
+	}
+	if (str_eq(m->resource_version, om->resource_version))
+		return NULL;
+	if (!str_to_i64(m->resource_version, &v))
+		return error_status(500, "", "invalid resourceVersion \"%.*s\": a number is wanted", STR_ARG(m->resource_version));
+	return err_conflict(res->api->group, res->api->plural, name, NULL);
 }
 
 static struct error *check_preconditions(struct request *rq, const struct meta_v1_object_meta *om, struct str what, struct str name,
@@ -781,32 +790,17 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			m->namespace = ns;
 		if (!m->name.n)
 			m->name = name;
-		dedup_owners(rq, m);
-		unconditional = !m->resource_version.n || str_eqz(m->resource_version, "0");
-		if (unconditional) {
-			if (!(u->flags & UPDATE_UNCONDITIONAL) && (res->crd || (sg && sg->no_unconditional_update))) {
-				struct field_errors fe = {.arena = rq->a};
-
-				field_invalid_raw(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "resourceVersion"), STR("0"),
-						  "must be specified for an update");
-				return field_errors_status(&fe, res->api->group, res->api->plural, name);
-			}
-			m->resource_version = om->resource_version;
-		} else if (!str_eq(m->resource_version, om->resource_version)) {
-			int64_t v;
-
-			if (!str_to_i64(m->resource_version, &v))
-				return error_status(500, "", "invalid resourceVersion \"%.*s\": a number is wanted", STR_ARG(m->resource_version));
-			return err_conflict(res->api->group, res->api->plural, name, NULL);
-		}
+		if (!str_eqz(rq->info.verb, "patch"))
+			admission_dedup_owners(rq, m, false);
 		if (res->crd)
 			TRY(custom_default_and_prune(rq, obj));
 		if (!u->apply)
 			TRY(manage_fields(rq, u->sub, old, obj));
 		ad = admission_of(rq, ADMIT_UPDATE, u->sub, ns, name, obj, old);
 		if (!(u->flags & UPDATE_NO_ADMISSION))
-			TRY(admission_admit(&ad));
-		TRY(settle_namespace(meta_of(st, obj), cns));
+			TRY(admission_admit_object(&ad));
+		TRY(settle_version(rq, u, m, om, name, &unconditional));
+		TRY(settle_namespace(m, cns));
 		if (!u->sub && sg && sg->permit)
 			TRY(sg->permit(rq, obj, old, !unconditional));
 		before_update(rq, u->sub, obj, old);

@@ -14,6 +14,7 @@
 #include "apiserver/outbound.h"
 #include "schema/defaults.h"
 #include "schema/patch.h"
+#include "schema/validate.h"
 
 #define ANSWER_MAX (10u << 20)
 
@@ -354,10 +355,13 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	struct http_header headers[3] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
 	struct str target, auth = STR_NULL;
 	const char *shown;
-	int64_t d;
+	int64_t d, left;
 	struct error *e;
 
 	TRY(client_of(s, a, conn, cc, &c, &target));
+	left = deadline_left();
+	if (left > 0 && left < 1000ll * timeout_s)
+		timeout_s = (int)(left / 1000 + (left % 1000 != 0));
 	target = arena_printf(a, "%.*s?timeout=%ds", STR_ARG(target), timeout_s);
 	shown = shown_url(a, cc, target);
 	if (conn->user)
@@ -453,7 +457,12 @@ static struct error *ask(struct admission *a, struct hook *h, const struct admit
 	for (uint32_t i = 0; i < ans->response->audit_annotations.n; i++) {
 		const struct str_pair *p = &ans->response->audit_annotations.v[i];
 
-		request_annotate(a->rq, arena_printf(ar, "%.*s/%.*s", STR_ARG(h->w.name), STR_ARG(p->key)), p->value);
+		struct str key = arena_printf(ar, "%.*s/%.*s", STR_ARG(h->w.name), STR_ARG(p->key));
+
+		if (validate_qualified_name(ar, key))
+			log_warn("webhook %.*s: no key of an audit annotation: %.*s", STR_ARG(h->w.name), STR_ARG(p->key));
+		else
+			request_annotate(a->rq, key, p->value);
 	}
 	for (uint32_t i = 0; i < ans->response->warnings.n; i++)
 		request_warn(a->rq, "%.*s", STR_ARG(ans->response->warnings.v[i]));
@@ -562,14 +571,43 @@ static void annotate(struct mutation *m, struct hook *h, const char *kind, const
 	request_annotate(a->rq, arena_printf(a->rq->a, "%s.webhook.admission.k8s.io/round_%d_index_%u", kind, a->reinvocation, m->index), buf_view(&b));
 }
 
-/* A patch makes no other kind of an object. */
-static struct error *same_type(const struct schema_type *t, const struct jv *doc, const void *obj)
+/*
+ * A time of now, as managers have whose fields the request changes, has nanoseconds, which the patched object has not: even a patch
+ * without effect has changed it then, in upstream. Custom objects have their times as text.
+ */
+static bool times_differ(const struct admission *a)
 {
-	const struct str *was = obj; /* kind, apiVersion */
-	struct str kind = jv_str(jv_get(doc, STR("kind"))), version = jv_str(jv_get(doc, STR("apiVersion")));
+	const struct meta_v1_object_meta *now, *was;
+	bool same;
 
-	if (!t->top || !was[0].n || (str_eq(kind, was[0]) && str_eq(version, was[1])))
+	if (a->reread || a->type->metadata < 0 || (a->res->crd && !admit_own_kind(a)))
+		return false;
+	now = object_meta(a->type, a->obj);
+	was = a->old ? object_meta(a->type, (void *)(uintptr_t)a->old) : NULL;
+	same = was ? was->managed_fields.n == now->managed_fields.n : !now->managed_fields.n;
+	for (uint32_t i = 0; same && i < now->managed_fields.n; i++)
+		same = object_equal(&meta_v1_managed_fields_entry_type, &now->managed_fields.v[i], &was->managed_fields.v[i]);
+	return !same;
+}
+
+/* The object's struct in the version that the patch made of it; only kinds that are the same thing can be that. */
+static struct error *patched_version(const struct admission *a, struct admit_version *v, const struct jv *doc)
+{
+	const struct str *was = v->obj; /* kind, apiVersion */
+	struct str kind = jv_str(jv_get(doc, STR("kind"))), version = jv_str(jv_get(doc, STR("apiVersion"))), g, n;
+	const struct resource *other = a->res;
+
+	if (!v->type->top || !was[0].n || (str_eq(kind, was[0]) && str_eq(version, was[1])))
 		return NULL;
+	for (size_t i = 0; other && !admit_own_kind(a); other = admit_equivalent(a, i++))
+		if (str_eq(kind, other->api->kind) && str_eq(version, other->api_version)) {
+			v->as = other;
+			v->type = other->from_storage ? other->api->type : a->type;
+			return NULL;
+		}
+	api_version_split(version, &g, &n);
+	if (!a->res->crd && !schema_type_for_kind(g, n, kind))
+		return err_internal("no kind \"%.*s\" is registered for version \"%.*s\"", STR_ARG(kind), STR_ARG(version));
 	return error_status(500, "", "converting (%.*s, Kind=%.*s) to (%.*s, Kind=%.*s): unknown conversion",
 			    STR_ARG(version), STR_ARG(kind), STR_ARG(was[1]), STR_ARG(was[0]));
 }
@@ -579,6 +617,7 @@ static struct error *patch_object(struct mutation *m, struct hook *h, const stru
 {
 	struct admission *a = m->a;
 	struct arena *ar = a->rq->a;
+	const struct schema_type *was = m->v.type;
 	struct jv doc, patch;
 	struct str why;
 	struct error *e;
@@ -598,12 +637,12 @@ static struct error *patch_object(struct mutation *m, struct hook *h, const stru
 		*failure = true;
 		return error_new("unsupported patch type \"%.*s\"", STR_ARG(*r->patch_type));
 	}
-	out = arena_alloc(ar, m->v.type->size);
 	e = jv_parse(ar, object_json(ar, m->v.type, m->v.obj), NULL, &doc);
 	if (!e)
 		e = json_patch(ar, &doc, r->patch);
 	if (!e)
-		e = same_type(m->v.type, &doc, m->v.obj);
+		e = patched_version(a, &m->v, &doc);
+	out = arena_alloc(ar, m->v.type->size);
 	if (!e)
 		e = jv_to_object(ar, m->v.type, &doc, NULL, out);
 	if (e && e->status == 500)
@@ -613,7 +652,7 @@ static struct error *patch_object(struct mutation *m, struct hook *h, const stru
 		error_free(e);
 		return err_internal("%.*s", STR_ARG(why));
 	}
-	*changed = !object_equal(m->v.type, m->v.obj, out);
+	*changed = m->v.type != was || times_differ(a) || !object_equal(m->v.type, m->v.obj, out);
 	if (!m->v.as->crd)
 		object_default(ar, m->v.type, out);
 	if (a->rq->audit.level >= AUDIT_REQUEST) {
@@ -623,9 +662,7 @@ static struct error *patch_object(struct mutation *m, struct hook *h, const stru
 		annotate(m, h, "patch", "patch", buf_view(&text), ",\"patchType\":\"JSONPatch\"");
 	}
 	m->v.obj = out;
-	TRY(admit_version_back(a, &m->v));
-	if (a->res->crd && a->type == a->res->st->type)
-		TRY(custom_default_and_prune(a->rq, a->obj));
+	TRY(admit_version_finish(a, &m->v));
 	m->v.as = NULL; /* made anew for the next */
 	return NULL;
 }
@@ -782,7 +819,7 @@ static struct error *configure(struct apiserver *s, struct str text, struct outb
 
 	if (!text.n)
 		return NULL;
-	TRY(config_decode(&s->arena, &apiserverconfig_v1_webhook_admission_configuration_type, CONFIG_GROUP, "WebhookAdmissionConfiguration", text,
+	TRY(config_decode(&s->arena, &apiserverconfig_v1_webhook_admission_configuration_type, CONFIG_V1("WebhookAdmissionConfiguration"), text,
 			  &c));
 	if (c.static_manifests_dir.n)
 		return error_new("staticManifestsDir: Forbidden: the feature gate ManifestBasedAdmissionControlConfig is off");

@@ -979,6 +979,25 @@ static struct error *decode_typed(struct arena *a, const entry_list *list, struc
 	return NULL;
 }
 
+struct error *managed_fields_check(struct arena *a, const struct meta_v1_object_meta *m)
+{
+	struct managers out;
+
+	for (uint32_t i = 0; i < m->managed_fields.n; i++) {
+		const struct meta_v1_managed_fields_entry *e = &m->managed_fields.v[i];
+
+		if (!str_eqz(e->operation, "Apply") && !str_eqz(e->operation, "Update"))
+			return error_new("operation must be `Apply` or `Update`");
+		if (!e->api_version.n)
+			return error_new("apiVersion must not be empty");
+		if (!e->fields_type.n)
+			return error_new("missing fieldsType in managed fields entry %u", i);
+		if (!str_eqz(e->fields_type, "FieldsV1"))
+			return error_new("invalid fieldsType \"%.*s\" in managed fields entry %u", STR_ARG(e->fields_type), i);
+	}
+	return error_wrap(decode_typed(a, &m->managed_fields, &out), "error decoding versioned set");
+}
+
 static void encode_typed(struct arena *a, struct managers *m, entry_list *out)
 {
 	memset(out, 0, sizeof *out);

@@ -68,6 +68,8 @@ struct str field_manager_from_user_agent(struct arena *a, struct str user_agent)
  */
 struct error *managed_fields_update(struct arena *a, const struct managed_fields_request *req, const struct jv *live,
 				    struct jv *obj);
+/* What stands in the metadata can be read; else a sentence. */
+struct error *managed_fields_check(struct arena *a, const struct meta_v1_object_meta *m);
 /*
  * Applies `config` (apply-patch body, parsed) to live (NULL: create) as
  * manager: *out is the merged object with its managedFields; *changed is false

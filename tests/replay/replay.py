@@ -58,6 +58,7 @@ class Runner:
             try:
                 c.request(method, path, data, headers)
                 r = c.getresponse()
+                self.audit_id = r.headers["Audit-Id"]
                 return r.status, r.headers, r.read()
             except (http.client.HTTPException, ConnectionError, socket.timeout) as e:
                 c.close()
@@ -281,7 +282,10 @@ class Runner:
             return {"code": code}
         if "only" in s.opts and got[:1] == b"{":
             got = json.dumps(json.loads(got).get(s.opts["only"])).encode()
-        return normalise.answer(code, h, got, self.state, mode, self.full, self.subst(s.opts.get("about", "")))
+        out = normalise.answer(code, h, got, self.state, mode, self.full, self.subst(s.opts.get("about", "")))
+        if "audit" in s.opts:
+            out["audit"] = self.audit()
+        return out
 
     def switch(self, s):
         """SWITCH: an upgrade of the connection; headers as they stand, then what comes back for the body."""
@@ -376,6 +380,22 @@ class Runner:
         if s.opts.get("mode") == "code":
             return {"code": 200}
         return {"code": 200, "body": [normalise.walk(r, self.state) for r in sorted(out, key=key) if r["path"].startswith(s.path)]}
+
+    def audit(self):
+        """What the audit log says of the last request, but why it was allowed; sentences that the server made are none of it."""
+        end = time.time() + self.patience
+        while time.time() < end:
+            for e in self.server.audited():
+                if e["auditID"] == self.audit_id:
+                    notes = {k: v for k, v in e.get("annotations", {}).items() if not k.startswith("authorization.k8s.io/")}
+                    return {k: self.note(v) for k, v in notes.items()}
+            time.sleep(0.02)
+        return "never"
+
+    def note(self, text):
+        if text[:2] in ('[{', '{"'):
+            return normalise.walk(json.loads(text), self.state)
+        return "<said>" if " " in text and text not in self.state.sent else normalise.walk(text, self.state)
 
     def must(self, method, path, obj):
         code, h, got = self.send(method, path, json.dumps(obj).encode(), {"Content-Type": "application/json"}, "admin")

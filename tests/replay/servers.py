@@ -24,6 +24,28 @@ PEOPLE = {
     "anon": "/CN=system:anonymous",
     "grouped": "/O=system:authenticated/O=system:unauthenticated/CN=grouped",
 }
+# what is audited: requests of one namespace; the others cost nothing
+AUDITED = "replay-annotations"
+AUDIT = """apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Request, namespaces: [%s]}
+- {level: None}
+""" % AUDITED
+ADMISSION = """apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: PodSecurity
+  configuration:
+    apiVersion: pod-security.admission.config.k8s.io/v1
+    kind: PodSecurityConfiguration
+    defaults: {warn-version: v1.20}
+    exemptions:
+      usernames: [spared]
+      namespaces: [replay-spared]
+      runtimeClasses: [spared]
+"""
 CERTS = ("admin", "node", "front", "back", "stranger") + tuple(PEOPLE)
 
 
@@ -93,13 +115,17 @@ class Server:
         self.sh("openssl", "rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub")
         with open(os.path.join(self.dir, "tokens.csv"), "w") as f:
             f.write(TOKENS)
+        for name, text in (("audit.yaml", AUDIT), ("admission.yaml", ADMISSION)):
+            with open(os.path.join(self.dir, name), "w") as f:
+                f.write(text)
 
     def flags(self):
         return ["--bind-address=127.0.0.1", "--tls-cert-file=server.crt", "--tls-private-key-file=server.key", "--client-ca-file=ca.crt",
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=sa.pub",
                 "--service-account-signing-key-file=sa.key", "--token-auth-file=tokens.csv", "--service-cluster-ip-range=10.96.0.0/12",
                 "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth=true",
-                "--allow-privileged=true",
+                "--allow-privileged=true", "--audit-policy-file=audit.yaml", "--audit-log-path=audit.log",
+                "--admission-control-config-file=admission.yaml",
                 "--requestheader-client-ca-file=front-ca.crt", "--requestheader-allowed-names=front",
                 "--requestheader-username-headers=X-Remote-User,X-Other-User", "--requestheader-uid-headers=X-Remote-Uid",
                 "--requestheader-group-headers=X-Remote-Group,X-Other-Group",
@@ -173,6 +199,13 @@ class Server:
             return c.getresponse().status
         finally:
             c.close()
+
+    def audited(self):
+        """The newest events of the audit log; a line that is not whole yet is none."""
+        with open(os.path.join(self.dir, "audit.log"), "rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - (1 << 20)))
+            lines = f.read().split(b"\n")
+        return [json.loads(l) for l in lines[:-1] if l[:1] == b"{" and l[-1:] == b"}"]
 
     def connect(self, cert=None, timeout=30):
         """A new connection; cert: the base name of a client certificate, or None."""
