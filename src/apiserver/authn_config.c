@@ -205,6 +205,7 @@ struct error *authn_flags_check(struct apiserver *s)
 /* The file has changed: what it says replaces the old when its issuers are there. */
 static bool reload(void *ctx, struct str text)
 {
+	char hash[METRICS_HASH];
 	struct apiserver *s = ctx;
 	struct authn *n = s->authn;
 	arena_cleanup struct arena a = {0};
@@ -239,12 +240,15 @@ static bool reload(void *ctx, struct str text)
 	oidc_unref(old);
 	authn_cache_clear(s);
 	metrics_reloaded(METRIC_AUTHN_RELOADS, METRIC_AUTHN_RELOAD_TIME, true);
+	metrics_hash(text, hash);
+	metrics_in_use(METRIC_AUTHN_CONFIG, hash);
 	log_info("reloaded authentication config %s", s->o.authentication_config);
 	return true;
 }
 
 struct error *authn_config_init(struct apiserver *s)
 {
+	char hash[METRICS_HASH];
 	struct authn *n = s->authn;
 	authn_configuration *c = arena_new(&s->arena, authn_configuration);
 	struct field_errors fe = {.arena = &s->arena};
@@ -265,7 +269,10 @@ struct error *authn_config_init(struct apiserver *s)
 	TRY(signing_algs(s, &n->algs));
 	n->config = c;
 	TRY(oidc_new(c, n->algs.v, n->algs.n, &n->oidc));
-	if (s->o.authentication_config)
+	if (s->o.authentication_config) {
+		metrics_hash(text, hash);
+		metrics_in_use(METRIC_AUTHN_CONFIG, hash);
 		config_file_follow(s->o.authentication_config, text, reload, s);
+	}
 	return NULL;
 }

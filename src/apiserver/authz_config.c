@@ -247,6 +247,7 @@ static struct error *check_types(unsigned required, unsigned have)
 
 static bool reload(void *ctx, struct str text)
 {
+	char hash[METRICS_HASH];
 	struct apiserver *s = ctx;
 	arena_cleanup struct arena a = {0};
 	struct authz_chain *fresh = NULL, *old = s->authz->chain;
@@ -263,6 +264,8 @@ static bool reload(void *ctx, struct str text)
 	s->authz->chain = fresh;
 	authz_chain_unref(old);
 	metrics_reloaded(METRIC_AUTHZ_RELOADS, METRIC_AUTHZ_RELOAD_TIME, true);
+	metrics_hash(text, hash);
+	metrics_in_use(METRIC_AUTHZ_CONFIG, hash);
 	log_info("reloaded authorization config %s", s->o.authorization_config);
 	return true;
 }
@@ -328,6 +331,7 @@ static struct error *from_flags(struct apiserver *s, struct authz_chain **out)
 
 struct error *authz_config_init(struct apiserver *s)
 {
+	char hash[METRICS_HASH];
 	struct str text;
 
 	if (!s->o.authorization_config) {
@@ -338,6 +342,8 @@ struct error *authz_config_init(struct apiserver *s)
 					 "defined");
 		TRY(error_wrap(config_file_read(&s->arena, s->o.authorization_config, &text), "authorization config"));
 		TRY(error_wrap(from_text(&s->arena, text, &s->authz->chain), "authorization config %s", s->o.authorization_config));
+		metrics_hash(text, hash);
+		metrics_in_use(METRIC_AUTHZ_CONFIG, hash);
 		config_file_follow(s->o.authorization_config, text, reload, s);
 	}
 	s->authz->required = types_of(s->authz->chain);

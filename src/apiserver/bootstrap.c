@@ -628,28 +628,6 @@ static struct error *service_cidr(struct apiserver *s)
 	return e;
 }
 
-/* What API servers behind this one need to know of its certificates. */
-/* "a,b" as ["a","b"]. */
-static struct str json_list(struct arena *a, const char *csv)
-{
-	struct buf b buf_cleanup = {0};
-	bool first = true;
-
-	buf_putc(&b, '[');
-	for (struct str rest = str_from(csv ? csv : ""); rest.n;) {
-		struct str one = str_trim(str_cut(&rest, ','));
-
-		if (!one.n)
-			continue;
-		if (!first)
-			buf_putc(&b, ',');
-		first = false;
-		jv_encode_string(&b, one);
-	}
-	buf_putc(&b, ']');
-	return arena_str(a, buf_view(&b));
-}
-
 /* Since when Secrets of service accounts carry the date of their last use: the legacy token cleaner counts from it. */
 static struct error *legacy_token_tracking(struct apiserver *s)
 {
@@ -661,39 +639,6 @@ static struct error *legacy_token_tracking(struct apiserver *s)
 	c->metadata.namespace = STR("kube-system");
 	str_map_set(&a, API_MAP(&c->data), STR("since"), str_sub(time_format(&a, time_now_micro(), false), 0, 10));
 	return bootstrap_ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed);
-}
-
-static struct error *authentication_configmap(struct apiserver *s)
-{
-	struct arena a arena_cleanup = {0};
-	struct core_v1_config_map *c = arena_new(&a, struct core_v1_config_map), *now;
-	struct buf ca buf_cleanup = {0}, rh buf_cleanup = {0};
-	bool existed;
-
-	c->metadata.name = STR("extension-apiserver-authentication");
-	c->metadata.namespace = STR("kube-system");
-	if (s->o.client_ca_file) {
-		TRY(file_read(s->o.client_ca_file, &ca));
-		str_map_set(&a, API_MAP(&c->data), STR("client-ca-file"), buf_view(&ca));
-	}
-	if (s->o.requestheader_client_ca_file) {
-		TRY(file_read(s->o.requestheader_client_ca_file, &rh));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-client-ca-file"), buf_view(&rh));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-allowed-names"), json_list(&a, s->o.requestheader_allowed_names));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-username-headers"), json_list(&a, s->o.requestheader_username_headers));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-group-headers"), json_list(&a, s->o.requestheader_group_headers));
-		str_map_set(&a, API_MAP(&c->data), STR("requestheader-extra-headers-prefix"), json_list(&a, s->o.requestheader_extra_prefixes));
-		if (s->o.requestheader_uid_headers && *s->o.requestheader_uid_headers)
-			str_map_set(&a, API_MAP(&c->data), STR("requestheader-uid-headers"), json_list(&a, s->o.requestheader_uid_headers));
-	}
-	TRY(bootstrap_ensure(s, &a, "", "configmaps", STR("kube-system"), c, &existed));
-	if (!existed)
-		return NULL;
-	now = registry_peek(s, &a, storage_find(s, STR(""), STR("configmaps")), STR("kube-system"), c->metadata.name);
-	if (!now || object_field_equal(&core_v1_config_map_type, now, c, "data"))
-		return NULL;
-	memcpy(&now->data, &c->data, sizeof c->data);
-	return replace(s, &a, "", "configmaps", STR("kube-system"), now);
 }
 
 struct error *bootstrap_run(struct apiserver *s)
@@ -709,7 +654,7 @@ struct error *bootstrap_run(struct apiserver *s)
 	TRY(service_cidr(s));
 	TRY(kubernetes_service(s));
 	s->bootstrapped[HOOK_SERVICE] = true;
-	TRY(authentication_configmap(s));
+	TRY(trust_info_write(s));
 	TRY(legacy_token_tracking(s));
 	s->bootstrapped[HOOK_TOKENS] = true;
 	TRY(aggregator_register_local(s));
@@ -719,6 +664,7 @@ struct error *bootstrap_run(struct apiserver *s)
 	s->bootstrapped[HOOK_CRDS] = true;
 	aggregate_roles_start(s);
 	kubernetes_service_start(s);
+	trust_info_start(s);
 	service_repair_start(s);
 	background_follow(s, "service-cidr", storage_find(s, STR("networking.k8s.io"), STR("servicecidrs"))->cache, service_cidr);
 	return NULL;

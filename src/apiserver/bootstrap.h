@@ -17,6 +17,9 @@ struct error *bootstrap_ensure(struct apiserver *s, struct arena *a, const char 
 			       bool *existed);
 /* Everything, in order. */
 struct error *bootstrap_run(struct apiserver *s);
+/* trust_info.c: ConfigMap kube-system/extension-apiserver-authentication, then keeps it as the files of CAs change, on fibers. */
+struct error *trust_info_write(struct apiserver *s);
+void trust_info_start(struct apiserver *s);
 /* aggregate_roles.c: keeps the rules of aggregated ClusterRoles, on a fiber. */
 void aggregate_roles_start(struct apiserver *s);
 

@@ -312,15 +312,6 @@ void encryption_set_unref(struct encryption_set *set)
 
 /* ---- reload ---- */
 
-static void record_hash(struct apiserver *s, const struct encryption_set *set)
-{
-	char labels[200];
-
-	metrics_forget(METRIC_ENCRYPTION_CONFIG);
-	snprintf(labels, sizeof labels, "apiserver_id_hash=\"%s\",hash=\"%s\"", metrics_server_hash(), set->hash);
-	metrics_set(METRIC_ENCRYPTION_CONFIG, labels, 1);
-}
-
 static struct error *wait_well(struct encryption_set *set)
 {
 	int64_t ms = 2 * set->timeouts_ms, end = now_ms() + (ms > RELOAD_WAIT_MS ? ms : RELOAD_WAIT_MS);
@@ -355,7 +346,7 @@ static bool reload(void *ctx, struct str text)
 		metrics_reloaded(METRIC_ENCRYPTION_RELOADS, METRIC_ENCRYPTION_RELOAD_TIME, false);
 		return !again; /* a text that is wrong is wrong for ever */
 	}
-	record_hash(s, set);
+	metrics_in_use(METRIC_ENCRYPTION_CONFIG, set->hash);
 	encryption_set_use(set);
 	metrics_reloaded(METRIC_ENCRYPTION_RELOADS, METRIC_ENCRYPTION_RELOAD_TIME, true);
 	log_info("reloaded encryption config %s", s->o.encryption_config);
@@ -372,7 +363,7 @@ struct error *encryption_init(struct apiserver *s)
 		return follow ? error_new("--encryption-provider-config-automatic-reload needs --encryption-provider-config") : NULL;
 	TRY(error_wrap(config_file_read(&s->arena, s->o.encryption_config, &text), "encryption config"));
 	TRY(error_wrap(encryption_set_new(s, text, follow, &set), "encryption config %s", s->o.encryption_config));
-	record_hash(s, set);
+	metrics_in_use(METRIC_ENCRYPTION_CONFIG, set->hash);
 	encryption_set_use(set);
 	if (follow)
 		config_file_follow(s->o.encryption_config, text, reload, s);

@@ -157,6 +157,15 @@ void metrics_reloaded(enum metric_id count, enum metric_id when, bool ok)
 	metrics_set(when, labels, (double)wall_ns() / 1e9);
 }
 
+void metrics_in_use(enum metric_id id, const char *hash)
+{
+	char labels[200];
+
+	metrics_forget(id);
+	snprintf(labels, sizeof labels, "apiserver_id_hash=\"%s\",hash=\"%s\"", metrics_server_hash(), hash);
+	metrics_set(id, labels, 1);
+}
+
 struct str metric_label(struct arena *a, struct str value)
 {
 	struct buf b buf_cleanup = {0};

@@ -40,6 +40,8 @@ void metrics_forget(enum metric_id id); /* every series of a family, until it is
 
 /* A configuration file was read again: how often, and when last. */
 void metrics_reloaded(enum metric_id count, enum metric_id when, bool ok);
+/* The digest (metrics_hash) of the text that is in use now. */
+void metrics_in_use(enum metric_id id, const char *hash);
 
 /* "sha256:HEX", as upstream's labels show what is not to be read; empty for nothing. */
 #define METRICS_HASH 72

@@ -23,10 +23,14 @@ METRIC(AUTHN_RELOAD_TIME, "apiserver_authentication_config_controller_automatic_
        "When the authentication configuration was last read again, by outcome.")
 METRIC(AUTHN_RELOADS, "apiserver_authentication_config_controller_automatic_reloads_total", COUNTER, BETA, NO_BUCKETS,
        "How often the authentication configuration was read again, by outcome.")
+METRIC(AUTHN_CONFIG, "apiserver_authentication_config_controller_last_config_info", GAUGE, ALPHA, NO_BUCKETS,
+       "The authentication configuration that is in use, by its digest.")
 METRIC(AUTHZ_RELOAD_TIME, "apiserver_authorization_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, BETA, NO_BUCKETS,
        "When the authorization configuration was last read again, by outcome.")
 METRIC(AUTHZ_RELOADS, "apiserver_authorization_config_controller_automatic_reloads_total", COUNTER, BETA, NO_BUCKETS,
        "How often the authorization configuration was read again, by outcome.")
+METRIC(AUTHZ_CONFIG, "apiserver_authorization_config_controller_last_config_info", GAUGE, ALPHA, NO_BUCKETS,
+       "The authorization configuration that is in use, by its digest.")
 METRIC(CEL_COMPILATION, "apiserver_cel_compilation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,
        "Time to compile the rules of one schema.")
 METRIC(CEL_EVALUATION, "apiserver_cel_evaluation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,

@@ -337,7 +337,7 @@ static struct error *check_audience(struct arena *a, const struct apiserverconfi
 static struct error *verify(struct oidc *o, struct authenticator *t, struct provider *p, struct arena *a, struct str token, struct jws *j)
 {
 	bool alg = false;
-	int64_t now = wall_ns() / 1000000000, exp, nbf;
+	int64_t now_at = wall_ns(), now = now_at / 1000000000, exp, nbf;
 	struct str iss;
 
 	TRY(error_wrap(jws_parse(a, token, j), "oidc"));
@@ -351,7 +351,8 @@ static struct error *verify(struct oidc *o, struct authenticator *t, struct prov
 	if (!str_eq(iss, p->issuer) && !google(p->issuer, iss))
 		return error_new("oidc: id token issued by a different provider, expected \"%.*s\" got \"%.*s\"", STR_ARG(p->issuer), STR_ARG(iss));
 	TRY(check_audience(a, &t->c->issuer, &j->payload));
-	if (!claim_seconds(&j->payload, "exp", &exp) || exp < now)
+	/* the second that is named is no longer good once it has begun */
+	if (!claim_seconds(&j->payload, "exp", &exp) || exp < now || (exp == now && now_at % 1000000000))
 		return error_new("oidc: token is expired (Token Expiry: %.*s)",
 				 STR_ARG(claim_seconds(&j->payload, "exp", &exp) ? time_format(a, (struct api_time){.s = exp, .set = true}, false) :
 										   STR("none")));

@@ -770,6 +770,8 @@ struct h2 *h2_new(struct stream *s, struct conn *conn)
 	/* Else nghttp2 keeps closed streams for a priority tree nobody uses. */
 	nghttp2_option_set_no_closed_streams(opt, 1);
 	nghttp2_option_set_peer_max_concurrent_streams(opt, 100);
+	/* `authorization: Bearer ` with nothing behind it is a request like others, as to Go's server. */
+	nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(opt, 1);
 	int r = server ? nghttp2_session_server_new2(&c->ng, callbacks[server], c, opt)
 		       : nghttp2_session_client_new2(&c->ng, callbacks[server], c, opt);
 

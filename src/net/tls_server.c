@@ -242,6 +242,7 @@ static int choose_cert(SSL *ssl, void *arg)
 	if (!from)
 		return 1;
 	SSL_CTX_get0_chain_certs(from, &chain);
+	SSL_certs_clear(ssl); /* there is one place a type of key: the server's own would stay beside this one */
 	return SSL_use_cert_and_key(ssl, SSL_CTX_get0_certificate(from), SSL_CTX_get0_privatekey(from), chain, 1);
 }
 

@@ -3,7 +3,7 @@
 
 Usage: access_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, json, os, subprocess, sys, threading, time
+import base64, hashlib, json, os, re, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import apiserver_test as t
@@ -312,6 +312,10 @@ def test_oidc_config(s, idp):
     write(s, "authn.yaml", authn_config(jwt=[dict(two, claimMappings={"username": {"claim": "sub", "prefix": "new:"}})]))
     until("reloaded", lambda: who(iss=idp.url + "/moved") == 401 or who(iss=idp.url + "/moved")["username"] == "new:carol")
     equal("the first is gone", who(hd="x", oid="1"), 401)
+    with open(os.path.join(s.dir, "authn.yaml"), "rb") as f:
+        digest = hashlib.sha256(f.read()).hexdigest()
+    equal("which one is in use", re.findall(r'authentication_config_controller_last_config_info\{.*hash="sha256:(.*)"\} (\d)',
+                                            a.raw("GET", "/metrics")[2].decode()), [(digest, "1")])
     write(s, "authn.yaml", "nonsense: [")
     log = os.path.join(s.dir, "log")
     until("a bad file is told", lambda: "reloading authentication config" in open(log).read().rsplit("reloaded authentication config", 1)[1])
@@ -1071,7 +1075,36 @@ def test_front_proxy(s):
     equal("headers of a client", whoami(Client(s, token="alicetoken", headers=h))["username"], "alice")
     equal("of a client with a certificate", whoami(Client(s, cert="admin", headers=h))["username"], "admin")
     equal("of nobody", whoami(Client(s, headers=h)), 403)
+    trusted_told(s)
     s.stop()
+
+
+def trusted_told(s):
+    """kube-system/extension-apiserver-authentication: what was trusted and what is, also after the files have changed."""
+    a, path = Client(s, cert="admin"), "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
+
+    def told(key):
+        st, c = a.get(path)
+        return re.findall("-----BEGIN.*?-----END[^\n]*\n", c["data"][key], re.S) if st == 200 else None
+
+    def text(name):
+        with open(os.path.join(s.dir, name)) as f:
+            return f.read()
+    old = text("ca.crt")
+    equal("at first", (told("client-ca-file"), told("requestheader-client-ca-file")), ([old], [text("front.crt")]))
+    s.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "more.key")
+    s.sh("openssl", "req", "-x509", "-new", "-key", "more.key", "-subj", "/CN=more", "-days", "2", "-out", "more.crt")
+    with open(os.path.join(s.dir, "ca.crt"), "w") as f:
+        f.write(text("more.crt") + old)
+    until("another CA", lambda: told("client-ca-file") == [old, text("more.crt")])
+    with open(os.path.join(s.dir, "ca.crt"), "w") as f:
+        f.write(old)
+    a.patch(path, {"data": {"requestheader-allowed-names": '["others"]', "x": "y"}})
+    until("names of others stay", lambda: json.loads(a.get(path)[1]["data"]["requestheader-allowed-names"]) == ["others", "front", "other"])
+    check("what is none of it goes", "x" not in a.get(path)[1]["data"])
+    equal("a CA stays", told("client-ca-file"), [old, text("more.crt")])
+    a.delete(path)
+    until("made again", lambda: told("client-ca-file") == [old])
 
 
 def test_flags(s):

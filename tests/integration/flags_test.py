@@ -219,6 +219,11 @@ def test_sni(s):
         s.cert("two", "/CN=two", "subjectAltName=DNS:new.example")
         pem["two"] = ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(open(os.path.join(s.dir, "two.crt")).read()))
         until("a new file is read", lambda: which("new.example") == ["two"])
+        # another type of key than the server's own
+        s.sh("openssl", "genrsa", "-out", "two.key", "2048")
+        s.sh("openssl", "req", "-x509", "-new", "-key", "two.key", "-subj", "/CN=two", "-addext", "subjectAltName=DNS:rsa.example", "-days", "2", "-out", "two.crt")
+        pem["two"] = ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(open(os.path.join(s.dir, "two.crt")).read()))
+        until("RSA beside EC", lambda: which("rsa.example") == ["two"])
 
 
 # ---- HTTP/2 ----
@@ -243,8 +248,8 @@ class H2:
             return None
         return head[3], head[4], int.from_bytes(head[5:], "big"), self.f.read(int.from_bytes(head[:3], "big"))
 
-    def get(self, stream):
-        self.c.sendall(frame(1, 5, stream, b"\x82\x87\x04\x06/livez\x01\x01a"))
+    def get(self, stream, more=b""):
+        self.c.sendall(frame(1, 5, stream, b"\x82\x87\x04\x06/livez\x01\x01a" + more))
 
 
 def test_http2(s):
@@ -275,6 +280,10 @@ def test_http2(s):
             while not seen or not (seen[-1][1] & 1 and seen[-1][2] == stream):
                 seen.append(c.next())
         check("nobody is sent away", not any(f[0] == 7 for f in seen), len(seen))
+        c.get(801, b"\x0f\x08\x07Bearer ")
+        while seen[-1][2] != 801:
+            seen.append(c.next())
+        equal("a blank behind a value: an answer, no reset", seen[-1][0], 1)
 
 
 # ---- the store, the Service, tokens, limits ----
