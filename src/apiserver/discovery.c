@@ -312,7 +312,7 @@ struct error *discovery_resources(struct request *rq, struct str group, struct s
 {
 	struct buf b buf_cleanup = {0};
 	struct resource *r;
-	bool first = true, any = false;
+	bool first = true, any = false, built_in = built_in_group(rq->s, group);
 
 	buf_puts(&b, "{\"kind\":\"APIResourceList\"");
 	if (group.n)
@@ -322,7 +322,7 @@ struct error *discovery_resources(struct request *rq, struct str group, struct s
 		const struct api_resource *a = r->api;
 		char hash[16] = "";
 
-		if (!str_eq(a->group, group) || !str_eq(a->version, version))
+		if (!str_eq(a->group, group) || !str_eq(a->version, version) || (r->crd && built_in))
 			continue;
 		any = true;
 		if (r->st) {
@@ -345,7 +345,7 @@ struct error *discovery_resources(struct request *rq, struct str group, struct s
 		}
 	}
 	buf_puts(&b, "]}");
-	if (!any && built_in_group(rq->s, group))
+	if (!any && built_in)
 		return err_unknown_path();
 	if (!any)
 		return respond_unknown(rq);
@@ -369,7 +369,7 @@ static void aggregated_version(struct request *rq, struct buf *b, const struct g
 {
 	struct str group = gv->group, version = gv->version;
 	struct resource *r;
-	bool first = true;
+	bool first = true, built_in = false;
 
 	buf_puts(b, "{\"version\":");
 	jv_encode_string(b, version);
@@ -383,8 +383,9 @@ static void aggregated_version(struct request *rq, struct buf *b, const struct g
 	for (size_t i = 0; (r = resource_at(rq->s, i)) != NULL; i++) {
 		const struct api_resource *a = r->api;
 
-		if (!str_eq(a->group, group) || !str_eq(a->version, version))
+		if (!str_eq(a->group, group) || !str_eq(a->version, version) || (r->crd && built_in))
 			continue;
+		built_in = !r->crd; /* those come first, and have the version alone */
 		if (!first)
 			buf_putc(b, ',');
 		first = false;

@@ -45,6 +45,8 @@ static struct openapi_served served_of(struct request *rq, struct str group, str
 
 		if (!all && (!str_eq(r->api->group, group) || !str_eq(r->api->version, version)))
 			continue;
+		if (resource_find(rq->s, r->api->group, r->api->version, r->api->plural))
+			continue; /* a definition of what is here: a path is one */
 		c = arena_push(rq->a, &list);
 		c->group = r->api->group;
 		c->version = r->api->version;

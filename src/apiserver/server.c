@@ -178,7 +178,8 @@ static struct error *dispatch_resource(struct request *rq)
 	enum patch_type patch;
 
 	rq->res = resource_find(rq->s, i->group, i->version, i->resource);
-	if (!rq->res)
+	/* definitions in a group of the server itself are written down and not served, as upstream's */
+	if (!rq->res && !built_in_group(rq->s, i->group))
 		rq->res = crd_find(rq->s, i->group, i->version, i->resource);
 	if (!rq->res || str_has_prefix(i->path, STR("//")))
 		return built_in_group(rq->s, i->group) && !str_has_prefix(i->path, STR("//")) ? err_unknown_path() : respond_unknown(rq);
