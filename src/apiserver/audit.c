@@ -118,7 +118,8 @@ static const struct schema_type *type_of(struct request *rq, const struct pb_env
 	api_version_split(env->api_version, &group, &version);
 	struct resource *r = resource_for_kind(rq->s, group, version, list ? str_sub(kind, 0, kind.n - 4) : kind);
 
-	return !r ? NULL : list ? r->api->list_type : r->api->type;
+	/* else what subresources take and give: TokenRequest, Scale */
+	return !r ? schema_type_for_kind(group, version, kind) : list ? r->api->list_type : r->api->type;
 }
 
 /* Any of the formats as JSON; false: it cannot be told, or is no object. */

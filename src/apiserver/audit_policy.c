@@ -186,7 +186,7 @@ static bool resources_fit(const struct rule *r, const struct request_info *i)
 	for (uint32_t k = 0; k < r->resources.n; k++) {
 		const struct group_resources *g = &r->resources.v[k];
 
-		if (!str_eq(g->group, i->group))
+		if (!str_eq(g->group, i->group) && !str_eqz(g->group, "*"))
 			continue;
 		if (!g->resources.n)
 			return true;

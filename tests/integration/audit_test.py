@@ -38,7 +38,7 @@ rules:
   verbs: [watch, delete]
   namespaces: [default]
 - level: Request
-  resources: [{group: "", resources: [pods, "pods/log"]}]
+  resources: [{group: "*", resources: [pods, "pods/log"]}]
 - level: Metadata
   nonResourceURLs: ["/nothing"]
 - level: None
@@ -136,6 +136,10 @@ def test_levels(s, a, alice, bob):
     a.post(NS + "/serviceaccounts/sa/token", {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}})
     e = one(s, "a subresource", objectRef__subresource="token")
     equal("its answer", e["responseObject"]["kind"], "TokenRequest")
+    a.raw("POST", NS + "/serviceaccounts/sa/token?dryRun=All", json.dumps({"spec": {}}),
+          {"Content-Type": "application/json", "Accept": "application/vnd.kubernetes.protobuf"})
+    e = one(s, "of a protobuf answer", objectRef__subresource="token", requestURI=NS + "/serviceaccounts/sa/token?dryRun=All")
+    equal("its kind", e["responseObject"]["kind"], "TokenRequest")
 
     alice.get("/version")
     a.get("/version")
