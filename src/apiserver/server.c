@@ -97,7 +97,7 @@ static void warn_deprecated(struct request *rq)
 /* Subresources of which upstream's storage makes no Table. */
 static bool has_table(const struct request *rq, const struct api_subresource *sub)
 {
-	return rq->res->st && (!sub || str_eqz(sub->name, "status") || str_eqz(sub->name, "scale"));
+	return (rq->res->st || (rq->res->api->verbs & VERB_LIST)) && (!sub || str_eqz(sub->name, "status") || str_eqz(sub->name, "scale"));
 }
 
 static struct error *negotiate_resource(struct request *rq, const struct api_subresource *sub)

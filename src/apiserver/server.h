@@ -351,6 +351,7 @@ struct error *rest_scale(struct request *rq);
 /* subresources that are not plain objects; NULL-able *handled false: not one of these */
 struct error *rest_connect(struct request *rq, bool *handled);
 struct error *rest_special(struct request *rq, bool *handled);
+struct error *rest_component_status(struct request *rq); /* component_status.c */
 
 /* ---- registry (registry.c): the same for requests and for the server itself ---- */
 /* 400 for what can be no name in a path: ".", "..", and what has '/' or '%' in it. */

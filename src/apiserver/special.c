@@ -380,36 +380,6 @@ static struct error *eviction(struct request *rq)
 	return respond_struct(rq, 201, &meta_v1_status_type, &ok);
 }
 
-/* ---- component statuses: what upstream still answers ---- */
-
-static struct error *component_statuses(struct request *rq)
-{
-	int64_t rev;
-	struct error *e = store_current(rq->s->store, &rev);
-	bool healthy = e == NULL;
-	struct core_v1_component_status *c = arena_new(rq->a, struct core_v1_component_status);
-	struct core_v1_component_condition *cond = arena_push(rq->a, &c->conditions);
-
-	error_free(e);
-	request_warn(rq, "v1 ComponentStatus is deprecated in v1.19+");
-	c->kind = STR("ComponentStatus");
-	c->api_version = STR("v1");
-	c->metadata.name = STR("etcd-0");
-	cond->type = STR("Healthy");
-	cond->status = healthy ? STR("True") : STR("False");
-	cond->message = healthy ? STR("ok") : STR("the store does not answer");
-	rq->out.as = ANSWER_OBJECT;
-	if (str_eqz(rq->info.verb, "get")) {
-		if (!str_eqz(rq->info.name, "etcd-0"))
-			return err_not_found(STR(""), STR("componentstatuses"), rq->info.name);
-		return respond_struct(rq, 200, &core_v1_component_status_type, c);
-	}
-	struct core_v1_component_status_list list = {.kind = STR("ComponentStatusList"), .api_version = STR("v1")};
-
-	*arena_push(rq->a, &list.items) = *c;
-	return respond_struct(rq, 200, &core_v1_component_status_list_type, &list);
-}
-
 struct error *rest_special(struct request *rq, bool *handled)
 {
 	bool core = rq->info.group.n == 0;
@@ -425,7 +395,7 @@ struct error *rest_special(struct request *rq, bool *handled)
 	if (core && str_eqz(r, "serviceaccounts") && str_eqz(sub, "token"))
 		return rest_token_request(rq);
 	if (core && str_eqz(r, "componentstatuses"))
-		return component_statuses(rq);
+		return rest_component_status(rq);
 	*handled = false;
 	return NULL;
 }
