@@ -12,13 +12,13 @@ static const struct admission_plugin *const all[] = {
 	&admit_node_selector, &admit_priority, &admit_default_tolerations, &admit_extended_tolerations, &admit_default_storage_class,
 	&admit_storage_in_use, &admit_owner_references, &admit_pvc_resize, &admit_runtime_class, &admit_certificate_approval,
 	&admit_certificate_signing, &admit_certificate_subject, &admit_default_ingress_class, &admit_no_external_ips, &admit_pod_topology_labels,
-	&admit_pod_resize,
+	&admit_declared_features, &admit_pod_resize,
 	&admit_mutating_policy, &admit_mutating_webhook, &admit_validating_policy, &admit_validating_webhook, &admit_resource_quota, &admit_never,
 };
 
 /* Names of upstream that stand for nothing here: of features that are off, or of kinds that are not served. */
 static const char *const without_effect[] = {"PodGroupProtection", "ClusterTrustBundleAttest", "PodGroupWorkloadExists", "JobValidation"};
-static const char *const not_built[] = {"ImagePolicyWebhook", "PodTolerationRestriction", "EventRateLimit", "NodeDeclaredFeatureValidator"};
+static const char *const not_built[] = {"ImagePolicyWebhook", "PodTolerationRestriction", "EventRateLimit"};
 
 static bool listed(const char *list, const char *name)
 {

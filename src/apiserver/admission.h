@@ -94,7 +94,8 @@ extern const struct admission_plugin admit_node_restriction; /* admit_node.c */
 /* Zone and region of a node into labels of a pod or Binding. */
 struct str_map;
 void topology_labels(struct request *rq, struct str node_name, struct str_map *labels);
-extern const struct admission_plugin admit_limit_ranger, admit_pod_resize; /* admit_limits.c */
+extern const struct admission_plugin admit_limit_ranger; /* admit_limits.c */
+extern const struct admission_plugin admit_pod_resize, admit_declared_features; /* admit_resize.c */
 extern const struct admission_plugin admit_resource_quota; /* admit_quota.c */
 extern const struct admission_plugin admit_pod_security; /* admit_podsecurity.c */
 extern const struct admission_plugin admit_certificate_approval, admit_certificate_signing, admit_certificate_subject; /* admit_certificates.c */
