@@ -23,7 +23,10 @@ const struct apiextensions_v1_json_schema_props *crd_schema(const struct resourc
 
 struct shape custom_shape(const struct resource *res)
 {
-	return shape_of_crd(crd_schema(res));
+	struct shape s = shape_of_crd(crd_schema(res));
+
+	s.open |= res->crd->obj->spec.preserve_unknown_fields;
+	return s;
 }
 
 void custom_reset_fields(const struct resource *res, const char *sub, struct managed_fields_request *mr)

@@ -742,8 +742,10 @@ static const char *dec_null(struct jd *d, const char *p, const struct schema_fie
 	case FIELD_QUANTITY:
 		*(struct str *)dst = f->card == CARD_MAP ? STR("0") : STR_NULL;
 		break;
-	case FIELD_BYTES:
 	case FIELD_ANY:
+		*(struct str *)dst = f->flags & FIELD_KEEP_NULL ? STR("null") : STR_NULL;
+		break;
+	case FIELD_BYTES:
 		*(struct str *)dst = STR_NULL;
 		break;
 	case FIELD_STRINGS:

@@ -39,7 +39,7 @@ static bool str_is(const struct str *s, const char *z)
 static enum shape_kind kind_of_props(const struct apiextensions_v1_json_schema_props *p)
 {
 	if (p->x_kubernetes_int_or_string)
-		return SHAPE_SCALAR;
+		return SHAPE_UNTYPED; /* it has no type, and validation comes later */
 	if (crd_type(p, "object")) {
 		if (str_is(p->x_kubernetes_map_type, "atomic"))
 			return SHAPE_ATOMIC_MAP;
@@ -87,9 +87,20 @@ static struct shape of_field(const struct schema_field *f, bool elem)
 	return (struct shape){.field = f, .elem = elem};
 }
 
-static struct shape of_props(const struct apiextensions_v1_json_schema_props *p)
+static bool preserves(const struct apiextensions_v1_json_schema_props *p)
 {
-	return (struct shape){.props = p, .resource = p->x_kubernetes_embedded_resource};
+	return p && p->x_kubernetes_preserve_unknown_fields && *p->x_kubernetes_preserve_unknown_fields;
+}
+
+/* Below `above`: once unknown fields are preserved, they are for all that is below, whatever pruning makes of them. */
+static struct shape of_props(struct shape above, const struct apiextensions_v1_json_schema_props *p)
+{
+	return (struct shape){.props = p, .resource = p->x_kubernetes_embedded_resource, .open = above.open || preserves(p)};
+}
+
+struct shape shape_of_crd(const struct apiextensions_v1_json_schema_props *schema)
+{
+	return (struct shape){.props = schema, .resource = true, .open = preserves(schema)};
 }
 
 static const struct apiextensions_v1_json_schema_props *
@@ -121,17 +132,16 @@ static bool props_member(struct shape s, struct str name, struct shape *out)
 	}
 	child = property(p, name);
 	if (child) {
-		*out = of_props(child);
+		*out = of_props(s, child);
 		return true;
 	}
 	if (!p)
 		return true;
 	if (p->additional_properties && p->additional_properties->schema) {
-		*out = of_props(p->additional_properties->schema);
+		*out = of_props(s, p->additional_properties->schema);
 		return true;
 	}
-	return (p->x_kubernetes_preserve_unknown_fields && *p->x_kubernetes_preserve_unknown_fields) ||
-	       (p->additional_properties && p->additional_properties->allows) || shape_kind(s) == SHAPE_UNTYPED;
+	return p->additional_properties ? p->additional_properties->allows : s.open || shape_kind(s) == SHAPE_UNTYPED;
 }
 
 bool shape_member(struct shape s, struct str name, struct shape *out)
@@ -162,7 +172,7 @@ struct shape shape_element(struct shape s)
 {
 	if (s.props) {
 		if (s.props->items && s.props->items->schema)
-			return of_props(s.props->items->schema);
+			return of_props(s, s.props->items->schema);
 		return (struct shape){0};
 	}
 	if (s.field && s.field->card == CARD_LIST && !s.elem)

@@ -14,6 +14,7 @@ struct shape {
 	const struct apiextensions_v1_json_schema_props *props; /* a node of a CRD's schema */
 	bool elem;     /* of field: one element of the list or map, not the whole */
 	bool resource; /* props of a whole object: kind, apiVersion and metadata are known */
+	bool open;     /* props: this or what is above it has x-kubernetes-preserve-unknown-fields: members that it does not name are known, too */
 };
 
 enum shape_kind {
@@ -33,10 +34,7 @@ static inline struct shape shape_of_type(const struct schema_type *t)
 	return (struct shape){.type = t};
 }
 /* A whole custom resource: openAPIV3Schema of its version; NULL: no schema. */
-static inline struct shape shape_of_crd(const struct apiextensions_v1_json_schema_props *schema)
-{
-	return (struct shape){.props = schema, .resource = true};
-}
+struct shape shape_of_crd(const struct apiextensions_v1_json_schema_props *schema);
 enum shape_kind shape_kind(struct shape s);
 /* The shape of member `name`; false when the schema does not know it (then *out is SHAPE_UNTYPED). */
 bool shape_member(struct shape s, struct str name, struct shape *out);
