@@ -100,18 +100,30 @@ bool crd_current(const struct resource *res)
 	return map_get(&c->s->crds->by_name, c->name) == c;
 }
 
+/* A group-version of the server's own is that whole: what a definition has there is established, and is served in its other versions. */
+static bool own_version(const struct apiserver *s, const struct api_resource *r)
+{
+	for (size_t i = 0; i < s->n_resources; i++)
+		if (str_eq(s->resources[i]->api->group, r->group) && str_eq(s->resources[i]->api->version, r->version))
+			return true;
+	return false;
+}
+
 static void serve(struct apiserver *s, struct crd *c)
 {
+	const struct storage *before;
 	char key[700];
 
 	for (size_t i = 0; i < c->n_versions; i++) {
-		if (!c->versions[i].v->served)
+		if (!c->versions[i].v->served || own_version(s, c->versions[i].res->api))
 			continue;
 		path_key(key, c->versions[i].res->api);
 		map_set(&s->crds->by_path, str_from(key), c->versions[i].res);
 	}
 	storage_name(key, c->st);
-	map_set(&s->storages, str_from(key), c->st);
+	before = map_get(&s->storages, str_from(key));
+	if (!before || before->crd)
+		map_set(&s->storages, str_from(key), c->st);
 }
 
 /* Out of the tables; its watches end, as upstream ends them when a definition changes. */

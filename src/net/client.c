@@ -13,6 +13,7 @@ struct h1conn {
 	struct h1conn *next; /* idle list */
 	struct stream *s;
 	struct rbuf in;
+	unsigned generation; /* of the certificate it was made with */
 };
 
 struct http_client {
@@ -24,6 +25,7 @@ struct http_client {
 	struct h1conn *idle;
 	size_t n_idle;
 	struct h2 *h2;
+	unsigned generation;
 	/* One fiber connects, the others wait: it may turn out to be HTTP/2. */
 	struct fiber_mutex connecting;
 	unsigned refs;   /* responses still open */
@@ -101,18 +103,24 @@ struct error *http_client_new(const struct http_client_opts *o, struct http_clie
 	return NULL;
 }
 
+static void drop_pool(struct http_client *c)
+{
+	for (struct h1conn *k; (k = c->idle);) {
+		c->idle = k->next;
+		h1_drop(k);
+	}
+	c->n_idle = 0;
+	if (c->h2)
+		h2_unref(c->h2);
+	c->h2 = NULL;
+}
+
 void http_client_free(struct http_client *c)
 {
 	if (!c)
 		return;
 	c->freed = true;
-	for (struct h1conn *k; (k = c->idle);) {
-		c->idle = k->next;
-		h1_drop(k);
-	}
-	if (c->h2)
-		h2_unref(c->h2);
-	c->h2 = NULL;
+	drop_pool(c);
 	client_unref(c);
 }
 
@@ -141,10 +149,11 @@ static bool stale(struct h1conn *k)
 	return k->in.n > k->in.off || fd < 0 || recv(fd, &b, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
 }
 
-static struct h1conn *h1_make(struct stream *s)
+static struct h1conn *h1_make(struct http_client *c, struct stream *s)
 {
 	struct h1conn *k = xcalloc(1, sizeof *k);
 
+	k->generation = c->generation;
 	k->s = k->in.s = s;
 	return k;
 }
@@ -178,7 +187,7 @@ static struct error *connect_new(struct http_client *c, struct got *g)
 	bool h2 = c->https ? strcmp(tls_stream_alpn(s), "h2") == 0 : c->o.http2_prior_knowledge;
 
 	if (!h2) {
-		g->h1 = h1_make(s);
+		g->h1 = h1_make(c, s);
 		return NULL;
 	}
 	/* gRPC servers in Go end connections that ping more often than every five minutes; in clear text the peer is near anyway. */
@@ -192,10 +201,22 @@ static struct error *connect_new(struct http_client *c, struct got *g)
 	return NULL;
 }
 
+/* A certificate that was replaced is not shown any more: what was connected with it is not used again. */
+static void follow_certificate(struct http_client *c)
+{
+	unsigned now = c->https ? tls_client_generation(c->o.tls) : 0;
+
+	if (now == c->generation)
+		return;
+	c->generation = now;
+	drop_pool(c);
+}
+
 /* fresh: not one from the pool. */
 static struct error *get(struct http_client *c, bool fresh, struct got *g)
 {
 	*g = (struct got){0};
+	follow_certificate(c);
 	while (!fresh && c->idle) {
 		struct h1conn *k = c->idle;
 
@@ -227,7 +248,7 @@ static struct error *get(struct http_client *c, bool fresh, struct got *g)
 static void h1_keep(struct http_client *c, struct h1conn *k)
 {
 	/* Bytes behind the response belong to nobody. */
-	if (c->freed || c->n_idle >= c->o.max_idle || k->in.n > k->in.off) {
+	if (c->freed || c->n_idle >= c->o.max_idle || k->in.n > k->in.off || k->generation != c->generation) {
 		h1_drop(k);
 		return;
 	}
@@ -572,7 +593,7 @@ struct error *http_do_upgrade(struct http_client *c, struct arena *a, const char
 		e = error_sys(ENOTSUP, "HTTP/2 has no Upgrade: give this client HTTP/1.1 only (TLS without http2)");
 	}
 	if (!e)
-		e = h1_do(c, h1_make(s), a, &rq, "upgrade", resp, out, &sent, &answered);
+		e = h1_do(c, h1_make(c, s), a, &rq, "upgrade", resp, out, &sent, &answered);
 	client_unref(c);
 	return error_wrap(e, "%s %s", method, c->o.base);
 }

@@ -562,6 +562,7 @@ struct tls_client {
 	SSL_CTX *ctx;
 	struct file_id ids[3];
 	int64_t checked_ms;
+	unsigned generation;
 };
 
 static struct error *fill_client(struct tls_client *c, SSL_CTX *ctx)
@@ -672,10 +673,18 @@ static void reload_client(struct tls_client *c)
 		return;
 	struct error *e = load_client(c);
 
-	if (e)
+	if (e) {
 		log_and_free(e, "reload client certificates");
-	else
+	} else {
 		memcpy(c->ids, ids, sizeof ids);
+		c->generation++;
+	}
+}
+
+unsigned tls_client_generation(struct tls_client *c)
+{
+	reload_client(c);
+	return c->generation;
 }
 
 struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, struct stream **out)

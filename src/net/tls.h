@@ -53,6 +53,8 @@ struct tls_client_opts {
 struct tls_client;
 struct error *tls_client_new(const struct tls_client_opts *o, struct tls_client **out);
 void tls_client_free(struct tls_client *c);
+/* Another number when its files have been read again since: connections from before show the old certificate. */
+unsigned tls_client_generation(struct tls_client *c);
 
 /* Handshakes; on success `raw` belongs to *out, on failure it is closed. */
 struct error *tls_accept(struct tls_server *s, struct stream *raw, struct stream **out);

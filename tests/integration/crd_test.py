@@ -243,10 +243,34 @@ def test_names(a):
     until("gone", lambda: a.get(CRDS + "/seconds.n.example.com")[0] == 404)
 
 
+def test_own_versions(a):
+    """Group-versions of the server's own stay what they are, whatever definitions say; other versions of such groups are served."""
+    d = definition("bars", 1, "apiextensions.k8s.io")
+    d["metadata"]["annotations"] = {"api-approved.kubernetes.io": "unapproved, testing only"}
+    d["spec"]["versions"].append(dict(d["spec"]["versions"][0], name="vfake", storage=False))
+    equal("made", a.define(d)[0], 201)
+    until("served in its own version", lambda: a.get("/apis/apiextensions.k8s.io/vfake/bars")[0] == 200)
+    equal("not in the server's", a.get("/apis/apiextensions.k8s.io/v1/bars")[0], 404)
+    names = lambda v: {r["name"] for r in a.get("/apis/apiextensions.k8s.io/" + v)[1]["resources"]}
+    equal("nor told there", (names("v1"), names("vfake")),
+          ({"customresourcedefinitions", "customresourcedefinitions/status"}, {"bars", "bars/status"}))
+    own = definition("networkpolicies", 1, "networking.k8s.io")
+    own["metadata"]["annotations"] = d["metadata"]["annotations"]
+    equal("of a resource of the server's", a.post(CRDS, own)[0], 201)
+    policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
+    until("established", lambda: any(c["type"] == "Established" and c["status"] == "True" for c in
+                                     a.get(CRDS + "/networkpolicies.networking.k8s.io")[1]["status"]["conditions"] or []))
+    equal("which stays", a.post(policies, {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"}, "spec": {"podSelector": {}}})[0], 201)
+    equal("and is written", a.delete(policies + "/p")[0], 200)
+    for name in ("bars.apiextensions.k8s.io", "networkpolicies.networking.k8s.io"):
+        a.delete(CRDS + "/" + name)
+        until("gone", lambda: a.get(CRDS + "/" + name)[0] == 404)
+
+
 def prepare(s):
     s.start()
     return {"a": Client(s, cert="admin")}
 
 
 if __name__ == "__main__":
-    suite("crd", prepare, (test_names, test_conversion, test_lifetimes))
+    suite("crd", prepare, (test_names, test_own_versions, test_conversion, test_lifetimes))

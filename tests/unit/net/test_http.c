@@ -502,6 +502,27 @@ static void certs_main(void *arg)
 		http_client_free(c.c);
 		stop(&s);
 	}
+	/* A client whose certificate is replaced shows the new one, and not over a connection that it has. */
+	for (enum kind k = H1_TLS; k <= H2_TLS; k++) {
+		struct test_ca own = make_cert(dir, "own", "CN=before", NULL, &ca, 5);
+		bool seen = false;
+
+		start_kind(&s, k);
+		struct client cl = client_kind(&s, k, "own");
+		struct str b = get(cl.c, &a, "/whoami", &status);
+
+		CHECK(str_has_prefix(b, STR("before ")));
+		free_ca(own);
+		own = make_cert(dir, "own", "CN=after", NULL, &ca, 5);
+		for (int i = 0; i < 100 && !seen; i++) {
+			OK(fiber_sleep(50));
+			seen = str_has_prefix(get(cl.c, &a, "/whoami", &status), STR("after "));
+		}
+		CHECK(seen);
+		client_free(cl);
+		stop(&s);
+		free_ca(own);
+	}
 	/* New certificates are taken up without a restart. */
 	struct test_ca renewed_ca = make_cert(dir, "rca", "CN=renewed ca", NULL, NULL, 5);
 	struct test_ca leaf = make_cert(dir, "r", "CN=srv", "IP:127.0.0.1", &ca, 5);
