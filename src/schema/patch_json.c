@@ -129,9 +129,11 @@ static struct jv *child_of(struct jv *in, struct str key)
 
 static bool find_place(struct arena *a, struct jv *doc, struct str path, struct place *out)
 {
-	if (!path.n || path.p[0] != '/') /* RFC 6901: starts with a slash */
+	ptrdiff_t slash = str_index(path, '/');
+
+	if (slash < 0) /* upstream's library does not look at what stands before the first */
 		return false;
-	struct str rest = str_sub(path, 1, path.n);
+	struct str rest = str_sub(path, (size_t)slash + 1, path.n);
 	struct jv *in = doc;
 
 	out->tokens = 0;
@@ -361,9 +363,15 @@ static struct error *run(struct arena *a, struct jv *doc, const struct operation
 	return patch_unprocessable("Unexpected kind: %.*s", STR_ARG(o->op));
 }
 
+/*
+ * Null is as nothing. Without a report what is no string is found only when the operation runs: an unknown one then, or
+ * one without path.
+ */
 static struct error *operation_parse(const struct jv *v, uint32_t i, struct decode_report *report, struct operation *o)
 {
 	*o = (struct operation){0};
+	if (v->kind == JV_NULL)
+		return NULL;
 	if (v->kind != JV_OBJECT)
 		return error_status(400, "BadRequest", "error decoding patch: operation %u is not an object", i);
 	for (uint32_t m = 0; m < v->n; m++) {
@@ -375,6 +383,8 @@ static struct error *operation_parse(const struct jv *v, uint32_t i, struct deco
 		if (str_eqz(key, "value")) {
 			o->value = *value;
 		} else if (text) {
+			if (value->kind == JV_NULL || (value->kind != JV_STRING && !report))
+				continue;
 			if (value->kind != JV_STRING)
 				return error_status(400, "BadRequest", "error decoding patch: \"%.*s\" of operation %u is not a "
 						    "string", STR_ARG(key), i);
@@ -407,12 +417,12 @@ struct error *json_patch_reporting(struct arena *a, struct jv *doc, struct str t
 		return error_status(413, "RequestEntityTooLarge",
 				    "Request entity is too large: The allowed maximum operations in a JSON patch is %d, got %u",
 				    JSON_PATCH_MAX_OPERATIONS, ops.n);
-	for (uint32_t i = 0; i < ops.n; i++) {
-		struct operation o;
+	struct operation *o = arena_array(a, struct operation, ops.n);
 
-		TRY(operation_parse(&ops.items[i], i, report, &o));
-		TRY(run(a, doc, &o, &copied));
-	}
+	for (uint32_t i = 0; i < ops.n; i++)
+		TRY(operation_parse(&ops.items[i], i, report, &o[i]));
+	for (uint32_t i = 0; i < ops.n; i++)
+		TRY(run(a, doc, &o[i], &copied));
 	return NULL;
 }
 
