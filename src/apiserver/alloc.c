@@ -639,11 +639,18 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 	}
 	if (dry_run) { /* as upstream's: nothing is looked up, the range's own address stands for one of it */
 		*got = want.n ? want : nth_ip(rq->a, c, 0);
-	} else if (!want.n) {
-		TRY(ip_allocate_any(rq, r, s, got));
 	} else {
-		TRY(ip_object(rq, want, s, &taken));
-		*got = want;
+		struct error *err = want.n ? ip_object(rq, want, s, &taken) : ip_allocate_any(rq, r, s, got);
+
+		if (err && !error_is(err, 500, NULL)) {
+			field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
+					   "failed to allocate IP%s%.*s: %s", want.n ? " " : "", STR_ARG(want), error_message(err));
+			error_free(err);
+			return invalid(rq, s, &fe);
+		}
+		TRY(err);
+		if (want.n)
+			*got = want;
 	}
 	if (taken) {
 		field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,

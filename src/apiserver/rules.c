@@ -445,6 +445,32 @@ bool node_selector_has_bad_values(const struct core_v1_node_selector *s, struct 
 	return false;
 }
 
+/* Whether for each key of a, its last values are those of b's last of that key, in any order. */
+static bool topology_within(const struct core_v1_topology_selector_term *a, const struct core_v1_topology_selector_term *b)
+{
+	for (uint32_t i = 0; i < a->match_label_expressions.n; i++) {
+		const struct core_v1_topology_selector_label_requirement *x = &a->match_label_expressions.v[i], *y = NULL;
+		bool last = true;
+
+		for (uint32_t k = i + 1; k < a->match_label_expressions.n; k++)
+			last &= !str_eq(a->match_label_expressions.v[k].key, x->key);
+		if (!last)
+			continue;
+		for (uint32_t k = 0; k < b->match_label_expressions.n; k++)
+			if (str_eq(b->match_label_expressions.v[k].key, x->key))
+				y = &b->match_label_expressions.v[k];
+		if (!y)
+			return false;
+		for (uint32_t k = 0; k < x->values.n; k++)
+			if (!among(x->values.v[k], y->values.v, y->values.n))
+				return false;
+		for (uint32_t k = 0; k < y->values.n; k++)
+			if (!among(y->values.v[k], x->values.v, x->values.n))
+				return false;
+	}
+	return true;
+}
+
 void rule_topology_terms(struct field_errors *e, const struct field_path *p, const struct core_v1_topology_selector_term *t, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
@@ -470,7 +496,7 @@ void rule_topology_terms(struct field_errors *e, const struct field_path *p, con
 		for (uint32_t k = 0; k < n && !t[i].match_label_expressions.n; k++)
 			field_duplicate_raw(e, AT(EL(p, i), "matchLabelExpressions"), STR("\"\""), "");
 		for (uint32_t k = 0; k < i; k++)
-			if (object_equal(&core_v1_topology_selector_term_type, &t[i], &t[k]))
+			if (topology_within(&t[i], &t[k]) && topology_within(&t[k], &t[i]))
 				field_duplicate_raw(e, AT(EL(p, i), "matchLabelExpressions"), STR("\"\""), "");
 	}
 }

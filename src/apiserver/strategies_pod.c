@@ -185,10 +185,11 @@ static void pod_gates(struct request *rq, struct core_v1_pod *p)
 static void pod_create(struct request *rq, void *obj)
 {
 	struct core_v1_pod *p = obj;
+	struct str given = p->status.qos_class; /* counts, as in upstream */
 
 	memset(&p->status, 0, sizeof p->status);
 	p->status.phase = STR("Pending");
-	p->status.qos_class = pod_qos_class(p);
+	p->status.qos_class = given.n ? given : pod_qos_class(p);
 	p->metadata.generation = 1;
 	pod_gates(rq, p);
 	label_keys(rq, p);

@@ -123,6 +123,12 @@ static void deployment_rules(struct field_errors *e, const struct apps_v1_deploy
 	rule_nonneg32(e, AT(spec, "progressDeadlineSeconds"), d->spec.progress_deadline_seconds);
 	if (d->spec.progress_deadline_seconds && *d->spec.progress_deadline_seconds <= d->spec.min_ready_seconds)
 		field_invalid_int(e, AT(spec, "progressDeadlineSeconds"), *d->spec.progress_deadline_seconds, "must be greater than minReadySeconds");
+	/* a field of the API's older versions that lives on as an annotation */
+	struct str to = str_map_get(API_MAP(&d->metadata.annotations), STR("deprecated.deployment.rollback.to"));
+	int64_t revision;
+
+	if (str_to_i64(to, &revision))
+		rule_nonneg(e, AT(AT(spec, "rollback"), "version"), revision);
 }
 
 void deployment_validate(struct request *rq, const void *obj, struct field_errors *e)

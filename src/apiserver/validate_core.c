@@ -102,10 +102,8 @@ void node_validate(struct request *rq, const void *obj, struct field_errors *e)
 	for (uint32_t i = 0; i < n->spec.pod_cidrs.n; i++) {
 		struct str rest = n->spec.pod_cidrs.v[i], ip = str_cut(&rest, '/');
 
-		uint32_t found = e->list.n;
-
 		rule_legacy_cidr(e, EL(cidrs, i), n->spec.pod_cidrs.v[i], NULL, 0);
-		none |= e->list.n > found;
+		none |= !cidr_parses(n->spec.pod_cidrs.v[i]);
 		v4 |= ip_family(ip) == 4;
 		v6 |= ip_family(ip) == 6;
 	}
@@ -922,8 +920,24 @@ void rc_validate(struct request *rq, const void *obj, struct field_errors *e)
 
 void rc_validate_update(struct request *rq, const void *obj, const void *old, struct field_errors *e)
 {
+	const struct core_v1_replication_controller *r = obj, *o = old;
+
 	(void)rq;
-	rc_rules(e, &((const struct core_v1_replication_controller *)obj)->spec, &((const struct core_v1_replication_controller *)old)->spec);
+	rc_rules(e, &r->spec, &o->spec);
+	/* what a conversion from ReplicaSets of old could not express must not be changed */
+	for (uint32_t i = 0; i < o->metadata.annotations.n; i++) {
+		struct str rest = o->metadata.annotations.v[i].key, value = o->metadata.annotations.v[i].value;
+
+		if (!str_has_prefix(rest, STR("non-convertible.kubernetes.io")))
+			continue;
+		str_cut(&rest, '/');
+		if (!rest.p || str_index(rest, '/') >= 0)
+			continue;
+		if (!str_contains(rest, STR("selector")))
+			field_not_found_detail(e, FIELD_CHILD_S(NULL, rest), value, "unknown non-convertible field");
+		else if (!object_field_equal(&core_v1_replication_controller_spec_type, &r->spec, &o->spec, "selector"))
+			field_invalid_map(e, AT(FIELD_ROOT("spec"), "selector"), API_MAP(&r->spec.selector), "cannot update non-convertible selector");
+	}
 }
 
 void rc_validate_sub(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)

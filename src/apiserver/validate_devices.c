@@ -11,6 +11,7 @@ enum {
 	SELECTORS_MAX = 32,
 	FIRST_AVAILABLE_MAX = 8,
 	EXPRESSION_BYTES = 10 << 10,
+	SELECTOR_COST_MAX = 1000000,
 	PARAMETERS_BYTES = 10 << 10,
 	ID_BYTES = 32,
 	POOL_NAME_BYTES = 253,
@@ -144,15 +145,18 @@ static void device_toleration(struct field_errors *e, const struct field_path *p
 
 /* The variable `device` of selectors (upstream's dynamic-resource-allocation/cel). */
 static const struct cel_type quantity_type = {.kind = CEL_OBJECT, .name = STR_INIT("kubernetes.Quantity")};
-static const struct cel_type attributes_inner = {.kind = CEL_MAP, .key = &cel_type_string, .elem = &cel_type_dyn, .max_size = ATTRIBUTES_MAX};
-static const struct cel_type attributes_type = {.kind = CEL_MAP, .key = &cel_type_string, .elem = &attributes_inner, .max_size = ATTRIBUTES_MAX};
-static const struct cel_type capacity_inner = {.kind = CEL_MAP, .key = &cel_type_string, .elem = &quantity_type, .max_size = ATTRIBUTES_MAX};
-static const struct cel_type capacity_type = {.kind = CEL_MAP, .key = &cel_type_string, .elem = &capacity_inner, .max_size = ATTRIBUTES_MAX};
+static const struct cel_type domain_type = {.kind = CEL_STRING, .max_size = 63}; /* of drivers too */
+static const struct cel_type id_type = {.kind = CEL_STRING, .max_size = 32};
+static const struct cel_type value_type = {.kind = CEL_DYN, .max_size = 64};
+static const struct cel_type attributes_inner = {.kind = CEL_MAP, .key = &id_type, .elem = &value_type, .max_size = ATTRIBUTES_MAX};
+static const struct cel_type attributes_type = {.kind = CEL_MAP, .key = &domain_type, .elem = &attributes_inner, .max_size = ATTRIBUTES_MAX};
+static const struct cel_type capacity_inner = {.kind = CEL_MAP, .key = &id_type, .elem = &quantity_type, .max_size = ATTRIBUTES_MAX};
+static const struct cel_type capacity_type = {.kind = CEL_MAP, .key = &domain_type, .elem = &capacity_inner, .max_size = ATTRIBUTES_MAX};
 static const struct cel_field device_fields[] = {
 	{STR_INIT("allowMultipleAllocations"), STR_INIT("allowMultipleAllocations"), &cel_type_bool},
 	{STR_INIT("attributes"), STR_INIT("attributes"), &attributes_type},
 	{STR_INIT("capacity"), STR_INIT("capacity"), &capacity_type},
-	{STR_INIT("driver"), STR_INIT("driver"), &cel_type_string},
+	{STR_INIT("driver"), STR_INIT("driver"), &domain_type},
 };
 static const struct cel_type device_type = {
 	.kind = CEL_OBJECT, .name = STR_INIT("kubernetes.DRADevice"), .fields = device_fields, .n_fields = sizeof device_fields / sizeof *device_fields,
@@ -162,12 +166,14 @@ static void expression(struct field_errors *e, const struct field_path *p, struc
 {
 	static const struct cel_var var = {STR_INIT("device"), &device_type};
 	static const struct cel_type *const returns[] = {&cel_type_bool, &cel_type_dyn};
-	const struct cel_env env = {.vars = &var, .n_vars = 1};
+	const struct cel_env env = {.vars = &var, .n_vars = 1, .sizes = &device_type};
 	struct cel_program *program = NULL;
 	struct str problem = {0};
 
 	if (!program_compile(e->arena, &env, source, returns, 2, true, &program, &problem))
 		field_invalid(e, p, source, "%.*s", STR_ARG(problem));
+	else if (cel_program_cost(program).max > SELECTOR_COST_MAX)
+		field_forbidden(e, p, "too complex, exceeds cost limit");
 	cel_program_free(program);
 }
 

@@ -261,7 +261,7 @@ static void ephemeral_update(struct field_errors *e, const struct core_v1_pod *p
 	const struct field_path *at = AT(FIELD_ROOT("spec"), "ephemeralContainers");
 
 	if (str_map_has(API_MAP(&o->metadata.annotations), str_from(mirror_key))) {
-		field_forbidden(e, FIELD_ROOT(""), "static pods do not support ephemeral containers");
+		field_forbidden(e, FIELD_ROOT("[]"), "static pods do not support ephemeral containers");
 		return;
 	}
 	metadata_and_spec(e, p, opt);
@@ -360,7 +360,7 @@ static void resize_update(struct field_errors *e, const struct core_v1_pod *p, c
 		return;
 	}
 	if (o->spec.os && str_eqz(o->spec.os->name, "windows")) {
-		field_forbidden(e, FIELD_ROOT(""), "windows pods cannot be resized");
+		field_forbidden(e, FIELD_ROOT("[]"), "windows pods cannot be resized");
 		return;
 	}
 	metadata_and_spec(e, p, opt);

@@ -360,7 +360,7 @@ static void resource_claims(struct field_errors *e, const struct field_path *lis
 		const struct field_path *p = EL(list, i);
 
 		if (meta && str_map_has(API_MAP(&meta->annotations), STR("kubernetes.io/config.mirror"))) {
-			field_forbidden(e, FIELD_ROOT(""), "static pods do not support resource claims");
+			field_forbidden(e, FIELD_ROOT("[]"), "static pods do not support resource claims");
 			continue;
 		}
 		if (!c->name.n) {

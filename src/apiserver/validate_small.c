@@ -65,9 +65,16 @@ void priorityclass_validate(struct request *rq, const void *obj, struct field_er
 	if (rq->internal)
 		return;
 	if (str_has_prefix(c->metadata.name, STR("system-"))) {
-		if (!str_eqz(c->metadata.name, "system-node-critical") && !str_eqz(c->metadata.name, "system-cluster-critical"))
+		struct str name = c->metadata.name;
+		int32_t value = str_eqz(name, "system-node-critical") ? 2000001000 : str_eqz(name, "system-cluster-critical") ? 2000000000 : 0;
+		struct str why = !value ? arena_printf(e->arena, "%.*s is not a known system priority class", STR_ARG(name)) :
+				 c->value != value ? arena_printf(e->arena, "value of %.*s PriorityClass must be %d", STR_ARG(name), value) :
+				 c->global_default ? arena_printf(e->arena, "globalDefault of %.*s PriorityClass must be false", STR_ARG(name)) :
+						     STR_NULL;
+
+		if (why.n)
 			field_forbidden(e, AT(FIELD_ROOT("metadata"), "name"), "priority class names with 'system-' prefix are reserved for "
-					"system use only. error: %.*s is not a known system priority class", STR_ARG(c->metadata.name));
+					"system use only. error: %.*s", STR_ARG(why));
 	} else if (c->value > USER_PRIORITY_MAX) {
 		field_forbidden(e, FIELD_ROOT("value"), "maximum allowed value of a user defined priority is %d", USER_PRIORITY_MAX);
 	}

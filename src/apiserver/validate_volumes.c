@@ -516,16 +516,22 @@ static void access_modes(struct field_errors *e, const struct field_path *p, con
 		field_forbidden(e, p, "may not use ReadWriteOncePod with other access modes");
 }
 
-/* Slashes only, whatever the number: path.Clean gives "/". */
+/* Go's path.Clean gives "/". */
 static bool is_root(struct str path)
 {
+	int64_t depth = 0;
+
+	if (!str_has_prefix(path, STR("/")))
+		return false;
 	while (path.p) {
 		struct str part = str_cut(&path, '/');
 
-		if (part.n && !str_eqz(part, "."))
-			return false;
+		if (str_eqz(part, ".."))
+			depth -= depth > 0;
+		else if (part.n && !str_eqz(part, "."))
+			depth++;
 	}
-	return true;
+	return depth == 0;
 }
 
 void rule_pv_spec(struct field_errors *e, const struct field_path *p, const struct core_v1_persistent_volume_spec *s, struct str name, bool inlined,

@@ -119,6 +119,11 @@ static __attribute__((noinline)) struct path step(struct coster *c, struct path 
 		p.t = p.t->kind == CEL_MAP ? cel_key(p.t) : NULL;
 		break;
 	case STEP_FIELD:
+		/* values of anything with a size of their own (attributes of devices) have it under every name */
+		if (p.t->kind == CEL_MAP && cel_elem(p.t)->kind == CEL_DYN && cel_elem(p.t) != &cel_type_dyn) {
+			p.t = cel_elem(p.t);
+			break;
+		}
 		f = p.t->kind == CEL_OBJECT ? cel_type_field(p.t, field) : NULL;
 		p.t = f ? f->type : NULL;
 		break;

@@ -1,4 +1,5 @@
 #include "schema/field_set.h"
+#include "schema/codec_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,6 +240,23 @@ struct error *field_set_parse(struct arena *a, struct str fields_v1, const struc
 	return NULL;
 }
 
+/* A value as Go's encoder writes it: what means something in HTML is escaped. */
+static void encode_value(struct buf *text, const struct jv *v)
+{
+	size_t from = text->n;
+
+	jv_encode(text, v);
+	struct str plain = str_sub(buf_view(text), from, text->n);
+
+	if (str_index(plain, '<') < 0 && str_index(plain, '>') < 0 && str_index(plain, '&') < 0)
+		return;
+	buf_cleanup struct buf copy = {0};
+
+	buf_str(&copy, plain);
+	text->n = from;
+	json_put_raw(text, buf_view(&copy));
+}
+
 static void encode_pe(struct buf *b, const struct path_element *pe)
 {
 	buf_cleanup struct buf text = {0};
@@ -250,15 +268,15 @@ static void encode_pe(struct buf *b, const struct path_element *pe)
 		break;
 	case PE_KEY:
 		buf_puts(&text, "k:");
-		jv_encode(&text, &pe->value);
+		encode_value(&text, &pe->value);
 		break;
 	case PE_VALUE:
 		buf_puts(&text, "v:");
-		jv_encode(&text, &pe->value);
+		encode_value(&text, &pe->value);
 		break;
 	case PE_INDEX:
 		buf_puts(&text, "i:");
-		jv_encode(&text, &pe->value);
+		encode_value(&text, &pe->value);
 	}
 	jv_encode_string(b, buf_view(&text));
 }

@@ -127,6 +127,7 @@ const char *validate_ip(struct arena *a, struct str s);
 const char *validate_ipv4(struct arena *a, struct str s);
 const char *validate_ipv6(struct arena *a, struct str s);
 const char *validate_cidr(struct arena *a, struct str s);
+bool cidr_parses(struct str s); /* whatever else is wrong with it */
 /* The same in the one form Go prints. */
 const char *validate_ip_canonical(struct arena *a, struct str s);
 const char *validate_cidr_canonical(struct arena *a, struct str s);

@@ -585,15 +585,31 @@ const char *validate_ipv6(struct arena *a, struct str s)
 	return parse_address(s, &ip) && ip.n == 16 && !v4_in_v6(&ip) ? NULL : "must be a valid IPv6 address";
 }
 
-const char *validate_cidr(struct arena *a, struct str s)
+static bool split_cidr(struct str s, struct address *ip, struct str *length, int64_t *bits)
 {
 	ptrdiff_t slash = str_index(s, '/');
+
+	*length = slash < 0 ? STR_NULL : str_sub(s, (size_t)slash + 1, s.n);
+	return slash >= 0 && parse_address(str_sub(s, 0, (size_t)slash), ip) && length->n && length->n <= 3 && digit(length->p[0]) &&
+	       str_to_i64(*length, bits) && *bits <= ip->n * 8;
+}
+
+bool cidr_parses(struct str s)
+{
+	struct address ip;
+	struct str length;
+	int64_t bits;
+
+	return split_cidr(s, &ip, &length, &bits);
+}
+
+const char *validate_cidr(struct arena *a, struct str s)
+{
 	struct address ip;
 	int64_t bits;
-	struct str length = slash < 0 ? STR_NULL : str_sub(s, (size_t)slash + 1, s.n);
+	struct str length;
 
-	if (slash < 0 || !parse_address(str_sub(s, 0, (size_t)slash), &ip) || !length.n || length.n > 3 ||
-	    !digit(length.p[0]) || !str_to_i64(length, &bits) || bits > ip.n * 8)
+	if (!split_cidr(s, &ip, &length, &bits))
 		return "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 	if (ip.zeros || (length.n > 1 && length.p[0] == '0'))
 		return "must not have leading 0s in IP or prefix length";
