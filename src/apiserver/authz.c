@@ -49,6 +49,7 @@ enum authz authorize_explained(struct apiserver *s, struct arena *a, const struc
 
 		d = ask(s, &c->v[i], a, at, &r, &t);
 		if (d != AUTHZ_NO_OPINION) {
+			metrics_count(METRIC_AUTHZ_DECISIONS, d == AUTHZ_ALLOW ? c->v[i].allowed : c->v[i].denied, 1);
 			*reason = arena_str(a, r);
 			*trouble = t.p ? arena_str(a, t) : STR_NULL;
 		}

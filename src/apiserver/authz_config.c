@@ -199,6 +199,8 @@ static struct error *chain_of(const authz_configuration *c, struct authz_chain *
 		struct error *e = NULL;
 
 		t->type = (enum authorizer_type)type_of(a->type);
+		t->allowed = arena_printf(&z->arena, "decision=\"allowed\",name=\"%.*s\",type=\"%.*s\"", STR_ARG(a->name), STR_ARG(a->type)).p;
+		t->denied = arena_printf(&z->arena, "decision=\"denied\",name=\"%.*s\",type=\"%.*s\"", STR_ARG(a->name), STR_ARG(a->type)).p;
 		if (t->type == AUTHORIZER_WEBHOOK)
 			e = authz_webhook_new(a->name, a->webhook, arena_strz(&z->arena, *a->webhook->connection_info.kube_config_file), &t->webhook);
 		if (e) {

@@ -20,6 +20,7 @@ struct authorizer {
 	enum authorizer_type type;
 	struct authz_webhook *webhook;
 	struct abac_policies *abac; /* in the server's arena */
+	const char *allowed, *denied; /* labels of metrics, in the chain's arena */
 };
 /* One configuration's; counted, because a request may be waiting in it when it is replaced. */
 struct authz_chain {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include "apiserver/authz_internal.h"
 #include "apiserver/expressions.h"
+#include "apiserver/metrics.h"
 #include "apiserver/outbound.h"
 #include "schema/jv.h"
 
@@ -18,6 +19,7 @@ struct answer {
 struct authz_webhook {
 	struct arena arena;
 	struct str name;
+	const char *labels; /* of metrics */
 	struct outbound *out;
 	bool v1beta1;
 	int64_t timeout_ms, allowed_ttl_ms, refused_ttl_ms; /* a TTL of 0: not kept */
@@ -121,20 +123,27 @@ static bool conditions_hold(struct authz_webhook *w, struct arena *a, const stru
 	struct buf errors buf_cleanup = {0};
 	struct jv tree = spec_tree(a, spec);
 	struct cel_value v = cel_from_jv(a, &tree, NULL);
+	int64_t since = now_ns();
+	bool excluded = false;
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < w->n_conditions; i++) {
+	for (uint32_t i = 0; i < w->n_conditions && !excluded; i++) {
 		struct cel_value r = cel_eval(w->conditions[i], &v, a, CEL_PER_CALL_LIMIT, NULL);
 
 		if (r.kind == CEL_ERROR)
 			buf_printf(&errors, "%scel evaluation error: expression '%.*s' resulted in error: %.*s", n++ ? ", " : "",
 				   STR_ARG(w->sources[i]), STR_ARG(cel_error_text(r)));
-		else if (r.kind != CEL_BOOL || !r.b)
-			return false;
+		else
+			excluded = r.kind != CEL_BOOL || !r.b;
 	}
+	metrics_observe(METRIC_AUTHZ_MATCH_TIME, w->labels, (double)(now_ns() - since) / 1e9);
 	if (n)
+		metrics_count(METRIC_AUTHZ_MATCH_ERRORS, w->labels, 1);
+	if (excluded)
+		metrics_count(METRIC_AUTHZ_MATCH_EXCLUSIONS, w->labels, 1);
+	else if (n)
 		*trouble = arena_printf(a, n > 1 ? "[%.*s]" : "%.*s", STR_ARG(buf_view(&errors)));
-	return n == 0;
+	return n == 0 && !excluded;
 }
 
 struct error *authz_webhook_new(struct str name, const struct apiserverconfig_v1_webhook_configuration *c, const char *path,
@@ -148,6 +157,7 @@ struct error *authz_webhook_new(struct str name, const struct apiserverconfig_v1
 		return e;
 	}
 	w->name = arena_str(&w->arena, name);
+	w->labels = arena_printf(&w->arena, "name=\"%.*s\",type=\"Webhook\"", STR_ARG(name)).p;
 	w->v1beta1 = str_eqz(c->subject_access_review_version, "v1beta1");
 	w->timeout_ms = c->timeout / 1000000;
 	w->allowed_ttl_ms = !c->cache_authorized_requests || *c->cache_authorized_requests ? c->authorized_ttl / 1000000 : 0;
@@ -254,6 +264,17 @@ static void keep(struct authz_webhook *w, struct str key, const struct authoriza
 		answer_free(old);
 }
 
+/* Counts how a question went, and gives the labels that say so. */
+static const char *asked(const struct authz_webhook *w, struct arena *a, const struct error *e, int64_t since)
+{
+	const char *how = !e ? "success" : error_is_sys(e, ECANCELED) ? "canceled" : error_is_sys(e, ETIMEDOUT) ? "timeout" : "error";
+	const char *labels = arena_printf(a, "name=\"%.*s\",result=\"%s\"", STR_ARG(w->name), how).p;
+
+	metrics_count(METRIC_AUTHZ_WEBHOOK_EVALUATIONS, labels, 1);
+	metrics_observe(METRIC_AUTHZ_WEBHOOK_TIME, labels, (double)(now_ns() - since) / 1e9);
+	return labels;
+}
+
 enum authz authz_webhook_ask(struct authz_webhook *w, struct arena *a, const struct authz_attrs *at, struct str *reason, struct str *trouble)
 {
 	struct authorization_v1_subject_access_review_spec spec = {0};
@@ -262,7 +283,9 @@ enum authz authz_webhook_ask(struct authz_webhook *w, struct arena *a, const str
 	unsigned char sum[SHA256_DIGEST_LENGTH];
 	struct str key = str_of((const char *)sum, sizeof sum);
 	struct answer *known;
+	const char *result;
 	struct error *e;
+	int64_t since;
 
 	spec_of(a, at, &spec);
 	if (w->n_conditions && !conditions_hold(w, a, &spec, trouble))
@@ -275,8 +298,12 @@ enum authz authz_webhook_ask(struct authz_webhook *w, struct arena *a, const str
 		st.denied = known->denied;
 		st.reason = arena_str(a, str_from(known->reason));
 	} else {
+		since = now_ns();
 		e = ask(w, a, &spec, &st);
+		result = asked(w, a, e, since);
 		if (e) {
+			if (w->on_error == AUTHZ_NO_OPINION && !error_is_sys(e, ECANCELED))
+				metrics_count(METRIC_AUTHZ_FAIL_OPEN, result, 1);
 			log_error("webhook authorizer %.*s: %s", STR_ARG(w->name), error_message(e));
 			*trouble = arena_str(a, str_from(error_message(e)));
 			error_free(e);

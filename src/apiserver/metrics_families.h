@@ -31,6 +31,20 @@ METRIC(AUTHZ_RELOADS, "apiserver_authorization_config_controller_automatic_reloa
        "How often the authorization configuration was read again, by outcome.")
 METRIC(AUTHZ_CONFIG, "apiserver_authorization_config_controller_last_config_info", GAUGE, ALPHA, NO_BUCKETS,
        "The authorization configuration that is in use, by its digest.")
+METRIC(AUTHZ_DECISIONS, "apiserver_authorization_decisions_total", COUNTER, ALPHA, NO_BUCKETS,
+       "What authorizers allowed and denied, by their type and name.")
+METRIC(AUTHZ_MATCH_ERRORS, "apiserver_authorization_match_condition_evaluation_errors_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests for which match conditions of an authorizer came to errors.")
+METRIC(AUTHZ_MATCH_TIME, "apiserver_authorization_match_condition_evaluation_seconds", HISTOGRAM, ALPHA,
+       B(0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25), "Time in the match conditions of an authorizer.")
+METRIC(AUTHZ_MATCH_EXCLUSIONS, "apiserver_authorization_match_condition_exclusions_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests that match conditions kept from an authorizer.")
+METRIC(AUTHZ_WEBHOOK_TIME, "apiserver_authorization_webhook_duration_seconds", HISTOGRAM, ALPHA, DEFAULT_BUCKETS,
+       "Time until an authorization webhook answered, by its name and how that went.")
+METRIC(AUTHZ_FAIL_OPEN, "apiserver_authorization_webhook_evaluations_fail_open_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests that went on to the next authorizer because a webhook gave no answer.")
+METRIC(AUTHZ_WEBHOOK_EVALUATIONS, "apiserver_authorization_webhook_evaluations_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Questions to an authorization webhook, by its name and how they went.")
 METRIC(CEL_COMPILATION, "apiserver_cel_compilation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,
        "Time to compile the rules of one schema.")
 METRIC(CEL_EVALUATION, "apiserver_cel_evaluation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,

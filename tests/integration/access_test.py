@@ -611,6 +611,14 @@ def test_authz_config(s, hook):
     st, e = alice.get("/api/v1/pods")
     check("both fail: refused", st == 500 and "out of order" in e["message"], e)
     hook.fail = 0
+
+    def counted(name):
+        return {tuple(re.findall('(?:name|decision|result)="(.*?)"', l)): float(l.split()[-1])
+                for l in Client(s, cert="admin").raw("GET", "/metrics")[2].decode().split("\n") if l.startswith("apiserver_authorization_" + name + "{")}
+    n = counted("webhook_evaluations_total")
+    check("asked is counted", n[("one", "success")] == 2 and n[("two", "success")] == 1 and n[("one", "error")] == n[("two", "error")] == 1, n)
+    n = counted("decisions_total")
+    check("and decided", n[("allowed", "one")] == 1 and n[("denied", "two")] == 1 and counted("webhook_evaluations_fail_open_total") == {("one", "error"): 1}, n)
     # conditions
     conds = [{"expression": "has(request.resourceAttributes) && request.resourceAttributes.namespace != 'kube-system'"},
              {"expression": "!('system:nodes' in request.groups) && request.resourceAttributes.verb in ['get', 'list']"}]
@@ -621,6 +629,7 @@ def test_authz_config(s, hook):
     hook.seen.clear()
     equal("do not hold", (bob.get("/api/v1/namespaces/kube-system/pods")[0], bob.raw("GET", "/nothing")[0],
                           bob.delete("/api/v1/namespaces/default/pods/x")[0], hook.seen), (403, 403, 403, []))
+    check("kept away is counted", counted("match_condition_exclusions_total")[("cond",)] >= 4, counted("match_condition_exclusions_total"))
     for policy in ("NoOpinion", "Deny"):
         write(s, "authz.yaml", authz_config(node, rbac, webhook("cond", kube, failurePolicy=policy, matchConditions=[
             {"expression": "request.extra['x'][0] == 'y'"}], **c)))
