@@ -152,6 +152,7 @@ static void default_policy(struct field_errors *e, const char *mode, struct str 
 		field_invalid(e, FIELD_CHILD_S(p, arena_printf(e->arena, "%s-version", mode)), version, "must be \"latest\" or \"v1.x\"");
 }
 
+#define LABELS "request_operation=\"%s\",resource=\"%s\",subresource=\"%.*s\""
 #define CONFIG_POD_V1 "PodSecurityConfiguration of pod-security.admission.config.k8s.io/v1"
 
 static struct error *configure(struct apiserver *s, struct str text)
@@ -159,6 +160,10 @@ static struct error *configure(struct apiserver *s, struct str text)
 	struct podsecurity_v1_pod_security_configuration *c = arena_new(&s->arena, struct podsecurity_v1_pod_security_configuration);
 	struct field_errors e = {.arena = &s->arena};
 
+	/* series that upstream has from the start */
+	for (int i = 0; i < 4; i++)
+		metrics_count(METRIC_PODSEC_EXEMPTIONS,
+			      arena_printf(&s->arena, LABELS, i & 1 ? "update" : "create", i & 2 ? "controller" : "pod", 0, "").p, 0);
 	if (!text.n)
 		return NULL;
 	TRY(config_decode(&s->arena, &podsecurity_v1_pod_security_configuration_type,
@@ -426,8 +431,7 @@ static void note(struct admission *a, const char *key, struct str value)
 
 static const char *request_labels(struct admission *a, const struct judged *j)
 {
-	return arena_printf(a->rq->a, "request_operation=\"%s\",resource=\"%s\",subresource=\"%.*s\"",
-			    a->op == ADMIT_CREATE ? "create" : "update", j->pod ? "pod" : "controller",
+	return arena_printf(a->rq->a, LABELS, a->op == ADMIT_CREATE ? "create" : "update", j->pod ? "pod" : "controller",
 			    STR_ARG(a->subresource))
 		.p;
 }
@@ -450,19 +454,13 @@ static void evaluated(struct admission *a, const struct judged *j, const struct 
 		1);
 }
 
-static bool exempt(struct admission *a, const struct judged *j)
+static bool exempt(struct admission *a, const struct judged *j, const char *what, struct str name, const struct strings *v)
 {
-	const struct podsecurity_v1_pod_security_exemptions *x = &config.exempt;
-	const char *why = listed(a->ns, x->namespaces.v, x->namespaces.n) ? "namespace" :
-			  listed(a->rq->user->name, x->usernames.v, x->usernames.n) ? "user" :
-			  j->spec->runtime_class_name && listed(*j->spec->runtime_class_name, x->runtime_classes.v, x->runtime_classes.n) ?
-			  "runtimeClass" : NULL;
-
-	if (why) {
-		note(a, "exempt", str_from(why));
-		metrics_count(METRIC_PODSEC_EXEMPTIONS, request_labels(a, j), 1);
-	}
-	return why != NULL;
+	if (!listed(name, v->v, v->n))
+		return false;
+	note(a, "exempt", str_from(what));
+	metrics_count(METRIC_PODSEC_EXEMPTIONS, request_labels(a, j), 1);
+	return true;
 }
 
 /* `PodSecurity "LEVEL:VERSION": what it violates`, or empty. */
@@ -501,6 +499,7 @@ static struct error *judge(struct admission *a, const struct judged *j, const st
 
 static struct error *pod_security(struct admission *a)
 {
+	const struct podsecurity_v1_pod_security_exemptions *x = &config.exempt;
 	struct arena *ar = a->rq->a;
 	struct field_errors wrong = {.arena = ar};
 	struct core_v1_namespace *ns;
@@ -509,7 +508,10 @@ static struct error *pod_security(struct admission *a)
 
 	if (admission_is(a, "", "namespaces", "") && a->obj)
 		return namespace_labels(a);
-	if (!a->obj || !a->ns.n || str_eqz(a->subresource, "status") || !judged_of(a, &j) || exempt(a, &j))
+	if (!a->obj || !a->ns.n || str_eqz(a->subresource, "status") || !judged_of(a, &j))
+		return NULL;
+	if (exempt(a, &j, "namespace", a->ns, (const struct strings *)&x->namespaces) ||
+	    exempt(a, &j, "user", a->rq->user->name, (const struct strings *)&x->usernames))
 		return NULL;
 	ns = registry_peek(a->rq->s, ar, storage_find(a->rq->s, STR(""), STR("namespaces")), STR_NULL, a->ns);
 	policies_of(API_MAP(ns ? &ns->metadata.labels : &(struct core_v1_namespace){0}.metadata.labels), &p, &wrong);
@@ -522,8 +524,14 @@ static struct error *pod_security(struct admission *a)
 		return NULL;
 	if (j.pod && a->op == ADMIT_UPDATE && !counts(j.spec, &((const struct core_v1_pod *)a->old)->spec))
 		return NULL;
-	if (wrong.list.n)
+	/* runtime classes are no short cut */
+	if (exempt(a, &j, "runtimeClass", j.spec->runtime_class_name ? *j.spec->runtime_class_name : STR_NULL,
+		   (const struct strings *)&x->runtime_classes))
+		return NULL;
+	if (wrong.list.n) {
 		note(a, "error", arena_printf(ar, "Failed to parse policy: %.*s", STR_ARG(wrong.list.v[0].body)));
+		metrics_count(METRIC_PODSEC_ERRORS, arena_printf(ar, "fatal=\"false\",%s", request_labels(a, &j)).p, 1);
+	}
 	return judge(a, &j, &p);
 }
 

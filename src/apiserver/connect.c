@@ -185,6 +185,11 @@ static struct error *connect_options(struct request *rq, const struct schema_typ
 
 		if (f->flags & FIELD_TYPEMETA)
 			continue;
+		if (str_eqz(f->name, "path")) { /* of proxies: what stands behind the subresource */
+			buf_puts(&b, ",\"path\":");
+			jv_encode_string(&b, rq->info.rest_slash || rq->info.rest.n ? arena_printf(rq->a, "/%.*s", STR_ARG(rq->info.rest)) : STR(""));
+			continue;
+		}
 		for (size_t k = 0; k < rq->q.n && (list || !any); k++) {
 			struct str v = rq->q.v[k].value;
 			int64_t n;

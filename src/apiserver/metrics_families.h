@@ -130,6 +130,7 @@ METRIC(BUILD_INFO, "kubernetes_build_info", GAUGE, BETA, NO_BUCKETS, "What was b
 METRIC(FEATURES, "kubernetes_feature_enabled", GAUGE, BETA, NO_BUCKETS, "Features that can be switched, and whether they are on.")
 METRIC(HEALTH, "kubernetes_healthcheck", GAUGE, SLI, NO_BUCKETS, "How a health check last came out.")
 METRIC(HEALTH_TOTAL, "kubernetes_healthchecks_total", COUNTER, SLI, NO_BUCKETS, "How often a health check came out so.")
+METRIC(PODSEC_ERRORS, "pod_security_errors_total", COUNTER, ALPHA, NO_BUCKETS, "What kept pod security from judging as it was told.")
 METRIC(PODSEC_EVALUATIONS, "pod_security_evaluations_total", COUNTER, ALPHA, NO_BUCKETS, "Judgements of pods by a level of pod security.")
 METRIC(PODSEC_EXEMPTIONS, "pod_security_exemptions_total", COUNTER, ALPHA, NO_BUCKETS, "Pods and templates that pod security does not look at.")
 METRIC(CPU, "process_cpu_seconds_total", COUNTER, NONE, NO_BUCKETS, "Seconds of processor time.")

@@ -15,7 +15,7 @@ void request_warn(struct request *rq, const char *fmt, ...)
 	va_start(ap, fmt);
 	w = arena_vprintf(rq->a, fmt, ap);
 	va_end(ap);
-	if (rq->warnings.n >= WARNINGS_MAX)
+	if (!w.n || rq->warnings.n >= WARNINGS_MAX)
 		return;
 	for (uint32_t i = 0; i < rq->warnings.n; i++)
 		if (str_eq(rq->warnings.v[i], w))

@@ -917,7 +917,7 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 			     .kind = scales.kind,
 			     .namespaced = res->st->namespaced};
 	struct resource as_scale = {.api = &scales, .st = &st, .api_version = STR("autoscaling/v1")};
-	struct autoscaling_v1_scale was, *now = NULL;
+	struct autoscaling_v1_scale was, shown, *now = NULL;
 	struct meta_v1_object_meta *m, keep;
 	const struct replicas_path *paths;
 	struct admission ad; /* which sees scales */
@@ -953,6 +953,11 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 	TRY(managed_fields_from_scale(rq->a, paths, n, res->api_version, &now->metadata, m));
 	m->resource_version = now->metadata.resource_version;
 	*out = obj;
+	/* what is judged is made of the object and nobody's */
+	was.metadata.managed_fields.n = 0;
+	shown = *now;
+	shown.metadata.managed_fields.n = 0;
+	ad.obj = &shown;
 	return admission_validate(&ad);
 }
 

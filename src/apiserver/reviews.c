@@ -23,7 +23,7 @@ struct error *review_manage_fields(struct request *rq, const struct schema_type 
 	struct str fm = query_get(&rq->q, "fieldManager");
 	struct managed_fields_request mr = {
 		.shape = shape_of_type(t),
-		.api_version = t == &authentication_v1_token_request_type ? STR("authentication.k8s.io/v1") : rq->res->api_version,
+		.api_version = t->group.n ? arena_printf(rq->a, "%.*s/%.*s", STR_ARG(t->group), STR_ARG(t->version)) : t->version,
 		.subresource = rq->info.subresource,
 		.manager = fm.n ? fm : field_manager_from_user_agent(rq->a, http_header_get(&rq->x->headers, "user-agent")),
 		.now = time_now(),
@@ -349,9 +349,10 @@ static struct error *self_review(struct request *rq)
 	void *obj;
 
 	TRY(body_as(rq, rq->res->api->type, &obj));
-	r = obj;
+	r = arena_new(rq->a, struct authentication_v1_self_subject_review); /* what was sent is not given back */
+	r->kind = ((struct authentication_v1_self_subject_review *)obj)->kind;
+	r->api_version = ((struct authentication_v1_self_subject_review *)obj)->api_version;
 	r->metadata.creation_timestamp = time_now();
-	memset(&r->status, 0, sizeof r->status);
 	user_info(rq->a, rq->user, &r->status.user_info);
 	return respond_struct(rq, 201, rq->res->api->type, r);
 }

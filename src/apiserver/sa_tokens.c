@@ -579,6 +579,7 @@ struct error *rest_token_request(struct request *rq)
 	}
 	tr->kind = STR("TokenRequest");
 	tr->api_version = STR("authentication.k8s.io/v1");
+	TRY(review_manage_fields(rq, t, tr)); /* of what was asked, not of the answer */
 	TRY(admission_admit_body(&ad, rq, t, rq->info.name, tr, NULL));
 	if (tr->metadata.name.n && !str_eq(tr->metadata.name, rq->info.name)) {
 		field_invalid(&fe, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), tr->metadata.name,
@@ -594,7 +595,6 @@ struct error *rest_token_request(struct request *rq)
 	tr->metadata.name = sa->metadata.name;
 	tr->metadata.namespace = sa->metadata.namespace;
 	tr->metadata.uid = sa->metadata.uid;
-	TRY(review_manage_fields(rq, t, tr)); /* of what was asked, not of the answer */
 	memset(&tr->status, 0, sizeof tr->status);
 	if (!tr->spec.audiences.n) {
 		const struct str *v;
@@ -612,6 +612,7 @@ struct error *rest_token_request(struct request *rq)
 		field_invalid_int(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "expirationSeconds"), expiration,
 				  "may not specify a duration larger than 2^32 seconds");
 	TRY(field_errors_status(&fe, STR("authentication.k8s.io"), STR("TokenRequest"), STR_NULL));
+	tr->metadata.creation_timestamp = time_now();
 	TRY(admission_validate(&ad));
 	c.ns = sa->metadata.namespace;
 	c.name = sa->metadata.name;
@@ -681,6 +682,5 @@ struct error *rest_token_request(struct request *rq)
 	tr->status.expiration_timestamp = (struct api_time){.s = now + expiration, .set = true};
 	tr->kind = STR("TokenRequest");
 	tr->api_version = STR("authentication.k8s.io/v1");
-	tr->metadata.creation_timestamp = time_now();
 	return respond_struct(rq, 201, t, tr);
 }

@@ -1,6 +1,7 @@
 /* Subresources with rules of their own: binding, eviction, tokens; leases of events. */
 #include "apiserver/admission.h"
 #include "apiserver/authn.h"
+#include "apiserver/authz.h"
 #include "apiserver/server.h"
 
 /* ---- events vanish ---- */
@@ -63,6 +64,7 @@ static struct error *make_bound(void *ctx, struct request *rq, const void *old, 
 static struct error *binding(struct request *rq, struct str name)
 {
 	struct core_v1_binding *b;
+	struct admission a;
 	struct resource *pods = resource_any(rq->s, STR(""), STR("pods"));
 	struct write_result r;
 	/* apply: managedFields stay as they are */
@@ -75,6 +77,11 @@ static struct error *binding(struct request *rq, struct str name)
 		return err_bad_request("the namespace of the provided object does not match the namespace sent on the request");
 	if (!name.n)
 		name = b->metadata.name;
+	b->metadata.namespace = rq->info.ns;
+	TRY(review_manage_fields(rq, &core_v1_binding_type, b));
+	if (b->target.name.n)
+		topology_labels(rq, b->target.name, API_MAP(&b->metadata.labels));
+	TRY(admission_admit_body(&a, rq, &core_v1_binding_type, name, b, NULL));
 	if (!str_eq(b->metadata.name, name))
 		return err_bad_request("name in URL does not match name in Binding object");
 	if (!name.n)
@@ -85,8 +92,7 @@ static struct error *binding(struct request *rq, struct str name)
 				    STR_ARG(b->target.kind));
 	if (!b->target.name.n)
 		return error_status(500, "", "target.name: Required value");
-	topology_labels(rq, b->target.name, API_MAP(&b->metadata.labels));
-	TRY(admission_of_body(rq, &core_v1_binding_type, name, b));
+	TRY(admission_validate(&a));
 	rq->res = pods;
 	u.uid = b->metadata.uid;
 	u.rv = b->metadata.resource_version;
@@ -289,6 +295,8 @@ static struct error *mark_and_delete(struct request *rq, const struct meta_v1_de
 	/* apply: managedFields stay as they are */
 	struct update u = {.make = make_evicted, .ctx = &pre, .sub = "status", .retry = !rv.n, .apply = true, .flags = UPDATE_NO_ADMISSION};
 	struct write_result r;
+	struct error *e;
+	bool internal = rq->internal;
 
 	pre.resource_version = rv.n ? &rv : NULL;
 
@@ -308,7 +316,11 @@ static struct error *mark_and_delete(struct request *rq, const struct meta_v1_de
 		pre.resource_version = &rv;
 		mine.preconditions = &pre;
 	}
-	TRY(registry_delete(rq, rq->info.ns, rq->info.name, &mine, &r));
+	/* admission has judged the eviction, and does not judge the delete as well */
+	rq->internal = true;
+	e = registry_delete(rq, rq->info.ns, rq->info.name, &mine, &r);
+	rq->internal = internal;
+	TRY(e);
 	cache_entry_unref(r.entry);
 	return NULL;
 }
@@ -363,9 +375,17 @@ static struct error *eviction(struct request *rq)
 	struct meta_v1_status ok = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success"), .code = 201};
 
 	TRY(rest_body(rq, "CreateOptions", &policy_v1_eviction_type, STR("Eviction"), STR("policy/v1"), (void **)&ev));
+	ev->metadata.namespace = rq->info.ns;
+	TRY(review_manage_fields(rq, &policy_v1_eviction_type, ev));
 	TRY(admission_admit_body(&a, rq, &policy_v1_eviction_type, rq->info.name, ev, NULL));
 	if (!str_eq(ev->metadata.name, rq->info.name))
 		return err_bad_request("name in URL does not match name in Eviction object");
+	if (rq->dry_run) {
+		if (!ev->delete_options)
+			ev->delete_options = arena_new(rq->a, struct meta_v1_delete_options);
+		if (!ev->delete_options->dry_run.n)
+			*arena_push(rq->a, &ev->delete_options->dry_run) = STR("All");
+	}
 	TRY(admission_validate(&a));
 	if (ev->delete_options)
 		o = ev->delete_options;

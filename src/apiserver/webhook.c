@@ -251,7 +251,7 @@ static const struct outbound_user *user_for(struct arena *a, const struct outbou
 static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
 			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out, struct str *target)
 {
-	struct http_client_opts o = {.http1_only = true, .connect_timeout_ms = 5000};
+	struct http_client_opts o = {.http1_only = true, .connect_timeout_ms = 5000, .max_idle = 25}; /* upstream's, of each host */
 	struct str base;
 	const char *server_name = NULL;
 
@@ -361,7 +361,7 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	TRY(client_of(s, a, conn, cc, &c, &target));
 	left = deadline_left();
 	if (left > 0 && left < 1000ll * timeout_s)
-		timeout_s = (int)(left / 1000 + (left % 1000 != 0));
+		timeout_s = (int)((left + 998) / 1000); /* deadlines are up to a millisecond late */
 	target = arena_printf(a, "%.*s?timeout=%ds", STR_ARG(target), timeout_s);
 	shown = shown_url(a, cc, target);
 	if (conn->user)
@@ -507,12 +507,16 @@ static struct error *failed(struct admission *a, struct hook *h, const char *pha
 {
 	struct error *out;
 
+	if (!deadline_left()) { /* of the request, which has had its answer */
+		error_free(e);
+		return error_sys(ETIMEDOUT, "webhook \"%.*s\"", STR_ARG(h->w.name));
+	}
 	if (ignored(h)) {
 		log_warn("webhook %.*s failed and is ignored: %s", STR_ARG(h->w.name), error_message(e));
 		request_annotate(a->rq, arena_printf(a->rq->a, "failed-open.%s.webhook.admission.k8s.io/round_%d_index_%u", phase, round, index),
 				 h->w.name);
 		error_free(e);
-		return deadline_left() ? NULL : error_status(504, "Timeout", "Timeout: request did not complete within requested timeout");
+		return NULL;
 	}
 	out = err_internal("failed calling webhook \"%.*s\": %s", STR_ARG(h->w.name), error_message(e));
 	error_free(e);
