@@ -38,9 +38,12 @@ struct error *config_decode(struct arena *a, const struct schema_type *t, const 
 	while (rest.n)
 		known |= str_eq(str_cut(&rest, '|'), called);
 	rest = str_from(kinds);
-	if (!known)
-		return error_new("expected %.*s, got kind \"%.*s\", apiVersion \"%.*s\"", STR_ARG(str_cut(&rest, '|')), STR_ARG(tm[0]),
+	if (!known) {
+		struct str first = str_cut(&rest, '|');
+
+		return error_new("expected %.*s, got kind \"%.*s\", apiVersion \"%.*s\"", STR_ARG(first), STR_ARG(tm[0]),
 				 STR_ARG(tm[1]));
+	}
 	for (uint32_t i = 0; i < report.problems.n; i++)
 		buf_printf(&problems, "%s%.*s", i ? ", " : "", STR_ARG(report.problems.v[i]));
 	if (report.problems.n)

@@ -100,7 +100,7 @@ bool crd_current(const struct resource *res)
 	return map_get(&c->s->crds->by_name, c->name) == c;
 }
 
-/* A group-version of the server's own is that whole: what a definition has there is established, and is served in its other versions. */
+/* A group-version of the server's own is that whole: a definition has nothing there, though it is established. */
 static bool own_version(const struct apiserver *s, const struct api_resource *r)
 {
 	for (size_t i = 0; i < s->n_resources; i++)

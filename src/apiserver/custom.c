@@ -1,4 +1,5 @@
 /* What a custom resource is, by the version that a request names: its schema over objects (crd_schema.c), what it has besides. */
+#include <stdlib.h>
 #include "apiserver/crd_internal.h"
 #include "schema/jv.h"
 
@@ -160,7 +161,21 @@ static struct error *report_duplicates(struct arena *a, const struct schema_type
 				arena_printf(report->arena, "%s%.*s.%.*s", said, STR_ARG(f->name),
 					     STR_ARG(str_sub(inner.problems.v[k], sizeof said - 1, inner.problems.v[k].n)));
 	}
+	/* upstream finds all of these before it looks what is unknown */
+	for (uint32_t i = 0, n = 0; i < report->problems.n; i++) {
+		struct str one = report->problems.v[i];
+
+		if (!str_has_prefix(one, str_from(said)))
+			continue;
+		memmove(report->problems.v + n + 1, report->problems.v + n, (i - n) * sizeof one);
+		report->problems.v[n++] = one;
+	}
 	return NULL;
+}
+
+static int by_text(const void *x, const void *y)
+{
+	return str_cmp(*(const struct str *)x, *(const struct str *)y);
 }
 
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report)
@@ -173,7 +188,11 @@ struct error *custom_prune(struct arena *a, const struct resource *res, void *ob
 	if (!p || res->crd->obj->spec.preserve_unknown_fields)
 		return NULL;
 	jv_from_object(a, res->st->type, obj, &tree);
+	uint32_t known = report ? report->problems.n : 0;
+
 	schema_prune(a, p, &tree, true, STR_NULL, report);
+	if (report && report->problems.n > known)
+		qsort(report->problems.v + known, report->problems.n - known, sizeof *report->problems.v, by_text);
 	schema_drop_nulls(p, &tree);
 	if (res->crd_version->embedded)
 		TRY(schema_coerce(a, p, &tree, false, STR_NULL, report));

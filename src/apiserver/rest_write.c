@@ -81,8 +81,11 @@ static void warn_lines(struct request *rq, struct str text)
 		return;
 	}
 	str_cut(&rest, '\n');
-	while (rest.p)
-		request_warn(rq, "%.*s", STR_ARG(str_trim(str_cut(&rest, '\n'))));
+	while (rest.p) {
+		struct str line = str_trim(str_cut(&rest, '\n'));
+
+		request_warn(rq, "%.*s", STR_ARG(line));
+	}
 }
 
 /* What the decoder found odd: an error, warnings or nothing. */
@@ -134,6 +137,14 @@ static struct error *wrong_kind(struct request *rq, struct str is, struct str wa
 	return field_errors_status(&fe, rq->res->api->group, is, name);
 }
 
+/* To upstream "/" is no version, and "/v1" that without a group. */
+static bool same_version(struct str given, struct str want)
+{
+	struct str version = given.p[0] == '/' && str_rindex(given, '/') == 0 ? str_sub(given, 1, given.n) : given;
+
+	return str_eqz(given, "/") || str_eq(version, want);
+}
+
 /* The body as a struct of type t with kind and apiVersion checked; not defaulted. *untyped: one of these was not in it.
  */
 static struct error *typed_body(struct request *rq, const char *options, const struct schema_type *t, struct str kind,
@@ -163,7 +174,7 @@ static struct error *typed_body(struct request *rq, const char *options, const s
 	if (k.n && !str_eq(k, kind) && !(rq->res->crd && t == rq->res->api->type))
 		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: converting (%.*s) to (%.*s): unknown conversion",
 				       STR_ARG(k), STR_ARG(av), STR_ARG(kind), STR_ARG(k), STR_ARG(kind));
-	if (av.n && !str_eqz(av, "/") && !str_eq(av, api_version) && /* "/" is no version to upstream; evictions are taken in both of theirs */
+	if (av.n && !same_version(av, api_version) && /* evictions are taken in both of theirs */
 	    !(t == &policy_v1_eviction_type && str_eqz(av, "policy/v1beta1")))
 		return err_bad_request("the API version in the data (%.*s) does not match the expected API version (%.*s)", STR_ARG(av),
 				       STR_ARG(api_version));

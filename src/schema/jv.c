@@ -496,6 +496,7 @@ struct parser {
 	struct decode_report *report;
 	char *stack; /* children of open containers; nodes of the innermost last */
 	size_t stack_n, stack_cap;
+	LIST(size_t) places; /* of the duplicates that were reported, in the text and in the report's order */
 };
 
 static struct error *syntax(struct parser *p, const char *context)
@@ -820,7 +821,8 @@ static void path_text(struct buf *b, const struct frame *f)
 	}
 }
 
-static void report_duplicate(struct parser *p, const struct frame *f)
+/* In the order of the text: what is within a value was found before the value's own repetition. */
+static void report_duplicate(struct parser *p, const struct frame *f, size_t at)
 {
 	struct decode_report *r = p->report;
 
@@ -839,7 +841,17 @@ static void report_duplicate(struct parser *p, const struct frame *f)
 	for (uint32_t i = 0; i < r->problems.n; i++)
 		if (str_eq(r->problems.v[i], text))
 			return;
+	uint32_t i = p->places.n, problem;
+
+	*arena_push(p->a, &p->places) = at;
 	*arena_push(r->arena, &r->problems) = text;
+	problem = r->problems.n - 1;
+	for (; i > 0 && p->places.v[i - 1] > at; i--, problem--) {
+		p->places.v[i] = p->places.v[i - 1];
+		r->problems.v[problem] = r->problems.v[problem - 1];
+	}
+	p->places.v[i] = at;
+	r->problems.v[problem] = text;
 }
 
 static struct error *parse_value(struct parser *p, const struct frame *up, int depth, struct jv *out);
@@ -880,19 +892,24 @@ static struct error *parse_array(struct parser *p, const struct frame *up, int d
 	return NULL;
 }
 
+struct parsed_member {
+	struct jv_member m;
+	size_t at; /* its key, in the text */
+};
+
 /* Members with the last of duplicates winning; reports the others. */
-static void object_close(struct parser *p, const struct frame *up, const struct jv_member *v, uint32_t n, struct jv *out)
+static void object_close(struct parser *p, const struct frame *up, const struct parsed_member *v, uint32_t n, struct jv *out)
 {
 	*out = jv_object();
 	if (!n)
 		return;
-	out->members = elements_new(p->a, n, sizeof *v);
+	out->members = elements_new(p->a, n, sizeof v->m);
 	if (n > INDEX_MIN)
 		index_build(p->a, out); /* still empty: filled by jv_set */
 	for (uint32_t i = 0; i < n; i++) {
-		if (member_find(out, v[i].key))
-			report_duplicate(p, &(struct frame){up, v[i].key, -1});
-		jv_set(p->a, out, v[i].key, v[i].value);
+		if (member_find(out, v[i].m.key))
+			report_duplicate(p, &(struct frame){up, v[i].m.key, -1}, v[i].at);
+		jv_set(p->a, out, v[i].m.key, v[i].m.value);
 	}
 }
 
@@ -908,18 +925,18 @@ static struct error *parse_object(struct parser *p, const struct frame *up, int 
 		return NULL;
 	}
 	for (;;) {
-		struct jv_member m;
+		struct parsed_member m = {.at = (size_t)(p->p - p->start)};
 
 		if (p->p >= p->end || *p->p != '"')
 			return syntax(p, "looking for beginning of object key string");
-		TRY(parse_string(p, &m.key));
+		TRY(parse_string(p, &m.m.key));
 		skip_space(p);
 		if (p->p >= p->end || *p->p != ':')
 			return syntax(p, "after object key");
 		p->p++;
-		struct frame f = {up, m.key, -1};
+		struct frame f = {up, m.m.key, -1};
 
-		TRY(parse_value(p, &f, depth, &m.value));
+		TRY(parse_value(p, &f, depth, &m.m.value));
 		memcpy(stack_push(p, sizeof m), &m, sizeof m);
 		skip_space(p);
 		if (p->p < p->end && *p->p == ',') {
@@ -932,8 +949,8 @@ static struct error *parse_object(struct parser *p, const struct frame *up, int 
 		p->p++;
 		break;
 	}
-	object_close(p, up, (const struct jv_member *)(void *)(p->stack + base),
-		     (uint32_t)((p->stack_n - base) / sizeof(struct jv_member)), out);
+	object_close(p, up, (const struct parsed_member *)(void *)(p->stack + base),
+		     (uint32_t)((p->stack_n - base) / sizeof(struct parsed_member)), out);
 	p->stack_n = base;
 	return NULL;
 }

@@ -404,11 +404,9 @@ struct error *json_patch_reporting(struct arena *a, struct jv *doc, struct str t
 	struct decode_report duplicates = {.arena = a};
 	struct jv ops;
 	size_t copied = 0;
+	uint32_t seen = 0;
 
 	TRY(jv_parse(a, text, report ? &duplicates : NULL, &ops));
-	for (uint32_t i = 0; i < duplicates.problems.n && report->problems.n < 1000; i++)
-		*arena_push(report->arena, &report->problems) =
-			arena_printf(report->arena, "json patch %.*s", STR_ARG(duplicates.problems.v[i]));
 	if (ops.kind == JV_NULL)
 		return NULL; /* no operations, to Go's decoder */
 	if (ops.kind != JV_ARRAY)
@@ -419,8 +417,14 @@ struct error *json_patch_reporting(struct arena *a, struct jv *doc, struct str t
 				    JSON_PATCH_MAX_OPERATIONS, ops.n);
 	struct operation *o = arena_array(a, struct operation, ops.n);
 
-	for (uint32_t i = 0; i < ops.n; i++)
+	for (uint32_t i = 0; i < ops.n; i++) {
+		struct str of = arena_printf(a, "duplicate field \"[%u].", i);
+
+		for (; seen < duplicates.problems.n && str_has_prefix(duplicates.problems.v[seen], of); seen++)
+			*arena_push(report->arena, &report->problems) =
+				arena_printf(report->arena, "json patch %.*s", STR_ARG(duplicates.problems.v[seen]));
 		TRY(operation_parse(&ops.items[i], i, report, &o[i]));
+	}
 	for (uint32_t i = 0; i < ops.n; i++)
 		TRY(run(a, doc, &o[i], &copied));
 	return NULL;
