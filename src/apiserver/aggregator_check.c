@@ -2,6 +2,7 @@
 #include "apiserver/aggregator.h"
 #include "apiserver/connect.h"
 #include "apiserver/convert.h"
+#include "apiserver/metrics.h"
 
 #define ATTEMPTS 5 /* of a check; one that succeeds is enough */
 #define CHECK_TIMEOUT_MS 5000
@@ -74,6 +75,12 @@ void aggregator_local_status(struct apiserver *s, struct str name)
 }
 
 /* Writes what is other than what is there. */
+static void count_lost(struct arena *a, struct str name, struct str reason)
+{
+	metrics_count(METRIC_APISERVICE_LOST,
+		      arena_printf(a, "name=\"%.*s\",reason=\"%.*s\"", STR_ARG(metric_label(a, name)), STR_ARG(reason)).p, 1);
+}
+
 static void conclude(struct apiserver *s, struct arena *a, struct api_service *v, struct verdict *d)
 {
 	const struct apiregistration_v1_api_service_condition *c = available_condition(v->obj);
@@ -81,6 +88,8 @@ static void conclude(struct apiserver *s, struct arena *a, struct api_service *v
 	if (!c || !str_eqz(c->status, d->ok ? "True" : "False") || !str_eq(c->reason, d->reason) ||
 	    !str_eq(c->message, d->message))
 		set_status(s, a, v->name, d);
+	if (!d->ok && c && str_eqz(c->status, "True"))
+		count_lost(a, v->name, d->reason);
 }
 
 /* A slice with a ready endpoint, and with the port. */

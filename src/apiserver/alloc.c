@@ -1,6 +1,7 @@
 /* Service addresses and node ports. */
 #include <arpa/inet.h>
 #include "apiserver/alloc_internal.h"
+#include "apiserver/metrics.h"
 
 #define IP_TRIES 256
 #define PORTS_TRIES 16 /* against other servers that take ports at the same time */
@@ -620,6 +621,12 @@ static struct error *init_families(struct request *rq, struct core_v1_service *s
 	return NULL;
 }
 
+static void count_ip(struct arena *a, const struct cidr *c, bool asked, bool given)
+{
+	metrics_count(given ? METRIC_IP_ALLOCATIONS : METRIC_IP_FAILURES,
+		      arena_printf(a, "cidr=\"%.*s\",scope=\"%s\"", STR_ARG(c->text), asked ? "static" : "dynamic").p, 1);
+}
+
 static struct error *take_ip(struct request *rq, struct core_v1_service *s, struct taken *t, struct str family, struct str want, struct str *got,
 			     bool dry_run)
 {
@@ -639,6 +646,7 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 	}
 	if (dry_run) { /* as upstream's: nothing is looked up, the range's own address stands for one of it */
 		*got = want.n ? want : nth_ip(rq->a, c, 0);
+<<<<<<< HEAD
 	} else {
 		struct error *err = want.n ? ip_object(rq, want, s, &taken) : ip_allocate_any(rq, r, s, got);
 
@@ -651,6 +659,17 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 		TRY(err);
 		if (want.n)
 			*got = want;
+=======
+	} else if (!want.n) {
+		struct error *e = ip_allocate_any(rq, r, s, got);
+
+		count_ip(rq->a, c, false, !e);
+		TRY(e);
+	} else {
+		TRY(ip_object(rq, want, s, &taken));
+		count_ip(rq->a, c, true, !taken);
+		*got = want;
+>>>>>>> e4b6f9f (apiserver: metrics of calls to the store, of lists, of client certificates, of requests ended early, of addresses and ports, of APIServices that were lost)
 	}
 	if (taken) {
 		field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
@@ -941,6 +960,37 @@ void service_end_write(struct request *rq, void *obj, const void *old, void *sta
 }
 
 
+
+void alloc_collect(struct apiserver *s)
+{
+	struct arena a arena_cleanup = {0};
+	const struct alloc *al = s->alloc;
+	const struct cache_entry *e;
+	double taken[2] = {0}, ports = 0;
+	struct cache_snap *snap;
+	struct cache_iter it;
+
+	struct error *err = cache_snapshot(al->ips->cache, CACHE_ANY, 0, &snap);
+
+	if (!err) {
+		cache_iter_init(&it, al->ips->cache, snap, STR_NULL, STR_NULL, NULL);
+		while ((e = cache_iter_next(&it)) != NULL)
+			for (size_t i = 0; i < al->n; i++)
+				taken[i] += cidr_holds(&al->cidrs[i], cache_entry_name(e));
+		cache_snap_free(snap);
+	}
+	log_and_free(err, "counting addresses");
+	for (size_t i = 0; i < al->n; i++) {
+		const char *label = arena_printf(&a, "cidr=\"%.*s\"", STR_ARG(al->cidrs[i].text)).p;
+
+		metrics_set(METRIC_IPS_ALLOCATED, label, taken[i]);
+		metrics_set(METRIC_IPS_AVAILABLE, label, (double)al->cidrs[i].size - taken[i]);
+	}
+	for (int p = al->port_min; p <= al->port_max; p++)
+		ports += port_taken(al, p);
+	metrics_set(METRIC_PORTS_ALLOCATED, "", ports);
+	metrics_set(METRIC_PORTS_AVAILABLE, "", al->port_max - al->port_min + 1 - ports);
+}
 
 struct error *alloc_init(struct apiserver *s)
 {

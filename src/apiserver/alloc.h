@@ -22,6 +22,9 @@ struct str alloc_first_ip(struct apiserver *s, struct arena *a);
 /* The ranges as text, primary first; at most two. */
 size_t alloc_cidrs(struct apiserver *s, struct str out[2]);
 
+/* For /metrics: addresses and ports that are taken and left. */
+void alloc_collect(struct apiserver *s);
+
 void service_prepare_create(struct request *rq, void *obj);
 void service_prepare_update(struct request *rq, void *obj, const void *old);
 struct error *service_begin_write(struct request *rq, void *obj, const void *old, bool dry_run, void **state);

@@ -481,7 +481,10 @@ struct error *audit_begin(struct request *rq)
 		return NULL;
 	rq->audit_begun = true;
 	rq->audit = audit_policy_decide(rq->s->audit->policy, rq);
-	return emit(rq, AUDIT_RECEIVED) ? NULL : error_status(500, "InternalError", "failed to store audit event");
+	if (emit(rq, AUDIT_RECEIVED))
+		return NULL;
+	metrics_count(METRIC_AUDIT_REJECTED, "", 1);
+	return error_status(500, "InternalError", "failed to store audit event");
 }
 
 void audit_started(struct request *rq)

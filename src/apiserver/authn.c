@@ -474,6 +474,8 @@ static const struct user *x509_user(struct request *rq, bool *bad)
 	if (!p || !rq->s->o.client_ca_file)
 		return NULL;
 	*bad |= !p->by_client_ca || (p->common_name.n && (p->n_uids > 1 || (p->n_uids && !p->uid.n)));
+	if (p->by_client_ca)
+		metrics_client_certificate(p->not_after);
 	if (!p->by_client_ca || !p->common_name.n || p->n_uids > 1 || (p->n_uids && !p->uid.n))
 		return NULL;
 	u = arena_new(rq->a, struct user);

@@ -308,6 +308,13 @@ static void file_chunk(struct load *l, struct error **err)
 	free(k);
 }
 
+/* A call to the store that began at since_ns has ended. */
+static void called(const struct cache *c, enum cache_call call, int64_t since_ns, size_t n, const struct error *e)
+{
+	if (c->r.called)
+		c->r.called(c->r.called_ctx, call, now_ns() - since_ns, n, e != NULL);
+}
+
 static struct error *load_all(struct load *l, struct str start, struct str end, int64_t *rev)
 {
 	char last[STORE_KEY_MAX + 1];
@@ -320,8 +327,10 @@ static struct error *load_all(struct load *l, struct str start, struct str end, 
 			break;
 		struct chunk *k = xcalloc(1, sizeof(*k));
 		k->r = &l->c->r;
+		int64_t since = now_ns();
 		e = store_range(l->c->s, start, end, rev, LOAD_CHUNK, chunk_one, k);
 		got = k->n;
+		called(l->c, CACHE_CALL_LIST, since, got, e);
 		if (got) { /* the next one starts behind this one's last key */
 			memcpy(last, k->kv[got - 1].key.p, k->kv[got - 1].key.n);
 			last[k->kv[got - 1].key.n] = 0;
@@ -738,6 +747,7 @@ const struct cache_entry *cache_iter_next(struct cache_iter *it)
 {
 	const struct cache_entry *e;
 	while ((e = tree_next(it))) {
+		it->looked++;
 		const struct tnode *leaf = it->path[it->depth - 1].node;
 		/* Where the last one of a leaf belongs to the range, all behind the range's first do. */
 		if (leaf != it->inside) {
@@ -801,7 +811,9 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 	if (!plain.n)
 		plain = stored;
 	struct block *cookie = c->r.plain ? block_new(plain) : NULL;
+	int64_t since = now_ns();
 	struct error *e = store_put(c->s, key, stored, expect, lease, flags, cookie, ok, &rev, &now);
+	called(c, expect ? CACHE_CALL_UPDATE : CACHE_CALL_CREATE, since, 1, e);
 	key = str_sub(key, c->r.prefix.n, key.n);
 	if (!e && *ok) {
 		wait_written(c, rev);
@@ -830,7 +842,9 @@ struct error *cache_delete(struct cache *c, struct str ns, struct str name, int6
 	struct cache_entry *was = (struct cache_entry *)cache_peek(c, ns, name);
 	if (was)
 		cache_entry_ref(was);
+	int64_t since = now_ns();
 	struct error *e = store_delete(c->s, key, expect, ok, &rev, &now);
+	called(c, CACHE_CALL_DELETE, since, 1, e);
 	key = str_sub(key, c->r.prefix.n, key.n);
 	if (!e && *ok) {
 		wait_written(c, rev);

@@ -41,6 +41,8 @@ struct cache_field {
 	struct str path2;   /* tried when path is absent or "" (Event's source: source.component, then reportingComponent) */
 };
 
+enum cache_call { CACHE_CALL_LIST, CACHE_CALL_CREATE, CACHE_CALL_UPDATE, CACHE_CALL_DELETE, CACHE_CALLS };
+
 struct cache_resource { /* copied by cache_new; strings and arrays must outlive the cache */
 	struct str prefix;               /* "/registry/pods/": keys are prefix + [namespace + "/"] + name */
 	struct str group, version, kind; /* of what is held: the storage version */
@@ -61,6 +63,9 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	/* NULL, or: a text of the object that stored bytes may lack, and what it then is (strategy.h) */
 	struct str *(*filled)(void *obj);
 	struct str fill;
+	/* NULL, or: told of each call to the store: how long it took, of a list how many objects there were */
+	void (*called)(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed);
+	void *called_ctx;
 	bool late;                       /* see cache_new */
 	const struct cache_paths *paths; /* cache_new's own: where the fields stand in protobuf */
 };
@@ -180,6 +185,7 @@ struct cache_iter { /* on the stack; needs no end; the snapshot must outlive it.
 	struct cache_filter filter;
 	bool by_node;
 	struct str node;
+	size_t looked;              /* objects that were looked at */
 	const void *inside;         /* a leaf whose entries need no look whether they are in range */
 	int depth;
 	struct {

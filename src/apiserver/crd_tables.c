@@ -1,6 +1,7 @@
 /* What a definition becomes: its type, the place its objects are stored in, the resources that are served; and its end. */
 #include "apiserver/crd_internal.h"
 #include "apiserver/encrypt.h"
+#include "apiserver/metrics.h"
 
 static const struct schema_field_info no_info = {.min_length = -1, .max_length = -1};
 
@@ -98,6 +99,8 @@ static struct error *make_store(struct apiserver *s, struct crd *c)
 
 		fields[i].name = arena_str(&t->arena, p.n && p.p[0] == '.' ? str_sub(p, 1, p.n) : p);
 	}
+	cr.called = metrics_store_call;
+	cr.called_ctx = c->st->metrics;
 	if (c->st->encryption) {
 		cr.plain = encryption_open;
 		cr.sealed = encryption_sealed;
@@ -130,6 +133,7 @@ static struct error *make_storage(struct apiserver *s, struct crd *c, const stru
 	st->namespaced = str_eqz(sp->scope, "Namespaced");
 	st->json = true;
 	st->crd = c;
+	st->metrics = metrics_storage(sp->group, sp->names.plural);
 	st->encryption = encryption_for(s, sp->group, sp->names.plural, st->prefix);
 	if (old && old->store) {
 		c->store = old->store;

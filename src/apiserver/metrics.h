@@ -60,8 +60,12 @@ void metrics_long_running(struct request *rq);
 void metrics_watch_list(struct request *rq);
 /* Refused because there were too many. */
 void metrics_dropped(struct request *rq);
+/* Ended early, for the server's sake, and answered so. */
+void metrics_terminated(struct request *rq, int code);
 /* Its authentication has come out: by rq->user; refused: what was shown for it is not good. */
 void metrics_authenticated(struct request *rq, bool refused);
+/* A client's certificate was good, and is until then (seconds since 1970). */
+void metrics_client_certificate(int64_t not_after);
 /* So has its authorization, begun at since_ns; the first three are enum authz's. */
 enum metrics_authz { METRICS_NO_OPINION, METRICS_ALLOWED, METRICS_DENIED, METRICS_AUTHZ_ERROR };
 void metrics_authorized(enum metrics_authz r, int64_t since_ns);
@@ -72,6 +76,14 @@ struct watch_counts {
 struct watch_counts metrics_watch(const struct request *rq);
 /* It has been answered. */
 void metrics_request(struct request *rq);
+
+/* ---- the store and the watch cache, by resource (metrics_storage.c) ---- */
+/* For the life of the process. */
+struct storage_metrics *metrics_storage(struct str group, struct str resource);
+/* cache_resource.called: ctx is metrics_storage()'s. */
+void metrics_store_call(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed);
+/* The cache answered a list with `returned` of `fetched` objects that it looked at. */
+void metrics_list(struct storage_metrics *m, size_t fetched, size_t returned);
 
 /* What is read when somebody asks (metrics_collect.c). */
 void metrics_collect(struct apiserver *s);

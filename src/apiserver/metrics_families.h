@@ -11,6 +11,8 @@
 #define REQUEST_BUCKETS B(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
 #define SLI_BUCKETS B(0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
 METRIC(APISERVICE_DOWN, "aggregator_unavailable_apiservice", GAUGE, ALPHA, NO_BUCKETS, "APIServices, and whether they cannot be reached, by name.")
+METRIC(APISERVICE_LOST, "aggregator_unavailable_apiservice_total", COUNTER, ALPHA, NO_BUCKETS,
+       "How often an APIService became unavailable, by name and reason.")
 METRIC(ADMISSION_PLUGIN, "apiserver_admission_controller_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
        "Time in one admission plugin, by its name, the operation and whether it refused.")
 METRIC(ADMISSION_STEP, "apiserver_admission_step_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
@@ -19,6 +21,8 @@ METRIC(ADMISSION_WEBHOOK, "apiserver_admission_webhook_admission_duration_second
        B(0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 25), "Time in one admission webhook, by its name, the operation and whether it refused.")
 METRIC(AUDIT_ERRORS, "apiserver_audit_error_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were not delivered, by plugin.")
 METRIC(AUDIT_EVENTS, "apiserver_audit_event_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were made.")
+METRIC(AUDIT_REJECTED, "apiserver_audit_requests_rejected_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests that were refused because their audit event could not be written.")
 METRIC(AUTHN_RELOAD_TIME, "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, BETA, NO_BUCKETS,
        "When the authentication configuration was last read again, by outcome.")
 METRIC(AUTHN_RELOADS, "apiserver_authentication_config_controller_automatic_reloads_total", COUNTER, BETA, NO_BUCKETS,
@@ -45,10 +49,18 @@ METRIC(AUTHZ_FAIL_OPEN, "apiserver_authorization_webhook_evaluations_fail_open_t
        "Requests that went on to the next authorizer because a webhook gave no answer.")
 METRIC(AUTHZ_WEBHOOK_EVALUATIONS, "apiserver_authorization_webhook_evaluations_total", COUNTER, ALPHA, NO_BUCKETS,
        "Questions to an authorization webhook, by its name and how they went.")
+METRIC(CACHE_LIST_FETCHED, "apiserver_cache_list_fetched_objects_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Objects that were looked at for lists, by resource and index.")
+METRIC(CACHE_LIST_RETURNED, "apiserver_cache_list_returned_objects_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Objects that lists answered with, by resource.")
+METRIC(CACHE_LISTS, "apiserver_cache_list_total", COUNTER, ALPHA, NO_BUCKETS, "Lists that the watch cache answered, by resource and index.")
 METRIC(CEL_COMPILATION, "apiserver_cel_compilation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,
        "Time to compile the rules of one schema.")
 METRIC(CEL_EVALUATION, "apiserver_cel_evaluation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,
        "Time to evaluate the rules of one schema.")
+METRIC(CERT_EXPIRATION, "apiserver_client_certificate_expiration_seconds", HISTOGRAM, ALPHA,
+       B(0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000),
+       "How long the certificates that clients show are still good.")
 METRIC(INFLIGHT, "apiserver_current_inflight_requests", GAUGE, STABLE, NO_BUCKETS,
        "Most requests that were being worked on at a time within the last second, by kind.")
 METRIC(INQUEUE, "apiserver_current_inqueue_requests", GAUGE, ALPHA, NO_BUCKETS,
@@ -95,6 +107,8 @@ METRIC(BODY_SIZES, "apiserver_request_body_size_bytes", HISTOGRAM, ALPHA,
 METRIC(DURATION, "apiserver_request_duration_seconds", HISTOGRAM, STABLE, REQUEST_BUCKETS, "Time of requests.")
 METRIC(SLI_DURATION, "apiserver_request_sli_duration_seconds", HISTOGRAM, ALPHA, SLI_BUCKETS,
        "Time of requests without that of webhooks and without waiting for seats.")
+METRIC(TERMINATIONS, "apiserver_request_terminations_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests that were ended for the server's sake: too many, or too slow.")
 METRIC(REQUESTS, "apiserver_request_total", COUNTER, STABLE, NO_BUCKETS, "Requests that were answered.")
 METRIC(DEPRECATED, "apiserver_requested_deprecated_apis", GAUGE, STABLE, NO_BUCKETS, "Deprecated APIs that somebody has asked for.")
 METRIC(OBJECTS, "apiserver_resource_objects", GAUGE, ALPHA, NO_BUCKETS, "Objects that are stored, by resource.")
@@ -103,12 +117,18 @@ METRIC(SIZES, "apiserver_response_sizes", HISTOGRAM, STABLE, POWERS(1000, 10, 7)
 METRIC(KMS_MISSES, "apiserver_storage_envelope_transformation_cache_misses_total", COUNTER, ALPHA, NO_BUCKETS,
        "How often a KMS plugin had to unwrap a key.")
 METRIC(EVENTS_RECEIVED, "apiserver_storage_events_received_total", COUNTER, BETA, NO_BUCKETS, "Changes that the store told of, by resource.")
+METRIC(STORAGE_LIST_FETCHED, "apiserver_storage_list_fetched_objects_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Objects that were read for that, by resource.")
+METRIC(STORAGE_LIST_RETURNED, "apiserver_storage_list_returned_objects_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Objects that came of it, by resource.")
+METRIC(STORAGE_LISTS, "apiserver_storage_list_total", COUNTER, ALPHA, NO_BUCKETS, "How often the watch cache was filled from the store, by resource.")
 METRIC(STORAGE_OBJECTS, "apiserver_storage_objects", GAUGE, STABLE, NO_BUCKETS,
        "(Deprecated since 1.34.0) Objects that are stored; see apiserver_resource_objects.")
 METRIC(STORAGE_SIZE, "apiserver_storage_size_bytes", GAUGE, STABLE, NO_BUCKETS, "Bytes of the store's file.")
 METRIC(TRANSFORM_TIME, "apiserver_storage_transformation_duration_seconds", HISTOGRAM, ALPHA, POWERS(5e-6, 2, 25),
        "Time to encrypt or decrypt a value.")
 METRIC(TRANSFORMS, "apiserver_storage_transformation_operations_total", COUNTER, ALPHA, NO_BUCKETS, "Values that were encrypted or decrypted.")
+METRIC(TLS_ERRORS, "apiserver_tls_handshake_errors_total", COUNTER, ALPHA, NO_BUCKETS, "Connections whose TLS handshake failed.")
 METRIC(POLICY_TIME, "apiserver_validating_admission_policy_check_duration_seconds", HISTOGRAM, BETA, B(0.0000005, 0.001, 0.01, 0.1, 1),
        "Time of a policy's validations, by policy, binding and what came of it.")
 METRIC(POLICY_CHECKS, "apiserver_validating_admission_policy_check_total", COUNTER, BETA, NO_BUCKETS,
@@ -125,7 +145,18 @@ METRIC(AUTHN_TIME, "authentication_duration_seconds", HISTOGRAM, ALPHA, POWERS(0
 METRIC(AUTHZ_ATTEMPTS, "authorization_attempts_total", COUNTER, ALPHA, NO_BUCKETS, "Requests by how their authorization came out.")
 METRIC(AUTHZ_TIME, "authorization_duration_seconds", HISTOGRAM, ALPHA, POWERS(0.001, 2, 15), "Time of authorization, by how it came out.")
 METRIC(DISABLED, "disabled_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that a flag has switched off.")
+METRIC(STORE_TIME, "etcd_request_duration_seconds", HISTOGRAM, ALPHA, REQUEST_BUCKETS, "Time of calls to the store, by operation and resource.")
+METRIC(STORE_ERRORS, "etcd_request_errors_total", COUNTER, ALPHA, NO_BUCKETS, "Calls to the store that failed, by operation and resource.")
+METRIC(STORE_REQUESTS, "etcd_requests_total", COUNTER, ALPHA, NO_BUCKETS, "Calls to the store, by operation and resource.")
 METRIC(HIDDEN, "hidden_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that are not shown because they are deprecated.")
+METRIC(IPS_ALLOCATED, "kube_apiserver_clusterip_allocator_allocated_ips", GAUGE, ALPHA, NO_BUCKETS, "Addresses that Services have, by range.")
+METRIC(IP_FAILURES, "kube_apiserver_clusterip_allocator_allocation_errors_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Addresses that could not be given to Services, by range and whether they were asked for.")
+METRIC(IP_ALLOCATIONS, "kube_apiserver_clusterip_allocator_allocation_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Addresses given to Services, by range and whether they were asked for.")
+METRIC(IPS_AVAILABLE, "kube_apiserver_clusterip_allocator_available_ips", GAUGE, ALPHA, NO_BUCKETS, "Addresses that are left for Services, by range.")
+METRIC(PORTS_ALLOCATED, "kube_apiserver_nodeport_allocator_allocated_ports", GAUGE, ALPHA, NO_BUCKETS, "Node ports that Services have.")
+METRIC(PORTS_AVAILABLE, "kube_apiserver_nodeport_allocator_available_ports", GAUGE, ALPHA, NO_BUCKETS, "Node ports that are left for Services.")
 METRIC(BUILD_INFO, "kubernetes_build_info", GAUGE, BETA, NO_BUCKETS, "What was built, in labels; 1.")
 METRIC(FEATURES, "kubernetes_feature_enabled", GAUGE, BETA, NO_BUCKETS, "Features that can be switched, and whether they are on.")
 METRIC(HEALTH, "kubernetes_healthcheck", GAUGE, SLI, NO_BUCKETS, "How a health check last came out.")
@@ -138,9 +169,9 @@ METRIC(MAX_FDS, "process_max_fds", GAUGE, NONE, NO_BUCKETS, "Most file descripto
 METRIC(OPEN_FDS, "process_open_fds", GAUGE, NONE, NO_BUCKETS, "File descriptors that are open.")
 METRIC(RSS, "process_resident_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of memory in use.")
 METRIC(STARTED, "process_start_time_seconds", GAUGE, NONE, NO_BUCKETS, "When the process began, in seconds since 1970.")
+METRIC(SLI_STARTED, "process_start_time_seconds", GAUGE, ALPHA_SLI, NO_BUCKETS, "When the process began, in seconds since 1970.")
 METRIC(VSIZE, "process_virtual_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of address space in use.")
 METRIC(VSIZE_MAX, "process_virtual_memory_max_bytes", GAUGE, NONE, NO_BUCKETS, "Most bytes of address space there may be.")
-METRIC(SLI_STARTED, "process_start_time_seconds", GAUGE, ALPHA_SLI, NO_BUCKETS, "When the process began, in seconds since 1970.")
 METRIC(REGISTERED, "registered_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families of metrics, by stability level.")
 METRIC(SA_LEGACY_AUTO, "serviceaccount_legacy_auto_token_uses_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens that once were made of themselves.")
 METRIC(SA_LEGACY_MANUAL, "serviceaccount_legacy_manual_token_uses_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens from Secrets that somebody made.")

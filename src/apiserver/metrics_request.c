@@ -273,6 +273,20 @@ void metrics_dropped(struct request *rq)
 		return; /* unknown names would make series without end */
 	k = kind_of(rq);
 	metric_add(count_of(rq->s, find(rq->s, &k), 429), 1);
+	metrics_terminated(rq, 429);
+}
+
+void metrics_terminated(struct request *rq, int code)
+{
+	struct kind_of_request k = kind_of(rq);
+	struct buf b buf_cleanup = {0};
+	const struct request_info *i = &rq->info;
+
+	if (i->resource_request ? !resource_find(rq->s, i->group, i->version, i->resource) : !rq->path_metrics)
+		return; /* as above */
+	buf_printf(&b, "code=\"%d\",", code);
+	put_labels(&b, &k, false);
+	metrics_count(METRIC_TERMINATIONS, buf_z(&b), 1);
 }
 
 static struct metric *body_of(struct request_series *r, const struct request *rq)
@@ -329,6 +343,15 @@ void metrics_authenticated(struct request *rq, bool refused)
 
 		metric_add(kept(&m, METRIC_USERS, "username", name_of_user(rq->user->name)), 1);
 	}
+}
+
+void metrics_client_certificate(int64_t not_after)
+{
+	static struct metric *m;
+
+	if (!m)
+		m = metric_series(METRIC_CERT_EXPIRATION, "");
+	metric_observe(m, (double)not_after - (double)wall_ns() / 1e9);
 }
 
 void metrics_authorized(enum metrics_authz r, int64_t since_ns)

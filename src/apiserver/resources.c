@@ -4,6 +4,7 @@
 #include "apiserver/convert.h"
 #include "apiserver/encrypt.h"
 #include "apiserver/runtime_config.h"
+#include "apiserver/metrics.h"
 #include "apiserver/server.h"
 #include "base/log.h"
 #include "loop/fiber.h"
@@ -156,6 +157,8 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 		cr.filled = st->strategy->filled;
 		cr.fill = st->strategy->fill;
 	}
+	cr.called = metrics_store_call;
+	cr.called_ctx = st->metrics = metrics_storage(r->group, r->plural);
 	/* the server itself lives without these two; all other kinds it needs to answer anything */
 	cr.late = str_eqz(r->plural, "secrets") || str_eqz(r->plural, "configmaps");
 	TRY(error_wrap(wait_cache(s, &cr, &st->cache), "reading %.*s", STR_ARG(st->prefix)));

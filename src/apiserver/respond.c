@@ -3,6 +3,7 @@
 #include "apiserver/audit.h"
 #include "apiserver/custom.h"
 #include "apiserver/list.h"
+#include "apiserver/metrics.h"
 #include "base/log.h"
 
 #define GZIP_THRESHOLD (128 * 1024) /* upstream's defaultGzipThresholdBytes */
@@ -373,6 +374,7 @@ static void respond_timeout(struct request *rq)
 
 	rq->audit_status = &said;
 	rq->status = 504;
+	metrics_terminated(rq, 504);
 	http_unset_header(rq->x, "x-kubernetes-pf-flowschema-uid");
 	http_unset_header(rq->x, "x-kubernetes-pf-prioritylevel-uid");
 	respond_headers(rq);

@@ -2,6 +2,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/jwt.h"
 #include "apiserver/list.h"
+#include "apiserver/metrics.h"
 #include "base/log.h"
 
 /* ---- rows and conversions shared by the verbs ---- */
@@ -768,6 +769,8 @@ static struct error *find_page(struct request *rq, const struct list_options *o,
 		}
 	}
 	post_iter_free(posts);
+	if (!e)
+		metrics_list(rq->res->st->metrics, it.looked, l->found.n);
 	return e;
 }
 

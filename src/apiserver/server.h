@@ -47,6 +47,7 @@ struct storage {
 	struct cache *cache;
 	struct crd *crd;                 /* NULL for built-ins */
 	struct encryption *encryption;   /* at rest, or NULL */
+	struct storage_metrics *metrics;
 	struct str json_prefix;          /* `{"kind":"Pod","apiVersion":"v1",`: how every cached JSON block begins */
 };
 

@@ -62,6 +62,8 @@ struct http_server;
 struct error *http_server_start(struct listener *l, const struct http_server_opts *o, struct http_server **out);
 /* Stops accepting, lets running requests end for grace_ms (GOAWAY), then cancels them; frees. */
 void http_server_stop(struct http_server *s, int64_t grace_ms);
+/* Connections whose TLS handshake failed. */
+uint64_t http_server_bad_handshakes(const struct http_server *s);
 
 /* Reads body bytes: *got == 0 at its end. */
 struct error *http_body_read(struct http_exchange *x, void *p, size_t n, size_t *got);

@@ -64,6 +64,7 @@ struct http_server {
 	size_t n_conns;
 	bool stopping;
 	struct waitq gone;
+	uint64_t bad_handshakes;
 };
 
 /* One connection of a server; lives on its fiber's stack. */

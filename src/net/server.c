@@ -28,6 +28,7 @@ static void serve(struct conn *c)
 		c->s = t;
 		if (e) {
 			/* Port scanners and wrong certificates are no trouble of ours. */
+			srv->bad_handshakes++;
 			log_v(3, "http: %s", e->message);
 			error_free(e);
 			return;
@@ -121,6 +122,11 @@ static void wait_gone(struct http_server *s, int64_t ms)
 
 	while (s->n_conns && now_ms() < end)
 		error_free(waitq_wait_ms(&s->gone, end - now_ms()));
+}
+
+uint64_t http_server_bad_handshakes(const struct http_server *s)
+{
+	return s->bad_handshakes;
 }
 
 void http_server_stop(struct http_server *s, int64_t grace_ms)

@@ -14,6 +14,7 @@ struct tls_peer { /* a verified client certificate, as Kubernetes' x509 authenti
 	struct str uid;                  /* OID 1.3.6.1.4.1.57683.2, may be empty */
 	size_t n_uids;                   /* how many there are: upstream takes one that is not empty, or none */
 	struct str credential_id;        /* "X509SHA256=<hex>" */
+	int64_t not_after;               /* seconds since 1970 */
 	bool by_client_ca;               /* verified by client_ca_file: may be a user */
 	bool by_requestheader_ca;        /* verified by requestheader_ca_file: may only be a front proxy */
 };

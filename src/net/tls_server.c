@@ -87,6 +87,10 @@ static struct tls_peer *read_peer(struct arena *a, X509 *cert)
 		}
 		p->credential_id = arena_printf(a, "X509SHA256=%.*s", (int)(2 * mdn), hex);
 	}
+	struct tm tm;
+
+	if (ASN1_TIME_to_tm(X509_get0_notAfter(cert), &tm) == 1)
+		p->not_after = timegm(&tm);
 	return p;
 }
 

@@ -40,6 +40,21 @@ BETA = {
     "kubernetes_feature_enabled": ("gauge", "name stage"),
     "registered_metrics_total": ("counter", "deprecated_version stability_level"),
 }
+ALPHA = {
+    "apiserver_audit_requests_rejected_total": ("counter", ""),
+    "apiserver_cache_list_fetched_objects_total": ("counter", "group index resource"),
+    "apiserver_cache_list_returned_objects_total": ("counter", "group resource"),
+    "apiserver_cache_list_total": ("counter", "group index resource"),
+    "apiserver_client_certificate_expiration_seconds": ("histogram", ""),
+    "apiserver_storage_list_total": ("counter", "group resource"),
+    "apiserver_tls_handshake_errors_total": ("counter", ""),
+    "etcd_request_duration_seconds": ("histogram", "group operation resource"),
+    "etcd_requests_total": ("counter", "group operation resource"),
+    "kube_apiserver_clusterip_allocator_allocated_ips": ("gauge", "cidr"),
+    "kube_apiserver_clusterip_allocator_allocation_total": ("counter", "cidr scope"),
+    "kube_apiserver_clusterip_allocator_available_ips": ("gauge", "cidr"),
+    "kube_apiserver_nodeport_allocator_available_ports": ("gauge", ""),
+}
 
 
 class Metrics:
@@ -137,7 +152,7 @@ def test_families(a):
     bob.get("/api/v1/namespaces/default/pods")
     m = Metrics(a)
     equal("families in order", m.order, sorted(m.order))
-    for level, families in (("STABLE", STABLE), ("BETA", BETA)):
+    for level, families in (("STABLE", STABLE), ("BETA", BETA), ("ALPHA", ALPHA)):
         for name, (kind, labels) in families.items():
             f = m.families.get(name, [None, ""])
             equal(name, (f[0], f[1].startswith("[%s] " % level), m.labels(name)), (kind, True, {labels}))
@@ -151,6 +166,11 @@ def test_families(a):
     for k, v in m.series.items():
         if "current_" in k or "longrunning" in k:
             check("nothing is counted twice or forgotten", 0 <= v <= 2, (k, v))
+    equal("addresses", m.get("kube_apiserver_clusterip_allocator_allocated_ips", cidr="10.0.0.0/24") +
+          m.get("kube_apiserver_clusterip_allocator_available_ips", cidr="10.0.0.0/24"), 254)
+    equal("calls to the store", m.get("etcd_requests_total", group="", operation="create", resource="namespaces"), 4)
+    check("how long certificates are good", m.get("apiserver_client_certificate_expiration_seconds_bucket", le="172800") is not None and
+          0 < m.get("apiserver_client_certificate_expiration_seconds_sum") / m.get("apiserver_client_certificate_expiration_seconds_count") <= 172800)
     check("others wait", any("flow_schema" in k and v for k, v in m.series.items() if k.startswith("apiserver_flowcontrol_request_wait_duration_seconds_count")))
 
 
