@@ -646,10 +646,10 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 	}
 	if (dry_run) { /* as upstream's: nothing is looked up, the range's own address stands for one of it */
 		*got = want.n ? want : nth_ip(rq->a, c, 0);
-<<<<<<< HEAD
 	} else {
 		struct error *err = want.n ? ip_object(rq, want, s, &taken) : ip_allocate_any(rq, r, s, got);
 
+		count_ip(rq->a, c, want.n > 0, !err && !taken);
 		if (err && !error_is(err, 500, NULL)) {
 			field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
 					   "failed to allocate IP%s%.*s: %s", want.n ? " " : "", STR_ARG(want), error_message(err));
@@ -659,17 +659,6 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 		TRY(err);
 		if (want.n)
 			*got = want;
-=======
-	} else if (!want.n) {
-		struct error *e = ip_allocate_any(rq, r, s, got);
-
-		count_ip(rq->a, c, false, !e);
-		TRY(e);
-	} else {
-		TRY(ip_object(rq, want, s, &taken));
-		count_ip(rq->a, c, true, !taken);
-		*got = want;
->>>>>>> e4b6f9f (apiserver: metrics of calls to the store, of lists, of client certificates, of requests ended early, of addresses and ports, of APIServices that were lost)
 	}
 	if (taken) {
 		field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
