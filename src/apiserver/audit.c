@@ -495,10 +495,22 @@ void audit_started(struct request *rq)
 	emit(rq, AUDIT_STARTED);
 }
 
+void audit_answered(struct request *rq)
+{
+	if (!rq->s->audit || !rq->audit_begun || rq->audit_complete || rq->long_running)
+		return;
+	rq->audit_complete = true;
+	emit(rq, AUDIT_COMPLETE);
+}
+
 void audit_end(struct request *rq)
 {
 	if (!rq->s->audit)
 		return;
+	if (rq->audit_complete) {
+		buf_free(&rq->audit_answer);
+		return;
+	}
 	if (rq->audit_begun) {
 		if (rq->long_running)
 			audit_started(rq);

@@ -20,6 +20,11 @@ struct error *audit_init(struct apiserver *s);
 struct error *audit_begin(struct request *rq);
 /* A long-running request's headers are out; one that did not get so far has begun when it ends. */
 void audit_started(struct request *rq);
+/*
+ * All of the answer is known and goes out next. The last event is written before, as upstream's is before a short answer leaves its
+ * buffer: who has the answer finds it in the log.
+ */
+void audit_answered(struct request *rq);
 void audit_end(struct request *rq);
 /* The body as it came; kept when the level wants it. */
 void audit_request_body(struct request *rq, struct str body);

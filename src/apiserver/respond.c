@@ -228,6 +228,7 @@ struct error *respond_iov(struct request *rq, int status, struct str content_typ
 		total += iov[i].iov_len;
 		audit_answer_piece(rq, content_type, str_of(iov[i].iov_base, iov[i].iov_len));
 	}
+	audit_answered(rq);
 	if (total > GZIP_THRESHOLD && accepts_gzip(&rq->x->headers))
 		return respond_gzip(rq, status, iov, n);
 	return http_respond_iov(rq->x, status, iov, n);

@@ -106,7 +106,7 @@ struct request {
 	LIST(struct str) warnings;
 	LIST(struct str_pair) annotations; /* of the audit event */
 	struct audit_decision audit;
-	bool audit_begun, audit_streams, audit_answer_cut;
+	bool audit_begun, audit_streams, audit_complete, audit_answer_cut;
 	struct str audit_body, audit_answer_type;
 	struct str audit_object; /* JSON of what the body was read as; empty: the level wants none, or it could not be
 				    read */
