@@ -54,7 +54,7 @@ static const struct check {
 } checks[] = {
 	{"ping", check_ok, ALL},
 	{"log", check_ok, ALL},
-	{"kms-providers", check_kms, ALL},
+	{"kms-providers", check_kms, ALL & ~LIVE}, /* another start of the server mends no plugin */
 	{"etcd", check_store, ALL},
 	{"etcd-readiness", check_store_ready, READY},
 	{"informer-sync", check_started, READY},
@@ -94,7 +94,7 @@ static const char *const kinds[N_KINDS] = {"healthz", "livez", "readyz"};
 
 static bool applies(const struct apiserver *s, const struct check *c, unsigned bit)
 {
-	return (c->in & bit) && (c->check != check_kms || encryption_has_check()) &&
+	return (c->in & bit) && (c->check != check_kms || encryption_has_check() || s->o.encryption_config_reload) &&
 	       (c->check != check_consumed || s->o.priority_and_fairness) &&
 	       (c->check != check_limited || !s->o.priority_and_fairness);
 }

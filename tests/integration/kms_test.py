@@ -79,7 +79,8 @@ def disk(s):
 
 def test_comes_late(s, a, p):
     start(s, kms(p), {"identity": {}})
-    equal("not well", (well(a), well(a, "/livez"), well(a, "/healthz"), a.raw("GET", "/readyz")[0]), (False, False, False, 500))
+    equal("not well", (well(a), well(a, "/healthz"), a.raw("GET", "/readyz")[0]), (False, False, 500))
+    equal("but alive", (a.raw("GET", "/livez")[0], a.raw("GET", "/livez/kms-providers")[0]), (200, 404))
     check("named", b"[-]kms-providers failed" in a.raw("GET", "/readyz?verbose")[2])
     equal("nothing is written in the clear", a.post(SECRETS, secret("no"))[0], 500)
     equal("other kinds are", a.post("/api/v1/namespaces/default/configmaps", {"metadata": {"name": "c"}})[0], 201)
@@ -219,6 +220,16 @@ def test_reload(s, a, p):
     other.stop()
 
 
+def test_local_reload(s, a):
+    """With keys of its own and reload, a plugin may come at any time: the check is there, and well."""
+    start(s, {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}, {"identity": {}}, more=["--encryption-provider-config-automatic-reload"])
+    equal("well", (well(a), well(a, "/healthz"), a.raw("GET", "/livez/kms-providers")[0]), (True, True, 404))
+    s.stop()
+    start(s, {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}, {"identity": {}})
+    equal("no plugin, no check", a.raw("GET", "/readyz/kms-providers")[0], 404)
+    s.stop()
+
+
 def test_refused(s, p):
     def refused(what, words, *providers, resources=("secrets",), more=()):
         s.more = []
@@ -251,4 +262,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("kms", prepare, (test_comes_late, test_away_at_start, test_rotates, test_lies, test_everything, test_reload, test_refused))
+    suite("kms", prepare, (test_local_reload, test_comes_late, test_away_at_start, test_rotates, test_lies, test_everything, test_reload, test_refused))
