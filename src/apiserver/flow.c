@@ -15,7 +15,7 @@ struct flow_series {
 	char *schema;
 	struct flow_level *level;
 	struct metric *execution, *estimated;
-	struct metric *executing, *seats, *waiting, *dispatched, *waited[2];
+	struct metric *executing, *seats, *waiting, *waiting_seats, *dispatched, *waited[2];
 };
 struct schema {
 	struct flowcontrol_v1_flow_schema *obj;
@@ -76,6 +76,7 @@ static struct flow_series *series_of(struct apiserver *s, struct str schema, str
 	f->executing = metric_series(METRIC_FLOW_EXECUTING, buf_z(&b));
 	f->seats = metric_series(METRIC_FLOW_SEATS, buf_z(&b));
 	f->waiting = metric_series(METRIC_FLOW_INQUEUE, buf_z(&b));
+	f->waiting_seats = metric_series(METRIC_FLOW_INQUEUE_SEATS, buf_z(&b));
 	f->dispatched = metric_series(METRIC_FLOW_DISPATCHED, buf_z(&b));
 	f->estimated = metric_series(METRIC_FLOW_ESTIMATED, buf_z(&b));
 	buf_printf(&wait, "%s,type=\"regular\"", buf_z(&b));
@@ -86,6 +87,55 @@ static struct flow_series *series_of(struct apiserver *s, struct str schema, str
 		f->waited[i] = metric_series(METRIC_FLOW_WAIT, buf_z(&wait));
 	}
 	return f;
+}
+
+static struct metric *level_series(const struct flow_level *l, enum metric_id id, const char *phase)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_printf(&b, "%spriority_level=\"%s\"", phase, l->name);
+	return metric_series(id, buf_z(&b));
+}
+
+static void follow_use(struct flow_level *l)
+{
+	l->use.seats.m = level_series(l, METRIC_FLOW_SEAT_USE, "phase=\"executing\",");
+	l->use.executing.m = level_series(l, METRIC_FLOW_REQUEST_USE, "phase=\"executing\",");
+	l->use.waiting.m = level_series(l, METRIC_FLOW_REQUEST_USE, "phase=\"waiting\",");
+	l->use.demand.m = level_series(l, METRIC_FLOW_DEMAND, "");
+}
+
+/* What is used is told as a part of what there is; with nothing, of one. */
+static void limit_use(struct flow_level *l)
+{
+	double seats = l->fair.nominal > 0 ? l->fair.nominal : 1, places = (double)l->fair.queues * l->fair.length;
+	struct metric_level *all[] = {&l->use.seats, &l->use.executing, &l->use.waiting, &l->use.demand};
+	int64_t now = now_ns();
+
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+		metric_level_add(all[i], 0, now); /* so far by the old one */
+		all[i]->limit = all[i] != &l->use.waiting ? seats : places > 0 ? places : 1;
+	}
+}
+
+/* Of reads and of writes, whatever their levels: waiting, executing. */
+static struct metric_level read_write[2][2];
+
+static struct metric_level *of_kind(const struct request *rq, bool executing)
+{
+	bool reads = str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD");
+	struct metric_level *l = &read_write[executing][reads];
+
+	if (!l->m) {
+		l->m = metric_series(METRIC_FLOW_READ_WRITE, executing ? reads ? "phase=\"executing\",request_kind=\"readOnly\""
+								       : "phase=\"executing\",request_kind=\"mutating\""
+						     : reads ? "phase=\"waiting\",request_kind=\"readOnly\""
+							     : "phase=\"waiting\",request_kind=\"mutating\"");
+		l->limit = !executing ? 1 : reads ? rq->s->o.max_requests_inflight : rq->s->o.max_mutating_inflight;
+		if (l->limit <= 0)
+			l->limit = 1;
+	}
+	return l;
 }
 
 static void rebuild(struct apiserver *s)
@@ -125,6 +175,7 @@ static void rebuild(struct apiserver *s)
 		if (!l) {
 			l = xcalloc(1, sizeof *l);
 			l->name = str_dupz(p->metadata.name);
+			follow_use(l);
 			fair_add(&flow->group, &l->fair);
 			map_set(&flow->levels, p->metadata.name, l);
 		}
@@ -147,6 +198,7 @@ static void rebuild(struct apiserver *s)
 		l->fair.nominal = total && l->seen ? (int)((limit * l->shares + total - 1) / total) : 0;
 		l->fair.reserved = l->fair.nominal - percent_of(l->fair.nominal, l->lendable);
 		l->fair.borrow_max = l->borrowing < 0 ? -1 : percent_of(l->fair.nominal, l->borrowing);
+		limit_use(l);
 	}
 	err = cache_snapshot(flow->schemas_st->cache, CACHE_ANY, 0, &snap);
 	if (err) {
@@ -466,24 +518,30 @@ static int width_of(const struct request *rq)
 	return n < 1 ? 1 : n > LIST_SEATS_MAX ? LIST_SEATS_MAX : (int)n;
 }
 
-static void arrive(struct flow_seat *seat)
+static void arrive(struct flow_seat *seat, int64_t now)
 {
 	seat->arrived_ns = wall_ns();
+	seat->wanted = seat->width;
+	metric_level_add(&seat->series->level->use.demand, seat->wanted, now);
 	seat->prev = flow->last;
 	*(flow->last ? &flow->last->next : &flow->first) = seat;
 	flow->last = seat;
 }
 
-static void leave(struct flow_seat *seat)
+static void leave(struct flow_seat *seat, int64_t now)
 {
+	metric_level_add(&seat->series->level->use.demand, -seat->wanted, now);
 	*(seat->prev ? &seat->prev->next : &flow->first) = seat->next;
 	*(seat->next ? &seat->next->prev : &flow->last) = seat->prev;
 }
 
-static void begin(struct flow_seat *seat)
+static void begin(struct flow_seat *seat, int64_t now)
 {
 	seat->started_ns = wall_ns();
 	seat->waiting = false;
+	metric_level_add(&seat->series->level->use.executing, 1, now);
+	metric_level_add(&seat->series->level->use.seats, seat->width, now);
+	metric_level_add(of_kind(seat->rq, true), 1, now);
 	seat->series->level->executing++;
 	seat->series->level->dispatched++;
 	metric_add(seat->series->dispatched, 1);
@@ -494,6 +552,7 @@ static void begin(struct flow_seat *seat)
 
 void flow_collect(void)
 {
+	int64_t now = now_ns();
 	static const enum metric_id ids[] = {METRIC_FLOW_NOMINAL, METRIC_FLOW_LOWER, METRIC_FLOW_UPPER};
 	size_t it = 0;
 	struct str key;
@@ -501,12 +560,16 @@ void flow_collect(void)
 
 	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
 		metrics_forget(ids[i]);
+	for (int i = 0; i < 4; i++)
+		if (read_write[i / 2][i % 2].m)
+			metric_level_add(&read_write[i / 2][i % 2], 0, now);
 	while (flow && map_next(&flow->levels, &it, &key, &v)) {
 		const struct flow_level *l = v;
 		const struct fair *f = &l->fair;
 		int seats[] = {f->nominal, f->reserved, f->nominal + (f->borrow_max < 0 ? flow->group.total : f->borrow_max)};
 		char labels[300];
 
+		limit_use(map_get(&flow->levels, key));
 		if (!l->seen)
 			continue;
 		snprintf(labels, sizeof labels, "priority_level=\"%s\"", l->name);
@@ -521,7 +584,7 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 	enum fair_answer answer;
 	struct flow_series *f = sc->series;
 	struct flow_level *l = sc->level;
-	int64_t since = now_ns();
+	int64_t since = now_ns(), now = since;
 	struct watermark *queue = str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD")
 					  ? &rq->s->inqueue
 					  : &rq->s->inqueue_mutating;
@@ -533,20 +596,27 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 				   .rq = rq,
 				   .distinguisher = distinguisher(sc, rq),
 				   .waiting = true};
-	arrive(seat);
+	arrive(seat, now);
 	metric_add(f->waiting, 1);
+	metric_add(f->waiting_seats, seat->width);
+	metric_level_add(&l->use.waiting, 1, now);
+	metric_level_add(of_kind(rq, false), 1, now);
 	watermark_add(queue, 1);
 	e = fair_enter(&l->fair, flow_of(sc, rq), &seat->width, rq->s->o.request_timeout_ms / WAIT_DIVISOR, &answer,
 		       &seat->queue);
+	now = now_ns();
 	metric_add(f->waiting, -1);
+	metric_add(f->waiting_seats, -seat->wanted);
+	metric_level_add(&l->use.waiting, -1, now);
+	metric_level_add(of_kind(rq, false), -1, now);
 	watermark_add(queue, -1);
-	rq->waited_ns += now_ns() - since;
-	metric_observe(f->waited[!e && answer == FAIR_SEATED], (double)(now_ns() - since) / 1e9);
+	rq->waited_ns += now - since;
+	metric_observe(f->waited[!e && answer == FAIR_SEATED], (double)(now - since) / 1e9);
 	if (!e && answer == FAIR_SEATED) {
-		begin(seat);
+		begin(seat, now);
 		return NULL;
 	}
-	leave(seat);
+	leave(seat, now);
 	*seat = (struct flow_seat){0};
 	*(e ? &l->cancelled : answer == FAIR_TIME_OUT ? &l->timed_out : &l->rejected) += 1;
 	if (e)
@@ -601,8 +671,10 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 			return NULL;
 		}
 		*seat = (struct flow_seat){.series = sc->series, .width = width_of(rq), .rq = rq, .queue = -1};
-		arrive(seat);
-		begin(seat);
+		int64_t now = now_ns();
+
+		arrive(seat, now);
+		begin(seat, now);
 		return NULL;
 	}
 	return take_seat(rq, sc, seat);
@@ -615,7 +687,12 @@ void flow_end(struct flow_seat *seat)
 	if (seat->level)
 		fair_leave(seat->level, seat->width);
 	if (seat->series) {
-		leave(seat);
+		int64_t now = now_ns();
+
+		leave(seat, now);
+		metric_level_add(&seat->series->level->use.executing, -1, now);
+		metric_level_add(&seat->series->level->use.seats, -seat->width, now);
+		metric_level_add(of_kind(seat->rq, true), -1, now);
 		seat->series->level->executing--;
 		metric_add(seat->series->executing, -1);
 		metric_add(seat->series->seats, -seat->width);

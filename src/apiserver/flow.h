@@ -13,6 +13,7 @@
 #define SKIFF_APISERVER_FLOW_H
 
 #include "apiserver/fair_queue.h"
+#include "apiserver/metrics.h"
 #include "apiserver/server.h"
 
 struct error *flow_init(struct apiserver *s);
@@ -20,7 +21,7 @@ struct flow_series;
 struct flow_seat {                  /* zeroed; stays where it is until flow_end */
 	struct fair *level;         /* NULL: of an exempt one */
 	struct flow_series *series; /* counted there; NULL: not at all */
-	int width;
+	int width, wanted; /* wanted: before it was known how many it may have at most */
 	int *inflight; /* without priority and fairness: of how many it is one, or NULL */
 	/* for who looks at what waits and runs */
 	const struct request *rq;
@@ -42,6 +43,9 @@ struct error *flow_dump(struct request *rq, struct str page, bool *handled);
 /* ---- for flow_dump.c ---- */
 struct flow_level {
 	char *name, *uid;
+	struct {
+		struct metric_level seats, executing, waiting, demand;
+	} use; /* of its seats, for /metrics */
 	bool exempt, seen;
 	int32_t shares, lendable, borrowing; /* borrowing < 0: no limit */
 	int executing, dispatched, rejected, timed_out, cancelled;

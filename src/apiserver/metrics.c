@@ -102,18 +102,31 @@ static double next_bound(struct bounds *b)
 	return b->last;
 }
 
-void metric_observe(struct metric *m, double value)
+static void observe(struct metric *m, double value, uint64_t times)
 {
 	struct bounds b = {.f = m->family};
 
 	m->live = true;
-	m->n++;
-	m->value += value;
+	m->n += times;
+	m->value += value * (double)times;
 	for (int i = 0; i < bucket_count(m->family); i++)
 		if (value <= next_bound(&b)) {
-			m->counts[i]++;
+			m->counts[i] += times;
 			return;
 		}
+}
+
+void metric_observe(struct metric *m, double value)
+{
+	observe(m, value, 1);
+}
+
+void metric_level_add(struct metric_level *l, double n, int64_t now)
+{
+	if (l->since_ns && now > l->since_ns)
+		observe(l->m, l->value / l->limit, (uint64_t)(now - l->since_ns));
+	l->since_ns = now;
+	l->value += n;
 }
 
 void metrics_count(enum metric_id id, const char *labels, int64_t n)

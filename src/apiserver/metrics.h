@@ -28,6 +28,16 @@ struct metric *metric_series(enum metric_id id, const char *labels);
 void metric_add(struct metric *m, double n);
 void metric_set(struct metric *m, double value);
 void metric_observe(struct metric *m, double value); /* of a histogram */
+/*
+ * A histogram of how high something stands beside its limit, each nanosecond an observation (upstream's timing
+ * histograms). Set m and limit; value goes by metric_level_add; shown is what it was until the last of these.
+ */
+struct metric_level {
+	struct metric *m;
+	double value, limit; /* > 0 */
+	int64_t since_ns;    /* 0: has not begun */
+};
+void metric_level_add(struct metric_level *l, double n, int64_t now_ns);
 void metric_touch(struct metric *m);                 /* it is shown from now on */
 /* `value` as it stands in quotes: backslashes, quotes and line ends escaped. */
 struct str metric_label(struct arena *a, struct str value);

@@ -87,10 +87,22 @@ METRIC(FLOW_SEATS, "apiserver_flowcontrol_current_executing_seats", GAUGE, BETA,
        "Seats that requests hold, by flow schema and priority level.")
 METRIC(FLOW_INQUEUE, "apiserver_flowcontrol_current_inqueue_requests", GAUGE, BETA, NO_BUCKETS,
        "Requests that wait, by flow schema and priority level.")
+METRIC(FLOW_INQUEUE_SEATS, "apiserver_flowcontrol_current_inqueue_seats", GAUGE, ALPHA, NO_BUCKETS,
+       "Seats that requests wait for, by flow schema and priority level.")
+METRIC(FLOW_DEMAND, "apiserver_flowcontrol_demand_seats", HISTOGRAM, ALPHA, B(0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4, 1.7, 2, 2.8, 4, 6),
+       "Seats that are used or waited for beside those of the priority level, at each nanosecond.")
 METRIC(FLOW_DISPATCHED, "apiserver_flowcontrol_dispatched_requests_total", COUNTER, BETA, NO_BUCKETS,
        "Requests that were let through, by flow schema and priority level.")
 METRIC(FLOW_LOWER, "apiserver_flowcontrol_lower_limit_seats", GAUGE, ALPHA, NO_BUCKETS, "Seats that a priority level keeps.")
 METRIC(FLOW_NOMINAL, "apiserver_flowcontrol_nominal_limit_seats", GAUGE, BETA, NO_BUCKETS, "Seats of a priority level of its own.")
+METRIC(FLOW_REQUEST_USE, "apiserver_flowcontrol_priority_level_request_utilization", HISTOGRAM, ALPHA,
+       B(0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1),
+       "Requests that wait or are worked on beside how many may, by priority level, at each nanosecond.")
+METRIC(FLOW_SEAT_USE, "apiserver_flowcontrol_priority_level_seat_utilization", HISTOGRAM, ALPHA,
+       B(0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1), "Seats that are used beside those of the priority level, at each nanosecond.")
+METRIC(FLOW_READ_WRITE, "apiserver_flowcontrol_read_vs_write_current_requests", HISTOGRAM, ALPHA,
+       B(0, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
+       "Reads and writes that wait or are worked on beside how many may, at each nanosecond.")
 METRIC(FLOW_REJECTED, "apiserver_flowcontrol_rejected_requests_total", COUNTER, BETA, NO_BUCKETS,
        "Requests that were refused, by flow schema, priority level and reason.")
 METRIC(FLOW_EXECUTION, "apiserver_flowcontrol_request_execution_seconds", HISTOGRAM, ALPHA,

@@ -46,6 +46,10 @@ ALPHA = {
     "apiserver_cache_list_returned_objects_total": ("counter", "group resource"),
     "apiserver_cache_list_total": ("counter", "group index resource"),
     "apiserver_client_certificate_expiration_seconds": ("histogram", ""),
+    "apiserver_flowcontrol_demand_seats": ("histogram", "priority_level"),
+    "apiserver_flowcontrol_priority_level_request_utilization": ("histogram", "phase priority_level"),
+    "apiserver_flowcontrol_priority_level_seat_utilization": ("histogram", "phase priority_level"),
+    "apiserver_flowcontrol_read_vs_write_current_requests": ("histogram", "phase request_kind"),
     "apiserver_storage_list_total": ("counter", "group resource"),
     "apiserver_tls_handshake_errors_total": ("counter", ""),
     "etcd_request_duration_seconds": ("histogram", "group operation resource"),
@@ -164,10 +168,14 @@ def test_families(a):
     check("what is exempt is let through", m.get("apiserver_flowcontrol_dispatched_requests_total", flow_schema="exempt", priority_level="exempt") > 1)
     equal("the one that asks", m.get("apiserver_flowcontrol_current_executing_requests", flow_schema="exempt", priority_level="exempt"), 1)
     for k, v in m.series.items():
-        if "current_" in k or "longrunning" in k:
+        if ("current_" in k and "read_vs_write" not in k) or "longrunning" in k:
             check("nothing is counted twice or forgotten", 0 <= v <= 2, (k, v))
     equal("addresses", m.get("kube_apiserver_clusterip_allocator_allocated_ips", cidr="10.0.0.0/24") +
           m.get("kube_apiserver_clusterip_allocator_available_ips", cidr="10.0.0.0/24"), 254)
+    use = "apiserver_flowcontrol_priority_level_seat_utilization_"
+    ns = m.get(use + "count", phase="executing", priority_level="workload-low")
+    check("observed each nanosecond", 1e9 < ns < 600e9, ns)
+    check("seats are used for a part of it", 0 < m.get(use + "sum", phase="executing", priority_level="global-default") < ns / 100)
     equal("calls to the store", m.get("etcd_requests_total", group="", operation="create", resource="namespaces"), 4)
     check("how long certificates are good", m.get("apiserver_client_certificate_expiration_seconds_bucket", le="172800") is not None and
           0 < m.get("apiserver_client_certificate_expiration_seconds_sum") / m.get("apiserver_client_certificate_expiration_seconds_count") <= 172800)
