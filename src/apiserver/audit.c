@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 
 #include "apiserver/audit.h"
+#include "apiserver/custom.h"
 #include "apiserver/config_file.h"
 #include "apiserver/metrics.h"
 #include "schema/defaults.h"
@@ -64,7 +65,10 @@ void audit_request_object(struct request *rq, const struct schema_type *t, const
 	object_copy(rq->a, t, obj, full);
 	if (!rq->res->crd)
 		object_default(rq->a, t, full);
-	json_encode(&b, t, full);
+	if (rq->res->crd)
+		custom_encode(rq->a, &b, t, full);
+	else
+		json_encode(&b, t, full);
 	rq->audit_object = arena_str(rq->a, buf_view(&b));
 }
 

@@ -186,6 +186,12 @@ static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 		return e;
 	}
 	c->name = c->obj->metadata.name;
+	for (uint32_t i = 0; i < c->obj->spec.versions.n && !c->obj->spec.preserve_unknown_fields; i++) {
+		const struct apiextensions_v1_custom_resource_validation *v = c->obj->spec.versions.v[i].schema;
+
+		if (v && v->open_apiv3_schema && schema_has_defaults(v->open_apiv3_schema))
+			schema_prune_defaults(&c->arena, v->open_apiv3_schema);
+	}
 	if (!str_to_i64(c->obj->metadata.resource_version, &c->rev))
 		c->rev = INT64_MAX;
 	c->terminating = c->obj->metadata.deletion_timestamp != NULL;

@@ -401,6 +401,10 @@ static struct crd_rules *compile_rules(const props *p, bool resource)
 		return NULL;
 	rs = xcalloc(1, sizeof *rs);
 	rs->root = compile_node(rs, p, p, type_of(&rs->arena, p, resource, STR("self")), STR("self"));
+	if (!rs->root && !p->x_kubernetes_validations.n) { /* they are where no value can be */
+		crd_rules_free(rs);
+		return NULL;
+	}
 	return rs;
 }
 
@@ -773,6 +777,11 @@ void crd_rules_default(struct field_errors *e, const props *p, const struct jv *
 
 	if (!rs)
 		return;
+	if (p->x_kubernetes_validations.n && !type_of(&rs->arena, p, p->x_kubernetes_embedded_resource, STR("self"))) {
+		field_invalid(e, at, STR(""), "its rules cannot be compiled: its schema has no type in CEL");
+		crd_rules_free(rs);
+		return;
+	}
 	/* as an update that changes nothing, and as something new */
 	run(&x, rs->root, at, v, v, (struct ratchet){0});
 	x.budget = (int64_t)CEL_CRD_BUDGET;
@@ -789,6 +798,7 @@ void crd_rules_default(struct field_errors *e, const props *p, const struct jv *
 struct checking {
 	struct field_errors *e;
 	struct crd_rules *rs; /* owns what is compiled, for this check */
+	uint32_t known;       /* errors before it: of the schemas themselves */
 	bool unchanged;
 	uint64_t total;
 	struct expensive {
@@ -959,6 +969,20 @@ static bool multiplies(const props *p, uint64_t *by)
 	return true;
 }
 
+/* The schema at this place, or below, is wrong already: its rules are not compiled. */
+static bool wrong_within(const struct checking *c, const struct field_path *at)
+{
+	struct str path = c->known ? field_path_format(c->e->arena, at) : STR_NULL;
+
+	for (uint32_t i = 0; i < c->known; i++) {
+		struct str f = c->e->list.v[i].field;
+
+		if (str_has_prefix(f, path) && (f.n == path.n || f.p[path.n] == '.' || f.p[path.n] == '['))
+			return true;
+	}
+	return false;
+}
+
 /* False: something is wrong with the rules' texts here or below; then nothing is compiled at this place. */
 static bool check_node(struct checking *c, const props *p, struct scope s, const struct field_path *at, bool compiled)
 {
@@ -989,6 +1013,8 @@ static bool check_node(struct checking *c, const props *p, struct scope s, const
 
 		cs.name = under(a, s.name, STR("@idx"));
 		cs.type = s.type && s.type->kind == CEL_LIST ? s.type->elem : NULL;
+		if (!cs.type && schema_has_rules(item_schema(p)))
+			cs.type = type_of(a, item_schema(p), item_schema(p)->x_kubernetes_embedded_resource, cs.name);
 		if (!is_map_list(p) && !cs.no_old)
 			cs.no_old = at;
 		fine &= check_node(c, item_schema(p), cs, FIELD_CHILD(at, "items"), compiled);
@@ -998,13 +1024,15 @@ static bool check_node(struct checking *c, const props *p, struct scope s, const
 
 		cs.name = under(a, s.name, STR("@elem"));
 		cs.type = s.type && s.type->kind == CEL_MAP ? s.type->elem : NULL;
+		if (!cs.type && schema_has_rules(value_schema(p)))
+			cs.type = type_of(a, value_schema(p), value_schema(p)->x_kubernetes_embedded_resource, cs.name);
 		fine &= check_node(c, value_schema(p), cs, FIELD_CHILD(at, "additionalProperties"), compiled);
 	}
 	for (uint32_t i = 0; i < p->all_of.n; i++)
 		fine &= check_node(c, &p->all_of.v[i], s, FIELD_INDEX(FIELD_CHILD(at, "allOf"), i), false);
 	for (uint32_t i = 0; i < p->x_kubernetes_validations.n; i++)
 		fine &= check_text(c, p, &p->x_kubernetes_validations.v[i], FIELD_INDEX(FIELD_CHILD(at, "x-kubernetes-validations"), i));
-	if (!fine || !compiled)
+	if (!fine || !compiled || (p->x_kubernetes_validations.n && wrong_within(c, at)))
 		return fine;
 	for (uint32_t i = 0; i < p->x_kubernetes_validations.n; i++) {
 		const struct field_path *where = FIELD_INDEX(FIELD_CHILD(at, "x-kubernetes-validations"), i);
@@ -1025,7 +1053,7 @@ static bool check_node(struct checking *c, const props *p, struct scope s, const
 void crd_rules_check(struct field_errors *e, const props *p, const struct field_path *at, bool structural, bool unchanged)
 {
 	struct crd_rules *rs;
-	struct checking c = {.e = e, .unchanged = unchanged};
+	struct checking c = {.e = e, .known = e->list.n, .unchanged = unchanged};
 	struct scope s = {.bounded = true, .cardinality = 1, .name = STR("self")};
 
 	if (!schema_has_rules(p))

@@ -238,7 +238,7 @@ static void defaults(struct field_errors *e, const props *p, bool root, bool in_
 		if (e->list.n == before)
 			schema_embedded(e, p, &v, embedded, where);
 		if (e->list.n == before)
-			schema_judge(e, p, &v, NULL, where);
+			schema_judge_default(e, p, &v, where);
 		if (e->list.n == before)
 			crd_rules_default(e, p, &v, where);
 	}
@@ -489,6 +489,17 @@ static const char *unsupported(const props *p)
 	return why ? why : unsupported(value_schema(p));
 }
 
+void schema_check_structure(struct field_errors *e, const props *p, const struct field_path *at)
+{
+	structure(e, p, ROOT, at);
+	complete(e, p, p, at, at, false);
+}
+
+const char *schema_unsupported(const props *p)
+{
+	return unsupported(p);
+}
+
 void schema_check(struct field_errors *e, const props *p, bool status, const struct field_path *at, bool unchanged)
 {
 	struct field_errors of_structure = {.arena = e->arena};
@@ -500,10 +511,8 @@ void schema_check(struct field_errors *e, const props *p, bool status, const str
 		root_of_status(e, p, at);
 	if (p->nullable)
 		field_forbidden(e, FIELD_CHILD(at, "nullable"), "nullable cannot be true at the root");
-	if (!not_structural) {
-		structure(&of_structure, p, ROOT, at);
-		complete(&of_structure, p, p, at, at, false);
-	}
+	if (!not_structural)
+		schema_check_structure(&of_structure, p, at);
 	if (of_structure.list.n)
 		qsort(of_structure.list.v, of_structure.list.n, sizeof *of_structure.list.v, error_order);
 	for (uint32_t i = 0; i < of_structure.list.n && e->list.n < FIELD_ERRORS_MAX; i++)
@@ -512,9 +521,8 @@ void schema_check(struct field_errors *e, const props *p, bool status, const str
 	if (!not_structural && !of_structure.list.n)
 		defaults(e, p, true, false, !unchanged, at);
 	structural = !not_structural && !of_structure.list.n && e->list.n == n;
-	n = e->list.n;
 	open_api(e, p, (struct place){.root = true}, at);
 	if (not_structural && e->list.n == before)
 		field_invalid(e, at, STR(""), "OpenAPIV3Schema '%s' is not supported", not_structural);
-	crd_rules_check(e, p, at, structural && e->list.n == n, unchanged);
+	crd_rules_check(e, p, at, structural, unchanged);
 }

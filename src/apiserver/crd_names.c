@@ -219,6 +219,54 @@ static void approve(struct request *rq, crd_object_t *o, void *ctx)
 				  str_from(reasons[state]), why);
 }
 
+static void drop_condition(crd_object_t *o, const char *type)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < o->status.conditions.n; i++)
+		if (!str_eqz(o->status.conditions.v[i].type, type))
+			o->status.conditions.v[n++] = o->status.conditions.v[i];
+	o->status.conditions.n = n;
+}
+
+/* Definitions of old clusters need not be structural; what is written now is. */
+static void judge_structure(struct request *rq, crd_object_t *o, void *ctx)
+{
+	static const char type[] = "NonStructuralSchema";
+	struct field_errors e = {.arena = rq->a};
+	struct buf b buf_cleanup = {0};
+	const char *status = "True", *reason = "Violations";
+
+	(void)ctx;
+	if (o->spec.preserve_unknown_fields)
+		field_invalid_raw(&e, FIELD_CHILD(FIELD_ROOT("spec"), "preserveUnknownFields"), STR("true"), "must be false");
+	for (uint32_t i = 0; i < o->spec.versions.n; i++) {
+		const struct apiextensions_v1_custom_resource_validation *v = o->spec.versions.v[i].schema;
+		const struct field_path *at = FIELD_CHILD(FIELD_CHILD(FIELD_INDEX(FIELD_CHILD(FIELD_ROOT("spec"), "versions"), i), "schema"),
+							  "openAPIV3Schema");
+		const char *never = v ? schema_unsupported(v->open_apiv3_schema) : NULL;
+
+		if (never) {
+			buf_printf(&b, "the schema of version %.*s has %s", STR_ARG(o->spec.versions.v[i].name), never);
+			status = "Unknown";
+			reason = "StructuralError";
+			break;
+		}
+		if (v && v->open_apiv3_schema)
+			schema_check_structure(&e, v->open_apiv3_schema, at);
+	}
+	if (b.n)
+		e.list.n = 0;
+	for (uint32_t i = 0; i < e.list.n; i++)
+		buf_printf(&b, "%s%.*s: %.*s", i ? ", " : e.list.n > 1 ? "[" : "", STR_ARG(e.list.v[i].field), STR_ARG(e.list.v[i].body));
+	if (e.list.n > 1)
+		buf_putc(&b, ']');
+	if (!b.n)
+		drop_condition(o, type);
+	else if (!equivalent(condition(o, type), status, reason, buf_view(&b)))
+		crd_set_condition(rq->a, o, type, str_from(status), str_from(reason), buf_view(&b));
+}
+
 struct error *crd_settle(struct apiserver *s, struct str name)
 {
 	const struct crd *c;
@@ -227,6 +275,7 @@ struct error *crd_settle(struct apiserver *s, struct str name)
 	TRY(write_status(s, name, accept_names, s->crds, &named));
 	TRY(write_status(s, name, establish, NULL, &changed));
 	TRY(write_status(s, name, approve, NULL, &changed));
+	TRY(write_status(s, name, judge_structure, NULL, &changed));
 	crds_sync(s);
 	c = map_get(&s->crds->by_name, name);
 	if (named && c) {

@@ -148,6 +148,49 @@ static struct error *coerce_metadata(struct arena *a, struct jv *v, struct str p
 	return NULL;
 }
 
+void schema_repair_metadata(struct arena *a, struct jv *v)
+{
+	struct meta_v1_object_meta *m = arena_new(a, struct meta_v1_object_meta);
+
+	for (uint32_t i = 0; v->kind == JV_OBJECT && i < v->n;) {
+		struct jv one = {.kind = JV_OBJECT, .n = 1, .members = &v->members[i]};
+		struct error *e = jv_to_object(a, &meta_v1_object_meta_type, &one, NULL, arena_new(a, struct meta_v1_object_meta));
+
+		if (e)
+			jv_del(v, v->members[i].key);
+		else
+			i++;
+		error_free(e);
+	}
+	if (v->kind != JV_OBJECT)
+		*v = jv_object();
+	error_free(jv_to_object(a, &meta_v1_object_meta_type, v, NULL, m)); /* each of them could be read */
+	jv_from_object(a, &meta_v1_object_meta_type, m, v);
+}
+
+void schema_coerce_dropping(struct arena *a, const props *p, struct jv *v, bool resource)
+{
+	if (!p)
+		return;
+	for (uint32_t i = 0; v->kind == JV_ARRAY && i < v->n; i++)
+		schema_coerce_dropping(a, item_schema(p), &v->items[i], embeds(item_schema(p)));
+	for (uint32_t i = 0; v->kind == JV_OBJECT && i < v->n;) {
+		struct jv_member *m = &v->members[i];
+		const props *c = property(p, m->key);
+
+		if (resource && str_eqz(m->key, "metadata")) {
+			schema_repair_metadata(a, &m->value);
+		} else if (resource && type_meta(m->key) && m->value.kind != JV_STRING) {
+			jv_del(v, m->key);
+			continue;
+		}
+		if (!c)
+			c = value_schema(p);
+		schema_coerce_dropping(a, c, &m->value, embeds(c));
+		i++;
+	}
+}
+
 struct error *schema_coerce(struct arena *a, const props *p, struct jv *v, bool resource, struct str path,
 			    struct decode_report *report)
 {
@@ -232,6 +275,118 @@ void schema_default(struct arena *a, const props *p, struct jv *v, bool resource
 		default_values(a, p, v);
 }
 
+static void normalize_value(struct arena *a, struct str *text)
+{
+	struct buf b buf_cleanup = {0};
+	struct jv v;
+	struct error *e = jv_parse(a, *text, NULL, &v);
+
+	if (!e) {
+		jv_encode_sorted(&b, &v);
+		if (!str_eq(buf_view(&b), *text))
+			*text = arena_str(a, buf_view(&b));
+	}
+	error_free(e); /* what cannot be read is refused where it is judged */
+}
+
+void schema_normalize(struct arena *a, props *p)
+{
+	if (!p)
+		return;
+	if (p->default_)
+		normalize_value(a, p->default_);
+	if (p->example)
+		normalize_value(a, p->example);
+	for (uint32_t i = 0; i < p->enum_.n; i++)
+		normalize_value(a, &p->enum_.v[i]);
+	if (p->items)
+		schema_normalize(a, p->items->schema);
+	if (p->additional_properties)
+		schema_normalize(a, p->additional_properties->schema);
+	schema_normalize(a, p->not);
+	for (uint32_t i = 0; i < p->properties.n; i++)
+		schema_normalize(a, &p->properties.v[i].value);
+	for (uint32_t i = 0; i < p->all_of.n; i++)
+		schema_normalize(a, &p->all_of.v[i]);
+	for (uint32_t i = 0; i < p->any_of.n; i++)
+		schema_normalize(a, &p->any_of.v[i]);
+	for (uint32_t i = 0; i < p->one_of.n; i++)
+		schema_normalize(a, &p->one_of.v[i]);
+}
+
+/* Where a default stands: below `up`, as a member (key) or an element. */
+struct stand {
+	const struct stand *up;
+	struct str key;
+	bool element;
+};
+
+static struct jv wrapped(struct arena *a, const struct stand *s, struct jv v)
+{
+	struct jv out;
+
+	if (!s)
+		return v;
+	out = s->element ? jv_array() : jv_object();
+	if (s->element)
+		jv_push(a, &out, v);
+	else
+		jv_set(a, &out, s->key, v);
+	return wrapped(a, s->up, out);
+}
+
+static const struct jv *unwrapped(const struct stand *s, const struct jv *root)
+{
+	const struct jv *v = s ? unwrapped(s->up, root) : root;
+
+	if (!s || !v)
+		return v;
+	return s->element ? (jv_is(v, JV_ARRAY) && v->n ? &v->items[0] : NULL) : jv_get(v, s->key);
+}
+
+static void prune_default(struct arena *a, const props *root, props *p, const struct stand *s)
+{
+	struct buf b buf_cleanup = {0};
+	struct jv d, whole;
+	const struct jv *left;
+	struct error *e = jv_parse(a, *p->default_, NULL, &d);
+
+	if (e) {
+		log_and_free(e, "schema default");
+		return;
+	}
+	whole = wrapped(a, s, jv_copy(a, &d));
+	schema_coerce_dropping(a, root, &whole, true);
+	schema_prune(a, root, &whole, true, STR_NULL, NULL);
+	left = unwrapped(s, &whole);
+	if (!left) {
+		p->default_ = NULL;
+	} else if (!jv_equal(left, &d)) {
+		struct str *text = arena_new(a, struct str);
+
+		jv_encode(&b, left);
+		*text = arena_str(a, buf_view(&b));
+		p->default_ = text;
+	}
+}
+
+static void prune_defaults(struct arena *a, const props *root, props *p, const struct stand *s)
+{
+	if (p->default_)
+		prune_default(a, root, p, s);
+	if (item_schema(p))
+		prune_defaults(a, root, p->items->schema, &(struct stand){.up = s, .element = true});
+	if (value_schema(p))
+		prune_defaults(a, root, p->additional_properties->schema, &(struct stand){.up = s, .key = STR("*")});
+	for (uint32_t i = 0; i < p->properties.n; i++)
+		prune_defaults(a, root, &p->properties.v[i].value, &(struct stand){.up = s, .key = p->properties.v[i].key});
+}
+
+void schema_prune_defaults(struct arena *a, props *p)
+{
+	prune_defaults(a, p, p, NULL);
+}
+
 bool schema_has_defaults(const props *p)
 {
 	if (!p)
@@ -276,12 +431,19 @@ static uint64_t hash_of(const props *p, const struct jv *e)
 	return h;
 }
 
+/* Scalars are what upstream's trees have, an int64 or a float64: 1 is not 1.0. */
+static bool same_scalar(const struct jv *x, const struct jv *y)
+{
+	return x->kind >= JV_ARRAY || x->kind == y->kind;
+}
+
 static bool alike(const props *p, const struct jv *x, const struct jv *y)
 {
 	if (!p->x_kubernetes_list_map_keys.n)
-		return jv_equal(x, y);
+		return same_scalar(x, y) && jv_equal(x, y);
 	for (uint32_t i = 0; i < p->x_kubernetes_list_map_keys.n; i++)
-		if (!jv_equal(key_of(p, x, i), key_of(p, y, i)))
+		if (!jv_equal(key_of(p, x, i), key_of(p, y, i)) ||
+		    (p->x_kubernetes_list_map_keys.n == 1 && !same_scalar(key_of(p, x, i), key_of(p, y, i))))
 			return false;
 	return true;
 }

@@ -689,13 +689,15 @@ static struct error *crd_before_delete(struct request *rq, void *obj, bool *mark
 	return NULL;
 }
 
-/* A webhook that says nothing is none, as upstream's internal version has its members one by one. */
+/* Values in schemas are written as Go writes them; a webhook that says nothing is none, as upstream's internal version has its members one by one. */
 static void crd_normalize(struct arena *a, void *obj)
 {
 	crd_object_t *o = obj;
 	struct apiextensions_v1_custom_resource_conversion *c = o->spec.conversion;
 
-	(void)a;
+	for (uint32_t i = 0; i < o->spec.versions.n; i++)
+		if (o->spec.versions.v[i].schema && o->spec.versions.v[i].schema->open_apiv3_schema)
+			schema_normalize(a, o->spec.versions.v[i].schema->open_apiv3_schema);
 	if (c && c->webhook && !c->webhook->client_config && !c->webhook->conversion_review_versions.v)
 		c->webhook = NULL;
 }

@@ -47,7 +47,7 @@ static void make_type(struct crd *c)
 	add_field(c, &n, STR("apiVersion"), offsetof(struct custom_head, api_version), FIELD_OMITEMPTY | FIELD_TYPEMETA, FIELD_STRING, NULL);
 	add_field(c, &n, STR("metadata"), offsetof(struct custom_head, metadata), 0, FIELD_MESSAGE, &meta_v1_object_meta_type);
 	for (uint32_t i = 0; i < names.n; i++) {
-		add_field(c, &n, names.v[i], offset, FIELD_OMITEMPTY | FIELD_KEEP_NULL, FIELD_ANY, NULL);
+		add_field(c, &n, names.v[i], offset, FIELD_OMITEMPTY, FIELD_ANY, NULL);
 		offset += sizeof(struct str);
 	}
 	/* what no schema names: pruned, unless preserved */
@@ -177,7 +177,7 @@ make_columns(struct arena *a, const struct apiextensions_v1_custom_resource_defi
 					      .path = path,
 					      .priority = d->priority};
 		if (!d->description.n)
-			c[*n].description = arena_printf(a, "%.*s of the custom resource.", STR_ARG(d->json_path));
+			c[*n].description = arena_printf(a, "Custom resource definition column (in JSONPath format): %.*s", STR_ARG(d->json_path));
 	}
 	return c;
 }

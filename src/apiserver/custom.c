@@ -33,27 +33,45 @@ struct shape custom_shape(const struct resource *res)
 void custom_reset_fields(const struct resource *res, const char *sub, struct managed_fields_request *mr)
 {
 	static const char *const main_reset[] = {"status", NULL};
-	static const char *const status_only[] = {"status", NULL};
+	static const char *const status_reset[] = {"spec", NULL}; /* nothing else is said to be, though only the status is written */
 
 	if (!custom_has_status(res))
 		return;
 	if (!sub || !*sub)
 		mr->reset = main_reset;
 	else if (!strcmp(sub, "status"))
-		mr->only = status_only;
+		mr->reset = status_reset;
+}
+
+/* The best one that is served and not deprecated, if it is better than this one. */
+static const struct apiextensions_v1_custom_resource_definition_version *better_version(const struct resource *res)
+{
+	const struct apiextensions_v1_custom_resource_definition_version *best = NULL;
+
+	for (size_t i = 0; i < res->crd->n_versions; i++) {
+		const struct apiextensions_v1_custom_resource_definition_version *v = res->crd->versions[i].v;
+
+		if (v->served && !v->deprecated && kube_version_cmp(v->name, best ? best->name : res->api->version) < 0)
+			best = v;
+	}
+	return best;
 }
 
 void custom_warn_deprecated(struct request *rq)
 {
-	const struct apiextensions_v1_custom_resource_definition_version *v = rq->res->crd_version->v;
+	const struct apiextensions_v1_custom_resource_definition_version *v = rq->res->crd_version->v, *best;
 
 	if (!v->deprecated)
 		return;
 	rq->deprecated = true;
-	if (v->deprecation_warning)
+	if (v->deprecation_warning) {
 		request_warn(rq, "%.*s", STR_ARG(*v->deprecation_warning));
-	else
-		request_warn(rq, "%.*s %.*s is deprecated", STR_ARG(rq->res->api_version), STR_ARG(rq->res->api->kind));
+		return;
+	}
+	best = better_version(rq->res);
+	request_warn(rq, "%.*s %.*s is deprecated%s%.*s%s%.*s%s%.*s", STR_ARG(rq->res->api_version), STR_ARG(rq->res->api->kind), best ? "; use " : "",
+		     STR_ARG(best ? rq->res->api->group : STR_NULL), best ? "/" : "", STR_ARG(best ? best->name : STR_NULL), best ? " " : "",
+		     STR_ARG(best ? rq->res->api->kind : STR_NULL));
 }
 
 bool custom_has_status(const struct resource *res)
@@ -80,14 +98,27 @@ bool crd_terminating(const struct resource *res)
 
 static struct error *rewrite(struct arena *a, const struct resource *res, struct jv *tree, void *obj)
 {
+	struct buf b buf_cleanup = {0};
+
 	memset(obj, 0, res->st->type->size);
-	return jv_to_object(a, res->st->type, tree, NULL, obj);
+	jv_encode_exact(&b, tree); /* until it is stored, 1.0 is not 1 */
+	return json_decode(a, res->st->type, arena_str(a, buf_view(&b)), NULL, obj);
+}
+
+void custom_encode(struct arena *a, struct buf *b, const struct schema_type *t, const void *obj)
+{
+	struct jv tree;
+
+	jv_from_object(a, t, obj, &tree);
+	jv_encode(b, &tree);
 }
 
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 {
-	/* A later write went through this schema; an earlier one may lack a default, or have what the schema knows no
-	 * more. */
+	/*
+	 * A later write went through this schema, and begins as Skiff writes; an earlier one, or one by other hands, may lack a default, or
+	 * have what the schema does not know.
+	 */
 	if (e->rev <= res->crd->rev)
 		return false;
 	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
@@ -104,12 +135,24 @@ struct error *custom_default(struct arena *a, const struct resource *res, void *
 	return rewrite(a, res, &tree, obj);
 }
 
-struct error *custom_to_storage(struct arena *a, const struct resource *res, void **obj)
+/* apiVersion comes first, as in what upstream writes: no json_prefix. */
+void custom_encode_unlike(struct buf *b, const struct storage *st, const void *obj)
 {
-	const struct resource *stored = crd_version_of(res, res->st->api_version);
+	struct buf text buf_cleanup = {0};
+	const struct custom_head *h = obj;
+	struct str v;
 
-	TRY(custom_convert(a, res, obj, res->st->api_version));
-	return stored && !custom_is_storage_version(res) ? custom_default(a, stored, *obj) : NULL;
+	json_encode(&text, st->type, obj);
+	v = buf_view(&text);
+	buf_puts(b, "{\"apiVersion\":");
+	jv_encode_string(b, h->api_version);
+	buf_puts(b, ",\"kind\":");
+	jv_encode_string(b, h->kind);
+	/* the same two members, of which neither has a comma in it */
+	for (int i = 0; i < 2; i++)
+		v = str_sub(v, (size_t)str_index(v, ',') + 1, v.n);
+	buf_putc(b, ',');
+	buf_str(b, v);
 }
 
 const struct resource *crd_version_of(const struct resource *res, struct str api_version)
@@ -120,24 +163,95 @@ const struct resource *crd_version_of(const struct resource *res, struct str api
 	return NULL;
 }
 
-struct error *custom_read_all(struct arena *a, const struct resource *res, void **objs, size_t n)
+/* Metadata of old objects, or of other hands, need not be what it is now. */
+static struct error *decode_repaired(struct arena *a, const struct resource *res, const struct cache_entry *e, void *obj)
 {
-	for (size_t i = 0; i < n; i++) {
-		const struct custom_head *h = objs[i];
-		const struct resource *stored = crd_version_of(res, h->api_version);
-		int64_t rev;
+	struct jv tree, *m;
 
-		if (stored && (!str_to_i64(h->metadata.resource_version, &rev) || rev <= res->crd->rev)) {
-			TRY(custom_prune(a, stored, objs[i], NULL));
-			TRY(custom_default(a, stored, objs[i]));
-		}
-	}
-	return custom_convert_all(a, res, objs, n, res->api_version);
+	TRY(jv_parse(a, arena_str(a, block_str(e->body)), NULL, &tree));
+	m = jv_get(&tree, STR("metadata"));
+	if (m)
+		schema_repair_metadata(a, m);
+	return rewrite(a, res, &tree, obj);
 }
 
-struct error *custom_read(struct arena *a, const struct resource *res, void **obj)
+static struct error *as_read(struct arena *a, const struct resource *stored, void *obj)
 {
-	return custom_read_all(a, res, obj, 1);
+	const struct apiextensions_v1_json_schema_props *p = crd_schema(stored);
+	struct custom_head *h = obj;
+	struct jv tree;
+
+	if (!h->metadata.generation)
+		h->metadata.generation = 1;
+	if (!p)
+		return NULL;
+	jv_from_object(a, stored->st->type, obj, &tree);
+	if (!stored->crd->obj->spec.preserve_unknown_fields) {
+		schema_prune(a, p, &tree, true, STR_NULL, NULL);
+		schema_drop_nulls(p, &tree);
+	}
+	if (stored->crd_version->embedded)
+		schema_coerce_dropping(a, p, &tree, false);
+	if (stored->crd_version->defaults)
+		schema_default(a, p, &tree, true);
+	return rewrite(a, stored, &tree, obj);
+}
+
+struct error *custom_decode(struct arena *a, const struct resource *res, const struct cache_entry *e, bool copy, void **obj)
+{
+	const struct resource *stored = crd_version_of(res, res->st->api_version);
+	struct error *err;
+
+	*obj = arena_alloc(a, res->st->type->size);
+	err = cache_entry_decode(a, res->st->type, e, copy, *obj);
+	if (err) {
+		error_free(err);
+		err = decode_repaired(a, res, e, *obj);
+	}
+	if (err)
+		return error_wrap(err, "decoding %.*s%.*s", STR_ARG(res->st->prefix), STR_ARG(cache_entry_key(e)));
+	if (stored && custom_bytes_fit(stored, e))
+		return NULL;
+	stored = crd_version_of(res, ((struct custom_head *)*obj)->api_version);
+	return stored ? as_read(a, stored, *obj) : NULL;
+}
+
+struct error *custom_read(struct arena *a, const struct resource *res, const struct cache_entry *e, bool copy, void **obj)
+{
+	TRY(custom_decode(a, res, e, copy, obj));
+	return custom_convert(a, res, obj, res->api_version);
+}
+
+struct error *custom_to_storage(struct arena *a, const struct resource *res, void **obj, bool *unlike)
+{
+	const struct schema_type *t = res->st->type;
+	const struct resource *stored = crd_version_of(res, res->st->api_version);
+	void *plain = arena_alloc(a, t->size), *read;
+	struct jv tree;
+
+	jv_from_object(a, t, *obj, &tree);
+	TRY(jv_to_object(a, t, &tree, NULL, plain));
+	*obj = plain;
+	TRY(custom_convert(a, res, obj, res->st->api_version));
+	*unlike = false;
+	if (!stored)
+		return NULL;
+	read = arena_alloc(a, t->size);
+	memcpy(read, *obj, t->size);
+	TRY(as_read(a, stored, read));
+	*unlike = !object_equal(t, *obj, read);
+	return NULL;
+}
+
+struct error *custom_as_stored(struct arena *a, const struct resource *res, struct str bytes, void **obj)
+{
+	const struct resource *stored = crd_version_of(res, res->st->api_version);
+
+	*obj = arena_alloc(a, res->st->type->size);
+	TRY(json_decode(a, res->st->type, bytes, NULL, *obj));
+	if (stored)
+		TRY(as_read(a, stored, *obj));
+	return custom_convert(a, res, obj, res->api_version);
 }
 
 /* Members that are kept as text were not looked into when they were decoded. */

@@ -41,19 +41,27 @@ const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(co
 /* The cached bytes are in this version and have its defaults: they can be written out as they are. */
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e);
 /*
- * What was stored, as the request's version: without what the schema of the version that it is stored in does not know
- * any more, with the defaults that this has got since; then converted.
+ * What was stored, in the version that it is stored in: without what its schema does not know (any more), with the defaults that were not
+ * stored, without members of metadata that are none. copy: as cache_entry_decode. custom_read: the same converted to the request's version.
  */
-struct error *custom_read(struct arena *a, const struct resource *res, void **obj);
-struct error *custom_read_all(struct arena *a, const struct resource *res, void **objs, size_t n);
+struct error *custom_decode(struct arena *a, const struct resource *res, const struct cache_entry *e, bool copy, void **obj);
+struct error *custom_read(struct arena *a, const struct resource *res, const struct cache_entry *e, bool copy, void **obj);
 /*
  * *obj (a struct of the type, with its apiVersion) to another version; a webhook is asked where the definition names one: once for all
  * objects that are in another version (a review holds 4 MiB of them, or one). custom_asks_webhook: whether there is one.
  */
 struct error *custom_convert(struct arena *a, const struct resource *res, void **obj, struct str api_version);
 struct error *custom_convert_all(struct arena *a, const struct resource *res, void **objs, size_t n, struct str api_version);
-/* *obj as it is to be stored: converted, with the defaults of that version. */
-struct error *custom_to_storage(struct arena *a, const struct resource *res, void **obj);
+/*
+ * *obj as it is to be stored: converted, with nothing that reading it would put in. *unlike: that would change it; it is to be written by
+ * custom_encode_unlike then, so that it is not taken for what can be written out as it is.
+ */
+struct error *custom_to_storage(struct arena *a, const struct resource *res, void **obj, bool *unlike);
+void custom_encode_unlike(struct buf *b, const struct storage *st, const void *obj);
+/* What bytes that are not stored (a dry run) would be read as. */
+struct error *custom_as_stored(struct arena *a, const struct resource *res, struct str bytes, void **obj);
+/* As json_encode; whole numbers are written as integers, as upstream writes both kinds. */
+void custom_encode(struct arena *a, struct buf *b, const struct schema_type *t, const void *obj);
 bool custom_asks_webhook(const struct resource *res);
 bool custom_is_storage_version(const struct resource *res);
 /*
@@ -76,6 +84,14 @@ void schema_drop_nulls(const struct apiextensions_v1_json_schema_props *p, struc
  */
 struct error *schema_coerce(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v,
 			    bool resource, struct str path, struct decode_report *report);
+/* The same; what does not fit is dropped. */
+void schema_coerce_dropping(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource);
+/* Members of metadata that metadata does not have, or not of this type, go. */
+void schema_repair_metadata(struct arena *a, struct jv *metadata);
+/* Values in a schema (defaults, enums, examples) as upstream's trees are written: members in order, 1.0 as 1. */
+void schema_normalize(struct arena *a, struct apiextensions_v1_json_schema_props *p);
+/* Defaults, in place, without what the whole schema (p) does not know where they stand. */
+void schema_prune_defaults(struct arena *a, struct apiextensions_v1_json_schema_props *p);
 bool schema_has_embedded(const struct apiextensions_v1_json_schema_props *p);
 void schema_default(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource);
 /*
@@ -84,6 +100,8 @@ void schema_default(struct arena *a, const struct apiextensions_v1_json_schema_p
  */
 void schema_judge(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct jv *was,
 		  const struct field_path *at);
+/* The same of a schema's default: upstream judges those by the structural schema, in which int-or-string is no type and formats are as written. */
+void schema_judge_default(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, const struct field_path *at);
 /* custom_validate.c: apiVersion, kind and metadata of embedded resources; `resource`: v is one. */
 void schema_embedded(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct jv *v, bool resource,
 		     const struct field_path *at);
@@ -105,6 +123,9 @@ const struct jv *list_index_get(const struct list_index *x, const struct jv *e);
  */
 void schema_check(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, bool status, const struct field_path *at,
 		  bool unchanged);
+/* Of that, what it takes to be structural; asked of what has no member that structural schemas never have (its name, NULL: none). */
+void schema_check_structure(struct field_errors *e, const struct apiextensions_v1_json_schema_props *p, const struct field_path *at);
+const char *schema_unsupported(const struct apiextensions_v1_json_schema_props *p);
 /*
  * A field selector on a custom resource: checked against its version's selectable fields. *post is what has to be asked of each
  * object (custom_fields_match), NULL when the cache's index answers; f->fields is what goes to the cache.

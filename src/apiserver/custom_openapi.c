@@ -22,6 +22,7 @@ struct result {
 	struct arena *a;
 	LIST(struct problem) list;     /* at most FIELD_ERRORS_MAX */
 	long matches;                  /* checks that succeeded: the best of alternatives has most */
+	bool plain;                    /* a structural schema's own words: int-or-string is no type, no format is unknown */
 };
 
 static void judge(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at);
@@ -73,19 +74,26 @@ static void __attribute__((format(printf, 5, 6))) problem(struct result *r, enum
 
 /* ---- types ---- */
 
-/* "integer,string" for what may be both. */
-static struct str type_of(const props *p)
+/* May be both; said of what is judged by OpenAPI's words, which have the two types. */
+static bool int_or_string(const struct result *r, const props *p)
 {
-	return p->x_kubernetes_int_or_string ? STR("integer,string") : p->type;
+	return p->x_kubernetes_int_or_string && !r->plain;
 }
 
-static bool of_type(const props *p, const char *type)
+static struct str type_of(const struct result *r, const props *p)
 {
-	return p->x_kubernetes_int_or_string ? !strcmp(type, "integer") || !strcmp(type, "string") : str_eqz(p->type, type);
+	return int_or_string(r, p) ? STR("integer,string") : p->type;
 }
 
-static struct str format_of(const props *p)
+static bool of_type(const struct result *r, const props *p, const char *type)
 {
+	return int_or_string(r, p) ? !strcmp(type, "integer") || !strcmp(type, "string") : str_eqz(p->type, type);
+}
+
+static struct str format_of(const struct result *r, const props *p)
+{
+	if (r->plain)
+		return p->format;
 	return p->format.n && schema_format_known(p->x_kubernetes_int_or_string ? STR("-") : p->type, p->format) ? p->format : STR_NULL;
 }
 
@@ -98,11 +106,11 @@ static const char *json_type(const struct jv *v)
 
 static void judge_type(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
 {
-	struct str type = type_of(p), format = format_of(p);
+	struct str type = type_of(r, p), format = format_of(r, p);
 	const char *have = json_type(v);
-	bool numeric = of_type(p, "integer") || of_type(p, "number"), text = v->kind == JV_STRING || v->kind == JV_ARRAY;
-	bool fits = (type.n && of_type(p, have)) || (v->kind == JV_DOUBLE && v->d == floor(v->d) && fabs(v->d) <= INTEGER_MAX && of_type(p, "integer")) ||
-		    (v->kind == JV_INT && of_type(p, "number"));
+	bool numeric = of_type(r, p, "integer") || of_type(r, p, "number"), text = v->kind == JV_STRING || v->kind == JV_ARRAY;
+	bool fits = (type.n && of_type(r, p, have)) || (v->kind == JV_DOUBLE && v->d == floor(v->d) && fabs(v->d) <= INTEGER_MAX && of_type(r, p, "integer")) ||
+		    (v->kind == JV_INT && of_type(r, p, "number"));
 
 	if (v->kind == JV_NULL ? !type.n || p->nullable : fits || (!type.n && !format.n)) {
 		r->matches++;
@@ -125,14 +133,14 @@ static void judge_type(struct result *r, const props *p, const struct jv *v, con
 static bool in_range(struct result *r, const props *p, double d, const char *what, const struct field_path *at)
 {
 	bool fits = true;
-	struct str format = format_of(p), path;
+	struct str format = format_of(r, p), path;
 
-	if (p->x_kubernetes_int_or_string)
+	if (int_or_string(r, p))
 		return true;
 	if (str_eqz(p->type, "integer") && str_eqz(format, "int32"))
 		fits = d == floor(d) && d >= -2147483648.0 && d <= 2147483647.0;
 	else if (str_eqz(p->type, "integer"))
-		fits = d == floor(d) && d >= -0x1p63 && d <= 0x1p63; /* the whole ones above are rounded */
+		fits = d == floor(d) && fabs(d) < 0x1p63; /* as text, the shortest one, it fits */
 	else if (str_eqz(p->type, "number") && str_eqz(format, "float"))
 		fits = fabs(d) <= (double)FLT_MAX;
 	if (fits)
@@ -143,13 +151,19 @@ static bool in_range(struct result *r, const props *p, double d, const char *wha
 	return false;
 }
 
+/* A limit as an int64 as upstream's build for amd64 has it, which is the least one for what does not fit. */
+static int64_t whole_part(double d)
+{
+	return d >= -0x1p63 && d < 0x1p63 ? (int64_t)d : INT64_MIN;
+}
+
 /* A whole number is compared with the whole part of a limit, where that is in range (`whole`), as upstream does. */
 static bool multiple(const struct jv *v, double of, bool whole)
 {
 	double q;
 
 	if (whole && v->kind == JV_INT)
-		return (int64_t)of > 0 && v->i % (int64_t)of == 0;
+		return whole_part(of) > 0 && v->i % whole_part(of) == 0;
 	q = (v->kind == JV_INT ? (double)v->i : v->d) / of;
 	return q == floor(q) && fabs(q) <= INTEGER_MAX;
 }
@@ -158,8 +172,8 @@ static int against(const struct jv *v, double limit, bool whole)
 {
 	double d = v->kind == JV_INT ? (double)v->i : v->d;
 
-	if (whole && v->kind == JV_INT && fabs(limit) < 0x1p63)
-		return v->i < (int64_t)limit ? -1 : v->i > (int64_t)limit;
+	if (whole && v->kind == JV_INT)
+		return v->i < whole_part(limit) ? -1 : v->i > whole_part(limit);
 	return d < limit ? -1 : d > limit;
 }
 
@@ -168,11 +182,8 @@ static void judge_number(struct result *r, const props *p, const struct jv *v, c
 	struct str s = shown(r->a, v);
 	int c;
 
-	if (v->kind == JV_DOUBLE && v->d == 0x1p63)
-		in_range(r, p, 0x1p64, "Checked",
-			 at); /* a limit of this size means the largest integer, a value does not */
-	else
-		in_range(r, p, v->kind == JV_INT ? (double)v->i : v->d, "Checked", at);
+	/* an integer is not rounded to what does not fit */
+	in_range(r, p, v->kind == JV_DOUBLE ? v->d : fmax(fmin((double)v->i, 0x1p63 - 1024), -0x1p63 + 1024), "Checked", at);
 	if (p->multiple_of && *p->multiple_of > 0 && !multiple(v, *p->multiple_of, in_range(r, p, *p->multiple_of, "MultipleOf", at)))
 		problem(r, INVALID, at, s, "should be a multiple of %.15g", *p->multiple_of);
 	if (p->minimum) {
@@ -207,7 +218,7 @@ static void limit(struct result *r, enum what what, const struct field_path *at,
 
 static void judge_string(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
 {
-	struct str s = jv_str(v), quoted = shown(r->a, v), format = format_of(p);
+	struct str s = jv_str(v), quoted = shown(r->a, v), format = format_of(r, p);
 	int64_t n = (int64_t)utf8_length(s);
 
 	if (p->max_length && n > *p->max_length)
@@ -291,7 +302,7 @@ static void judge_object(struct result *r, const props *p, const struct jv *v, c
 
 static struct result judged(const struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
-	struct result x = {.a = r->a};
+	struct result x = {.a = r->a, .plain = r->plain};
 
 	judge(&x, p, v, old, at);
 	return x;
@@ -397,7 +408,7 @@ static void judge(struct result *r, const props *p, const struct jv *v, const st
 	/* ratcheting (KEP-4008): what did not change is not judged again */
 	if (old && unchanged(r->a, p, v, old))
 		return;
-	if (type_of(p).n || format_of(p).n) {
+	if (type_of(r, p).n || format_of(r, p).n) {
 		judge_type(r, p, v, at);
 		r->matches += v->kind != JV_NULL;
 	}
@@ -409,7 +420,7 @@ static void judge(struct result *r, const props *p, const struct jv *v, const st
 	r->matches++;
 	if (v->kind == JV_STRING) {
 		judge_string(r, p, v, at);
-		r->matches += 1 + (format_of(p).n != 0);
+		r->matches += 1 + (format_of(r, p).n != 0);
 	} else if (v->kind == JV_INT || v->kind == JV_DOUBLE) {
 		judge_number(r, p, v, at);
 		r->matches++;
@@ -467,11 +478,21 @@ static void say(struct field_errors *e, const struct problem *p, const struct fi
 	}
 }
 
-void schema_judge(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+static void judge_all(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, bool plain, const struct field_path *at)
 {
-	struct result r = {.a = e->arena};
+	struct result r = {.a = e->arena, .plain = plain};
 
 	judge(&r, p, v, old, NULL);
 	for (uint32_t i = 0; i < r.list.n; i++)
 		say(e, &r.list.v[i], at);
+}
+
+void schema_judge(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+{
+	judge_all(e, p, v, old, false, at);
+}
+
+void schema_judge_default(struct field_errors *e, const props *p, const struct jv *v, const struct field_path *at)
+{
+	judge_all(e, p, v, NULL, true, at);
 }

@@ -329,13 +329,13 @@ static struct error *param_tree(struct admission *a, const struct resource *r, c
 		if (!r->crd || custom_bytes_fit(r, en))
 			return jv_parse(ar, json, NULL, *out);
 	}
-	obj = arena_alloc(ar, t->size);
-	TRY(cache_entry_decode(ar, t, en, true, obj));
 	if (r->crd) {
-		TRY(custom_read(ar, r, &obj));
+		TRY(custom_read(ar, r, en, true, &obj));
 	} else {
 		void *v = arena_alloc(ar, r->api->type->size);
 
+		obj = arena_alloc(ar, t->size);
+		TRY(cache_entry_decode(ar, t, en, true, obj));
 		t = r->api->type;
 		r->from_storage(ar, obj, v);
 		obj = v;

@@ -40,8 +40,7 @@ static struct error *decode_entry(struct arena *a, const struct storage *st, con
 /* The same in the version of the request. */
 static struct error *decode_for(struct request *rq, const struct cache_entry *e, void **obj)
 {
-	TRY(decode_entry(rq->a, rq->res->st, e, obj));
-	return rq->res->crd ? custom_read(rq->a, rq->res, obj) : NULL;
+	return rq->res->crd ? custom_read(rq->a, rq->res, e, true, obj) : decode_entry(rq->a, rq->res->st, e, obj);
 }
 
 struct error *registry_check_name(struct arena *a, struct str name)

@@ -11,17 +11,20 @@
 struct error *list_decode(struct arena *a, struct resource *res, const struct cache_entry *e, void **out)
 {
 	struct storage *st = res->st;
-	void *o = arena_alloc(a, st->type->size);
+	void *o = NULL;
 
-	TRY(cache_entry_decode(a, st->type, e, false, o));
+	if (res->crd) {
+		TRY(custom_read(a, res, e, false, &o));
+	} else {
+		o = arena_alloc(a, st->type->size);
+		TRY(cache_entry_decode(a, st->type, e, false, o));
+	}
 	if (res->from_storage) {
 		void *v = arena_alloc(a, res->api->type->size);
 
 		res->from_storage(a, o, v);
 		o = v;
 	}
-	if (res->crd)
-		TRY(custom_read(a, res, &o));
 	((struct str *)o)[0] = res->api->kind;
 	((struct str *)o)[1] = res->api_version;
 	*out = o;
@@ -38,11 +41,9 @@ struct error *list_decode_printed(struct arena *a, struct resource *res, const s
 
 struct error *list_decode_all(struct arena *a, struct resource *res, const struct cache_entry *const *v, size_t n, void **out)
 {
-	for (size_t i = 0; i < n; i++) {
-		out[i] = arena_alloc(a, res->st->type->size);
-		TRY(cache_entry_decode(a, res->st->type, v[i], false, out[i]));
-	}
-	TRY(custom_read_all(a, res, out, n));
+	for (size_t i = 0; i < n; i++)
+		TRY(custom_decode(a, res, v[i], false, &out[i]));
+	TRY(custom_convert_all(a, res, out, n, res->api_version));
 	for (size_t i = 0; i < n; i++) {
 		((struct str *)out[i])[0] = res->api->kind;
 		((struct str *)out[i])[1] = res->api_version;

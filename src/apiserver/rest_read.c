@@ -38,9 +38,7 @@ struct error *rest_get(struct request *rq)
 		return err;
 	}
 	obj = arena_alloc(rq->a, res->st->type->size);
-	err = cache_entry_decode(rq->a, res->st->type, e, true, obj);
-	if (!err && res->crd)
-		err = custom_read(rq->a, res, &obj);
+	err = res->crd ? custom_read(rq->a, res, e, true, &obj) : cache_entry_decode(rq->a, res->st->type, e, true, obj);
 	cache_entry_unref(e);
 	return err ? err : respond_object(rq, 200, res, obj);
 }

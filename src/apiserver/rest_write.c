@@ -250,12 +250,9 @@ static struct error *answer_write(struct request *rq, int status, struct write_r
 
 	if (r->entry)
 		e = respond_entry(rq, status, rq->res, r->entry, &done);
-	if (!e && !done && r->entry && rq->res->crd && !custom_is_storage_version(rq->res)) {
-		/* what came of it in the storage version */
-		r->obj = arena_alloc(rq->a, rq->res->st->type->size);
-		e = cache_entry_decode(rq->a, rq->res->st->type, r->entry, true, r->obj);
-		if (!e)
-			e = custom_read(rq->a, rq->res, &r->obj);
+	if (!e && !done && r->entry && rq->res->crd) {
+		/* what came of it when it was stored */
+		e = custom_read(rq->a, rq->res, r->entry, true, &r->obj);
 	}
 	if (!e && !done)
 		e = respond_object(rq, status, rq->res, r->obj);

@@ -16,6 +16,7 @@ static struct error *encode(struct request *rq, void *obj, struct stored *s)
 	struct str *type_meta;
 	struct meta_v1_object_meta *m;
 	struct str rv;
+	bool unlike = false;
 
 	if (rq->res->crd) {
 		void *copy = arena_alloc(rq->a, st->type->size);
@@ -24,7 +25,7 @@ static struct error *encode(struct request *rq, void *obj, struct stored *s)
 		((struct str *)copy)[0] = rq->res->api->kind;
 		((struct str *)copy)[1] = rq->res->api_version;
 		obj = copy;
-		TRY(custom_to_storage(rq->a, rq->res, &obj));
+		TRY(custom_to_storage(rq->a, rq->res, &obj, &unlike));
 	}
 	type_meta = obj;
 	m = object_meta(st->type, obj);
@@ -34,7 +35,9 @@ static struct error *encode(struct request *rq, void *obj, struct stored *s)
 		m->self_link = STR_NULL;
 	type_meta[0] = st->kind;
 	type_meta[1] = st->api_version;
-	if (st->json)
+	if (unlike)
+		custom_encode_unlike(&s->bytes, st, obj);
+	else if (st->json)
 		json_encode(&s->bytes, st->type, obj);
 	else
 		pb_envelope_encode(&s->bytes, st->api_version, st->kind, st->type, obj);
@@ -69,6 +72,11 @@ struct error *stored_read(struct request *rq, const struct stored *s, void **obj
 	struct pb_envelope env;
 	void *o;
 
+	if (rq->res->crd) {
+		TRY(custom_as_stored(rq->a, rq->res, bytes, obj));
+		object_meta(st->type, *obj)->resource_version = rv;
+		return NULL;
+	}
 	if (st->json)
 		return NULL;
 	TRY(pb_envelope_decode(bytes, &env));

@@ -19,7 +19,7 @@ void stored_free(struct stored *s);
 struct error *stored_encode(struct request *rq, void *obj, struct stored *s);
 /*
  * What a dry run answers with: the object as the store would give it back (empty lists are absent ones by then), as upstream's
- * DryRunnableStorage makes it. Custom resources are kept as they are sent. *obj is replaced.
+ * DryRunnableStorage makes it. *obj is replaced.
  */
 struct error *stored_read(struct request *rq, const struct stored *s, void **obj);
 

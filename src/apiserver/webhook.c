@@ -391,7 +391,10 @@ static struct str object_json(struct arena *a, const struct schema_type *t, cons
 
 	if (!obj)
 		return STR_NULL;
-	json_encode(&b, t, obj);
+	if (t->fields[t->n_fields - 1].flags & FIELD_REST)
+		custom_encode(a, &b, t, obj);
+	else
+		json_encode(&b, t, obj);
 	return arena_str(a, buf_view(&b));
 }
 

@@ -742,11 +742,11 @@ static const char *dec_null(struct jd *d, const char *p, const struct schema_fie
 	case FIELD_QUANTITY:
 		*(struct str *)dst = f->card == CARD_MAP ? STR("0") : STR_NULL;
 		break;
-	case FIELD_ANY:
-		*(struct str *)dst = f->flags & FIELD_KEEP_NULL ? STR("null") : STR_NULL;
-		break;
 	case FIELD_BYTES:
 		*(struct str *)dst = STR_NULL;
+		break;
+	case FIELD_ANY:
+		*(struct str *)dst = STR("null");
 		break;
 	case FIELD_STRINGS:
 		*(struct strings *)dst = (struct strings){0};

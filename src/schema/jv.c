@@ -1,6 +1,7 @@
 #include "schema/jv.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1121,7 +1122,7 @@ static void encode(struct buf *b, const struct jv *v, unsigned how)
 		return;
 	case JV_DOUBLE:
 		encode_double(b, v->d);
-		if ((how & ENCODE_FLOATS) && v->d > -1e15 && v->d < 1e15 && v->d == (double)(int64_t)v->d)
+		if ((how & ENCODE_FLOATS) && fabs(v->d) < 0x1p63 && v->d == (double)(int64_t)v->d)
 			buf_puts(b, ".0");
 		return;
 	case JV_STRING:
@@ -1164,6 +1165,11 @@ void jv_encode(struct buf *b, const struct jv *v)
 void jv_encode_sorted(struct buf *b, const struct jv *v)
 {
 	encode(b, v, ENCODE_SORTED);
+}
+
+void jv_encode_exact(struct buf *b, const struct jv *v)
+{
+	encode(b, v, ENCODE_SORTED | ENCODE_FLOATS);
 }
 
 void jv_encode_floats(struct buf *b, const struct jv *v)

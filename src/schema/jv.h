@@ -92,6 +92,8 @@ void jv_encode(struct buf *b, const struct jv *v);
 void jv_encode_sorted(struct buf *b, const struct jv *v);
 /* As jv_encode; numbers that are no integers by how they were written ("1.0", "1e2") stay so. */
 void jv_encode_floats(struct buf *b, const struct jv *v);
+/* Both: members in order, numbers as they were written. */
+void jv_encode_exact(struct buf *b, const struct jv *v);
 /* One JSON string with quotes. */
 void jv_encode_string(struct buf *b, struct str s);
 

@@ -55,7 +55,6 @@ enum {
 	FIELD_GRANULAR = 1 << 12, /* structType/mapType=granular at the field, over an atomic type */
 	FIELD_PATCH_REPLACE = 1 << 13, /* patchStrategy is "replace" */
 	FIELD_REST = 1 << 14, /* JSON: the last field of its type, a map of FIELD_ANY: members that no other field takes */
-	FIELD_KEEP_NULL = 1 << 15, /* JSON: of a FIELD_ANY, null is a value and not nothing (custom resources) */
 	FIELD_TYPEMETA = 1 << 11, /* kind or apiVersion of an inlined TypeMeta: not in protobuf */
 };
 

@@ -204,9 +204,9 @@ static const char *expected(struct arena *a, const struct frame *f, const char *
 static char scalar_type(struct shape s)
 {
 	if (s.props) {
-		if (s.props->x_kubernetes_int_or_string)
-			return '*';
-		return str_eqz(s.props->type, "boolean") ? 'b' : str_eqz(s.props->type, "string") ? 's' : 'n';
+		if (str_eqz(s.props->type, "string")) /* of a format, it may be another scalar */
+			return !s.props->format.n || str_eqz(s.props->format, "byte") ? 's' : '*';
+		return str_eqz(s.props->type, "boolean") ? 'b' : 'n';
 	}
 	switch ((enum field_kind)s.field->kind) {
 	case FIELD_BOOL:
