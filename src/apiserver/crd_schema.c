@@ -208,8 +208,10 @@ struct error *schema_coerce(struct arena *a, const props *p, struct jv *v, bool 
 			TRY(coerce_metadata(a, &m->value, at, report));
 		else if (resource && type_meta(m->key) && m->value.kind != JV_STRING)
 			return error_new("%.*s: Invalid value: must be a string", STR_ARG(at));
-		if (!c)
+		if (!c) {
 			c = value_schema(p);
+			at = c ? arena_printf(a, "%.*s[%.*s]", STR_ARG(path), STR_ARG(m->key)) : at;
+		}
 		TRY(schema_coerce(a, c, &m->value, embeds(c), at, report));
 	}
 	return NULL;

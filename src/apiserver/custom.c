@@ -33,7 +33,7 @@ struct shape custom_shape(const struct resource *res)
 void custom_reset_fields(const struct resource *res, const char *sub, struct managed_fields_request *mr)
 {
 	static const char *const main_reset[] = {"status", NULL};
-	static const char *const status_reset[] = {"spec", NULL}; /* nothing else is said to be, though only the status is written */
+	static const char *const status_reset[] = {"metadata", "spec", NULL}; /* of others it is not said, though only the status is written */
 
 	if (!custom_has_status(res))
 		return;

@@ -104,12 +104,22 @@ static const char *json_type(const struct jv *v)
 	return names[v->kind];
 }
 
+/* So close to a whole number that upstream takes it for one (go-openapi/swag's IsFloat64AJSONInteger). */
+static bool nearly_whole(double d)
+{
+	double whole = trunc(d);
+
+	if (fabs(d) > INTEGER_MAX)
+		return false;
+	return d == whole || (d > 0 && whole > 0 && (d - whole) / (d + whole) < 1e-9);
+}
+
 static void judge_type(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
 {
 	struct str type = type_of(r, p), format = format_of(r, p);
 	const char *have = json_type(v);
 	bool numeric = of_type(r, p, "integer") || of_type(r, p, "number"), text = v->kind == JV_STRING || v->kind == JV_ARRAY;
-	bool fits = (type.n && of_type(r, p, have)) || (v->kind == JV_DOUBLE && v->d == floor(v->d) && fabs(v->d) <= INTEGER_MAX && of_type(r, p, "integer")) ||
+	bool fits = (type.n && of_type(r, p, have)) || (v->kind == JV_DOUBLE && nearly_whole(v->d) && of_type(r, p, "integer")) ||
 		    (v->kind == JV_INT && of_type(r, p, "number"));
 
 	if (v->kind == JV_NULL ? !type.n || p->nullable : fits || (!type.n && !format.n)) {
@@ -160,12 +170,11 @@ static int64_t whole_part(double d)
 /* A whole number is compared with the whole part of a limit, where that is in range (`whole`), as upstream does. */
 static bool multiple(const struct jv *v, double of, bool whole)
 {
-	double q;
+	double d = v->kind == JV_INT ? (double)v->i : v->d;
 
 	if (whole && v->kind == JV_INT)
 		return whole_part(of) > 0 && v->i % whole_part(of) == 0;
-	q = (v->kind == JV_INT ? (double)v->i : v->d) / of;
-	return q == floor(q) && fabs(q) <= INTEGER_MAX;
+	return nearly_whole(of < 1 ? 1 / of * d : d / of);
 }
 
 static int against(const struct jv *v, double limit, bool whole)
@@ -233,6 +242,7 @@ static void judge_string(struct result *r, const props *p, const struct jv *v, c
 
 static void judge_enum(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
 {
+	struct buf of buf_cleanup = {0};
 	struct str path;
 
 	for (uint32_t i = 0; i < p->enum_.n; i++) {
@@ -247,9 +257,11 @@ static void judge_enum(struct result *r, const props *p, const struct jv *v, con
 	}
 	if (!p->enum_.n)
 		return;
+	for (uint32_t i = 0; i < p->enum_.n; i++)
+		buf_printf(&of, "%s%.*s", i ? " " : "", STR_ARG(p->enum_.v[i]));
 	path = where(r, at);
 	add(r, (struct problem){.what = ENUM, .path = path, .value = v->kind == JV_STRING ? jv_str(v) : shown(r->a, v), .schema = p,
-				.text = arena_printf(r->a, "%.*s in body should be one of %p", STR_ARG(path), (const void *)p)});
+				.text = arena_printf(r->a, "%.*s in body should be one of [%.*s]", STR_ARG(path), STR_ARG(buf_view(&of)))});
 }
 
 /* ---- lists and objects ---- */

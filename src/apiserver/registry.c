@@ -268,7 +268,7 @@ static struct error *validate_create(struct request *rq, void *obj)
 {
 	struct storage *st = rq->res->st;
 	const struct strategy *sg = st->strategy;
-	struct field_errors fe = {.arena = rq->a, .once = !(sg && sg->checks_all)};
+	struct field_errors fe = {.arena = rq->a, .once = !rq->res->crd && !(sg && sg->checks_all)};
 	const struct meta_v1_object_meta *m = meta_of(st, obj);
 	const char *order = sg && sg->meta_create ? sg->meta_create : rq->res->crd ? "m*" : "M*";
 
