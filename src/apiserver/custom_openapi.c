@@ -104,6 +104,12 @@ static const char *json_type(const struct jv *v)
 	return names[v->kind];
 }
 
+/* A number as an int64 as upstream's build for amd64 has it, which is the least one for what does not fit. */
+static int64_t whole_part(double d)
+{
+	return d >= -0x1p63 && d < 0x1p63 ? (int64_t)d : INT64_MIN;
+}
+
 /* So close to a whole number that upstream takes it for one (go-openapi/swag's IsFloat64AJSONInteger). */
 static bool nearly_whole(double d)
 {
@@ -159,12 +165,6 @@ static bool in_range(struct result *r, const props *p, double d, const char *wha
 	add(r, (struct problem){.what = ABOUT_NOTHING, .text = arena_printf(r->a, "%s value must be of type %.*s with format %.*s in %.*s", what,
 									      STR_ARG(p->type), STR_ARG(format), STR_ARG(path))});
 	return false;
-}
-
-/* A limit as an int64 as upstream's build for amd64 has it, which is the least one for what does not fit. */
-static int64_t whole_part(double d)
-{
-	return d >= -0x1p63 && d < 0x1p63 ? (int64_t)d : INT64_MIN;
 }
 
 /* A whole number is compared with the whole part of a limit, where that is in range (`whole`), as upstream does. */
@@ -252,7 +252,7 @@ static void judge_enum(struct result *r, const props *p, const struct jv *v, con
 		error_free(e);
 		if (!e && x.kind != JV_NULL && jv_equal(&x, v))
 			return;
-		if (!e && x.kind == JV_INT && v->kind == JV_DOUBLE && fabs(v->d) < 0x1p63 && (int64_t)v->d == x.i)
+		if (!e && x.kind == JV_INT && v->kind == JV_DOUBLE && whole_part(v->d) == x.i)
 			return; /* upstream compares as numbers of the enum's kind */
 	}
 	if (!p->enum_.n)
