@@ -997,6 +997,9 @@ static bool check_node(struct checking *c, const props *p, struct scope s, const
 	below = s;
 	below.bounded = s.bounded && multiplies(p, &by);
 	below.cardinality = below.bounded ? times(s.cardinality, by) : 0;
+	if (p->x_kubernetes_map_type && !str_eqz(*p->x_kubernetes_map_type, "granular") && !str_eqz(*p->x_kubernetes_map_type, "atomic") &&
+	    !below.no_old)
+		below.no_old = at; /* as of a type that is still to come */
 	for (uint32_t i = 0; i < p->properties.n; i++) {
 		struct str key = p->properties.v[i].key, shown;
 		const props *child = &p->properties.v[i].value;

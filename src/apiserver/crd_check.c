@@ -217,14 +217,80 @@ static void value_error(struct field_errors *e, const struct field_path *at, con
 	field_invalid_raw(e, at, arena_str(e->arena, buf_view(&b)), "%s", what);
 }
 
-/* must_prune: they have no unknown fields, which is not asked of those that are there already. */
-static void defaults(struct field_errors *e, const props *p, bool root, bool in_meta, bool must_prune, const struct field_path *at)
+struct around { /* the way from an embedded resource to a value in its metadata */
+	const struct around *up;
+	struct str key; /* STR_NULL: the only item of a list */
+};
+
+/* A default in apiVersion, kind or metadata: a resource with it and nothing else has to be one that may be. */
+static void default_in_meta(struct field_errors *e, const props *resource, const struct around *around, struct str json, const struct jv *v,
+			    const struct field_path *where)
+{
+	struct arena *a = e->arena;
+	struct field_errors found = {.arena = a};
+	struct error *err;
+	struct jv o;
+
+	if (!parsed(a, json, &o))
+		return;
+	for (; around; around = around->up) {
+		struct jv outer = around->key.p ? jv_object() : jv_array();
+
+		if (around->key.p)
+			jv_set(a, &outer, around->key, o);
+		else
+			jv_push(a, &outer, o);
+		o = outer;
+	}
+	if (!jv_get(&o, STR("kind")))
+		jv_set(a, &o, STR("kind"), jv_string(STR("Validation")));
+	if (!jv_get(&o, STR("apiVersion")))
+		jv_set(a, &o, STR("apiVersion"), jv_string(STR("validation/v1")));
+	err = schema_coerce(a, resource, &o, true, STR_NULL, NULL);
+	if (!err) {
+		schema_embedded(&found, resource, &o, true, NULL);
+		if (!found.list.n)
+			return;
+	}
+	value_error(e, where, v, arena_printf(a, "must result in valid metadata: %.*s%s", STR_ARG(err ? STR_NULL : found.list.v[0].body),
+					      err ? error_message(err) : "").p);
+	error_free(err);
+}
+
+/* Resources in a default: one with a member of a wrong type is told nothing else. */
+static void default_embedded(struct field_errors *e, const props *p, struct str json, const struct jv *v, bool embedded, const struct field_path *where)
+{
+	uint32_t from = e->list.n;
+	struct jv o;
+	struct error *err;
+
+	schema_embedded(e, p, v, embedded, where);
+	if (e->list.n == from || !parsed(e->arena, json, &o))
+		return;
+	err = schema_coerce(e->arena, p, &o, embedded, STR_NULL, NULL);
+	for (uint32_t i = from; err && i < e->list.n; i++)
+		if (e->list.v[i].type == FIELD_ERROR_INVALID) {
+			e->list.v[from] = e->list.v[i];
+			e->list.n = from + 1;
+		}
+	error_free(err);
+}
+
+/*
+ * must_prune: they have no unknown fields, which is not asked of those that are there already. resource: the embedded one that p is in or is,
+ * around: how to come from it to p.
+ */
+static void defaults(struct field_errors *e, const props *p, bool root, bool in_meta, bool must_prune, const struct field_path *at,
+		     const props *resource, const struct around *around)
 {
 	struct jv v, pruned;
 	bool embedded = root || p->x_kubernetes_embedded_resource;
 
-	if (embedded)
+	if (embedded) {
 		in_meta = false;
+		resource = p;
+		around = NULL;
+	}
 	if (p->default_ && parsed(e->arena, *p->default_, &v)) {
 		const struct field_path *where = FIELD_CHILD(at, "default");
 		uint32_t before = e->list.n;
@@ -235,18 +301,21 @@ static void defaults(struct field_errors *e, const props *p, bool root, bool in_
 				value_error(e, where, &v, "must not have unknown fields");
 			before = e->list.n; /* it is judged all the same */
 		}
-		if (e->list.n == before)
-			schema_embedded(e, p, &v, embedded, where);
+		if (in_meta)
+			default_in_meta(e, resource, around, *p->default_, &v, where);
+		else
+			default_embedded(e, p, *p->default_, &v, embedded, where);
 		if (e->list.n == before)
 			schema_judge_default(e, p, &v, where);
 		if (e->list.n == before)
 			crd_rules_default(e, p, &v, where);
 	}
 	if (item_schema(p))
-		defaults(e, item_schema(p), false, in_meta, must_prune, FIELD_CHILD(at, "items"));
+		defaults(e, item_schema(p), false, in_meta, must_prune, FIELD_CHILD(at, "items"), resource, &(struct around){around, STR_NULL});
 	for (uint32_t i = 0; i < p->properties.n; i++)
 		defaults(e, &p->properties.v[i].value, false, in_meta || (embedded && type_meta(p->properties.v[i].key)), must_prune,
-			 FIELD_KEY(FIELD_CHILD(at, "properties"), p->properties.v[i].key));
+			 FIELD_KEY(FIELD_CHILD(at, "properties"), p->properties.v[i].key), resource,
+			 &(struct around){around, p->properties.v[i].key});
 }
 
 /* ---- OpenAPI ---- */
@@ -268,6 +337,8 @@ static void list_keys(struct field_errors *e, const props *p, const struct field
 		field_required(e, keys, "must not be empty if x-kubernetes-list-type is map");
 	if (!p->items)
 		field_required(e, items, "must have a schema if x-kubernetes-list-type is map");
+	if (p->items && !item)
+		field_invalid(e, items, STR(""), "must only have a single schema if x-kubernetes-list-type is map");
 	if (!item)
 		return;
 	if (!str_eqz(item->type, "object")) {
@@ -471,6 +542,8 @@ static const char *unsupported(const props *p)
 			  : p->additional_items                   ? "additionalItems"
 			  : p->definitions.n                      ? "definitions"
 			  : p->items && p->items->j_son_schemas.n ? "items"
+			  : p->x_kubernetes_preserve_unknown_fields && !*p->x_kubernetes_preserve_unknown_fields ?
+								  "x-kubernetes-preserve-unknown-fields"
 								  : NULL;
 
 	if (!p || why)
@@ -519,7 +592,7 @@ void schema_check(struct field_errors *e, const props *p, bool status, const str
 		*arena_push(e->arena, &e->list) = of_structure.list.v[i];
 	n = e->list.n;
 	if (!not_structural && !of_structure.list.n)
-		defaults(e, p, true, false, !unchanged, at);
+		defaults(e, p, true, false, !unchanged, at, p, NULL);
 	structural = !not_structural && !of_structure.list.n && e->list.n == n;
 	open_api(e, p, (struct place){.root = true}, at);
 	if (not_structural && e->list.n == before)

@@ -270,9 +270,10 @@ static bool too_many_before(const version_t *v, const crd_object_t *was)
 	return false;
 }
 
-static void selectable_check(struct field_errors *e, const version_t *v, const crd_object_t *was, const struct field_path *fields)
+/* beside: the schema stands on the same level, of one version or of all. */
+static void selectable_check(struct field_errors *e, const version_t *v, const crd_object_t *was, bool beside, const struct field_path *fields)
 {
-	const struct apiextensions_v1_json_schema_props *p = schema_of(v), *found;
+	const struct apiextensions_v1_json_schema_props *p = beside ? schema_of(v) : NULL, *found;
 	struct map seen = {0};
 
 	if (v->selectable_fields.n && !p)
@@ -383,7 +384,7 @@ static void version_check(struct field_errors *e, const version_t *v, const stru
 	if (!l->columns)
 		columns_check(e, v, FIELD_CHILD(at, "additionalPrinterColumns"));
 	if (!l->selectable)
-		selectable_check(e, v, was, FIELD_CHILD(at, "selectableFields"));
+		selectable_check(e, v, was, !l->schema, FIELD_CHILD(at, "selectableFields"));
 }
 
 static void versions_check(struct field_errors *e, const crd_object_t *o, const crd_object_t *was)
@@ -437,7 +438,7 @@ static void shared_check(struct field_errors *e, const crd_object_t *o, const cr
 	if (l.columns)
 		columns_check(e, v, FIELD_CHILD(spec, "additionalPrinterColumns"));
 	if (l.selectable)
-		selectable_check(e, v, was, FIELD_CHILD(spec, "selectableFields"));
+		selectable_check(e, v, was, l.schema, FIELD_CHILD(spec, "selectableFields"));
 }
 
 /* ---- names ---- */

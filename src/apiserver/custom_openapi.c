@@ -3,7 +3,6 @@
  * are those of upstream's validator (kube-openapi/pkg/validation/validate, apiextensions-apiserver/pkg/apiserver/validation): what a
  * junctor says is about no field, and of several alternatives the one that fits best is explained.
  */
-#include <float.h>
 #include <math.h>
 #include "apiserver/custom.h"
 #include "apiserver/schema_props.h"
@@ -158,7 +157,7 @@ static bool in_range(struct result *r, const props *p, double d, const char *wha
 	else if (str_eqz(p->type, "integer"))
 		fits = d == floor(d) && fabs(d) < 0x1p63; /* as text, the shortest one, it fits */
 	else if (str_eqz(p->type, "number") && str_eqz(format, "float"))
-		fits = fabs(d) <= (double)FLT_MAX;
+		fits = fabs(d) <= 0x1.ffffffp127; /* what rounds to a float as it is written */
 	if (fits)
 		return true;
 	path = where(r, at);

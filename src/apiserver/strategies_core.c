@@ -133,37 +133,7 @@ static void service_canonicalize(struct request *rq, void *obj)
 		s->spec.internal_traffic_policy = NULL;
 }
 
-/* Services from before addresses and families were several (upstream's defaultOnRead). */
-static void service_on_read(const struct apiserver *s, struct arena *a, struct str api_version, void *obj)
-{
-	const char *range = s->o.service_cidr ? s->o.service_cidr : "";
-	bool six = memchr(range, ':', strcspn(range, ",")) != NULL;
-	struct core_v1_service *o = obj;
-	struct core_v1_service_spec *sp = &o->spec;
-
-	(void)api_version;
-	if (sp->cluster_ip.n && !sp->cluster_ips.n)
-		*arena_push(a, &sp->cluster_ips) = sp->cluster_ip;
-	if (str_eqz(sp->type, "ExternalName")) {
-		sp->internal_traffic_policy = NULL;
-		return;
-	}
-	if (sp->ip_families.n || !sp->cluster_ips.n)
-		return;
-	if (str_eqz(sp->cluster_ip, "None")) {
-		*arena_push(a, &sp->ip_families) = six ? STR("IPv6") : STR("IPv4");
-		if (!sp->selector.n)
-			*arena_push(a, &sp->ip_families) = six ? STR("IPv4") : STR("IPv6");
-	} else {
-		for (uint32_t i = 0; i < sp->cluster_ips.n; i++)
-			*arena_push(a, &sp->ip_families) = str_index(sp->cluster_ips.v[i], ':') >= 0 ? STR("IPv6") : STR("IPv4");
-	}
-	sp->ip_family_policy = arena_new(a, struct str);
-	*sp->ip_family_policy = sp->ip_families.n == 1 ? STR("SingleStack") : STR("RequireDualStack");
-}
-
 static const struct strategy services = {
-	.on_read = service_on_read,
 	.plural = STR_INIT("services"), .checks_all = true, .create_on_update = true, .return_deleted = true, .name_check = validate_dns1123_label,
 	.canonicalize = service_canonicalize, .prepare_create = service_prepare_create, .prepare_update = service_prepare_update, .begin_write = service_begin_write,
 	.end_write = service_end_write, .validate = service_validate, .validate_update = service_validate_update,
@@ -313,25 +283,6 @@ static void pv_sub_update(struct request *rq, const char *sub, void *obj, const 
 	}
 }
 
-/* dataSource and dataSourceRef, one made of the other. */
-static void same_source(struct arena *a, struct core_v1_persistent_volume_claim_spec *s)
-{
-	const struct core_v1_typed_local_object_reference *d = s->data_source;
-	const struct core_v1_typed_object_reference *r = s->data_source_ref;
-
-	if (d && !r) {
-		s->data_source_ref = arena_new(a, struct core_v1_typed_object_reference);
-		s->data_source_ref->api_group = d->api_group;
-		s->data_source_ref->kind = d->kind;
-		s->data_source_ref->name = d->name;
-	} else if (r && !d && !(r->namespace && r->namespace->n)) {
-		s->data_source = arena_new(a, struct core_v1_typed_local_object_reference);
-		s->data_source->api_group = r->api_group;
-		s->data_source->kind = r->kind;
-		s->data_source->name = r->name;
-	}
-}
-
 /*
  * dataSource and dataSourceRef say the same; the older one knows claims and snapshots only, unless a source is there already (KEP-1495).
  * References to other namespaces (CrossNamespaceVolumeDataSource) are off.
@@ -346,8 +297,18 @@ static void data_sources(struct arena *a, struct core_v1_persistent_volume_claim
 		r = s->data_source_ref = NULL;
 	if (!(old && (old->data_source || old->data_source_ref)) && !r && d && !(!group.n && str_eqz(d->kind, "PersistentVolumeClaim")) &&
 	    !(str_eqz(group, "snapshot.storage.k8s.io") && str_eqz(d->kind, "VolumeSnapshot")))
-		s->data_source = NULL;
-	same_source(a, s);
+		d = s->data_source = NULL;
+	if (d && !r) {
+		s->data_source_ref = arena_new(a, struct core_v1_typed_object_reference);
+		s->data_source_ref->api_group = d->api_group;
+		s->data_source_ref->kind = d->kind;
+		s->data_source_ref->name = d->name;
+	} else if (r && !d && !(r->namespace && r->namespace->n)) {
+		s->data_source = arena_new(a, struct core_v1_typed_local_object_reference);
+		s->data_source->api_group = r->api_group;
+		s->data_source->kind = r->kind;
+		s->data_source->name = r->name;
+	}
 }
 
 static void pvc_update(struct request *rq, void *obj, const void *old)
@@ -367,13 +328,6 @@ static void pvc_create(struct request *rq, void *obj)
 	c->status.phase = STR("Pending");
 }
 
-static void pvc_on_read(const struct apiserver *s, struct arena *a, struct str api_version, void *obj)
-{
-	(void)s;
-	(void)api_version;
-	same_source(a, &((struct core_v1_persistent_volume_claim *)obj)->spec);
-}
-
 static struct str *pvc_filled(void *obj)
 {
 	return &((struct core_v1_persistent_volume_claim *)obj)->status.phase;
@@ -384,7 +338,6 @@ static const struct strategy persistentvolumes = {
 	.checks_all = true, .meta_update = "*", .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
 };
 static const struct strategy persistentvolumeclaims = {
-	.on_read = pvc_on_read,
 	.plural = STR_INIT("persistentvolumeclaims"), .filled = pvc_filled, .fill = STR_INIT("Pending"),
 	.return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,
 	.checks_all = true, .meta_update = "UM*", .validate = pvc_validate, .validate_update = pvc_validate_update, .validate_sub_update = pvc_validate_sub, .warn = pvc_warn,

@@ -313,6 +313,10 @@ static const struct cel_type *type_ident(struct checker *c, struct str name)
 			return known[i].t;
 	if (str_eqz(name, "optional_type"))
 		return &optional;
+	if (str_eqz(name, "net.IP"))
+		return &cel_type_ip;
+	if (str_eqz(name, "net.CIDR"))
+		return &cel_type_cidr;
 	return m ? cel_message_type(m) : object_type(c, name);
 }
 
