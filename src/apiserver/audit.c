@@ -499,11 +499,58 @@ void audit_started(struct request *rq)
 	emit(rq, AUDIT_STARTED);
 }
 
+#define SLOW_NS 500000000 /* from then on it is told what a request spent its time with */
+
+/* As Go writes a duration: "1m2.5s", "503.2ms", "12.034\302\265s". */
+static struct str duration_text(struct arena *a, int64_t ns)
+{
+	const char *unit = ns < 1000 ? "ns" : ns < 1000000 ? "\302\265s" : ns < 1000000000 ? "ms" : "s";
+	int64_t one = ns < 1000 ? 1 : ns < 1000000 ? 1000 : ns < 1000000000 ? 1000000 : 1000000000;
+	int64_t s = ns / 1000000000, whole = one == 1000000000 ? s % 60 : ns / one, rest = ns % one;
+	struct buf b buf_cleanup = {0};
+	int digits = one == 1000 ? 3 : one == 1000000 ? 6 : 9;
+
+	if (s >= 3600)
+		buf_printf(&b, "%lldh", (long long)(s / 3600));
+	if (s >= 60)
+		buf_printf(&b, "%lldm", (long long)(s / 60 % 60));
+	buf_printf(&b, "%lld", (long long)whole);
+	if (rest) {
+		buf_printf(&b, ".%0*lld", digits, (long long)rest);
+		while (b.p[b.n - 1] == '0')
+			b.n--;
+	}
+	buf_puts(&b, unit);
+	return arena_str(a, buf_view(&b));
+}
+
+static void annotate_spent(struct request *rq, const char *what, int64_t ns)
+{
+	if (ns > 0)
+		request_annotate(rq, arena_printf(rq->a, "apiserver.latency.k8s.io/%s", what), duration_text(rq->a, ns));
+}
+
+static void annotate_slow(struct request *rq)
+{
+	int64_t total = now_ns() - rq->start_ns;
+
+	if (total <= SLOW_NS)
+		return;
+	annotate_spent(rq, "authentication", rq->spent_ns.authentication);
+	annotate_spent(rq, "authorization", rq->spent_ns.authorization);
+	annotate_spent(rq, "apf-queue-wait", rq->spent_ns.queue);
+	annotate_spent(rq, "mutating-webhook", rq->spent_ns.mutating);
+	annotate_spent(rq, "validating-webhook", rq->spent_ns.validating);
+	annotate_spent(rq, "etcd", rq->spent_ns.store);
+	annotate_spent(rq, "total", total);
+}
+
 void audit_answered(struct request *rq)
 {
 	if (!rq->s->audit || !rq->audit_begun || rq->audit_complete || rq->long_running)
 		return;
 	rq->audit_complete = true;
+	annotate_slow(rq);
 	emit(rq, AUDIT_COMPLETE);
 }
 
@@ -518,6 +565,7 @@ void audit_end(struct request *rq)
 	if (rq->audit_begun) {
 		if (rq->long_running)
 			audit_started(rq);
+		annotate_slow(rq);
 		emit(rq, AUDIT_COMPLETE);
 	} else {
 		/* it failed before its user was known: that is all there is to say */

@@ -225,6 +225,7 @@ struct error *authorize_request(struct request *rq)
 	enum authz decision = authorize_explained(rq->s, rq->a, &at, &reason, &trouble);
 	bool allow = decision == AUTHZ_ALLOW;
 
+	rq->spent_ns.authorization = now_ns() - since;
 	metrics_authorized(!allow && trouble.p ? METRICS_AUTHZ_ERROR : (enum metrics_authz)decision, since);
 	if (allow || !trouble.p) {
 		request_annotate(rq, STR("authorization.k8s.io/decision"), allow ? STR("allow") : STR("forbid"));

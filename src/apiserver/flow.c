@@ -611,6 +611,7 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 	metric_level_add(of_kind(rq, false), -1, now);
 	watermark_add(queue, -1);
 	rq->waited_ns += now - since;
+	rq->spent_ns.queue += now - since;
 	metric_observe(f->waited[!e && answer == FAIR_SEATED], (double)(now - since) / 1e9);
 	if (!e && answer == FAIR_SEATED) {
 		begin(seat, now);

@@ -334,10 +334,13 @@ void metrics_authenticated(struct request *rq, bool refused)
 	static const char *const results[] = {"success", "failure", "error"};
 	static struct metric *attempts[3], *times[3];
 	int r = rq->user && !refused ? 0 : refused ? 2 : 1;
+	int64_t spent = now_ns() - rq->start_ns;
+
+	rq->spent_ns.authentication = spent;
 
 	metric_add(kept(&attempts[r], METRIC_AUTHN_ATTEMPTS, "result", results[r]), 1);
 	metric_observe(kept(&times[r], METRIC_AUTHN_TIME, "result", results[r]),
-		       (double)(now_ns() - rq->start_ns) / 1e9);
+		       (double)spent / 1e9);
 	if (!r) {
 		struct metric *m = NULL;
 

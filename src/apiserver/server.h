@@ -131,6 +131,9 @@ struct request {
 	const struct path_metrics *path_metrics; /* of a path, its labels */
 	struct metric *open;                     /* a long-running one is counted there while it lasts */
 	int64_t waited_ns;                       /* for seats and webhooks */
+	struct {
+		int64_t authentication, authorization, queue, mutating, validating, store;
+	} spent_ns; /* for the audit event of one that took long */
 	bool body_read;
 	size_t body_bytes;
 };

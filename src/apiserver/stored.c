@@ -91,7 +91,12 @@ struct error *stored_read(struct request *rq, const struct stored *s, void **obj
 
 static struct error *put(struct request *rq, const struct stored *s, const struct stored_put *p, bool *ok, struct cache_entry **out)
 {
-	return cache_put(rq->res->st->cache, p->ns, p->name, p->expect, buf_view(&s->bytes), buf_view(&s->plain), p->lease, p->flags, ok, out);
+	int64_t since = now_ns();
+	struct error *e = cache_put(rq->res->st->cache, p->ns, p->name, p->expect, buf_view(&s->bytes), buf_view(&s->plain), p->lease, p->flags,
+				    ok, out);
+
+	rq->spent_ns.store += now_ns() - since;
+	return e;
 }
 
 struct error *stored_put(struct request *rq, void *obj, struct stored *s, struct stored_put p, bool *ok, struct cache_entry **out)

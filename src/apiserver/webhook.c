@@ -703,6 +703,7 @@ static struct error *mutate_by(struct mutation *m, struct hook *h)
 	since = now_ns();
 	e = ask(a, h, &m->v, true, &r, &failure);
 	a->rq->waited_ns += now_ns() - since;
+	a->rq->spent_ns.mutating += now_ns() - since;
 	observe(a, h, "admit", since, e ? !failure || !ignored(h) : !r->allowed);
 	if (!e && !r->allowed)
 		e = denied(a->rq->a, h, r);
@@ -812,6 +813,7 @@ static struct error *judge(struct admission *a)
 		for (uint32_t i = 1; i < j.list.n; i++)
 			fiber_join(j.list.v[i].fiber);
 		a->rq->waited_ns += now_ns() - since;
+		a->rq->spent_ns.validating += now_ns() - since;
 		e = j.first;
 	}
 	hooks_put(&h);

@@ -387,7 +387,7 @@ class Runner:
         while time.time() < end:
             for e in self.server.audited():
                 if e["auditID"] == self.audit_id:
-                    notes = {k: v for k, v in e.get("annotations", {}).items() if not k.startswith("authorization.k8s.io/")}
+                    notes = {k: v for k, v in e.get("annotations", {}).items() if not k.startswith(("authorization.k8s.io/", "apiserver.latency.k8s.io/"))}
                     return {k: self.note(v) for k, v in notes.items()}
             time.sleep(0.02)
         return "never"
