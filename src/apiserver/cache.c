@@ -111,6 +111,36 @@ static void set_current(struct cache *c, struct str key, struct cache_entry *e, 
 	hot_holding((ptrdiff_t)(c->object_bytes + c->entry_bytes - before));
 }
 
+/* ---- what cannot be read ---- */
+
+#define UNREADABLE_MAX 10000 /* more look as if they were not there */
+
+static void unreadable_del(struct map *m, struct str key)
+{
+	if (m->n)
+		free(map_del(m, key));
+}
+
+static void unreadable_set(struct map *m, struct str key, struct error *err)
+{
+	unreadable_del(m, key);
+	if (m->n < UNREADABLE_MAX)
+		map_set(m, key, xstrdup(error_message(err)));
+	log_and_free(err, "cache: an object is left out");
+}
+
+static void unreadable_free(struct map *m)
+{
+	size_t it = 0;
+	struct str key;
+	void *why;
+
+	while (map_next(m, &it, &key, &why))
+		free(why);
+	map_free(m);
+	*m = (struct map){0};
+}
+
 /* ---- feed ---- */
 
 /* False: it cannot be read now. */
@@ -119,6 +149,8 @@ static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
 	struct str key = str_sub(ev->kv.key, c->r.prefix.n, ev->kv.key.n);
 	int64_t rev = ev->kv.mod_rev;
 	struct cache_entry *e = NULL, *old = tree_get(&c->main, main_key(key));
+	if (rev > c->load_rev)
+		unreadable_del(&c->unreadable, key);
 	if (rev <= c->load_rev || (old && old->rev >= rev) || (ev->is_delete && !old))
 		return true; /* the load has it */
 	if (!ev->is_delete) {
@@ -133,8 +165,8 @@ static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
 		}
 		old = tree_get(&c->main, main_key(key)); /* the one before may have gone meanwhile */
 		if (err) {
-			/* Nobody can be shown this object: as upstream, it is an error in the log, and the older one goes. */
-			log_and_free(err, "cache: an object is left out");
+			/* Nobody can be shown this object: it is an error in the log and to who asks for it, and the older one goes. */
+			unreadable_set(&c->unreadable, key, err);
 			if (!old)
 				return true;
 		}
@@ -233,6 +265,7 @@ struct chunk {
 struct load {
 	struct cache *c;
 	struct tree main, node;
+	struct map unreadable;
 	size_t object_bytes, entry_bytes;
 	struct chunk *chunks[LOAD_AHEAD];
 	size_t first, n;
@@ -296,7 +329,7 @@ static void file_chunk(struct load *l, struct error **err)
 		if (error_is_sys(k->err[i], EAGAIN) && !*err) {
 			*err = k->err[i];
 		} else if (k->err[i]) {
-			log_and_free(k->err[i], "cache: an object is left out");
+			unreadable_set(&l->unreadable, str_sub(k->kv[i].key, l->c->r.prefix.n, k->kv[i].key.n), k->err[i]);
 		} else if (!drop && e) {
 			l->object_bytes += e->body->n;
 			l->entry_bytes += e->bytes;
@@ -362,6 +395,7 @@ static struct error *load(struct cache *c)
 	if (e) {
 		tree_free(&l.main);
 		tree_free(&l.node);
+		unreadable_free(&l.unreadable);
 		store_watch_close(feed);
 		return e;
 	}
@@ -377,6 +411,8 @@ static struct error *load(struct cache *c)
 	c->feed = feed;
 	c->main = l.main;
 	c->node = l.node;
+	unreadable_free(&c->unreadable);
+	c->unreadable = l.unreadable;
 	hot_holding((ptrdiff_t)(l.object_bytes + l.entry_bytes) - (ptrdiff_t)(c->object_bytes + c->entry_bytes));
 	c->object_bytes = l.object_bytes;
 	c->entry_bytes = l.entry_bytes;
@@ -506,6 +542,7 @@ void cache_free(struct cache *c)
 	fiber_stop(c->relister);
 	fiber_stop(c->holder);
 	free(c->unready);
+	unreadable_free(&c->unreadable);
 	struct cache **p = &caches;
 	while (*p != c)
 		p = &(*p)->next_cache;
@@ -592,6 +629,16 @@ static struct error *wait_mode(struct cache *c, enum cache_mode mode, int64_t re
 	return mode == CACHE_ANY ? NULL : wait_for(c, rev);
 }
 
+/* That nobody can read it does not mean it has gone: who looks for owners must not take it for that. */
+static struct error *unreadable_told(const struct cache *c, struct str ns, struct str name)
+{
+	char buf[STORE_KEY_MAX];
+	struct str key = make_key(buf, sizeof buf, STR(""), ns, name);
+	const char *why = key.p ? map_get(&c->unreadable, key) : NULL;
+
+	return why ? error_status(500, "InternalError", "Internal error occurred: %s", why) : NULL;
+}
+
 struct error *cache_get(struct cache *c, struct str ns, struct str name, enum cache_mode mode, int64_t rev, struct cache_entry **out)
 {
 	*out = NULL;
@@ -601,7 +648,7 @@ struct error *cache_get(struct cache *c, struct str ns, struct str name, enum ca
 	struct cache_entry *e = (struct cache_entry *)cache_peek(c, ns, name);
 	if (e)
 		*out = cache_entry_ref(e);
-	return NULL;
+	return !e && c->unreadable.n ? unreadable_told(c, ns, name) : NULL;
 }
 
 const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name)

@@ -160,7 +160,10 @@ enum cache_mode {
 	CACHE_EXACT,      /* lists: at X exactly; 410 Expired when out of the window */
 	CACHE_CONSISTENT, /* resourceVersion unset: everything acknowledged before the call */
 };
-/* One reference in *out, NULL when there is no such object. ns empty for cluster-scoped. CACHE_EXACT is not for gets (400). */
+/*
+ * One reference in *out, NULL when there is no such object; 500 InternalError when it cannot be read (lists leave it out). ns empty for
+ * cluster-scoped. CACHE_EXACT is not for gets (400).
+ */
 struct error *cache_get(struct cache *c, struct str ns, struct str name, enum cache_mode mode, int64_t rev, struct cache_entry **out);
 /* Without waiting or reference: borrowed until the next wait. */
 const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name);

@@ -181,6 +181,7 @@ struct cache {
 	size_t n_watchers;
 	struct map nodes;       /* node -> struct chan */
 	struct cache_paths paths;
+	struct map unreadable;  /* key -> char *why: objects that are there and nobody can be shown */
 	bool broken;            /* the feed was lost: list again */
 	char *unready;          /* why it was never loaded, or NULL */
 	bool holding;           /* `held` and what comes behind it wait for what plain() needs */

@@ -160,7 +160,7 @@ def test_lies(s, a, p):
         s.stop()
     p.set(key="k2", wrong="1")
     start(s, kms(p), {"identity": {}})
-    equal("values that another key sealed are no objects", word(a, "s1"), 404)
+    equal("values that another key sealed cannot be read", word(a, "s1"), 500)
     check("the log says so", "s1: it cannot be decrypted" in open(os.path.join(s.dir, "log")).read())
     s.stop()
     p.set(key="k2")
@@ -224,9 +224,18 @@ def test_local_reload(s, a):
     """With keys of its own and reload, a plugin may come at any time: the check is there, and well."""
     start(s, {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}, {"identity": {}}, more=["--encryption-provider-config-automatic-reload"])
     equal("well", (well(a), well(a, "/healthz"), a.raw("GET", "/livez/kms-providers")[0]), (True, True, 404))
+    equal("written", (a.post(SECRETS, secret("of-local"))[0], a.post(SECRETS, secret("of-local-too"))[0]), (201, 201))
+    s.stop()
+    start(s, {"identity": {}})
+    st, e = a.get(SECRETS + "/of-local")
+    check("what nobody can read is no absent object", st == 500 and e["reason"] == "InternalError", (st, e))
+    equal("nor may it be written, taken away or made", (a.patch(SECRETS + "/of-local", {"data": {}})[0], a.delete(SECRETS + "/of-local")[0],
+                                                  a.post(SECRETS, secret("of-local"))[0]), (500, 500, 500))
+    equal("an absent one is", a.get(SECRETS + "/of-nobody")[0], 404)
     s.stop()
     start(s, {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}, {"identity": {}})
     equal("no plugin, no check", a.raw("GET", "/readyz/kms-providers")[0], 404)
+    equal("all is there again", [(word(a, n), a.delete(SECRETS + "/" + n)[0]) for n in ("of-local", "of-local-too")], [("hidden-word", 200)] * 2)
     s.stop()
 
 
