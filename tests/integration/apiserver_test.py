@@ -695,7 +695,8 @@ def test_crd_read(a):
     crd = {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "rows.example.com"},
            "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "rows", "kind": "Row"},
                     "versions": [version("v1", {"a": {"type": "string"}, "b": {"type": "string"}}, [".a"]),
-                                 version("v2", {"a": {"type": "string"}, "b": {"type": "string"}}, [".b"])]}}
+                                 # as upstream: fields of versions that differ take schemas that do
+                                 version("v2", {"a": {"type": "string"}, "b": {"type": "string"}, "c": {"type": "string"}}, [".b"])]}}
     equal("crd", a.define(crd)[0], 201)
     v1, v2 = ("/apis/example.com/%s/namespaces/default/rows" % v for v in ("v1", "v2"))
     row = {"kind": "Row", "apiVersion": "example.com/v1"}
