@@ -992,6 +992,8 @@ struct error *jv_parse(struct arena *a, struct str text, struct decode_report *r
 {
 	if (text.n > UINT32_MAX)
 		return error_status(413, "RequestEntityTooLarge", "JSON text of %zu bytes is over the limit of 4 GiB", text.n);
+	if (!text.p)
+		text.p = ""; /* nothing is added to a null pointer */
 	struct parser p = {.a = a, .start = text.p, .p = text.p, .end = text.p + text.n, .report = report};
 	struct error *e = parse_value(&p, NULL, 0, out);
 
