@@ -690,22 +690,30 @@ static struct error *crd_before_delete(struct request *rq, void *obj, bool *mark
 	return NULL;
 }
 
-/* Values in schemas are written as Go writes them; a webhook that says nothing is none, as upstream's internal version has its members one by one. */
+/* A webhook that says nothing is none, as upstream's internal version has its members one by one. */
 static void crd_normalize(struct arena *a, void *obj)
 {
 	crd_object_t *o = obj;
 	struct apiextensions_v1_custom_resource_conversion *c = o->spec.conversion;
 
-	for (uint32_t i = 0; i < o->spec.versions.n; i++)
-		if (o->spec.versions.v[i].schema && o->spec.versions.v[i].schema->open_apiv3_schema)
-			schema_normalize(a, o->spec.versions.v[i].schema->open_apiv3_schema);
+	(void)a;
 	if (c && c->webhook && !c->webhook->client_config && !c->webhook->conversion_review_versions.v)
 		c->webhook = NULL;
+}
+
+/* Values in schemas are judged as they were sent, and stored as Go writes them. */
+static void crd_canonicalize(struct request *rq, void *obj)
+{
+	crd_object_t *o = obj;
+
+	for (uint32_t i = 0; i < o->spec.versions.n; i++)
+		if (o->spec.versions.v[i].schema && o->spec.versions.v[i].schema->open_apiv3_schema)
+			schema_normalize(rq->a, o->spec.versions.v[i].schema->open_apiv3_schema);
 }
 
 const struct strategy strategy_crd = {
 	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true,
 	.keep_status_on_create = true, .checks_all = true, .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true,
-	.normalize = crd_normalize, .prepare_create = crd_create, .prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
+	.normalize = crd_normalize, .canonicalize = crd_canonicalize, .prepare_create = crd_create, .prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
 	.validate_sub_update = crd_validate_status, .warn = crd_warn, .before_delete = crd_before_delete, .return_deleted = true,
 };

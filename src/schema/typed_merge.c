@@ -255,8 +255,10 @@ static const char *validate(struct arena *a, struct shape shape, const struct jv
 	enum shape_kind kind = shape_kind(shape);
 	struct view view = view_of(kind, v);
 
-	if (kind == SHAPE_UNTYPED || v->kind == JV_NULL)
+	if (v->kind == JV_NULL)
 		return NULL;
+	if (kind == SHAPE_UNTYPED) /* an object of which no member is named is an object all the same */
+		return shape.props && str_eqz(shape.props->type, "object") && v->kind != JV_OBJECT ? expected(a, f, "map", v) : NULL;
 	if (view.class == CLASS_SCALAR)
 		return validate_scalar(a, shape, v, f);
 	if (view.class == CLASS_LIST) {
