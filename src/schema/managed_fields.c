@@ -289,8 +289,11 @@ static struct error *comparison_at(const struct work *w, struct versions *known,
 	}
 	struct comparison c = typed_compare(w->a, shape, &o, &n);
 
-	/* what a custom resource resets is said for the request's version alone: entries of others lose what was sent all the same */
-	if (w->req->shape.type || str_eq(version, w->req->api_version)) {
+	/*
+	 * What a custom resource resets is said for the request's version alone: entries of others lose what was sent all the same.
+	 * What its status resets is said for all versions.
+	 */
+	if (w->req->shape.type || str_eqz(w->req->subresource, "status") || str_eq(version, w->req->api_version)) {
 		c.removed = filter(w, c.removed);
 		c.modified = filter(w, c.modified);
 		c.added = filter(w, c.added);
