@@ -857,7 +857,7 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 	TRY(object_key(c, ns, name, buf, &key));
 	if (!plain.n)
 		plain = stored;
-	struct block *cookie = c->r.plain ? block_new(plain) : NULL;
+	struct block *cookie = c->r.plain || c->r.complete ? block_new(plain) : NULL; /* an event of ours needs no decoding */
 	int64_t since = now_ns();
 	struct error *e = store_put(c->s, key, stored, expect, lease, flags, cookie, ok, &rev, &now);
 	called(c, expect ? CACHE_CALL_UPDATE : CACHE_CALL_CREATE, since, 1, e);

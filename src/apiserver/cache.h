@@ -66,6 +66,12 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	/* NULL, or: told of each call to the store: how long it took, of a list how many objects there were */
 	void (*called)(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed);
 	void *called_ctx;
+	/*
+	 * NULL, or: makes of an object that another server has stored what this one would have: defaults that are younger than
+	 * the object, what older versions said otherwise (api_version is as stored). Of built-in types; on any thread.
+	 */
+	void (*complete)(void *ctx, struct arena *a, struct str api_version, void *obj);
+	void *complete_ctx;
 	bool late;                       /* see cache_new */
 	const struct cache_paths *paths; /* cache_new's own: where the fields stand in protobuf */
 };
@@ -96,7 +102,7 @@ struct cache_entry { /* immutable, but for hot and verbatim */
 	_Atomic uint32_t refs;
 	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
 	bool pb : 1;
-	bool was_filled : 1;        /* cache_resource.filled is not in the stored bytes */
+	bool was_filled : 1;        /* not all of it is in the stored bytes: see cache_resource.filled and .complete */
 	uint8_t : 0;                /* what follows is of the loop's thread only */
 	uint8_t sealed : 7;         /* cache_resource.sealed of the stored bytes; 0 */
 	bool verbatim : 1;          /* of pb_to_json, for this body */

@@ -225,16 +225,49 @@ struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct ca
 	return out;
 }
 
+/* *out stays empty when the object is complete as it is. */
+static struct error *complete_pb(const struct cache_resource *r, struct str plain, struct buf *out)
+{
+	struct arena a arena_cleanup = {0};
+	void *o = arena_alloc(&a, r->type->size);
+	struct buf before buf_cleanup = {0};
+	struct pb_envelope env = {0}, now;
+	struct str version;
+	if (pb_is_envelope(plain)) {
+		TRY(pb_envelope_decode(plain, &env));
+		TRY(pb_decode(&a, r->type, env.raw, o));
+		version = env.api_version;
+	} else {
+		TRY(json_decode(&a, r->type, plain, NULL, o));
+		version = r->type->top ? ((struct str *)o)[1] : STR_NULL;
+		pb_encode(&before, r->type, o);
+		env.raw = buf_view(&before);
+	}
+	r->complete(r->complete_ctx, &a, version, o);
+	version = r->group.n ? arena_printf(&a, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : r->version;
+	pb_envelope_encode(out, version, r->kind, r->type, o);
+	TRY(pb_envelope_decode(buf_view(out), &now));
+	if (str_eq(now.raw, env.raw))
+		out->n = 0;
+	return NULL;
+}
+
 struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, bool may_wait,
 			   struct cache_entry **out)
 {
-	struct buf plain buf_cleanup = {0};
+	struct buf plain buf_cleanup = {0}, completed buf_cleanup = {0};
 	struct error *e = NULL;
+	struct str bytes;
 	*out = NULL;
 	if (r->plain)
 		e = r->plain(r->ctx, key, stored, may_wait, &plain);
+	bytes = r->plain ? buf_view(&plain) : stored;
+	if (!e && r->complete)
+		e = complete_pb(r, bytes, &completed);
 	if (!e)
-		e = entry_new(r, key, rev, stored, r->plain ? buf_view(&plain) : stored, out);
+		e = entry_new(r, key, rev, stored, completed.n ? buf_view(&completed) : bytes, out);
+	if (!e && completed.n)
+		(*out)->was_filled = true;
 	return error_wrap(e, "%.*s%.*s", STR_ARG(r->prefix), STR_ARG(key));
 }
 

@@ -6,6 +6,7 @@
 #include "apiserver/runtime_config.h"
 #include "apiserver/metrics.h"
 #include "apiserver/server.h"
+#include "schema/defaults.h"
 #include "base/log.h"
 #include "loop/fiber.h"
 
@@ -109,6 +110,19 @@ static struct error *wait_cache(struct apiserver *s, const struct cache_resource
 	}
 }
 
+/* What upstream does whenever it reads from its store; an embedded store has only what this server has written. */
+static void complete(void *ctx, struct arena *a, struct str api_version, void *obj)
+{
+	const struct storage *st = ctx;
+	const struct strategy *sg = st->strategy;
+
+	if (sg && sg->on_read)
+		sg->on_read(st->s, a, api_version, obj);
+	object_default(a, st->type, obj);
+	if (sg && sg->normalize)
+		sg->normalize(a, obj);
+}
+
 static struct error *storage_make(struct apiserver *s, const struct api_resource *r, struct storage **out)
 {
 	struct storage *st = storage_find(s, r->group, r->plural);
@@ -124,6 +138,7 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
 		if (str_eqz(r->group, prefixes[i].group) && str_eqz(r->plural, prefixes[i].plural))
 			place = prefixes[i].prefix;
+	st->s = s;
 	st->group = r->group;
 	st->plural = r->plural;
 	st->prefix = place ? arena_printf(&s->arena, "%s/%s/", s->o.etcd_prefix, place)
@@ -150,6 +165,10 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	}
 	if (str_eqz(r->plural, "customresourcedefinitions"))
 		cr.plain = crd_stored_open;
+	if (s->o.etcd_servers) {
+		cr.complete = complete;
+		cr.complete_ctx = st;
+	}
 	if (st->strategy) {
 		cr.fields = st->strategy->fields;
 		cr.n_fields = st->strategy->n_fields;

@@ -48,6 +48,7 @@ struct storage {
 	struct crd *crd;                 /* NULL for built-ins */
 	struct encryption *encryption;   /* at rest, or NULL */
 	struct storage_metrics *metrics;
+	const struct apiserver *s;
 	struct str json_prefix;          /* `{"kind":"Pod","apiVersion":"v1",`: how every cached JSON block begins */
 };
 

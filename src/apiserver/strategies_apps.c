@@ -190,7 +190,32 @@ static const struct strategy hpas = {
 	.validate_update = hpa_validate_update,
 	.validate_sub_update = hpa_validate_sub,
 };
+/* To v1beta1 an empty selector meant no pod, as v1 says it with a label that none has (pkg/apis/policy/v1beta1). */
+#define EMPTY_SELECTOR "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match"
+
+static void pdb_on_read(const struct apiserver *s, struct arena *a, struct str api_version, void *obj)
+{
+	struct meta_v1_label_selector *sel = ((struct policy_v1_pod_disruption_budget *)obj)->spec.selector;
+	uint32_t n = 0;
+
+	(void)s;
+	if (!sel || !str_eqz(api_version, "policy/v1beta1"))
+		return;
+	if (!sel->match_labels.n && !sel->match_expressions.n) {
+		struct meta_v1_label_selector_requirement *r = arena_push(a, &sel->match_expressions);
+
+		r->key = STR(EMPTY_SELECTOR);
+		r->operator = STR("Exists");
+		return;
+	}
+	for (uint32_t i = 0; i < sel->match_expressions.n; i++)
+		if (!str_eqz(sel->match_expressions.v[i].key, EMPTY_SELECTOR))
+			sel->match_expressions.v[n++] = sel->match_expressions.v[i];
+	sel->match_expressions.n = n;
+}
+
 static const struct strategy pdbs = {
+	.on_read = pdb_on_read,
 	.group = STR_INIT("policy"), .plural = STR_INIT("poddisruptionbudgets"), .checks_all = true, .meta_create = "*", .meta_update = "*", .meta_status = "*", .generation = true, .no_unconditional_update = true, .name_check = validate_path_segment,
 	.validate = pdb_validate,
 	.validate_sub_update = pdb_validate_sub,

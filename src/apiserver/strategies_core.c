@@ -133,7 +133,37 @@ static void service_canonicalize(struct request *rq, void *obj)
 		s->spec.internal_traffic_policy = NULL;
 }
 
+/* Services from before addresses and families were several (upstream's defaultOnRead). */
+static void service_on_read(const struct apiserver *s, struct arena *a, struct str api_version, void *obj)
+{
+	const char *range = s->o.service_cidr ? s->o.service_cidr : "";
+	bool six = memchr(range, ':', strcspn(range, ",")) != NULL;
+	struct core_v1_service *o = obj;
+	struct core_v1_service_spec *sp = &o->spec;
+
+	(void)api_version;
+	if (sp->cluster_ip.n && !sp->cluster_ips.n)
+		*arena_push(a, &sp->cluster_ips) = sp->cluster_ip;
+	if (str_eqz(sp->type, "ExternalName")) {
+		sp->internal_traffic_policy = NULL;
+		return;
+	}
+	if (sp->ip_families.n || !sp->cluster_ips.n)
+		return;
+	if (str_eqz(sp->cluster_ip, "None")) {
+		*arena_push(a, &sp->ip_families) = six ? STR("IPv6") : STR("IPv4");
+		if (!sp->selector.n)
+			*arena_push(a, &sp->ip_families) = six ? STR("IPv4") : STR("IPv6");
+	} else {
+		for (uint32_t i = 0; i < sp->cluster_ips.n; i++)
+			*arena_push(a, &sp->ip_families) = str_index(sp->cluster_ips.v[i], ':') >= 0 ? STR("IPv6") : STR("IPv4");
+	}
+	sp->ip_family_policy = arena_new(a, struct str);
+	*sp->ip_family_policy = sp->ip_families.n == 1 ? STR("SingleStack") : STR("RequireDualStack");
+}
+
 static const struct strategy services = {
+	.on_read = service_on_read,
 	.plural = STR_INIT("services"), .checks_all = true, .create_on_update = true, .return_deleted = true, .name_check = validate_dns1123_label,
 	.canonicalize = service_canonicalize, .prepare_create = service_prepare_create, .prepare_update = service_prepare_update, .begin_write = service_begin_write,
 	.end_write = service_end_write, .validate = service_validate, .validate_update = service_validate_update,

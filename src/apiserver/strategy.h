@@ -13,6 +13,7 @@
 #include "schema/validate.h"
 
 struct request;   /* apiserver/server.h: user, arena, query, request_warn() */
+struct apiserver;
 struct resource;
 struct cache_field;
 
@@ -58,6 +59,8 @@ struct strategy {
 	 * same_version: obj names old's resourceVersion.
 	 */
 	struct error *(*permit)(struct request *rq, const void *obj, const void *old, bool same_version);
+	/* Of an object that another release has stored, in whatever version it had: what is missing of it, or meant otherwise. On any thread. */
+	void (*on_read)(const struct apiserver *s, struct arena *a, struct str api_version, void *obj);
 	/* What upstream's conversion does to a decoded, defaulted object (Secret's stringData, Pod's serviceAccount); before anything else. */
 	void (*normalize)(struct arena *a, void *obj);
 	void (*prepare_create)(struct request *rq, void *obj);
