@@ -94,35 +94,40 @@ static bool same_cidr(const struct cidr *a, const struct cidr *b)
 	return a->family == b->family && a->bits == b->bits && memcmp(a->base, b->base, sizeof a->base) == 0;
 }
 
-static void add_service_cidr(struct arena *a, const struct networking_v1_service_cidr *o, int family, struct ranges *r)
+/* ended: the flag's range, r's first, is one that goes; it counts no more, then, unless another has it, too. */
+static void add_service_cidr(struct arena *a, const struct networking_v1_service_cidr *o, bool all, struct ranges *r, bool *kept,
+			     bool *ended)
 {
 	bool ready = true; /* as long as nobody says anything of it: there may be no controller */
 
 	for (uint32_t i = 0; i < o->status.conditions.n; i++)
 		if (str_eqz(o->status.conditions.v[i].type, "Ready"))
 			ready = str_eqz(o->status.conditions.v[i].status, "True");
-	if (!ready || o->metadata.deletion_timestamp)
-		return;
+	ready = all || (ready && !o->metadata.deletion_timestamp);
 	for (uint32_t i = 0; i < o->spec.cidrs.n && r->n < RANGES_MAX; i++) {
 		struct cidr *c = &r->v[r->n];
 		struct error *e = parse_cidr(a, o->spec.cidrs.v[i], c);
-		bool known = e || c->family != family;
+		bool known = e || c->family != r->v[0].family, first = !known && same_cidr(&r->v[0], c);
 
+		*kept |= first && ready;
+		*ended |= first && !ready;
 		for (size_t k = 0; k < r->n; k++)
 			known |= same_cidr(&r->v[k], c);
 		error_free(e); /* too small to give any address */
-		if (!known)
+		if (!known && ready)
 			r->n++;
 	}
 }
 
-static struct error *ranges_of(struct request *rq, const struct cidr *first, struct ranges *r)
+/* all: also those that give no more addresses. */
+static struct error *ranges_of(struct request *rq, const struct cidr *first, bool all, struct ranges *r)
 {
 	struct storage *st = storage_find(rq->s, STR("networking.k8s.io"), STR("servicecidrs"));
 	struct cache_snap *snap;
 	struct cache_iter it;
 	const struct cache_entry *en;
 	struct error *e = NULL;
+	bool kept = false, ended = false;
 
 	r->v[0] = *first;
 	r->n = 1;
@@ -133,9 +138,11 @@ static struct error *ranges_of(struct request *rq, const struct cidr *first, str
 
 		e = cache_entry_decode(rq->a, st->type, en, true, o);
 		if (!e)
-			add_service_cidr(rq->a, o, first->family, r);
+			add_service_cidr(rq->a, o, all, r, &kept, &ended);
 	}
 	cache_snap_free(snap);
+	if (ended && !kept)
+		memmove(r->v, r->v + 1, --r->n * sizeof *r->v);
 	return e;
 }
 
@@ -150,7 +157,7 @@ struct error *ip_in_ranges(struct request *rq, struct str ip, bool *in)
 	for (size_t i = 0; i < al->n; i++)
 		if (al->cidrs[i].family == family)
 			first = &al->cidrs[i];
-	TRY(ranges_of(rq, first, r));
+	TRY(ranges_of(rq, first, true, r));
 	*in = false;
 	for (size_t i = 0; i < r->n; i++)
 		*in |= cidr_holds(&r->v[i], ip);
@@ -635,7 +642,7 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 	struct ranges *r = arena_new(rq->a, struct ranges);
 	bool taken = false, fits = !want.n;
 
-	TRY(ranges_of(rq, c, r));
+	TRY(ranges_of(rq, c, false, r));
 	for (size_t i = 0; i < r->n; i++)
 		fits |= cidr_holds(&r->v[i], want);
 	if (!fits) {

@@ -31,7 +31,7 @@ struct error *ports_load(struct apiserver *s, struct arena *a);
 /* Writes it back. *ok false: somebody else has written since ports_load(). */
 struct error *ports_save(struct apiserver *s, struct arena *a, bool *ok);
 
-/* Whether one of the ranges holds it. */
+/* Whether one of the ranges holds it, those that go among them. */
 struct error *ip_in_ranges(struct request *rq, struct str ip, bool *in);
 /* Makes the IPAddress that gives ip to svc; *taken: another has it. */
 struct error *ip_object(struct request *rq, struct str ip, const struct core_v1_service *svc, bool *taken);

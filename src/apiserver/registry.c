@@ -845,7 +845,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 								   .flags = rq->nosync || is_heartbeat(rq->a, st, obj, old) ? CACHE_NOSYNC : 0},
 					       &ok, &written);
 		}
-		if (!u->sub && sg && sg->end_write)
+		if (sg && sg->end_write && (!u->sub || (deleting && ok && !e))) /* what ends is released, whichever way it ended */
 			sg->end_write(rq, deleting && ok ? NULL : obj, old, state, ok && !e);
 		if (e)
 			return e;

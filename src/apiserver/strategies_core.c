@@ -313,6 +313,25 @@ static void pv_sub_update(struct request *rq, const char *sub, void *obj, const 
 	}
 }
 
+/* dataSource and dataSourceRef, one made of the other. */
+static void same_source(struct arena *a, struct core_v1_persistent_volume_claim_spec *s)
+{
+	const struct core_v1_typed_local_object_reference *d = s->data_source;
+	const struct core_v1_typed_object_reference *r = s->data_source_ref;
+
+	if (d && !r) {
+		s->data_source_ref = arena_new(a, struct core_v1_typed_object_reference);
+		s->data_source_ref->api_group = d->api_group;
+		s->data_source_ref->kind = d->kind;
+		s->data_source_ref->name = d->name;
+	} else if (r && !d && !(r->namespace && r->namespace->n)) {
+		s->data_source = arena_new(a, struct core_v1_typed_local_object_reference);
+		s->data_source->api_group = r->api_group;
+		s->data_source->kind = r->kind;
+		s->data_source->name = r->name;
+	}
+}
+
 /*
  * dataSource and dataSourceRef say the same; the older one knows claims and snapshots only, unless a source is there already (KEP-1495).
  * References to other namespaces (CrossNamespaceVolumeDataSource) are off.
@@ -327,18 +346,8 @@ static void data_sources(struct arena *a, struct core_v1_persistent_volume_claim
 		r = s->data_source_ref = NULL;
 	if (!(old && (old->data_source || old->data_source_ref)) && !r && d && !(!group.n && str_eqz(d->kind, "PersistentVolumeClaim")) &&
 	    !(str_eqz(group, "snapshot.storage.k8s.io") && str_eqz(d->kind, "VolumeSnapshot")))
-		d = s->data_source = NULL;
-	if (d && !r) {
-		s->data_source_ref = arena_new(a, struct core_v1_typed_object_reference);
-		s->data_source_ref->api_group = d->api_group;
-		s->data_source_ref->kind = d->kind;
-		s->data_source_ref->name = d->name;
-	} else if (r && !d && !(r->namespace && r->namespace->n)) {
-		s->data_source = arena_new(a, struct core_v1_typed_local_object_reference);
-		s->data_source->api_group = r->api_group;
-		s->data_source->kind = r->kind;
-		s->data_source->name = r->name;
-	}
+		s->data_source = NULL;
+	same_source(a, s);
 }
 
 static void pvc_update(struct request *rq, void *obj, const void *old)
@@ -358,6 +367,13 @@ static void pvc_create(struct request *rq, void *obj)
 	c->status.phase = STR("Pending");
 }
 
+static void pvc_on_read(const struct apiserver *s, struct arena *a, struct str api_version, void *obj)
+{
+	(void)s;
+	(void)api_version;
+	same_source(a, &((struct core_v1_persistent_volume_claim *)obj)->spec);
+}
+
 static struct str *pvc_filled(void *obj)
 {
 	return &((struct core_v1_persistent_volume_claim *)obj)->status.phase;
@@ -368,6 +384,7 @@ static const struct strategy persistentvolumes = {
 	.checks_all = true, .meta_update = "*", .validate = pv_validate, .validate_update = pv_validate_update, .validate_sub_update = pv_validate_sub, .warn = pv_warn,
 };
 static const struct strategy persistentvolumeclaims = {
+	.on_read = pvc_on_read,
 	.plural = STR_INIT("persistentvolumeclaims"), .filled = pvc_filled, .fill = STR_INIT("Pending"),
 	.return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,
 	.checks_all = true, .meta_update = "UM*", .validate = pvc_validate, .validate_update = pvc_validate_update, .validate_sub_update = pvc_validate_sub, .warn = pvc_warn,
