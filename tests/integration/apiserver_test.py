@@ -628,6 +628,15 @@ def test_services(a):
     st, o = a.patch(base + "/s", {"spec": {"type": "ClusterIP"}})
     check("to ClusterIP gives the port back", "nodePort" not in o["spec"]["ports"][0], o["spec"])
     equal("and it is free", a.post(base, svc)[0], 201)
+    svc["metadata"] = {"name": "ends", "finalizers": ["x.y/z"]}
+    del svc["spec"]["ports"][0]["nodePort"]
+    st, o = a.post(base, svc)
+    a.delete(base + "/ends")
+    equal("ended by its status", (a.patch(base + "/ends/status", {"metadata": {"finalizers": None}})[0], a.get(base + "/ends")[0]), (200, 404))
+    svc["metadata"] = {"name": "again"}
+    svc["spec"].update({"clusterIP": o["spec"]["clusterIP"], "ports": o["spec"]["ports"]})
+    equal("what it had is free", a.post(base, svc)[0], 201)
+    a.delete(base + "/again")
     return ip, port
 
 
@@ -652,6 +661,13 @@ def test_service_cidrs(a):
     for name in ("far", "near"):
         a.delete(svcs + "/" + name)
     equal("released", a.get("/apis/networking.k8s.io/v1/ipaddresses/203.0.113.5")[0], 404)
+    a.patch(cidrs + "/kubernetes/status", ready("False"))
+    equal("without the first range", (a.post(svcs, svc("far"))[1]["spec"]["clusterIP"][:10], a.post(svcs, svc("near", clusterIP="10.0.0.200"))[0]),
+          ("203.0.113.", 422))
+    a.patch(cidrs + "/kubernetes/status", ready("True"))
+    check("with it again", a.post(svcs, svc("near"))[1]["spec"]["clusterIP"].startswith("10.0.0."))
+    for name in ("far", "near"):
+        a.delete(svcs + "/" + name)
     a.delete(cidrs + "/more")
 
 

@@ -1018,12 +1018,78 @@ CACHE_TEST(waits_for_keys)
 	done();
 }
 
+/* ---- objects of other releases ---- */
+
+static void younger(void *ctx, struct arena *a, struct str api_version, void *obj)
+{
+	struct core_v1_pod *p = obj;
+	if (!p->spec.scheduler_name.n)
+		p->spec.scheduler_name = arena_printf(a, "%s of %.*s", (const char *)ctx, STR_ARG(api_version));
+}
+
+static void put_raw(const char *name, struct str value)
+{
+	char key[100];
+	int64_t rev;
+	bool ok;
+	snprintf(key, sizeof(key), "/registry/pods/ns/%s", name);
+	assert_ok(store_put(store, str_from(key), value, STORE_ANY, 0, 0, NULL, &ok, &rev, NULL));
+}
+
+static void scheduler_is(struct cache *c, const char *name, const char *want, bool filled)
+{
+	struct arena a = {0};
+	struct core_v1_pod p = {0};
+	struct cache_entry *e;
+	assert_ok(cache_get(c, STR("ns"), str_from(name), CACHE_CONSISTENT, 0, &e));
+	assert_non_null(e);
+	assert_int_equal(e->was_filled, filled);
+	assert_ok(cache_entry_decode(&a, &core_v1_pod_type, e, false, &p));
+	assert_str(p.spec.scheduler_name, want);
+	assert_str(p.metadata.name, name);
+	cache_entry_unref(e);
+	arena_free(&a);
+}
+
+CACHE_TEST(completes)
+{
+	struct cache_resource r = pods;
+	struct core_v1_pod p = {.kind = STR("Pod"), .api_version = STR("v0")};
+	struct buf pb = {0};
+	struct cache *c;
+	open_store();
+	r.complete = younger;
+	r.complete_ctx = (char[]){"new"};
+	/* What is loaded, in either encoding, and what others write later. */
+	p.metadata.name = STR("old");
+	object_encode(&pb, MEDIA_PROTOBUF, &core_v1_pod_type, &p);
+	put_raw("old", buf_view(&pb));
+	put_raw("json", STR("{\"apiVersion\":\"v00\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"json\"}}"));
+	put_raw("whole", STR("{\"metadata\":{\"name\":\"whole\"},\"spec\":{\"schedulerName\":\"s\"}}"));
+	assert_ok(cache_new(store, &r, &c));
+	scheduler_is(c, "old", "new of v0", true);
+	scheduler_is(c, "json", "new of v00", true);
+	scheduler_is(c, "whole", "s", false);
+	p.metadata.name = STR("later");
+	pb.n = 0;
+	object_encode(&pb, MEDIA_PROTOBUF, &core_v1_pod_type, &p);
+	put_raw("later", buf_view(&pb));
+	scheduler_is(c, "later", "new of v0", true);
+	/* Ours is as we wrote it. */
+	put_pod(c, "ns", "own", "n", NULL, 0);
+	scheduler_is(c, "own", "", false);
+	buf_free(&pb);
+	cache_free(c);
+	done();
+}
+
 int main(void)
 {
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_and_writes), cmocka_unit_test(custom_json), cmocka_unit_test(protobuf), cmocka_unit_test(hot), cmocka_unit_test(watches),
-		cmocka_unit_test(slow_watcher), cmocka_unit_test(groups), cmocka_unit_test(model), cmocka_unit_test(waits_for_keys), cmocka_unit_test(followers),
+		cmocka_unit_test(slow_watcher), cmocka_unit_test(groups), cmocka_unit_test(model), cmocka_unit_test(waits_for_keys), cmocka_unit_test(completes),
+		cmocka_unit_test(followers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
