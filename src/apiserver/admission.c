@@ -58,6 +58,7 @@ static struct error *check_names(const char *flag, const char *list, bool on)
 struct error *admission_init(struct apiserver *s)
 {
 	const char *enable = s->o.enable_admission, *disable = s->o.disable_admission;
+	struct str text;
 
 	TRY(check_names("--enable-admission-plugins", enable, true));
 	TRY(check_names("--disable-admission-plugins", disable, false));
@@ -70,8 +71,10 @@ struct error *admission_init(struct apiserver *s)
 			return error_new("admission plugin %s is in --enable-admission-plugins and in --disable-admission-plugins", p->name);
 		if (off || (p->off_by_default && !on))
 			continue;
-		if (p->configure)
-			TRY(error_wrap(p->configure(s, admission_config_of(str_from(p->name))), "admission plugin %s", p->name));
+		if (p->configure) {
+			TRY(error_wrap(admission_config_of(s, str_from(p->name), &text), "configuration of admission plugin %s", p->name));
+			TRY(error_wrap(p->configure(s, text), "admission plugin %s", p->name));
+		}
 		s->plugins[s->n_plugins++] = p;
 	}
 	return NULL;

@@ -2,7 +2,7 @@
 #include "apiserver/server.h"
 
 struct plugin_text {
-	struct str name, text;
+	struct str name, text, path; /* a path without a text: of a file that nobody has read */
 };
 static struct { /* one server a process */
 	LIST(struct plugin_text) plugins;
@@ -36,16 +36,21 @@ struct error *admission_config_init(struct apiserver *s)
 
 		t->name = p->name;
 		t->text = p->configuration;
-		if (!t->text.n && p->path.n)
-			TRY(error_wrap(read_plugin_file(s, p->path, &t->text), "configuration of admission plugin %.*s", STR_ARG(p->name)));
+		t->path = p->path;
 	}
 	return NULL;
 }
 
-struct str admission_config_of(struct str plugin)
+struct error *admission_config_of(struct apiserver *s, struct str plugin, struct str *text)
 {
-	for (uint32_t i = 0; i < all.plugins.n; i++)
-		if (str_eq(all.plugins.v[i].name, plugin))
-			return all.plugins.v[i].text;
-	return STR_NULL;
+	*text = STR_NULL;
+	for (uint32_t i = 0; i < all.plugins.n; i++) {
+		const struct plugin_text *t = &all.plugins.v[i];
+
+		if (!str_eq(t->name, plugin))
+			continue;
+		*text = t->text;
+		return t->text.n || !t->path.n ? NULL : read_plugin_file(s, t->path, text);
+	}
+	return NULL;
 }

@@ -1,5 +1,6 @@
 /* Which policies, bindings and parameters hold for a request. */
 #include <stdlib.h>
+#include "apiserver/admission_config.h"
 #include "apiserver/cache_follow.h"
 #include "apiserver/custom.h"
 #include "apiserver/policy.h"
@@ -289,6 +290,17 @@ struct error *policies_init(struct apiserver *s)
 	}
 	s->policies = p;
 	return NULL;
+}
+
+struct error *policies_configure(struct apiserver *s, struct str text, const char *kinds)
+{
+	/* both kinds of policies have the same */
+	struct apiserverconfig_v1_validating_admission_policy_configuration c = {0};
+
+	if (!text.n)
+		return NULL;
+	TRY(config_decode(&s->arena, &apiserverconfig_v1_validating_admission_policy_configuration_type, kinds, text, &c));
+	return c.static_manifests_dir.n ? error_new(NO_STATIC_MANIFESTS) : NULL;
 }
 
 bool policy_exempt(const struct admission *a)

@@ -48,6 +48,8 @@ struct policy_hooks { /* policies that have bindings, by name */
 };
 
 struct error *policies_init(struct apiserver *s);
+/* What the admission configuration says for one of the two plugins; the text may be empty. */
+struct error *policies_configure(struct apiserver *s, struct str text, const char *kinds);
 /* The newest; the caller gives it back. */
 struct policy_hooks *policy_hooks_get(struct apiserver *s, bool mutating);
 void policy_hooks_put(struct policy_hooks *h);

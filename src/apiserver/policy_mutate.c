@@ -1,5 +1,6 @@
 /* MutatingAdmissionPolicy: changing the object of a request. */
 #include "apiserver/custom.h"
+#include "apiserver/config_file.h"
 #include "apiserver/policy.h"
 #include "schema/defaults.h"
 #include "schema/managed_fields.h"
@@ -367,6 +368,11 @@ static struct error *mutate(struct admission *a)
 	return e ? e : refuse(&r);
 }
 
+static struct error *configure(struct apiserver *s, struct str text)
+{
+	return policies_configure(s, text, CONFIG_V1("MutatingAdmissionPolicyConfiguration"));
+}
+
 const struct admission_plugin admit_mutating_policy = {
-	.name = "MutatingAdmissionPolicy", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_CONNECT, .admit = mutate,
+	.name = "MutatingAdmissionPolicy", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_CONNECT, .configure = configure, .admit = mutate,
 };

@@ -1,5 +1,6 @@
 /* ValidatingAdmissionPolicy: judging a request. */
 #include "apiserver/metrics.h"
+#include "apiserver/config_file.h"
 #include "apiserver/policy.h"
 #include "schema/jv.h"
 
@@ -330,6 +331,11 @@ static struct error *validate(struct admission *a)
 	return e;
 }
 
+static struct error *configure(struct apiserver *s, struct str text)
+{
+	return policies_configure(s, text, CONFIG_V1("ValidatingAdmissionPolicyConfiguration"));
+}
+
 const struct admission_plugin admit_validating_policy = {
-	.name = "ValidatingAdmissionPolicy", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT, .validate = validate,
+	.name = "ValidatingAdmissionPolicy", .ops = ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT, .configure = configure, .validate = validate,
 };

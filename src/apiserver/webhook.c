@@ -831,7 +831,7 @@ static struct error *configure(struct apiserver *s, struct str text, struct outb
 	TRY(config_decode(&s->arena, &apiserverconfig_v1_webhook_admission_configuration_type, CONFIG_V1("WebhookAdmissionConfiguration"), text,
 			  &c));
 	if (c.static_manifests_dir.n)
-		return error_new("staticManifestsDir: Forbidden: the feature gate ManifestBasedAdmissionControlConfig is off");
+		return error_new(NO_STATIC_MANIFESTS);
 	if (!c.kube_config_file.n)
 		return NULL;
 	if (c.kube_config_file.p[0] != '/')

@@ -28,7 +28,7 @@ Options: @as=user @group=g (impersonation, may be repeated) @cred=none|TOKEN|a c
 an object captured before) @accept=table|pom|pomlist|yaml|pb|cbor|MEDIA  @label=text  @mode=openapi|keys|text|lines|stream|code|groups (of discovery, in their order)  @only=status (of the body)
 @about=TEXT (of discovery: groups whose name has it; of OpenAPI: what has it in its name)  @loose (body is not JSON: sent as
 written) @await=403 (asked again until that is the code) @undo (made on every server even where it is not compared)
-@audit (with what the audit log says of it: annotations; the log has the requests of one namespace, servers.py).
+@audit (with what the audit log says of it: annotations; the log has the requests of some namespaces, servers.py).
 """
 import json, os, re
 

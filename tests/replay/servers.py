@@ -24,8 +24,8 @@ PEOPLE = {
     "anon": "/CN=system:anonymous",
     "grouped": "/O=system:authenticated/O=system:unauthenticated/CN=grouped",
 }
-# what is audited: requests of one namespace; the others cost nothing
-AUDITED = "replay-annotations"
+# what is audited: requests of some namespaces; the others cost nothing
+AUDITED = "replay-annotations, replay-reinvoked"
 AUDIT = """apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
