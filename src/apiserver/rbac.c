@@ -377,8 +377,13 @@ enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct aut
 	struct decide d = {.r = r, .at = at, .a = a};
 	bool allow;
 
+	/* how many groups there are, so that none passes for what stands behind them; more than the key holds have no key */
+	const char groups[] = {(char)(2 + at->user->n_groups % 64), (char)(2 + at->user->n_groups / 64 % 64)};
+
 	sync(r);
 	n = put(key, n, sizeof key, at->user->name);
+	if (n <= sizeof key)
+		n = put(key, n, sizeof key, str_of(groups, sizeof groups));
 	for (size_t i = 0; i < at->user->n_groups && n <= sizeof key; i++)
 		n = put(key, n, sizeof key, at->user->groups[i]);
 	if (n <= sizeof key)
