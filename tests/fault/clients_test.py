@@ -120,7 +120,7 @@ def test_idle_connections(s, a):
         for t in threads:
             t.join()
     equal("all are served", (len(conns), failed[:3]), (many, []))
-    equal("and stay", (watchers(a) - base, descriptors(s) >= fds + many), (many, True))
+    equal("and stay", watchers(a) - base, many)  # a connection each: HTTP/1.1
     grown = memory(s) - before
     print("# %d idle TLS connections in %.1f s: %.1f KiB each" % (many, time.monotonic() - began, grown / 1024 / many), flush=True)
     bounded("idle connections", grown, many * 64 * 1024)
