@@ -1058,7 +1058,8 @@ void jv_encode_string(struct buf *b, struct str s)
 			buf_putc(b, hex[c & 15]);
 		}
 	}
-	buf_append(b, s.p + from, s.n - from);
+	if (from < s.n)
+		buf_append(b, s.p + from, s.n - from);
 	buf_putc(b, '"');
 }
 
