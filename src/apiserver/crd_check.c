@@ -531,7 +531,7 @@ static void root_of_status(struct field_errors *e, const props *p, const struct 
 }
 
 /* A member that no structural schema has, anywhere in it; NULL: none. What is structural is not looked at then. */
-static const char *unsupported(const props *p)
+const char *schema_unsupported(const props *p)
 {
 	const char *why = !p                                      ? NULL
 			  : p->id.n                               ? "id"
@@ -548,18 +548,18 @@ static const char *unsupported(const props *p)
 
 	if (!p || why)
 		return why;
-	why = unsupported(p->not);
+	why = schema_unsupported(p->not);
 	for (uint32_t i = 0; !why && i < p->all_of.n; i++)
-		why = unsupported(&p->all_of.v[i]);
+		why = schema_unsupported(&p->all_of.v[i]);
 	for (uint32_t i = 0; !why && i < p->any_of.n; i++)
-		why = unsupported(&p->any_of.v[i]);
+		why = schema_unsupported(&p->any_of.v[i]);
 	for (uint32_t i = 0; !why && i < p->one_of.n; i++)
-		why = unsupported(&p->one_of.v[i]);
+		why = schema_unsupported(&p->one_of.v[i]);
 	for (uint32_t i = 0; !why && i < p->properties.n; i++)
-		why = unsupported(&p->properties.v[i].value);
+		why = schema_unsupported(&p->properties.v[i].value);
 	if (!why)
-		why = unsupported(item_schema(p));
-	return why ? why : unsupported(value_schema(p));
+		why = schema_unsupported(item_schema(p));
+	return why ? why : schema_unsupported(value_schema(p));
 }
 
 void schema_check_structure(struct field_errors *e, const props *p, const struct field_path *at)
@@ -568,16 +568,11 @@ void schema_check_structure(struct field_errors *e, const props *p, const struct
 	complete(e, p, p, at, at, false);
 }
 
-const char *schema_unsupported(const props *p)
-{
-	return unsupported(p);
-}
-
 void schema_check(struct field_errors *e, const props *p, bool status, const struct field_path *at, bool unchanged)
 {
 	struct field_errors of_structure = {.arena = e->arena};
 	uint32_t n, before = e->list.n;
-	const char *not_structural = unsupported(p);
+	const char *not_structural = schema_unsupported(p);
 	bool structural;
 
 	if (status)

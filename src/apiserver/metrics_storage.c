@@ -6,11 +6,14 @@
 static const char *const operations[] = {
 	[CACHE_CALL_LIST] = "list", [CACHE_CALL_CREATE] = "create", [CACHE_CALL_UPDATE] = "update", [CACHE_CALL_DELETE] = "delete"};
 
+struct listed {
+	struct metric *lists, *fetched, *returned;
+};
+
 struct storage_metrics {
 	char *group, *resource; /* as they stand in labels */
 	struct metric *time[CACHE_CALLS], *count[CACHE_CALLS];
-	struct metric *loads, *fetched, *loaded;
-	struct metric *lists, *list_fetched, *list_returned;
+	struct listed store, cache;
 };
 
 struct storage_metrics *metrics_storage(struct str group, struct str resource)
@@ -37,6 +40,20 @@ static struct metric *series(const struct storage_metrics *m, enum metric_id id,
 	return metric_series(id, buf_z(&b));
 }
 
+/* One list more. ids: of lists, objects looked at, objects returned; index: a label of the first two. */
+static void count_list(const struct storage_metrics *m, struct listed *l, const enum metric_id ids[3], const char *index, size_t fetched,
+		       size_t returned)
+{
+	if (!l->lists) {
+		l->lists = series(m, ids[0], index);
+		l->fetched = series(m, ids[1], index);
+		l->returned = series(m, ids[2], "");
+	}
+	metric_add(l->lists, 1);
+	metric_add(l->fetched, (double)fetched);
+	metric_add(l->returned, (double)returned);
+}
+
 void metrics_store_call(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed)
 {
 	struct storage_metrics *m = ctx;
@@ -51,26 +68,16 @@ void metrics_store_call(void *ctx, enum cache_call call, int64_t ns, size_t n, b
 	metric_add(m->count[call], 1);
 	if (failed)
 		metric_add(series(m, METRIC_STORE_ERRORS, operation), 1);
-	if (call != CACHE_CALL_LIST)
-		return;
-	if (!m->loads) {
-		m->loads = series(m, METRIC_STORAGE_LISTS, "");
-		m->fetched = series(m, METRIC_STORAGE_LIST_FETCHED, "");
-		m->loaded = series(m, METRIC_STORAGE_LIST_RETURNED, "");
+	if (call == CACHE_CALL_LIST) {
+		static const enum metric_id ids[] = {METRIC_STORAGE_LISTS, METRIC_STORAGE_LIST_FETCHED, METRIC_STORAGE_LIST_RETURNED};
+
+		count_list(m, &m->store, ids, "", n, n);
 	}
-	metric_add(m->loads, 1);
-	metric_add(m->fetched, (double)n);
-	metric_add(m->loaded, (double)n);
 }
 
 void metrics_list(struct storage_metrics *m, size_t fetched, size_t returned)
 {
-	if (!m->lists) {
-		m->lists = series(m, METRIC_CACHE_LISTS, "index=\"\",");
-		m->list_fetched = series(m, METRIC_CACHE_LIST_FETCHED, "index=\"\",");
-		m->list_returned = series(m, METRIC_CACHE_LIST_RETURNED, "");
-	}
-	metric_add(m->lists, 1);
-	metric_add(m->list_fetched, (double)fetched);
-	metric_add(m->list_returned, (double)returned);
+	static const enum metric_id ids[] = {METRIC_CACHE_LISTS, METRIC_CACHE_LIST_FETCHED, METRIC_CACHE_LIST_RETURNED};
+
+	count_list(m, &m->cache, ids, "index=\"\",", fetched, returned);
 }
