@@ -1,5 +1,6 @@
-/* Documents as Go's http.ServeContent gives them out: conditional requests and one range (RFC 9110 sections 13 and 14).
+/* Documents as Go's http.ServeContent gives them out: conditional requests and ranges (RFC 9110 sections 13 and 14).
  */
+#include <inttypes.h>
 #include <time.h>
 #include "apiserver/discovery.h"
 
@@ -91,21 +92,18 @@ static bool range_holds(struct request *rq, const struct content *c)
 	return date_parse(rq->a, cond, &at) && at == (time_t)(c->modified_ns / 1000000000);
 }
 
-enum range { RANGE_WHOLE, RANGE_PART, RANGE_BEYOND, RANGE_BAD };
+enum range { RANGE_WHOLE, RANGE_PARTS, RANGE_BEYOND, RANGE_BAD };
 
-/* Several ranges are answered with the whole, which a server may. */
-static enum range range_of(struct request *rq, const struct content *c, size_t *from, size_t *n)
+struct span {
+	size_t from, n;
+};
+
+/* One of the header's, as `1-2`, `1-` or `-2` (RFC 9110 section 14.1.2). */
+static enum range range_one(struct str r, int64_t size, struct span *out)
 {
-	struct str r = http_header_get(&rq->x->headers, "range"), first;
-	int64_t a = 0, b = 0, size = (int64_t)c->body.n;
+	struct str first;
+	int64_t a = 0, b = 0;
 
-	if (!r.n || !range_holds(rq, c))
-		return RANGE_WHOLE;
-	if (!str_has_prefix(r, STR("bytes=")))
-		return RANGE_BAD;
-	r = str_trim(str_sub(r, 6, r.n));
-	if (!r.n || str_index(r, ',') >= 0)
-		return RANGE_WHOLE;
 	if (str_index(r, '-') < 0)
 		return RANGE_BAD;
 	first = str_trim(str_cut(&r, '-'));
@@ -121,9 +119,64 @@ static enum range range_of(struct request *rq, const struct content *c, size_t *
 	} else if (!r.n || b >= size) {
 		b = size - 1;
 	}
-	*from = (size_t)a;
-	*n = (size_t)(b - a + 1);
-	return RANGE_PART;
+	*out = (struct span){(size_t)a, (size_t)(b - a + 1)};
+	return RANGE_PARTS;
+}
+
+/* Those that lie in the document, in the order asked. What together is longer than the document is answered with it whole,
+ * so that an answer has a limit. */
+static enum range ranges_of(struct request *rq, const struct content *c, struct span **spans, size_t *n)
+{
+	struct str list = http_header_get(&rq->x->headers, "range");
+	bool beyond = false;
+	size_t sum = 0, most = 1;
+
+	*n = 0;
+	if (!list.n || !range_holds(rq, c))
+		return RANGE_WHOLE;
+	if (!str_has_prefix(list, STR("bytes=")))
+		return RANGE_BAD;
+	list = str_sub(list, 6, list.n);
+	for (size_t i = 0; i < list.n; i++)
+		most += list.p[i] == ',';
+	*spans = arena_array(rq->a, struct span, most);
+	while (list.n) {
+		struct str one = str_trim(str_cut(&list, ','));
+		enum range range = one.n ? range_one(one, (int64_t)c->body.n, &(*spans)[*n]) : RANGE_WHOLE;
+
+		if (range == RANGE_BAD)
+			return range;
+		beyond |= range == RANGE_BEYOND;
+		if (range == RANGE_PARTS)
+			sum += (*spans)[(*n)++].n;
+	}
+	if (!*n)
+		return beyond ? RANGE_BEYOND : RANGE_WHOLE;
+	return sum > c->body.n ? RANGE_WHOLE : RANGE_PARTS;
+}
+
+static struct str range_text(struct arena *a, struct span s, const struct content *c)
+{
+	return arena_printf(a, "bytes %zu-%zu/%zu", s.from, s.from + s.n - 1, c->body.n);
+}
+
+/* multipart/byteranges (RFC 9110 section 14.6). */
+static struct str multipart(struct arena *a, const struct content *c, const struct span *spans, size_t n, struct str boundary)
+{
+	struct buf out = {0};
+	struct str all;
+
+	for (size_t i = 0; i < n; i++) {
+		struct str range = range_text(a, spans[i], c);
+
+		buf_printf(&out, "%s--%.*s\r\nContent-Range: %.*s\r\nContent-Type: %.*s\r\n\r\n", i ? "\r\n" : "",
+			   STR_ARG(boundary), STR_ARG(range), STR_ARG(c->type));
+		buf_str(&out, str_sub(c->body, spans[i].from, spans[i].from + spans[i].n));
+	}
+	buf_printf(&out, "\r\n--%.*s--\r\n", STR_ARG(boundary));
+	all = arena_str(a, str_of(out.p, out.n));
+	buf_free(&out);
+	return all;
 }
 
 static struct error *no_range(struct request *rq, const struct content *c, enum range why)
@@ -141,9 +194,10 @@ static struct error *no_range(struct request *rq, const struct content *c, enum 
 struct error *respond_content(struct request *rq, const struct content *c)
 {
 	int status = precondition(rq, c);
-	struct str body = c->body;
-	size_t from = 0, n = 0;
-	enum range range = status ? RANGE_WHOLE : range_of(rq, c, &from, &n);
+	struct str body = c->body, type = c->type;
+	struct span *spans;
+	size_t n = 0;
+	enum range range = status ? RANGE_WHOLE : ranges_of(rq, c, &spans, &n);
 
 	if (range == RANGE_BEYOND || range == RANGE_BAD)
 		return no_range(rq, c, range);
@@ -156,17 +210,25 @@ struct error *respond_content(struct request *rq, const struct content *c)
 		if (c->compressed)
 			return respond_bytes(rq, 200, c->type, body);
 	}
-	rq->status = status ? status : range == RANGE_PART ? 206 : 200;
+	rq->status = status ? status : range == RANGE_PARTS ? 206 : 200;
 	respond_headers(rq);
-	if (status != 304 && (!status || c->etag.n)) /* what has no tag has no type before it is read */
-		http_set_header(rq->x, "content-type", c->type);
-	if (status)
-		return http_respond(rq->x, status, STR_NULL);
-	if (range == RANGE_PART) {
+	if (range == RANGE_PARTS) {
 		http_set_header(rq->x, "accept-ranges", STR("bytes"));
-		http_set_header(rq->x, "content-range",
-				arena_printf(rq->a, "bytes %zu-%zu/%zu", from, from + n - 1, c->body.n));
-		body = str_sub(body, from, from + n);
+		if (n == 1) {
+			http_set_header(rq->x, "content-range", range_text(rq->a, spans[0], c));
+			body = str_sub(body, spans[0].from, spans[0].from + spans[0].n);
+		} else {
+			uint64_t r[2];
+			struct str boundary;
+
+			random_bytes(r, sizeof r);
+			boundary = arena_printf(rq->a, "%016" PRIx64 "%016" PRIx64, r[0], r[1]);
+
+			type = arena_printf(rq->a, "multipart/byteranges; boundary=%.*s", STR_ARG(boundary));
+			body = multipart(rq->a, c, spans, n, boundary);
+		}
 	}
-	return http_respond(rq->x, rq->status, body);
+	if (status != 304 && (!status || c->etag.n)) /* what has no tag has no type before it is read */
+		http_set_header(rq->x, "content-type", type);
+	return http_respond(rq->x, rq->status, status ? STR_NULL : body);
 }
