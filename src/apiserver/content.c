@@ -183,12 +183,8 @@ static struct error *no_range(struct request *rq, const struct content *c, enum 
 {
 	if (why == RANGE_BEYOND)
 		http_set_header(rq->x, "content-range", arena_printf(rq->a, "bytes */%zu", c->body.n));
-	rq->status = 416;
-	respond_headers(rq);
-	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
-	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	return http_respond(rq->x, 416,
-			    why == RANGE_BEYOND ? STR("invalid range: failed to overlap\n") : STR("invalid range\n"));
+	return respond_text(rq, 416,
+			    why == RANGE_BEYOND ? STR("invalid range: failed to overlap") : STR("invalid range"));
 }
 
 struct error *respond_content(struct request *rq, const struct content *c)

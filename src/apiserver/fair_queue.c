@@ -207,3 +207,30 @@ struct fair_queue_state fair_queue_state(const struct fair *f, int i)
 		return (struct fair_queue_state){0};
 	return (struct fair_queue_state){f->q[i].n, f->q[i].seats, f->q[i].virtual_start};
 }
+
+/* ---- who is refused ---- */
+
+int fair_retry_after(struct fair_retry *r, int64_t second)
+{
+	size_t slot = (size_t)second % (sizeof r->refused / sizeof *r->refused);
+	int recent = 0;
+
+	if (!r->after)
+		r->after = 1;
+	if (r->refused[slot].second == second && r->refused[slot].n) {
+		r->refused[slot].n++;
+		return r->after;
+	}
+	for (size_t i = 0; i < sizeof r->refused / sizeof *r->refused; i++)
+		if (r->refused[i].second < second && second - r->refused[i].second <= r->after)
+			recent += r->refused[i].n;
+	r->refused[slot].second = second;
+	r->refused[slot].n = 1;
+	if (recent >= 3 * r->after && (!r->raised || second - r->raised >= r->after)) {
+		r->after = 2 * r->after > FAIR_RETRY_MAX ? FAIR_RETRY_MAX : 2 * r->after;
+		r->raised = second;
+	} else if (recent < r->after && r->after > 1) {
+		r->after--;
+	}
+	return r->after;
+}

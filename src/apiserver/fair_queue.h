@@ -48,4 +48,18 @@ struct fair_queue_state {
 struct fair_queue_state fair_queue_state(const struct fair *f, int i);
 void fair_leave(struct fair *f, int width);
 
+/* How many requests of a level were refused in each of the last seconds, and after how many who is refused is told to come
+ * again: more while there are many (upstream's dropped requests tracker). */
+#define FAIR_RETRY_MAX 32 /* seconds */
+struct fair_retry {
+	struct {
+		int64_t second;
+		int n;
+	} refused[2 * FAIR_RETRY_MAX]; /* by second */
+	int after; /* 0: as 1 */
+	int64_t raised; /* the second in which it was made more; 0: never */
+};
+/* One more at `second`; returns after how many seconds to come again. */
+int fair_retry_after(struct fair_retry *r, int64_t second);
+
 #endif

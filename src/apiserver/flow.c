@@ -30,6 +30,7 @@ struct flow {
 	struct map levels;
 	struct map series; /* labels -> struct flow_series */
 	struct fair_group group;
+	int limit; /* seats of the server */
 	struct flow_seat *first, *last; /* all that wait or run */
 	struct fiber_mutex judging; /* conditions are written by one fiber at a time */
 };
@@ -150,7 +151,8 @@ static void rebuild(struct apiserver *s)
 	LIST(struct schema) list = {0};
 	struct error *err;
 
-	flow->group.total = (int)limit;
+	flow->limit = (int)limit;
+	flow->group.total = 0;
 	arena_free(&flow->arena);
 	flow->v = NULL;
 	flow->n = 0;
@@ -196,6 +198,7 @@ static void rebuild(struct apiserver *s)
 
 		/* as upstream's nominal limit, rounded up */
 		l->fair.nominal = total && l->seen ? (int)((limit * l->shares + total - 1) / total) : 0;
+		flow->group.total += l->fair.nominal; /* rounding up gives some more than there are, in upstream too */
 		l->fair.reserved = l->fair.nominal - percent_of(l->fair.nominal, l->lendable);
 		l->fair.borrow_max = l->borrowing < 0 ? -1 : percent_of(l->fair.nominal, l->borrowing);
 		limit_use(l);
@@ -566,7 +569,7 @@ void flow_collect(void)
 	while (flow && map_next(&flow->levels, &it, &key, &v)) {
 		const struct flow_level *l = v;
 		const struct fair *f = &l->fair;
-		int seats[] = {f->nominal, f->reserved, f->nominal + (f->borrow_max < 0 ? flow->group.total : f->borrow_max)};
+		int seats[] = {f->nominal, f->reserved, f->nominal + (f->borrow_max < 0 ? flow->limit : f->borrow_max)};
 		char labels[300];
 
 		limit_use(map_get(&flow->levels, key));
@@ -578,7 +581,16 @@ void flow_collect(void)
 	}
 }
 
-static struct error *take_seat(struct request *rq, const struct schema *sc, struct flow_seat *seat)
+/* Upstream's answer, whatever format was asked for. */
+static struct error *refuse(struct request *rq, int after, bool *refused)
+{
+	*refused = true;
+	metrics_dropped(rq);
+	http_set_header(rq->x, "retry-after", arena_printf(rq->a, "%d", after));
+	return respond_text(rq, 429, STR("Too many requests, please try again later."));
+}
+
+static struct error *take_seat(struct request *rq, const struct schema *sc, struct flow_seat *seat, bool *refused)
 {
 	static const char *const reasons[] = {NULL, "concurrency-limit", "queue-full", "time-out"};
 	enum fair_answer answer;
@@ -622,17 +634,16 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 	*(e ? &l->cancelled : answer == FAIR_TIME_OUT ? &l->timed_out : &l->rejected) += 1;
 	if (e)
 		return e;
-	metrics_dropped(rq);
 	metrics_count(METRIC_FLOW_REJECTED,
 		      arena_printf(rq->a, "flow_schema=\"%.*s\",priority_level=\"%s\",reason=\"%s\"",
 				   STR_ARG(sc->obj->metadata.name), sc->level->name, reasons[answer])
 			      .p,
 		      1);
-	return err_too_many(1, "Too many requests, please try again later.");
+	return refuse(rq, fair_retry_after(&l->retry, now / 1000000000), refused);
 }
 
 /* Upstream's handler of old. */
-static struct error *count_inflight(struct request *rq, struct flow_seat *seat)
+static struct error *count_inflight(struct request *rq, struct flow_seat *seat, bool *refused)
 {
 	static int running[2];
 	bool reads = str_eqz(rq->info.verb, "get") || str_eqz(rq->info.verb, "list") || str_eqz(rq->info.verb, "watch");
@@ -641,22 +652,19 @@ static struct error *count_inflight(struct request *rq, struct flow_seat *seat)
 	if (rq->long_running || !max)
 		return NULL;
 	if (*n >= max) {
-		if (user_in_group(rq->user, "system:masters"))
-			return NULL;
-		metrics_dropped(rq);
-		return err_too_many(1, "Too many requests, please try again later.");
+		return user_in_group(rq->user, "system:masters") ? NULL : refuse(rq, 1, refused);
 	}
 	++*n;
 	seat->inflight = n;
 	return NULL;
 }
 
-struct error *flow_begin(struct request *rq, struct flow_seat *seat)
+struct error *flow_begin(struct request *rq, struct flow_seat *seat, bool *refused)
 {
 	const struct schema *sc;
 
 	if (!rq->s->o.priority_and_fairness)
-		return count_inflight(rq, seat);
+		return count_inflight(rq, seat, refused);
 
 	if (rq->long_running && !str_eqz(rq->info.verb, "watch"))
 		return NULL; /* nothing to do with it, and its answer does not say so either */
@@ -678,7 +686,7 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat)
 		begin(seat, now);
 		return NULL;
 	}
-	return take_seat(rq, sc, seat);
+	return take_seat(rq, sc, seat, refused);
 }
 
 void flow_end(struct flow_seat *seat)

@@ -31,8 +31,9 @@ struct flow_seat {                  /* zeroed; stays where it is until flow_end 
 	bool waiting;
 	int64_t arrived_ns, started_ns; /* wall clock; 0: not yet */
 };
-/* Classifies, sets the headers, waits for a seat; it goes back by flow_end. 429 when there is none in time. */
-struct error *flow_begin(struct request *rq, struct flow_seat *seat);
+/* Classifies, sets the headers, waits for a seat; it goes back by flow_end. *refused: there was none in time, which the client
+ * was told (429). */
+struct error *flow_begin(struct request *rq, struct flow_seat *seat, bool *refused);
 void flow_end(struct flow_seat *seat); /* again is allowed */
 /* For /metrics: how many seats each level has, keeps and may have at most. */
 void flow_collect(void);
@@ -49,6 +50,7 @@ struct flow_level {
 	bool exempt, seen;
 	int32_t shares, lendable, borrowing; /* borrowing < 0: no limit */
 	int executing, dispatched, rejected, timed_out, cancelled;
+	struct fair_retry retry;
 	struct fair fair; /* running requests point to it: levels are never freed */
 };
 /* In order of their names. */

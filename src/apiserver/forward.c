@@ -392,12 +392,3 @@ struct error *forward_request(struct request *rq, const struct forward *f)
 	http_response_close(&resp);
 	return e;
 }
-
-struct error *respond_text(struct request *rq, int status, struct str text)
-{
-	rq->status = status;
-	respond_headers(rq);
-	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
-	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	return http_respond(rq->x, status, arena_printf(rq->a, "%.*s\n", STR_ARG(text)));
-}

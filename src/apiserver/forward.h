@@ -25,7 +25,5 @@ bool forward_wants_upgrade(struct request *rq);
  * upgrade what the backend answered.
  */
 struct error *forward_request(struct request *rq, const struct forward *f);
-/* An answer in plain text, as Go's http.Error writes it: a line end is put behind. */
-struct error *respond_text(struct request *rq, int status, struct str text);
 
 #endif

@@ -1,7 +1,6 @@
 /* What is no resource: discovery, version, health, metrics, OpenAPI, OIDC documents, /debug; and / which lists them. */
 #include "apiserver/authn.h"
 #include "apiserver/discovery.h"
-#include "apiserver/forward.h"
 #include "apiserver/metrics.h"
 #include "schema/jv.h"
 

@@ -241,6 +241,15 @@ struct error *respond_bytes(struct request *rq, int status, struct str content_t
 	return respond_iov(rq, status, content_type, &iov, body.n ? 1 : 0);
 }
 
+struct error *respond_text(struct request *rq, int status, struct str text)
+{
+	rq->status = status;
+	respond_headers(rq);
+	http_set_header(rq->x, "content-type", STR("text/plain; charset=utf-8"));
+	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return http_respond(rq->x, status, arena_printf(rq->a, "%.*s\n", STR_ARG(text)));
+}
+
 void pretty_json(struct buf *out, struct str json)
 {
 	int depth = 0;

@@ -304,9 +304,10 @@ static struct error *run(struct request *rq)
 	TRY(authenticate(rq));
 	TRY(audit_begin(rq));
 	TRY(impersonate(rq));
-	TRY(flow_begin(rq, &seat));
-	e = authorize_request(rq);
-	if (e) {
+	e = flow_begin(rq, &seat, &handled);
+	if (!e && !handled)
+		e = authorize_request(rq);
+	if (e || handled) {
 		flow_end(&seat);
 		return e;
 	}

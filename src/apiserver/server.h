@@ -305,6 +305,8 @@ bool entry_fits(const struct resource *res, const struct cache_entry *e);
 struct error *respond_entry(struct request *rq, int status, struct resource *res, const struct cache_entry *e, bool *done);
 struct error *respond_success(struct request *rq, struct resource *res, struct str name, struct str uid);
 struct error *respond_bytes(struct request *rq, int status, struct str content_type, struct str body);
+/* An answer in plain text, as Go's http.Error writes it: a line end is put behind. */
+struct error *respond_text(struct request *rq, int status, struct str text);
 /* metadata as an answer of nothing else has it; obj: the request version's struct. */
 void partial_meta(struct arena *a, const struct resource *res, const void *obj, struct meta_v1_object_meta *out);
 struct table_options;

@@ -362,7 +362,7 @@ def test_inflight(s):
         begun = begin_create(a, "held")
         until("one at once", lambda: alice.post(CM, cm("x"))[0] == 429)
         st, h, _ = alice.raw("POST", CM, json.dumps(cm("x")), {"Content-Type": "application/json"})
-        equal("later", (st, h["retry-after"]), (429, "1"))
+        equal("later", (st, h["retry-after"], h["content-type"]), (429, "1", "text/plain; charset=utf-8"))
         equal("reading is another number", alice.get(CM)[0], 403)
         equal("masters", a.post(CM, cm("y"))[0], 201)
         equal("it ends", end_create(begun), 201)

@@ -102,6 +102,7 @@ def test_reject(s, a, gate):
     second = Call(s, "bob", "r-")
     second.join(20)
     equal("the second is refused", (second.status, second.headers["Retry-After"]), (429, "1"))
+    equal("in plain text", second.headers["Content-Type"], "text/plain; charset=utf-8")
     equal("others are not held up", a.get("/api/v1/namespaces/default")[0], 200)
     gate.open.set()
     first.join(20)

@@ -164,6 +164,36 @@ static void lending(void *arg)
 	free(b.q);
 }
 
+static int refused(struct fair_retry *r, int64_t second, int n)
+{
+	int after = 0;
+
+	for (int i = 0; i < n; i++)
+		after = fair_retry_after(r, second);
+	return after;
+}
+
+static void test_retry(void **state)
+{
+	struct fair_retry r = {0};
+	int64_t now = 1000;
+
+	(void)state;
+	assert_int_equal(refused(&r, now, 9), 1);
+	assert_int_equal(refused(&r, ++now, 9), 2); /* nine in the second before: three times one, and more */
+	assert_int_equal(refused(&r, ++now, 9), 2); /* not again so soon */
+	assert_int_equal(refused(&r, ++now, 9), 4);
+	while (now < 1100)
+		refused(&r, ++now, 200);
+	assert_int_equal(r.after, FAIR_RETRY_MAX);
+	assert_int_equal(refused(&r, 1101, 1), FAIR_RETRY_MAX);
+	assert_int_equal(refused(&r, 1200, 1), FAIR_RETRY_MAX - 1); /* nothing for a while: slowly less */
+	assert_int_equal(refused(&r, 1232, 1), FAIR_RETRY_MAX - 2);
+	for (now = 2000; now < 8000; now += 100)
+		refused(&r, now, 1);
+	assert_int_equal(r.after, 1);
+}
+
 static void on_loop(void **state, fiber_fn *fn)
 {
 	assert_ok(loop_run(fn, NULL));
@@ -174,7 +204,8 @@ static void test_lending(void **state) { on_loop(state, lending); }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_seats), cmocka_unit_test(test_fairness), cmocka_unit_test(test_lending)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_seats), cmocka_unit_test(test_fairness), cmocka_unit_test(test_lending),
+					   cmocka_unit_test(test_retry)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
