@@ -7,6 +7,7 @@
 #include "apiserver/bootstrap.h"
 #include "schema/jv.h"
 #include "apiserver/extend.h"
+#include "apiserver/identity.h"
 #include "schema/defaults.h"
 
 /* ---- the policy text ---- */
@@ -657,6 +658,8 @@ struct error *bootstrap_run(struct apiserver *s)
 	TRY(trust_info_write(s));
 	TRY(legacy_token_tracking(s));
 	s->bootstrapped[HOOK_TOKENS] = true;
+	TRY(identity_begin(s));
+	s->bootstrapped[HOOK_IDENTITY] = true;
 	TRY(aggregator_register_local(s));
 	/* Written without waiting for the disk one by one; who is served now may rely on it. */
 	log_and_free(store_sync(s->store), "what a cluster begins with");
@@ -664,6 +667,7 @@ struct error *bootstrap_run(struct apiserver *s)
 	s->bootstrapped[HOOK_CRDS] = true;
 	aggregate_roles_start(s);
 	kubernetes_service_start(s);
+	identity_start(s);
 	trust_info_start(s);
 	service_repair_start(s);
 	background_follow(s, "service-cidr", storage_find(s, STR("networking.k8s.io"), STR("servicecidrs"))->cache, service_cidr);

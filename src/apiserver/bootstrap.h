@@ -20,6 +20,12 @@ struct error *bootstrap_run(struct apiserver *s);
 /* trust_info.c: ConfigMap kube-system/extension-apiserver-authentication, then keeps it as the files of CAs change, on fibers. */
 struct error *trust_info_write(struct apiserver *s);
 void trust_info_start(struct apiserver *s);
+/*
+ * kubernetes_service.c: what says in a store that several share where this server is: an Endpoints under a key of its own, with the store's
+ * lease of 15 s. Renewing makes *lease 0 when it has ended; it is written, with a new one, at first and then.
+ */
+struct error *address_renew(struct apiserver *s, int64_t *lease);
+struct error *address_write(struct apiserver *s, struct str key, struct core_v1_endpoints *ep, int64_t *lease); /* changes ep */
 /* aggregate_roles.c: keeps the rules of aggregated ClusterRoles, on a fiber. */
 void aggregate_roles_start(struct apiserver *s);
 

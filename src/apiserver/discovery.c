@@ -3,6 +3,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/discovery.h"
 #include "apiserver/extend.h"
+#include "apiserver/metrics.h"
 #include "schema/jv.h"
 
 static const char *const verb_names[] = {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"};
@@ -433,12 +434,17 @@ static struct error *aggregated(struct request *rq, bool legacy)
 	struct groups g;
 	struct str last = STR_NULL;
 	bool open = false;
-	unsigned char sum[32];
-	char etag[67];
+	unsigned char sum[SHA512_DIGEST_LENGTH];
+	char etag[2 * sizeof sum + 3];
+	size_t body;
 
+	metrics_count(METRIC_DISCOVERY_AGGREGATED, "", 1);
+	if (rq->out.discovery_nopeer)
+		metrics_count(METRIC_DISCOVERY_NOPEER, "", 1);
 	collect(rq, &g);
-	buf_printf(&b, "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/%.*s\",\"metadata\":{},\"items\":[",
-		   STR_ARG(rq->out.discovery));
+	buf_printf(&b, "{\"kind\":\"APIGroupDiscoveryList\",\"apiVersion\":\"apidiscovery.k8s.io/%.*s\",", STR_ARG(rq->out.discovery));
+	body = b.n;
+	buf_puts(&b, "\"metadata\":{},\"items\":[");
 	for (uint32_t i = 0; i < g.list.n; i++) {
 		struct group_version *gv = &g.list.v[i];
 
@@ -461,12 +467,13 @@ static struct error *aggregated(struct request *rq, bool legacy)
 		aggregated_version(rq, &b, gv);
 	}
 	buf_puts(&b, open ? "]}]}" : "]}");
-	SHA256((unsigned char *)b.p, b.n, sum);
+	b.p[body - 1] = '{'; /* without kind and version, as upstream's servers: the same document has the same one there */
+	SHA512((unsigned char *)b.p + body - 1, b.n - body + 1, sum);
+	b.p[body - 1] = ',';
 	etag[0] = '"';
-	for (int i = 0; i < 32; i++)
+	for (size_t i = 0; i < sizeof sum; i++)
 		snprintf(etag + 1 + 2 * i, 3, "%02X", sum[i]);
-	etag[65] = '"';
-	etag[66] = 0;
+	memcpy(etag + sizeof etag - 2, "\"", 2);
 	http_set_header(rq->x, "etag", str_from(etag));
 	http_set_header(rq->x, "vary", STR("Accept"));
 	rq->cache_control = STR("public");
@@ -476,8 +483,13 @@ static struct error *aggregated(struct request *rq, bool legacy)
 		return http_respond(rq->x, 304, STR_NULL);
 	}
 	if (rq->out.media == MEDIA_JSON) {
-		buf_putc(&b, '\n');
-		struct iovec iov = {b.p, b.n};
+		struct buf indented buf_cleanup = {0};
+
+		if (rq->out.pretty)
+			pretty_json(&indented, buf_view(&b));
+		else
+			buf_putc(&b, '\n');
+		struct iovec iov = rq->out.pretty ? (struct iovec){indented.p, indented.n} : (struct iovec){b.p, b.n};
 
 		return respond_iov(rq, 200,
 				   arena_printf(rq->a, "application/json;g=apidiscovery.k8s.io;v=%.*s;as=APIGroupDiscoveryList",

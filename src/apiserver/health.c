@@ -39,6 +39,7 @@ static bool check_flow(struct apiserver *s) { return s->bootstrapped[HOOK_FLOW];
 static bool check_namespaces(struct apiserver *s) { return s->bootstrapped[HOOK_NAMESPACES]; }
 static bool check_service(struct apiserver *s) { return s->bootstrapped[HOOK_SERVICE]; }
 static bool check_tokens(struct apiserver *s) { return s->bootstrapped[HOOK_TOKENS]; }
+static bool check_identity(struct apiserver *s) { return s->bootstrapped[HOOK_IDENTITY]; }
 static bool check_crds(struct apiserver *s) { return s->bootstrapped[HOOK_CRDS]; }
 static bool check_apiservices(struct apiserver *s) { return s->bootstrapped[HOOK_APISERVICES]; }
 static bool check_kms(struct apiserver *s) { return !encryption_has_check() || encryption_check(s); }
@@ -63,11 +64,15 @@ static const struct check {
 	{HOOK "priority-and-fairness-config-consumer", check_consumed, ALL},
 	{HOOK "priority-and-fairness-filter", check_consumed, ALL},
 	{HOOK "max-in-flight-filter", check_limited, ALL},
+	{HOOK "storage-object-count-tracker-hook", check_started, ALL},
 	{HOOK "start-apiextensions-informers", check_crds, ALL},
 	{HOOK "start-apiextensions-controllers", check_crds, ALL},
 	{HOOK "crd-informer-synced", check_crds, ALL},
 	{HOOK "start-system-namespaces-controller", check_namespaces, ALL},
+	{HOOK "peer-endpoint-reconciler-controller", check_identity, ALL},
 	{HOOK "start-cluster-authentication-info-controller", check_tokens, ALL},
+	{HOOK "start-kube-apiserver-identity-lease-controller", check_identity, ALL},
+	{HOOK "start-kube-apiserver-identity-lease-garbage-collector", check_identity, ALL},
 	{HOOK "storage-readiness", check_started, ALL},
 	{HOOK "start-legacy-token-tracking-controller", check_tokens, ALL},
 	{HOOK "start-service-ip-repair-controllers", check_service, ALL},

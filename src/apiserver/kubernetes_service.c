@@ -70,25 +70,43 @@ static bool listed(const struct str *ips, size_t n, struct str ip)
 	return false;
 }
 
-/* An Endpoints with nothing but the address, for upstream's servers on the same store. */
-static struct error *write_address(struct apiserver *s, struct arena *a)
+struct error *address_renew(struct apiserver *s, int64_t *lease)
+{
+	struct error *e = *lease ? store_lease_keepalive(s->store, *lease) : NULL;
+
+	if (error_is(e, 404, NULL)) {
+		error_clear(&e);
+		*lease = 0;
+	}
+	return e;
+}
+
+struct error *address_write(struct apiserver *s, struct str key, struct core_v1_endpoints *ep, int64_t *lease)
 {
 	struct storage *st = storage_find(s, STR(""), STR("endpoints"));
-	struct core_v1_endpoints *ep = arena_new(a, struct core_v1_endpoints);
-	struct str key = address_key(s, a, s->o.advertise_address);
 	struct buf plain buf_cleanup = {0}, sealed buf_cleanup = {0};
 	struct store_kv now = {0};
-	int64_t rev;
+	int64_t rev, granted;
 	bool ok;
 
-	struct core_v1_endpoint_subset *ss = arena_push(a, &ep->subsets);
-	arena_push(a, &ss->addresses)->ip = str_from(s->o.advertise_address);
 	ep->metadata.generation = 1;
 	pb_envelope_encode(&plain, st->api_version, st->kind, st->type, ep);
 	if (st->encryption)
 		TRY(encryption_seal(st->encryption, key, buf_view(&plain), &sealed));
-	TRY(store_lease_grant(s->store, ADDRESS_TTL_MS, &address_lease));
-	return store_put(s->store, key, buf_view(st->encryption ? &sealed : &plain), STORE_ANY, address_lease, 0, NULL, &ok, &rev, &now);
+	TRY(store_lease_grant(s->store, ADDRESS_TTL_MS, &granted));
+	TRY(store_put(s->store, key, buf_view(st->encryption ? &sealed : &plain), STORE_ANY, granted, 0, NULL, &ok, &rev, &now));
+	*lease = granted;
+	return NULL;
+}
+
+/* An Endpoints with nothing but the address, for upstream's servers on the same store. */
+static struct error *write_address(struct apiserver *s, struct arena *a)
+{
+	struct core_v1_endpoints *ep = arena_new(a, struct core_v1_endpoints);
+	struct core_v1_endpoint_subset *ss = arena_push(a, &ep->subsets);
+
+	arena_push(a, &ss->addresses)->ip = str_from(s->o.advertise_address);
+	return address_write(s, address_key(s, a, s->o.advertise_address), ep, &address_lease);
 }
 
 /* Keeps this server's address in the store, and reads all of them. */
@@ -96,13 +114,8 @@ static struct error *share_address(struct apiserver *s, struct arena *a, struct 
 {
 	struct str own = str_from(s->o.advertise_address);
 	struct reading r;
-	struct error *e = address_lease ? store_lease_keepalive(s->store, address_lease) : NULL;
 
-	if (error_is(e, 404, NULL)) {
-		error_clear(&e);
-		address_lease = 0;
-	}
-	TRY(e);
+	TRY(address_renew(s, &address_lease));
 	TRY(read_addresses(s, a, &r));
 	if (!address_lease || !listed(r.ips.v, r.ips.n, own)) {
 		TRY(write_address(s, a));

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include "apiserver/discovery.h"
+#include "apiserver/identity.h"
 #include "apiserver/metrics.h"
 
 enum { COUNTER = 0, GAUGE = 1, HISTOGRAM = 4 }; /* io.prometheus.client.MetricType */
@@ -209,27 +210,10 @@ void metrics_hash(struct str s, char out[METRICS_HASH])
 
 const char *metrics_server_hash(void)
 {
-	static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567", who[] = "kube-apiserver";
 	static char hash[METRICS_HASH];
-	unsigned char md[SHA256_DIGEST_LENGTH];
-	char host[256] = "", id[40] = "apiserver-";
-	struct buf b buf_cleanup = {0};
-	size_t at = strlen(id);
 
-	if (*hash)
-		return hash;
-	if (gethostname(host, sizeof host - 1) != 0)
-		*host = 0;
-	/* host and component, each behind its length; the first 16 bytes of the digest in base32 */
-	buf_append(&b, (char[]){0, (char)strlen(host)}, 2);
-	buf_puts(&b, host);
-	buf_append(&b, (char[]){0, sizeof who - 1}, 2);
-	buf_puts(&b, who);
-	SHA256((const unsigned char *)b.p, b.n, md);
-	md[16] = 0;
-	for (unsigned bit = 0; bit < 128; bit += 5)
-		id[at++] = digits[((md[bit / 8] << 8 | md[bit / 8 + 1]) >> (11 - bit % 8)) & 31];
-	metrics_hash(str_of(id, at), hash);
+	if (!*hash)
+		metrics_hash(str_from(identity_name()), hash);
 	return hash;
 }
 

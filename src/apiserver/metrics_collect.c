@@ -130,10 +130,10 @@ void metrics_collect(struct apiserver *s)
 	metrics_set(METRIC_VERSION_INFO, "binary=\"1.36.0\",component=\"kube\",emulation=\"1.36\",min_compat=\"1.35\"",
 		    1);
 	metrics_set(METRIC_FEATURES, "name=\"CBORServingAndStorage\",stage=\"ALPHA\"", s->o.cbor);
-	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS,   METRIC_AUDIT_REJECTED,	METRIC_CERT_EXPIRATION,
-							  METRIC_SA_LEGACY,
-							METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_MANUAL,
-							METRIC_SA_STALE,       METRIC_SA_VALID};
+	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS, METRIC_AUDIT_REJECTED, METRIC_CERT_EXPIRATION, METRIC_DISCOVERY_AGGREGATED,
+							METRIC_DISCOVERY_NOPEER, METRIC_DISCOVERY_PEER_HITS, METRIC_DISCOVERY_PEER_MISSES,
+							METRIC_SA_LEGACY, METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_MANUAL, METRIC_SA_STALE,
+							METRIC_SA_VALID};
 
 	for (size_t i = 0; i < sizeof from_the_start / sizeof *from_the_start; i++)
 		metric_touch(metric_series(from_the_start[i], ""));

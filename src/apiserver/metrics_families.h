@@ -10,6 +10,13 @@
 #define WAIT_BUCKETS B(0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 #define REQUEST_BUCKETS B(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
 #define SLI_BUCKETS B(0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
+METRIC(DISCOVERY_AGGREGATED, "aggregator_discovery_aggregation_count_total", COUNTER, ALPHA, NO_BUCKETS, "How often an aggregated discovery document was made.")
+METRIC(DISCOVERY_NOPEER, "aggregator_discovery_nopeer_requests_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests for aggregated discovery that asked for this server's alone.")
+METRIC(DISCOVERY_PEER_HITS, "aggregator_discovery_peer_aggregated_cache_hits_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Answers that were kept of discovery beside other servers: none, they are not asked.")
+METRIC(DISCOVERY_PEER_MISSES, "aggregator_discovery_peer_aggregated_cache_misses_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Answers that were made of discovery beside other servers: none, they are not asked.")
 METRIC(APISERVICE_DOWN, "aggregator_unavailable_apiservice", GAUGE, ALPHA, NO_BUCKETS, "APIServices, and whether they cannot be reached, by name.")
 METRIC(APISERVICE_LOST, "aggregator_unavailable_apiservice_total", COUNTER, ALPHA, NO_BUCKETS,
        "How often an APIService became unavailable, by name and reason.")

@@ -18,6 +18,7 @@
 #include "apiserver/encrypt.h"
 #include "apiserver/extend.h"
 #include "apiserver/flow.h"
+#include "apiserver/identity.h"
 #include "apiserver/pipeline.h"
 #include "apiserver/policy.h"
 #include "apiserver/options.h"
@@ -65,6 +66,8 @@ static const struct flag flags[] = {
 	{"permit-port-sharing", F_BOOL, O(port_sharing), "several servers may listen on the port (SO_REUSEPORT)"},
 	{"port-file", F_STR, O(port_file), "the port bound is written to this file when the server is ready"},
 	{"advertise-address", F_STR, O(advertise_address), "address other members of the cluster reach this server at (default: the one bound to, or of the default route)"},
+	{"peer-advertise-ip", F_STR, O(peer_advertise_ip), "address that other API servers reach this one at, with --peer-advertise-port (default: the one advertised)"},
+	{"peer-advertise-port", F_STR, O(peer_advertise_port), "its port"},
 	{"external-hostname", F_STR, O(external_hostname), "host name in URLs made for clients"},
 	{"tls-cert-file", F_STR, O(tls_cert_file), "server certificate (PEM)"},
 	{"tls-private-key-file", F_STR, O(tls_key_file), "its key (PEM)"},
@@ -177,7 +180,7 @@ static const struct upstream_flags upstream = {
 	"send-retry-after-while-not-ready-once! shutdown-watch-termination-grace-period storage-backend storage-initialization-timeout "
 	"watch-cache! watch-cache-sizes",
 	"admission-control aggregator-reject-forwarding-redirect! debug-socket-path egress-selector-config-file emulation-forward-compatible! "
-	"enable-logs-handler! etcd-servers-overrides peer-advertise-ip peer-advertise-port peer-ca-file "
+	"enable-logs-handler! etcd-servers-overrides peer-ca-file "
 	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint tracing-config-file",
 };
 
@@ -514,6 +517,7 @@ static void body(void *arg)
 		return;
 	log_info("signal %d: shutting down", sig);
 	s->stopping = true;
+	identity_leave(s);
 	kubernetes_service_leave(s);
 	if (s->o.shutdown_delay_ms)
 		log_and_free(fiber_sleep(s->o.shutdown_delay_ms), "shutdown delay");

@@ -199,7 +199,7 @@ struct options { /* flags, see options.c */
 	int64_t token_webhook_cache_ms;
 	const char *enable_admission, *disable_admission, *admission_config;
 	int not_ready_toleration_s, unreachable_toleration_s; /* defaults of pods */
-	const char *advertise_address;
+	const char *advertise_address, *peer_advertise_ip, *peer_advertise_port;
 	const char *external_hostname;
 	const char *audit_log_path, *audit_policy_file, *audit_webhook_config_file;
 	int audit_log_maxsize, audit_log_maxbackup, audit_log_maxage;
@@ -234,7 +234,7 @@ struct watermark {
 void watermark_add(struct watermark *w, int n);
 int watermark_high(struct watermark *w);
 
-enum bootstrap_hook { HOOK_RBAC, HOOK_PRIORITY, HOOK_FLOW, HOOK_NAMESPACES, HOOK_SERVICE, HOOK_TOKENS, HOOK_CRDS, HOOK_APISERVICES, HOOKS };
+enum bootstrap_hook { HOOK_RBAC, HOOK_PRIORITY, HOOK_FLOW, HOOK_NAMESPACES, HOOK_SERVICE, HOOK_TOKENS, HOOK_IDENTITY, HOOK_CRDS, HOOK_APISERVICES, HOOKS };
 
 struct apiserver {
 	struct options o;
@@ -280,7 +280,6 @@ struct apiserver {
 	struct watermark inflight, inflight_mutating, inqueue, inqueue_mutating;
 	int64_t started_wall_ns;
 	int port;
-	char *identity;                  /* apiserver-<hash> */
 };
 
 /* The resource a client addresses; NULL when there is none. */

@@ -234,6 +234,32 @@ def test_addresses(s):
         clean()
 
 
+def test_identity(s):
+    """Servers of one host are one: a Lease and an address for all, until the last ends; and those that know them see where that is."""
+    etcd = Etcd(s.dir, 1)
+    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+
+    def lease(c):
+        return [(l["metadata"]["name"], l["spec"]["holderIdentity"], l["metadata"]["annotations"]["kubernetes.io/peer-advertise-address"])
+                for l in c.get(leases)[1]["items"]]
+
+    def key():
+        return etcd.ctl("get", "--prefix", "/registry/peerserverleases/").stdout
+    one, two = servers(s, etcd, "one", "two", more=["--advertise-address=10.0.0.1"])
+    b = Client(two, cert="admin")
+    (name, holder, address), = lease(b)
+    check("the second's", address in ("10.0.0.1:%d" % one.port, "10.0.0.1:%d" % two.port), address)
+    equal("its key", key().splitlines()[0].decode(), "/registry/peerserverleases/" + name)
+    check("and who and where", b"apiserverIdentity" in key() and name.encode() in key() and b"10.0.0.1" in key(), key())
+    live.remove(one)
+    one.stop()
+    until("the other holds it", lambda: [l[0] for l in lease(b)] == [name] and lease(b)[0][2] == "10.0.0.1:%d" % two.port and name.encode() in key(), 25)
+    live.remove(two)
+    two.stop()
+    equal("none is left", key(), b"")
+    equal("nor a Lease", etcd.ctl("get", "--prefix", "--keys-only", "/registry/leases/kube-system/").stdout, b"")
+
+
 def test_no_space(s):
     """etcd's quota is exceeded: 507 with etcd's reason, reads and deletes go on, so do writes once there is room."""
     etcd = Etcd(s.dir, 1, "--quota-backend-bytes=%d" % (4 << 20))
@@ -266,4 +292,4 @@ if __name__ == "__main__":
     if not shutil.which("etcd") or not shutil.which("etcdctl"):
         print("# etcd or etcdctl is not installed: not tried\n0 passed, 0 failed")
         sys.exit(77)
-    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports, test_addresses), after=lambda have: clean())
+    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports, test_addresses, test_identity), after=lambda have: clean())

@@ -3,7 +3,7 @@
 
 Usage: apiserver_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.client, json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import base64, hashlib, http.client, json, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
 from web import Web
 
@@ -230,10 +230,18 @@ def test_discovery(a):
     st, d = a.get("/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
     equal("aggregated discovery", d["kind"], "APIGroupDiscoveryList")
     check("groups", len(d["items"]) >= 18, len(d["items"]))
-    st, h, _ = a.raw("GET", "/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
-    st2, _, body = a.raw("GET", "/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-                                                  "If-None-Match": h["ETag"]})
+    v2 = {"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
+    st, h, doc = a.raw("GET", "/apis", headers=v2)
+    equal("etag: of the document without kind and version, as upstream's", h["ETag"],
+          '"%s"' % hashlib.sha512(b"{" + doc.strip()[doc.index(b'"metadata"'):]).hexdigest().upper())
+    st2, _, body = a.raw("GET", "/apis", headers=dict(v2, **{"If-None-Match": h["ETag"]}))
     equal("etag of discovery", (st2, body), (304, b""))
+    st, h2, text = a.raw("GET", "/apis", headers=dict(v2, **{"User-Agent": "curl/8"}))
+    equal("indented for who reads it", (text[:10], json.loads(text), h2["ETag"]), (b'{\n  "kind"', json.loads(doc), h["ETag"]))
+    nopeer = lambda: float(re.search(rb"\naggregator_discovery_nopeer_requests_total (\S+)", a.raw("GET", "/metrics")[2]).group(1))
+    before = nopeer()
+    equal("this server's alone", a.raw("GET", "/apis", headers={"Accept": v2["Accept"] + ";profile=nopeer"})[::2], (200, doc))
+    equal("counted", nopeer(), before + 1)
     st, o = a.get("/openapi/v3")
     check("openapi v3", "apis/apps/v1" in o["paths"])
     st, doc = a.get(o["paths"]["api/v1"]["serverRelativeURL"])

@@ -3,7 +3,7 @@
 
 Usage: flags_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, json, os, signal, socket, ssl, stat, subprocess, sys
+import base64, hashlib, json, os, signal, socket, ssl, stat, subprocess, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import refuses
@@ -297,6 +297,54 @@ def test_prefix(s):
         equal("the same prefix", a.get(CM + "/c")[0], 200)
 
 
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+SERVERS = LEASES + "?labelSelector=apiserver.kubernetes.io/identity%3Dkube-apiserver"
+
+
+def micro(t):
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(t))
+
+
+def test_identity(s):
+    """A Lease says which server this is; a server that starts again has the name it had; Leases of servers that are gone go."""
+    def lease(name, renewed, label="kube-apiserver", **more):
+        return {"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": {"name": name, "labels": {"apiserver.kubernetes.io/identity": label}},
+                "spec": dict({"holderIdentity": name, "leaseDurationSeconds": 3600, "renewTime": micro(renewed)}, **more)}
+
+    host = socket.gethostname()
+    parts = b"".join(len(x).to_bytes(2, "big") + x for x in (host.encode(), b"kube-apiserver"))
+    name = "apiserver-" + base64.b32encode(hashlib.sha256(parts).digest()[:16]).decode().lower().rstrip("=")
+    now = time.time()
+    with With(s, "--advertise-address=10.0.0.1") as a:
+        one, = a.get(SERVERS)[1]["items"]
+        m = one["metadata"]
+        equal("its name", m["name"], name)
+        equal("labels", m["labels"], {"apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": host})
+        equal("where its peers reach it", m["annotations"], {"kubernetes.io/peer-advertise-address": "10.0.0.1:%d" % s.port})
+        holder = one["spec"]["holderIdentity"]
+        equal("spec", (one["spec"]["leaseDurationSeconds"], holder.rpartition("_")[0]), (3600, name))
+        until("it is renewed", lambda: a.get(LEASES + "/" + name)[1]["spec"]["renewTime"] > one["spec"]["renewTime"], 15)
+        equal("nothing else of it changed", a.get(LEASES + "/" + name)[1]["metadata"]["uid"], m["uid"])
+        for l in (lease("late", now - 7200), lease("never", now, renewTime=None), lease("endless", now - 7200, leaseDurationSeconds=None),
+                  lease("in-time", now - 120), lease("other", now - 7200, "another")):
+            equal("a Lease of another", a.post(LEASES, l)[0], 201)
+        equal("taken away", a.delete(LEASES + "/" + name)[0], 200)
+        until("it comes again", lambda: a.get(LEASES + "/" + name)[0] == 200, 15)
+        equal("of the same holder", a.get(LEASES + "/" + name)[1]["spec"]["holderIdentity"], holder)
+        before = a.get(LEASES + "/" + name)[1]["metadata"]["uid"]
+        s.stop(signal.SIGKILL)
+        s.start()
+        a = Client(s, cert="admin")
+        after = a.get(LEASES + "/" + name)[1]
+        check("another life, another Lease", after["metadata"]["uid"] != before and after["spec"]["holderIdentity"] != holder, after)
+        until("those of servers that are gone go", lambda: sorted(l["metadata"]["name"] for l in a.get(LEASES)[1]["items"]) ==
+              sorted([name, "in-time", "other"]))
+    with With(s, "--peer-advertise-ip=fd00::1", "--peer-advertise-port=443", keep=True) as a:
+        equal("told", a.get(LEASES + "/" + name)[1]["metadata"]["annotations"], {"kubernetes.io/peer-advertise-address": "[fd00::1]:443"})
+    with With(s, "--runtime-config=coordination.k8s.io/v1=false") as a:
+        equal("an API that is not served", a.get(LEASES)[0], 404)
+
+
 def test_service(s):
     at = "/api/v1/namespaces/default/services/kubernetes"
     with With(s, "--kubernetes-service-node-port=30443", "--endpoint-reconciler-type=none") as a:
@@ -419,4 +467,4 @@ def test_retry_after(s):
 
 if __name__ == "__main__":
     suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2,
-                              test_prefix, test_service, test_lookup, test_inflight, test_garbage_collector, test_sharing, test_retry_after))
+                              test_prefix, test_identity, test_service, test_lookup, test_inflight, test_garbage_collector, test_sharing, test_retry_after))
