@@ -1,6 +1,6 @@
 /*
  * CustomResourceDefinitions as upstream stores them: JSON of apiextensions.k8s.io/v1beta1, what all versions share written once
- * at the top of the spec (pkg/apis/apiextensions/v1beta1 conversion). Read as v1; written as v1, which upstream reads as well.
+ * at the top of the spec (pkg/apis/apiextensions/v1beta1 conversion). To everybody else here they are v1.
  */
 #include "apiserver/encrypt.h"
 #include "apiserver/extend.h"
@@ -116,6 +116,91 @@ struct error *crd_stored_open(void *ctx, struct str key, struct str stored, bool
 		return NULL;
 	}
 	to_v1(&a, &doc);
-	jv_encode(out, &doc);
+	jv_encode_floats(out, &doc);
 	return NULL;
+}
+
+/* What each version has or lacks alike: taken out of all of them into `shared`; false: they differ, or none has it. */
+static bool from_versions(struct jv *versions, const char *in_version, struct jv *shared)
+{
+	struct jv *first = versions->n ? jv_get(&versions->items[0], str_from(in_version)) : NULL;
+
+	if (!first)
+		return false;
+	for (uint32_t i = 1; i < versions->n; i++) {
+		struct jv *v = jv_get(&versions->items[i], str_from(in_version));
+
+		if (!v || !jv_equal(v, first))
+			return false;
+	}
+	*shared = *first;
+	for (uint32_t i = 0; i < versions->n; i++)
+		jv_del(&versions->items[i], str_from(in_version));
+	return true;
+}
+
+static void move_member(struct arena *a, struct jv *to, struct jv *from, const char *name)
+{
+	struct jv *v = jv_get(from, str_from(name));
+
+	if (v)
+		jv_set(a, to, str_from(name), *v);
+}
+
+static void v1beta1_conversion(struct arena *a, struct jv *spec)
+{
+	struct jv *c = jv_get(spec, STR("conversion")), *webhook = c ? jv_get(c, STR("webhook")) : NULL;
+
+	if (!webhook)
+		return;
+	struct jv had = *webhook, *client = jv_get(&had, STR("clientConfig"));
+
+	jv_del(c, STR("webhook"));
+	if (client)
+		jv_set(a, c, STR("webhookClientConfig"), *client);
+	move_member(a, c, &had, "conversionReviewVersions");
+}
+
+/* The members in the order of v1beta1's. */
+static struct jv v1beta1_spec(struct arena *a, struct jv *spec)
+{
+	static const struct {
+		const char *name, *in_version;
+	} order[] = {{"group", NULL}, {"version", NULL}, {"names", NULL}, {"scope", NULL}, {"validation", "schema"},
+		     {"subresources", "subresources"}, {"versions", NULL}, {"additionalPrinterColumns", "additionalPrinterColumns"},
+		     {"selectableFields", "selectableFields"}, {"conversion", NULL}, {"preserveUnknownFields", NULL}};
+	struct jv out = jv_object(), *versions = jv_get(spec, STR("versions")), *keep = jv_get(spec, STR("preserveUnknownFields"));
+
+	for (uint32_t i = 0; i < versions->n; i++) {
+		struct jv *columns = jv_get(&versions->items[i], STR("additionalPrinterColumns"));
+
+		for (uint32_t k = 0; columns && k < columns->n; k++)
+			rename_member(a, &columns->items[k], "jsonPath", "JSONPath");
+	}
+	if (versions->n)
+		jv_set(a, spec, STR("version"), *jv_get(&versions->items[0], STR("name")));
+	if (!keep)
+		jv_set(a, spec, STR("preserveUnknownFields"), jv_bool(false));
+	v1beta1_conversion(a, spec);
+	for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+		struct jv shared;
+
+		if (order[i].in_version && from_versions(jv_get(spec, STR("versions")), order[i].in_version, &shared))
+			jv_set(a, spec, str_from(order[i].name), shared);
+	}
+	for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+		move_member(a, &out, spec, order[i].name);
+	return out;
+}
+
+void crd_stored_form(struct arena *a, const void *obj, struct buf *out)
+{
+	struct jv doc, *spec;
+
+	jv_from_object(a, &apiextensions_v1_custom_resource_definition_type, obj, &doc);
+	jv_set(a, &doc, STR("apiVersion"), jv_string(STR("apiextensions.k8s.io/v1beta1")));
+	spec = jv_get(&doc, STR("spec"));
+	*spec = v1beta1_spec(a, spec);
+	jv_encode_floats(out, &doc);
+	buf_putc(out, '\n');
 }

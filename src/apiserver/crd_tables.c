@@ -131,6 +131,7 @@ static struct error *make_storage(struct apiserver *s, struct crd *c, const stru
 	st->kind = sp->names.kind;
 	st->api_version = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(sp->group), STR_ARG(crd_storage_version(c->obj)->name));
 	st->namespaced = str_eqz(sp->scope, "Namespaced");
+	st->stored_version = st->api_version;
 	st->json = true;
 	st->crd = c;
 	st->metrics = metrics_storage(sp->group, sp->names.plural);

@@ -67,5 +67,7 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
  * ctx: a struct encryption, or NULL.
  */
 struct error *crd_stored_open(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out);
+/* A definition (v1) as it is stored; what it has is shared with `out` no longer than this call. */
+void crd_stored_form(struct arena *a, const void *obj, struct buf *out);
 
 #endif

@@ -87,6 +87,17 @@ struct str storage_key(struct arena *a, const struct storage *st, struct str ns,
 	return arena_printf(a, "%.*s%.*s", STR_ARG(st->prefix), STR_ARG(name));
 }
 
+/* What upstream's v1.36 stores otherwise than as protobuf of the version that is held here: of the newest, as v1.35 knows it. */
+static void stored_as(struct storage *st, const struct api_resource *r)
+{
+	st->stored_version = st->api_version;
+	if (str_eqz(r->plural, "mutatingadmissionpolicies") || str_eqz(r->plural, "mutatingadmissionpolicybindings"))
+		st->stored_version = STR("admissionregistration.k8s.io/v1beta1");
+	st->json = str_eqz(r->plural, "apiservices");
+	if (str_eqz(r->plural, "customresourcedefinitions"))
+		st->stored_form = crd_stored_form;
+}
+
 /* The version objects of a resource are stored in, where it is served in several. */
 static const struct api_resource *storage_version(const struct api_resource *r)
 {
@@ -146,6 +157,7 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	st->type = r->type;
 	st->kind = r->kind;
 	st->api_version = r->group.n ? arena_printf(&s->arena, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : r->version;
+	stored_as(st, r);
 	st->namespaced = r->namespaced;
 	st->strategy = strategy_find(r->group, r->plural);
 	st->ttl_ms = str_eqz(r->plural, "events") ? s->o.event_ttl_ms : 0;

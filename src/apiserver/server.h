@@ -41,7 +41,10 @@ struct storage {
 	struct str api_version, kind;    /* written into the envelope */
 	bool namespaced;
 	bool versions;                   /* a built-in kind that is served in another version than this, too */
-	bool json;                       /* stored as JSON: custom resources */
+	bool json;                       /* stored as JSON: custom resources, and what upstream stores so */
+	struct str stored_version;       /* the version that stored bytes name: upstream's choice, where it is another than api_version */
+	/* NULL, or: the bytes that are stored; the cache has others, which the opened ones become (struct cache_resource's `plain`) */
+	void (*stored_form)(struct arena *a, const void *obj, struct buf *out);
 	int64_t ttl_ms;                  /* > 0: kept that long (events) */
 	const struct strategy *strategy; /* may be NULL */
 	struct cache *cache;

@@ -40,12 +40,24 @@ static struct error *encode(struct request *rq, void *obj, struct stored *s)
 	else if (st->json)
 		json_encode(&s->bytes, st->type, obj);
 	else
-		pb_envelope_encode(&s->bytes, st->api_version, st->kind, st->type, obj);
+		pb_envelope_encode(&s->bytes, st->stored_version, st->kind, st->type, obj);
+	if (st->stored_form) {
+		s->plain = s->bytes;
+		s->bytes = (struct buf){0};
+		st->stored_form(rq->a, obj, &s->bytes);
+	}
 	m->resource_version = rv;
 	if (st->encryption) {
-		s->plain = s->bytes;
-		memset(&s->bytes, 0, sizeof s->bytes);
-		return encryption_seal(st->encryption, storage_key(rq->a, st, m->namespace, m->name), buf_view(&s->plain), &s->bytes);
+		struct buf open = s->bytes;
+		struct error *e;
+
+		s->bytes = (struct buf){0};
+		e = encryption_seal(st->encryption, storage_key(rq->a, st, m->namespace, m->name), buf_view(&open), &s->bytes);
+		if (st->stored_form)
+			buf_free(&open);
+		else
+			s->plain = open;
+		return e;
 	}
 	return NULL;
 }
@@ -67,7 +79,7 @@ struct error *stored_encode(struct request *rq, void *obj, struct stored *s)
 struct error *stored_read(struct request *rq, const struct stored *s, void **obj)
 {
 	struct storage *st = rq->res->st;
-	struct str bytes = arena_str(rq->a, buf_view(st->encryption ? &s->plain : &s->bytes));
+	struct str bytes = arena_str(rq->a, buf_view(s->plain.n ? &s->plain : &s->bytes));
 	struct str rv = object_meta(st->type, *obj)->resource_version;
 	struct pb_envelope env;
 	void *o;

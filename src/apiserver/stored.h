@@ -9,7 +9,7 @@
 #include "apiserver/server.h"
 
 struct stored {
-	struct buf bytes, plain;           /* plain: what they are before they are sealed, else empty */
+	struct buf bytes, plain;           /* plain: what the cache takes, where that is another: unsealed, and v1; else empty */
 	struct str *(*without)(void *obj); /* a text that the store is not given (struct strategy's `filled`), or NULL */
 };
 #define stored_cleanup __attribute__((cleanup(stored_free)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""API servers on an etcd that fails: a member killed, the quorum lost, no room left.
+"""API servers on an etcd: what they write there; and that fails: a member killed, the quorum lost, no room left.
 
 Usage: etcd_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
@@ -260,6 +260,79 @@ def test_identity(s):
     equal("nor a Lease", etcd.ctl("get", "--prefix", "--keys-only", "/registry/leases/kube-system/").stdout, b"")
 
 
+def test_stored(s):
+    """What stands in the store is what upstream's server writes, and is read again as it was."""
+    etcd = Etcd(s.dir, 1)
+    one, = servers(s, etcd, "stored")
+    a = Client(one, cert="admin")
+    crds, policies = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies"
+
+    def stored(key):
+        return etcd.ctl("get", "--print-value-only", "/registry/" + key).stdout
+
+    def props(**p):
+        return {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": p}}}}
+
+    def version(name, **more):
+        return dict({"name": name, "served": True, "storage": name == "v1", "schema": props(n={"type": "number", "default": 1.5}),
+                     "additionalPrinterColumns": [{"name": "N", "type": "number", "jsonPath": ".spec.n"}]}, **more)
+    versions = {
+        "alikes": [version("v1"), version("v2")],
+        "others": [version("v1", subresources={"status": {}}), version("v2", schema=props(m={"type": "string"}), additionalPrinterColumns=[
+            {"name": "M", "type": "string", "jsonPath": ".spec.m", "priority": 1}])],
+    }
+    webhook = {"clientConfig": {"url": "https://127.0.0.1:1/"}, "conversionReviewVersions": ["v1", "v1beta1"]}
+    for plural, v in versions.items():
+        crd = {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": plural + ".example.com"},
+               "spec": {"group": "example.com", "scope": "Cluster", "names": {"plural": plural, "kind": plural[:-1].title()}, "versions": v,
+                        "conversion": {"strategy": "Webhook", "webhook": webhook} if plural == "others" else {"strategy": "None"}}}
+        st, o = a.post(crds, crd)
+        equal("made", (st, o.get("message")), (201, None))
+    want = {
+        "alikes": {"group": "example.com", "version": "v1", "names": {"plural": "alikes", "singular": "alike", "kind": "Alike", "listKind": "AlikeList"},
+                   "scope": "Cluster", "validation": versions["alikes"][0]["schema"],
+                   "versions": [{"name": "v1", "served": True, "storage": True}, {"name": "v2", "served": True, "storage": False}],
+                   "additionalPrinterColumns": [{"name": "N", "type": "number", "JSONPath": ".spec.n"}], "conversion": {"strategy": "None"},
+                   "preserveUnknownFields": False},
+        "others": {"group": "example.com", "version": "v1", "names": {"plural": "others", "singular": "other", "kind": "Other", "listKind": "OtherList"},
+                   "scope": "Cluster", "versions": [
+                       dict(v, additionalPrinterColumns=[{("JSONPath" if k == "jsonPath" else k): x for k, x in c.items()} for c in v["additionalPrinterColumns"]])
+                       for v in versions["others"]],
+                   "conversion": {"strategy": "Webhook", "webhookClientConfig": webhook["clientConfig"],
+                                  "conversionReviewVersions": webhook["conversionReviewVersions"]},
+                   "preserveUnknownFields": False},
+    }
+    for plural, spec in want.items():
+        until("established", lambda: b"InitialNamesAccepted" in stored("apiextensions.k8s.io/customresourcedefinitions/%s.example.com" % plural))
+        text = stored("apiextensions.k8s.io/customresourcedefinitions/%s.example.com" % plural)
+        check("begins as upstream's", text.startswith(b'{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1beta1","metadata":{"name":'), text)
+        doc = json.loads(text)
+        equal("as v1beta1", doc["spec"], spec)
+        equal("members in its order", list(doc["spec"]), list(spec))
+        equal("managedFields stay v1's", {m["apiVersion"] for m in doc["metadata"]["managedFields"]}, {"apiextensions.k8s.io/v1"})
+    check("APIServices are JSON", stored("apiregistration.k8s.io/apiservices/v1.apps").startswith(
+        b'{"kind":"APIService","apiVersion":"apiregistration.k8s.io/v1","metadata":{"name":"v1.apps",'), stored("apiregistration.k8s.io/apiservices/v1.apps"))
+    equal("a policy", a.post(policies, {"kind": "MutatingAdmissionPolicy", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"apiGroups": ["none.example.com"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["a"]}]},
+        "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{}"}}]}})[0], 201)
+    check("of the version that v1.35 knows", stored("mutatingadmissionpolicies/p").startswith(
+        b"k8s\0\n?\n$admissionregistration.k8s.io/v1beta1\x12\x17MutatingAdmissionPolicy"), stored("mutatingadmissionpolicies/p"))
+    paths = [crds + "/alikes.example.com", crds + "/others.example.com", policies + "/p", "/apis/apiregistration.k8s.io/v1/apiservices/v1.apps"]
+    before = [a.get(p)[1] for p in paths]
+    live.remove(one)
+    one.stop()
+    a = Client(servers(s, etcd, "again")[0], cert="admin")
+    equal("read again", [a.get(p)[1] for p in paths], before)
+    changed = [a.patch(p, {"metadata": {"annotations": {"a": "b"}}})[1] for p in paths]
+    equal("written again: the same but for that", [[o["spec"], o["metadata"].pop("annotations")] for o in changed],
+          [[o["spec"], {"a": "b"}] for o in before])
+    check("as before", b'"apiVersion":"apiextensions.k8s.io/v1beta1","metadata":{"name":"others.example.com"' in
+          stored("apiextensions.k8s.io/customresourcedefinitions/others.example.com"))
+    equal("it is served", a.post("/apis/example.com/v2/alikes", {"kind": "Alike", "apiVersion": "example.com/v2", "metadata": {"name": "x"},
+                                                                 "spec": {}})[1].get("spec"), {"n": 1.5})
+
+
 def test_no_space(s):
     """etcd's quota is exceeded: 507 with etcd's reason, reads and deletes go on, so do writes once there is room."""
     etcd = Etcd(s.dir, 1, "--quota-backend-bytes=%d" % (4 << 20))
@@ -292,4 +365,4 @@ if __name__ == "__main__":
     if not shutil.which("etcd") or not shutil.which("etcdctl"):
         print("# etcd or etcdctl is not installed: not tried\n0 passed, 0 failed")
         sys.exit(77)
-    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports, test_addresses, test_identity), after=lambda have: clean())
+    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports, test_addresses, test_identity, test_stored), after=lambda have: clean())
