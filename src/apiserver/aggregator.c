@@ -426,7 +426,10 @@ static void register_custom(struct apiserver *s)
 			cache_entry_unref(w.entry);
 		log_and_free(e, "APIService %.*s", STR_ARG(name));
 	}
-	e = cache_snapshot(res->st->cache, CACHE_CONSISTENT, 0, &snap);
+	/* A definition that cannot be read has not gone. */
+	e = cache_whole(storage_find(s, STR("apiextensions.k8s.io"), STR("customresourcedefinitions"))->cache);
+	if (!e)
+		e = cache_snapshot(res->st->cache, CACHE_CONSISTENT, 0, &snap);
 	if (e) {
 		log_and_free(e, "APIServices");
 		map_free(&want);

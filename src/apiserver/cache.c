@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <malloc.h>
+#include <math.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <stdio.h>
@@ -166,6 +167,8 @@ static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
 		old = tree_get(&c->main, main_key(key)); /* the one before may have gone meanwhile */
 		if (err) {
 			/* Nobody can be shown this object: it is an error in the log and to who asks for it, and the older one goes. */
+			if (!c->unreadable.n)
+				c->unwhole_ms = now_ms();
 			unreadable_set(&c->unreadable, key, err);
 			if (!old)
 				return true;
@@ -411,6 +414,8 @@ static struct error *load(struct cache *c)
 	c->feed = feed;
 	c->main = l.main;
 	c->node = l.node;
+	if (!c->unreadable.n)
+		c->unwhole_ms = now_ms();
 	unreadable_free(&c->unreadable);
 	c->unreadable = l.unreadable;
 	hot_holding((ptrdiff_t)(l.object_bytes + l.entry_bytes) - (ptrdiff_t)(c->object_bytes + c->entry_bytes));
@@ -516,6 +521,7 @@ struct error *cache_new(struct store *s, const struct cache_resource *r, struct 
 	}
 	if (e) {
 		c->unready = xstrdup(e->message);
+		c->unwhole_ms = now_ms();
 		c->broken = c->relisting = true;
 		c->relister = fiber_start("cache-relist", relist, c);
 		error_free(e);
@@ -637,6 +643,28 @@ static struct error *unreadable_told(const struct cache *c, struct str ns, struc
 	const char *why = key.p ? map_get(&c->unreadable, key) : NULL;
 
 	return why ? error_status(500, "InternalError", "Internal error occurred: %s", why) : NULL;
+}
+
+/* Upstream's: e^(0.06 s), from 1 to 30. */
+static int32_t retry_after(int64_t since_ms)
+{
+	double s = exp(0.06 * (double)(now_ms() - since_ms) / 1000);
+
+	return s < 1 ? 1 : s > 30 ? 30 : (int32_t)s;
+}
+
+struct error *cache_whole(const struct cache *c)
+{
+	size_t it = 0;
+	struct str key;
+	void *why = c->unready;
+	struct error *e;
+
+	if (!why && !map_next(&c->unreadable, &it, &key, &why))
+		return NULL;
+	e = error_status(429, "TooManyRequests", "storage is (re)initializing: %s", (const char *)why);
+	e->retry_after_seconds = retry_after(c->unwhole_ms);
+	return e;
 }
 
 struct error *cache_get(struct cache *c, struct str ns, struct str name, enum cache_mode mode, int64_t rev, struct cache_entry **out)
@@ -871,6 +899,8 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 			e = entry_new(&c->r, key, rev, stored, c->r.plain ? plain : stored, out);
 	} else if (!e) {
 		e = what_is_there(c, key, &now, out);
+		if (!expect && e && !error_is_sys(e, EAGAIN))
+			error_clear(&e); /* it is there: what it is does not matter to who wants to make it */
 	}
 	store_kv_free(&now);
 	block_unref(cookie);

@@ -167,10 +167,15 @@ enum cache_mode {
 	CACHE_CONSISTENT, /* resourceVersion unset: everything acknowledged before the call */
 };
 /*
- * One reference in *out, NULL when there is no such object; 500 InternalError when it cannot be read (lists leave it out). ns empty for
+ * One reference in *out, NULL when there is no such object; 500 InternalError when it cannot be read (snapshots leave it out). ns empty for
  * cluster-scoped. CACHE_EXACT is not for gets (400).
  */
 struct error *cache_get(struct cache *c, struct str ns, struct str name, enum cache_mode mode, int64_t rev, struct cache_entry **out);
+/*
+ * What a snapshot has is all there is; else 429 TooManyRequests with why: nothing was read yet, or an object cannot be read, which who
+ * lists or watches would take for gone.
+ */
+struct error *cache_whole(const struct cache *c);
 /* Without waiting or reference: borrowed until the next wait. */
 const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name);
 

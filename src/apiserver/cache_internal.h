@@ -184,6 +184,7 @@ struct cache {
 	struct map unreadable;  /* key -> char *why: objects that are there and nobody can be shown */
 	bool broken;            /* the feed was lost: list again */
 	char *unready;          /* why it was never loaded, or NULL */
+	int64_t unwhole_ms;     /* since when not all can be read */
 	bool holding;           /* `held` and what comes behind it wait for what plain() needs */
 	struct store_event held;
 	bool holder_runs;

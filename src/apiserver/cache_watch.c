@@ -516,11 +516,8 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 {
 	*out = NULL;
 	struct cache_snap *snap = NULL;
-	if (c->unready) {
-		struct error *e = error_status(429, "TooManyRequests", "%s", c->unready);
-		e->retry_after_seconds = 1;
-		return e;
-	}
+	if (c->unready)
+		return cache_whole(c);
 	if (o->initial)
 		TRY(cache_snapshot(c, o->mode, o->rev, &snap));
 	struct cache_watch *w = xcalloc(1, sizeof(*w));

@@ -775,6 +775,18 @@ static struct error *find_page(struct request *rq, const struct list_options *o,
 	return e;
 }
 
+/* Upstream asks the store itself for a page without selectors, and for what it does not cache: there the object is an error. */
+static struct error *list_whole(const struct resource *res, const struct list_options *o)
+{
+	struct error *e = cache_whole(res->st->cache), *w;
+
+	if (!e || !(list_uncached(res) || (o->limit && !o->has_selector)))
+		return e;
+	w = error_status(500, "InternalError", "Internal error occurred: %s", error_message(e));
+	error_free(e);
+	return w;
+}
+
 struct error *list_select(struct request *rq, const struct list_options *o, struct listing *l)
 {
 	struct cache *c = rq->res->st->cache;
@@ -782,6 +794,7 @@ struct error *list_select(struct request *rq, const struct list_options *o, stru
 	struct str last;
 
 	memset(l, 0, sizeof *l);
+	TRY(list_whole(rq->res, o));
 	TRY(list_version_error(rq->res, cache_snapshot(c, o->mode, o->rev, &l->snap)));
 	if (!o->one)
 		TRY(find_page(rq, o, c, l, &more));

@@ -632,6 +632,8 @@ struct error *rest_watch(struct request *rq)
 	struct error *e, *bad;
 
 	TRY(watch_options(rq, &w, &o));
+	if (!list_uncached(rq->res))
+		TRY(cache_whole(rq->res->st->cache));
 	bad = post_begin(&w, &o);
 	if (!bad && list_uncached(rq->res) && !o.initial &&
 	    ((o.rev && o.rev < cache_oldest_exact(rq->res->st->cache)) || o.rev == INT64_MAX))

@@ -106,7 +106,7 @@ def test_away_at_start(s, a, p):
     p.stop()
     start(s, kms(p), {"identity": {}})
     equal("what cannot be read is not missing", (a.get(SECRETS + "/s1")[0], a.get(SECRETS)[0], a.get(SECRETS + "?watch=1")[0],
-                                                 a.get(SECRETS + "?resourceVersion=0")[0]), (500, 500, 429, 500))
+                                                 a.get(SECRETS + "?resourceVersion=0")[0]), (500, 429, 429, 429))
     equal("nor can it be changed", a.put(SECRETS + "/s1", secret("s1"))[0], 500)
     equal("the rest works", (a.get("/api/v1/namespaces/default/configmaps/c")[0], a.get("/api/v1/nodes")[0]), (200, 200))
     p.set(key="k1", fail="Decrypt")
@@ -229,13 +229,23 @@ def test_local_reload(s, a):
     start(s, {"identity": {}})
     st, e = a.get(SECRETS + "/of-local")
     check("what nobody can read is no absent object", st == 500 and e["reason"] == "InternalError", (st, e))
-    equal("nor may it be written, taken away or made", (a.patch(SECRETS + "/of-local", {"data": {}})[0], a.delete(SECRETS + "/of-local")[0],
-                                                  a.post(SECRETS, secret("of-local"))[0]), (500, 500, 500))
+    equal("nor may it be written or taken away", (a.patch(SECRETS + "/of-local", {"data": {}})[0], a.delete(SECRETS + "/of-local")[0]), (500, 500))
+    st, e = a.post(SECRETS, secret("of-local"))
+    equal("it is there, whatever it is", (st, e["reason"]), (409, "AlreadyExists"))
     equal("an absent one is", a.get(SECRETS + "/of-nobody")[0], 404)
+    st, e = a.get(SECRETS)
+    check("a list that lacks it is none", (st, e["reason"]) == (429, "TooManyRequests") and e["details"]["retryAfterSeconds"] >= 1, (st, e))
+    equal("of other namespaces, of a selection and a watch neither", [a.get(p)[0] for p in (
+        "/api/v1/namespaces/kube-system/secrets", SECRETS + "?labelSelector=a", SECRETS + "?labelSelector=a&limit=1", SECRETS + "?watch=true")], [429] * 4)
+    st, e = a.get(SECRETS + "?limit=1")
+    equal("a page is read where the object is", (st, e["reason"]), (500, "InternalError"))
+    equal("nor can all be taken away", a.delete(SECRETS + "?labelSelector=a")[0], 429)
+    equal("others are written", (a.post(SECRETS, secret("of-all", "plain"))[0], word(a, "of-all"), a.delete(SECRETS + "/of-all")[0]), (201, "plain", 200))
     s.stop()
     start(s, {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}, {"identity": {}})
     equal("no plugin, no check", a.raw("GET", "/readyz/kms-providers")[0], 404)
     equal("all is there again", [(word(a, n), a.delete(SECRETS + "/" + n)[0]) for n in ("of-local", "of-local-too")], [("hidden-word", 200)] * 2)
+    equal("and in lists", a.get(SECRETS)[0], 200)
     s.stop()
 
 
