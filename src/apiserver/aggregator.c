@@ -266,7 +266,7 @@ static void attend(void *arg)
 	service_unref(g, v);
 }
 
-static void register_custom(struct apiserver *s);
+static bool register_custom(struct apiserver *s);
 
 static void local_conditions(struct apiserver *s)
 {
@@ -286,15 +286,16 @@ static void registrar(void *arg)
 {
 	struct apiserver *s = arg;
 	uint64_t epoch = 0;
+	bool done = true;
 
 	for (;;) {
 		struct error *e = NULL;
 
 		aggregator_sync(s);
 		crds_sync(s);
-		if (s->ready && epoch != s->resources_epoch) {
+		if (s->ready && (epoch != s->resources_epoch || !done)) {
 			epoch = s->resources_epoch;
-			register_custom(s);
+			done = register_custom(s);
 		}
 		if (s->ready)
 			local_conditions(s);
@@ -392,8 +393,8 @@ void local_priority(struct str group, struct str version, int32_t *group_priorit
 	*version_priority = CUSTOM_VERSION_PRIORITY;
 }
 
-/* One APIService for each served group-version of custom resources, gone with it. */
-static void register_custom(struct apiserver *s)
+/* One APIService for each served group-version of custom resources, gone with it. False: what has gone cannot be told now. */
+static bool register_custom(struct apiserver *s)
 {
 	struct resource *res = resource_any(s, STR("apiregistration.k8s.io"), STR("apiservices")), *r;
 	struct arena a arena_cleanup = {0};
@@ -431,9 +432,10 @@ static void register_custom(struct apiserver *s)
 	if (!e)
 		e = cache_snapshot(res->st->cache, CACHE_CONSISTENT, 0, &snap);
 	if (e) {
-		log_and_free(e, "APIServices");
+		log_v(2, "APIServices: %s", error_message(e));
+		error_free(e);
 		map_free(&want);
-		return;
+		return false;
 	}
 	cache_iter_init(&it, res->st->cache, snap, STR_NULL, STR_NULL, NULL);
 	while ((en = cache_iter_next(&it)) != NULL) {
@@ -454,6 +456,7 @@ static void register_custom(struct apiserver *s)
 	}
 	cache_snap_free(snap);
 	map_free(&want);
+	return true;
 }
 
 static bool served_at_all(struct apiserver *s, const char *group, const char *version)

@@ -249,6 +249,37 @@ def test_local_reload(s, a):
     s.stop()
 
 
+def test_definitions(s, a):
+    """A definition that nobody can read has not gone: the APIService made for it stays until it does."""
+    key, kinds = {"aescbc": {"keys": [{"name": "local", "secret": KEY}]}}, ("customresourcedefinitions.apiextensions.k8s.io",)
+    crds, services = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/apiregistration.k8s.io/v1/apiservices/v1."
+
+    def define(group):
+        return a.post(crds, {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "things." + group}, "spec": {
+            "group": group, "scope": "Cluster", "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]}})[0]
+
+    start(s, key, {"identity": {}}, resources=kinds)
+    equal("defined", (define("one.kms.test"), define("two.kms.test")), (201, 201))
+    until("served", lambda: [a.get(services + g + ".kms.test")[0] for g in ("one", "two")] == [200, 200])
+    equal("one goes", a.delete(crds + "/things.two.kms.test")[0], 200)
+    until("gone with its definition", lambda: a.get(services + "two.kms.test")[0] == 404)
+    s.stop()
+    start(s, {"identity": {}}, resources=kinds)
+    equal("none can be told from it", a.get(crds)[0], 429)
+    equal("defined anew", define("three.kms.test"), 201)
+    until("what is new is served", lambda: a.get(services + "three.kms.test")[0] == 200)
+    equal("what cannot be read stays", a.get(services + "one.kms.test")[0], 200)
+    equal("taken away", a.delete(crds + "/things.three.kms.test")[0], 200)
+    s.stop()
+    start(s, key, {"identity": {}}, resources=kinds)
+    until("gone when all can be read", lambda: a.get(services + "three.kms.test")[0] == 404)
+    equal("still there", (a.get(services + "one.kms.test")[0], a.get("/apis/one.kms.test/v1/things")[0]), (200, 200))
+    equal("taken away, too", a.delete(crds + "/things.one.kms.test")[0], 200)
+    until("gone", lambda: a.get(services + "one.kms.test")[0] == 404)
+    s.stop()
+
+
 def test_refused(s, p):
     def refused(what, words, *providers, resources=("secrets",), more=()):
         s.more = []
@@ -281,4 +312,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("kms", prepare, (test_local_reload, test_comes_late, test_away_at_start, test_rotates, test_lies, test_everything, test_reload, test_refused))
+    suite("kms", prepare, (test_local_reload, test_definitions, test_comes_late, test_away_at_start, test_rotates, test_lies, test_everything, test_reload, test_refused))
