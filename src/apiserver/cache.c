@@ -166,12 +166,11 @@ static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
 		}
 		old = tree_get(&c->main, main_key(key)); /* the one before may have gone meanwhile */
 		if (err) {
-			/* Nobody can be shown this object: it is an error in the log and to who asks for it, and the older one goes. */
+			/* Nobody can be shown this object: it is an error in the log and to who asks for it. Watchers know the older one. */
 			if (!c->unreadable.n)
 				c->unwhole_ms = now_ms();
 			unreadable_set(&c->unreadable, key, err);
-			if (!old)
-				return true;
+			return true;
 		}
 	}
 	set_current(c, key, e, &old);
@@ -673,10 +672,12 @@ struct error *cache_get(struct cache *c, struct str ns, struct str name, enum ca
 	if (mode == CACHE_EXACT)
 		return error_status(400, "BadRequest", "an exact resourceVersion is only for lists");
 	TRY(wait_mode(c, mode, rev));
+	if (c->unreadable.n)
+		TRY(unreadable_told(c, ns, name));
 	struct cache_entry *e = (struct cache_entry *)cache_peek(c, ns, name);
 	if (e)
 		*out = cache_entry_ref(e);
-	return !e && c->unreadable.n ? unreadable_told(c, ns, name) : NULL;
+	return NULL;
 }
 
 const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name)
@@ -857,7 +858,12 @@ static struct error *what_is_there(struct cache *c, struct str key, struct store
 		*out = cache_entry_ref(e);
 		return NULL;
 	}
-	return entry_decode(&c->r, key, now->mod_rev, block_str(now->value), true, out);
+	struct error *err = entry_decode(&c->r, key, now->mod_rev, block_str(now->value), true, out), *told;
+	if (!err || error_is_sys(err, EAGAIN))
+		return err;
+	told = error_status(500, "InternalError", "Internal error occurred: %s", error_message(err));
+	error_free(err);
+	return told;
 }
 
 /* With a store elsewhere the event may come after the answer. */

@@ -922,6 +922,71 @@ CACHE_TEST(followers)
 	done();
 }
 
+/* ---- values that nobody can read ---- */
+
+static void put_value(const char *key, const char *value)
+{
+	int64_t rev;
+	bool ok;
+	assert_ok(store_put(store, str_from(key), str_from(value), STORE_ANY, 0, 0, NULL, &ok, &rev, NULL));
+}
+
+static void whole(struct cache *c, bool want)
+{
+	struct error *e = cache_whole(c);
+	if (want)
+		assert_null(e);
+	else
+		assert_true(error_is(e, 429, "TooManyRequests") && e->retry_after_seconds == 1);
+	error_free(e);
+}
+
+/* Of the pod a/one, what is written of it instead. */
+static void refused(struct cache *c)
+{
+	struct cache_entry *e;
+	struct error *err = cache_get(c, STR("a"), STR("one"), CACHE_CONSISTENT, 0, &e);
+	assert_true(error_is(err, 500, "InternalError") && !e);
+	error_free(err);
+	assert_int_equal(put_pod(c, "a", "one", "n1", "web", 0), 0); /* it is there */
+	whole(c, false);
+}
+
+CACHE_TEST(broken)
+{
+	open_store();
+	struct cache *c;
+	assert_ok(cache_new(store, &pods, &c));
+	put_pod(c, "a", "one", "n1", "web", 0); /* 2 */
+	struct cache_watch *w;
+	struct cache_watch_opts o = {.rev = 2};
+	assert_ok(cache_watch_open(c, &o, &w));
+	whole(c, true);
+	put_value("/registry/pods/a/one", "no object"); /* 3 */
+	refused(c);
+	quiet(w); /* nobody has taken it away */
+	put_pod(c, "a", "two", "n1", "web", 0); /* 4 */
+	event(w, CACHE_ADDED, "a/two", 4);
+	put_value("/registry/pods/a/one", "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"one\",\"namespace\":\"a\"}}"); /* 5 */
+	event(w, CACHE_MODIFIED, "a/one", 5);
+	whole(c, true);
+	put_value("/registry/pods/a/one", "no object"); /* 6 */
+	cache_watch_close(w);
+	cache_free(c);
+	assert_ok(cache_new(store, &pods, &c));
+	refused(c);
+	now_is(c, "", NULL, "a/two@4 ");
+	bool ok;
+	int64_t rev;
+	assert_ok(store_delete(store, STR("/registry/pods/a/one"), STORE_ANY, &ok, &rev, NULL)); /* 7 */
+	struct cache_entry *e;
+	assert_ok(cache_get(c, STR("a"), STR("one"), CACHE_CONSISTENT, 0, &e));
+	assert_null(e);
+	whole(c, true);
+	cache_free(c);
+	done();
+}
+
 /* ---- values whose key is elsewhere ---- */
 
 static bool locked;
@@ -1088,8 +1153,8 @@ int main(void)
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_and_writes), cmocka_unit_test(custom_json), cmocka_unit_test(protobuf), cmocka_unit_test(hot), cmocka_unit_test(watches),
-		cmocka_unit_test(slow_watcher), cmocka_unit_test(groups), cmocka_unit_test(model), cmocka_unit_test(waits_for_keys), cmocka_unit_test(completes),
-		cmocka_unit_test(followers),
+		cmocka_unit_test(slow_watcher), cmocka_unit_test(groups), cmocka_unit_test(model), cmocka_unit_test(broken), cmocka_unit_test(waits_for_keys),
+		cmocka_unit_test(completes), cmocka_unit_test(followers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
