@@ -162,11 +162,52 @@ static void drop(struct crd *c)
 	free(c);
 }
 
+struct apiextensions_v1_json_schema_props *crd_schema_of(const crd_object_t *o, uint32_t i)
+{
+	return o->spec.versions.v[i].schema ? o->spec.versions.v[i].schema->open_apiv3_schema : NULL;
+}
+
+/* Takes over what lasts of a definition; its schemas as bytes. */
+static void keep(struct crd *c, crd_object_t *whole)
+{
+	uint32_t n = whole->spec.versions.n;
+	struct apiextensions_v1_custom_resource_validation **schemas = xcalloc(n + 1, sizeof(void *));
+	struct buf b buf_cleanup = {0};
+
+	c->schemas = arena_array(&c->arena, struct str, n + 1);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct apiextensions_v1_json_schema_props *p = crd_schema_of(whole, i);
+
+		schemas[i] = whole->spec.versions.v[i].schema;
+		whole->spec.versions.v[i].schema = NULL;
+		if (!p)
+			continue;
+		b.n = 0;
+		pb_encode(&b, &apiextensions_v1_json_schema_props_type, p);
+		c->schemas[i] = arena_str(&c->arena, buf_view(&b));
+	}
+	whole->metadata.managed_fields.n = 0;
+	c->obj = arena_new(&c->arena, crd_object_t);
+	object_copy(&c->arena, &apiextensions_v1_custom_resource_definition_type, whole, c->obj);
+	for (uint32_t i = 0; i < n; i++)
+		whole->spec.versions.v[i].schema = schemas[i];
+	free(schemas);
+}
+
+static bool same_schemas(const struct crd *x, const struct crd *y)
+{
+	for (uint32_t i = 0; i < x->obj->spec.versions.n; i++)
+		if (!x->schemas[i].p != !y->schemas[i].p || !str_eq(x->schemas[i], y->schemas[i]))
+			return false;
+	return true;
+}
+
 /* Only status and metadata differ: what is made of it stays. */
 static bool same(const struct crd *x, const struct crd *y)
 {
 	return x->established == y->established && str_eq(x->obj->metadata.uid, y->obj->metadata.uid) &&
 	       object_field_equal(&apiextensions_v1_custom_resource_definition_type, x->obj, y->obj, "spec") &&
+	       same_schemas(x, y) &&
 	       object_equal(&apiextensions_v1_custom_resource_definition_names_type, &x->obj->status.accepted_names,
 			    &y->obj->status.accepted_names);
 }
@@ -175,23 +216,25 @@ static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 {
 	struct crds *cs = s->crds;
 	struct crd *c = xcalloc(1, sizeof *c), *old;
+	struct arena work arena_cleanup = {0};
+	crd_object_t *whole = arena_new(&work, crd_object_t);
 	struct error *e;
 
 	c->s = s;
 	c->refs = 1;
-	c->obj = arena_new(&c->arena, crd_object_t);
-	e = cache_entry_decode(&c->arena, &apiextensions_v1_custom_resource_definition_type, en, true, c->obj);
+	e = cache_entry_decode(&work, &apiextensions_v1_custom_resource_definition_type, en, true, whole);
 	if (e) {
 		drop(c);
 		return e;
 	}
-	c->name = c->obj->metadata.name;
-	for (uint32_t i = 0; i < c->obj->spec.versions.n && !c->obj->spec.preserve_unknown_fields; i++) {
-		const struct apiextensions_v1_custom_resource_validation *v = c->obj->spec.versions.v[i].schema;
+	for (uint32_t i = 0; i < whole->spec.versions.n && !whole->spec.preserve_unknown_fields; i++) {
+		struct apiextensions_v1_json_schema_props *p = crd_schema_of(whole, i);
 
-		if (v && v->open_apiv3_schema && schema_has_defaults(v->open_apiv3_schema))
-			schema_prune_defaults(&c->arena, v->open_apiv3_schema);
+		if (p && schema_has_defaults(p))
+			schema_prune_defaults(&work, p);
 	}
+	keep(c, whole);
+	c->name = c->obj->metadata.name;
 	if (!str_to_i64(c->obj->metadata.resource_version, &c->rev))
 		c->rev = INT64_MAX;
 	c->terminating = c->obj->metadata.deletion_timestamp != NULL;
@@ -206,7 +249,7 @@ static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 		c = old;
 	} else {
 		if (c->established && crd_storage_version(c->obj))
-			e = crd_make(s, c, old);
+			e = crd_make(s, c, whole, old);
 		if (e) {
 			drop(c);
 			return e;

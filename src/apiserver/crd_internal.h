@@ -24,13 +24,23 @@ struct crd_store {
 	struct arena arena; /* what the cache borrows */
 	struct cache *cache;
 };
+struct crd_version;
+struct crd_tree {
+	struct arena arena;
+	struct apiextensions_v1_json_schema_props *schema;
+	struct crd_rules *rules;      /* compiled at the first write */
+	bool rules_known;
+	struct crd_version *of;
+	int64_t used_ns;
+	struct crd_tree *prev, *next; /* by use */
+};
 struct crd_version {
-	const struct apiextensions_v1_custom_resource_definition_version *v;
+	const struct apiextensions_v1_custom_resource_definition_version *v; /* without its schema */
+	const struct str *schema;     /* protobuf; p NULL: none */
+	struct crd_tree *tree;        /* NULL: not made */
 	struct resource *res;
 	struct str json_prefix;       /* how cached JSON of this version begins */
 	bool defaults, embedded;      /* its schema has some */
-	struct crd_rules *rules;      /* compiled at the first write */
-	bool rules_known;
 	const struct table_column *columns;
 	size_t n_columns;
 };
@@ -38,7 +48,8 @@ struct crd {
 	unsigned refs;                /* the table's, and of those who last */
 	struct arena arena;
 	struct str name;
-	crd_object_t *obj;
+	crd_object_t *obj;            /* without schemas and managedFields */
+	struct str *schemas;          /* of its versions, defaults pruned */
 	struct schema_type type;
 	struct schema_field *fields;
 	struct storage *st;           /* NULL: not served */
@@ -62,21 +73,35 @@ struct crds {
 	uint64_t round;
 	struct fiber_mutex lock;
 	bool dirty;
+	struct crd_tree *newest, *oldest;
 };
 
 const struct apiextensions_v1_custom_resource_definition_version *crd_storage_version(const crd_object_t *o);
+/* Of version i; NULL: none. */
+struct apiextensions_v1_json_schema_props *crd_schema_of(const crd_object_t *o, uint32_t i);
 /* The condition is there and True. */
 bool crd_condition(const crd_object_t *o, const char *type);
 /* Sets it; lastTransitionTime follows the status. The list is o's own. reason and message are copied. */
 void crd_set_condition(struct arena *a, crd_object_t *o, const char *type, struct str status, struct str reason, struct str message);
 
 /* ---- crd_tables.c ---- */
-/* Type, storage and resources of an established definition; shares the store of `old` (NULL: none). */
 /* The resource of a version ("group/version") of the same definition, served or not; NULL: none. */
 const struct resource *crd_version_of(const struct resource *res, struct str api_version);
-struct error *crd_make(struct apiserver *s, struct crd *c, const struct crd *old);
+/* Type, storage and resources of an established definition, whole: c->obj with its schemas. Shares the store of `old` (NULL: none). */
+struct error *crd_make(struct apiserver *s, struct crd *c, const crd_object_t *whole, const struct crd *old);
 /* Of one whose references are gone; it may wait. */
 void crd_free(void *crd);
+
+/* ---- crd_trees.c ---- */
+/*
+ * The schema of a version as a tree; made when first asked for. NULL: none. It lives as long as the request that asked (grace.h): one
+ * that nobody has asked for this long goes when another is asked for. crd_tree_at: at that time of the monotonic clock.
+ */
+#define CRD_TREE_UNUSED_NS (60 * INT64_C(1000000000))
+struct crd_tree *crd_tree(const struct resource *res);
+struct crd_tree *crd_tree_at(const struct resource *res, int64_t now);
+/* Of a version that nobody can ask for any more. */
+void crd_tree_drop(struct crds *cs, struct crd_version *v);
 
 /* ---- crd_names.c ---- */
 #define CRD_FINALIZER "customresourcecleanup.apiextensions.k8s.io"

@@ -12,9 +12,9 @@ static void add_field(struct crd *c, uint16_t *n, struct str name, uint32_t offs
 						  .info = &no_info, .elem_size = sizeof(struct str)};
 }
 
-static void make_type(struct crd *c)
+static void make_type(struct crd *c, const crd_object_t *whole)
 {
-	const struct apiextensions_v1_custom_resource_definition_spec *s = &c->obj->spec;
+	const struct apiextensions_v1_custom_resource_definition_spec *s = &whole->spec;
 	LIST(struct str) names = {0};
 	uint16_t n = 0;
 	uint32_t offset = (sizeof(struct custom_head) + 15) & ~15u;
@@ -22,7 +22,7 @@ static void make_type(struct crd *c)
 	*arena_push(&c->arena, &names) = STR("spec");
 	*arena_push(&c->arena, &names) = STR("status");
 	for (uint32_t i = 0; i < s->versions.n; i++) {
-		const struct apiextensions_v1_json_schema_props *p = s->versions.v[i].schema ? s->versions.v[i].schema->open_apiv3_schema : NULL;
+		const struct apiextensions_v1_json_schema_props *p = crd_schema_of(whole, i);
 
 		for (uint32_t k = 0; p && k < p->properties.n; k++) {
 			struct str key = p->properties.v[k].key;
@@ -31,7 +31,7 @@ static void make_type(struct crd *c)
 			for (uint32_t j = 0; j < names.n && !seen; j++)
 				seen = str_eq(names.v[j], key);
 			if (!seen && names.n < 1000)
-				*arena_push(&c->arena, &names) = key;
+				*arena_push(&c->arena, &names) = arena_str(&c->arena, key);
 		}
 	}
 	/* sorted, as Go writes maps; spec and status fall into place */
@@ -55,7 +55,7 @@ static void make_type(struct crd *c)
 					       .info = &no_info, .elem_size = 2 * sizeof(struct str), .value_offset = sizeof(struct str)};
 	offset += sizeof(LIST(struct str_pair));
 	c->type = (struct schema_type){
-		.name = arena_strz(&c->arena, s->names.kind), .openapi = "", .group = s->group, .version = STR(""), .fields = c->fields,
+		.name = arena_strz(&c->arena, s->names.kind), .openapi = "", .group = c->obj->spec.group, .version = STR(""), .fields = c->fields,
 		.n_fields = n, .pfields = c->fields, .n_pfields = 0, .size = offset, .metadata = offsetof(struct custom_head, metadata), .top = true,
 	};
 }
@@ -213,16 +213,17 @@ static struct api_resource *make_api_resource(struct crd *c, const struct apiext
 	return r;
 }
 
-struct error *crd_make(struct apiserver *s, struct crd *c, const struct crd *old)
+struct error *crd_make(struct apiserver *s, struct crd *c, const crd_object_t *whole, const struct crd *old)
 {
 	const struct apiextensions_v1_custom_resource_definition_spec *sp = &c->obj->spec;
 
-	make_type(c);
+	make_type(c, whole);
 	TRY(make_storage(s, c, old));
 	c->n_versions = sp->versions.n;
 	c->versions = arena_array(&c->arena, struct crd_version, c->n_versions);
 	for (uint32_t i = 0; i < sp->versions.n; i++) {
 		const struct apiextensions_v1_custom_resource_definition_version *v = &sp->versions.v[i];
+		const struct apiextensions_v1_json_schema_props *p = crd_schema_of(whole, i);
 		struct resource *res = arena_new(&c->arena, struct resource);
 
 		res->api = make_api_resource(c, v);
@@ -233,8 +234,9 @@ struct error *crd_make(struct apiserver *s, struct crd *c, const struct crd *old
 		c->versions[i] = (struct crd_version){
 			.v = v,
 			.res = res,
-			.defaults = v->schema && schema_has_defaults(v->schema->open_apiv3_schema),
-			.embedded = v->schema && schema_has_embedded(v->schema->open_apiv3_schema),
+			.schema = &c->schemas[i],
+			.defaults = p && schema_has_defaults(p),
+			.embedded = p && schema_has_embedded(p),
 			.json_prefix = arena_printf(&c->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",",
 						    STR_ARG(res->api->kind), STR_ARG(res->api_version)),
 		};
@@ -250,7 +252,7 @@ void crd_free(void *p)
 	if (c->refs) /* a watch began with it meanwhile: it is retired again when that ends */
 		return;
 	for (size_t i = 0; i < c->n_versions; i++)
-		crd_rules_free(c->versions[i].rules);
+		crd_tree_drop(c->s->crds, &c->versions[i]);
 	hook_conn_free(&c->conn);
 	store_unref(c->store);
 	arena_free(&c->arena);

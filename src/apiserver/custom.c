@@ -15,13 +15,6 @@ const struct apiextensions_v1_custom_resource_definition_version *crd_version(co
 	return res->crd_version->v;
 }
 
-const struct apiextensions_v1_json_schema_props *crd_schema(const struct resource *res)
-{
-	const struct apiextensions_v1_custom_resource_definition_version *v = res->crd_version->v;
-
-	return v->schema ? v->schema->open_apiv3_schema : NULL;
-}
-
 struct shape custom_shape(const struct resource *res)
 {
 	struct shape s = shape_of_crd(crd_schema(res));

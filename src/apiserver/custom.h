@@ -28,7 +28,9 @@ void crd_hold(struct crd *c);
 void crd_release(struct crd *c);
 bool crd_current(const struct resource *res);
 const struct apiextensions_v1_custom_resource_definition *crd_object(const struct resource *res);
+/* NULL: none. It lives as long as the request that asked. crd_schema_bytes: as protobuf. */
 const struct apiextensions_v1_json_schema_props *crd_schema(const struct resource *res);
+struct str crd_schema_bytes(const struct resource *res);
 const struct apiextensions_v1_custom_resource_definition_version *crd_version(const struct resource *res);
 
 struct shape custom_shape(const struct resource *res);

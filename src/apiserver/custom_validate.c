@@ -245,8 +245,8 @@ static void warn_finalizers(struct request *rq, const struct meta_v1_object_meta
 
 void custom_validate(struct request *rq, const char *sub, const void *obj, const void *old, struct field_errors *e)
 {
-	struct crd_version *v = (struct crd_version *)(uintptr_t)rq->res->crd_version;
-	const props *p = crd_schema(rq->res);
+	struct crd_tree *t = crd_tree(rq->res);
+	const props *p = t ? t->schema : NULL;
 	bool status = sub && !strcmp(sub, "status");
 	struct field_errors before = {.arena = rq->a};
 	struct jv now, was = {0};
@@ -272,11 +272,11 @@ void custom_validate(struct request *rq, const char *sub, const void *obj, const
 		schema_lists(&before, p, &was, NULL);
 	if (!before.list.n)
 		schema_lists(e, p, &now, NULL);
-	if (!v->rules_known) {
-		v->rules = crd_rules_new(p);
-		v->rules_known = true;
+	if (!t->rules_known) {
+		t->rules = crd_rules_new(p);
+		t->rules_known = true;
 	}
-	crd_rules_validate(rq, v->rules, p, &now, old ? &was : NULL, e);
+	crd_rules_validate(rq, t->rules, p, &now, old ? &was : NULL, e);
 warn:
 	if (!e->list.n)
 		warn_finalizers(rq, &((const struct custom_head *)obj)->metadata,

@@ -32,7 +32,7 @@ static struct error *memory(struct request *rq)
 	}
 	struct grace_stats gs = grace_stats(rq->s->grace);
 
-	buf_printf(&b, "states of CustomResourceDefinitions: %llu replaced, %llu freed\n", (unsigned long long)gs.retired,
+	buf_printf(&b, "states and schemas of CustomResourceDefinitions: %llu replaced, %llu freed\n", (unsigned long long)gs.retired,
 		   (unsigned long long)gs.freed);
 	return respond_bytes(rq, 200, STR("text/plain; charset=utf-8"), buf_view(&b));
 }

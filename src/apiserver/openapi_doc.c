@@ -57,7 +57,7 @@ static struct openapi_served served_of(struct request *rq, struct str group, str
 		c->namespaced = r->api->namespaced;
 		c->has_status = custom_has_status(r);
 		c->has_scale = custom_scale(r) != NULL;
-		c->schema = crd_schema(r);
+		c->schema = crd_schema_bytes(r);
 		c->selectable = crd_version(r)->selectable_fields.v;
 		c->n_selectable = crd_version(r)->selectable_fields.n;
 		c->preserve_unknown = crd_object(r)->spec.preserve_unknown_fields;

@@ -12,7 +12,7 @@
 struct openapi_crd { /* one served version of a CustomResourceDefinition */
 	struct str group, version, plural, singular, kind, list_kind;
 	bool namespaced, has_status, has_scale;
-	const struct apiextensions_v1_json_schema_props *schema; /* NULL: none that is structural */
+	struct str schema; /* JSONSchemaProps as protobuf; p NULL: none that is structural */
 	const struct apiextensions_v1_selectable_field *selectable;
 	uint32_t n_selectable;
 	bool preserve_unknown;      /* spec.preserveUnknownFields */

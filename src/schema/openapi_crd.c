@@ -2,6 +2,7 @@
  * Definitions of custom resources in OpenAPI documents: a CustomResourceDefinition's schema as it is published. v3 says
  * all of it; v2 what kubectl's reader of it can bear (apiextensions-apiserver/pkg/controller/openapi).
  */
+#include "base/log.h"
 #include "schema/openapi_internal.h"
 
 #define MORE " More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#"
@@ -270,13 +271,18 @@ static void publish(struct openapi_doc *d, struct jv *v, bool junctor, int depth
 
 static struct jv object_schema(struct openapi_doc *d, const struct openapi_crd *c)
 {
+	struct apiextensions_v1_json_schema_props p = {0};
+	struct arena tree arena_cleanup = {0}; /* much larger than what is made of it: not kept for all */
 	struct jv v = jv_object(), *metadata;
 
-	if (c->schema) {
-		const bool *open = c->schema->x_kubernetes_preserve_unknown_fields;
+	if (c->schema.p) {
+		struct error *e = pb_decode(&tree, &apiextensions_v1_json_schema_props_type, c->schema, &p);
+		const bool *open = p.x_kubernetes_preserve_unknown_fields;
 
-		if (d->v3 || !((open && *open) || c->preserve_unknown)) {
-			jv_from_object(d->a, &apiextensions_v1_json_schema_props_type, c->schema, &v);
+		if (e)
+			log_and_free(e, "schema of %.*s", STR_ARG(c->kind));
+		else if (d->v3 || !((open && *open) || c->preserve_unknown)) {
+			jv_from_object(d->a, &apiextensions_v1_json_schema_props_type, &p, &v);
 			metadata = jv_get(&v, STR("properties"));
 			if (metadata)
 				jv_del(metadata, STR("metadata"));

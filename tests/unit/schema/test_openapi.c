@@ -148,13 +148,15 @@ static void v3_descriptions(void **state)
 static struct openapi_crd crd_of(struct arena *a)
 {
 	struct apiextensions_v1_json_schema_props *schema = arena_new(a, struct apiextensions_v1_json_schema_props);
+	buf_cleanup struct buf pb = {0};
 
 	assert_ok(json_decode(a, &apiextensions_v1_json_schema_props_type,
 			      STR("{\"type\":\"object\",\"description\":\"A thing\",\"properties\":{\"spec\":{\"type\":\"object\",\"properties\":{\"size\":"
 				  "{\"type\":\"integer\",\"default\":1,\"anyOf\":[{\"minimum\":1}]},\"port\":{\"x-kubernetes-int-or-string\":true}}}}}"),
 			      NULL, schema));
+	pb_encode(&pb, &apiextensions_v1_json_schema_props_type, schema);
 	return (struct openapi_crd){STR("example.com"), STR("v1"), STR("things"), STR("thing"), STR("Thing"), STR("ThingList"),
-				    true, true, true, schema};
+				    true, true, true, arena_str(a, buf_view(&pb))};
 }
 
 static void custom_resources(void **state)

@@ -1,0 +1,87 @@
+/* Schemas of custom resources as trees (apiserver/crd_internal.h): made when asked for, gone when unused. */
+#include "../test.h"
+
+#include "apiserver/crd_internal.h"
+#include "loop/fiber.h"
+
+#define N 3
+
+static struct apiserver server;
+static struct crds table;
+static struct crd definition = {.s = &server};
+static struct crd_version versions[N];
+static struct resource resources[N];
+static struct str schemas[N];
+
+static void make(struct arena *a)
+{
+	table = (struct crds){0};
+	server.crds = &table;
+	server.grace = grace_new();
+	for (int i = 0; i < N; i++) {
+		struct apiextensions_v1_json_schema_props p = {.type = STR("object"), .description = arena_printf(a, "number %d", i)};
+		struct buf b = {0};
+
+		pb_encode(&b, &apiextensions_v1_json_schema_props_type, &p);
+		schemas[i] = i < N - 1 ? arena_str(a, buf_view(&b)) : STR_NULL;
+		buf_free(&b);
+		versions[i] = (struct crd_version){.schema = &schemas[i]};
+		resources[i] = (struct resource){.crd = &definition, .crd_version = &versions[i]};
+	}
+}
+
+static void until_freed(uint64_t n)
+{
+	for (int i = 0; i < 1000 && grace_stats(server.grace).freed < n; i++)
+		assert_ok(fiber_sleep(1));
+	assert_int_equal(grace_stats(server.grace).freed, n);
+}
+
+static void trees(void *arg)
+{
+	struct arena a arena_cleanup = {0};
+	struct grace_reader reader = {0};
+	struct crd_tree *first, *second;
+
+	make(&a);
+	assert_null(crd_tree_at(&resources[N - 1], 1)); /* has none */
+	first = crd_tree_at(&resources[0], 1);
+	assert_str(first->schema->description, "number 0");
+	assert_ptr_equal(crd_tree_at(&resources[0], 2), first);
+	second = crd_tree_at(&resources[1], CRD_TREE_UNUSED_NS);
+	assert_str(second->schema->description, "number 1");
+	assert_ptr_equal(versions[0].tree, first); /* not for so long yet */
+
+	/* The first goes, but not from under a request that has it. */
+	grace_enter(server.grace, &reader);
+	first = crd_tree_at(&resources[0], CRD_TREE_UNUSED_NS + 1);
+	assert_ptr_equal(crd_tree_at(&resources[1], 2 * CRD_TREE_UNUSED_NS + 2), second);
+	assert_null(versions[0].tree);
+	assert_int_equal(grace_stats(server.grace).retired, 1);
+	assert_str(first->schema->description, "number 0");
+	grace_leave(&reader);
+	until_freed(1);
+
+	/* Asked for again it is made anew; the one that was asked for longest ago is the next to go. */
+	first = crd_tree_at(&resources[0], 2 * CRD_TREE_UNUSED_NS + 3);
+	assert_str(first->schema->description, "number 0");
+	assert_ptr_equal(crd_tree_at(&resources[0], 3 * CRD_TREE_UNUSED_NS + 3), first);
+	assert_null(versions[1].tree);
+	until_freed(2);
+	crd_tree_drop(&table, &versions[0]);
+	crd_tree_drop(&table, &versions[1]);
+	assert_null(table.newest);
+	assert_null(table.oldest);
+}
+
+static void test_trees(void **state)
+{
+	assert_ok(loop_run(trees, NULL));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_trees)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
