@@ -561,8 +561,7 @@ static void crd_validate(struct request *rq, const void *obj, struct field_error
 	const crd_object_t *o = obj;
 	struct str want = arena_printf(rq->a, "%.*s.%.*s", STR_ARG(o->spec.names.plural), STR_ARG(o->spec.group));
 
-	if (!str_eq(o->metadata.name, want))
-		rule_object_name(e, o->metadata.name, "must be spec.names.plural+\".\"+spec.group");
+	rule_object_name(e, &o->metadata, want, NULL, "must be spec.names.plural+\".\"+spec.group");
 	spec_check(e, o, NULL);
 	rest_check(e, o, NULL);
 }
@@ -713,7 +712,7 @@ static void crd_canonicalize(struct request *rq, void *obj)
 
 const struct strategy strategy_crd = {
 	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true,
-	.keep_status_on_create = true, .checks_all = true, .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true,
+	.keep_status_on_create = true, .checks_all = true, .meta_create = "m*", .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true,
 	.normalize = crd_normalize, .canonicalize = crd_canonicalize, .prepare_create = crd_create, .prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
 	.validate_sub_update = crd_validate_status, .warn = crd_warn, .before_delete = crd_before_delete, .return_deleted = true,
 };

@@ -45,20 +45,25 @@ void rule_id(struct field_errors *e, const struct field_path *p, const int64_t *
 		rule_range(e, p, *v, 0, INT32_MAX);
 }
 
-void rule_object_name(struct field_errors *e, struct str name, const char *message)
+void rule_object_name(struct field_errors *e, const struct meta_v1_object_meta *m, struct str want,
+		      const char *(*first)(struct arena *a, struct str name), const char *message)
 {
-	uint32_t at;
+	static const char *const fields[] = {"metadata.generateName", "metadata.name"};
+	const struct str values[] = {m->generate_name, m->name};
 
-	if (e->list.n >= FIELD_ERRORS_MAX)
-		return;
-	field_invalid(e, FIELD_CHILD(FIELD_ROOT("metadata"), "name"), name, "%s", message);
-	for (at = e->list.n - 1; at > 0; at--) {
-		struct field_error *v = e->list.v, t = v[at];
+	for (int i = 0; i < 2; i++) {
+		if (!values[i].n || str_eq(values[i], want) || (first && first(e->arena, values[i])) || e->list.n >= FIELD_ERRORS_MAX)
+			continue;
+		field_invalid(e, FIELD_CHILD_S(FIELD_ROOT("metadata"), str_from(fields[i] + sizeof "metadata")), values[i], "%s", message);
+		for (uint32_t at = e->list.n - 1; at > 0; at--) {
+			struct field_error *v = e->list.v, t = v[at];
 
-		if (!str_has_prefix(v[at - 1].field, STR("metadata.")) || str_eqz(v[at - 1].field, "metadata.name"))
-			break;
-		v[at] = v[at - 1];
-		v[at - 1] = t;
+			if (!str_has_prefix(v[at - 1].field, STR("metadata.")) || str_eqz(v[at - 1].field, fields[i]) ||
+			    str_eqz(v[at - 1].field, fields[0]))
+				break;
+			v[at] = v[at - 1];
+			v[at - 1] = t;
+		}
 	}
 }
 

@@ -31,8 +31,10 @@ void rule_nonneg64(struct field_errors *e, const struct field_path *p, const int
 void rule_positive(struct field_errors *e, const struct field_path *p, int64_t v);          /* must be greater than zero */
 void rule_range(struct field_errors *e, const struct field_path *p, int64_t v, int64_t min, int64_t max);
 void rule_id(struct field_errors *e, const struct field_path *p, const int64_t *v);         /* of a user or group */
-/* metadata.name is not what the kind wants: said before what is wrong with the rest of metadata. */
-void rule_object_name(struct field_errors *e, struct str name, const char *message);
+/* metadata.name, and what it is generated from, have to be `want`: said before what is wrong with the rest of metadata. Nothing is said of
+ * one that `first` (NULL-able) finds fault with. */
+void rule_object_name(struct field_errors *e, const struct meta_v1_object_meta *m, struct str want,
+		      const char *(*first)(struct arena *a, struct str name), const char *message);
 void rule_required(struct field_errors *e, const struct field_path *p, struct str v);
 /* Required, and of a form. */
 void rule_name(struct field_errors *e, const struct field_path *p, struct str v, const char *(*check)(struct arena *a, struct str s));

@@ -345,11 +345,8 @@ void apiservice_validate(struct request *rq, const void *obj, struct field_error
 	struct str want = arena_printf(e->arena, "%.*s.%.*s", STR_ARG(a->version), STR_ARG(a->group));
 
 	(void)rq;
-	if (s->metadata.generate_name.n && !str_eq(s->metadata.generate_name, want) && !validate_path_segment(e->arena, s->metadata.generate_name))
-		field_invalid(e, AT(FIELD_ROOT("metadata"), "generateName"), s->metadata.generate_name,
-			      "must be `spec.version+\".\"+spec.group`: \"%.*s\"", STR_ARG(want));
-	if (s->metadata.name.n && !str_eq(s->metadata.name, want) && !validate_path_segment(e->arena, s->metadata.name))
-		rule_object_name(e, s->metadata.name, arena_printf(e->arena, "must be `spec.version+\".\"+spec.group`: \"%.*s\"", STR_ARG(want)).p);
+	rule_object_name(e, &s->metadata, want, validate_path_segment,
+			 arena_printf(e->arena, "must be `spec.version+\".\"+spec.group`: \"%.*s\"", STR_ARG(want)).p);
 	if (!a->group.n && !str_eqz(a->version, "v1"))
 		field_required(e, AT(spec, "group"), "only v1 may have an empty group and it better be legacy kube");
 	if (a->group.n)
