@@ -65,6 +65,8 @@ struct error *custom_as_stored(struct arena *a, const struct resource *res, stru
 /* As json_encode; whole numbers are written as integers, as upstream writes both kinds. */
 void custom_encode(struct arena *a, struct buf *b, const struct schema_type *t, const void *obj);
 bool custom_asks_webhook(const struct resource *res);
+/* struct managed_fields_request's `convert`, ctx: the resource. Nothing is pruned: what a version does not know is the caller's to see. */
+struct error *custom_convert_tree(void *ctx, struct arena *a, const struct jv *obj, struct str api_version, struct jv *out, struct shape *shape);
 bool custom_is_storage_version(const struct resource *res);
 /*
  * Removes what the schema does not know, in place; each goes to the report (NULL-able) as `unknown field "spec.x"`. An
@@ -74,7 +76,8 @@ struct error *custom_prune(struct arena *a, const struct resource *res, void *ob
 /* Defaults of the structural schema, in place. */
 struct error *custom_default(struct arena *a, const struct resource *res, void *obj);
 /* Pruning, then defaults, in place. */
-struct error *custom_default_and_prune(struct request *rq, void *obj);
+/* sub: NULL, or the subresource that is written; *pruned (when not NULL): whether something of what that is about went. */
+struct error *custom_default_and_prune(struct request *rq, const char *sub, void *obj, bool *pruned);
 /* crd_schema.c: the same over trees. `path` is "" for the whole object. */
 void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource, struct str path,
 		  struct decode_report *report);

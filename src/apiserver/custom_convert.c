@@ -247,3 +247,26 @@ struct error *custom_convert(struct arena *a, const struct resource *res, void *
 {
 	return custom_convert_all(a, res, obj, 1, api_version);
 }
+
+struct error *custom_convert_tree(void *ctx, struct arena *a, const struct jv *obj, struct str api_version, struct jv *out, struct shape *shape)
+{
+	const struct resource *res = ctx, *to = crd_version_of(res, api_version);
+	const struct schema_type *t = res->st->type;
+
+	if (!to)
+		return error_status(500, "", "request to convert CR to an invalid group/version: %.*s", STR_ARG(api_version));
+	*shape = custom_shape(to);
+	if (custom_asks_webhook(res)) {
+		void *o = arena_alloc(a, t->size);
+
+		TRY(jv_to_object(a, t, obj, NULL, o));
+		TRY(ask_webhook(a, res, &o, 1, api_version));
+		jv_from_object(a, t, o, out);
+		return NULL;
+	}
+	*out = jv_object();
+	for (uint32_t i = 0; i < obj->n; i++)
+		jv_set(a, out, obj->members[i].key, obj->members[i].value);
+	jv_set(a, out, STR("apiVersion"), jv_string(api_version));
+	return NULL;
+}

@@ -161,10 +161,13 @@ static struct error *convert_tree(void *ctx, struct arena *a, const struct jv *o
 
 void managed_fields_versions(struct request *rq, struct managed_fields_request *mr)
 {
-	if (!rq->res->st->versions)
-		return;
-	mr->convert = convert_tree;
-	mr->convert_ctx = rq;
+	if (rq->res->crd) {
+		mr->convert = custom_convert_tree;
+		mr->convert_ctx = rq->res;
+	} else if (rq->res->st->versions) {
+		mr->convert = convert_tree;
+		mr->convert_ctx = rq;
+	}
 }
 
 static struct error *manage_fields(struct request *rq, const char *sub, const void *live, void *obj)
@@ -432,7 +435,7 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	if (rq->res->crd && crd_terminating(rq->res) && !rq->internal)
 		return error_status(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
 	if (rq->res->crd)
-		TRY(custom_default_and_prune(rq, obj));
+		TRY(custom_default_and_prune(rq, NULL, obj, NULL));
 	if (!rq->applied)
 		TRY(manage_fields(rq, NULL, NULL, obj));
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
@@ -749,7 +752,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		struct admission ad;
 		struct error *e;
 		int64_t rev;
-		bool ok = false, unconditional, deleting, stale;
+		bool ok = false, unconditional, deleting, stale, pruned = false;
 
 		/*
 		 * Upstream tries until it succeeds. Of many writers of one object each round lets one through; in turn, none of them waits for
@@ -792,7 +795,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (!str_eqz(rq->info.verb, "patch"))
 			admission_dedup_owners(rq, m, false);
 		if (res->crd)
-			TRY(custom_default_and_prune(rq, obj));
+			TRY(custom_default_and_prune(rq, u->sub, obj, u->apply ? &pruned : NULL));
 		if (!u->apply)
 			TRY(manage_fields(rq, u->sub, old, obj));
 		ad = admission_of(rq, ADMIT_UPDATE, u->sub, ns, name, obj, old);
@@ -803,6 +806,9 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (!u->sub && sg && sg->permit)
 			TRY(sg->permit(rq, obj, old, !unconditional));
 		before_update(rq, u->sub, obj, old);
+		stale |= pruned; /* upstream prunes what is applied when it is read from the store, and so sees a change each time */
+		if (pruned && is_main(u->sub))
+			m->generation = om->generation + 1;
 		if (!u->sub && sg && sg->begin_write)
 			TRY(sg->begin_write(rq, obj, old, rq->dry_run, &state));
 		e = validate_update(rq, u->sub, obj, old);

@@ -1,7 +1,9 @@
 #include "schema/managed_fields.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "schema/defaults.h"
 #include "schema/typed_merge.h"
 
@@ -208,12 +210,22 @@ struct work {
 	struct arena *a;
 	const struct managed_fields_request *req;
 	const struct field_set *reset;
+	const struct jv *live; /* what was before; NULL: not known */
+	struct {
+		struct live_at {
+			struct str version;
+			struct jv v;
+			struct shape shape;
+			bool gone;
+		} *v;
+		uint32_t n, cap;
+	} lives; /* it at versions that were asked for: somebody else's work */
 };
 
 enum convertible { CONVERT_SAME, CONVERT_BY_CALLER, CONVERT_GONE };
 
 /* How an entry's version relates to the request's. */
-static enum convertible convertible(const struct work *w, struct str version)
+static enum convertible convertible(struct work *w, struct str version)
 {
 	if (str_eq(version, w->req->api_version))
 		return CONVERT_SAME;
@@ -229,7 +241,46 @@ static enum convertible convertible(const struct work *w, struct str version)
 	return CONVERT_SAME;
 }
 
-static const struct field_set *filter(const struct work *w, const struct field_set *s)
+static struct error *convert(struct work *w, const struct jv *v, struct str version, struct live_at *out)
+{
+	const char *why;
+	struct error *e = w->req->convert(w->req->convert_ctx, w->a, v, version, &out->v, &out->shape);
+
+	if (error_is(e, 404, NULL)) {
+		error_free(e);
+		out->gone = true;
+		return NULL;
+	}
+	TRY(e);
+	why = typed_validate(w->a, out->shape, &out->v, false);
+	return why ? error_status(500, "", "failed to convert to %.*s: %s", STR_ARG(version), why) : NULL;
+}
+
+/* The object at a version, and its shape there; *gone when that version is not served. 500 when it has what that version does not know. */
+static struct error *at_version(struct work *w, const struct jv *v, struct str version, struct jv *out, struct shape *shape, bool *gone)
+{
+	struct live_at at = {.version = version, .v = *v, .shape = w->req->shape};
+	bool back = w->req->convert && str_eq(version, w->req->api_version) &&
+		    !str_eq(jv_str(jv_get(v, STR("apiVersion"))), version);
+	enum convertible how = back ? CONVERT_BY_CALLER : convertible(w, version);
+	bool known = false;
+
+	for (uint32_t i = 0; v == w->live && i < w->lives.n && !known; i++)
+		if ((known = str_eq(w->lives.v[i].version, version)))
+			at = w->lives.v[i];
+	at.gone |= how == CONVERT_GONE;
+	if (how == CONVERT_BY_CALLER && !known) {
+		TRY(convert(w, v, version, &at));
+		if (v == w->live)
+			*arena_push(w->a, &w->lives) = at;
+	}
+	*out = at.v;
+	*shape = at.shape;
+	*gone = at.gone;
+	return NULL;
+}
+
+static const struct field_set *filter(struct work *w, const struct field_set *s)
 {
 	if (w->req->only)
 		return fs_only(w->a, s, w->req->only);
@@ -256,7 +307,7 @@ struct versions { /* comparisons made so far */
 	uint32_t n, cap;
 };
 
-static struct error *comparison_at(const struct work *w, struct versions *known, struct str version, const struct jv *old,
+static struct error *comparison_at(struct work *w, struct versions *known, struct str version, const struct jv *old,
 				   const struct jv *new, uint32_t *at)
 {
 	struct shape shape = w->req->shape;
@@ -267,25 +318,12 @@ static struct error *comparison_at(const struct work *w, struct versions *known,
 			return NULL;
 	arena_push(w->a, known);
 	known->v[*at].version = version;
-	switch (convertible(w, version)) {
-	case CONVERT_GONE:
-		known->v[*at].gone = true;
-		return NULL;
-	case CONVERT_BY_CALLER: {
-		struct error *e = w->req->convert(w->req->convert_ctx, w->a, old, version, &o, &shape);
-
-		if (!e)
-			e = w->req->convert(w->req->convert_ctx, w->a, new, version, &n, &shape);
-		if (error_is(e, 404, NULL)) { /* a version that is no longer served */
-			error_free(e);
-			known->v[*at].gone = true;
+	if (!str_eq(version, w->req->api_version)) {
+		TRY(at_version(w, old, version, &o, &shape, &known->v[*at].gone));
+		if (!known->v[*at].gone)
+			TRY(at_version(w, new, version, &n, &shape, &known->v[*at].gone));
+		if (known->v[*at].gone)
 			return NULL;
-		}
-		TRY(e);
-		break;
-	}
-	case CONVERT_SAME:
-		break;
 	}
 	struct comparison c = typed_compare(w->a, shape, &o, &n);
 
@@ -316,7 +354,7 @@ struct conflicts {
  * Takes what changed between old and new from all managers but `self`. Without
  * force, changed fields of others are conflicts and nothing is taken.
  */
-static struct error *take_ownership(const struct work *w, const struct jv *old, const struct jv *new, struct managers *m,
+static struct error *take_ownership(struct work *w, const struct jv *old, const struct jv *new, struct managers *m,
 				    const struct manager *self, bool force, struct comparison *own, struct conflicts *conflicts)
 {
 	struct versions known = {0};
@@ -439,28 +477,39 @@ static struct fs_node stripped_nodes[] = {
 /* What nobody owns. */
 static const struct field_set stripped_fields = {stripped_nodes, 3, 0};
 
-static struct str now_text(const struct work *w)
+static struct str now_text(struct work *w)
 {
 	return w->req->now.set ? time_format(w->a, w->req->now, false) : STR_NULL;
 }
 
 /* Entries from before the schema changed. */
-static void reconcile(const struct work *w, struct managers *m)
+static struct error *reconcile(struct work *w, const struct jv *live, struct managers *m)
 {
-	for (uint32_t i = 0; i < m->n; i++)
-		if (convertible(w, m->v[i].api_version) == CONVERT_SAME)
-			m->v[i].set = typed_reconcile(w->a, w->req->shape, m->v[i].set);
+	if (w->live != live)
+		w->lives.n = 0;
+	w->live = live;
+	for (uint32_t i = 0; i < m->n; i++) {
+		struct shape shape = w->req->shape;
+		bool gone = false;
+		struct jv v;
+
+		if (!str_eq(m->v[i].api_version, w->req->api_version))
+			TRY(at_version(w, live, m->v[i].api_version, &v, &shape, &gone));
+		if (!gone)
+			m->v[i].set = typed_reconcile(w->a, shape, m->v[i].set);
+	}
+	return NULL;
 }
 
 /* Changes become `name`'s; others lose them. */
-static struct error *update(const struct work *w, const struct jv *old, const struct jv *new, struct managers *m,
+static struct error *update(struct work *w, const struct jv *old, const struct jv *new, struct managers *m,
 			    struct str name)
 {
 	struct manager self = {.name = STR("current-operation"), .api_version = w->req->api_version, .self = true}, key = {0};
 	struct comparison c;
 	struct conflicts none = {0};
 
-	reconcile(w, m);
+	TRY(reconcile(w, old, m));
 	TRY(take_ownership(w, old, new, m, &self, true, &c, &none));
 	remove_empty(m);
 	const struct field_set *set = filter(w, field_set_union(w->a, c.modified, c.added));
@@ -538,7 +587,7 @@ static void cap_updaters(struct arena *a, struct managers *m)
 
 static struct work work_of(struct arena *a, const struct managed_fields_request *req)
 {
-	return (struct work){a, req, set_of_paths(a, req->reset)};
+	return (struct work){.a = a, .req = req, .reset = set_of_paths(a, req->reset)};
 }
 
 static struct str manager_name(const struct managed_fields_request *req)
@@ -630,6 +679,7 @@ static struct error *update_entries(struct arena *a, const struct managed_fields
 				    const struct jv *obj, struct managers *before, struct managers *out)
 {
 	struct work w = work_of(a, req);
+	struct error *e;
 	struct jv empty;
 
 	/* Objects from before there was tracking stay untracked until someone applies. */
@@ -642,7 +692,15 @@ static struct error *update_entries(struct arena *a, const struct managed_fields
 	}
 	if (!live)
 		empty = empty_object(a, req, obj);
-	TRY(update(&w, live ? live : &empty, obj, out, manager_name(req)));
+	e = update(&w, live ? live : &empty, obj, out, manager_name(req));
+	if (error_is_sys(e, ECANCELED))
+		return e;
+	if (e) {
+		/* it does not fit the version of an entry, or that is none any more: as upstream, nobody is known to manage it then */
+		log_and_free(e, "managedFields");
+		*out = (struct managers){0};
+		return NULL;
+	}
 	cap_updaters(a, out);
 	if (live && same_entries(a, out, before) && equal_but_version(a, live, obj))
 		*out = *before; /* nothing but a time would change */
@@ -700,37 +758,8 @@ static struct str object_name(struct arena *a, const struct jv *obj)
 	return arena_printf(a, "%.*s/%.*s; %.*s, Kind=%.*s", STR_ARG(ns), STR_ARG(name), STR_ARG(version), STR_ARG(kind));
 }
 
-/* The object at a version, and its shape there; *gone when that version is not served. */
-static struct error *at_version(const struct work *w, const struct jv *v, struct str version, struct jv *out,
-				struct shape *shape, bool *gone)
-{
-	*out = *v;
-	*shape = w->req->shape;
-	*gone = false;
-	bool back = w->req->convert && str_eq(version, w->req->api_version) &&
-		    !str_eq(jv_str(jv_get(v, STR("apiVersion"))), version);
-
-	switch (back ? CONVERT_BY_CALLER : convertible(w, version)) {
-	case CONVERT_GONE:
-		*gone = true;
-		return NULL;
-	case CONVERT_SAME:
-		return NULL;
-	case CONVERT_BY_CALLER:
-		break;
-	}
-	struct error *e = w->req->convert(w->req->convert_ctx, w->a, v, version, out, shape);
-
-	if (error_is(e, 404, NULL)) {
-		error_free(e);
-		*gone = true;
-		return NULL;
-	}
-	return e;
-}
-
 /* Puts back what any manager still owns at one version. */
-static struct error *add_back_owned(const struct work *w, struct jv *merged, struct jv *pruned, struct str version,
+static struct error *add_back_owned(struct work *w, struct jv *merged, struct jv *pruned, struct str version,
 				    const struct field_set *owned)
 {
 	struct jv m, p;
@@ -751,7 +780,7 @@ static struct error *add_back_owned(const struct work *w, struct jv *merged, str
 }
 
 /* Removes what this applier applied last time, does not now, and nobody else owns. */
-static struct error *prune(const struct work *w, struct jv *merged, const struct managers *m, const struct manager *last)
+static struct error *prune(struct work *w, struct jv *merged, const struct managers *m, const struct manager *last)
 {
 	struct shape shape;
 	struct jv at, all, pruned;
@@ -796,7 +825,7 @@ static struct error *prune(const struct work *w, struct jv *merged, const struct
 	return at_version(w, &out, w->req->api_version, merged, &shape, &gone);
 }
 
-static struct error *apply_once(const struct work *w, const struct jv *live, const struct jv *config, struct managers *m,
+static struct error *apply_once(struct work *w, const struct jv *live, const struct jv *config, struct managers *m,
 				bool force, struct jv *out, struct conflicts *conflicts)
 {
 	struct manager self = {
@@ -805,7 +834,7 @@ static struct error *apply_once(const struct work *w, const struct jv *live, con
 		.subresource = w->req->subresource,
 		.applied = true,
 	};
-	reconcile(w, m);
+	TRY(reconcile(w, live, m));
 	struct manager *mine = find_manager(m, &self), last = {0};
 	bool had = mine != NULL;
 	struct comparison c;
@@ -834,7 +863,7 @@ static struct error *apply_once(const struct work *w, const struct jv *live, con
 }
 
 /* kubectl may take over what it applied itself on the client's side before: fields as last-applied has them. */
-static const struct field_set *owned_by_last_applied(const struct work *w, const struct jv *live)
+static const struct field_set *owned_by_last_applied(struct work *w, const struct jv *live)
 {
 	struct str text = jv_str(jv_at(live, "metadata", "annotations", LAST_APPLIED, NULL));
 	struct jv last;
