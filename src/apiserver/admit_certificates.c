@@ -35,7 +35,7 @@ static struct error *signing(struct admission *a)
 
 	if (!admission_is(a, "certificates.k8s.io", "certificatesigningrequests", "status") || a->rq->internal)
 		return NULL;
-	if (str_eq(c->status.certificate, o->status.certificate) &&
+	if (object_field_identical(&certificates_v1_certificate_signing_request_status_type, &c->status, &o->status, "certificate") &&
 	    object_field_equal(&certificates_v1_certificate_signing_request_status_type, &c->status, &o->status, "conditions"))
 		return NULL;
 	if (may_use_signer(a, o->spec.signer_name, "sign"))

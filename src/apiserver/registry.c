@@ -821,7 +821,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			e = admission_validate(&ad);
 		deleting = !e && should_delete(st, obj, old);
 		if (!e && !deleting) {
-			if (!stale && object_equal(st->type, obj, old)) {
+			if (!stale && object_stored_equal(st->type, obj, old)) {
 				/* nothing to write: answer what is there */
 				if (!u->sub && sg && sg->end_write)
 					sg->end_write(rq, obj, old, state, true);

@@ -92,7 +92,9 @@ struct error *object_peek(struct arena *a, enum media_type m, struct str in, boo
 
 /* Deep equality (equality.Semantic.DeepEqual: nil and empty lists are equal, quantities by value). */
 bool object_equal(const struct schema_type *t, const void *a, const void *b);
-/* The same, but an empty list or map and an absent one differ (Go's reflect.DeepEqual). */
+/* The same, but empty bytes and absent ones differ: what is stored of the two does. */
+bool object_stored_equal(const struct schema_type *t, const void *a, const void *b);
+/* The same, but an empty list or map and an absent one differ as well (Go's reflect.DeepEqual). */
 bool object_identical(const struct schema_type *t, const void *a, const void *b);
 /* Deep copy into the arena. */
 void object_copy(struct arena *a, const struct schema_type *t, const void *from, void *to);

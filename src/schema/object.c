@@ -135,14 +135,19 @@ void object_copy(struct arena *a, const struct schema_type *t, const void *from,
 
 /* ---- equality ---- */
 
-/* exact: an absent list and an empty one differ (Go's reflect.DeepEqual). */
-static bool equal_message(const struct schema_type *t, const char *x, const char *y, bool exact);
+/* What of an absent value and an empty one differs: nothing, bytes (their protobuf does), lists and maps as well. */
+enum exactness { MEANING, STORED, EXACT };
 
-static bool equal_value(uint8_t kind, const struct schema_type *type, const void *x, const void *y, bool exact)
+static bool equal_message(const struct schema_type *t, const char *x, const char *y, enum exactness exact);
+
+static bool equal_value(uint8_t kind, const struct schema_type *type, const void *x, const void *y, enum exactness exact)
 {
 	switch (kind) {
-	case FIELD_STRING:
 	case FIELD_BYTES:
+		if (exact && !((const struct str *)x)->p != !((const struct str *)y)->p)
+			return false;
+		__attribute__((fallthrough));
+	case FIELD_STRING:
 	case FIELD_RAW:
 	case FIELD_FIELDSV1:
 	case FIELD_JSON:
@@ -178,7 +183,7 @@ static bool equal_value(uint8_t kind, const struct schema_type *type, const void
 	case FIELD_STRINGS: {
 		const struct strings *p = x, *q = y;
 
-		if (p->n != q->n || (exact && !p->v != !q->v))
+		if (p->n != q->n || (exact == EXACT && !p->v != !q->v))
 			return false;
 		for (uint32_t i = 0; i < p->n; i++)
 			if (!str_eq(p->v[i], q->v[i]))
@@ -202,7 +207,7 @@ static const char *map_find(const struct schema_field *f, const struct raw_list 
 	return NULL;
 }
 
-static bool equal_message(const struct schema_type *t, const char *x, const char *y, bool exact)
+static bool equal_message(const struct schema_type *t, const char *x, const char *y, enum exactness exact)
 {
 	for (unsigned k = 0; k < t->n_fields; k++) {
 		const struct schema_field *f = &t->fields[k];
@@ -219,7 +224,7 @@ static bool equal_message(const struct schema_type *t, const char *x, const char
 		} else {
 			const struct raw_list *l = p, *m = q;
 
-			if (l->n != m->n || (exact && !l->v != !m->v))
+			if (l->n != m->n || (exact == EXACT && !l->v != !m->v))
 				return false;
 			for (uint32_t i = 0; i < l->n; i++) {
 				const char *e = l->v + (size_t)i * f->elem_size, *g = m->v + (size_t)i * f->elem_size;
@@ -241,12 +246,17 @@ static bool equal_message(const struct schema_type *t, const char *x, const char
 
 bool object_equal(const struct schema_type *t, const void *a, const void *b)
 {
-	return a == b || equal_message(t, a, b, false);
+	return a == b || equal_message(t, a, b, MEANING);
+}
+
+bool object_stored_equal(const struct schema_type *t, const void *a, const void *b)
+{
+	return a == b || equal_message(t, a, b, STORED);
 }
 
 bool object_identical(const struct schema_type *t, const void *a, const void *b)
 {
-	return a == b || equal_message(t, a, b, true);
+	return a == b || equal_message(t, a, b, EXACT);
 }
 
 /* ---- any format ---- */
