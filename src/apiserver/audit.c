@@ -38,6 +38,15 @@ struct error *audit_init(struct apiserver *s)
 	return NULL;
 }
 
+static void decide(struct request *rq)
+{
+	char labels[40];
+
+	rq->audit = audit_policy_decide(rq->s->audit->policy, rq);
+	snprintf(labels, sizeof labels, "level=\"%s\"", level_names[rq->audit.level]);
+	metrics_count(METRIC_AUDIT_LEVELS, labels, 1);
+}
+
 void audit_request_body(struct request *rq, struct str body)
 {
 	if (rq->audit.level >= AUDIT_METADATA)
@@ -484,7 +493,7 @@ struct error *audit_begin(struct request *rq)
 	if (!rq->s->audit || rq->audit_begun)
 		return NULL;
 	rq->audit_begun = true;
-	rq->audit = audit_policy_decide(rq->s->audit->policy, rq);
+	decide(rq);
 	if (emit(rq, AUDIT_RECEIVED))
 		return NULL;
 	metrics_count(METRIC_AUDIT_REJECTED, "", 1);
@@ -570,7 +579,7 @@ void audit_end(struct request *rq)
 	} else {
 		/* it failed before its user was known: that is all there is to say */
 		rq->audit_begun = true;
-		rq->audit = audit_policy_decide(rq->s->audit->policy, rq);
+		decide(rq);
 		emit(rq, AUDIT_STARTED);
 	}
 	buf_free(&rq->audit_answer);

@@ -1,94 +1,23 @@
 /* Who a token belongs to: the static file, service accounts, bootstrap tokens. */
 #include <openssl/crypto.h>
 #include "apiserver/authn_internal.h"
+#include "apiserver/csv.h"
 #include "apiserver/metrics.h"
 
-/* ---- static tokens: token,user,uid,"group1,group2": one record a line, as Go's encoding/csv reads it ---- */
-
-typedef LIST(struct str) str_list;
-
-static struct error *csv_quoted(struct arena *a, struct str *rest, struct str *field, int *line)
-{
-	struct buf b buf_cleanup = {0};
-	size_t i = 1;
-
-	for (;; i++) {
-		if (i >= rest->n)
-			return error_new("line %d: extraneous or missing \" in quoted-field", *line);
-		if (rest->p[i] == '"') {
-			if (i + 1 >= rest->n || rest->p[i + 1] != '"')
-				break;
-			i++;
-		}
-		if (rest->p[i] == '\r' && i + 1 < rest->n && rest->p[i + 1] == '\n')
-			continue;
-		if (rest->p[i] == '\n')
-			++*line;
-		buf_putc(&b, rest->p[i]);
-	}
-	i++;
-	if (i < rest->n && rest->p[i] == '\r' && i + 1 < rest->n && rest->p[i + 1] == '\n')
-		i++;
-	if (i < rest->n && rest->p[i] != ',' && rest->p[i] != '\n')
-		return error_new("line %d: extraneous or missing \" in quoted-field", *line);
-	*rest = str_sub(*rest, i, rest->n);
-	*field = arena_str(a, buf_view(&b));
-	return NULL;
-}
-
-/* The next record that is not an empty line; fields->n == 0 at the end. */
-static struct error *csv_record(struct arena *a, struct str *rest, str_list *fields, int *line)
-{
-	memset(fields, 0, sizeof *fields);
-	for (;;) {
-		if (str_has_prefix(*rest, STR("\r\n")))
-			*rest = str_sub(*rest, 2, rest->n);
-		else if (rest->n && rest->p[0] == '\n')
-			*rest = str_sub(*rest, 1, rest->n);
-		else
-			break;
-		++*line;
-	}
-	while (rest->n || fields->n) {
-		struct str *f = arena_push(a, fields);
-
-		if (rest->n && rest->p[0] == '"') {
-			TRY(csv_quoted(a, rest, f, line));
-		} else {
-			size_t i = 0;
-
-			while (i < rest->n && rest->p[i] != ',' && rest->p[i] != '\n') {
-				if (rest->p[i] == '"')
-					return error_new("line %d: bare \" in non-quoted-field", *line);
-				i++;
-			}
-			*f = arena_str(a, str_sub(*rest, 0, i && i < rest->n && rest->p[i] == '\n' && rest->p[i - 1] == '\r' ? i - 1 : i));
-			*rest = str_sub(*rest, i, rest->n);
-		}
-		if (!rest->n)
-			return NULL;
-		if (rest->p[0] == '\n') {
-			*rest = str_sub(*rest, 1, rest->n);
-			++*line;
-			return NULL;
-		}
-		*rest = str_sub(*rest, 1, rest->n);
-	}
-	return NULL;
-}
+/* ---- static tokens: token,user,uid,"group1,group2": one record a line ---- */
 
 struct error *static_tokens_load(struct apiserver *s, const char *path)
 {
 	struct buf b buf_cleanup = {0};
 	struct str rest;
 	LIST(struct static_token) list = {0};
-	str_list f;
+	csv_fields f;
 	int line = 1, record = 0;
 
 	TRY(error_wrap(file_read(path, &b), "token auth file %s", path));
 	for (rest = buf_view(&b);;) {
 		struct static_token *t = NULL;
-		str_list groups = {0};
+		csv_fields groups = {0};
 
 		TRY(error_wrap(csv_record(&s->arena, &rest, &f, &line), "token auth file %s", path));
 		if (!f.n)

@@ -30,12 +30,24 @@ struct metric {
 	const struct family *family;
 	char *labels;
 	bool live;            /* since the last reset */
+	unsigned unexpected;  /* so many of its labels stand for values that are not allowed */
 	double value;         /* a histogram's sum */
 	uint64_t n, counts[]; /* each bucket's own, not cumulative; past the last: only in n */
 };
+/* The values that a label may take, as they stand in quotes. */
+struct allowed {
+	struct str label;
+	struct map values;
+};
 static struct {
-	struct map series[METRICS]; /* labels -> struct metric */
+	struct map series[METRICS]; /* labels -> struct metric; several lead to one where values are not allowed */
 	size_t n;
+	struct {
+		bool off;
+		struct allowed *v;
+		size_t n;
+	} said[METRICS]; /* by flags */
+	struct map off; /* every name that was switched off */
 } registry;
 
 static int bucket_count(const struct family *f)
@@ -52,10 +64,77 @@ static struct metric *new_metric(const struct family *f, const char *labels)
 	return m;
 }
 
-struct metric *metric_series(enum metric_id id, const char *labels)
+void metrics_switch_off(struct str name)
+{
+	map_set(&registry.off, name, &registry);
+	for (size_t i = 0; i < METRICS; i++)
+		registry.said[i].off |= str_eqz(name, families[i].name);
+}
+
+void metrics_allow(struct str name, struct str label, struct str values)
+{
+	struct arena a arena_cleanup = {0};
+
+	for (size_t i = 0; i < METRICS; i++) {
+		struct allowed *x = NULL;
+
+		if (!str_eqz(name, families[i].name))
+			continue;
+		for (size_t k = 0; k < registry.said[i].n && !x; k++)
+			if (str_eq(registry.said[i].v[k].label, label))
+				x = &registry.said[i].v[k];
+		if (!x) {
+			registry.said[i].v = xrealloc(registry.said[i].v, (registry.said[i].n + 1) * sizeof *x);
+			x = &registry.said[i].v[registry.said[i].n++];
+			*x = (struct allowed){.label = str_from(str_dupz(label))};
+		}
+		map_free(&x->values);
+		for (struct str rest = values; rest.p;)
+			map_set(&x->values, metric_label(&a, str_cut(&rest, ',')), x);
+	}
+}
+
+/* The label at *p, which goes on behind it. */
+static void next_label(const char **p, struct str *name, struct str *value)
+{
+	const char *q = strchr(*p, '=');
+
+	*name = str_of(*p, (size_t)(q - *p));
+	*p = q + 2;
+	for (q = *p; *q != '"'; q++)
+		q += *q == '\\';
+	*value = str_of(*p, (size_t)(q - *p));
+	*p = q + 1 + (q[1] == ',');
+}
+
+/* The labels with `unexpected` for values that are not allowed, and how many these are. */
+static unsigned constrain(enum metric_id id, const char *labels, struct buf *out)
+{
+	unsigned n = 0;
+
+	while (*labels) {
+		struct str name, value;
+
+		next_label(&labels, &name, &value);
+		for (size_t i = 0; i < registry.said[id].n; i++) {
+			const struct allowed *x = &registry.said[id].v[i];
+
+			if (str_eq(x->label, name) && !map_has(&x->values, value)) {
+				value = STR("unexpected");
+				n++;
+			}
+		}
+		buf_printf(out, "%s%.*s=\"%.*s\"", out->n ? "," : "", STR_ARG(name), STR_ARG(value));
+	}
+	return n;
+}
+
+static struct metric *series(enum metric_id id, const char *labels, bool constrained)
 {
 	static struct metric *too_many[METRICS];
+	struct buf few buf_cleanup = {0};
 	struct metric *m;
+	unsigned n;
 
 	m = map_get(&registry.series[id], str_from(labels));
 	if (m)
@@ -65,16 +144,34 @@ struct metric *metric_series(enum metric_id id, const char *labels)
 			too_many[id] = new_metric(&families[id], "");
 		return too_many[id];
 	}
-	m = new_metric(&families[id], labels);
+	n = constrained ? 0 : constrain(id, labels, &few);
+	if (n) {
+		m = series(id, buf_z(&few), true);
+		m->unexpected = n;
+	} else {
+		m = new_metric(&families[id], labels);
+	}
 	map_set(&registry.series[id], str_from(labels), m);
 	registry.n++;
 	return m;
 }
 
+struct metric *metric_series(enum metric_id id, const char *labels)
+{
+	return series(id, labels, false);
+}
+
+static void used(struct metric *m)
+{
+	m->live = true;
+	if (m->unexpected)
+		metrics_count(METRIC_UNEXPECTED, "", m->unexpected);
+}
+
 void metric_add(struct metric *m, double n)
 {
 	m->value += n;
-	m->live = true;
+	used(m);
 }
 
 void metric_touch(struct metric *m)
@@ -85,7 +182,7 @@ void metric_touch(struct metric *m)
 void metric_set(struct metric *m, double value)
 {
 	m->value = value;
-	m->live = true;
+	used(m);
 }
 
 /* Upper bounds of a histogram, one after the other. */
@@ -107,7 +204,7 @@ static void observe(struct metric *m, double value, uint64_t times)
 {
 	struct bounds b = {.f = m->family};
 
-	m->live = true;
+	used(m);
 	m->n += times;
 	m->value += value * (double)times;
 	for (int i = 0; i < bucket_count(m->family); i++)
@@ -147,6 +244,11 @@ void metrics_observe(enum metric_id id, const char *labels, double value)
 
 void metrics_forget(enum metric_id id)
 {
+	metrics_forget_with(id, "");
+}
+
+void metrics_forget_with(enum metric_id id, const char *label)
+{
 	size_t it = 0;
 	struct str key;
 	void *v;
@@ -154,6 +256,8 @@ void metrics_forget(enum metric_id id)
 	while (map_next(&registry.series[id], &it, &key, &v)) {
 		struct metric *m = v;
 
+		if (!str_contains(key, str_from(label)))
+			continue;
 		m->live = false;
 		m->value = 0;
 		m->n = 0;
@@ -321,17 +425,18 @@ static void put_labels(struct buf *b, const char *p)
 {
 	while (*p) {
 		struct buf pair buf_cleanup = {0}, value buf_cleanup = {0};
-		const char *eq = strchr(p, '=');
+		struct str name, text;
 
-		pb_put_bytes(&pair, 1, str_of(p, (size_t)(eq - p)));
-		for (p = eq + 2; *p != '"'; p++) {
-			if (*p == '\\')
-				p++;
-			buf_putc(&value, p[-1] == '\\' && *p == 'n' ? '\n' : *p);
+		next_label(&p, &name, &text);
+		pb_put_bytes(&pair, 1, name);
+		for (size_t i = 0; i < text.n; i++) {
+			bool escaped = text.p[i] == '\\';
+
+			i += escaped;
+			buf_putc(&value, escaped && text.p[i] == 'n' ? '\n' : text.p[i]);
 		}
 		pb_put_bytes(&pair, 2, buf_view(&value));
 		pb_put_bytes(b, 1, buf_view(&pair));
-		p += p[1] == ',' ? 2 : 1;
 	}
 }
 
@@ -396,10 +501,10 @@ static void put_families(struct request *rq, struct buf *b, bool slis, bool prot
 		struct str key;
 		void *m;
 
-		if (!shown_at(&families[i], slis))
+		if (!shown_at(&families[i], slis) || registry.said[i].off)
 			continue;
 		while (map_next(map, &it, &key, &m))
-			if (((struct metric *)m)->live)
+			if (((struct metric *)m)->live && str_eqz(key, ((struct metric *)m)->labels))
 				v[n++] = m;
 		if (!n)
 			continue;
@@ -439,13 +544,13 @@ static void reset(bool slis)
 			metrics_forget((enum metric_id)i);
 }
 
-/* Families by level; nothing here is hidden or switched off. */
+/* Families by level; nothing here is hidden. */
 static void count_families(void)
 {
 	int n[ALPHA_SLI + 1] = {0};
 
 	for (size_t i = 0; i < METRICS; i++)
-		n[families[i].level]++;
+		n[families[i].level] += !registry.said[i].off;
 	n[STABLE] += n[SLI];
 	n[ALPHA] += n[ALPHA_SLI];
 	for (int l = ALPHA; l <= STABLE; l++) {
@@ -454,7 +559,7 @@ static void count_families(void)
 		snprintf(labels, sizeof labels, "deprecated_version=\"\",stability_level=\"%s\"", level_names[l]);
 		metrics_set(METRIC_REGISTERED, labels, n[l]);
 	}
-	metrics_set(METRIC_DISABLED, "", 0);
+	metrics_set(METRIC_DISABLED, "", (double)registry.off.n);
 	metrics_set(METRIC_HIDDEN, "", 0);
 }
 

@@ -47,6 +47,13 @@ void metrics_count(enum metric_id id, const char *labels, int64_t n);
 void metrics_set(enum metric_id id, const char *labels, double value);
 void metrics_observe(enum metric_id id, const char *labels, double value);
 void metrics_forget(enum metric_id id); /* every series of a family, until it is counted again */
+void metrics_forget_with(enum metric_id id, const char *label); /* those that have this among their labels (a="x") */
+
+/* ---- what flags say of families, before anything is counted (metrics_flags.c) ---- */
+struct error *metrics_configure(const struct options *o);
+/* One is not shown; a label of one takes these values (joined with commas), and "unexpected" stands for every other. */
+void metrics_switch_off(struct str name);
+void metrics_allow(struct str name, struct str label, struct str values);
 
 /* A configuration file was read again: how often, and when last. */
 void metrics_reloaded(enum metric_id count, enum metric_id when, bool ok);
@@ -56,7 +63,7 @@ void metrics_in_use(enum metric_id id, const char *hash);
 /* "sha256:HEX", as upstream's labels show what is not to be read; empty for nothing. */
 #define METRICS_HASH 72
 void metrics_hash(struct str s, char out[METRICS_HASH]);
-/* That of this server's identity (upstream's APIServerID, made of the host's name). */
+/* That of identity_name(). */
 const char *metrics_server_hash(void);
 
 /* ---- requests (metrics_request.c) ---- */

@@ -133,7 +133,7 @@ void metrics_collect(struct apiserver *s)
 	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS, METRIC_AUDIT_REJECTED, METRIC_CERT_EXPIRATION, METRIC_DISCOVERY_AGGREGATED,
 							METRIC_DISCOVERY_NOPEER, METRIC_DISCOVERY_PEER_HITS, METRIC_DISCOVERY_PEER_MISSES,
 							METRIC_SA_LEGACY, METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_MANUAL, METRIC_SA_STALE,
-							METRIC_SA_VALID};
+							METRIC_SA_VALID, METRIC_UNEXPECTED};
 
 	for (size_t i = 0; i < sizeof from_the_start / sizeof *from_the_start; i++)
 		metric_touch(metric_series(from_the_start[i], ""));

@@ -28,6 +28,7 @@ METRIC(ADMISSION_WEBHOOK, "apiserver_admission_webhook_admission_duration_second
        B(0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 25), "Time in one admission webhook, by its name, the operation and whether it refused.")
 METRIC(AUDIT_ERRORS, "apiserver_audit_error_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were not delivered, by plugin.")
 METRIC(AUDIT_EVENTS, "apiserver_audit_event_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were made.")
+METRIC(AUDIT_LEVELS, "apiserver_audit_level_total", COUNTER, ALPHA, NO_BUCKETS, "Requests by the level that the audit policy gives them.")
 METRIC(AUDIT_REJECTED, "apiserver_audit_requests_rejected_total", COUNTER, ALPHA, NO_BUCKETS,
        "Requests that were refused because their audit event could not be written.")
 METRIC(AUTHN_RELOAD_TIME, "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, BETA, NO_BUCKETS,
@@ -36,6 +37,12 @@ METRIC(AUTHN_RELOADS, "apiserver_authentication_config_controller_automatic_relo
        "How often the authentication configuration was read again, by outcome.")
 METRIC(AUTHN_CONFIG, "apiserver_authentication_config_controller_last_config_info", GAUGE, ALPHA, NO_BUCKETS,
        "The authentication configuration that is in use, by its digest.")
+METRIC(JWKS_INFO, "apiserver_authentication_jwt_authenticator_jwks_fetch_last_key_set_info", GAUGE, ALPHA, NO_BUCKETS,
+       "The keys of an issuer of tokens that were fetched last, by their digest.")
+METRIC(JWKS_TIME, "apiserver_authentication_jwt_authenticator_jwks_fetch_last_timestamp_seconds", GAUGE, ALPHA, NO_BUCKETS,
+       "When the keys of an issuer of tokens were last fetched, by result.")
+METRIC(JWT_TIME, "apiserver_authentication_jwt_authenticator_latency_seconds", HISTOGRAM, ALPHA,
+       B(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10), "Time to judge a token that is not remembered, by its issuer and result.")
 METRIC(AUTHZ_RELOAD_TIME, "apiserver_authorization_config_controller_automatic_reload_last_timestamp_seconds", GAUGE, BETA, NO_BUCKETS,
        "When the authorization configuration was last read again, by outcome.")
 METRIC(AUTHZ_RELOADS, "apiserver_authorization_config_controller_automatic_reloads_total", COUNTER, BETA, NO_BUCKETS,
@@ -65,6 +72,10 @@ METRIC(CEL_COMPILATION, "apiserver_cel_compilation_duration_seconds", HISTOGRAM,
        "Time to compile the rules of one schema.")
 METRIC(CEL_EVALUATION, "apiserver_cel_evaluation_duration_seconds", HISTOGRAM, BETA, DEFAULT_BUCKETS,
        "Time to evaluate the rules of one schema.")
+METRIC(CSR_HONORED, "apiserver_certificates_registry_csr_honored_duration_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Certificates that are valid about as long as was asked for, by signer.")
+METRIC(CSR_REQUESTED, "apiserver_certificates_registry_csr_requested_duration_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Certificates that were asked for with a duration and issued, by signer.")
 METRIC(CERT_EXPIRATION, "apiserver_client_certificate_expiration_seconds", HISTOGRAM, ALPHA,
        B(0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000),
        "How long the certificates that clients show are still good.")
@@ -163,6 +174,8 @@ METRIC(AUTHN_ATTEMPTS, "authentication_attempts", COUNTER, ALPHA, NO_BUCKETS, "R
 METRIC(AUTHN_TIME, "authentication_duration_seconds", HISTOGRAM, ALPHA, POWERS(0.001, 2, 15), "Time of authentication, by how it came out.")
 METRIC(AUTHZ_ATTEMPTS, "authorization_attempts_total", COUNTER, ALPHA, NO_BUCKETS, "Requests by how their authorization came out.")
 METRIC(AUTHZ_TIME, "authorization_duration_seconds", HISTOGRAM, ALPHA, POWERS(0.001, 2, 15), "Time of authorization, by how it came out.")
+METRIC(UNEXPECTED, "cardinality_enforcement_unexpected_categorizations_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Values of labels that are not among those that a flag allows.")
 METRIC(DISABLED, "disabled_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that a flag has switched off.")
 METRIC(STORE_TIME, "etcd_request_duration_seconds", HISTOGRAM, ALPHA, REQUEST_BUCKETS, "Time of calls to the store, by operation and resource.")
 METRIC(STORE_ERRORS, "etcd_request_errors_total", COUNTER, ALPHA, NO_BUCKETS, "Calls to the store that failed, by operation and resource.")

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include "apiserver/authn_internal.h"
 #include "apiserver/jwt.h"
+#include "apiserver/metrics.h"
 #include "apiserver/oidc.h"
 #include "apiserver/oidc_rules.h"
 #include "apiserver/outbound.h"
@@ -20,6 +21,7 @@ struct provider {
 	struct arena arena;
 	unsigned refs;
 	bool dropped;            /* nobody will ask again */
+	bool counted;            /* of an issuer of its own, not of claims */
 	struct str issuer, discovery;
 	struct outbound *out;
 	bool ready;              /* jwks_uri is known */
@@ -42,8 +44,42 @@ static void provider_unref(struct provider *p)
 	free(p);
 }
 
+static const char *issuer_label(struct arena *a, struct str issuer)
+{
+	char hash[METRICS_HASH];
+
+	metrics_hash(issuer, hash);
+	return arena_printf(a, "jwt_issuer_hash=\"%s\"", hash).p;
+}
+
+/* How many providers that are counted have an issuer: with the last of them go its series. */
+static struct map counted_issuers;
+
+static void count_from_now_on(struct provider *p)
+{
+	p->counted = true;
+	map_set(&counted_issuers, p->issuer, (void *)((uintptr_t)map_get(&counted_issuers, p->issuer) + 1));
+}
+
+static void count_no_more(struct provider *p)
+{
+	struct arena a arena_cleanup = {0};
+	uintptr_t n = (uintptr_t)map_get(&counted_issuers, p->issuer) - 1;
+	const char *label = issuer_label(&a, p->issuer);
+
+	if (n) {
+		map_set(&counted_issuers, p->issuer, (void *)n);
+		return;
+	}
+	map_del(&counted_issuers, p->issuer);
+	metrics_forget_with(METRIC_JWKS_TIME, label);
+	metrics_forget_with(METRIC_JWKS_INFO, label);
+}
+
 static void provider_drop(struct provider *p)
 {
+	if (p->counted)
+		count_no_more(p);
 	p->dropped = true;
 	waitq_wake_all(&p->changed);
 	provider_unref(p);
@@ -138,16 +174,38 @@ static int64_t max_age_ms(const struct http_headers *h)
 	return age < 0 ? 0 : age > 86400 * 365 ? INT64_C(86400000) * 365 : age * 1000;
 }
 
+static void count_fetch(struct provider *p, struct str keys, bool ok)
+{
+	struct arena a arena_cleanup = {0};
+	const char *issuer = issuer_label(&a, p->issuer), *server = metrics_server_hash();
+	char hash[METRICS_HASH];
+
+	if (!p->counted || p->dropped)
+		return;
+	metrics_set(METRIC_JWKS_TIME, arena_printf(&a, "apiserver_id_hash=\"%s\",%s,result=\"%s\"", server, issuer, ok ? "success" : "failure").p,
+		    (double)wall_ns() / 1e9);
+	if (!ok)
+		return;
+	metrics_hash(keys, hash);
+	metrics_forget_with(METRIC_JWKS_INFO, issuer);
+	metrics_set(METRIC_JWKS_INFO, arena_printf(&a, "apiserver_id_hash=\"%s\",hash=\"%s\",%s", server, hash, issuer).p, 1);
+}
+
 static struct error *fetch_keys(struct provider *p)
 {
 	arena_cleanup struct arena a = {0};
-	struct outbound_answer ans;
+	struct outbound_answer ans = {0};
 	struct jwk_set *keys;
+	struct error *e;
 
-	TRY(error_wrap(outbound_get(p->out, &a, p->jwks_uri, STR_NULL, CALL_TIMEOUT_MS, &ans), "oidc: get keys failed"));
-	if (ans.status != 200)
-		return error_new("oidc: get keys failed: %d %.*s", ans.status, STR_ARG(str_sub(ans.body, 0, 200)));
-	TRY(error_wrap(jwk_set_parse(&a, ans.body, &keys), "oidc: failed to decode keys"));
+	e = error_wrap(outbound_get(p->out, &a, p->jwks_uri, STR_NULL, CALL_TIMEOUT_MS, &ans), "oidc: get keys failed");
+	if (!e && ans.status != 200)
+		e = error_new("oidc: get keys failed: %d %.*s", ans.status, STR_ARG(str_sub(ans.body, 0, 200)));
+	if (!e)
+		e = error_wrap(jwk_set_parse(&a, ans.body, &keys), "oidc: failed to decode keys");
+	count_fetch(p, ans.body, !e);
+	if (e)
+		return e;
 	jwk_set_free(p->keys);
 	p->keys = keys;
 	p->expire_ms = now_ms() + max_age_ms(&ans.headers);
@@ -260,6 +318,7 @@ struct error *oidc_new(const authn_configuration *c, const struct str *algs, siz
 			oidc_unref(o);
 			return e;
 		}
+		count_from_now_on(t->provider);
 	}
 	*out = o;
 	return NULL;
@@ -457,6 +516,7 @@ struct error *oidc_authenticate(struct oidc *o, struct arena *tmp, struct arena 
 	struct jws j;
 	struct str iss;
 	struct error *e = jws_parse(tmp, token, &j);
+	int64_t since;
 
 	*ok = false;
 	if (e) {
@@ -471,8 +531,11 @@ struct error *oidc_authenticate(struct oidc *o, struct arena *tmp, struct arena 
 
 		if (!str_eq(want, iss) && !google(want, iss))
 			continue;
+		since = now_ns();
 		e = authenticate_one(o, &o->v[i], tmp, a, token, u);
 		*ok = e == NULL;
+		metrics_observe(METRIC_JWT_TIME, arena_printf(tmp, "%s,result=\"%s\"", issuer_label(tmp, want), *ok ? "success" : "failure").p,
+				(double)(now_ns() - since) / 1e9);
 	}
 	oidc_unref(o);
 	return e;

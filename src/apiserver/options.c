@@ -26,7 +26,7 @@
 #include "apiserver/validate_pod.h"
 #include "base/flags.h"
 
-enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_INT, F_I64, F_FLOAT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_SNI, F_GATES };
+enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_LINES /* with line ends */, F_INT, F_I64, F_FLOAT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_SNI, F_GATES };
 
 struct flag {
 	const char *name;
@@ -166,6 +166,10 @@ static const struct flag flags[] = {
 	{"emulated-version", F_JOIN, O(emulated_version), "[kube=]1.36: no other is built"},
 	{"min-compatibility-version", F_JOIN, O(min_compatibility_version), "[kube=]1.35: no other is built"},
 	{"feature-gates", F_GATES, 0, "CBORServingAndStorage=true: CBOR beside JSON (default false); the other gates are as v1.36 has them"},
+	{"allow-metric-labels", F_LINES, O(metric_labels), "METRIC,LABEL=VALUE,...: every other value of the label is shown as \"unexpected\""},
+	{"allow-metric-labels-manifest", F_STR, O(metric_labels_file), "a file with a map of METRIC,LABEL to VALUE,..."},
+	{"disabled-metrics", F_JOIN, O(disabled_metrics), "names of metrics that are not shown, comma separated"},
+	{"show-hidden-metrics-for-version", F_STR, O(show_hidden_metrics), "1.35: what that release hides (none here)"},
 	{"profiling", F_BOOL, O(profiling), "serve /debug (default true)"},
 	{"v", F_INT, O(verbosity), "log verbosity"},
 };
@@ -246,7 +250,8 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 		*(const char **)at = v;
 		return true;
 	case F_JOIN:
-		*(const char **)at = *(const char **)at ? xasprintf("%s,%s", *(const char **)at, v) : v;
+	case F_LINES:
+		*(const char **)at = *(const char **)at ? xasprintf("%s%c%s", *(const char **)at, f->kind == F_JOIN ? ',' : '\n', v) : v;
 		return true;
 	case F_LIST:
 		while (*v && o->n_sa_key_files < 16) {
@@ -307,6 +312,7 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 	switch (f->kind) {
 	case F_STR:
 	case F_JOIN:
+	case F_LINES:
 		buf_puts(value, *(const char *const *)(const void *)at ? *(const char *const *)(const void *)at : "");
 		break;
 	case F_LIST:

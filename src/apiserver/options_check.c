@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "apiserver/alloc.h"
+#include "apiserver/metrics.h"
 #include "apiserver/options.h"
 #include "apiserver/runtime_config.h"
 #include "loop/io.h"
@@ -222,6 +223,7 @@ struct error *options_check(struct options *o)
 	TRY(check_storage(o));
 	TRY(check_endpoints(o));
 	TRY(check_audit(o));
+	TRY(metrics_configure(o));
 	TRY(check_version("emulated-version", o->emulated_version, "1.36"));
 	TRY(check_version("min-compatibility-version", o->min_compatibility_version, "1.35"));
 	if (!o->tls_cert_file != !o->tls_key_file)

@@ -861,6 +861,8 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 				continue;
 			return err_conflict(res->api->group, res->api->plural, name, NULL);
 		}
+		if (u->sub && sg && sg->sub_written && !rq->dry_run)
+			sg->sub_written(rq, u->sub, obj, old);
 		if (rq->dry_run && !deleting)
 			TRY(stored_read(rq, &stored, &obj));
 		out->obj = obj;

@@ -226,6 +226,7 @@ struct options { /* flags, see options.c */
 	int64_t shutdown_delay_ms;
 	const char *cors_allowed_origins, *hsts_directives;
 	bool profiling;
+	const char *disabled_metrics, *metric_labels, *metric_labels_file, *show_hidden_metrics;
 	int verbosity;
 };
 

@@ -185,7 +185,7 @@ static const struct strategy csrs = {
 	.group = STR_INIT("certificates.k8s.io"), .plural = STR_INIT("certificatesigningrequests"), .checks_all = true, .meta_update = "UM*",
 	.name_check = csr_name, .keep_status_on_create = true,
 	.prepare_create = csr_create, .prepare_update = csr_update, .prepare_sub_update = csr_sub, .fields = csr_fields, .n_fields = 1,
-	.validate = csr_validate, .validate_update = csr_validate_update, .validate_sub_update = csr_validate_sub,
+	.validate = csr_validate, .validate_update = csr_validate_update, .validate_sub_update = csr_validate_sub, .sub_written = csr_issued,
 };
 
 /* ---- facts of the rest ---- */

@@ -80,6 +80,9 @@ struct strategy {
 	struct error *(*begin_write)(struct request *rq, void *obj, const void *old, bool dry_run, void **state);
 	void (*end_write)(struct request *rq, void *obj, const void *old, void *state, bool ok);
 
+	/* An update of a subresource has been written. */
+	void (*sub_written)(struct request *rq, const char *sub, const void *obj, const void *old);
+
 	/* Changes made on every read of the object in an answer (defaults on read); rare. */
 	void (*decorate)(struct request *rq, void *obj);
 

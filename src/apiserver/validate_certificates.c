@@ -4,6 +4,7 @@
 #include <openssl/x509.h>
 
 #include "apiserver/csr_pem.h"
+#include "apiserver/metrics.h"
 #include "apiserver/validate_core.h"
 #include "apiserver/validate_kinds.h"
 
@@ -295,4 +296,34 @@ void secret_warn(struct request *rq, const void *obj, const void *old)
 	ERR_clear_error();
 	if (problem)
 		request_warn(rq, "%s", problem);
+}
+
+/* ---- what is counted of issued certificates ---- */
+
+#define BACKDATED_S 300 /* a certificate may begin that much before it is issued */
+
+void csr_issued(struct request *rq, const char *sub, const void *obj, const void *old)
+{
+	const csr *c = obj, *o = old;
+	bool known = str_has_prefix(o->spec.signer_name, STR("kubernetes.io/"));
+	struct str signer = known ? metric_label(rq->a, o->spec.signer_name) : STR("other");
+	const char *labels;
+	X509 *cert = NULL;
+	EVP_PKEY *key = NULL;
+	const char *problem;
+	int days, seconds;
+
+	if (strcmp(sub, "status") || o->status.certificate.n || !c->status.certificate.n || !o->spec.expiration_seconds)
+		return;
+	labels = arena_printf(rq->a, "signerName=\"%.*s\"", STR_ARG(signer)).p;
+	metrics_count(METRIC_CSR_REQUESTED, labels, 1);
+	if (first_block(rq->a, c->status.certificate, false, &cert, &key, &problem) && cert &&
+	    ASN1_TIME_diff(&days, &seconds, X509_get0_notBefore(cert), X509_get0_notAfter(cert))) {
+		int64_t want = *o->spec.expiration_seconds, delta = want - (days * INT64_C(86400) + seconds);
+
+		if (llabs(delta) * 20 < BACKDATED_S * 20 + want)
+			metrics_count(METRIC_CSR_HONORED, labels, 1);
+	}
+	X509_free(cert);
+	ERR_clear_error();
 }

@@ -90,5 +90,7 @@ RULES_UPDATE(binding);
 RULES(csr);
 RULES_UPDATE(csr);
 RULES_SUB(csr);
+/* Counts certificates that are issued. */
+void csr_issued(struct request *rq, const char *sub, const void *obj, const void *old);
 
 #endif

@@ -293,6 +293,22 @@ def test_oidc_config(s, idp):
         return whoami(Client(s, token=idp.token(kid, **k)))
 
     until("the providers are found", lambda: who(hd="x", oid="1") != 401 and who(iss=idp.url + "/moved") != 401)
+    keys = "apiserver_authentication_jwt_authenticator_jwks_fetch_last_"
+
+    def told(name):
+        """Series of a metric of the issuers: their labels but the server's, and the value."""
+        return [(dict(x for x in re.findall(r'(\w+)="([^"]*)"', l) if x[0] != "apiserver_id_hash"), float(l.rpartition(" ")[2]))
+                for l in a.raw("GET", "/metrics")[2].decode().split("\n") if l.startswith(name + "{")]
+
+    def digested(text):
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    both = sorted((digested(idp.url), digested(idp.url + "/moved")))
+    equal("keys that were fetched", sorted((x["jwt_issuer_hash"], x["hash"], v) for x, v in told(keys + "key_set_info")),
+          [(x, digested(json.dumps({"keys": idp.keys})), 1.0) for x in both])
+    times = told(keys + "timestamp_seconds")
+    equal("and when", (sorted(x["jwt_issuer_hash"] for x, _ in times), {x["result"] for x, _ in times}), (both, {"success"}))
+    check("is now", all(abs(v - time.time()) < 600 for _, v in times), times)
     u = who(hd="x", oid="o1", roles=["r"], aud="other")
     equal("mapped", (u["username"], u["uid"], u["groups"]), ("one:carol", "o1", ["r", "system:authenticated"]))
     equal("two: another discovery", who(iss=idp.url + "/moved")["username"], "carol")
@@ -312,6 +328,10 @@ def test_oidc_config(s, idp):
     write(s, "authn.yaml", authn_config(jwt=[dict(two, claimMappings={"username": {"claim": "sub", "prefix": "new:"}})]))
     until("reloaded", lambda: who(iss=idp.url + "/moved") == 401 or who(iss=idp.url + "/moved")["username"] == "new:carol")
     equal("the first is gone", who(hd="x", oid="1"), 401)
+    until("and what was told of it", lambda: [x["jwt_issuer_hash"] for n in ("key_set_info", "timestamp_seconds") for x, _ in told(keys + n)] ==
+          [digested(idp.url + "/moved")] * 2)
+    counts = {(x["jwt_issuer_hash"], x["result"]): v for x, v in told("apiserver_authentication_jwt_authenticator_latency_seconds_count")}
+    check("tokens judged", counts[digested(idp.url), "success"] > 1 and counts[digested(idp.url), "failure"] >= 1, counts)
     with open(os.path.join(s.dir, "authn.yaml"), "rb") as f:
         digest = hashlib.sha256(f.read()).hexdigest()
     equal("which one is in use", re.findall(r'authentication_config_controller_last_config_info\{.*hash="sha256:(.*)"\} (\d)',

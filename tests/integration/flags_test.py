@@ -3,11 +3,11 @@
 
 Usage: flags_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, hashlib, json, os, signal, socket, ssl, stat, subprocess, sys, time
+import base64, hashlib, json, os, re, signal, socket, ssl, stat, subprocess, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import refuses
-from apiserver_test import EXE, CM, PODS, DEPLOY, Client, Server, check, cm, deployment, equal, pod, suite, until
+from apiserver_test import EXE, CM, PODS, DEPLOY, Client, Server, check, cm, deployment, equal, pod, suite, until, write
 
 
 class With:
@@ -427,6 +427,42 @@ def test_garbage_collector(s):
             equal("with it: " + flag, o["metadata"].get("finalizers") if st == 200 else None, want)
 
 
+# ---- metrics ----
+
+def series(a, name):
+    """Labels and value of what a metric shows."""
+    return [(dict(re.findall(r'(\w+)="([^"]*)"', l)), float(l.rpartition(" ")[2]))
+            for l in a.raw("GET", "/metrics")[2].decode().split("\n") if re.match(name + r"[{ ]", l)]
+
+
+def test_metrics(s):
+    write(s, "allowed.yaml", '"apiserver_request_total,code": "404"\n"apiserver_request_total,verb": "LIST,GET"\n')
+    seconds = "apiserver_request_duration_seconds_count"
+    with With(s, "--allow-metric-labels-manifest=allowed.yaml", '--allow-metric-labels="apiserver_request_total,code=200,201","etcd_requests_total,operation=list"',
+              "--allow-metric-labels=apiserver_request_duration_seconds,verb=LIST", "--disabled-metrics=apiserver_response_sizes,none_of_that_name") as a:
+        for path in (CM, CM + "/absent", CM + "/absent", "/api/v1/configmaps"):
+            a.raw("GET", path)
+        a.post(CM, cm("c"))
+        of = [x for x in series(a, "apiserver_request_total") if x[0]["resource"] == "configmaps"]
+        equal("what the flag and the file allow", sorted((x["code"], x["verb"], x["scope"], v) for x, v in of),
+              [("200", "LIST", "cluster", 1), ("200", "LIST", "namespace", 1), ("201", "unexpected", "resource", 1), ("unexpected", "GET", "resource", 2)])
+        equal("a histogram", sorted((x["verb"], x["scope"], v) for x, v in series(a, seconds) if x["resource"] == "configmaps"),
+              [("LIST", "cluster", 1), ("LIST", "namespace", 1), ("unexpected", "resource", 3)])
+        equal("kept pointers", {x["operation"] for x, _ in series(a, "etcd_requests_total")}, {"list", "unexpected"})
+        n = series(a, "cardinality_enforcement_unexpected_categorizations_total")[0][1]
+        a.raw("GET", CM + "/absent")
+        check("they are counted", series(a, "cardinality_enforcement_unexpected_categorizations_total")[0][1] >= n + 2)
+        equal("switched off", (series(a, "apiserver_response_sizes_count"), series(a, "disabled_metrics_total")), ([], [({}, 2.0)]))
+    for what, more, words in (("no pair", "--allow-metric-labels=x", "must be formatted as key=value"),
+                              ("no label", "--allow-metric-labels=x=y", "metricName,labelName"),
+                              ("no such file", "--allow-metric-labels-manifest=absent.yaml", "--allow-metric-labels-manifest"),
+                              ("no name", "--disabled-metrics=a-b", "fully qualified metric names"),
+                              ("another release", "--show-hidden-metrics-for-version=1.34", "only the previous minor version is allowed")):
+        refuses(s, what, [more], words)
+    write(s, "allowed.yaml", "a: [b]\n")
+    refuses(s, "a file of something else", ["--allow-metric-labels-manifest=allowed.yaml"], "is no string")
+
+
 # ---- the port, the end ----
 
 def test_sharing(s):
@@ -467,4 +503,4 @@ def test_retry_after(s):
 
 if __name__ == "__main__":
     suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2,
-                              test_prefix, test_identity, test_service, test_lookup, test_inflight, test_garbage_collector, test_sharing, test_retry_after))
+                              test_prefix, test_identity, test_service, test_lookup, test_inflight, test_garbage_collector, test_metrics, test_sharing, test_retry_after))

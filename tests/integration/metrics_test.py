@@ -3,7 +3,7 @@
 
 Usage: metrics_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import os, re, sys
+import base64, json, os, re, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import until
@@ -143,6 +143,33 @@ def test_long_running(a):
     until("and closed", lambda: Metrics(a).get("apiserver_longrunning_requests", **labels) == 0)
 
 
+def test_certificates(a):
+    """Signing requests with a duration: those that got a certificate, and those that got one of about that duration."""
+    path, subject = "/apis/certificates.k8s.io/v1/certificatesigningrequests", "/O=dev/CN=someone"
+    a.s.cert("issued", subject, "extendedKeyUsage=clientAuth")  # of two days
+
+    def pem(name):
+        with open(os.path.join(a.s.dir, name), "rb") as f:
+            return base64.b64encode(f.read()).decode()
+
+    days = 24 * 3600
+    for i, (signer, seconds) in enumerate((("kubernetes.io/kube-apiserver-client", 2 * days), ("kubernetes.io/kube-apiserver-client", int(2.1 * days)),
+                                           ("kubernetes.io/kube-apiserver-client", 2 * days - 600), ("kubernetes.io/kube-apiserver-client", days),
+                                           ("kubernetes.io/kube-apiserver-client", None), ("example.com/s", 2 * days), ("example.com/t", 3 * days))):
+        one = "%s/r%d" % (path, i)
+        spec = {"request": pem("issued.csr"), "signerName": signer, "usages": ["client auth"]}
+        if seconds:
+            spec["expirationSeconds"] = seconds
+        equal("asked", a.post(path, {"metadata": {"name": "r%d" % i}, "spec": spec})[0], 201)
+        for sub, status in (("approval", {"conditions": [{"type": "Approved", "status": "True"}]}), ("status?dryRun=All", {"certificate": pem("issued.crt")}),
+                            ("status", {"certificate": pem("issued.crt")})):
+            equal(sub, a.raw("PATCH", one + "/" + sub, json.dumps({"status": status}), {"Content-Type": "application/merge-patch+json"})[0], 200)
+    m = Metrics(a)
+    for name, want in (("requested", (4, 2)), ("honored", (3, 1))):
+        equal(name, tuple(m.get("apiserver_certificates_registry_csr_%s_duration_total" % name, signerName=x)
+                          for x in ("kubernetes.io/kube-apiserver-client", "other")), want)
+
+
 def test_families(a):
     a.get("/api/v1/namespaces/default/endpoints")
     a.raw("GET", CM + "?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")
@@ -218,4 +245,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("metrics", prepare, (test_requests, test_long_running, test_families, test_protobuf))
+    suite("metrics", prepare, (test_requests, test_long_running, test_certificates, test_families, test_protobuf))
