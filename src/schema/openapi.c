@@ -883,6 +883,7 @@ static void write_document(struct openapi_doc *d, struct paths *p)
 		buf_printf(d->b, ",\"securityDefinitions\":%s,\"security\":[{\"BearerToken\":[]}]}", security);
 	}
 	map_free(&d->seen);
+	map_free(&d->built_in);
 	map_free(&d->param_names);
 }
 

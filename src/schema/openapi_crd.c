@@ -17,7 +17,29 @@ static const char metadata_doc[] =
 	"Standard object's metadata: its name, identity, labels and history." MORE "metadata";
 static const char list_metadata_doc[] = "Standard metadata of lists." MORE "types-kinds";
 
-struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool list)
+static void name_types(struct openapi_doc *d, const struct schema_type *t)
+{
+	if (!*t->openapi || map_has(&d->built_in, str_from(t->openapi)))
+		return;
+	map_set(&d->built_in, str_from(t->openapi), d);
+	for (unsigned i = 0; i < t->n_fields; i++)
+		if (t->fields[i].type)
+			name_types(d, t->fields[i].type);
+}
+
+/* In a document of everything the name of a built-in type is that type's. */
+static bool is_taken(struct openapi_doc *d, struct str name)
+{
+	bool known = d->built_in.n > 0;
+
+	if (d->v3)
+		return false;
+	for (size_t i = 0; !known && i < n_api_types; i++)
+		name_types(d, api_types[i]);
+	return map_has(&d->built_in, name);
+}
+
+struct str openapi_crd_name(struct openapi_doc *d, const struct openapi_crd *c, bool list)
 {
 	buf_cleanup struct buf b = {0};
 	struct str rest = c->group;
@@ -33,7 +55,9 @@ struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool l
 	buf_str(&b, c->version);
 	buf_putc(&b, '.');
 	buf_str(&b, list ? c->list_kind : c->kind);
-	return arena_str(a, buf_view(&b));
+	if (is_taken(d, buf_view(&b)))
+		buf_puts(&b, "_v2");
+	return arena_str(d->a, buf_view(&b));
 }
 
 /* ---- what a schema says of itself ---- */
@@ -305,7 +329,7 @@ static struct jv list_schema(struct openapi_doc *d, const struct openapi_crd *c)
 	object_properties(d, &v, &meta_v1_list_meta_type, list_metadata_doc);
 	jv_set(d->a, &item, STR("$ref"),
 	       jv_string(arena_printf(d->a, "#/%s/%.*s", d->v3 ? "components/schemas" : "definitions",
-				      STR_ARG(openapi_crd_name(d->a, c, false)))));
+				      STR_ARG(openapi_crd_name(d, c, false)))));
 	jv_set(d->a, &items, STR("description"), jv_string(arena_printf(d->a, "The %.*s." MORE, STR_ARG(c->plural))));
 	jv_set(d->a, &items, STR("items"), item);
 	jv_set(d->a, &items, STR("type"), jv_string(STR("array")));

@@ -21,6 +21,7 @@ struct openapi_doc { /* one document being made */
 	struct buf *b;
 	bool v3;
 	struct map seen;     /* definitions named so far */
+	struct map built_in; /* v2: names of the definitions of built-in types, once there is a custom resource */
 	LIST(const struct schema_type *) types; /* to be defined, in order of first use */
 	LIST(struct openapi_other) others;
 	struct map param_names; /* JSON -> struct openapi_param */
@@ -41,8 +42,8 @@ void openapi_ref_name(struct openapi_doc *d, struct str name);
 void openapi_definitions(struct openapi_doc *d);
 /* To a custom resource, or to the list of it. */
 void openapi_ref_crd(struct openapi_doc *d, const struct openapi_crd *c, bool list);
-/* openapi_crd.c: the definition of that, whole; and its name: "com.example.v1.Thing". */
+/* openapi_crd.c: the definition of that, whole; and its name: "com.example.v1.Thing", with "_v2" behind that of a built-in type. */
 void openapi_crd_definition(struct openapi_doc *d, const struct openapi_crd *c, bool list);
-struct str openapi_crd_name(struct arena *a, const struct openapi_crd *c, bool list);
+struct str openapi_crd_name(struct openapi_doc *d, const struct openapi_crd *c, bool list);
 
 #endif

@@ -83,7 +83,7 @@ void openapi_ref_name(struct openapi_doc *d, struct str name)
 
 void openapi_ref_crd(struct openapi_doc *d, const struct openapi_crd *c, bool list)
 {
-	ref_other(d, (struct openapi_other){.name = openapi_crd_name(d->a, c, list), .crd = c, .list = list});
+	ref_other(d, (struct openapi_other){.name = openapi_crd_name(d, c, list), .crd = c, .list = list});
 }
 
 /* The definition a scalar kind refers to; NULL: written in place. */
