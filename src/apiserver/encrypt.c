@@ -218,11 +218,17 @@ static uint8_t seal_number(struct str name)
 	return (uint8_t)n;
 }
 
+/* rest: of a KMS plugin's key. Of a local key its digest, as two readings of the file may call two keys the same. */
 static struct str seal_name(struct arena *a, const struct provider *p, struct str rest)
 {
+	char digest[METRICS_HASH];
+
 	if (p->kind == IDENTITY)
 		return STR("identity");
-	return p->kind == KMS && !rest.n ? STR_NULL : arena_printf(a, "%.*s%.*s", STR_ARG(p->prefix), STR_ARG(rest));
+	if (p->kind == KMS)
+		return rest.n ? arena_printf(a, "%.*s%.*s", STR_ARG(p->prefix), STR_ARG(rest)) : STR_NULL;
+	metrics_hash(str_of((const char *)p->key, sizeof p->key), digest);
+	return arena_printf(a, "%.*s%s", STR_ARG(p->prefix), digest);
 }
 
 uint8_t encryption_sealed(void *ctx, struct str stored)
@@ -249,6 +255,27 @@ bool encryption_stale(const struct encryption *e, uint8_t sealed)
 	if (p->kind == KMS && !rest.n)
 		return false; /* it could not be written anew */
 	return !sealed || sealed != seal_number(seal_name(&a, p, rest));
+}
+
+bool encryption_opens(const struct encryption *e, uint8_t sealed)
+{
+	struct arena a arena_cleanup = {0};
+	struct str name;
+	size_t it = 0;
+	void *n;
+
+	while (map_next(&all.seals, &it, &name, &n)) {
+		if ((uintptr_t)n != sealed)
+			continue;
+		for (uint32_t i = 0; e->rule && i < e->rule->providers.n; i++) {
+			const struct provider *p = e->rule->providers.v[i];
+
+			if (p->kind == KMS ? str_has_prefix(name, p->prefix) : str_eq(name, seal_name(&a, p, STR_NULL)))
+				return true;
+		}
+		return !e->rule && str_eqz(name, "identity");
+	}
+	return true; /* nobody knows what it was */
 }
 
 /* ---- who has which providers ---- */

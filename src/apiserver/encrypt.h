@@ -20,6 +20,8 @@ struct encryption *encryption_for(struct apiserver *s, struct str group, struct 
 struct error *encryption_seal(struct encryption *e, struct str key, struct str plain, struct buf *out);
 /* Whether a value with this cache_entry.sealed would now be written with another provider, key or KMS key ID. */
 bool encryption_stale(const struct encryption *e, uint8_t sealed);
+/* Whether one with this could be read from the store now: the configuration may have changed since the cache read it. */
+bool encryption_opens(const struct encryption *e, uint8_t sealed);
 /*
  * The watch cache's hooks (cache_resource.plain, sealed); ctx is a struct encryption, `key` may be what follows its prefix.
  * EAGAIN while a KMS plugin has not unwrapped the key of the value.

@@ -733,9 +733,9 @@ static void keep_field_times(struct request *rq, void *obj, const void *old)
 		memcpy(&m->managed_fields, &now, sizeof now);
 }
 
-/* *held: what is locked, for the caller to unlock. */
+/* *held: what is locked, for the caller to unlock. *unread: what keeps the object that there is from being read from the store. */
 static struct error *update_loop(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out,
-				 struct fiber_mutex **held)
+				 struct fiber_mutex **held, struct error **unread)
 {
 	struct resource *res = rq->res;
 	struct storage *st = res->st;
@@ -778,6 +778,8 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		}
 		e = decode_for(rq, entry, &old);
 		rev = entry->rev;
+		error_free(*unread);
+		*unread = registry_readable(st, entry);
 		stale = entry->was_filled || (st->encryption && encryption_stale(st->encryption, entry->sealed));
 		cache_entry_unref(entry);
 		TRY(e);
@@ -821,10 +823,12 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			e = admission_validate(&ad);
 		deleting = !e && should_delete(st, obj, old);
 		if (!e && !deleting) {
-			if (!stale && object_stored_equal(st->type, obj, old)) {
+			if ((!stale || *unread) && object_stored_equal(st->type, obj, old)) {
 				/* nothing to write: answer what is there */
 				if (!u->sub && sg && sg->end_write)
 					sg->end_write(rq, obj, old, state, true);
+				if (*unread)
+					return error_new("nothing to write"); /* *unread is what is told */
 				TRY(cache_get(st->cache, cns, name, CACHE_ANY, 0, &written));
 				if (written && written->rev == rev) {
 					e = result_entry(rq, st, written, out);
@@ -883,11 +887,17 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 struct error *registry_update(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out)
 {
 	struct fiber_mutex *held = NULL;
-	struct error *e = update_loop(rq, ns, name, u, out, &held);
+	struct error *unread = NULL, *e = update_loop(rq, ns, name, u, out, &held, &unread);
 
 	if (held)
 		fiber_mutex_unlock(held);
-	return e;
+	/* what the cache has may be changed, and is what the change is judged by; an error is judged again by what is in the store */
+	if (!e || !unread) {
+		error_free(unread);
+		return e;
+	}
+	error_free(e);
+	return unread;
 }
 
 /* ---- delete ---- */
@@ -1024,6 +1034,17 @@ static bool namespace_terminating(struct request *rq, struct core_v1_namespace *
 	return n->spec.finalizers.n > 0;
 }
 
+/*
+ * Upstream asks the store for one object, where it may be encrypted in a way that the configuration has no key of any more; the cache
+ * would still know it.
+ */
+struct error *registry_readable(const struct storage *st, const struct cache_entry *entry)
+{
+	if (!st->encryption || encryption_opens(st->encryption, entry->sealed))
+		return NULL;
+	return error_status(500, "InternalError", "Internal error occurred: it was encrypted with a key the encryption config does not have");
+}
+
 struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
 			      struct write_result *out)
 {
@@ -1049,7 +1070,9 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		if (!entry)
 			return err_not_found(res->api->group, res->api->plural, name);
 		rev = entry->rev;
-		e = decode_for(rq, entry, &obj);
+		e = registry_readable(st, entry);
+		if (!e)
+			e = decode_for(rq, entry, &obj);
 		if (!e)
 			e = decode_for(rq, entry, &old);
 		cache_entry_unref(entry);

@@ -32,7 +32,10 @@ struct error *rest_get(struct request *rq)
 					      rq->info.name, mode, rev, &e)));
 	if (!e)
 		return err_not_found(res->api->group, res->api->plural, rq->info.name);
-	err = respond_entry(rq, 200, res, e, &done);
+	done = false;
+	err = mode == CACHE_CONSISTENT ? registry_readable(res->st, e) : NULL;
+	if (!err)
+		err = respond_entry(rq, 200, res, e, &done);
 	if (err || done) {
 		cache_entry_unref(e);
 		return err;

@@ -399,6 +399,8 @@ struct error *registry_update(struct request *rq, struct str ns, struct str name
 /* How entries of other versions than the request's see its object: for kinds that have several. */
 struct managed_fields_request;
 void managed_fields_versions(struct request *rq, struct managed_fields_request *mr);
+/* 500 when the configuration of encryption has changed so that the object could not be read from the store now. */
+struct error *registry_readable(const struct storage *st, const struct cache_entry *entry);
 struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
 			      struct write_result *out);
 struct str storage_key(struct arena *a, const struct storage *st, struct str ns, struct str name);

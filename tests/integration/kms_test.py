@@ -280,6 +280,29 @@ def test_definitions(s, a):
     s.stop()
 
 
+def test_lost_key(s, a):
+    """A key that goes while what it sealed stays: one object is asked of the store, which cannot tell; what is cached can be listed and changed."""
+    def gcm(name, secret):
+        return {"aesgcm": {"keys": [{"name": name, "secret": secret}]}}
+
+    start(s, gcm("local", KEY), more=["--encryption-provider-config-automatic-reload"])
+    for n in "abcdef":
+        equal("written", a.post(SECRETS, secret(n))[0], 201)
+    for i, other in enumerate((gcm("another", KEY), gcm("local", base64.b64encode(b"x" * 32).decode()))):
+        config(s, other)
+        until("the key is gone", lambda: a.get(SECRETS + "/a")[0] == 500)
+        equal("old reads", (a.get(SECRETS + "/a?resourceVersion=0")[0], len(a.get(SECRETS)[1]["items"])), (200, 6))
+        o = a.get(SECRETS + "/b?resourceVersion=0")[1]
+        equal("no change, a bad one", (a.put(SECRETS + "/b", o)[0], a.put(SECRETS + "/b", dict(o, type="other"))[0]), (500, 500))
+        equal("a change", (a.put(SECRETS + "/b", dict(o, stringData={"a": "word%d" % i}))[0], word(a, "b")), (200, "word%d" % i))
+        equal("neither", (a.delete(SECRETS + "/a")[0], a.delete(SECRETS)[0]), (500, 500))
+        equal("made again", (a.post(SECRETS, secret("a"))[1]["reason"], a.post(SECRETS, secret("g"))[0], a.delete(SECRETS + "/g")[0]), ("AlreadyExists", 201, 200))
+        config(s, gcm("local", KEY), other)
+        until("the key is back", lambda: word(a, "a") == "hidden-word")
+    equal("all end", a.delete(SECRETS)[0], 200)
+    s.stop()
+
+
 def test_refused(s, p):
     def refused(what, words, *providers, resources=("secrets",), more=()):
         s.more = []
@@ -312,4 +335,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("kms", prepare, (test_local_reload, test_definitions, test_comes_late, test_away_at_start, test_rotates, test_lies, test_everything, test_reload, test_refused))
+    suite("kms", prepare, (test_local_reload, test_lost_key, test_definitions, test_comes_late, test_away_at_start, test_rotates, test_lies, test_everything, test_reload, test_refused))
