@@ -1,5 +1,6 @@
 #include "apiserver/admission_config.h"
 #include "apiserver/server.h"
+#include "schema/jv.h"
 
 struct plugin_text {
 	struct str name, text, path; /* a path without a text: of a file that nobody has read */
@@ -19,6 +20,24 @@ static struct error *read_plugin_file(struct apiserver *s, struct str path, stru
 	return config_file_read(&s->arena, full, text);
 }
 
+/* From before AdmissionConfiguration: the file is what the one plugin has that still reads such, of no kind that is known here. */
+static bool is_legacy(struct arena *a, struct str text)
+{
+	struct buf json buf_cleanup = {0};
+	struct jv doc;
+	struct error *e = yaml_to_json(text, NULL, &json);
+
+	if (!e)
+		e = jv_parse(a, buf_view(&json), NULL, &doc);
+	struct str version = e ? STR_NULL : jv_str(jv_get(&doc, STR("apiVersion")));
+	bool known = !e && str_eqz(jv_str(jv_get(&doc, STR("kind"))), "AdmissionConfiguration") &&
+		     (str_eqz(version, "apiserver.config.k8s.io/v1") || str_eqz(version, "apiserver.k8s.io/v1alpha1"));
+	bool legacy = !e && !known && (jv_get(&doc, STR("podNodeSelectorPluginConfig")) || jv_get(&doc, STR("imagePolicy")));
+
+	error_free(e); /* said again by who decodes the file */
+	return legacy;
+}
+
 struct error *admission_config_init(struct apiserver *s)
 {
 	struct apiserverconfig_v1_admission_configuration *c = arena_new(&s->arena, struct apiserverconfig_v1_admission_configuration);
@@ -27,6 +46,10 @@ struct error *admission_config_init(struct apiserver *s)
 	if (!s->o.admission_config)
 		return NULL;
 	TRY(error_wrap(config_file_read(&s->arena, s->o.admission_config, &text), "--admission-control-config-file"));
+	if (is_legacy(&s->arena, text)) {
+		*arena_push(&s->arena, &all.plugins) = (struct plugin_text){.name = STR("PodNodeSelector"), .text = text};
+		return NULL;
+	}
 	TRY(error_wrap(config_decode(&s->arena, &apiserverconfig_v1_admission_configuration_type,
 			       CONFIG_V1("AdmissionConfiguration") "|AdmissionConfiguration of apiserver.k8s.io/v1alpha1", text, c),
 		       "--admission-control-config-file %s", s->o.admission_config));

@@ -186,13 +186,14 @@ void status_from_error(struct arena *a, const struct error *e, struct meta_v1_st
 
 struct error *error_from_status(const struct meta_v1_status *s)
 {
-	struct error *e =
-		error_status(s->code >= 400 && s->code < 600 ? s->code : 500, "", "%.*s", STR_ARG(s->message));
+	/* what is no HTTP status at all makes upstream's server drop the connection: nobody is helped by that */
+	struct error *e = error_status(s->code >= 400 && s->code < 1000 ? s->code : 500, "", "%.*s", STR_ARG(s->message));
 
 	if (s->reason.n)
 		error_set_reason(e, s->reason);
 	if (s->details) {
 		error_set_details(e, s->details->group, s->details->kind, s->details->name);
+		e->uid = s->details->uid.n ? str_dupz(s->details->uid) : NULL;
 		e->retry_after_seconds = s->details->retry_after_seconds;
 		for (uint32_t i = 0; i < s->details->causes.n; i++) {
 			const struct meta_v1_status_cause *c = &s->details->causes.v[i];

@@ -425,7 +425,7 @@ void respond_error(struct request *rq, struct error *e)
 		return;
 	}
 	status_from_error(rq->a, e, st);
-	if (e->retry_after_seconds)
+	if (e->retry_after_seconds > 0)
 		http_set_header(rq->x, "retry-after", arena_printf(rq->a, "%d", e->retry_after_seconds));
 	if (st->code >= 500)
 		log_warn("%.*s %.*s: %d %s", STR_ARG(rq->x->method), STR_ARG(rq->info.path), st->code,

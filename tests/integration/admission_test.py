@@ -211,6 +211,13 @@ def test_optional(s, a):
                                           "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "final"}})
     equal("with leave", bob.post(NS + "/fresh/configmaps", owned("p", blockOwnerDeletion=True))[0], 201)
     s.stop()
+    # a file from before AdmissionConfiguration is the plugin's own
+    with open(os.path.join(s.dir, "legacy.yaml"), "w") as f:
+        f.write("kind: Any\npodNodeSelectorPluginConfig: {clusterDefaultNodeSelector: zone=z}\n")
+    s.more = ["--enable-admission-plugins=PodNodeSelector", "--disable-admission-plugins=ServiceAccount", "--admission-control-config-file=legacy.yaml"]
+    s.start()
+    equal("as the old file says", a.post(NS + "/fresh/pods?dryRun=All", pod("z"))[1]["spec"]["nodeSelector"], {"zone": "z"})
+    s.stop()
     s.more = ["--enable-admission-plugins=AlwaysDeny"]
     s.start()
     equal("nothing", (a.post(CM, cm("denied"))[0], a.get(CM)[0]), (403, 200))
