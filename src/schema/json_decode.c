@@ -445,10 +445,34 @@ static const char *dec_duration(struct jd *d, const char *p, const struct schema
 	return p;
 }
 
+static const char *dec_list(struct jd *d, const char *p, const struct schema_field *f, struct raw_list *l, const struct frame *up);
+
+/* Bytes one by one, which Go reads as well. */
+static const char *dec_byte_list(struct jd *d, const char *p, struct str *dst, const struct frame *fr)
+{
+	static const struct schema_field element = {.kind = FIELD_INT64, .card = CARD_LIST, .elem_size = sizeof(int64_t)};
+	struct raw_list l = {0};
+	char *bytes;
+
+	p = dec_list(d, p, &element, &l, fr);
+	bytes = arena_bytes(d->a, l.n + 1);
+	for (uint32_t i = 0; i < l.n; i++) {
+		int64_t v = ((const int64_t *)(const void *)l.v)[i];
+
+		if ((v < 0 || v > UINT8_MAX) && !d->wraps && !d->soft)
+			d->soft = error_status(400, "BadRequest", "json: cannot unmarshal number %lld into Go value of type uint8", (long long)v);
+		bytes[i] = (char)v;
+	}
+	*dst = str_of(bytes, l.n);
+	return p;
+}
+
 static const char *dec_bytes(struct jd *d, const char *p, const struct schema_field *f, struct str *dst, const struct frame *fr)
 {
 	struct str text;
 
+	if (*p == '[')
+		return dec_byte_list(d, p, dst, fr);
 	if (*p != '"')
 		return type_mismatch(d, p, f, true, fr);
 	p = dec_str(d, p, &text);
