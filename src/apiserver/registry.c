@@ -340,7 +340,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (!e)
 		e = admission_validate(&ad);
 	/* The store's word, after everybody else's; a dry run never gets here. Text that is no version is as none. */
-	if (!e && !rq->dry_run && str_to_u64(m->resource_version, &version) && version)
+	if (!e && !rq->dry_run && str_eqz(rq->info.verb, "create") && str_to_u64(m->resource_version, &version) && version)
 		e = error_status(500, "", "resourceVersion should not be set on objects to be created");
 	if (!e) {
 		stored.without = sg && !rq->dry_run ? sg->filled : NULL;
@@ -424,14 +424,16 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 		m->namespace = STR_NULL;
 	else if (!m->namespace.n)
 		m->namespace = ns;
-	m->deletion_timestamp = NULL;
-	m->deletion_grace_period_seconds = NULL;
+	if (rq->internal || str_eqz(rq->info.verb, "create")) { /* an update of what is not there keeps them */
+		m->deletion_timestamp = NULL;
+		m->deletion_grace_period_seconds = NULL;
+		m->self_link = STR_NULL;
+	}
 	if (!m->name.n && !m->generate_name.n && rq->applied)
 		return err_bad_request("name must be provided");
 	generated = !m->name.n && m->generate_name.n;
 	if (!rq->applied)
 		admission_dedup_owners(rq, m, false);
-	m->self_link = STR_NULL;
 	if (rq->res->crd && crd_terminating(rq->res) && !rq->internal)
 		return error_status(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
 	if (rq->res->crd)
@@ -608,13 +610,23 @@ static struct error *validate_update(struct request *rq, const char *sub, void *
 	return NULL;
 }
 
+/* A number, or nothing: upstream's own way of saying otherwise. */
+static struct error *known_version(const struct meta_v1_object_meta *m)
+{
+	uint64_t v;
+
+	return !m->resource_version.n || str_to_u64(m->resource_version, &v)
+		       ? NULL
+		       : error_status(500, "", "invalid resourceVersion \"%.*s\": a number is wanted", STR_ARG(m->resource_version));
+}
+
+
 /* The version that the object is of; admission has seen it as it was sent. */
 static struct error *settle_version(struct request *rq, const struct update *u, struct meta_v1_object_meta *m,
 				    const struct meta_v1_object_meta *om, struct str name, bool *unconditional)
 {
 	const struct resource *res = rq->res;
 	const struct strategy *sg = res->st->strategy;
-	int64_t v;
 
 	*unconditional = !m->resource_version.n || str_eqz(m->resource_version, "0");
 	if (*unconditional) {
@@ -630,8 +642,7 @@ static struct error *settle_version(struct request *rq, const struct update *u, 
 	}
 	if (str_eq(m->resource_version, om->resource_version))
 		return NULL;
-	if (!str_to_i64(m->resource_version, &v))
-		return error_status(500, "", "invalid resourceVersion \"%.*s\": a number is wanted", STR_ARG(m->resource_version));
+	TRY(known_version(m));
 	return err_conflict(res->api->group, res->api->plural, name, NULL);
 }
 
@@ -774,6 +785,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 								 STR_ARG(u->uid)).p);
 			TRY(u->make(u->ctx, rq, NULL, &obj));
 			rq->applied = u->apply;
+			TRY(known_version(meta_of(st, obj)));
 			return registry_create(rq, obj, out);
 		}
 		e = decode_for(rq, entry, &old);

@@ -912,6 +912,17 @@ static void update_last_applied(struct arena *a, const struct managed_fields_req
 	jv_set(a, jv_sub(a, obj, STR("metadata")), STR("annotations"), fresh);
 }
 
+/* Entries as upstream reads them: a list in which one is none has none. Others are left to the types. */
+static bool has_entries(const struct jv *managed)
+{
+	if (!jv_is(managed, JV_ARRAY))
+		return false;
+	for (uint32_t i = 0; i < managed->n; i++)
+		if (managed->items[i].kind != JV_OBJECT)
+			return false;
+	return true;
+}
+
 static struct error *check_config(const struct managed_fields_request *req, const struct jv *config)
 {
 	struct str version = jv_str(jv_get(config, STR("apiVersion"))), kind = jv_str(jv_get(config, STR("kind")));
@@ -921,7 +932,7 @@ static struct error *check_config(const struct managed_fields_request *req, cons
 	if (!str_eq(version, req->api_version) ||
 	    (req->shape.type && req->shape.type->top && !str_eqz(kind, req->shape.type->name)))
 		return error_status(400, "BadRequest", "invalid object type: %.*s, Kind=%.*s", STR_ARG(version), STR_ARG(kind));
-	if (managed_of(config) && managed_of(config)->kind != JV_NULL)
+	if (has_entries(managed_of(config)))
 		return error_status(400, "BadRequest", "metadata.managedFields must be nil");
 	return NULL;
 }
@@ -941,8 +952,9 @@ struct error *managed_fields_apply(struct arena *a, const struct managed_fields_
 	why = typed_validate(a, req->shape, config, false);
 	if (why)
 		return error_status(500, "", "failed to create typed patch object (%.*s): %s", STR_ARG(object_name(a, config)), why);
-	struct jv nothing = empty_object(a, req, config);
+	struct jv bare = without_managed(a, config), nothing = empty_object(a, req, config);
 
+	config = &bare;
 	old = live ? without_managed(a, live) : nothing;
 	if (live && !m.n)
 		TRY(error_wrap(update(&w, &nothing, &old, &m, STR("before-first-apply")), "failed to create manager for existing fields"));

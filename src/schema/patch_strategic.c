@@ -521,6 +521,21 @@ static struct jv live_order(struct arena *a, const struct jv *before, const stru
 	return out;
 }
 
+/* A member that upstream's structs have; those that hold any JSON have none. */
+static struct error *member_of(struct shape s, struct str name, struct shape *out)
+{
+	const char *of = s.type ? s.type->name : "";
+	bool any = s.field && (s.elem || s.field->card == CARD_ONE || s.field->card == CARD_PTR);
+
+	if (any && s.field->kind == FIELD_RAW)
+		of = "RawExtension";
+	else if (any && s.field->kind == FIELD_JSON)
+		of = "JSON";
+	else if (shape_member(s, name, out))
+		return NULL;
+	return patch_broken("unable to find api field in struct %s for the json field \"%.*s\"", of, STR_ARG(name));
+}
+
 /* One $setElementOrder/name: merges the list it speaks of and puts it in order. */
 static struct error *set_element_order(struct arena *a, struct shape shape, struct jv *original, struct jv *patch,
 				       struct str name, struct jv *order)
@@ -536,9 +551,7 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 		return bad_type("[]interface {}", live);
 	if (change && change->kind != JV_ARRAY)
 		return bad_type("[]interface {}", change);
-	if (!shape_member(shape, name, &list))
-		return patch_broken("unable to find api field in struct %s for the json field \"%.*s\"",
-					   shape.type ? shape.type->name : "", STR_ARG(name));
+	TRY(member_of(shape, name, &list));
 	if (list.field && !list.elem)
 		key = list.field->info->patch_key;
 	if (change && change->n > LIST_MAX)
@@ -626,9 +639,7 @@ static struct error *merge_member(struct arena *a, struct shape shape, struct jv
 		*live = *value;
 		return NULL;
 	}
-	if (!shape_member(shape, key, &child))
-		return patch_broken("unable to find api field in struct %s for the json field \"%.*s\"",
-					   shape.type ? shape.type->name : "", STR_ARG(key));
+	TRY(member_of(shape, key, &child));
 	if (value->kind == JV_OBJECT && child.field && !child.elem && (child.field->flags & FIELD_PATCH_REPLACE)) {
 		*live = *value;
 		return NULL;
