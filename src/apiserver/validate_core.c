@@ -20,7 +20,7 @@ static bool feature_name(struct str s)
 {
 	bool first = true;
 
-	for (struct str rest = s; rest.p; first = false) {
+	for (struct str rest = s; first || rest.p; first = false) {
 		struct str part = str_cut(&rest, '/');
 
 		if (!part.n || !(first ? isupper((unsigned char)part.p[0]) : isalpha((unsigned char)part.p[0])))
