@@ -273,8 +273,8 @@ struct rule {
 };
 struct node { /* parallel to the schema, where there are rules at or below it */
 	const props *schema;
-	const struct cel_type *type;
-	struct rule *rules;
+	const struct cel_type *type; /* NULL: CEL has none for it, which whoever has a value there is told */
+	struct rule *rules;          /* NULL where there is no type */
 	uint32_t n_rules;
 	struct node *items, *values;
 	struct named {
@@ -350,21 +350,21 @@ static void compile_rule(struct crd_rules *rs, const props *schema, const struct
 static struct node *compile_node(struct crd_rules *rs, const props *rules, const props *schema, const struct cel_type *t, struct str name)
 {
 	struct arena *a = &rs->arena;
-	struct node n = {.schema = schema, .type = t}, *out;
+	struct node n = {.schema = schema, .type = t, .n_rules = rules->x_kubernetes_validations.n}, *out;
+	const struct cel_type *elem = t && (t->kind == CEL_LIST || t->kind == CEL_MAP) ? t->elem : NULL;
 
-	if (rules->x_kubernetes_validations.n && t) {
+	if (n.n_rules && t) {
 		int64_t since = now_ns();
 
-		n.n_rules = rules->x_kubernetes_validations.n;
 		n.rules = arena_array(a, struct rule, n.n_rules);
 		for (uint32_t i = 0; i < n.n_rules; i++)
 			compile_rule(rs, schema, t, &rules->x_kubernetes_validations.v[i], &n.rules[i]);
 		metrics_observe(METRIC_CEL_COMPILATION, "", (double)(now_ns() - since) / 1e9);
 	}
-	if (item_schema(rules) && item_schema(schema) && t && t->kind == CEL_LIST)
-		n.items = compile_node(rs, item_schema(rules), item_schema(schema), t->elem, under(a, name, STR("@idx")));
-	if (value_schema(rules) && value_schema(schema) && t && t->kind == CEL_MAP)
-		n.values = compile_node(rs, value_schema(rules), value_schema(schema), t->elem, under(a, name, STR("@elem")));
+	if (item_schema(rules) && item_schema(schema))
+		n.items = compile_node(rs, item_schema(rules), item_schema(schema), elem, under(a, name, STR("@idx")));
+	if (value_schema(rules) && value_schema(schema))
+		n.values = compile_node(rs, value_schema(rules), value_schema(schema), elem, under(a, name, STR("@elem")));
 	n.properties = arena_array(a, struct named, rules->properties.n + 1);
 	for (uint32_t i = 0; i < rules->properties.n; i++) {
 		struct str key = rules->properties.v[i].key, shown, path = under(a, name, key);
@@ -401,7 +401,7 @@ static struct crd_rules *compile_rules(const props *p, bool resource)
 		return NULL;
 	rs = xcalloc(1, sizeof *rs);
 	rs->root = compile_node(rs, p, p, type_of(&rs->arena, p, resource, STR("self")), STR("self"));
-	if (!rs->root && !p->x_kubernetes_validations.n) { /* they are where no value can be */
+	if (!rs->root) { /* they are where no value can be */
 		crd_rules_free(rs);
 		return NULL;
 	}
@@ -643,6 +643,10 @@ static void run_rules(struct validating *v, const struct node *n, const struct f
 
 	if (!n->n_rules)
 		return;
+	if (!n->type) {
+		field_invalid(v->e, at, type, "rule compiler initialization error: failed to convert to declType for CEL validation rules");
+		return;
+	}
 	if (v->budget <= 0) {
 		field_invalid(v->e, at, type, OUT_OF_BUDGET);
 		stop(v);
@@ -777,11 +781,6 @@ void crd_rules_default(struct field_errors *e, const props *p, const struct jv *
 
 	if (!rs)
 		return;
-	if (p->x_kubernetes_validations.n && !type_of(&rs->arena, p, p->x_kubernetes_embedded_resource, STR("self"))) {
-		field_invalid(e, at, STR(""), "its rules cannot be compiled: its schema has no type in CEL");
-		crd_rules_free(rs);
-		return;
-	}
 	/* as an update that changes nothing, and as something new */
 	run(&x, rs->root, at, v, v, (struct ratchet){0});
 	x.budget = (int64_t)CEL_CRD_BUDGET;
