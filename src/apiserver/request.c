@@ -442,11 +442,19 @@ static bool router_accepts(struct str accept, const char *only, bool cbor)
 	return false;
 }
 
-static struct error *not_acceptable(bool stream)
+/* As errors list them. */
+static const char *served_types(bool stream, bool cbor)
 {
-	return error_status(406, "NotAcceptable", "only the following media types are accepted: application/json%s%s, "
-						  "application/vnd.kubernetes.protobuf%s", stream ? ";stream=watch" : "",
-			    stream ? "" : ", application/yaml", stream ? ";stream=watch" : "");
+	if (stream)
+		return cbor ? "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch, application/cbor-seq"
+			    : "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+	return cbor ? "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor"
+		    : "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+}
+
+static struct error *not_acceptable(bool stream, bool cbor)
+{
+	return error_status(406, "NotAcceptable", "only the following media types are accepted: %s", served_types(stream, cbor));
 }
 
 struct error *negotiate_answer(struct arena *a, const struct http_headers *h, const struct query *q, const struct negotiation *n,
@@ -463,7 +471,7 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 		return NULL;
 	}
 	if (n->routed && !router_accepts(accept, n->only, n->cbor)) {
-		struct error *e = not_acceptable(false);
+		struct error *e = not_acceptable(false, n->cbor);
 
 		error_set_details(e, STR(""), STR(""), STR("")); /* the router's details say nothing */
 		return e;
@@ -478,14 +486,14 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 			if (!served(m, n->cbor) || !clause_matches(&v[i], m) || !accept_params(&v[i], n->answers, &try))
 				continue;
 			if (n->stream && !media_types[m].stream_type.p)
-				return not_acceptable(true);
+				return not_acceptable(true, n->cbor);
 			try.content_type = n->stream ? media_types[m].stream_type : media_types[m].content_type;
 			try.pretty |= pretty_wanted(h, q);
 			*out = try;
 			return NULL;
 		}
 	}
-	return not_acceptable(n->stream);
+	return not_acceptable(false, n->cbor); /* a watch, too, is first a request for any answer */
 }
 
 static bool is_token(char c)
@@ -548,8 +556,7 @@ struct error *negotiate_body(struct arena *a, struct str content_type, bool cbor
 			return NULL;
 		}
 	return error_status(415, "UnsupportedMediaType",
-			    "the body of the request was in an unknown format - accepted media types include: application/json, "
-			    "application/yaml, application/vnd.kubernetes.protobuf%s", cbor ? ", application/cbor" : "");
+			    "the body of the request was in an unknown format - accepted media types include: %s", served_types(false, cbor));
 }
 
 bool accepts_gzip(const struct http_headers *h)

@@ -328,6 +328,12 @@ struct patch_ctx {
 	bool reported;
 };
 
+/* What upstream's library says first, whichever way it fails. */
+static const char *converting(const struct patch_ctx *p)
+{
+	return p->type == PATCH_APPLY ? "error converting YAML to JSON: " : "";
+}
+
 /* A configuration without a name takes it from what nobody else owns a field of, and is refused as one with another name. */
 static struct error *check_applied(struct request *rq, bool there, const struct meta_v1_object_meta *m)
 {
@@ -421,7 +427,7 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	if (p->type == PATCH_APPLY || p->type == PATCH_APPLY_CBOR) {
 		TRY(apply_make(p, rq, old, out));
 		if (p->o.validation == VALIDATE_STRICT && p->duplicates.problems.n)
-			return err_bad_request("error strict decoding YAML: %.*s",
+			return err_bad_request("error strict decoding YAML: %s%.*s", converting(p),
 					       STR_ARG(problems_text(rq->a, &p->duplicates)));
 		if (!p->reported)
 			TRY(judge(rq, &p->duplicates, &p->o));
@@ -502,7 +508,7 @@ static struct error *parse_config(struct request *rq, struct patch_ctx *p, struc
 
 	e = p->type == PATCH_APPLY_CBOR ? cbor_to_json(p->body, &report, &json) : yaml_to_json(p->body, &report, &json);
 	if (e) {
-		struct error *w = err_bad_request("error decoding YAML: %s", error_message(e));
+		struct error *w = err_bad_request("error decoding YAML: %s%s", converting(p), error_message(e));
 
 		error_free(e);
 		return w;
