@@ -1,6 +1,7 @@
 /* Service addresses and node ports. */
 #include <arpa/inet.h>
 #include "apiserver/alloc_internal.h"
+#include "apiserver/storage_flags.h"
 #include "apiserver/metrics.h"
 
 #define IP_TRIES 256
@@ -222,8 +223,8 @@ struct error *ports_save(struct apiserver *s, struct arena *a, bool *ok)
 		data[i] = (char)al->ports[n - 1 - i];
 	r.range = arena_printf(a, "%d-%d", al->port_min, al->port_max);
 	r.data = str_of(data, n);
-	pb_envelope_encode(&b, r.api_version, r.kind, &core_v1_range_allocation_type, &r);
-	return store_put(s->store, ports_key(s, a), buf_view(&b), al->ports_rev, 0, 0, NULL, ok, &al->ports_rev, NULL);
+	object_encode(&b, storage_media(s, STR("")), &core_v1_range_allocation_type, &r);
+	return store_put(store_of(s, STR(""), STR("services")), ports_key(s, a), buf_view(&b), al->ports_rev, 0, 0, NULL, ok, &al->ports_rev, NULL);
 }
 
 struct error *ports_load(struct apiserver *s, struct arena *a)
@@ -231,20 +232,17 @@ struct error *ports_load(struct apiserver *s, struct arena *a)
 	struct alloc *al = s->alloc;
 	size_t bytes = (size_t)(al->port_max - al->port_min) / 8 + 1;
 	struct core_v1_range_allocation r = {0};
-	struct pb_envelope env;
 	struct store_kv kv = {0};
 	bool found = false;
 	struct error *e;
 
 	memset(al->ports, 0, bytes);
 	al->ports_rev = 0;
-	TRY(store_get(s->store, ports_key(s, a), 0, &found, &kv));
+	TRY(store_get(store_of(s, STR(""), STR("services")), ports_key(s, a), 0, &found, &kv));
 	if (!found)
 		return NULL;
 	al->ports_rev = kv.mod_rev;
-	e = pb_envelope_decode(block_str(kv.value), &env);
-	if (!e)
-		e = pb_decode(a, &core_v1_range_allocation_type, env.raw, &r);
+	e = object_decode(a, media_recognize(block_str(kv.value)), &core_v1_range_allocation_type, block_str(kv.value), NULL, &r);
 	/* of another range: counted anew by the next repair */
 	if (!e && str_eq(r.range, arena_printf(a, "%d-%d", al->port_min, al->port_max)))
 		for (size_t i = 0; i < r.data.n && i < bytes; i++)

@@ -455,19 +455,13 @@ static __thread struct cache *caches;
 static __thread struct fiber *trimmer;
 static __thread struct waitq trim_wait;
 
-/* Revisions below have had their time, one to two intervals of compaction: exact lists and continue tokens end, however
- * quiet it is. */
-static __thread struct {
-	int64_t rev, next_rev, marked_ms;
-} exact;
-
-static void exact_tick(int64_t now)
+static void exact_tick(struct cache *c, int64_t now)
 {
-	if (exact.marked_ms && now - exact.marked_ms < store_history_ms(caches->s))
+	if (c->exact.marked_ms && now - c->exact.marked_ms < store_history_ms(c->s))
 		return;
-	exact.rev = exact.next_rev;
-	exact.next_rev = cache_rev(caches);
-	exact.marked_ms = now;
+	c->exact.rev = c->exact.next_rev;
+	c->exact.next_rev = cache_rev(c);
+	c->exact.marked_ms = now;
 }
 
 static void trim_loop(void *arg)
@@ -481,14 +475,14 @@ static void trim_loop(void *arg)
 			return;
 		int64_t now = now_ms();
 		size_t before = 0, after = 0;
-		exact_tick(now);
 		for (struct cache *c = caches; c; c = c->next_cache) {
+			exact_tick(c, now);
 			before += c->event_bytes;
 			ring_trim(c, now);
 			after += c->event_bytes;
 			for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {
 				struct cache_snap *s = c->old[i].snap;
-				if (s && (now - c->old[i].used_ms > OLD_SNAP_MS || s->rev < exact.rev)) {
+				if (s && (now - c->old[i].used_ms > OLD_SNAP_MS || s->rev < c->exact.rev)) {
 					snap_unref(c->old[i].snap);
 					c->old[i].snap = NULL;
 				}
@@ -699,7 +693,7 @@ static struct cache_snap *current_snap(struct cache *c)
 
 int64_t cache_oldest_exact(const struct cache *c)
 {
-	return c->oldest_rev > exact.rev ? c->oldest_rev : exact.rev;
+	return c->oldest_rev > c->exact.rev ? c->oldest_rev : c->exact.rev;
 }
 
 /* The newest state with the events after rev undone, from the nearest known snapshot. */
@@ -714,8 +708,7 @@ static struct error *exact_snap(struct cache *c, int64_t rev, struct cache_snap 
 	}
 	int64_t oldest = cache_oldest_exact(c);
 	if (rev < oldest)
-		return error_status(410, "Expired", "The provided resourceVersion %lld is too old; the oldest one here is %lld",
-				    (long long)rev, (long long)oldest);
+		return error_status(410, "Expired", "The resourceVersion for the provided list is too old.");
 	const struct tree *main = &c->main, *node = &c->node;
 	uint64_t from = c->next_seq, to = ring_after(c, rev);
 	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {

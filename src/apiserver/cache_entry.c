@@ -133,12 +133,21 @@ static struct error *no_object(const struct cache_resource *r, struct str key, c
 	return error_status(500, "InternalError", "%.*s%.*s: the stored object is not %s with metadata", STR_ARG(r->prefix), STR_ARG(key), what);
 }
 
-/* A message not as our encoder writes it, or JSON: by way of a struct. */
+/* Stored JSON or YAML; what names no kind is no object. */
+static struct error *decode_text(struct arena *a, const struct cache_resource *r, struct str plain, void *o)
+{
+	TRY(object_decode(a, media_recognize(plain), r->type, plain, NULL, o));
+	if (r->type->top && !((struct str *)o)->n)
+		return error_status(500, "InternalError", "the stored object names no kind");
+	return NULL;
+}
+
+/* A message not as our encoder writes it, or text: by way of a struct. */
 static struct error *normal_pb(const struct cache_resource *r, struct str plain, struct str raw, struct buf *out)
 {
 	struct arena a arena_cleanup = {0};
 	void *o = arena_alloc(&a, r->type->size);
-	TRY(raw.p ? pb_decode(&a, r->type, raw, o) : json_decode(&a, r->type, plain, NULL, o));
+	TRY(raw.p ? pb_decode(&a, r->type, raw, o) : decode_text(&a, r, plain, o));
 	pb_encode(out, r->type, o);
 	return NULL;
 }
@@ -238,7 +247,7 @@ static struct error *complete_pb(const struct cache_resource *r, struct str plai
 		TRY(pb_decode(&a, r->type, env.raw, o));
 		version = env.api_version;
 	} else {
-		TRY(json_decode(&a, r->type, plain, NULL, o));
+		TRY(decode_text(&a, r, plain, o));
 		version = r->type->top ? ((struct str *)o)[1] : STR_NULL;
 		pb_encode(&before, r->type, o);
 		env.raw = buf_view(&before);

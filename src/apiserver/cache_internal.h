@@ -176,6 +176,10 @@ struct cache {
 	size_t ring_cap;
 	size_t event_bytes, object_bytes, entry_bytes;
 	int64_t oldest_rev;     /* the ring holds all that happened after it */
+	/* Below rev revisions have had their time, one to two intervals of compaction: exact lists and continue tokens end, however quiet it is. */
+	struct {
+		int64_t rev, next_rev, marked_ms;
+	} exact;
 	struct cache_watch *watchers; /* those of no node */
 	struct map groups;      /* the last of each group among them */
 	size_t n_watchers;

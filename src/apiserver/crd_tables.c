@@ -2,6 +2,7 @@
 #include "apiserver/crd_internal.h"
 #include "apiserver/encrypt.h"
 #include "apiserver/metrics.h"
+#include "apiserver/storage_flags.h"
 
 static const struct schema_field_info no_info = {.min_length = -1, .max_length = -1};
 
@@ -132,7 +133,9 @@ static struct error *make_storage(struct apiserver *s, struct crd *c, const stru
 	st->api_version = arena_printf(&c->arena, "%.*s/%.*s", STR_ARG(sp->group), STR_ARG(crd_storage_version(c->obj)->name));
 	st->namespaced = str_eqz(sp->scope, "Namespaced");
 	st->stored_version = st->api_version;
-	st->json = true;
+	st->media = MEDIA_JSON;
+	st->store = s->store;
+	st->uncached = !storage_cached(&s->o, sp->group, sp->names.plural);
 	st->crd = c;
 	st->metrics = metrics_storage(sp->group, sp->names.plural);
 	st->encryption = encryption_for(s, sp->group, sp->names.plural, st->prefix);

@@ -39,6 +39,8 @@ struct str http_date_at(struct arena *a, int64_t wall_ns);
 bool etag_matches(struct request *rq, struct str etag);
 
 /* health.c: /healthz, /livez, /readyz and their checks; *handled false: no such path. */
+/* Once, when the stores are open. */
+void health_init(struct apiserver *s);
 struct error *serve_health(struct request *rq, bool *handled);
 /* Path number i of these is appended, or nothing where there is none; false behind the last. */
 bool health_path_at(const struct apiserver *s, size_t i, struct buf *out);

@@ -3,24 +3,26 @@
 #include "apiserver/encrypt.h"
 #include "apiserver/metrics.h"
 
+struct check {
+	const char *name;
+	bool (*check)(struct apiserver *s);
+	unsigned in;
+	/* Of a store: the store, how long it may take to answer, and whose `exclude` is its, too. */
+	struct store *store;
+	int64_t ms;
+	const char *group;
+};
+
 static bool check_ok(struct apiserver *s) { (void)s; return true; }
-static bool store_answers(struct apiserver *s, int64_t ms)
+static bool store_answers(struct store *s, int64_t ms)
 {
 	int64_t rev;
 	int64_t d = deadline_push(ms);
-	struct error *e = store_current(s->store, &rev);
+	struct error *e = store_current(s, &rev);
 
 	deadline_pop(d);
 	log_and_free(e, "health check: store");
 	return e == NULL;
-}
-static bool check_store(struct apiserver *s)
-{
-	return store_answers(s, s->o.etcd_healthcheck_ms);
-}
-static bool check_store_ready(struct apiserver *s)
-{
-	return store_answers(s, s->o.etcd_readycheck_ms);
 }
 /* What upstream does in a hook after it began to listen is done here before the server says that it is ready. */
 static bool check_started(struct apiserver *s) { return s->ready; }
@@ -48,16 +50,15 @@ static bool check_kms(struct apiserver *s) { return !encryption_has_check() || e
 #define LIVE 2u
 #define READY 4u
 #define ALL 7u /* healthz 1, livez 2, readyz 4 */
-static const struct check {
-	const char *name;
-	bool (*check)(struct apiserver *s);
-	unsigned in;
-} checks[] = {
+#define STORE_CHECK "etcd"
+#define STORE_READY "etcd-readiness"
+static const struct check own[] = {
 	{"ping", check_ok, ALL},
 	{"log", check_ok, ALL},
+	{"loopback-serving-certificate", check_ok, ALL & ~READY}, /* upstream's own client's: there is none here that could run out */
 	{"kms-providers", check_kms, ALL & ~LIVE}, /* another start of the server mends no plugin */
-	{"etcd", check_store, ALL},
-	{"etcd-readiness", check_store_ready, READY},
+	{STORE_CHECK, NULL, ALL},
+	{STORE_READY, NULL, READY},
 	{"informer-sync", check_started, READY},
 	{HOOK "start-apiserver-admission-initializer", check_started, ALL},
 	{HOOK "generic-apiserver-start-informers", check_started, ALL},
@@ -93,9 +94,33 @@ static const struct check {
 	{HOOK "apiservice-openapiv3-controller", check_apiservices, ALL},
 	{"shutdown", check_shutdown, READY},
 };
-#define N_CHECKS (sizeof checks / sizeof *checks)
+#define N_OWN (sizeof own / sizeof *own)
 #define N_KINDS 3
 static const char *const kinds[N_KINDS] = {"healthz", "livez", "readyz"};
+
+/* Its own, and behind the check of the store those of the stores beside it. */
+static struct check checks[N_OWN + 2 * STORES_MAX];
+static size_t n_checks;
+
+void health_init(struct apiserver *s)
+{
+	for (size_t i = 0; i < N_OWN; i++) {
+		bool ready = !strcmp(own[i].name, STORE_READY);
+		struct check c = own[i];
+
+		if (!c.check) {
+			c.store = s->store;
+			c.ms = ready ? s->o.etcd_readycheck_ms : s->o.etcd_healthcheck_ms;
+			c.group = c.name;
+		}
+		checks[n_checks++] = c;
+		for (size_t k = 0; c.store && k < s->n_other_stores; k++) {
+			c.name = xasprintf(ready ? "etcd-override-readiness-%zu" : "etcd-override-%zu", k);
+			c.store = s->other_stores[k];
+			checks[n_checks++] = c;
+		}
+	}
+}
 
 static bool applies(const struct apiserver *s, const struct check *c, unsigned bit)
 {
@@ -107,13 +132,13 @@ static bool applies(const struct apiserver *s, const struct check *c, unsigned b
 /* What a start takes may take --livez-grace-period before /livez minds. */
 static bool passes(struct apiserver *s, const struct check *c, unsigned bit)
 {
-	return c->check(s) || (bit == LIVE && str_has_prefix(str_from(c->name), STR(HOOK)) &&
+	return (c->store ? store_answers(c->store, c->ms) : c->check(s)) || (bit == LIVE && str_has_prefix(str_from(c->name), STR(HOOK)) &&
 			       wall_ns() - s->started_wall_ns < s->o.livez_grace_ms * 1000000);
 }
 
 bool health_path_at(const struct apiserver *s, size_t i, struct buf *out)
 {
-	size_t n = N_CHECKS, kind = i / (n + 1), at = i % (n + 1);
+	size_t n = n_checks, kind = i / (n + 1), at = i % (n + 1);
 
 	if (kind >= N_KINDS)
 		return false;
@@ -162,7 +187,7 @@ static void warn_unknown(struct request *rq, unsigned bit, struct buf *b)
 
 		if (!str_eqz(rq->q.v[i].name, "exclude"))
 			continue;
-		for (size_t k = 0; k < N_CHECKS; k++)
+		for (size_t k = 0; k < n_checks; k++)
 			known |= applies(rq->s, &checks[k], bit) && str_eqz(rq->q.v[i].value, checks[k].name);
 		if (known)
 			continue;
@@ -174,10 +199,15 @@ static void warn_unknown(struct request *rq, unsigned bit, struct buf *b)
 		buf_putc(b, '\n');
 }
 
-static bool excluded(struct request *rq, const char *name)
+static bool names(const struct check *c, struct str s)
+{
+	return str_eqz(s, c->name) || (c->group && str_eqz(s, c->group));
+}
+
+static bool excluded(struct request *rq, const struct check *c)
 {
 	for (size_t i = 0; i < rq->q.n; i++)
-		if (str_eqz(rq->q.v[i].name, "exclude") && str_eqz(rq->q.v[i].value, name))
+		if (str_eqz(rq->q.v[i].name, "exclude") && names(c, rq->q.v[i].value))
 			return true;
 	return false;
 }
@@ -188,12 +218,12 @@ static struct error *all_checks(struct request *rq, size_t kind)
 	unsigned bit = 1u << kind;
 	bool ok = true;
 
-	for (size_t i = 0; i < N_CHECKS; i++) {
+	for (size_t i = 0; i < n_checks; i++) {
 		bool good;
 
 		if (!applies(rq->s, &checks[i], bit))
 			continue;
-		if (excluded(rq, checks[i].name)) {
+		if (excluded(rq, &checks[i])) {
 			buf_printf(&b, "[+]%s excluded: ok\n", checks[i].name);
 			continue;
 		}
@@ -223,7 +253,7 @@ struct error *serve_health(struct request *rq, bool *handled)
 			*handled = true;
 			return all_checks(rq, k);
 		}
-		for (size_t i = 0; rest.p[0] == '/' && i < N_CHECKS; i++)
+		for (size_t i = 0; rest.p[0] == '/' && i < n_checks; i++)
 			if (applies(rq->s, &checks[i], 1u << k) && str_eqz(str_sub(rest, 1, rest.n), checks[i].name)) {
 				*handled = true;
 				return one_check(rq, &checks[i], 1u << k);

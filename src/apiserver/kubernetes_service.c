@@ -90,7 +90,9 @@ struct error *address_write(struct apiserver *s, struct str key, struct core_v1_
 	bool ok;
 
 	ep->metadata.generation = 1;
-	pb_envelope_encode(&plain, st->api_version, st->kind, st->type, ep);
+	ep->kind = st->kind;
+	ep->api_version = st->api_version;
+	object_encode(&plain, st->media, st->type, ep);
 	if (st->encryption)
 		TRY(encryption_seal(st->encryption, key, buf_view(&plain), &sealed));
 	TRY(store_lease_grant(s->store, ADDRESS_TTL_MS, &granted));

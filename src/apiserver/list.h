@@ -28,7 +28,7 @@ struct error *list_decode_options(struct request *rq);
 struct error *list_validate_options(struct request *rq);
 /* What was found wrong, as 422 of ListOptions; NULL when nothing was. */
 struct error *list_options_invalid(struct field_errors *fe);
-/* Upstream keeps no watch cache of events, which shows in continue tokens and in what it says of wrong versions. */
+/* Upstream keeps no watch cache of it, which shows in pages, continue tokens and in what it says of wrong versions. */
 bool list_uncached(const struct resource *res);
 /* e, about a version that a read of res asked for, as upstream says it of res. */
 struct error *list_version_error(const struct resource *res, struct error *e);

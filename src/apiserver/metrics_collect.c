@@ -65,10 +65,13 @@ static void collect_storage(struct apiserver *s)
 			metrics_set(METRIC_CACHE_RECEIVED, buf_z(&b), (double)cs.received);
 		}
 	}
-	store_stats(s->store, &ss);
-	metrics_set(METRIC_STORAGE_SIZE,
-		    s->o.etcd_servers ? "storage_cluster_id=\"etcd-0\"" : "storage_cluster_id=\"embedded\"",
-		    (double)ss.bytes_used);
+	for (size_t i = 0; i <= s->n_other_stores; i++) {
+		char id[64];
+
+		snprintf(id, sizeof id, i || s->o.etcd_servers ? "storage_cluster_id=\"etcd-%zu\"" : "storage_cluster_id=\"embedded\"", i);
+		store_stats(i ? s->other_stores[i - 1] : s->store, &ss);
+		metrics_set(METRIC_STORAGE_SIZE, id, (double)ss.bytes_used);
+	}
 }
 
 static double count_fds(void)

@@ -23,6 +23,7 @@
 #include "apiserver/policy.h"
 #include "apiserver/options.h"
 #include "apiserver/server.h"
+#include "apiserver/storage_flags.h"
 #include "apiserver/validate_pod.h"
 #include "base/flags.h"
 
@@ -54,8 +55,11 @@ struct flag {
 static const struct flag flags[] = {
 	{"data-dir", F_STR, O(data_dir), "directory of the embedded store (when no --etcd-servers are given)"},
 	{"etcd-servers", F_STR, O(etcd_servers), "comma-separated URLs of etcd v3 members"},
+	{"etcd-servers-overrides", F_JOIN, O(etcd_overrides), "GROUP/RESOURCE#URL;URL,...: resources that are kept in an etcd of their own"},
 	{"etcd-prefix", F_STR, O(etcd_prefix), "what the store's keys begin with (default /registry)"},
-	{"storage-media-type", F_STR, O(storage_media_type), "application/vnd.kubernetes.protobuf: how built-in objects are stored"},
+	{"storage-media-type", F_STR, O(storage_media_type), "how built-in objects are stored: application/vnd.kubernetes.protobuf (default), application/json, application/yaml"},
+	{"watch-cache", F_BOOL, O(watch_cache), "false: lists take options as upstream's without its watch cache do (default true)"},
+	{"watch-cache-sizes", F_JOIN, O(watch_cache_sizes), "RESOURCE[.GROUP]#0,...: the same for these resources; sizes have no effect"},
 	{"etcd-healthcheck-timeout", F_DURATION_MS, O(etcd_healthcheck_ms), "of the check \"etcd\" (default 2s)"},
 	{"etcd-readycheck-timeout", F_DURATION_MS, O(etcd_readycheck_ms), "of the check \"etcd-readiness\" (default 2s)"},
 	{"etcd-cafile", F_STR, O(etcd_ca), "CA of the etcd members"},
@@ -181,10 +185,9 @@ static const struct upstream_flags upstream = {
 	"coordinated-leadership-lease-duration coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
 	"default-watch-cache-size delete-collection-workers etcd-count-metric-poll-period "
 	"etcd-db-metric-poll-interval kubelet-port kubelet-read-only-port kubelet-timeout lease-reuse-duration-seconds max-connection-bytes-per-sec "
-	"send-retry-after-while-not-ready-once! shutdown-watch-termination-grace-period storage-backend storage-initialization-timeout "
-	"watch-cache! watch-cache-sizes",
+	"send-retry-after-while-not-ready-once! shutdown-watch-termination-grace-period storage-backend storage-initialization-timeout",
 	"admission-control aggregator-reject-forwarding-redirect! debug-socket-path egress-selector-config-file emulation-forward-compatible! "
-	"enable-logs-handler! etcd-servers-overrides peer-ca-file "
+	"enable-logs-handler! peer-ca-file "
 	"runtime-config-emulation-forward-compatible! service-account-signing-endpoint tracing-config-file",
 };
 
@@ -455,15 +458,14 @@ static struct error *bootstrap(struct apiserver *s)
 
 static struct error *start(struct apiserver *s)
 {
-	struct store_opts so = {.dir = s->o.data_dir, .etcd_servers = s->o.etcd_servers, .etcd_ca = s->o.etcd_ca, .etcd_cert = s->o.etcd_cert,
-				.etcd_key = s->o.etcd_key, .history_ms = s->o.compaction_interval_ms};
 	struct http_server_opts ho = {.handler = pipeline_handle, .ctx = s, .max_streams = (size_t)s->o.http2_max_streams};
 	struct listener *l;
 	char addr[300];
 
 	s->started_wall_ns = wall_ns();
 	rules_allow_privileged(s->o.allow_privileged);
-	TRY(error_wrap(store_open(&so, &s->store), "opening the store"));
+	TRY(stores_open(s));
+	health_init(s);
 	TRY(resources_init(s));
 	TRY(authn_init(s));
 	TRY(admission_init(s));
@@ -532,7 +534,7 @@ static void body(void *arg)
 	http_server_stop(s->http, 1500);
 	audit_flush(s);
 	background_stop(s);
-	store_close(s->store);
+	stores_close(s);
 	log_info("stopped");
 }
 
@@ -558,7 +560,7 @@ int kube_apiserver_main(int argc, char **argv)
 		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300, .cert_dir = "/var/run/kubernetes",
 		.etcd_prefix = "/registry", .storage_media_type = "application/vnd.kubernetes.protobuf", .endpoint_reconciler = "lease",
 		.apiserver_count = 1, .sa_lookup = true, .priority_and_fairness = true, .garbage_collector = true, .etcd_healthcheck_ms = 2000,
-		.etcd_readycheck_ms = 2000,
+		.etcd_readycheck_ms = 2000, .watch_cache = true,
 	};
 	rc = parse(argc, argv, &server.o);
 	if (rc >= 0)

@@ -6,6 +6,7 @@
 #include "apiserver/metrics.h"
 #include "apiserver/options.h"
 #include "apiserver/runtime_config.h"
+#include "apiserver/storage_flags.h"
 #include "loop/io.h"
 #include "net/selfsigned.h"
 
@@ -75,16 +76,7 @@ static bool one_of(const char *v, const char *a, const char *b, const char *c)
 
 static struct error *check_storage(const struct options *o)
 {
-	if (!one_of(o->storage_media_type, "application/vnd.kubernetes.protobuf", "application/json",
-		    "application/yaml"))
-		return error_new("--storage-media-type \"%s\" invalid, allowed values: application/json, "
-				 "application/vnd.kubernetes.protobuf, "
-				 "application/yaml",
-				 o->storage_media_type);
-	if (strcmp(o->storage_media_type, "application/vnd.kubernetes.protobuf"))
-		return error_new("--storage-media-type=%s is not built here: built-in objects are stored as "
-				 "application/vnd.kubernetes.protobuf",
-				 o->storage_media_type);
+	TRY(storage_flags_check(o));
 	if (o->encryption_config_reload && !o->encryption_config)
 		return error_new(
 			"--encryption-provider-config-automatic-reload must be set with --encryption-provider-config");

@@ -357,7 +357,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		ok = !e;
 	} else if (!e) {
 		if (st->ttl_ms > 0)
-			e = event_lease(rq->s, st->ttl_ms, &lease);
+			e = event_lease(st, &lease);
 		if (!e)
 			e = stored_put(rq, obj, &stored,
 				       (struct stored_put){.ns = st->namespaced ? ns : STR_NULL, .name = m->name, .lease = lease,
@@ -860,7 +860,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			int64_t lease = 0;
 
 			if (st->ttl_ms > 0)
-				e = event_lease(rq->s, st->ttl_ms, &lease);
+				e = event_lease(st, &lease);
 			if (!e)
 				e = stored_put(rq, obj, &stored,
 					       (struct stored_put){.ns = cns, .name = name, .expect = rev, .lease = lease, .applied = u->apply,

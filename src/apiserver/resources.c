@@ -6,6 +6,7 @@
 #include "apiserver/runtime_config.h"
 #include "apiserver/metrics.h"
 #include "apiserver/server.h"
+#include "apiserver/storage_flags.h"
 #include "schema/defaults.h"
 #include "base/log.h"
 #include "loop/fiber.h"
@@ -93,7 +94,6 @@ static void stored_as(struct storage *st, const struct api_resource *r)
 	st->stored_version = st->api_version;
 	if (str_eqz(r->plural, "mutatingadmissionpolicies") || str_eqz(r->plural, "mutatingadmissionpolicybindings"))
 		st->stored_version = STR("admissionregistration.k8s.io/v1beta1");
-	st->json = str_eqz(r->plural, "apiservices");
 	if (str_eqz(r->plural, "customresourcedefinitions"))
 		st->stored_form = crd_stored_form;
 }
@@ -109,10 +109,10 @@ static const struct api_resource *storage_version(const struct api_resource *r)
 }
 
 /* Until a KMS plugin unwraps what the values are encrypted with. */
-static struct error *wait_cache(struct apiserver *s, const struct cache_resource *cr, struct cache **out)
+static struct error *wait_cache(struct store *s, const struct cache_resource *cr, struct cache **out)
 {
 	for (int64_t ms = 100;; ms = ms < 5000 ? ms * 2 : 10000) {
-		struct error *e = cache_new(s->store, cr, out);
+		struct error *e = cache_new(s, cr, out);
 
 		if (!error_is_sys(e, EAGAIN))
 			return e;
@@ -159,6 +159,9 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	st->api_version = r->group.n ? arena_printf(&s->arena, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : r->version;
 	stored_as(st, r);
 	st->namespaced = r->namespaced;
+	st->media = storage_media(s, r->group);
+	st->store = store_of(s, r->group, r->plural);
+	st->uncached = !storage_cached(&s->o, r->group, r->plural);
 	st->strategy = strategy_find(r->group, r->plural);
 	st->ttl_ms = str_eqz(r->plural, "events") ? s->o.event_ttl_ms : 0;
 	st->json_prefix = arena_printf(&s->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",", STR_ARG(st->kind), STR_ARG(st->api_version));
@@ -177,7 +180,7 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	}
 	if (str_eqz(r->plural, "customresourcedefinitions"))
 		cr.plain = crd_stored_open;
-	if (s->o.etcd_servers) {
+	if (s->o.etcd_servers || st->store != s->store) {
 		cr.complete = complete;
 		cr.complete_ctx = st;
 	}
@@ -192,7 +195,7 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 	cr.called_ctx = st->metrics = metrics_storage(r->group, r->plural);
 	/* the server itself lives without these two; all other kinds it needs to answer anything */
 	cr.late = str_eqz(r->plural, "secrets") || str_eqz(r->plural, "configmaps");
-	TRY(error_wrap(wait_cache(s, &cr, &st->cache), "reading %.*s", STR_ARG(st->prefix)));
+	TRY(error_wrap(wait_cache(st->store, &cr, &st->cache), "reading %.*s", STR_ARG(st->prefix)));
 	snprintf(key, sizeof key, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->plural));
 	map_set(&s->storages, str_from(key), st);
 	*out = st;

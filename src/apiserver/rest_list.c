@@ -190,7 +190,7 @@ void partial_of(struct request *rq, struct resource *res, void *obj, struct meta
 
 bool list_uncached(const struct resource *res)
 {
-	return !res->crd && str_eqz(res->api->plural, "events");
+	return res->st->uncached;
 }
 
 struct error *list_version_error(const struct resource *res, struct error *e)

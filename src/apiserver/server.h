@@ -41,7 +41,9 @@ struct storage {
 	struct str api_version, kind;    /* written into the envelope */
 	bool namespaced;
 	bool versions;                   /* a built-in kind that is served in another version than this, too */
-	bool json;                       /* stored as JSON: custom resources, and what upstream stores so */
+	enum media_type media;           /* as what it is stored, but for stored_form */
+	struct store *store;
+	bool uncached;                   /* upstream keeps no watch cache of it, which shows in lists */
 	struct str stored_version;       /* the version that stored bytes name: upstream's choice, where it is another than api_version */
 	/* NULL, or: the bytes that are stored; the cache has others, which the opened ones become (struct cache_resource's `plain`) */
 	void (*stored_form)(struct arena *a, const void *obj, struct buf *out);
@@ -167,7 +169,8 @@ struct options { /* flags, see options.c */
 	double goaway_chance;
 	bool allow_privileged;
 	const char *runtime_config; /* runtime_config.h */
-	const char *storage_media_type;
+	const char *storage_media_type, *etcd_overrides, *watch_cache_sizes;
+	bool watch_cache;
 	const char *endpoint_reconciler;
 	int apiserver_count;
 	int kubernetes_node_port; /* of the Service kubernetes; 0: it has none */
@@ -240,9 +243,18 @@ int watermark_high(struct watermark *w);
 
 enum bootstrap_hook { HOOK_RBAC, HOOK_PRIORITY, HOOK_FLOW, HOOK_NAMESPACES, HOOK_SERVICE, HOOK_TOKENS, HOOK_IDENTITY, HOOK_CRDS, HOOK_APISERVICES, HOOKS };
 
+#define STORES_MAX 32 /* etcds beside the first */
+
 struct apiserver {
 	struct options o;
 	struct store *store;
+	struct store *other_stores[STORES_MAX]; /* of --etcd-servers-overrides */
+	size_t n_other_stores;
+	struct store_override { /* a resource, or all ("*") of a group */
+		struct str group, plural, servers;
+		struct store *store; /* one of the others */
+	} *overrides;
+	size_t n_overrides;
 	struct http_server *http;
 	struct tls_server *tls;          /* http's certificates */
 	struct map by_path;              /* "group/version/plural" -> struct resource * */
@@ -406,7 +418,7 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 struct str storage_key(struct arena *a, const struct storage *st, struct str ns, struct str name);
 
 /* special.c: the lease that events of now are put with. */
-struct error *event_lease(struct apiserver *s, int64_t ttl_ms, int64_t *lease);
+struct error *event_lease(const struct storage *st, int64_t *lease);
 
 /* ---- clocks and small things ---- */
 struct api_time time_now(void);       /* whole seconds */

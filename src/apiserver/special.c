@@ -8,13 +8,12 @@
 
 #define LEASE_REUSE_MS 60000 /* events of one minute share a lease, as upstream's lease manager does */
 
-struct error *event_lease(struct apiserver *s, int64_t ttl_ms, int64_t *lease)
+struct error *event_lease(const struct storage *st, int64_t *lease)
 {
 	static int64_t id, until;
 
-	(void)s;
 	if (!id || now_ms() > until) {
-		TRY(store_lease_grant(s->store, ttl_ms + LEASE_REUSE_MS, &id));
+		TRY(store_lease_grant(st->store, st->ttl_ms + LEASE_REUSE_MS, &id));
 		until = now_ms() + LEASE_REUSE_MS;
 	}
 	*lease = id;

@@ -35,12 +35,13 @@ static struct error *encode(struct request *rq, void *obj, struct stored *s)
 		m->self_link = STR_NULL;
 	type_meta[0] = st->kind;
 	type_meta[1] = st->api_version;
-	if (unlike)
+	if (unlike) {
 		custom_encode_unlike(&s->bytes, st, obj);
-	else if (st->json)
-		json_encode(&s->bytes, st->type, obj);
-	else
-		pb_envelope_encode(&s->bytes, st->stored_version, st->kind, st->type, obj);
+	} else {
+		type_meta[1] = st->stored_version;
+		object_encode(&s->bytes, st->media, st->type, obj);
+		type_meta[1] = st->api_version;
+	}
 	if (st->stored_form) {
 		s->plain = s->bytes;
 		s->bytes = (struct buf){0};
@@ -81,7 +82,6 @@ struct error *stored_read(struct request *rq, const struct stored *s, void **obj
 	struct storage *st = rq->res->st;
 	struct str bytes = arena_str(rq->a, buf_view(s->plain.n ? &s->plain : &s->bytes));
 	struct str rv = object_meta(st->type, *obj)->resource_version;
-	struct pb_envelope env;
 	void *o;
 
 	if (rq->res->crd) {
@@ -89,11 +89,8 @@ struct error *stored_read(struct request *rq, const struct stored *s, void **obj
 		object_meta(st->type, *obj)->resource_version = rv;
 		return NULL;
 	}
-	if (st->json)
-		return NULL;
-	TRY(pb_envelope_decode(bytes, &env));
 	o = arena_alloc(rq->a, st->type->size);
-	TRY(pb_decode(rq->a, st->type, env.raw, o));
+	TRY(object_decode(rq->a, st->media, st->type, bytes, NULL, o));
 	((struct str *)o)[0] = st->kind;
 	((struct str *)o)[1] = st->api_version;
 	object_meta(st->type, o)->resource_version = rv;

@@ -90,6 +90,9 @@ void object_encode(struct buf *b, enum media_type m, const struct schema_type *t
 struct error *object_peek(struct arena *a, enum media_type m, struct str in, bool any_case, struct str *api_version,
 			  struct str *kind);
 
+/* What stored bytes are: protobuf, JSON or YAML. */
+enum media_type media_recognize(struct str stored);
+
 /* Deep equality (equality.Semantic.DeepEqual: nil and empty lists are equal, quantities by value). */
 bool object_equal(const struct schema_type *t, const void *a, const void *b);
 /* The same, but empty bytes and absent ones differ: what is stored of the two does. */

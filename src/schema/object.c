@@ -287,6 +287,11 @@ struct error *yaml_decode(struct arena *a, const struct schema_type *t, struct s
 	return json_decode(a, t, json, report, out);
 }
 
+enum media_type media_recognize(struct str stored)
+{
+	return pb_is_envelope(stored) ? MEDIA_PROTOBUF : stored.n && stored.p[0] == '{' ? MEDIA_JSON : MEDIA_YAML;
+}
+
 struct error *object_decode(struct arena *a, enum media_type m, const struct schema_type *t, struct str in,
 			    struct decode_report *report, void *out)
 {

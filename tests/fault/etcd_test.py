@@ -361,8 +361,49 @@ def test_no_space(s):
     equal("and knows what was there", (a.get(CM + "/q0")[0], a.get(CM + "/q1")[0]), (200, 404))
 
 
+def test_overrides(s):
+    """Resources in an etcd of their own: each etcd has what is its own, in upstream's form, and a check; one that ends takes its own with it."""
+    first, second = Etcd(s.dir, 1), Etcd(s.dir, 1)
+    at = second.clients[0]
+    server, = servers(s, first, "parted", more=["--etcd-servers-overrides=/events#%s,coordination.k8s.io/*#%s,/pods#%s" % (at, at, at)])
+    a = Client(server, cert="admin")
+    events, lease = "/api/v1/namespaces/default/events", "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    event = {"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}, "reason": "R"}
+    crd = {"metadata": {"name": "as.b.example.com"}, "spec": {"group": "b.example.com", "scope": "Namespaced", "names": {"plural": "as", "kind": "A"},
+           "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}
+    for path, o in ((events, event), (lease, {"metadata": {"name": "l"}}), (CM, cm("c", a="b")),
+                    ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)):
+        equal("made", a.post(path, o)[0], 201)
+    for key, there, form in (("events/default/e", second, b"k8s\0"), ("leases/default/l", second, b"k8s\0"), ("configmaps/default/c", first, b"k8s\0"),
+                             ("apiextensions.k8s.io/customresourcedefinitions/as.b.example.com", first, b'{"kind":"CustomResourceDefinition",'),
+                             ("apiregistration.k8s.io/apiservices/v1.apps", first, b'{"kind":"APIService",')):
+        value = there.ctl("get", "--print-value-only", "/registry/" + key).stdout
+        check("in its store, as upstream has it: " + key, value.startswith(form), value[:60])
+        equal("and in no other", (second if there is first else first).ctl("get", "--print-value-only", "/registry/" + key).stdout, b"")
+    equal("an event ends by a lease", len(second.ctl("lease", "list").stdout.splitlines()), 2)
+    w = a.get(events + "?resourceVersion=0&resourceVersionMatch=NotOlderThan")[1]
+    equal("revisions are the store's", w["metadata"]["resourceVersion"], a.get(lease + "/l")[1]["metadata"]["resourceVersion"])
+    text = a.raw("GET", "/livez?verbose")[2].decode()
+    check("a check of its own", "[+]etcd ok\n[+]etcd-override-0 ok\n" in text and "etcd-override-1" not in text, text)
+    text = a.raw("GET", "/healthz?verbose&exclude=etcd")[2].decode()
+    check("left out with its group", "[+]etcd excluded: ok\n[+]etcd-override-0 excluded: ok\n" in text, text)
+    second.kill(0)
+    until("it fails alone", lambda: "[+]etcd ok\n[-]etcd-override-0 failed" in a.raw("GET", "/livez?verbose")[2].decode(), 20)
+    equal("what is kept elsewhere goes on", (a.patch(CM + "/c", {"data": {"a": "c"}})[0], a.get(CM + "/c")[1]["data"]), (200, {"a": "c"}))
+    check("what was there is not written", a.delete(events + "/e")[0] in UNSURE, "")
+    server.stop()
+    live.remove(server)
+    # one form or another, the next server reads it
+    for form, begins in (("json", b'{"kind":"ConfigMap","apiVersion":"v1","metadata":{'), ("yaml", b"apiVersion: v1\n")):
+        server, = servers(s, first, "as-" + form, more=["--storage-media-type=application/" + form])
+        a = Client(server, cert="admin")
+        equal("changed", (a.get(CM + "/c")[1]["data"]["a"], a.patch(CM + "/c", {"data": {"by": form}})[0]), ("c", 200))
+        value = first.ctl("get", "--print-value-only", "/registry/configmaps/default/c").stdout
+        check("as " + form, value.startswith(begins), value[:80])
+
+
 if __name__ == "__main__":
     if not shutil.which("etcd") or not shutil.which("etcdctl"):
         print("# etcd or etcdctl is not installed: not tried\n0 passed, 0 failed")
         sys.exit(77)
-    suite("etcd", lambda s: {}, (test_no_space, test_member_lost, test_node_ports, test_addresses, test_identity, test_stored), after=lambda have: clean())
+    suite("etcd", lambda s: {}, (test_overrides, test_no_space, test_member_lost, test_node_ports, test_addresses, test_identity, test_stored), after=lambda have: clean())

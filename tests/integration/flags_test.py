@@ -355,11 +355,41 @@ def test_service(s):
         equal("as ever", (a.get(at)[1]["spec"]["type"], a.get("/api/v1/namespaces/default/endpoints/kubernetes")[0]), ("ClusterIP", 200))
     for flag, words in (("--kubernetes-service-node-port=80", "doesn't contain 80"), ("--kubernetes-service-node-port=-1", "between 0 and 65535"),
                         ("--endpoint-reconciler-type=odd", "endpoint reconciler"), ("--apiserver-count=0", "--apiserver-count"),
-                        ("--storage-media-type=text/plain", "--storage-media-type"), ("--storage-media-type=application/json", "not built here"),
+                        ("--storage-media-type=text/plain", "--storage-media-type"), ("--etcd-servers-overrides=events#http://x", "--etcd-servers-overrides"),
+                        ("--etcd-servers-overrides=/events#http://x;", "--etcd-servers-overrides"), ("--watch-cache-sizes=pods", "--watch-cache-sizes"),
+                        ("--watch-cache-sizes=pods#-1", "--watch-cache-sizes"), ("--watch-cache-sizes=pods#x", "--watch-cache-sizes"),
                         ("--emulated-version=kube=1.35", "only 1.36 is"), ("--emulated-version=other=1.36", "component not registered"),
                         ("--min-compatibility-version=1.34", "only 1.35 is"), ("--livez-grace-period=-1s", "--livez-grace-period"), ("--advertise-address=me", "--advertise-address"),
                         ("--max-requests-inflight=-1", "--max-requests-inflight"), ("--event-ttl=long", "--event-ttl")):
         refuses(s, flag, [flag], words)
+
+
+def test_stored_as(s):
+    """Objects are read whatever they were stored as, and stored anew as the flag says."""
+    with With(s, "--storage-media-type=application/json") as a:
+        st, o = a.post(CM, cm("c", a="1: <&>\u20ac"))
+        equal("made", (st, a.post(CM + "?dryRun=All", cm("d", a="b"))[1]["data"]), (201, {"a": "b"}))
+    for form in ("vnd.kubernetes.protobuf", "yaml", "json"):
+        with With(s, "--storage-media-type=application/" + form, keep=True) as a:
+            equal("read as it was", a.get(CM + "/c")[1], o)
+            st, o = a.patch(CM + "/c", {"data": {form: "true"}})
+            equal("changed", (st, o["data"][form], a.get("/api/v1/namespaces/default/services/kubernetes")[0]), (200, "true", 200))
+            st, svc = a.post("/api/v1/namespaces/default/services", {"metadata": {"generateName": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 1}]}})
+            equal("node ports", (st, svc["spec"]["ports"][0]["nodePort"] >= 30000), (201, True))
+
+
+def test_watch_cache(s):
+    """Without upstream's watch cache a list of any version has pages."""
+    def pages(a, what):
+        return len(a.get("/api/v1/namespaces/default/%s?limit=2&resourceVersion=0" % what)[1]["items"])
+    with With(s) as a:
+        for n in ("a", "b", "c"):
+            equal("made", (a.post(CM, cm(n))[0], a.post("/api/v1/namespaces/default/secrets", {"metadata": {"name": n}})[0]), (201, 201))
+        equal("as ever", (pages(a, "configmaps"), pages(a, "secrets")), (3, 3))
+    for flags, want in ((["--watch-cache=false"], (2, 2)), (["--watch-cache-sizes=secrets#0,configmaps#5"], (3, 2)),
+                        (["--watch-cache-sizes=secrets.apps#0"], (3, 3)), (["--watch-cache-sizes=secrets#0", "--watch-cache-sizes=configmaps#0"], (2, 2))):
+        with With(s, *flags, keep=True) as a:
+            equal(" ".join(flags), (pages(a, "configmaps"), pages(a, "secrets")), want)
 
 
 def legacy_token(s, name, uid, secret):
@@ -503,4 +533,5 @@ def test_retry_after(s):
 
 if __name__ == "__main__":
     suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2,
-                              test_prefix, test_identity, test_service, test_lookup, test_inflight, test_garbage_collector, test_metrics, test_sharing, test_retry_after))
+                              test_prefix, test_stored_as, test_watch_cache, test_identity, test_service, test_lookup,
+                              test_inflight, test_garbage_collector, test_metrics, test_sharing, test_retry_after))

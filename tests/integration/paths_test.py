@@ -382,8 +382,8 @@ def test_flags():
 
     code, said = run("--egress-selector-config-file=x")
     equal("upstream's flag that is not built", (code, "--egress-selector-config-file is a flag of Kubernetes that is not built here" in said), (2, True))
-    code, said = run("--watch-cache", "--watch-cache-sizes", "pods#5", "--nothing")
-    check("without effect", code and "--watch-cache-sizes has no effect here" in said and "--watch-cache has no effect" in said, said)
+    code, said = run("--send-retry-after-while-not-ready-once", "--default-watch-cache-size", "5", "--nothing")
+    check("without effect", code and "--default-watch-cache-size has no effect here" in said and "--send-retry-after-while-not-ready-once has no effect" in said, said)
     check("unknown", "unrecognized option '--nothing'" in said and "unexpected argument" not in said, said)
 
 

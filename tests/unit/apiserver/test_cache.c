@@ -789,22 +789,28 @@ CACHE_TEST(protobuf)
 	rv_is(e, 4);
 	field_is(c, e, 0, "true");
 	assert_int_equal(cache_entry_labels(e, l), 1);
+	/* And so is YAML. */
+	e = put_bytes(c, "ya", STR("apiVersion: v1\nkind: Node\nmetadata: {name: ya, labels: {x: z}}\nspec:\n  unschedulable: true\n"));
+	assert_true(e && e->pb);
+	rv_is(e, 5);
+	field_is(c, e, 0, "true");
+	assert_int_equal(cache_entry_labels(e, l), 1);
 	/* Metadata in two pieces, unsorted labels: valid protobuf, but not how an encoder writes it. */
 	static const char odd[] = "k8s\0\x0a\x0a\x0a\x02v1\x12\x04Node\x12\x1d\x0a\x03\x0a\x01o\x0a\x10\x5a\x06\x0a\x01z\x12\x01" "1\x5a\x06\x0a\x01" "a\x12\x01"
 				  "2\x12\x04\x3a\x02p:";
 	e = put_bytes(c, "o", str_of(odd, sizeof(odd) - 1));
 	assert_true(e && e->pb);
-	rv_is(e, 5);
+	rv_is(e, 6);
 	assert_str(cache_entry_name(e), "o");
 	assert_int_equal(cache_entry_labels(e, l), 2);
 	assert_str(l[0].key, "a");
 	assert_str(l[1].value, "1");
 	/* What is no object is nobody's: an error, and the older version goes on. */
-	static const char *const bad[] = {"", "no", "{\"metadata\":", "k8s", "k8s\0"};
+	static const char *const bad[] = {"", "no", "{\"metadata\":", "k8s", "a: b", "k8s\0"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		struct cache_entry *none;
-		struct error *err = entry_new(cache_resource(c), STR("x"), 1, STR_NULL, str_of(bad[i], i == 4 ? 4 : strlen(bad[i])), &none);
-		if (i < 4 && !err)
+		struct error *err = entry_new(cache_resource(c), STR("x"), 1, STR_NULL, str_of(bad[i], i == 5 ? 4 : strlen(bad[i])), &none);
+		if (i < 5 && !err)
 			fail_msg("case %zu was taken", i);
 		assert_true(!err == (none != NULL));
 		cache_entry_unref(none);
@@ -1130,7 +1136,7 @@ CACHE_TEST(completes)
 	object_encode(&pb, MEDIA_PROTOBUF, &core_v1_pod_type, &p);
 	put_raw("old", buf_view(&pb));
 	put_raw("json", STR("{\"apiVersion\":\"v00\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"json\"}}"));
-	put_raw("whole", STR("{\"metadata\":{\"name\":\"whole\"},\"spec\":{\"schedulerName\":\"s\"}}"));
+	put_raw("whole", STR("{\"kind\":\"Pod\",\"metadata\":{\"name\":\"whole\"},\"spec\":{\"schedulerName\":\"s\"}}"));
 	assert_ok(cache_new(store, &r, &c));
 	scheduler_is(c, "old", "new of v0", true);
 	scheduler_is(c, "json", "new of v00", true);
