@@ -68,22 +68,51 @@ struct error *config_errors(const struct field_errors *e)
 
 struct follower {
 	const char *path;
-	struct str seen;
+	struct str seen;  /* what fn has taken */
+	struct str tried; /* what it has not, or why nothing can be read */
 	bool (*fn)(void *ctx, struct str text);
 	void *ctx;
 };
 
-/* Waits for a change of the directory, at most a minute; true: the watch is of no more use. */
-static bool wait_change(struct fs_watch *w)
+/* Waits for a change of the directory, at most a minute (*late); true: the watch is of no more use. */
+static bool wait_change(struct fs_watch *w, bool *late)
 {
 	int64_t d = deadline_push(LOOK_AGAIN_MS);
 	struct error *e = w ? fs_watch_wait(w) : fiber_sleep(LOOK_AGAIN_MS);
 	bool broken;
 
 	deadline_pop(d);
+	*late = error_is_sys(e, ETIMEDOUT) || !w;
 	broken = e && !error_is_sys(e, ETIMEDOUT);
 	error_free(e);
 	return broken;
+}
+
+static void keep(struct str *kept, struct str text)
+{
+	free((char *)(uintptr_t)kept->p);
+	*kept = text.p ? str_of(str_dupz(text), text.n) : STR_NULL;
+}
+
+/* What was of no use is not tried again at any change of the directory: that may be the log, in which fn has said so. */
+static void look(struct follower *f, bool late)
+{
+	arena_cleanup struct arena a = {0};
+	struct str text;
+	struct error *e = config_file_read(&a, f->path, &text);
+
+	if (e)
+		text = arena_str(&a, str_from(error_message(e)));
+	if (!e && str_eq(text, f->seen)) {
+		keep(&f->tried, STR_NULL);
+	} else if (late || !str_eq(text, f->tried)) {
+		keep(&f->tried, text);
+		if (e)
+			log_error("reading %s again: %s", f->path, error_message(e));
+		else if (f->fn(f->ctx, text))
+			keep(&f->seen, text);
+	}
+	error_free(e);
 }
 
 static void follow(void *arg)
@@ -92,32 +121,22 @@ static void follow(void *arg)
 	const char *slash = strrchr(f->path, '/');
 	char *dir = slash ? str_dupz(str_of(f->path, slash == f->path ? 1 : (size_t)(slash - f->path))) : xstrdup(".");
 	struct fs_watch *w = NULL;
+	bool late = false;
 
 	while (!fiber_cancelled()) {
-		arena_cleanup struct arena a = {0};
-		struct str text;
-		struct error *e;
-
-		if (!w) {
-			e = fs_watch_open(dir, &w);
-			log_and_free(e, "watching %s", dir);
-		}
+		if (!w)
+			log_and_free(fs_watch_open(dir, &w), "watching %s", dir);
 		/* looked at before each wait: a change between two is not missed */
-		e = config_file_read(&a, f->path, &text);
-		if (e) {
-			log_and_free(e, "reading %s again", f->path);
-		} else if (!str_eq(text, f->seen) && f->fn(f->ctx, text)) {
-			free((char *)(uintptr_t)f->seen.p);
-			f->seen = str_of(str_dupz(text), text.n);
-		}
-		if (wait_change(w) && w) {
+		look(f, late);
+		if (wait_change(w, &late) && w) {
 			fs_watch_close(w);
 			w = NULL;
 		}
 	}
 	fs_watch_close(w);
 	free(dir);
-	free((char *)(uintptr_t)f->seen.p);
+	keep(&f->seen, STR_NULL);
+	keep(&f->tried, STR_NULL);
 	free(f);
 }
 
