@@ -159,18 +159,18 @@ static bool has_nocase(const char *list, const char *name)
 	return false;
 }
 
-static struct error *issuers_check(const char *list)
+static struct error *issuers_check(const struct flag_list *list)
 {
-	for (struct str rest = str_from(list), before = rest; rest.p;) {
-		struct str one = str_cut(&rest, ',');
+	for (size_t i = 0; i < list->n; i++) {
+		struct str one = str_from(list->v[i]);
 		const char *why = str_index(one, ':') >= 0 ? cel_uri_error(one) : NULL;
 
 		if (!one.n)
 			return error_new("service-account-issuer should not be an empty string");
 		if (why)
 			return error_new("service-account-issuer \"%.*s\" contained a ':' but was not a valid URL: %s", STR_ARG(one), why);
-		for (struct str b = before; b.p && b.p < one.p;)
-			if (str_eq(str_cut(&b, ','), one))
+		for (size_t k = 0; k < i; k++)
+			if (str_eqz(one, list->v[k]))
 				return error_new("service-account-issuer \"%.*s\" is already specified", STR_ARG(one));
 	}
 	return NULL;
@@ -181,8 +181,7 @@ struct error *authn_flags_check(struct apiserver *s)
 	const struct options *o = &s->o;
 	int64_t max = o->sa_max_token_expiration_s;
 
-	if (o->sa_issuer)
-		TRY(issuers_check(o->sa_issuer));
+	TRY(issuers_check(&o->sa_issuers));
 	if (o->sa_jwks_uri && *o->sa_jwks_uri && !str_has_prefix(str_from(o->sa_jwks_uri), STR("https://")))
 		return error_new("service-account-jwks-uri requires https scheme, parsed as: %s", o->sa_jwks_uri);
 	if (max && (max < 3600 || max > 1ll << 32))

@@ -93,7 +93,7 @@ static const struct flag flags[] = {
 	{"proxy-client-cert-file", F_STR, O(proxy_client_cert_file), "certificate shown to aggregated API servers"},
 	{"proxy-client-key-file", F_STR, O(proxy_client_key_file), "its key"},
 	{"enable-aggregator-routing", F_BOOL, O(aggregator_routing), "to headless Services and never to those of type ExternalName"},
-	{"service-account-issuer", F_JOIN, O(sa_issuer), "issuer of service account tokens; may be repeated: the first makes tokens, all are accepted"},
+	{"service-account-issuer", F_LIST, O(sa_issuers), "issuer of service account tokens; may be repeated: the first makes tokens, all are accepted"},
 	{"service-account-key-file", F_LIST, O(sa_key_files), "public (or private) keys that verify tokens; may be repeated"},
 	{"service-account-signing-key-file", F_STR, O(sa_signing_key_file), "private key that signs tokens"},
 	{"service-account-jwks-uri", F_STR, O(sa_jwks_uri), "overrides jwks_uri in the discovery document"},
@@ -244,6 +244,7 @@ static bool add_sni(struct options *o, const char *v)
 static bool set_flag(struct options *o, const struct flag *f, const char *v)
 {
 	char *at = (char *)o + f->offset;
+	struct flag_list *list;
 	int64_t n;
 
 	o->authorization_set |= !strncmp(f->name, "authorization-", 14) && f->offset != O(authorization_config);
@@ -257,13 +258,10 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 		*(const char **)at = *(const char **)at ? xasprintf("%s%c%s", *(const char **)at, f->kind == F_JOIN ? ',' : '\n', v) : v;
 		return true;
 	case F_LIST:
-		while (*v && o->n_sa_key_files < 16) {
-			const char *comma = strchr(v, ',');
-			size_t len = comma ? (size_t)(comma - v) : strlen(v);
-
-			o->sa_key_files[o->n_sa_key_files++] = str_dupz(str_of(v, len));
-			v += len + (comma ? 1 : 0);
-		}
+		list = (struct flag_list *)(void *)at;
+		if (list->n == FLAG_LIST_MAX)
+			return false;
+		list->v[list->n++] = v;
 		return true;
 	case F_INT:
 		if (!str_to_i64(str_from(v), &n) || n < INT_MIN || n > INT_MAX)
@@ -306,6 +304,7 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 bool option_at(struct arena *a, const struct options *o, size_t i, const char **name, struct buf *value)
 {
 	const struct flag *f = &flags[i];
+	const struct flag_list *list;
 	const char *at;
 
 	if (i >= N_FLAGS)
@@ -319,8 +318,9 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 		buf_puts(value, *(const char *const *)(const void *)at ? *(const char *const *)(const void *)at : "");
 		break;
 	case F_LIST:
-		for (size_t k = 0; k < o->n_sa_key_files; k++)
-			buf_printf(value, "%s%s", k ? "," : "", o->sa_key_files[k]);
+		list = (const struct flag_list *)(const void *)at;
+		for (size_t k = 0; k < list->n; k++)
+			buf_printf(value, "%s%s", k ? "," : "", list->v[k]);
 		break;
 	case F_INT:
 		buf_printf(value, "%d", *(const int *)(const void *)at);
@@ -404,7 +404,7 @@ static int parse(int argc, char **argv, struct options *o)
 		error_free(e);
 		return 1;
 	}
-	if (!o->sa_signing_key_file && !o->n_sa_key_files)
+	if (!o->sa_signing_key_file && !o->sa_key_files.n)
 		fprintf(stderr, "kube-apiserver: no --service-account-signing-key-file: service account tokens cannot be issued\n");
 	return -1;
 }

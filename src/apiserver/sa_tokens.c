@@ -28,9 +28,9 @@ struct sa_tokens {
 	EVP_PKEY *signing;
 	const char *signing_alg;
 	char signing_id[48];
-	struct str issuers_v[16];
+	struct str issuers_v[FLAG_LIST_MAX];
 	struct strings issuers; /* the first is whose tokens are made */
-	struct str audiences[16];
+	struct str audiences[FLAG_LIST_MAX];
 	size_t n_audiences;
 };
 
@@ -144,8 +144,8 @@ struct error *sa_tokens_init(struct apiserver *s)
 	struct str rest;
 
 	s->tokens = t;
-	for (size_t i = 0; i < s->o.n_sa_key_files; i++)
-		TRY(load_keys(t, s->o.sa_key_files[i]));
+	for (size_t i = 0; i < s->o.sa_key_files.n; i++)
+		TRY(load_keys(t, s->o.sa_key_files.v[i]));
 	if (s->o.sa_signing_key_file) {
 		struct buf b buf_cleanup = {0};
 		BIO *bio;
@@ -159,19 +159,18 @@ struct error *sa_tokens_init(struct apiserver *s)
 			return error_new("%s holds no RSA or EC private key in PEM form", s->o.sa_signing_key_file);
 		t->signing_alg = key_alg(t->signing);
 		key_id(t->signing, t->signing_id);
-		if (!s->o.n_sa_key_files) {
+		if (!s->o.sa_key_files.n) {
 			EVP_PKEY_up_ref(t->signing);
 			TRY(add_key(t, t->signing));
 		}
 	}
-	rest = str_from(s->o.sa_issuer ? s->o.sa_issuer : "https://kubernetes.default.svc.cluster.local");
 	t->issuers.v = t->issuers_v;
-	while (rest.p && rest.n && t->issuers.n < 16)
-		t->issuers.v[t->issuers.n++] = str_cut(&rest, ',');
+	for (size_t i = 0; i < s->o.sa_issuers.n; i++)
+		t->issuers.v[t->issuers.n++] = str_from(s->o.sa_issuers.v[i]);
 	if (!t->issuers.n)
-		return error_new("--service-account-issuer is empty");
+		t->issuers.v[t->issuers.n++] = STR("https://kubernetes.default.svc.cluster.local");
 	rest = str_from(s->o.api_audiences);
-	while (rest.p && rest.n && t->n_audiences < 16)
+	while (rest.p && rest.n && t->n_audiences < FLAG_LIST_MAX)
 		t->audiences[t->n_audiences++] = str_cut(&rest, ',');
 	if (!t->n_audiences) {
 		memcpy(t->audiences, t->issuers_v, sizeof t->audiences);

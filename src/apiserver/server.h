@@ -155,6 +155,7 @@ struct error *request_body(struct request *rq, size_t limit, struct str *out);
 
 /* ---- the server ---- */
 #define TLS_SNI_MAX 32
+#define FLAG_LIST_MAX 16
 struct options { /* flags, see options.c */
 	const char *etcd_prefix; /* of the store's keys: "" or "/a/b", as options_check made it */
 	const char *data_dir, *etcd_servers, *etcd_ca, *etcd_cert, *etcd_key;
@@ -184,9 +185,11 @@ struct options { /* flags, see options.c */
 		*requestheader_group_headers, *requestheader_extra_prefixes, *requestheader_uid_headers;
 	const char *proxy_client_cert_file, *proxy_client_key_file;
 	bool aggregator_routing;
-	const char *sa_issuer, *sa_signing_key_file, *sa_jwks_uri, *api_audiences;
-	const char *sa_key_files[16];
-	size_t n_sa_key_files;
+	const char *sa_signing_key_file, *sa_jwks_uri, *api_audiences;
+	struct flag_list {
+		const char *v[FLAG_LIST_MAX];
+		size_t n;
+	} sa_issuers, sa_key_files;
 	int64_t sa_max_token_expiration_s;
 	bool sa_extend_expiration;
 	const char *service_cidr, *node_port_range;

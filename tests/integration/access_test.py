@@ -1165,9 +1165,11 @@ def test_flags(s):
     equal("made by the first, for both", (st, r["spec"]["audiences"]), (201, ["https://one", "https://two"]))
     equal("and taken", whoami(Client(s, token=r["status"]["token"]))["username"], "system:serviceaccount:default:default")
     s.stop()
-    s.more = ["--service-account-issuer", "https://three", "--service-account-issuer", "https://one"]
+    s.more = ["--service-account-issuer", "https://three,four", "--service-account-issuer", "https://one"]
     s.start()
     equal("taken by the next server", whoami(Client(s, token=r["status"]["token"]))["username"], "system:serviceaccount:default:default")
+    st, r = a.post("/api/v1/namespaces/default/serviceaccounts/default/token", {})
+    equal("a comma is part of an issuer", (st, r["spec"]["audiences"]), (201, ["https://three,four", "https://one"]))
     s.stop()
     # keys: what is none is passed over, but a file has one at least; a key twice is told of twice
     for name, curve in (("p521", "secp521r1"), ("k1", "secp256k1")):
@@ -1179,8 +1181,8 @@ def test_flags(s):
     for f in ("junk.pem", "k1.pub", "p521.pk8", "locked.key"):
         refuses(s, f, ["--service-account-key-file", f], "holds no RSA or EC key")
     refuses(s, "a locked key", ["--service-account-signing-key-file", "locked.key"], "holds no RSA or EC private key")
-    write(s, "mixed.pem", open(os.path.join(s.dir, "k1.pub")).read() + open(os.path.join(s.dir, "p521.pub")).read() * 2)
-    s.more = ["--service-account-key-file", "mixed.pem"]
+    write(s, "mixed,more.pem", open(os.path.join(s.dir, "k1.pub")).read() + open(os.path.join(s.dir, "p521.pub")).read() * 2)
+    s.more = ["--service-account-key-file", "mixed,more.pem"]
     s.start()
     a = Client(s, cert="admin")
     equal("two are told of", [k["alg"] for k in a.get("/openid/v1/jwks")[1]["keys"]][-2:], ["ES512", "ES512"])
