@@ -20,7 +20,7 @@ struct list_options { /* strings live in the request's arena */
 	struct cache_filter filter;
 	const struct selector *post; /* see custom_selector */
 };
-/* 400 for what does not parse, then 422 for what does not go together, then 400 for selectors and tokens. */
+/* 400 for what does not parse, then 422 for what does not go together, then 400 for selectors. */
 struct error *list_options(struct request *rq, struct list_options *o);
 /* 400 when a number or a selector of the query does not parse. */
 struct error *list_decode_options(struct request *rq);
@@ -47,7 +47,7 @@ struct listing {
 	struct meta_v1_list_meta meta;
 };
 /* 410 Expired, 504 Timeout: see cache_snapshot. list_free in any case. */
-struct error *list_select(struct request *rq, const struct list_options *o, struct listing *l);
+struct error *list_select(struct request *rq, struct list_options *o, struct listing *l);
 void list_free(struct listing *l);
 /* The list in the form that was negotiated. */
 struct error *list_respond(struct request *rq, const struct listing *l);

@@ -627,8 +627,9 @@ static struct error *settle_version(struct request *rq, const struct update *u, 
 {
 	const struct resource *res = rq->res;
 	const struct strategy *sg = res->st->strategy;
+	uint64_t v;
 
-	*unconditional = !m->resource_version.n || str_eqz(m->resource_version, "0");
+	*unconditional = !m->resource_version.n || (str_to_u64(m->resource_version, &v) && !v);
 	if (*unconditional) {
 		if (!(u->flags & UPDATE_UNCONDITIONAL) && (res->crd || (sg && sg->no_unconditional_update))) {
 			struct field_errors fe = {.arena = rq->a};

@@ -382,8 +382,7 @@ static struct error *continue_options(struct request *rq, struct str cont, struc
 
 struct error *list_options(struct request *rq, struct list_options *o)
 {
-	struct str rv = query_get(&rq->q, "resourceVersion"), match = query_get(&rq->q, "resourceVersionMatch"),
-		   cont = query_get(&rq->q, "continue");
+	struct str rv = query_get(&rq->q, "resourceVersion");
 	struct error *e;
 
 	memset(o, 0, sizeof *o);
@@ -396,6 +395,15 @@ struct error *list_options(struct request *rq, struct list_options *o)
 	o->one = rq->info.name.n && !o->post && (o->ns.n || !rq->res->st->namespaced);
 	if (str_eqz(rv, "0") && !list_uncached(rq->res))
 		o->limit = 0; /* any version will do: upstream's cache answers, which knows no pages of it */
+	return NULL;
+}
+
+/* Which version is to be listed. */
+static struct error *version_options(struct request *rq, struct list_options *o)
+{
+	struct str rv = query_get(&rq->q, "resourceVersion"), match = query_get(&rq->q, "resourceVersionMatch"),
+		   cont = query_get(&rq->q, "continue");
+
 	if (cont.n)
 		return continue_options(rq, cont, rv, o);
 	TRY(list_rv_param(rq, &o->mode, &o->rev));
@@ -787,13 +795,14 @@ static struct error *list_whole(const struct resource *res, const struct list_op
 	return w;
 }
 
-struct error *list_select(struct request *rq, const struct list_options *o, struct listing *l)
+struct error *list_select(struct request *rq, struct list_options *o, struct listing *l)
 {
 	struct cache *c = rq->res->st->cache;
 	bool more = false;
 	struct str last;
 
 	memset(l, 0, sizeof *l);
+	TRY(version_options(rq, o));
 	TRY(list_whole(rq->res, o));
 	TRY(list_version_error(rq->res, cache_snapshot(c, o->mode, o->rev, &l->snap)));
 	if (!o->one)

@@ -581,11 +581,13 @@ static struct error *initial_events(struct request *rq, struct str rv, bool *ask
 	const struct field_path *at = FIELD_ROOT("resourceVersionMatch");
 	struct str match = query_get(&rq->q, "resourceVersionMatch");
 	struct field_errors fe = {.arena = rq->a};
+	uint64_t n;
+	bool any = !rv.n || (str_to_u64(rv, &n) && !n);
 
 	if (!query_bool(&rq->q, "watch")) {
 		/* a watch by its path alone is a list's options to upstream, and as it was before there was a choice */
 		*asked = false;
-		*send = !rv.n || str_eqz(rv, "0");
+		*send = any;
 		return list_validate_options(rq);
 	}
 	*asked = query_has(&rq->q, "sendInitialEvents");
@@ -602,6 +604,7 @@ static struct error *initial_events(struct request *rq, struct str rv, bool *ask
 		field_not_supported(&fe, at, match, known, 1);
 	if (match.n && query_get(&rq->q, "continue").n)
 		field_forbidden(&fe, at, "resourceVersionMatch is forbidden when continue is provided");
+	*send |= !*asked && any; /* 00 is a version, and another text */
 	return list_options_invalid(&fe);
 }
 

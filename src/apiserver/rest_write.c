@@ -325,7 +325,7 @@ struct patch_ctx {
 	struct write_options o;
 	struct jv config;        /* apply */
 	struct decode_report duplicates;
-	bool reported;
+	bool parsed, reported;
 };
 
 /* What upstream's library says first, whichever way it fails. */
@@ -414,6 +414,8 @@ static struct error *check_patched_kind(struct patch_ctx *p, struct request *rq,
 	return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
 }
 
+static struct error *parse_config(struct request *rq, struct patch_ctx *p, struct str want, struct str want_kind);
+
 static struct error *make_patch(void *ctx, struct request *rq, const void *old, void **out)
 {
 	struct patch_ctx *p = ctx;
@@ -425,6 +427,8 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	struct error *e;
 
 	if (p->type == PATCH_APPLY || p->type == PATCH_APPLY_CBOR) {
+		if (!p->parsed)
+			TRY(parse_config(rq, p, res->api_version, res->api->kind));
 		TRY(apply_make(p, rq, old, out));
 		if (p->o.validation == VALIDATE_STRICT && p->duplicates.problems.n)
 			return err_bad_request("error strict decoding YAML: %s%.*s", converting(p),
@@ -527,6 +531,7 @@ static struct error *parse_config(struct request *rq, struct patch_ctx *p, struc
 				       "Kind=%.*s", STR_ARG(av), STR_ARG(kind), STR_ARG(want), STR_ARG(want_kind));
 	/* what the schema does not know is the merge's to refuse; what stands there twice is looked at behind it */
 	p->duplicates = report;
+	p->parsed = true;
 	return NULL;
 }
 
@@ -540,7 +545,6 @@ struct error *rest_patch(struct request *rq)
 	TRY(patch_body(rq, &p.type, &p.body, &p.o));
 	apply = p.type == PATCH_APPLY || p.type == PATCH_APPLY_CBOR;
 	if (apply) {
-		TRY(parse_config(rq, &p, rq->res->api_version, rq->res->api->kind));
 		u.apply = true;
 		u.flags |= UPDATE_UNCONDITIONAL;
 		if (!u.sub)

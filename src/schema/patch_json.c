@@ -489,6 +489,10 @@ struct error *json_merge_patch(struct arena *a, struct jv *doc, struct str text,
 	struct jv patch;
 
 	TRY(error_wrap(jv_parse(a, text, report, &patch), "error decoding patch"));
+	if (patch.kind == JV_ARRAY && !report) {
+		*doc = patch; /* RFC 7396: what is no object takes the place of all; upstream has it so where it does not look for an object */
+		return NULL;
+	}
 	if (patch.kind != JV_OBJECT)
 		return error_status(400, "BadRequest", "Invalid JSON Patch");
 	*doc = json_merge(a, doc, &patch);

@@ -281,9 +281,13 @@ static void merge_patches(void **state)
 	}
 	arena_cleanup struct arena a = {0};
 	struct jv doc = jv_object();
-	error_cleanup struct error *e = json_merge_patch(&a, &doc, STR("[1]"), NULL);
+	struct decode_report report = {.arena = &a};
+	error_cleanup struct error *e = json_merge_patch(&a, &doc, STR("[1]"), &report), *e2 = json_merge_patch(&a, &doc, STR("1"), NULL);
 
 	assert_true(error_is(e, 400, "BadRequest"));
+	assert_true(error_is(e2, 400, "BadRequest"));
+	assert_ok(json_merge_patch(&a, &doc, STR("[1]"), NULL)); /* nobody looks for an object */
+	assert_string_equal(text_of(&a, &doc), "[1]");
 }
 
 /* ---- strategic merge patch ---- */
