@@ -466,8 +466,15 @@ static void open_api_children(struct field_errors *e, const props *p, struct pla
 		open_api(e, &p->one_of.v[i], below, FIELD_INDEX(FIELD_CHILD(at, "oneOf"), i));
 	for (uint32_t i = 0; i < p->any_of.n; i++)
 		open_api(e, &p->any_of.v[i], below, FIELD_INDEX(FIELD_CHILD(at, "anyOf"), i));
+	for (uint32_t i = 0; i < p->definitions.n; i++)
+		open_api(e, &p->definitions.v[i].value, below, FIELD_KEY(FIELD_CHILD(at, "definitions"), p->definitions.v[i].key));
 	if (item_schema(p))
 		open_api(e, item_schema(p), below, FIELD_CHILD(at, "items"));
+	for (uint32_t i = 0; p->items && i < p->items->j_son_schemas.n; i++)
+		open_api(e, &p->items->j_son_schemas.v[i], below, FIELD_INDEX(FIELD_CHILD(at, "items"), i));
+	for (uint32_t i = 0; i < p->dependencies.n; i++)
+		if (p->dependencies.v[i].value.schema)
+			open_api(e, p->dependencies.v[i].value.schema, below, FIELD_KEY(FIELD_CHILD(at, "dependencies"), p->dependencies.v[i].key));
 }
 
 static void open_api(struct field_errors *e, const props *p, struct place s, const struct field_path *at)

@@ -913,17 +913,24 @@ static void update_last_applied(struct arena *a, const struct managed_fields_req
 }
 
 /* Entries as upstream reads them: a list in which one is none has none. Others are left to the types. */
-static bool has_entries(const struct jv *managed)
+static bool has_entries(struct arena *a, const struct jv *managed)
 {
 	if (!jv_is(managed, JV_ARRAY))
 		return false;
-	for (uint32_t i = 0; i < managed->n; i++)
-		if (managed->items[i].kind != JV_OBJECT)
+	for (uint32_t i = 0; i < managed->n; i++) {
+		struct meta_v1_managed_fields_entry entry = {0};
+		struct error *e = managed->items[i].kind == JV_OBJECT
+					  ? jv_to_object(a, &meta_v1_managed_fields_entry_type, &managed->items[i], NULL, &entry)
+					  : error_new("no entry");
+
+		error_free(e);
+		if (e)
 			return false;
+	}
 	return true;
 }
 
-static struct error *check_config(const struct managed_fields_request *req, const struct jv *config)
+static struct error *check_config(struct arena *a, const struct managed_fields_request *req, const struct jv *config)
 {
 	struct str version = jv_str(jv_get(config, STR("apiVersion"))), kind = jv_str(jv_get(config, STR("kind")));
 
@@ -932,7 +939,7 @@ static struct error *check_config(const struct managed_fields_request *req, cons
 	if (!str_eq(version, req->api_version) ||
 	    (req->shape.type && req->shape.type->top && !str_eqz(kind, req->shape.type->name)))
 		return error_status(400, "BadRequest", "invalid object type: %.*s, Kind=%.*s", STR_ARG(version), STR_ARG(kind));
-	if (has_entries(managed_of(config)))
+	if (has_entries(a, managed_of(config)))
 		return error_status(400, "BadRequest", "metadata.managedFields must be nil");
 	return NULL;
 }
@@ -946,7 +953,7 @@ struct error *managed_fields_apply(struct arena *a, const struct managed_fields_
 	struct jv old;
 	const char *why;
 
-	TRY(check_config(req, config));
+	TRY(check_config(a, req, config));
 	TRY(error_wrap(decode(a, managed_of(live), &before), "failed to decode managed fields"));
 	TRY(decode(a, managed_of(live), &m));
 	why = typed_validate(a, req->shape, config, false);
