@@ -652,8 +652,10 @@ static struct error *take_ip(struct request *rq, struct core_v1_service *s, stru
 	if (dry_run) { /* as upstream's: nothing is looked up, the range's own address stands for one of it */
 		*got = want.n ? want : nth_ip(rq->a, c, 0);
 	} else {
+		int64_t since = now_ns();
 		struct error *err = want.n ? ip_object(rq, want, s, &taken) : ip_allocate_any(rq, r, s, got);
 
+		metrics_observe(METRIC_IP_TIME, arena_printf(rq->a, "cidr=\"%.*s\"", STR_ARG(c->text)).p, (double)(now_ns() - since) / 1e9);
 		count_ip(rq->a, c, want.n > 0, !err && !taken);
 		if (err && !error_is(err, 500, NULL)) {
 			field_invalid_list(&fe, FIELD_CHILD(FIELD_ROOT("spec"), "clusterIPs"), (const void *)&s->spec.cluster_ips,
@@ -707,6 +709,11 @@ static bool had_port(const struct core_v1_service *o, int32_t port)
 	return o->spec.health_check_node_port == port;
 }
 
+static void count_port(bool asked, bool given)
+{
+	metrics_count(given ? METRIC_PORT_ALLOCATIONS : METRIC_PORT_FAILURES, asked ? "scope=\"static\"" : "scope=\"dynamic\"", 1);
+}
+
 static struct error *take_port(struct request *rq, struct core_v1_service *s, struct taken *t, const struct field_path *p, int32_t port)
 {
 	struct alloc *al = rq->s->alloc;
@@ -723,6 +730,8 @@ static struct error *take_port(struct request *rq, struct core_v1_service *s, st
 		field_invalid_int(&fe, p, port, "provided port is not in the valid range. The range of valid ports is %d-%d", al->port_min, al->port_max);
 	else if (port_taken(al, port))
 		field_invalid_int(&fe, p, port, "provided port is already allocated");
+	if (!rq->dry_run)
+		count_port(true, !fe.list.n);
 	if (fe.list.n)
 		return invalid(rq, s, &fe);
 	port_set(al, port, true);
@@ -734,6 +743,8 @@ static struct error *take_port(struct request *rq, struct core_v1_service *s, st
 
 static struct error *any_port(struct request *rq, struct taken *t, int32_t *port)
 {
+	struct error *e;
+
 	if (rq->dry_run) {
 		/* upstream does not look for one: the next after those of this request */
 		*port = !t->dry_ports ? DRY_PORT : t->dry_port < 0 ? 1 : (int32_t)((uint32_t)t->dry_port + 1);
@@ -741,9 +752,11 @@ static struct error *any_port(struct request *rq, struct taken *t, int32_t *port
 		t->dry_ports = true;
 		return NULL;
 	}
-	TRY(port_allocate(rq->s, port));
-	*arena_push(rq->a, &t->ports) = *port;
-	return NULL;
+	e = port_allocate(rq->s, port);
+	count_port(false, !e);
+	if (!e)
+		*arena_push(rq->a, &t->ports) = *port;
+	return e;
 }
 
 static bool just_taken(const struct taken *t, int32_t port)

@@ -145,6 +145,7 @@ static bool legacy_token(struct apiserver *s, struct arena *tmp, struct arena *a
 		return false;
 	}
 	if (str_map_get(API_MAP(&sec->metadata.labels), STR(INVALID_SINCE)).n) {
+		metrics_count(METRIC_SA_LEGACY_INVALID, "", 1);
 		*why = arena_printf(tmp, "the token in secret %.*s/%.*s has been marked invalid by the label " INVALID_SINCE, STR_ARG(c->ns),
 				    STR_ARG(c->secret_name));
 		label_used(s, tmp, sec);

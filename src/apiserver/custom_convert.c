@@ -2,6 +2,7 @@
  * Custom objects between versions: only apiVersion differs, or a webhook is asked (apiextensions.k8s.io ConversionReview), once for
  * all objects of a list. Upstream: apiextensions-apiserver/pkg/apiserver/conversion.
  */
+#include "apiserver/metrics.h"
 #include "apiserver/crd_internal.h"
 #include "schema/jv.h"
 
@@ -94,9 +95,9 @@ static struct error *converted(const struct review *r, const struct jv *doc, siz
 	if (wrong)
 		return failed(r, "failed", wrong);
 	list = jv_get(response, STR("convertedObjects"));
+	*out = list;
 	if ((jv_is(list, JV_ARRAY) ? list->n : 0) != n)
 		return failed(r, "failed", arena_printf(r->a, "it returned %u objects, expected %zu", jv_is(list, JV_ARRAY) ? list->n : 0, n).p);
-	*out = list;
 	return NULL;
 }
 
@@ -159,12 +160,31 @@ static struct error *take(const struct review *r, const struct jv *tree, size_t 
 	return failed(r, "returned invalid converted object", arena_printf(r->a, "at index %zu: %s", i, wrong).p);
 }
 
+/* failure: of what kind; NULL: none. */
+static void observe(const struct review *r, int64_t ns, const char *failure)
+{
+	const char *labels = arena_printf(r->a, "failure_type=\"%s\",result=\"%s\"", failure ? failure : "", failure ? "failure" : "success").p;
+	struct str from = r->from, to = r->api_version;
+
+	str_cut(&from, '/');
+	str_cut(&to, '/');
+	metrics_count(METRIC_CONVERSIONS, labels, 1);
+	metrics_observe(METRIC_CONVERSION_TIME, labels, (double)ns / 1e9);
+	metrics_observe(METRIC_CRD_CONVERSION_TIME,
+			arena_printf(r->a, "crd_name=\"%.*s\",from_version=\"%.*s\",succeeded=\"%s\",to_version=\"%.*s\"",
+				     STR_ARG(r->res->crd->obj->metadata.name), STR_ARG(from), failure ? "false" : "true", STR_ARG(to)).p,
+			(double)ns / 1e9);
+}
+
 /* Those of objs[0..n) that are in another version, as many as go into one review; *done: how far it came. */
 static struct error *convert_some(struct review *r, void **objs, size_t n, size_t *done)
 {
 	struct buf b buf_cleanup = {0};
 	LIST(uint32_t) which = {0};
 	const struct jv *list = NULL;
+	int64_t since = now_ns();
+	const char *what;
+	struct error *e;
 	struct jv doc;
 	size_t i;
 
@@ -187,11 +207,18 @@ static struct error *convert_some(struct review *r, void **objs, size_t n, size_
 	r->from = ((const struct custom_head *)objs[which.v[0]])->api_version;
 	r->kind = ((const struct custom_head *)objs[which.v[0]])->kind;
 	random_uuid(r->uid);
-	TRY(ask(r, buf_view(&b), &doc));
-	TRY(converted(r, &doc, which.n, &list));
-	for (uint32_t k = 0; k < which.n; k++)
-		TRY(take(r, &list->items[k], k, &objs[which.v[k]]));
-	return NULL;
+	e = ask(r, buf_view(&b), &doc);
+	what = "conversion_webhook_call_failure";
+	if (!e) {
+		e = converted(r, &doc, which.n, &list);
+		what = list ? "conversion_webhook_partial_response_failure" : "conversion_webhook_malformed_response_failure";
+	}
+	for (uint32_t k = 0; k < which.n && !e; k++) {
+		e = take(r, &list->items[k], k, &objs[which.v[k]]);
+		what = "conversion_webhook_invalid_converted_object_failure";
+	}
+	observe(r, now_ns() - since, e ? what : NULL);
+	return e;
 }
 
 /* One of a version that the definition has no more cannot be read; *same: nothing is to be done. */

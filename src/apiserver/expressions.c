@@ -1,5 +1,7 @@
 /* Environments, composition and evaluation of the expressions of admission. */
 #include <stdlib.h>
+#include "apiserver/metrics.h"
+#include "apiserver/admit_match.h"
 #include "apiserver/authz.h"
 #include "apiserver/expressions.h"
 #include "schema/validate.h"
@@ -438,6 +440,24 @@ bool match_conditions_hold(const struct match_conditions *m, const struct compos
 	if (n)
 		*error = arena_printf(ev.arena, n > 1 ? "[%.*s]" : "%.*s", STR_ARG(buf_view(&errors)));
 	return n == 0;
+}
+
+bool match_conditions_counted(const struct match_conditions *m, const struct composition *c, struct expression_input *in, const char *kind,
+			      const char *type, struct str name, struct str *error)
+{
+	struct arena *a = in->a->rq->a;
+	int64_t since = now_ns();
+	bool yes = match_conditions_hold(m, c, in, error);
+	const char *labels;
+
+	if (!m->n)
+		return yes;
+	labels = arena_printf(a, "kind=\"%s\",name=\"%.*s\",operation=\"%s\",type=\"%s\"", kind, STR_ARG(metric_label(a, name)),
+			      admit_operation(in->a), type).p;
+	metrics_observe(METRIC_MATCH_TIME, labels, (double)(now_ns() - since) / 1e9);
+	if (!yes)
+		metrics_count(error->p ? METRIC_MATCH_ERRORS : METRIC_MATCH_EXCLUSIONS, labels, 1);
+	return yes;
 }
 
 /* ---- checks ---- */

@@ -89,6 +89,9 @@ void match_conditions_compile(struct arena *a, const struct admissionregistratio
 void match_conditions_free(struct match_conditions *m);
 /* All hold; else false. *error (p != NULL): some could not be told and none is false; false is returned. */
 bool match_conditions_hold(const struct match_conditions *m, const struct composition *c, struct expression_input *in, struct str *error);
+/* The same, counted as the conditions of `name`, a "webhook" or "policy", in the step `type`. */
+bool match_conditions_counted(const struct match_conditions *m, const struct composition *c, struct expression_input *in, const char *kind,
+			      const char *type, struct str name, struct str *error);
 
 /* ---- checks of objects at their creation ---- */
 /* Compiles and throws away; a cause at p when it does not compile. What: "compilation failed: ...". */

@@ -99,8 +99,8 @@ void metrics_request(struct request *rq);
 struct storage_metrics *metrics_storage(struct str group, struct str resource);
 /* cache_resource.called: ctx is metrics_storage()'s. */
 void metrics_store_call(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed);
-/* The cache answered a list with `returned` of `fetched` objects that it looked at. */
-void metrics_list(struct storage_metrics *m, size_t fetched, size_t returned);
+/* The cache answered a list, of the newest state, with `returned` of `fetched` objects that it looked at. */
+void metrics_list(struct storage_metrics *m, bool newest, size_t fetched, size_t returned);
 
 /* What is read when somebody asks (metrics_collect.c). */
 void metrics_collect(struct apiserver *s);

@@ -8,6 +8,7 @@
 #include "apiserver/extend.h"
 #include "apiserver/flow.h"
 #include "apiserver/metrics.h"
+#include "loop/io.h"
 
 static void roll(struct watermark *w)
 {
@@ -45,6 +46,7 @@ static void collect_storage(struct apiserver *s)
 	metrics_forget(METRIC_STORAGE_OBJECTS);
 	metrics_forget(METRIC_EVENTS_RECEIVED);
 	metrics_forget(METRIC_CACHE_RECEIVED);
+	metrics_forget(METRIC_CACHE_DISPATCHED);
 	metrics_forget(METRIC_CACHE_REVISION);
 	metrics_forget(METRIC_OBJECT_BYTES);
 	while (map_next(&s->storages, &it, &key, &v)) {
@@ -63,6 +65,7 @@ static void collect_storage(struct apiserver *s)
 		if (cs.received) {
 			metrics_set(METRIC_EVENTS_RECEIVED, buf_z(&b), (double)cs.received);
 			metrics_set(METRIC_CACHE_RECEIVED, buf_z(&b), (double)cs.received);
+			metrics_set(METRIC_CACHE_DISPATCHED, buf_z(&b), (double)cs.received);
 		}
 	}
 	for (size_t i = 0; i <= s->n_other_stores; i++) {
@@ -96,6 +99,32 @@ static double limit(int what)
 	return l.rlim_cur == RLIM_INFINITY ? 18446744073709551615.0 : (double)l.rlim_cur;
 }
 
+/* Bytes of the process's network namespace: two lines, names and numbers in the same order. */
+static void collect_network(void)
+{
+	struct buf b buf_cleanup = {0};
+	struct str names = STR_NULL, numbers = STR_NULL;
+	struct error *e = file_read("/proc/self/net/netstat", &b);
+
+	if (e) {
+		error_free(e); /* not told where there is none */
+		return;
+	}
+	for (struct str rest = buf_view(&b); rest.n && !numbers.n;) {
+		struct str line = str_cut(&rest, '\n');
+
+		if (str_has_prefix(line, STR("IpExt: ")))
+			*(names.n ? &numbers : &names) = line;
+	}
+	while (names.n && numbers.n) {
+		struct str name = str_cut(&names, ' '), number = str_cut(&numbers, ' ');
+		int64_t n;
+
+		if (str_to_i64(number, &n) && (str_eqz(name, "InOctets") || str_eqz(name, "OutOctets")))
+			metrics_set(name.p[0] == 'I' ? METRIC_NET_RECEIVED : METRIC_NET_SENT, "", (double)n);
+	}
+}
+
 static void collect_process(struct apiserver *s)
 {
 	struct rusage ru;
@@ -107,6 +136,7 @@ static void collect_process(struct apiserver *s)
 			rss = 0;
 		fclose(f);
 	}
+	collect_network();
 	getrusage(RUSAGE_SELF, &ru);
 	metrics_set(METRIC_CPU, "",
 		    (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
@@ -135,7 +165,7 @@ void metrics_collect(struct apiserver *s)
 	metrics_set(METRIC_FEATURES, "name=\"CBORServingAndStorage\",stage=\"ALPHA\"", s->o.cbor);
 	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS, METRIC_AUDIT_REJECTED, METRIC_CERT_EXPIRATION, METRIC_DISCOVERY_AGGREGATED,
 							METRIC_DISCOVERY_NOPEER, METRIC_DISCOVERY_PEER_HITS, METRIC_DISCOVERY_PEER_MISSES,
-							METRIC_SA_LEGACY, METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_MANUAL, METRIC_SA_STALE,
+							METRIC_SA_LEGACY, METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_INVALID, METRIC_SA_LEGACY_MANUAL, METRIC_SA_STALE,
 							METRIC_SA_VALID, METRIC_UNEXPECTED};
 
 	for (size_t i = 0; i < sizeof from_the_start / sizeof *from_the_start; i++)

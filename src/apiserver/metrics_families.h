@@ -22,10 +22,22 @@ METRIC(APISERVICE_LOST, "aggregator_unavailable_apiservice_total", COUNTER, ALPH
        "How often an APIService became unavailable, by name and reason.")
 METRIC(ADMISSION_PLUGIN, "apiserver_admission_controller_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
        "Time in one admission plugin, by its name, the operation and whether it refused.")
+METRIC(MATCH_ERRORS, "apiserver_admission_match_condition_evaluation_errors_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests for which match conditions of a webhook or policy came to errors, by its name.")
+METRIC(MATCH_TIME, "apiserver_admission_match_condition_evaluation_seconds", HISTOGRAM, ALPHA, B(0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25),
+       "Time in the match conditions of a webhook or policy, by its name.")
+METRIC(MATCH_EXCLUSIONS, "apiserver_admission_match_condition_exclusions_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests that match conditions kept from a webhook or policy, by its name.")
 METRIC(ADMISSION_STEP, "apiserver_admission_step_admission_duration_seconds", HISTOGRAM, STABLE, ADMISSION_BUCKETS,
        "Time in all admission plugins of one step, by the operation and whether it was refused.")
 METRIC(ADMISSION_WEBHOOK, "apiserver_admission_webhook_admission_duration_seconds", HISTOGRAM, STABLE,
        B(0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 25), "Time in one admission webhook, by its name, the operation and whether it refused.")
+METRIC(WEBHOOK_FAIL_OPEN, "apiserver_admission_webhook_fail_open_count", COUNTER, ALPHA, NO_BUCKETS,
+       "Failures of an admission webhook that were ignored, by its name.")
+METRIC(WEBHOOK_REJECTIONS, "apiserver_admission_webhook_rejection_count", COUNTER, ALPHA, NO_BUCKETS,
+       "Requests that an admission webhook or its failure refused, by its name.")
+METRIC(WEBHOOK_REQUESTS, "apiserver_admission_webhook_request_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Questions to an admission webhook, by its name and what came of them.")
 METRIC(AUDIT_ERRORS, "apiserver_audit_error_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were not delivered, by plugin.")
 METRIC(AUDIT_EVENTS, "apiserver_audit_event_total", COUNTER, ALPHA, NO_BUCKETS, "Audit events that were made.")
 METRIC(AUDIT_LEVELS, "apiserver_audit_level_total", COUNTER, ALPHA, NO_BUCKETS, "Requests by the level that the audit policy gives them.")
@@ -79,6 +91,12 @@ METRIC(CSR_REQUESTED, "apiserver_certificates_registry_csr_requested_duration_to
 METRIC(CERT_EXPIRATION, "apiserver_client_certificate_expiration_seconds", HISTOGRAM, ALPHA,
        B(0, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 345600, 604800, 2592000, 7776000, 15552000, 31104000),
        "How long the certificates that clients show are still good.")
+METRIC(CONVERSION_TIME, "apiserver_conversion_webhook_duration_seconds", HISTOGRAM, ALPHA,
+       B(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 45, 60), "Time of a question to a conversion webhook, by what came of it.")
+METRIC(CONVERSIONS, "apiserver_conversion_webhook_request_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Questions to conversion webhooks, by what came of them.")
+METRIC(CRD_CONVERSION_TIME, "apiserver_crd_conversion_webhook_duration_seconds", HISTOGRAM, ALPHA, POWERS(0.001, 2, 15),
+       "Time of a question to a conversion webhook, by its definition and the versions.")
 METRIC(INFLIGHT, "apiserver_current_inflight_requests", GAUGE, STABLE, NO_BUCKETS,
        "Most requests that were being worked on at a time within the last second, by kind.")
 METRIC(INQUEUE, "apiserver_current_inqueue_requests", GAUGE, ALPHA, NO_BUCKETS,
@@ -131,6 +149,10 @@ METRIC(FLOW_UPPER, "apiserver_flowcontrol_upper_limit_seats", GAUGE, ALPHA, NO_B
 METRIC(FLOW_ESTIMATED, "apiserver_flowcontrol_work_estimated_seats", HISTOGRAM, ALPHA, B(1, 2, 4, 8, 16, 32, 64, 100),
        "Seats that requests took, by flow schema and priority level.")
 METRIC(LONG_RUNNING, "apiserver_longrunning_requests", GAUGE, STABLE, NO_BUCKETS, "Watches, streams and proxied requests that are open.")
+METRIC(MUTATION_TIME, "apiserver_mutating_admission_policy_check_duration_seconds", HISTOGRAM, ALPHA, B(0.0000005, 0.001, 0.01, 0.1, 1),
+       "Time of a mutation, by policy, binding and what came of it.")
+METRIC(MUTATIONS, "apiserver_mutating_admission_policy_check_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Mutations of policies, by policy, binding and what came of it.")
 METRIC(BODY_SIZES, "apiserver_request_body_size_bytes", HISTOGRAM, ALPHA,
        B(5e4, 15e4, 25e4, 35e4, 45e4, 55e4, 65e4, 75e4, 85e4, 95e4, 105e4, 115e4, 125e4, 135e4, 145e4, 155e4, 165e4, 175e4, 185e4, 195e4, 205e4,
 	 215e4, 225e4, 235e4, 245e4, 255e4, 265e4, 275e4, 285e4, 295e4, 305e4), "Bytes of the bodies of writes, by resource.")
@@ -147,6 +169,8 @@ METRIC(SIZES, "apiserver_response_sizes", HISTOGRAM, STABLE, POWERS(1000, 10, 7)
 METRIC(KMS_MISSES, "apiserver_storage_envelope_transformation_cache_misses_total", COUNTER, ALPHA, NO_BUCKETS,
        "How often a KMS plugin had to unwrap a key.")
 METRIC(EVENTS_RECEIVED, "apiserver_storage_events_received_total", COUNTER, BETA, NO_BUCKETS, "Changes that the store told of, by resource.")
+METRIC(STORAGE_LIST_EVALUATED, "apiserver_storage_list_evaluated_objects_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Objects that were tested for that, by resource.")
 METRIC(STORAGE_LIST_FETCHED, "apiserver_storage_list_fetched_objects_total", COUNTER, ALPHA, NO_BUCKETS,
        "Objects that were read for that, by resource.")
 METRIC(STORAGE_LIST_RETURNED, "apiserver_storage_list_returned_objects_total", COUNTER, ALPHA, NO_BUCKETS,
@@ -163,7 +187,13 @@ METRIC(POLICY_TIME, "apiserver_validating_admission_policy_check_duration_second
        "Time of a policy's validations, by policy, binding and what came of it.")
 METRIC(POLICY_CHECKS, "apiserver_validating_admission_policy_check_total", COUNTER, BETA, NO_BUCKETS,
        "Validations of policies, by policy, binding and what came of it.")
+METRIC(CACHE_CONSISTENT_READS, "apiserver_watch_cache_consistent_read_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Lists of the newest state that the watch cache answered, by resource.")
+METRIC(CACHE_DISPATCHED, "apiserver_watch_cache_events_dispatched_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Changes that the watch cache showed to its watches, by resource.")
 METRIC(CACHE_RECEIVED, "apiserver_watch_cache_events_received_total", COUNTER, ALPHA, NO_BUCKETS, "Changes that the watch cache took up, by resource.")
+METRIC(CACHE_INITIALIZATIONS, "apiserver_watch_cache_initializations_total", COUNTER, ALPHA, NO_BUCKETS,
+       "How often a watch cache was filled anew, by resource.")
 METRIC(CACHE_REVISION, "apiserver_watch_cache_resource_version", GAUGE, ALPHA, NO_BUCKETS, "The revision that the watch cache has seen, by resource.")
 METRIC(WATCH_SIZES, "apiserver_watch_events_sizes", HISTOGRAM, ALPHA, POWERS(1024, 2, 8), "Bytes of events sent to watches, by resource.")
 METRIC(WATCH_EVENTS, "apiserver_watch_events_total", COUNTER, ALPHA, NO_BUCKETS, "Events sent to watches, by resource.")
@@ -182,12 +212,18 @@ METRIC(STORE_ERRORS, "etcd_request_errors_total", COUNTER, ALPHA, NO_BUCKETS, "C
 METRIC(STORE_REQUESTS, "etcd_requests_total", COUNTER, ALPHA, NO_BUCKETS, "Calls to the store, by operation and resource.")
 METRIC(HIDDEN, "hidden_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families that are not shown because they are deprecated.")
 METRIC(IPS_ALLOCATED, "kube_apiserver_clusterip_allocator_allocated_ips", GAUGE, ALPHA, NO_BUCKETS, "Addresses that Services have, by range.")
+METRIC(IP_TIME, "kube_apiserver_clusterip_allocator_allocation_duration_seconds", HISTOGRAM, ALPHA, DEFAULT_BUCKETS,
+       "Time to find an address for a Service, by range.")
 METRIC(IP_FAILURES, "kube_apiserver_clusterip_allocator_allocation_errors_total", COUNTER, ALPHA, NO_BUCKETS,
        "Addresses that could not be given to Services, by range and whether they were asked for.")
 METRIC(IP_ALLOCATIONS, "kube_apiserver_clusterip_allocator_allocation_total", COUNTER, ALPHA, NO_BUCKETS,
        "Addresses given to Services, by range and whether they were asked for.")
 METRIC(IPS_AVAILABLE, "kube_apiserver_clusterip_allocator_available_ips", GAUGE, ALPHA, NO_BUCKETS, "Addresses that are left for Services, by range.")
 METRIC(PORTS_ALLOCATED, "kube_apiserver_nodeport_allocator_allocated_ports", GAUGE, ALPHA, NO_BUCKETS, "Node ports that Services have.")
+METRIC(PORT_FAILURES, "kube_apiserver_nodeport_allocator_allocation_errors_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Node ports that could not be given to Services, by whether they were asked for.")
+METRIC(PORT_ALLOCATIONS, "kube_apiserver_nodeport_allocator_allocation_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Node ports given to Services, by whether they were asked for.")
 METRIC(PORTS_AVAILABLE, "kube_apiserver_nodeport_allocator_available_ports", GAUGE, ALPHA, NO_BUCKETS, "Node ports that are left for Services.")
 METRIC(BUILD_INFO, "kubernetes_build_info", GAUGE, BETA, NO_BUCKETS, "What was built, in labels; 1.")
 METRIC(FEATURES, "kubernetes_feature_enabled", GAUGE, BETA, NO_BUCKETS, "Features that can be switched, and whether they are on.")
@@ -198,6 +234,8 @@ METRIC(PODSEC_EVALUATIONS, "pod_security_evaluations_total", COUNTER, ALPHA, NO_
 METRIC(PODSEC_EXEMPTIONS, "pod_security_exemptions_total", COUNTER, ALPHA, NO_BUCKETS, "Pods and templates that pod security does not look at.")
 METRIC(CPU, "process_cpu_seconds_total", COUNTER, NONE, NO_BUCKETS, "Seconds of processor time.")
 METRIC(MAX_FDS, "process_max_fds", GAUGE, NONE, NO_BUCKETS, "Most file descriptors there may be.")
+METRIC(NET_RECEIVED, "process_network_receive_bytes_total", COUNTER, NONE, NO_BUCKETS, "Bytes that came over the network.")
+METRIC(NET_SENT, "process_network_transmit_bytes_total", COUNTER, NONE, NO_BUCKETS, "Bytes that went over the network.")
 METRIC(OPEN_FDS, "process_open_fds", GAUGE, NONE, NO_BUCKETS, "File descriptors that are open.")
 METRIC(RSS, "process_resident_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of memory in use.")
 METRIC(STARTED, "process_start_time_seconds", GAUGE, NONE, NO_BUCKETS, "When the process began, in seconds since 1970.")
@@ -205,6 +243,8 @@ METRIC(SLI_STARTED, "process_start_time_seconds", GAUGE, ALPHA_SLI, NO_BUCKETS, 
 METRIC(VSIZE, "process_virtual_memory_bytes", GAUGE, NONE, NO_BUCKETS, "Bytes of address space in use.")
 METRIC(VSIZE_MAX, "process_virtual_memory_max_bytes", GAUGE, NONE, NO_BUCKETS, "Most bytes of address space there may be.")
 METRIC(REGISTERED, "registered_metrics_total", COUNTER, BETA, NO_BUCKETS, "Families of metrics, by stability level.")
+METRIC(SA_LEGACY_INVALID, "serviceaccount_invalid_legacy_auto_token_uses_total", COUNTER, ALPHA, NO_BUCKETS,
+       "Uses of tokens from Secrets that are marked as invalid.")
 METRIC(SA_LEGACY_AUTO, "serviceaccount_legacy_auto_token_uses_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens that once were made of themselves.")
 METRIC(SA_LEGACY_MANUAL, "serviceaccount_legacy_manual_token_uses_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens from Secrets that somebody made.")
 METRIC(SA_LEGACY, "serviceaccount_legacy_tokens_total", COUNTER, ALPHA, NO_BUCKETS, "Uses of tokens from Secrets.")

@@ -14,6 +14,7 @@ struct storage_metrics {
 	char *group, *resource; /* as they stand in labels */
 	struct metric *time[CACHE_CALLS], *count[CACHE_CALLS];
 	struct listed store, cache;
+	struct metric *newest; /* lists of the newest state */
 };
 
 struct storage_metrics *metrics_storage(struct str group, struct str resource)
@@ -72,12 +73,24 @@ void metrics_store_call(void *ctx, enum cache_call call, int64_t ns, size_t n, b
 		static const enum metric_id ids[] = {METRIC_STORAGE_LISTS, METRIC_STORAGE_LIST_FETCHED, METRIC_STORAGE_LIST_RETURNED};
 
 		count_list(m, &m->store, ids, "", n, n);
+		metric_add(series(m, METRIC_STORAGE_LIST_EVALUATED, ""), (double)n);
+		if (!failed)
+			metric_add(series(m, METRIC_CACHE_INITIALIZATIONS, ""), 1);
 	}
 }
 
-void metrics_list(struct storage_metrics *m, size_t fetched, size_t returned)
+void metrics_list(struct storage_metrics *m, bool newest, size_t fetched, size_t returned)
 {
 	static const enum metric_id ids[] = {METRIC_CACHE_LISTS, METRIC_CACHE_LIST_FETCHED, METRIC_CACHE_LIST_RETURNED};
 
 	count_list(m, &m->cache, ids, "index=\"\",", fetched, returned);
+	if (!newest)
+		return;
+	if (!m->newest) {
+		struct buf b buf_cleanup = {0};
+
+		buf_printf(&b, "fallback=\"false\",group=\"%s\",resource=\"%s\",success=\"true\"", m->group, m->resource);
+		m->newest = metric_series(METRIC_CACHE_CONSISTENT_READS, buf_z(&b));
+	}
+	metric_add(m->newest, 1);
 }

@@ -1,4 +1,5 @@
 /* MutatingAdmissionPolicy: changing the object of a request. */
+#include "apiserver/metrics.h"
 #include "apiserver/custom.h"
 #include "apiserver/config_file.h"
 #include "apiserver/policy.h"
@@ -274,6 +275,21 @@ static struct error *version(struct run *r, const struct resource *as)
 	return admit_version_of(r->a, as, &r->v);
 }
 
+static void observe(struct run *r, const struct invocation *z, int64_t ns, const struct error *e)
+{
+	struct arena *a = r->a->rq->a;
+	struct str message = e ? str_from(error_message(e)) : STR_NULL;
+	const char *type = !e					      ? "no_error"
+			   : str_contains(message, STR("compilation"))	      ? "compile_error"
+			   : str_contains(message, STR(EVALUATION_OUT_OF_BUDGET)) ? "out_of_budget"
+									      : "invalid_error";
+	const char *labels = arena_printf(a, "error_type=\"%s\",policy=\"%.*s\",policy_binding=\"%.*s\"", type,
+					  STR_ARG(metric_label(a, z->policy->name)), STR_ARG(metric_label(a, z->binding->name))).p;
+
+	metrics_count(METRIC_MUTATIONS, labels, 1);
+	metrics_observe(METRIC_MUTATION_TIME, labels, (double)ns / 1e9);
+}
+
 static struct error *invoke(struct run *r, const struct invocation *z)
 {
 	struct admission *a = r->a;
@@ -283,7 +299,7 @@ static struct error *invoke(struct run *r, const struct invocation *z)
 	TRY(version(r, z->as));
 	expression_input_init(&r->in, a, &r->v, r->ns);
 	expression_input_params(&r->in, z->param);
-	if (!match_conditions_hold(&z->policy->conditions, &z->policy->variables, &r->in, &why)) {
+	if (!match_conditions_counted(&z->policy->conditions, &z->policy->variables, &r->in, "policy", "validate", z->policy->name, &why)) {
 		if (why.p)
 			add_error(r, z->policy, z->binding, why, "Invalid");
 		return NULL;
@@ -295,8 +311,10 @@ static struct error *invoke(struct run *r, const struct invocation *z)
 	object_copy(a->rq->a, r->v.type, r->v.obj, before);
 	for (uint32_t i = 0; i < z->policy->mutating->spec.mutations.n; i++) {
 		bool fatal = false;
+		int64_t since = now_ns();
 		struct error *e = mutate_once(r, z, i, &fatal);
 
+		observe(r, z, now_ns() - since, e);
 		if (e && fatal)
 			return e;
 		if (e)

@@ -188,7 +188,7 @@ static void judge(struct run *r, const struct policy *p, const struct policy_bin
 
 	r->took_ns = 0;
 
-	if (!match_conditions_hold(&p->conditions, &p->variables, in, &why)) {
+	if (!match_conditions_counted(&p->conditions, &p->variables, in, "policy", "validate", p->name, &why)) {
 		if (why.p)
 			trouble(r, p, b, 0, why);
 		return;

@@ -779,7 +779,7 @@ static struct error *find_page(struct request *rq, const struct list_options *o,
 	}
 	post_iter_free(posts);
 	if (!e)
-		metrics_list(rq->res->st->metrics, it.looked, l->found.n);
+		metrics_list(rq->res->st->metrics, o->mode == CACHE_CONSISTENT, it.looked, l->found.n);
 	return e;
 }
 

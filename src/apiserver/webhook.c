@@ -210,7 +210,7 @@ static struct error *wanted(struct hook *h, struct admission *a, const struct re
 }
 
 /* The match conditions hold. */
-static struct error *conditions_hold(struct hook *h, struct admission *a, const struct admit_version *v, bool *yes)
+static struct error *conditions_hold(struct hook *h, struct admission *a, const struct admit_version *v, const char *type, bool *yes)
 {
 	struct expression_input in;
 	struct str why;
@@ -219,7 +219,7 @@ static struct error *conditions_hold(struct hook *h, struct admission *a, const 
 	if (!h->conditions.n)
 		return NULL;
 	expression_input_init(&in, a, v, NULL);
-	*yes = match_conditions_hold(&h->conditions, NULL, &in, &why);
+	*yes = match_conditions_counted(&h->conditions, NULL, &in, "webhook", type, h->w.name, &why);
 	if (*yes || !why.p)
 		return NULL;
 	log_warn("match conditions of webhook %.*s: %.*s", STR_ARG(h->w.name), STR_ARG(why));
@@ -380,9 +380,11 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	}
 	if (e)
 		return error_wrap(e, "failed to call webhook: Post \"%s\"", shown);
-	if (resp.status < 200 || resp.status > 299)
-		return error_wrap(answer_error(a, resp.status, *answer), "failed to call webhook");
-	return NULL;
+	if (resp.status < 200 || resp.status > 299) {
+		e = error_wrap(answer_error(a, resp.status, *answer), "failed to call webhook");
+		e->status = resp.status;
+	}
+	return e;
 }
 
 static struct str object_json(struct arena *a, const struct schema_type *t, const void *obj)
@@ -474,6 +476,11 @@ static struct error *ask(struct admission *a, struct hook *h, const struct admit
 	return NULL;
 }
 
+static int denied_code(const struct admission_v1_admission_response *r)
+{
+	return r->status && r->status->code >= 400 ? r->status->code : 400;
+}
+
 static struct error *denied(struct arena *a, struct hook *h, const struct admission_v1_admission_response *r)
 {
 	struct meta_v1_status st = {0};
@@ -481,8 +488,7 @@ static struct error *denied(struct arena *a, struct hook *h, const struct admiss
 
 	if (r->status)
 		st = *r->status;
-	if (st.code < 400)
-		st.code = 400;
+	st.code = denied_code(r);
 	why = st.message.n ? st.message : st.reason;
 	st.message = arena_printf(a, why.n ? "admission webhook \"%.*s\" denied the request: %.*s" :
 					     "admission webhook \"%.*s\" denied the request without explanation%.*s",
@@ -495,14 +501,27 @@ static bool ignored(const struct hook *h)
 	return h->w.failure_policy && str_eqz(*h->w.failure_policy, "Ignore");
 }
 
-static void observe(struct admission *a, const struct hook *h, const char *type, int64_t since, bool rejected)
+/* What came of a question: r is the answer; e with failure: it was no good, without: this server could not ask. */
+static void observe(struct admission *a, const struct hook *h, const char *type, int64_t since, const struct error *e, bool failure,
+		    const struct admission_v1_admission_response *r)
 {
-	static const char *const ops[] = {"CREATE", "UPDATE", "DELETE", "CONNECT"};
-	struct str labels = arena_printf(a->rq->a, "name=\"%.*s\",operation=\"%s\",rejected=\"%s\",type=\"%s\"",
-					 STR_ARG(metric_label(a->rq->a, h->w.name)), ops[__builtin_ctz(a->op)],
-					 rejected ? "true" : "false", type);
+	struct arena *ar = a->rq->a;
+	struct str name = metric_label(ar, h->w.name);
+	const char *op = admit_operation(a), *error_type = failure ? "calling_webhook_error" : e ? "apiserver_internal_error" : "no_error";
+	bool open = e && failure && ignored(h), rejected = e ? !open : !r->allowed;
+	int code = !e ? !r->allowed ? denied_code(r) : 200 : !failure ? 0 : e->status ? e->status : 503;
+	const char *how = rejected ? "true" : "false";
 
-	metrics_observe(METRIC_ADMISSION_WEBHOOK, labels.p, (double)(now_ns() - since) / 1e9);
+	code = code > 600 ? 600 : code;
+	metrics_count(METRIC_WEBHOOK_REQUESTS, arena_printf(ar, "code=\"%d\",name=\"%.*s\",operation=\"%s\",rejected=\"%s\",type=\"%s\"", code,
+							    STR_ARG(name), op, how, type).p, 1);
+	metrics_observe(METRIC_ADMISSION_WEBHOOK, arena_printf(ar, "name=\"%.*s\",operation=\"%s\",rejected=\"%s\",type=\"%s\"", STR_ARG(name), op,
+							       how, type).p, (double)(now_ns() - since) / 1e9);
+	if (rejected)
+		metrics_count(METRIC_WEBHOOK_REJECTIONS, arena_printf(ar, "error_type=\"%s\",name=\"%.*s\",operation=\"%s\",rejection_code=\"%d\","
+								      "type=\"%s\"", error_type, STR_ARG(name), op, code, type).p, 1);
+	if (open)
+		metrics_count(METRIC_WEBHOOK_FAIL_OPEN, arena_printf(ar, "name=\"%.*s\",type=\"%s\"", STR_ARG(name), type).p, 1);
 }
 
 /* An answer of a failed webhook for the request, or NULL when it is ignored. Takes e. */
@@ -693,7 +712,7 @@ static struct error *mutate_by(struct mutation *m, struct hook *h)
 		return NULL;
 	if (h->conditions.n) {
 		TRY(version(m, as));
-		TRY(conditions_hold(h, a, &m->v, &yes));
+		TRY(conditions_hold(h, a, &m->v, "admit", &yes));
 		if (!yes)
 			return NULL;
 	}
@@ -704,11 +723,11 @@ static struct error *mutate_by(struct mutation *m, struct hook *h)
 	e = ask(a, h, &m->v, true, &r, &failure);
 	a->rq->waited_ns += now_ns() - since;
 	a->rq->spent_ns.mutating += now_ns() - since;
-	observe(a, h, "admit", since, e ? !failure || !ignored(h) : !r->allowed);
+	if (!e && r->allowed && r->patch.n)
+		e = patch_object(m, h, r, &failure, &changed);
+	observe(a, h, "admit", since, e, failure, r);
 	if (!e && !r->allowed)
 		e = denied(a->rq->a, h, r);
-	else if (!e && r->patch.n)
-		e = patch_object(m, h, r, &failure, &changed);
 	annotate(m, h, "mutation", "mutated", changed ? STR("true") : STR("false"), "");
 	if (changed)
 		reinvocation_changed(a, m->again);
@@ -762,7 +781,7 @@ static void judge_by(void *arg)
 	int64_t d = deadline_push(q->all->deadline), since = now_ns();
 	struct error *e = ask(a, q->h, &q->v, false, &r, &failure);
 
-	observe(a, q->h, "validating", since, e ? !failure || !ignored(q->h) : !r->allowed);
+	observe(a, q->h, "validating", since, e, failure, r);
 	if (e && failure)
 		e = failed(a, q->h, "validating", 0, q->index, e);
 	else if (!e && !r->allowed)
@@ -784,7 +803,7 @@ static struct error *question_for(struct judgement *j, struct hook *h)
 	if (!as)
 		return NULL;
 	TRY(admit_version_of(j->a, as, &q.v));
-	TRY(conditions_hold(h, j->a, &q.v, &yes));
+	TRY(conditions_hold(h, j->a, &q.v, "validating", &yes));
 	if (yes)
 		*arena_push(j->a->rq->a, &j->list) = q;
 	return NULL;

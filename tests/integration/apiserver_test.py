@@ -1228,6 +1228,12 @@ def test_restart(s, a, ip, port):
     equal("the first key still opens", a.get(secret + "/enc0")[0], 200)
 
 
+def series(a, name):
+    """Labels and value of what a metric shows."""
+    return [(dict(re.findall(r'(\w+)="([^"]*)"', l)), float(l.rpartition(" ")[2]))
+            for l in a.raw("GET", "/metrics")[2].decode().split("\n") if re.match(name + r"[{ ]", l)]
+
+
 def write(s, name, text):
     """Into the server's directory at once, as editors and kubelets do it."""
     path = os.path.join(s.dir, name)

@@ -7,7 +7,7 @@ CRD_ROUNDS in the environment: how often test_lifetimes makes and removes a defi
 import json, os, re, socket, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from apiserver_test import CM, Client, check, cm, equal, suite, until
+from apiserver_test import CM, Client, check, cm, equal, series, suite, until
 from web import Web
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -217,6 +217,12 @@ def test_conversion(s, a):
     spoilt("a label that is none", lambda r: dict(r, convertedObjects=[dict(o, metadata=dict(o["metadata"], labels={"a": 1})) for o in r["convertedObjects"]]),
            "must be a string")
     reviews()
+    what = "conversion_webhook_%s_failure"
+    failures = {l["failure_type"]: v for l, v in series(a, "apiserver_conversion_webhook_request_total")}
+    equal("counted", ({k: v for k, v in failures.items() if k}, failures[""] > 5),
+          ({what % "malformed_response": 2, what % "partial_response": 1, what % "invalid_converted_object": 3}, True))
+    equal("and timed", {(l["from_version"], l["to_version"], l["succeeded"]): v for l, v in series(a, "apiserver_crd_conversion_webhook_duration_seconds_count")
+                        if l["crd_name"] == "cvs.c.example.com" and l["succeeded"] == "false"}, {("v1", "v2", "false"): 6})
     a.delete(CRDS + "/cvs.c.example.com")
     until("gone", lambda: a.get(CRDS + "/cvs.c.example.com")[0] == 404)
     equal("removed as stored: not asked", reviews(), [])

@@ -7,7 +7,7 @@ import base64, hashlib, json, os, re, signal, socket, ssl, stat, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import refuses
-from apiserver_test import EXE, CM, PODS, DEPLOY, Client, Server, check, cm, deployment, equal, pod, suite, until, write
+from apiserver_test import EXE, CM, PODS, DEPLOY, Client, Server, check, cm, deployment, equal, pod, series, suite, until, write
 
 
 class With:
@@ -458,12 +458,6 @@ def test_garbage_collector(s):
 
 
 # ---- metrics ----
-
-def series(a, name):
-    """Labels and value of what a metric shows."""
-    return [(dict(re.findall(r'(\w+)="([^"]*)"', l)), float(l.rpartition(" ")[2]))
-            for l in a.raw("GET", "/metrics")[2].decode().split("\n") if re.match(name + r"[{ ]", l)]
-
 
 def test_metrics(s):
     write(s, "allowed.yaml", '"apiserver_request_total,code": "404"\n"apiserver_request_total,verb": "LIST,GET"\n')

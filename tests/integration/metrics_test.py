@@ -50,14 +50,25 @@ ALPHA = {
     "apiserver_flowcontrol_priority_level_request_utilization": ("histogram", "phase priority_level"),
     "apiserver_flowcontrol_priority_level_seat_utilization": ("histogram", "phase priority_level"),
     "apiserver_flowcontrol_read_vs_write_current_requests": ("histogram", "phase request_kind"),
+    "apiserver_mutating_admission_policy_check_duration_seconds": ("histogram", "error_type policy policy_binding"),
+    "apiserver_mutating_admission_policy_check_total": ("counter", "error_type policy policy_binding"),
+    "apiserver_storage_list_evaluated_objects_total": ("counter", "group resource"),
     "apiserver_storage_list_total": ("counter", "group resource"),
     "apiserver_tls_handshake_errors_total": ("counter", ""),
+    "apiserver_watch_cache_consistent_read_total": ("counter", "fallback group resource success"),
+    "apiserver_watch_cache_events_dispatched_total": ("counter", "group resource"),
+    "apiserver_watch_cache_initializations_total": ("counter", "group resource"),
+    "cardinality_enforcement_unexpected_categorizations_total": ("counter", ""),
     "etcd_request_duration_seconds": ("histogram", "group operation resource"),
     "etcd_requests_total": ("counter", "group operation resource"),
     "kube_apiserver_clusterip_allocator_allocated_ips": ("gauge", "cidr"),
+    "kube_apiserver_clusterip_allocator_allocation_duration_seconds": ("histogram", "cidr"),
     "kube_apiserver_clusterip_allocator_allocation_total": ("counter", "cidr scope"),
     "kube_apiserver_clusterip_allocator_available_ips": ("gauge", "cidr"),
+    "kube_apiserver_nodeport_allocator_allocation_errors_total": ("counter", "scope"),
+    "kube_apiserver_nodeport_allocator_allocation_total": ("counter", "scope"),
     "kube_apiserver_nodeport_allocator_available_ports": ("gauge", ""),
+    "serviceaccount_invalid_legacy_auto_token_uses_total": ("counter", ""),
 }
 
 
@@ -90,8 +101,8 @@ class Metrics:
                 out.add(" ".join(x for x in re.findall(r'(\w+)="(?:[^"\\]|\\.)*"', k) if x != "le"))
         return out
 
-    def get(self, name, **labels):
-        return self.series.get(self.key(name, ('%s="%s"' % i for i in labels.items())))
+    def get(self, metric, **labels):
+        return self.series.get(self.key(metric, ('%s="%s"' % i for i in labels.items())))
 
 
 def requests(a, verb, scope, code=200, dry_run="", resource="configmaps", **more):
@@ -178,6 +189,18 @@ def test_families(a):
         "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
         "validations": [{"expression": "object.metadata.name != 'forbidden'"}]}})
     a.post(admission + "validatingadmissionpolicybindings", {"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny", "Audit"]}})
+    a.post(admission + "mutatingadmissionpolicies", {"metadata": {"name": "p"}, "spec": {
+        "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+        "matchConditions": [{"name": "c", "expression": "object.metadata.name.startsWith('mutated')"}],
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'add', path: '/data/from', value: object.data.x}]"}}]}})
+    a.post(admission + "mutatingadmissionpolicybindings", {"metadata": {"name": "b"}, "spec": {"policyName": "p"}})
+    until("the mutation works", lambda: a.post(CM + "?dryRun=All", cm("mutated", x="1"))[1].get("data") == {"x": "1", "from": "1"})
+    equal("it fails", a.post(CM + "?dryRun=All", cm("mutated"))[0], 403)
+    service = {"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 1, "nodePort": 30001}, {"port": 2, "name": "b"}]}}
+    service["spec"]["ports"][0]["name"] = "a"
+    equal("a node port", (a.post("/api/v1/namespaces/default/services", service)[0],
+                          a.post("/api/v1/namespaces/default/services", dict(service, metadata={"name": "t"}))[0]), (201, 422))
     until("the policy works", lambda: a.post(CM + "?dryRun=All", cm("forbidden"))[0] == 422)
     bob = Client(a.s, token="alicetoken")
     bob.get("/api/v1/namespaces/default/pods")
@@ -187,6 +210,14 @@ def test_families(a):
         for name, (kind, labels) in families.items():
             f = m.families.get(name, [None, ""])
             equal(name, (f[0], f[1].startswith("[%s] " % level), m.labels(name)), (kind, True, {labels}))
+    n = m.get("apiserver_mutating_admission_policy_check_total", error_type="no_error", policy="p", policy_binding="b")
+    equal("a policy that did not mutate", (n, m.get("apiserver_mutating_admission_policy_check_total", error_type="invalid_error", policy="p", policy_binding="b")), (1, 1))
+    left = {"kind": "policy", "name": "p", "operation": "CREATE", "type": "validate"}
+    check("nor was asked to", m.get("apiserver_admission_match_condition_exclusions_total", **left) and
+          m.get("apiserver_admission_match_condition_evaluation_seconds_count", **left))
+    equal("node ports", [m.get("kube_apiserver_nodeport_allocator_allocation%s_total" % e, scope=x) for e, x in
+                         (("", "static"), ("", "dynamic"), ("_errors", "static"))], [1, 1, 1])
+    check("bytes of the network", m.get("process_network_receive_bytes_total") > 0 and m.get("process_network_transmit_bytes_total") > 0)
     for action in ("deny", "audit"):
         check("a policy that refused: " + action, m.get("apiserver_validating_admission_policy_check_total", enforcement_action=action,
                                                        error_type="invalid_error", policy="p", policy_binding="b"))

@@ -6,7 +6,7 @@ Usage: webhook_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a faile
 import base64, json, os, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from apiserver_test import CM, PODS, Client, causes, check, cm, equal, pod, suite, write
+from apiserver_test import CM, PODS, Client, causes, check, cm, equal, pod, series, suite, write
 from web import Web
 
 REG = "/apis/admissionregistration.k8s.io/v1/"
@@ -387,6 +387,44 @@ def test_mutate(a, w, s):
     w.clean()
 
 
+def test_counted(a, w):
+    """What came of questions, in metrics."""
+    def told(metric, name, of):
+        return {tuple(l[k] for k in of): v for l, v in series(a, "apiserver_admission_" + metric) if l["name"] == name}
+
+    w.make("v", w.hook("/v", name="judge.example.com"), name="counted")
+    w.make("m", w.hook("/m", name="open.example.com", failurePolicy="Ignore", matchConditions=[{"name": "c", "expression": "request.operation != 'UPDATE'"}]),
+           w.hook("/n", name="broken.example.com", matchConditions=[{"name": "c", "expression": "object.metadata.labels.x == 'y'"}]), name="counted")
+    name = fresh("counted")
+    for answer, http in (({}, 0), ({"allowed": False, "status": {"code": 409}}, 0), ({"allowed": False}, 0), ({}, 500), ({"uid": "x"}, 0)):
+        Hook.answers["/v"] = (lambda r, h: lambda rq: dict(r, http=h) if h else dict(r))(answer, http)
+        Hook.answers["/m"] = Hook.answers["/v"] if answer != {"allowed": False} else (lambda rq: dict(patch({"op": "remove", "path": "/none"})))
+        a.post(CM, {"metadata": {"name": fresh("counted"), "labels": {"x": "y"}}})
+    Hook.answers["/v"], Hook.answers["/m"] = {}, {}
+    equal("without the label", a.post(CM, cm(name))[0], 403)
+    a.post(CM, {"metadata": {"name": name, "labels": {"x": "z"}}})
+    a.patch(CM + "/" + name, {"data": {"a": "b"}})
+    of = ("code", "operation", "rejected", "type")
+    equal("judged", told("webhook_request_total", name="judge.example.com", of=of),
+          {("200", "CREATE", "false", "validating"): 2, ("500", "CREATE", "true", "validating"): 1, ("503", "CREATE", "true", "validating"): 1,
+           ("200", "UPDATE", "false", "validating"): 1})
+    equal("refused", told("webhook_rejection_count", name="judge.example.com", of=("error_type", "rejection_code")),
+          {("calling_webhook_error", "500"): 1, ("calling_webhook_error", "503"): 1})
+    equal("mutated", told("webhook_request_total", name="open.example.com", of=of),
+          {("200", "CREATE", "false", "admit"): 3, ("409", "CREATE", "true", "admit"): 1, ("0", "CREATE", "true", "admit"): 1,
+           ("500", "CREATE", "false", "admit"): 1, ("503", "CREATE", "false", "admit"): 1})
+    equal("why not", told("webhook_rejection_count", name="open.example.com", of=("error_type", "rejection_code")),
+          {("no_error", "409"): 1, ("apiserver_internal_error", "0"): 1})
+    equal("ignored", told("webhook_fail_open_count", name="open.example.com", of=("type",)), {("admit",): 2})
+    equal("timed", sum(told("webhook_admission_duration_seconds_count", name="open.example.com", of=("rejected",)).values()), 7)
+    of = ("kind", "operation", "type")
+    equal("excluded", (told("match_condition_exclusions_total", name="open.example.com", of=of), told("match_condition_exclusions_total", name="broken.example.com", of=of)),
+          ({("webhook", "UPDATE", "admit"): 1}, {("webhook", "CREATE", "admit"): 1, ("webhook", "UPDATE", "admit"): 1}))
+    equal("errors", told("match_condition_evaluation_errors_total", name="broken.example.com", of=of), {("webhook", "CREATE", "admit"): 1})
+    check("conditions are timed", told("match_condition_evaluation_seconds_count", name="open.example.com", of=of)["webhook", "CREATE", "admit"] >= 6)
+    w.clean()
+
+
 def test_reinvoke(a, w):
     # a before b; b's change has a asked again when it wants that
     for policy, want in (("Never", ["/a", "/b"]), ("IfNeeded", ["/a", "/b", "/a"])):
@@ -447,4 +485,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_reinvoke, test_custom), lambda have: have["w"].clean())
+    suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom), lambda have: have["w"].clean())
