@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <openssl/pem.h>
+#include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 
 #include "loop/fiber.h"
@@ -50,9 +51,9 @@ static bool make(X509 *x, EVP_PKEY *key, const char *name, const char *sans)
 	return ok;
 }
 
-static struct error *make_pair(const char *name, const char *sans, BIO *cert, BIO *priv)
+/* Takes key. */
+static struct error *make_pair(EVP_PKEY *key, const char *name, const char *sans, BIO *cert, BIO *priv)
 {
-	EVP_PKEY *key = EVP_EC_gen("P-256");
 	X509 *x = X509_new();
 	bool ok = key && make(x, key, name, sans) && PEM_write_bio_X509(cert, x) &&
 		  PEM_write_bio_PrivateKey(priv, key, NULL, NULL, 0, NULL, NULL);
@@ -65,7 +66,7 @@ static struct error *make_pair(const char *name, const char *sans, BIO *cert, BI
 struct error *selfsigned_files(struct arena *a, const char *name, const char **cert_file, const char **key_file)
 {
 	BIO *cert = BIO_new(BIO_s_mem()), *priv = BIO_new(BIO_s_mem());
-	struct error *e = make_pair(name, arena_printf(a, "DNS:%s,IP:127.0.0.1", name).p, cert, priv);
+	struct error *e = make_pair(EVP_EC_gen("P-256"), name, arena_printf(a, "DNS:%s,IP:127.0.0.1", name).p, cert, priv);
 
 	if (!e)
 		e = keep(a, "serving.key", priv, key_file);
@@ -104,7 +105,7 @@ struct error *selfsigned_kept(struct arena *a, const char *base, const char *nam
 		TRY(dir_make(arena_printf(a, "%.*s", (int)(slash - base), base).p, 0755));
 	cert = BIO_new(BIO_s_mem());
 	priv = BIO_new(BIO_s_mem());
-	e = make_pair(name, sans, cert, priv);
+	e = make_pair(EVP_RSA_gen(2048), name, sans, cert, priv);
 	if (!e)
 		e = write_pem(crt, cert, 0644);
 	if (!e)

@@ -14,7 +14,7 @@
  */
 struct error *selfsigned_files(struct arena *a, const char *name, const char **cert_file, const char **key_file);
 /*
- * The same in base.crt (0644) and base.key (0600), in a folder that is made (0755) when missing, for `name` and sans
+ * The same with an RSA key of 2048 bits, as upstream's, in base.crt (0644) and base.key (0600), in a folder that is made (0755) when missing, for `name` and sans
  * (OpenSSL's text: "DNS:a,IP:1.2.3.4"). A pair that is there is used as it is; one file of the two is an error.
  */
 struct error *selfsigned_kept(struct arena *a, const char *base, const char *name, const char *sans,

@@ -162,10 +162,11 @@ def test_cert_dir(s):
         names = text[text.index("Alternative Name"):].split("\n")[1].strip().split(", ")
         equal("names", set(names), {"DNS:kubernetes.default.svc", "DNS:kubernetes.default", "DNS:kubernetes", "IP Address:10.0.0.1",
                                     "IP Address:127.0.0.1", "IP Address:192.0.2.7"})
+        check("of RSA", "rsaEncryption" in text and "2048 bit" in text, text)
     modes = [stat.S_IMODE(os.stat(os.path.join(s.dir, "certs/deep", f)).st_mode) for f in ("", "apiserver.crt", "apiserver.key")]
     equal("files", modes, [0o755, 0o644, 0o600])
-    with Bare(s, "--cert-dir=certs/deep", "--bind-address=0.0.0.0") as port:
-        equal("used again", shown(port)[0], first)
+    with Bare(s, "--cert-dir=certs/deep", "--bind-address=0.0.0.0", "--tls-cipher-suites=TLS_RSA_WITH_AES_256_CBC_SHA,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256") as port:
+        equal("used again, and where the client must have such a key", shown(port, maximum_version=ssl.TLSVersion.TLSv1_2, set_ciphers="AES256-SHA")[0], first)
     os.unlink(os.path.join(s.dir, "certs/deep/apiserver.key"))
     code, said = run(s, "--cert-dir=certs/deep", "--service-cluster-ip-range=10.0.0.0/24")
     check("half a pair", code == 1 and "certs/deep/apiserver.key" in said, said)
