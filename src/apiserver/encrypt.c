@@ -325,19 +325,23 @@ bool encryption_has_check(void)
 	return all.set && all.set->kms.n;
 }
 
-bool encryption_check(struct apiserver *s)
+struct error *encryption_check(struct apiserver *s)
 {
 	struct encryption_set *set = all.set;
-	bool well = true;
+	struct buf why buf_cleanup = {0};
+	uint32_t n = 0;
 
 	(void)s;
+	if (!set)
+		return NULL;
 	set->refs++;
 	for (uint32_t i = 0; i < set->kms.n; i++) {
 		struct error *e = kms_check(set->kms.v[i]);
 
-		well &= !e;
+		if (e)
+			buf_printf(&why, "%skms-provider-%u: %s", n++ ? ", " : "", i, error_message(e));
 		error_free(e);
 	}
 	encryption_set_unref(set);
-	return well;
+	return n ? error_new(n > 1 ? "[%s]" : "%s", buf_z(&why)) : NULL;
 }

@@ -29,8 +29,8 @@ bool encryption_opens(const struct encryption *e, uint8_t sealed);
 struct error *encryption_open(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out);
 uint8_t encryption_sealed(void *ctx, struct str stored);
 
-/* The health check kms-providers: whether there is one, and whether every plugin is well (asks those not asked lately: suspends). */
+/* The health check kms-providers: whether there is one, and what ails its plugins (asks those not asked lately: suspends). */
 bool encryption_has_check(void);
-bool encryption_check(struct apiserver *s);
+struct error *encryption_check(struct apiserver *s);
 
 #endif

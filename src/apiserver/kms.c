@@ -157,7 +157,7 @@ static struct error *call(struct kms *k, struct arena *a, const char *method, co
 	if (!e)
 		e = pb_decode(a, resp_type, answer, resp);
 	OPENSSL_cleanse(b.p, b.n);
-	return error_wrap(e, "%s of KMS provider %s", method, k->name);
+	return e;
 }
 
 /* ---- unwrapped keys ---- */
@@ -215,7 +215,8 @@ static struct error *unwrap(struct kms *k, const encrypted_object *o, struct str
 	random_uuid(uid);
 	req.uid = str_of(uid, 36);
 	metrics_count(METRIC_KMS_MISSES, "", 1);
-	TRY(call(k, &a, "Decrypt", &kms_v2_decrypt_request_type, &req, &kms_v2_decrypt_response_type, &resp));
+	TRY(error_wrap(call(k, &a, "Decrypt", &kms_v2_decrypt_request_type, &req, &kms_v2_decrypt_response_type, &resp), "Decrypt of KMS provider %s",
+		       k->name));
 	TRY(error_wrap(check_key(o->encrypted_dek_source_type, resp.plaintext), "KMS provider %s", k->name));
 	remember(k, digest, o->encrypted_dek_source_type, resp.plaintext);
 	return NULL;
@@ -356,7 +357,8 @@ static struct error *rotate(struct kms *k, struct arena *a, struct str key_id, i
 	random_bytes(seed, sizeof seed);
 	random_uuid(uid);
 	req = (struct kms_v2_encrypt_request){.plaintext = str_of((char *)seed, sizeof seed), .uid = str_of(uid, 36)};
-	TRY(call(k, a, "Encrypt", &kms_v2_encrypt_request_type, &req, &kms_v2_encrypt_response_type, &resp));
+	TRY(error_wrap(call(k, a, "Encrypt", &kms_v2_encrypt_request_type, &req, &kms_v2_encrypt_response_type, &resp), "Encrypt of KMS provider %s",
+		       k->name));
 	o.key_id = arena_str(&keep, resp.key_id);
 	o.encrypted_dek_source = arena_str(&keep, resp.ciphertext);
 	for (uint32_t i = 0; i < resp.annotations.n; i++)
@@ -419,13 +421,22 @@ static struct error *judge_key(struct kms *k, struct arena *a, struct str id)
 	return error_wrap(rotate(k, a, id, until), "a new key");
 }
 
-static struct error *ask(struct kms *k)
+/* *silent: it gave no answer, and the error says why in the words of gRPC. */
+static struct error *ask(struct kms *k, bool *silent)
 {
 	struct arena a arena_cleanup = {0};
 	struct kms_v2_status_response r = {0};
-	struct error *e, *more[2];
+	struct error *e, *more[2], *f;
 
-	TRY(call(k, &a, "Status", NULL, NULL, &kms_v2_status_response_type, &r));
+	e = call(k, &a, "Status", NULL, NULL, &kms_v2_status_response_type, &r);
+	*silent = e != NULL;
+	if (error_is_sys(e, ECANCELED))
+		return e;
+	if (e) {
+		f = error_new("rpc error: code = %s desc = %s", grpc_code_name(e), error_message(e));
+		error_free(e);
+		return f;
+	}
 	e = str_eqz(r.healthz, "ok") ? NULL : error_new("its health is \"%.*s\"", STR_ARG(r.healthz));
 	more[0] = judge_version(k, r.version);
 	more[1] = judge_key(k, &a, r.key_id); /* a plugin that is not well may still give keys */
@@ -436,7 +447,7 @@ static struct error *ask(struct kms *k)
 			e = error_new("%s", more[i]->message);
 		error_free(more[i]);
 	}
-	return error_wrap(e, "KMS provider %s is not healthy", k->name);
+	return e;
 }
 
 static void take_note(struct kms *k, const struct error *e)
@@ -444,7 +455,7 @@ static void take_note(struct kms *k, const struct error *e)
 	const char *was = k->ill;
 
 	if (e && (!was || strcmp(was, e->message)))
-		log_warn("%s", e->message);
+		log_warn("KMS provider %s is not healthy: %s", k->name, e->message);
 	else if (!e && was)
 		log_info("KMS provider %s is well again", k->name);
 	free(k->ill);
@@ -456,14 +467,17 @@ static void take_note(struct kms *k, const struct error *e)
 struct error *kms_check(struct kms *k)
 {
 	struct error *e;
+	bool silent = false;
 
 	TRY(fiber_mutex_lock(&k->asking));
 	if (k->ttl_ms && now_ms() - k->asked_ms < k->ttl_ms) {
 		e = k->ill ? error_new("%s", k->ill) : NULL;
 	} else {
-		e = ask(k);
+		e = ask(k, &silent);
 		if (!error_is_sys(e, ECANCELED))
 			take_note(k, e);
+		if (silent) /* upstream says so to who has it asked, and not to those that are told later */
+			e = error_wrap(e, "failed to perform status section of the healthz check for KMS Provider %s, error", k->name);
 	}
 	fiber_mutex_unlock(&k->asking);
 	return e;

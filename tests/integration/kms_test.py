@@ -116,6 +116,13 @@ def test_away_at_start(s, a, p):
     p.set(key="k1")
     until("read when the key is there", lambda: word(a, "s1") == "hidden-word")
     equal("and listed", len(a.get(SECRETS)[1]["items"]), 1)
+    p.set(key="k1", fail="Status")
+    ails = lambda: a.raw("GET", "/healthz/kms-providers")
+    begin = b"internal server error: kms-provider-0: "
+    until("what ails it is told", lambda: re.match(begin + b"rpc error: code = [A-Z][A-Za-z]+ desc = .*\n$", ails()[2]) and ails()[0] == 500)
+    until("in more words to who has it asked", lambda: ails()[2].startswith(begin + b"failed to perform status section of the healthz check for KMS Provider "
+                                                                    b"plug, error: rpc error: code = "), 30)
+    p.set(key="k1")
     s.stop()
 
 
