@@ -78,19 +78,20 @@ static void node_normalize(struct arena *a, void *obj)
 	n->spec.pod_cidr = n->spec.pod_cidrs.n ? n->spec.pod_cidrs.v[0] : STR_NULL;
 }
 
-/* Dynamic kubelet configuration is gone: kept only where it stands already. */
 /* An empty map is none by the time the store gives it back, and then it is the capacity. */
-static void node_allocatable(struct request *rq, struct core_v1_node *n)
+static void node_canonicalize(struct request *rq, void *obj)
 {
-	if (n->status.allocatable.n)
-		return;
-	n->status.allocatable.v = NULL;
-	object_default(rq->a, &core_v1_node_type, n);
+	struct core_v1_node *n = obj;
+
+	(void)rq;
+	if (!n->status.allocatable.n)
+		n->status.allocatable.v = NULL;
 }
 
+/* Dynamic kubelet configuration is gone: kept only where it stands already. */
 static void node_create(struct request *rq, void *obj)
 {
-	node_allocatable(rq, obj);
+	(void)rq;
 	((struct core_v1_node *)obj)->spec.config_source = NULL;
 	((struct core_v1_node *)obj)->status.config = NULL;
 }
@@ -106,17 +107,17 @@ static void node_sub_update(struct request *rq, const char *sub, void *obj, cons
 {
 	struct core_v1_node *n = obj;
 
+	(void)rq;
 	(void)sub;
 	n->spec = ((const struct core_v1_node *)old)->spec;
 	if (!((const struct core_v1_node *)old)->status.config)
 		n->status.config = NULL;
-	node_allocatable(rq, n);
 }
 
 static const struct cache_field node_fields[] = {{.name = STR_INIT("spec.unschedulable"), .absent = STR_INIT("false")}};
 static const struct strategy nodes = {
 	.plural = STR_INIT("nodes"), .keep_status_on_create = true, .fields = node_fields, .n_fields = 1,
-	.checks_all = true, .meta_update = "MCU*", .normalize = node_normalize, .prepare_create = node_create, .prepare_update = node_update,
+	.checks_all = true, .meta_update = "MCU*", .normalize = node_normalize, .canonicalize = node_canonicalize, .prepare_create = node_create, .prepare_update = node_update,
 	.prepare_sub_update = node_sub_update, .validate = node_validate, .validate_update = node_validate_update, .validate_sub_update = node_validate_sub, .warn = node_warn,
 };
 
