@@ -617,7 +617,7 @@ static struct error *known_version(const struct meta_v1_object_meta *m)
 
 	return !m->resource_version.n || str_to_u64(m->resource_version, &v)
 		       ? NULL
-		       : error_status(500, "", "invalid resourceVersion \"%.*s\": a number is wanted", STR_ARG(m->resource_version));
+		       : error_status(500, "", "strconv.ParseUint: parsing \"%.*s\": invalid syntax", STR_ARG(m->resource_version));
 }
 
 

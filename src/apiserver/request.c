@@ -471,7 +471,9 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 		return NULL;
 	}
 	if (n->routed && !router_accepts(accept, n->only, n->cbor)) {
-		struct error *e = not_acceptable(false, n->cbor);
+		struct error *e = error_status(406, "NotAcceptable", "406: Not Acceptable\n\nAvailable representations: %s%s%s",
+					       n->only ? n->only : served_types(false, n->cbor), n->listed ? ", " : "",
+					       n->listed ? served_types(true, n->cbor) : "");
 
 		error_set_details(e, STR(""), STR(""), STR("")); /* the router's details say nothing */
 		return e;

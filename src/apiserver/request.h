@@ -64,6 +64,7 @@ enum answers { ANSWERS_PLAIN, ANSWERS_RESOURCE, ANSWERS_PARTIAL, ANSWERS_DISCOVE
 struct negotiation {
 	enum answers answers;
 	bool stream;             /* a watch */
+	bool listed;             /* a list or a watch: of one route, which has the types of both */
 	bool routed;             /* upstream's router comes first (everything but custom resources), and knows whole media types only */
 	bool no_protobuf;        /* objects of this resource have no protobuf (custom ones) */
 	bool cbor;               /* feature CBORServingAndStorage */

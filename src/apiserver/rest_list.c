@@ -215,11 +215,12 @@ struct error *list_rv_param(struct request *rq, enum cache_mode *mode, int64_t *
 	*rev = n > INT64_MAX ? INT64_MAX : (int64_t)n; /* either way, yet to come */
 	if (bad && list_uncached(rq->res) && str_eqz(rq->info.verb, "get"))
 		return err_bad_request("invalid resource version");
-	if (bad && (str_eqz(rq->info.verb, "get") || str_eqz(rq->info.verb, "watch")))
-		return error_status(500, "", "invalid resourceVersion \"%.*s\"", STR_ARG(rv)); /* only lists check it before the store does */
-	if (bad)
-		return error_status(400, "BadRequest", "resourceVersion: Invalid value: \"%.*s\": strconv.ParseUint: parsing \"%.*s\": invalid syntax",
-				    STR_ARG(rv), STR_ARG(rv));
+	if (bad) { /* only lists check it before the store does */
+		bool list = !str_eqz(rq->info.verb, "get") && !str_eqz(rq->info.verb, "watch");
+
+		return error_status(list ? 400 : 500, list ? "BadRequest" : "",
+				    "resourceVersion: Invalid value: \"%.*s\": strconv.ParseUint: parsing \"%.*s\": invalid syntax", STR_ARG(rv), STR_ARG(rv));
+	}
 	*mode = *rev == 0 ? CACHE_ANY : CACHE_AT_LEAST;
 	return NULL;
 }

@@ -20,12 +20,17 @@ struct write_options {
 static void dry_run_validate(struct field_errors *fe, const struct str *v, uint32_t n)
 {
 	static const struct str all[] = {STR_INIT("All")};
+	struct buf text buf_cleanup = {0};
+	struct jv given = jv_array();
+	bool known = true;
 
-	for (uint32_t i = 0; i < n; i++)
-		if (!str_eqz(v[i], "All")) {
-			field_not_supported(fe, FIELD_ROOT("dryRun"), v[i], all, 1);
-			return;
-		}
+	for (uint32_t i = 0; i < n; i++) {
+		known &= str_eqz(v[i], "All");
+		jv_push(fe->arena, &given, jv_string(v[i]));
+	}
+	jv_encode(&text, &given);
+	if (!known)
+		field_not_supported_raw(fe, FIELD_ROOT("dryRun"), arena_str(fe->arena, buf_view(&text)), all, 1);
 }
 
 static struct error *write_options(struct request *rq, const char *kind, bool apply, struct write_options *o)
@@ -33,7 +38,7 @@ static struct error *write_options(struct request *rq, const char *kind, bool ap
 	struct field_errors fe = {.arena = rq->a};
 	struct str fv = query_get(&rq->q, "fieldValidation"), fm = query_get(&rq->q, "fieldManager");
 	struct strings dry = {0};
-	static const struct str levels[] = {STR_INIT("Ignore"), STR_INIT("Strict"), STR_INIT("Warn")};
+	static const struct str levels[] = {STR_INIT(""), STR_INIT("Ignore"), STR_INIT("Strict"), STR_INIT("Warn")};
 
 	memset(o, 0, sizeof *o);
 	if (apply && !fm.n)
@@ -44,14 +49,14 @@ static struct error *write_options(struct request *rq, const char *kind, bool ap
 		field_too_long(&fe, FIELD_ROOT("fieldManager"), 128);
 	for (size_t i = 0; i < fm.n; i++)
 		if ((unsigned char)fm.p[i] < 0x20 || fm.p[i] == 0x7f) {
-			field_invalid(&fe, FIELD_ROOT("fieldManager"), fm, "should only contain printable characters");
+			field_invalid(&fe, FIELD_ROOT("fieldManager"), fm, "invalid character U+%04X (at position %zu)", (unsigned char)fm.p[i], i);
 			break;
 		}
 	query_all(rq->a, &rq->q, "dryRun", &dry);
 	dry_run_validate(&fe, dry.v, dry.n);
 	rq->dry_run = dry.n > 0;
 	if (fv.n && !str_eqz(fv, "Ignore") && !str_eqz(fv, "Strict") && !str_eqz(fv, "Warn"))
-		field_not_supported(&fe, FIELD_ROOT("fieldValidation"), fv, levels, 3);
+		field_not_supported(&fe, FIELD_ROOT("fieldValidation"), fv, levels, 4);
 	o->validation = str_eqz(fv, "Strict") ? VALIDATE_STRICT : str_eqz(fv, "Ignore") ? VALIDATE_IGNORE : VALIDATE_WARN;
 	o->force = query_bool(&rq->q, "force");
 	TRY(field_errors_status(&fe, STR("meta.k8s.io"), str_from(kind), STR("")));
@@ -105,7 +110,7 @@ static struct error *judge(struct request *rq, const struct decode_report *r, co
 	if (rq->info.verb.n && str_eqz(rq->info.verb, "patch")) {
 		struct field_errors fe = {.arena = rq->a};
 
-		field_invalid(&fe, FIELD_ROOT("patch"), STR(""), "strict decoding error: %.*s", STR_ARG(text));
+		field_invalid(&fe, FIELD_ROOT("patch"), str_sub(r->value, 0, 4096), "strict decoding error: %.*s", STR_ARG(text));
 		return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
 	}
 	return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: strict decoding error: %.*s", STR_ARG(res->api->kind),
@@ -145,6 +150,35 @@ static bool same_version(struct str given, struct str want)
 	return str_eqz(given, "/") || str_eq(version, want);
 }
 
+/* A body that does not say what it is, with its beginning, as runtime's summarizeData shows it. */
+static struct error *unrecognized(struct request *rq, struct str kind, struct str body, const char *why)
+{
+	struct buf b buf_cleanup = {0};
+	struct str shown = str_sub(body, 0, 30);
+
+	for (size_t i = 0; i < shown.n; i++)
+		if (body.p[0] == '{')
+			buf_putc(&b, shown.p[i]);
+		else
+			buf_printf(&b, "%02x", (unsigned char)shown.p[i]);
+	buf_puts(&b, !body.n ? "<empty>" : shown.n < body.n ? " ..." : "");
+	return err_bad_request("the object provided is unrecognized (must be of type %.*s): %s (%s)", STR_ARG(kind), why, buf_z(&b));
+}
+
+/* Of kinds that upstream holds in one of its internal types, the type's package. */
+static struct str internal_package(struct str group)
+{
+	struct str rest = group;
+
+	return !group.n || str_eqz(group, "events.k8s.io") ? STR("core") : str_cut(&rest, '.');
+}
+
+/* A version of more than a group and a version, which upstream cannot read. */
+static bool version_malformed(struct str v)
+{
+	return v.n && str_index(v, '/') != str_rindex(v, '/');
+}
+
 /* The body as a struct of type t with kind and apiVersion checked; not defaulted. *untyped: one of these was not in it.
  */
 static struct error *typed_body(struct request *rq, const char *options, const struct schema_type *t, struct str kind,
@@ -154,26 +188,31 @@ static struct error *typed_body(struct request *rq, const char *options, const s
 	struct str body, av = STR_NULL, k = STR_NULL;
 	struct decode_report report = {.arena = rq->a};
 	struct write_options o;
+	struct str group, version;
 	struct error *e;
 	void *obj;
 
 	TRY(body_and_options(rq, options, &media, &body, &o));
-	if (!str_trim(body).n && media == MEDIA_JSON)
-		return err_bad_request("the object provided is unrecognized (must be of type %.*s): couldn't get version/kind; json parse error: "
-				       "unexpected end of JSON input", STR_ARG(kind));
 	e = object_peek(rq->a, media, body, !rq->res->crd, &av, &k);
 	if (e) {
-		struct error *w = err_bad_request("the object provided is unrecognized (must be of type %.*s): %s", STR_ARG(kind),
-						  error_message(e));
+		struct error *w = unrecognized(rq, kind, body, error_message(e));
 
 		error_free(e);
 		return w;
 	}
 	if (rq->res->crd && t == rq->res->api->type && (!k.n || !av.n))
 		return err_bad_request("Object '%s' is missing", !k.n ? "Kind" : "apiVersion");
-	if (k.n && !str_eq(k, kind) && !(rq->res->crd && t == rq->res->api->type))
-		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: converting (%.*s) to (%.*s): unknown conversion",
-				       STR_ARG(k), STR_ARG(av), STR_ARG(kind), STR_ARG(k), STR_ARG(kind));
+	if (version_malformed(av))
+		return unrecognized(rq, kind, body, arena_printf(rq->a, "unexpected GroupVersion string: %.*s", STR_ARG(av)).p);
+	api_version_split(api_version, &group, &version);
+	if (k.n && !str_eq(k, kind) && !(rq->res->crd && t == rq->res->api->type)) {
+		struct str package = internal_package(group);
+
+		if (av.n)
+			api_version_split(av, &group, &version);
+		return err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: converting (%.*s.%.*s) to (%.*s.%.*s): unknown conversion",
+				       STR_ARG(k), STR_ARG(version), STR_ARG(kind), STR_ARG(version), STR_ARG(k), STR_ARG(package), STR_ARG(kind));
+	}
 	if (av.n && !same_version(av, api_version) && /* evictions are taken in both of theirs */
 	    !(t == &policy_v1_eviction_type && str_eqz(av, "policy/v1beta1")))
 		return err_bad_request("the API version in the data (%.*s) does not match the expected API version (%.*s)", STR_ARG(av),
@@ -183,12 +222,10 @@ static struct error *typed_body(struct request *rq, const char *options, const s
 	if (!e && rq->res->crd && t == rq->res->api->type && (!k.n || str_eq(k, kind)))
 		e = custom_prune(rq->a, rq->res, obj, &report);
 	if (e) {
-		struct str group, version;
 		struct error *w;
 
 		if (e->status && e->status != 400)
 			return e;
-		api_version_split(api_version, &group, &version);
 		w = err_bad_request("%.*s in version \"%.*s\" cannot be handled as a %.*s: %s", STR_ARG(kind), STR_ARG(version), STR_ARG(kind),
 				    error_message(e));
 		error_free(e);
@@ -452,7 +489,7 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 	if (!e && res->crd) {
 		e = custom_prune(rq->a, res, obj, &report);
 		if (e && !e->status) /* the patched object is none of its type */
-			e = object_not_of_type(e, STR(""));
+			e = object_not_of_type(rq->a, e, STR(""));
 	}
 	TRY(e);
 	TRY(check_patched_kind(p, rq, obj));

@@ -105,6 +105,7 @@ static struct error *negotiate_resource(struct request *rq, const struct api_sub
 	struct negotiation n = {
 		.answers = has_table(rq, sub) ? ANSWERS_RESOURCE : ANSWERS_PARTIAL,
 		.stream = str_eqz(rq->info.verb, "watch"),
+		.listed = str_eqz(rq->info.verb, "watch") || str_eqz(rq->info.verb, "list"),
 		.routed = !rq->res->crd,
 		.no_protobuf = rq->res->crd && !(sub && str_eqz(sub->name, "scale")),
 		.cbor = rq->s->o.cbor,

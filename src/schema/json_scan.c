@@ -47,7 +47,7 @@ struct error *json_syntax_error(struct str in, const struct json_syntax_error *e
 		snprintf(shown, sizeof shown, "'\xc3%c'", c < 0xc0 ? c : c - 0x40); /* the byte as a Latin-1 character */
 	if (c >= 0xa0 && c < 0xc0)
 		shown[1] = (char)0xc2;
-	return error_status(400, "BadRequest", "invalid character %s %s (line %zu, column %zu)", shown, e->context, line, column);
+	return error_status(400, "BadRequest", "invalid character %s %s", shown, e->context);
 }
 
 static bool is_hex(char c)

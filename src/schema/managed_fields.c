@@ -755,7 +755,8 @@ static struct str object_name(struct arena *a, const struct jv *obj)
 	struct str ns = jv_str(jv_at(obj, "metadata", "namespace", NULL)), name = jv_str(jv_at(obj, "metadata", "name", NULL));
 	struct str version = jv_str(jv_get(obj, STR("apiVersion"))), kind = jv_str(jv_get(obj, STR("kind")));
 
-	return arena_printf(a, "%.*s/%.*s; %.*s, Kind=%.*s", STR_ARG(ns), STR_ARG(name), STR_ARG(version), STR_ARG(kind));
+	return arena_printf(a, "%.*s/%.*s; %s%.*s, Kind=%.*s", STR_ARG(ns), STR_ARG(name), str_index(version, '/') < 0 ? "/" : "", STR_ARG(version),
+			    STR_ARG(kind));
 }
 
 /* Puts back what any manager still owns at one version. */

@@ -437,7 +437,10 @@ static struct error *json_peek(struct arena *a, struct str in, bool any_case, st
 	syn.context = NULL;
 	if (p == end)
 		goto bad;
-	return NULL;
+	syn.at = json_space(p + 1, end);
+	syn.context = "after top-level value";
+	if (syn.at == end)
+		return NULL;
 bad:
 	return error_wrap(json_syntax_error(in, &syn), "couldn't get version/kind; json parse error");
 }

@@ -41,6 +41,6 @@ struct jv json_merge(struct arena *a, const struct jv *doc, const struct jv *pat
 struct error *object_patch(struct arena *a, enum patch_type type, const struct schema_type *t, const void *obj,
 			   struct str text, struct decode_report *report, void *out);
 /* The 422 of a patched object (its JSON; cut to 4 KiB) that is not of its type; takes the cause. */
-struct error *object_not_of_type(struct error *cause, struct str json);
+struct error *object_not_of_type(struct arena *a, struct error *cause, struct str json);
 
 #endif

@@ -1,15 +1,14 @@
 /* Patches of typed objects: tree, patch, decode. */
+#include "schema/validate.h"
 #include "schema/patch_internal.h"
 
-struct error *object_not_of_type(struct error *cause, struct str value)
+struct error *object_not_of_type(struct arena *a, struct error *cause, struct str value)
 {
-	struct error *e = error_status(422, "Invalid", " \"\" is invalid: patch: Invalid value: \"%.*s\": %s",
-				       (int)(value.n > 4096 ? 4096 : value.n), value.p, error_message(cause));
+	struct field_errors fe = {.arena = a};
 
-	error_add_cause(e, "FieldValueInvalid", "patch", "Invalid value: \"%.*s\": %s",
-			(int)(value.n > 4096 ? 4096 : value.n), value.p, error_message(cause));
+	field_invalid(&fe, FIELD_ROOT("patch"), str_sub(value, 0, 4096), "%s", error_message(cause));
 	error_free(cause);
-	return e;
+	return field_errors_status(&fe, STR_NULL, STR_NULL, STR_NULL);
 }
 
 struct error *object_patch(struct arena *a, enum patch_type type, const struct schema_type *t, const void *obj,
@@ -40,5 +39,7 @@ struct error *object_patch(struct arena *a, enum patch_type type, const struct s
 	struct str json = arena_str(a, buf_view(&b));
 	struct error *e = (type == PATCH_STRATEGIC ? json_decode_merged : json_decode)(a, t, json, report, out);
 
-	return e ? object_not_of_type(e, json) : NULL;
+	if (report && type != PATCH_STRATEGIC)
+		report->value = json;
+	return e ? object_not_of_type(a, e, json) : NULL;
 }

@@ -60,12 +60,8 @@ static void quote(struct buf *b, struct str s)
 
 		if (c == '"' || c == '\\')
 			buf_printf(b, "\\%c", c);
-		else if (c == '\n')
-			buf_puts(b, "\\n");
-		else if (c == '\t')
-			buf_puts(b, "\\t");
-		else if (c == '\r')
-			buf_puts(b, "\\r");
+		else if (c >= '\a' && c <= '\r')
+			buf_printf(b, "\\%c", "abtnvfr"[c - '\a']);
 		else if (c < 0x20 || c == 0x7f)
 			buf_printf(b, "\\x%02x", c);
 		else

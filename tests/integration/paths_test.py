@@ -387,6 +387,43 @@ def test_flags():
     check("unknown", "unrecognized option '--nothing'" in said and "unexpected argument" not in said, said)
 
 
+def test_words(a):
+    """Messages that clients show or read have upstream's form."""
+    cms = "/api/v1/namespaces/default/configmaps"
+    at = cms + "/worded?fieldValidation=Strict"
+
+    def said(method, path, body=b"", **h):
+        e = json.loads(a.raw(method, path, body, {k.replace("_", "-"): v for k, v in h.items()})[2])
+        return e["message"], [c["message"] for c in e.get("details", {}).get("causes", [])]
+
+    equal("an object", a.post(cms, {"metadata": {"name": "worded"}, "data": {"k": "v"}})[0], 201)
+    for body, words in ((b"", "unexpected end of JSON input (<empty>)"), (b'{"metadata', 'unexpected end of JSON input ({"metadata)'), (b"x" * 40, "(" + "78" * 30 + " ...)"),
+                        (b'{"metadata":{}} y', "invalid character 'y' after top-level value ({\"metadata\":{}} y)"),
+                        (b'{"apiVersion":"a/b/c","kind":"C"}', "unexpected GroupVersion string: a/b/c ({\"apiVersion\":\"a/b/c\",\"kind\":\" ...)")):
+        m = said("POST", cms, body)[0]
+        check("what nobody can name is shown: " + words, m.startswith("the object provided is unrecognized (must be of type ConfigMap): ") and m.endswith(words), m)
+    equal("another kind", said("POST", cms, b'{"apiVersion":"apps/v1","kind":"Deployment"}')[0],
+          'Deployment in version "v1" cannot be handled as a ConfigMap: converting (v1.Deployment) to (core.ConfigMap): unknown conversion')
+    equal("levels", said("POST", cms + "?fieldValidation=Odd", b"{}")[1], ['Unsupported value: "Odd": supported values: "", "Ignore", "Strict", "Warn"'])
+    equal("dry runs", said("POST", cms + "?dryRun=Odd&dryRun=All", b"{}")[1], ['Unsupported value: ["Odd","All"]: supported values: "All"'])
+    equal("managers", said("POST", cms + "?fieldManager=ab%07", b"{}")[1], ['Invalid value: "ab\\a": invalid character U+0007 (at position 2)'])
+    equal("keys of YAML", said("PATCH", at + "&fieldManager=m", b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: worded}\ndata:\n  a: x\n  a: z\n", content_type="application/apply-patch+yaml")[0],
+          'error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 6: key "a" already set in map')
+    m, causes = said("PATCH", at, b'{"odd":1}', content_type="application/merge-patch+json")
+    check("a patched object", causes[0].startswith('Invalid value: "{\\"') and '\\"apiVersion\\":\\"v1\\",' in causes[0] and m == ' "" is invalid: patch: ' + causes[0] and
+          m.endswith('strict decoding error: unknown field "odd"'), m)
+    equal("columns", said("GET", cms + "?includeObject=odd", accept="application/json;as=Table;v=v1;g=meta.k8s.io")[0],
+          "Unable to convert to Table as requested: includeObject: Invalid value: \"odd\": must be 'Metadata', 'Object', 'None', or empty")
+    types = "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor"  # the servers of tests speak it
+    equal("types of a watch", said("GET", cms + "?watch=true", accept="application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io")[0],
+          "only the following media types are accepted: " + types)
+    text = a.raw("GET", cms + "?watch=true", None, {"accept": "application/yaml"})[2].decode()
+    check("types of its stream", ": application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch" in text.replace("\n  ", " "), text)
+    equal("types the router knows", said("GET", cms + "/worded", accept="text/html")[0], "406: Not Acceptable\n\nAvailable representations: " + types)
+    equal("versions", (said("GET", cms + "?resourceVersion=x")[0], said("GET", cms + "/worded?resourceVersion=x")[0]),
+          ('resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax',) * 2)
+
+
 def prepare(s):
     s.store += ["--cors-allowed-origins=//example\\.com$,^https://ok\\..*", "--strict-transport-security-directives=max-age=100,includeSubDomains"]
     s.start()
@@ -394,5 +431,5 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("paths", prepare, (test_flags, test_openapi_v3, test_health, test_zpages, test_debug, test_watch_socket, test_watch_socket_token,
+    suite("paths", prepare, (test_flags, test_words, test_openapi_v3, test_health, test_zpages, test_debug, test_watch_socket, test_watch_socket_token,
                              test_origins, test_time_out, test_end))

@@ -235,8 +235,8 @@ static void config_maps(void **state)
 	     "app Apply {\"f:data\":{\"f:b\":{}}};before-first-apply Update {\"f:data\":{\".\":{},\"f:a\":{}}};"});
 	RUN(&core_v1_config_map_type, "v1",
 	    {'a', "one", "{\"apiVersion\":\"v1\",\"kind\":\"Secret\"}", "!invalid object type: v1, Kind=Secret"},
-	    {'a', "one", CM(",\"nope\":1"), "!failed to create typed patch object (/x; v1, Kind=ConfigMap): .nope: field not declared in schema"},
-	    {'a', "one", CM(",\"data\":{\"a\":1}"), "!failed to create typed patch object (/x; v1, Kind=ConfigMap): .data.a: expected string, got 1"},
+	    {'a', "one", CM(",\"nope\":1"), "!failed to create typed patch object (/x; /v1, Kind=ConfigMap): .nope: field not declared in schema"},
+	    {'a', "one", CM(",\"data\":{\"a\":1}"), "!failed to create typed patch object (/x; /v1, Kind=ConfigMap): .data.a: expected string, got 1"},
 	    {'a', "one", "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"managedFields\":[]}}",
 	     "!metadata.managedFields must be nil"});
 }
@@ -265,12 +265,12 @@ static void lists(void **state)
 		     "{\"containerPort\":1,\"protocol\":\"UDP\"}]}]"), NULL},
 	    /* a name is always written: an absent one is the empty one, which validation is left to refuse */
 	    {'a', "two", POD("\"containers\":[{\"image\":\"x\"},{\"image\":\"y\"}]"),
-	     "!failed to create typed patch object (/x; v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"\"]"},
+	     "!failed to create typed patch object (/x; /v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"\"]"},
 	    {'a', "two", POD("\"resourceClaims\":[null]"),
-	     "!failed to create typed patch object (/x; v1, Kind=Pod): .spec.resourceClaims: element 0: associative list with keys may not have a "
+	     "!failed to create typed patch object (/x; /v1, Kind=Pod): .spec.resourceClaims: element 0: associative list with keys may not have a "
 	     "null element"},
 	    {'a', "two", POD("\"containers\":[" C("a") "," C("a") "]"),
-	     "!failed to create typed patch object (/x; v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"a\"]"});
+	     "!failed to create typed patch object (/x; /v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"a\"]"});
 	/* Sets and atomic lists. */
 	RUN(&core_v1_pod_type, "v1",
 	    {'a', "one", "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\",\"finalizers\":[\"a\",\"b\"]},\"spec\":{\"nodeSelector\":{\"a\":\"1\"}}}",
