@@ -22,6 +22,7 @@ struct result {
 	LIST(struct problem) list;     /* at most FIELD_ERRORS_MAX */
 	long matches;                  /* checks that succeeded: the best of alternatives has most */
 	bool plain;                    /* a structural schema's own words: int-or-string is no type, no format is unknown */
+	bool whole;                    /* of an object of the API, not of a part of it */
 };
 
 static void judge(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at);
@@ -297,7 +298,9 @@ static void judge_object(struct result *r, const props *p, const struct jv *v, c
 	for (uint32_t i = 0; i < v->n; i++) {
 		const struct jv_member *m = &v->members[i];
 		const props *c = property(p, m->key);
-		const struct jv *was = jv_is(old, JV_OBJECT) ? jv_get(old, m->key) : NULL;
+		/* what was there has been read as what is there now is written: how it was called is not to be seen */
+		bool called = r->whole && !at && (str_eqz(m->key, "apiVersion") || str_eqz(m->key, "kind"));
+		const struct jv *was = jv_is(old, JV_OBJECT) && !called ? jv_get(old, m->key) : NULL;
 
 		if (c || values)
 			judge(r, c ? c : values, &m->value, was, FIELD_CHILD_S(at, m->key));
@@ -313,7 +316,7 @@ static void judge_object(struct result *r, const props *p, const struct jv *v, c
 
 static struct result judged(const struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
 {
-	struct result x = {.a = r->a, .plain = r->plain};
+	struct result x = {.a = r->a, .plain = r->plain, .whole = r->whole};
 
 	judge(&x, p, v, old, at);
 	return x;
@@ -491,7 +494,7 @@ static void say(struct field_errors *e, const struct problem *p, const struct fi
 
 static void judge_all(struct field_errors *e, const props *p, const struct jv *v, const struct jv *old, bool plain, const struct field_path *at)
 {
-	struct result r = {.a = e->arena, .plain = plain};
+	struct result r = {.a = e->arena, .plain = plain, .whole = !at};
 
 	judge(&r, p, v, old, NULL);
 	for (uint32_t i = 0; i < r.list.n; i++)

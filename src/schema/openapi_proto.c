@@ -13,7 +13,7 @@ enum how {
 	MESSAGE,
 	MESSAGES,  /* an array of them */
 	NAMED,     /* an object: one message of repeated {1: name, 2: value} */
-	ANY,       /* {2: YAML text}; JSON is YAML */
+	ANY,       /* {2: YAML text} */
 	ANYS,
 	TYPE,      /* v2's "type": one name or several, in a message of repeated 1 */
 	ITEMS,     /* "items": a message of repeated schemas */
@@ -232,10 +232,16 @@ static void put_message(struct buf *b, unsigned f, const struct rule *r, const s
 
 static void put_any(struct buf *b, unsigned f, const struct jv *v)
 {
-	buf_cleanup struct buf text = {0}, any = {0};
+	buf_cleanup struct buf json = {0}, text = {0}, any = {0};
+	struct error *e;
 
-	jv_encode(&text, v);
-	buf_putc(&text, '\n');
+	jv_encode(&json, v);
+	e = json_to_yaml(buf_view(&json), &text);
+	if (e) { /* which JSON that we have made does not give; it is YAML as well */
+		error_free(e);
+		text.n = 0;
+		buf_printf(&text, "%.*s\n", STR_ARG(buf_view(&json)));
+	}
 	bytes(&any, 2, buf_view(&text));
 	bytes(b, f, buf_view(&any));
 }

@@ -46,8 +46,46 @@ def text(v):
     return v.decode()
 
 
+def plain(word):
+    """A scalar of YAML; empty lists and maps as well."""
+    if word[:1] == "'":
+        return word[1:-1].replace("''", "'")
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
+def block(lines):
+    """YAML in lines, as far as documents of the server have it: lists, maps and scalars of one line."""
+    key = re.compile(r"""("[^"]*"|'[^']*'|[^\s'"\[{-][^:]*):(?: (.*))?$""")
+    out, item = None, []
+
+    def end():
+        if isinstance(out, list) and item:
+            out.append(block(item))
+        elif isinstance(out, dict) and len(item) > 1:
+            out[item[0]] = block([l[2:] for l in item[1:]] if item[1][:2] == "  " else item[1:])
+    for l in lines:
+        m = key.match(l) if l[:1] not in "- " else None
+        if l[:2] == "- " and not isinstance(out, dict):
+            end()
+            out, item = out or [], [l[2:]]
+        elif m and not isinstance(out, list):
+            end()
+            out, item = out or {}, [plain(m[1])]
+            if m[2] is not None:
+                out[item[0]] = plain(m[2])
+        elif out is None:
+            return plain(l)
+        else:
+            item.append(l[2:] if isinstance(out, list) else l)
+    end()
+    return out
+
+
 def yaml(v):
-    return json.loads(dict(fields(v))[2])  # ours is JSON, which is YAML
+    return block(text(dict(fields(v))[2]).rstrip("\n").split("\n"))
 
 
 def named(sub, at=1):

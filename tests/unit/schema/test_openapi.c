@@ -198,12 +198,12 @@ static void v2_protobuf(void **state)
 		/* paths: {2: {1: "/a", 2: {2: get}}} */
 		"\x42\x1a\x12\x18\x0a\x02" "/a" "\x12\x12\x12\x10\x2a\x01" "x" "\x4a\x0b\x0a\x09\x0a\x03" "200" "\x12\x02\x0a\x00"
 		/* definitions: {1: {1: "D", 2: schema}}, an extension as YAML */
-		"\x4a\x1c\x0a\x1a\x0a\x01" "D" "\x12\x15\xb2\x01\x03\x0a\x01" "s" "\xfa\x01\x0c\x0a\x03" "x-y" "\x12\x05\x12\x03[]\n";
+		"\x4a\x20\x0a\x1e\x0a\x01" "D" "\x12\x19\xb2\x01\x03\x0a\x01" "s" "\xfa\x01\x10\x0a\x03" "x-y" "\x12\x09\x12\x07- b: 1\n";
 	buf_cleanup struct buf b = {0};
 
 	assert_ok(openapi_v2_to_proto(STR("{\"swagger\":\"2.0\",\"info\":{\"title\":\"T\",\"version\":\"1\"},\"paths\":{\"/a\":{\"get\":"
 					  "{\"operationId\":\"x\",\"responses\":{\"200\":{\"description\":\"\"}}}}},\"definitions\":{\"D\":{\"type\":"
-					  "\"s\",\"x-y\":[]}}}"), &b));
+					  "\"s\",\"x-y\":[{\"b\":1}]}}}"), &b));
 	assert_int_equal(b.n, sizeof want - 1);
 	assert_memory_equal(b.p, want, b.n);
 	error_cleanup struct error *e = openapi_v2_to_proto(STR("{"), &b);
