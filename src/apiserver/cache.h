@@ -68,9 +68,10 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	void *called_ctx;
 	/*
 	 * NULL, or: makes of an object that another server has stored what this one would have: defaults that are younger than
-	 * the object, what older versions said otherwise (api_version is as stored). Of built-in types; on any thread.
+	 * the object, what older versions said otherwise (api_version is as stored; text, too, when it is no protobuf). Of built-in
+	 * types; on any thread.
 	 */
-	void (*complete)(void *ctx, struct arena *a, struct str api_version, void *obj);
+	struct error *(*complete)(void *ctx, struct arena *a, struct str api_version, struct str text, void *obj);
 	void *complete_ctx;
 	bool late;                       /* see cache_new */
 	const struct cache_paths *paths; /* cache_new's own: where the fields stand in protobuf */

@@ -241,7 +241,7 @@ static struct error *complete_pb(const struct cache_resource *r, struct str plai
 	void *o = arena_alloc(&a, r->type->size);
 	struct buf before buf_cleanup = {0};
 	struct pb_envelope env = {0}, now;
-	struct str version;
+	struct str version, text = STR_NULL;
 	if (pb_is_envelope(plain)) {
 		TRY(pb_envelope_decode(plain, &env));
 		TRY(pb_decode(&a, r->type, env.raw, o));
@@ -251,8 +251,9 @@ static struct error *complete_pb(const struct cache_resource *r, struct str plai
 		version = r->type->top ? ((struct str *)o)[1] : STR_NULL;
 		pb_encode(&before, r->type, o);
 		env.raw = buf_view(&before);
+		text = plain;
 	}
-	r->complete(r->complete_ctx, &a, version, o);
+	TRY(r->complete(r->complete_ctx, &a, version, text, o));
 	version = r->group.n ? arena_printf(&a, "%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version)) : r->version;
 	pb_envelope_encode(out, version, r->kind, r->type, o);
 	TRY(pb_envelope_decode(buf_view(out), &now));

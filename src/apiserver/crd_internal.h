@@ -112,6 +112,11 @@ void crd_settle_group(struct apiserver *s, struct str group);
 /* Starts removing the objects of a terminating definition. */
 void crd_clean_start(struct crd *c);
 
+/* ---- crd_v1beta1.c ---- */
+
+/* What a definition stored as v1beta1 says otherwise than v1, put into obj (strategy.h read_text). */
+struct error *crd_read_text(struct arena *a, struct str api_version, struct str text, void *obj);
+
 /* ---- crd_strategy.c ---- */
 enum crd_approval { CRD_APPROVED, CRD_APPROVAL_BYPASSED, CRD_APPROVAL_MISSING, CRD_APPROVAL_INVALID };
 /* Groups of the Kubernetes community: k8s.io, kubernetes.io and all below. */

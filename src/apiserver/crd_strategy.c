@@ -713,6 +713,6 @@ static void crd_canonicalize(struct request *rq, void *obj)
 const struct strategy strategy_crd = {
 	.group = STR_INIT("apiextensions.k8s.io"), .plural = STR_INIT("customresourcedefinitions"), .generation = true,
 	.keep_status_on_create = true, .checks_all = true, .meta_create = "m*", .meta_update = "u*", .meta_status = "u*", .no_unconditional_update = true,
-	.normalize = crd_normalize, .canonicalize = crd_canonicalize, .prepare_create = crd_create, .prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
+	.read_text = crd_read_text, .normalize = crd_normalize, .canonicalize = crd_canonicalize, .prepare_create = crd_create, .prepare_update = crd_update, .validate = crd_validate, .validate_update = crd_validate_update,
 	.validate_sub_update = crd_validate_status, .warn = crd_warn, .before_delete = crd_before_delete, .return_deleted = true,
 };

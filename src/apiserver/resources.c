@@ -122,16 +122,19 @@ static struct error *wait_cache(struct store *s, const struct cache_resource *cr
 }
 
 /* What upstream does whenever it reads from its store; an embedded store has only what this server has written. */
-static void complete(void *ctx, struct arena *a, struct str api_version, void *obj)
+static struct error *complete(void *ctx, struct arena *a, struct str api_version, struct str text, void *obj)
 {
 	const struct storage *st = ctx;
 	const struct strategy *sg = st->strategy;
 
+	if (sg && sg->read_text && text.n)
+		TRY(sg->read_text(a, api_version, text, obj));
 	if (sg && sg->on_read)
 		sg->on_read(st->s, a, api_version, obj);
 	object_default(a, st->type, obj);
 	if (sg && sg->normalize)
 		sg->normalize(a, obj);
+	return NULL;
 }
 
 static struct error *storage_make(struct apiserver *s, const struct api_resource *r, struct storage **out)

@@ -61,6 +61,8 @@ struct strategy {
 	struct error *(*permit)(struct request *rq, const void *obj, const void *old, bool same_version);
 	/* Of an object that another release has stored, in whatever version it had: what is missing of it, or meant otherwise. On any thread. */
 	void (*on_read)(const struct apiserver *s, struct arena *a, struct str api_version, void *obj);
+	/* Before that, of one stored as text: what another version has under other names. */
+	struct error *(*read_text)(struct arena *a, struct str api_version, struct str text, void *obj);
 	/* What upstream's conversion does to a decoded, defaulted object (Secret's stringData, Pod's serviceAccount); before anything else. */
 	void (*normalize)(struct arena *a, void *obj);
 	void (*prepare_create)(struct request *rq, void *obj);

@@ -1091,11 +1091,12 @@ CACHE_TEST(waits_for_keys)
 
 /* ---- objects of other releases ---- */
 
-static void younger(void *ctx, struct arena *a, struct str api_version, void *obj)
+static struct error *younger(void *ctx, struct arena *a, struct str api_version, struct str text, void *obj)
 {
 	struct core_v1_pod *p = obj;
 	if (!p->spec.scheduler_name.n)
 		p->spec.scheduler_name = arena_printf(a, "%s of %.*s", (const char *)ctx, STR_ARG(api_version));
+	return NULL;
 }
 
 static void put_raw(const char *name, struct str value)
