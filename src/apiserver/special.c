@@ -41,6 +41,7 @@ static struct error *make_bound(void *ctx, struct request *rq, const void *old, 
 		return err_conflict(STR(""), STR("pods/binding"), pod->metadata.name,
 				    arena_printf(rq->a, "pod %.*s has non-empty .spec.schedulingGates", STR_ARG(pod->metadata.name)).p);
 	pod->spec.node_name = b->target.name;
+	pod->status.nominated_node_name = STR_NULL;
 	for (uint32_t i = 0; i < b->metadata.annotations.n; i++)
 		str_map_set(rq->a, API_MAP(&pod->metadata.annotations), b->metadata.annotations.v[i].key, b->metadata.annotations.v[i].value);
 	for (uint32_t i = 0; i < b->metadata.labels.n; i++)
@@ -48,14 +49,10 @@ static struct error *make_bound(void *ctx, struct request *rq, const void *old, 
 	for (uint32_t i = 0; i < pod->status.conditions.n; i++)
 		if (str_eqz(pod->status.conditions.v[i].type, "PodScheduled"))
 			c = &pod->status.conditions.v[i];
-	if (!c) {
+	if (!c)
 		c = arena_push(rq->a, &pod->status.conditions);
-		c->type = STR("PodScheduled");
-	}
-	if (!str_eqz(c->status, "True"))
-		c->last_transition_time = time_now();
-	c->status = STR("True");
-	c->reason = c->message = STR_NULL;
+	*c = (struct core_v1_pod_condition){.type = STR("PodScheduled"), .status = STR("True"),
+					    .last_transition_time = str_eqz(c->status, "True") ? c->last_transition_time : time_now()};
 	pod->metadata.resource_version = STR_NULL;
 	return NULL;
 }
