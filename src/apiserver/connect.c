@@ -12,9 +12,14 @@
 #define CLIENTS_MAX 10000
 
 struct kubelet_clients {
-	struct tls_client *tls;          /* with the apiserver-kubelet certificate */
-	struct tls_client *plain_tls;    /* https to pods and services: unverified, as upstream */
-	struct map by_addr;              /* base URL -> struct http_client * */
+	struct tls_client *tls[3];       /* by enum peer */
+	struct map by_addr;              /* enum peer and base URL -> struct http_client * */
+};
+
+enum peer {
+	PEER_OTHER,     /* https to pods and services: unverified, as upstream */
+	PEER_KUBELET,   /* shown the apiserver-kubelet certificate */
+	PEER_UNVERIFIED /* a kubelet whose own certificate does not matter to who asks */
 };
 
 struct error *kubelet_clients_init(struct apiserver *s)
@@ -25,25 +30,28 @@ struct error *kubelet_clients_init(struct apiserver *s)
 	struct tls_client_opts p = {.insecure_skip_verify = true};
 
 	s->kubelets = k;
-	TRY(error_wrap(tls_client_new(&o, &k->tls), "kubelet client certificate"));
-	return tls_client_new(&p, &k->plain_tls);
+	TRY(error_wrap(tls_client_new(&o, &k->tls[PEER_KUBELET]), "kubelet client certificate"));
+	o.ca_file = NULL;
+	o.insecure_skip_verify = true;
+	TRY(error_wrap(tls_client_new(&o, &k->tls[PEER_UNVERIFIED]), "kubelet client certificate"));
+	return tls_client_new(&p, &k->tls[PEER_OTHER]);
 }
 
-static struct error *client_for(struct apiserver *s, struct str base, bool kubelet, struct http_client **out)
+static struct error *client_for(struct apiserver *s, struct str base, enum peer peer, struct http_client **out)
 {
 	struct kubelet_clients *k = s->kubelets;
 	char key[600];
 	struct http_client *c;
 	struct http_client_opts o = {.http1_only = true, .connect_timeout_ms = 10000};
 
-	if (snprintf(key, sizeof key, "%c%.*s", kubelet ? 'k' : 'p', STR_ARG(base)) >= (int)sizeof key)
+	if (snprintf(key, sizeof key, "%c%.*s", "pki"[peer], STR_ARG(base)) >= (int)sizeof key)
 		return err_bad_request("address too long");
 	c = map_get(&k->by_addr, str_from(key));
 	if (!c) {
 		if (k->by_addr.n >= CLIENTS_MAX)
 			return err_unavailable("too many proxied addresses");
 		o.base = key + 1;
-		o.tls = kubelet ? k->tls : k->plain_tls;
+		o.tls = k->tls[peer];
 		TRY(http_client_new(&o, &c));
 		map_set(&k->by_addr, str_from(key), c);
 	}
@@ -248,7 +256,7 @@ static struct error *pod_stream(struct request *rq, const char *path, bool conta
 	if (!pod->spec.node_name.n)
 		return err_bad_request("pod %.*s does not have a host assigned", STR_ARG(pod->metadata.name));
 	TRY(node_base(rq, pod->spec.node_name, 0, &base));
-	TRY(client_for(rq->s, base, true, &c));
+	TRY(client_for(rq->s, base, PEER_KUBELET, &c));
 	target = arena_printf(rq->a, "/%s/%.*s/%.*s%s%.*s%s%.*s", path, STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
 			      container ? "/" : "", STR_ARG(name), q.n ? "?" : "", STR_ARG(q));
 	if (!forward_wants_upgrade(rq))
@@ -342,7 +350,7 @@ static struct error *pod_log(struct request *rq)
 		return http_respond(rq->x, 204, STR_NULL);
 	}
 	TRY(node_base(rq, pod->spec.node_name, 0, &base));
-	TRY(client_for(rq->s, base, true, &c));
+	TRY(client_for(rq->s, base, query_bool(&rq->q, "insecureSkipTLSVerifyBackend") ? PEER_UNVERIFIED : PEER_KUBELET, &c));
 	for (size_t i = 0; i < rq->q.n; i++) {
 		struct str esc;
 
@@ -444,7 +452,7 @@ static struct error *proxy_to(struct request *rq, struct str base, bool kubelet)
 		path = STR("/");
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(path), STR_ARG(rq->x->query)) : path;
 	prefix = str_sub(rq->x->path, 0, rq->x->path.n - rq->info.raw_rest.n);
-	TRY(client_for(rq->s, base, kubelet, &c));
+	TRY(client_for(rq->s, base, kubelet ? PEER_KUBELET : PEER_OTHER, &c));
 	return forward_request(
 		rq, &(struct forward){.client = c,
 				      .target = target,

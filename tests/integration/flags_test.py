@@ -3,7 +3,7 @@
 
 Usage: flags_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, hashlib, json, os, re, signal, socket, ssl, stat, subprocess, sys, time
+import base64, hashlib, http.server, json, os, re, signal, socket, ssl, stat, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import refuses
@@ -393,6 +393,42 @@ def test_watch_cache(s):
             equal(" ".join(flags), (pages(a, "configmaps"), pages(a, "secrets")), want)
 
 
+def test_kubelet_certificate(s):
+    """A kubelet whose certificate is not of the CA is believed only by who asks for that."""
+    class Kubelet(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.path)))
+            self.end_headers()
+            self.wfile.write(self.path.encode())
+
+        def log_message(self, *a):
+            pass
+
+    s.sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "odd.key", "-out", "odd.crt", "-subj", "/CN=odd",
+         "-addext", "subjectAltName=IP:127.0.0.1")
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ctx.load_cert_chain(os.path.join(s.dir, "odd.crt"), os.path.join(s.dir, "odd.key"))
+    kubelet = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Kubelet)
+    kubelet.socket = ctx.wrap_socket(kubelet.socket, server_side=True)
+    threading.Thread(target=kubelet.serve_forever, daemon=True).start()
+    try:
+        with With(s, "--kubelet-certificate-authority=ca.crt") as a:
+            node = {"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                                                          "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.server_address[1]}}}}
+            p = pod("p")
+            p["spec"]["nodeName"] = "n"
+            equal("made", (a.post("/api/v1/nodes", node)[0], a.post(PODS, p)[0]), (201, 201))
+            st, _, said = a.raw("GET", PODS + "/p/log")
+            check("verified", st == 500 and b"certificate" in said, said)
+            equal("not to who does not mind", a.raw("GET", PODS + "/p/log?insecureSkipTLSVerifyBackend=true")[0::2],
+                  (200, b"/containerLogs/default/p/" + p["spec"]["containers"][0]["name"].encode()))
+            equal("and to nobody else", a.raw("GET", PODS + "/p/log?insecureSkipTLSVerifyBackend=false")[0], 500)
+    finally:
+        kubelet.shutdown()
+        kubelet.server_close()
+
+
 def legacy_token(s, name, uid, secret):
     def part(b):
         return base64.urlsafe_b64encode(b).rstrip(b"=")
@@ -528,5 +564,5 @@ def test_retry_after(s):
 
 if __name__ == "__main__":
     suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2,
-                              test_prefix, test_stored_as, test_watch_cache, test_identity, test_service, test_lookup,
+                              test_prefix, test_kubelet_certificate, test_stored_as, test_watch_cache, test_identity, test_service, test_lookup,
                               test_inflight, test_garbage_collector, test_metrics, test_sharing, test_retry_after))
