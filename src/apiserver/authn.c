@@ -109,6 +109,7 @@ struct error *authn_init(struct apiserver *s)
 	struct authn *n = xcalloc(1, sizeof *n);
 
 	s->authn = n;
+	random_uuid(s->loopback_token);
 	TRY(authn_flags_check(s));
 	if (s->o.token_auth_file)
 		TRY(static_tokens_load(s, s->o.token_auth_file));

@@ -54,6 +54,7 @@ struct hook_conn {
 	const struct outbound_users *users; /* who we are to webhooks, or NULL */
 	const struct outbound_user *user;   /* of them; found with tls */
 	struct tls_client *tls;
+	bool self;                          /* the webhook is behind this server: it is asked as system:apiserver */
 	struct map clients;
 };
 

@@ -259,6 +259,7 @@ struct apiserver {
 	} *overrides;
 	size_t n_overrides;
 	struct http_server *http;
+	char loopback_token[37]; /* by which the server knows itself as system:apiserver; of this process, told to nobody */
 	struct tls_server *tls;          /* http's certificates */
 	struct map by_path;              /* "group/version/plural" -> struct resource * */
 	struct map storages;             /* "group/plural" -> struct storage * */

@@ -248,6 +248,24 @@ static const struct outbound_user *user_for(struct arena *a, const struct outbou
 	return outbound_users_find(users, host, (int)port);
 }
 
+/* What is behind the Service of the servers is asked of this one, as upstream's loopback client asks: a webhook that is an aggregated API. */
+static bool is_own(const struct admissionregistration_v1_webhook_client_config *cc)
+{
+	return cc->service && str_eqz(cc->service->namespace, "default") && str_eqz(cc->service->name, "kubernetes") &&
+	       (!cc->service->port || *cc->service->port == 443);
+}
+
+static struct str own_base(struct apiserver *s, struct arena *a)
+{
+	const char *at = s->o.bind_address;
+
+	if (!strcmp(at, "0.0.0.0"))
+		at = "127.0.0.1";
+	else if (!strcmp(at, "::"))
+		at = "::1";
+	return arena_printf(a, strchr(at, ':') ? "https://[%s]:%d" : "https://%s:%d", at, s->port);
+}
+
 static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
 			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out, struct str *target)
 {
@@ -265,6 +283,10 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 		slash = str_index(rest, '/');
 		base = slash < 0 ? u : str_sub(u, 0, 8 + (size_t)slash);
 		*target = slash < 0 ? STR("/") : str_sub(rest, (size_t)slash, rest.n);
+	} else if (is_own(cc)) {
+		h->self = true;
+		base = own_base(s, a);
+		*target = cc->service->path && cc->service->path->n ? *cc->service->path : STR("/");
 	} else if (cc->service) {
 		TRY(connect_service(s, a, cc->service->namespace, cc->service->name,
 				    cc->service->port ? *cc->service->port : 443, &base));
@@ -277,9 +299,10 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 	if (*out)
 		return NULL;
 	if (!h->tls) {
-		struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .server_name = server_name};
+		/* its own address needs no certificate to be known by */
+		struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .server_name = server_name, .insecure_skip_verify = h->self};
 
-		if (h->users)
+		if (h->users && !h->self)
 			h->user = user_for(a, h->users, cc, base);
 		if (h->user) {
 			t.cert_file = h->user->cert_file;
@@ -364,7 +387,9 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 		timeout_s = (int)((left + 998) / 1000); /* deadlines are up to a millisecond late */
 	target = arena_printf(a, "%.*s?timeout=%ds", STR_ARG(target), timeout_s);
 	shown = shown_url(a, cc, target);
-	if (conn->user)
+	if (conn->self)
+		auth = arena_printf(a, "Bearer %s", s->loopback_token);
+	else if (conn->user)
 		TRY(outbound_user_header(conn->user, a, &auth));
 	headers[2] = (struct http_header){STR("authorization"), auth};
 	d = deadline_push(1000ll * timeout_s);

@@ -1050,6 +1050,7 @@ class Extension:
     def __call__(self, rq):
         if rq.command == "POST":
             request = json.loads(rq.body)["request"]
+            self.by = rq.headers.get("X-Remote-User"), rq.headers.get_all("X-Remote-Group"), rq.headers.get("Authorization")
             return self.convert(request) if rq.path.startswith("/convert") else self.review(rq.path, request)
         if rq.path.startswith("/apis/agg.example.com/v1/namespaces"):
             return {"user": rq.headers.get("X-Remote-User"), "groups": rq.headers.get_all("X-Remote-Group"), "path": rq.path}
@@ -1137,6 +1138,18 @@ def test_extensions(s, a):
     st, r = a.get("/apis/agg.example.com/v1/namespaces/x/widgets?a=b")
     equal("proxied with the user", (st, r.get("user"), "system:masters" in (r.get("groups") or []), r.get("path")),
           (200, "admin", True, "/apis/agg.example.com/v1/namespaces/x/widgets?a=b"))
+    # a webhook that is an aggregated API is asked by this server itself
+    st, e = a.post(reg + "validatingwebhookconfigurations", {
+        "kind": "ValidatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "own"}, "webhooks": [{
+            "name": "own.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
+            "objectSelector": {"matchLabels": {"own": "yes"}},
+            "clientConfig": {"service": {"namespace": "default", "name": "kubernetes", "path": "/apis/agg.example.com/v1/reviews"}},
+            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]}]})
+    equal("own webhook", st, 201)
+    st, e = a.post(CM, {"metadata": {"name": "own", "labels": {"own": "yes"}}, "data": {"bad": "1"}})
+    equal("it refuses", (st, e.get("message")), (422, 'admission webhook "own.example.com" denied the request: bad data'))
+    equal("it was asked by", ext.by, ("system:apiserver", ["system:authenticated", "system:masters"], None))
+    a.delete(reg + "validatingwebhookconfigurations/own")
     st, d = a.get("/apis", headers={"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
     g = [i for i in d["items"] if i["metadata"].get("name") == "agg.example.com"]
     check("in discovery", g and g[0]["versions"][0]["resources"][0]["resource"] == "widgets", g)
