@@ -1,6 +1,5 @@
 /* Documents as Go's http.ServeContent gives them out: conditional requests and ranges (RFC 9110 sections 13 and 14).
  */
-#include <inttypes.h>
 #include <time.h>
 #include "apiserver/discovery.h"
 
@@ -161,22 +160,19 @@ static struct str range_text(struct arena *a, struct span s, const struct conten
 }
 
 /* multipart/byteranges (RFC 9110 section 14.6). */
-static struct str multipart(struct arena *a, const struct content *c, const struct span *spans, size_t n, struct str boundary)
+static struct str multipart(struct arena *a, const struct content *c, const struct span *spans, size_t n, const char *boundary)
 {
-	struct buf out = {0};
-	struct str all;
+	struct buf out buf_cleanup = {0};
 
 	for (size_t i = 0; i < n; i++) {
 		struct str range = range_text(a, spans[i], c);
 
-		buf_printf(&out, "%s--%.*s\r\nContent-Range: %.*s\r\nContent-Type: %.*s\r\n\r\n", i ? "\r\n" : "",
-			   STR_ARG(boundary), STR_ARG(range), STR_ARG(c->type));
+		buf_printf(&out, "%s--%s\r\nContent-Range: %.*s\r\nContent-Type: %.*s\r\n\r\n", i ? "\r\n" : "", boundary,
+			   STR_ARG(range), STR_ARG(c->type));
 		buf_str(&out, str_sub(c->body, spans[i].from, spans[i].from + spans[i].n));
 	}
-	buf_printf(&out, "\r\n--%.*s--\r\n", STR_ARG(boundary));
-	all = arena_str(a, str_of(out.p, out.n));
-	buf_free(&out);
-	return all;
+	buf_printf(&out, "\r\n--%s--\r\n", boundary);
+	return arena_str(a, buf_view(&out));
 }
 
 static struct error *no_range(struct request *rq, const struct content *c, enum range why)
@@ -214,13 +210,10 @@ struct error *respond_content(struct request *rq, const struct content *c)
 			http_set_header(rq->x, "content-range", range_text(rq->a, spans[0], c));
 			body = str_sub(body, spans[0].from, spans[0].from + spans[0].n);
 		} else {
-			uint64_t r[2];
-			struct str boundary;
+			char boundary[37];
 
-			random_bytes(r, sizeof r);
-			boundary = arena_printf(rq->a, "%016" PRIx64 "%016" PRIx64, r[0], r[1]);
-
-			type = arena_printf(rq->a, "multipart/byteranges; boundary=%.*s", STR_ARG(boundary));
+			random_uuid(boundary);
+			type = arena_printf(rq->a, "multipart/byteranges; boundary=%s", boundary);
 			body = multipart(rq->a, c, spans, n, boundary);
 		}
 	}

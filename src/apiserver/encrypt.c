@@ -218,17 +218,14 @@ static uint8_t seal_number(struct str name)
 	return (uint8_t)n;
 }
 
-/* rest: of a KMS plugin's key. Of a local key its digest, as two readings of the file may call two keys the same. */
+/* rest: of a KMS plugin's key. */
 static struct str seal_name(struct arena *a, const struct provider *p, struct str rest)
 {
-	char digest[METRICS_HASH];
-
 	if (p->kind == IDENTITY)
 		return STR("identity");
-	if (p->kind == KMS)
-		return rest.n ? arena_printf(a, "%.*s%.*s", STR_ARG(p->prefix), STR_ARG(rest)) : STR_NULL;
-	metrics_hash(str_of((const char *)p->key, sizeof p->key), digest);
-	return arena_printf(a, "%.*s%s", STR_ARG(p->prefix), digest);
+	if (p->kind != KMS)
+		return p->seal;
+	return rest.n ? arena_printf(a, "%.*s%.*s", STR_ARG(p->prefix), STR_ARG(rest)) : STR_NULL;
 }
 
 uint8_t encryption_sealed(void *ctx, struct str stored)

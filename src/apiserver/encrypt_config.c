@@ -179,6 +179,7 @@ static void add_keys(struct encryption_set *set, struct providers *out, enum pro
 	for (uint32_t i = 0; i < c->keys.n; i++) {
 		struct provider *p = arena_new(&set->arena, struct provider);
 		struct str secret;
+		char digest[METRICS_HASH];
 
 		/* check() has seen that it is base64 of a right length */
 		base64_decode(&set->arena, c->keys.v[i].secret, &secret);
@@ -187,6 +188,8 @@ static void add_keys(struct encryption_set *set, struct providers *out, enum pro
 		memcpy(p->key, secret.p, secret.n);
 		p->shown = arena_printf(&set->arena, "k8s:enc:%s:v1:", name);
 		p->prefix = arena_printf(&set->arena, "%.*s%.*s:", STR_ARG(p->shown), STR_ARG(c->keys.v[i].name));
+		metrics_hash(str_of((const char *)p->key, sizeof p->key), digest);
+		p->seal = arena_printf(&set->arena, "%.*s%s", STR_ARG(p->prefix), digest);
 		*arena_push(&set->arena, &out->v) = p;
 	}
 }

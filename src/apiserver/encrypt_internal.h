@@ -15,6 +15,7 @@ struct provider {
 	enum provider_kind kind;
 	struct str prefix;        /* "k8s:enc:aescbc:v1:key1:"; empty: identity */
 	struct str shown;         /* the same without the key, for metrics */
+	struct str seal;          /* of a local key: the prefix and the key's digest, as two readings of the file may call two keys the same */
 	unsigned char key[32];
 	int bits;
 	struct kms *kms;

@@ -620,7 +620,6 @@ static struct error *known_version(const struct meta_v1_object_meta *m)
 		       : error_status(500, "", "strconv.ParseUint: parsing \"%.*s\": invalid syntax", STR_ARG(m->resource_version));
 }
 
-
 /* The version that the object is of; admission has seen it as it was sent. */
 static struct error *settle_version(struct request *rq, const struct update *u, struct meta_v1_object_meta *m,
 				    const struct meta_v1_object_meta *om, struct str name, bool *unconditional)

@@ -251,7 +251,7 @@ static const struct outbound_user *user_for(struct arena *a, const struct outbou
 /* What is behind the Service of the servers is asked of this one, as upstream's loopback client asks: a webhook that is an aggregated API. */
 static bool is_own(const struct admissionregistration_v1_webhook_client_config *cc)
 {
-	return cc->service && str_eqz(cc->service->namespace, "default") && str_eqz(cc->service->name, "kubernetes") &&
+	return str_eqz(cc->service->namespace, "default") && str_eqz(cc->service->name, "kubernetes") &&
 	       (!cc->service->port || *cc->service->port == 443);
 }
 
@@ -283,13 +283,13 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 		slash = str_index(rest, '/');
 		base = slash < 0 ? u : str_sub(u, 0, 8 + (size_t)slash);
 		*target = slash < 0 ? STR("/") : str_sub(rest, (size_t)slash, rest.n);
-	} else if (is_own(cc)) {
-		h->self = true;
-		base = own_base(s, a);
-		*target = cc->service->path && cc->service->path->n ? *cc->service->path : STR("/");
 	} else if (cc->service) {
-		TRY(connect_service(s, a, cc->service->namespace, cc->service->name,
-				    cc->service->port ? *cc->service->port : 443, &base));
+		h->self = is_own(cc);
+		if (h->self)
+			base = own_base(s, a);
+		else
+			TRY(connect_service(s, a, cc->service->namespace, cc->service->name,
+					    cc->service->port ? *cc->service->port : 443, &base));
 		server_name = arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;
 		*target = cc->service->path && cc->service->path->n ? *cc->service->path : STR("/");
 	} else {
