@@ -217,10 +217,13 @@ static void reserve(struct embedded *em, uint64_t used)
 		em->disk_full = false;
 		return;
 	}
-	uint64_t to = used + GROW_BYTES;
-	int rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)to);
-	if (rc && (errno == ENOSPC || errno == EDQUOT)) /* the last bit, then */
-		rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(to = used + RESERVE_BYTES));
+	/* From where it ended the last time: a walk over the whole of a large file takes long. */
+	uint64_t from = em->allocated, to = used + GROW_BYTES;
+	int rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+	if (rc && (errno == ENOSPC || errno == EDQUOT)) { /* the last bit, then */
+		to = used + RESERVE_BYTES;
+		rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+	}
 	if (!rc) {
 		em->allocated = to;
 		em->disk_full = false;
