@@ -111,6 +111,52 @@ struct error *bootstrap_ensure(struct apiserver *s, struct arena *a, const char 
 	return error_wrap(e, "creating %s %.*s", plural, STR_ARG(name));
 }
 
+static struct error *make_applied(void *ctx, struct request *rq, const void *old, void **out)
+{
+	const struct schema_type *t = rq->res->st->type;
+	struct managed_fields_request mr = {
+		.shape = shape_of_type(t), .api_version = rq->res->api_version, .subresource = STR("status"), .manager = rq->manager, .now = time_now(),
+	};
+	bool changed;
+
+	managed_fields_reset_of(rq->res->api, STR("status"), &mr);
+	*out = arena_alloc(rq->a, t->size);
+	TRY(managed_fields_apply_object(rq->a, &mr, old, ctx, true, *out, &changed));
+	object_meta(t, *out)->resource_version = STR_NULL;
+	return NULL;
+}
+
+struct error *bootstrap_apply_condition(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str name,
+					struct str manager, const struct applied_condition *c)
+{
+	struct resource *res = resource_any(s, str_from(group), str_from(plural));
+	struct jv config = jv_object(), meta = jv_object(), status = jv_object(), list = jv_array(), condition = jv_object();
+	struct update u = {.make = make_applied, .ctx = &config, .sub = "status", .flags = UPDATE_UNCONDITIONAL, .apply = true, .retry = true};
+	struct request rq;
+	struct write_result r;
+
+	jv_set(a, &condition, STR("type"), jv_string(c->type));
+	jv_set(a, &condition, STR("status"), jv_string(c->status));
+	jv_set(a, &condition, STR("lastTransitionTime"), jv_string(time_format(a, time_now(), false)));
+	if (c->reason.p)
+		jv_set(a, &condition, STR("reason"), jv_string(c->reason));
+	if (c->message.p)
+		jv_set(a, &condition, STR("message"), jv_string(c->message));
+	jv_push(a, &list, condition);
+	jv_set(a, &status, STR("conditions"), list);
+	jv_set(a, &meta, STR("name"), jv_string(name));
+	jv_set(a, &config, STR("apiVersion"), jv_string(res->api_version));
+	jv_set(a, &config, STR("kind"), jv_string(res->api->kind));
+	jv_set(a, &config, STR("metadata"), meta);
+	jv_set(a, &config, STR("status"), status);
+	request_internal(&rq, s, a, res, STR_NULL);
+	rq.nosync = true;
+	rq.manager = manager;
+	TRY(registry_update(&rq, STR_NULL, name, &u, &r));
+	cache_entry_unref(r.entry);
+	return NULL;
+}
+
 static struct error *make_given(void *ctx, struct request *rq, const void *old, void **out)
 {
 	(void)rq;
@@ -558,22 +604,6 @@ static struct error *flow_control(struct apiserver *s)
 	return NULL;
 }
 
-/* Its status is applied, by the name that upstream's controller of it goes by. */
-static struct error *apply_status(void *ctx, struct request *rq, const void *old, void **out)
-{
-	const struct schema_type *t = rq->res->st->type;
-	struct managed_fields_request mr = {
-		.shape = shape_of_type(t), .api_version = rq->res->api_version, .subresource = STR("status"), .manager = rq->manager, .now = time_now(),
-	};
-	bool changed;
-
-	managed_fields_reset_of(rq->res->api, STR("status"), &mr);
-	*out = arena_alloc(rq->a, t->size);
-	TRY(managed_fields_apply_object(rq->a, &mr, old, ctx, true, *out, &changed));
-	object_meta(t, *out)->resource_version = STR_NULL;
-	return NULL;
-}
-
 /* The default one had a family less. */
 static struct error *more_cidrs(void *ctx, struct request *rq, const void *old, void **out)
 {
@@ -594,13 +624,10 @@ static struct error *service_cidr(struct apiserver *s)
 	struct networking_v1_service_cidr *c = arena_new(&a, struct networking_v1_service_cidr), *now;
 	struct str cidrs[2];
 	size_t n = alloc_cidrs(s, cidrs);
-	struct jv config;
 	struct request rq;
 	struct write_result r;
 	bool existed;
-	struct update u = {.make = apply_status, .ctx = &config, .sub = "status", .flags = UPDATE_UNCONDITIONAL, .apply = true, .retry = true};
 	struct update more = {.make = more_cidrs, .ctx = c, .flags = UPDATE_UNCONDITIONAL, .retry = true};
-	struct error *e;
 
 	c->metadata.name = STR("kubernetes");
 	for (size_t i = 0; i < n; i++)
@@ -618,15 +645,9 @@ static struct error *service_cidr(struct apiserver *s)
 	}
 	if (now->status.conditions.n || !object_equal(&networking_v1_service_cidr_spec_type, &now->spec, &c->spec))
 		return NULL;
-	TRY(jv_parse(&a, arena_printf(&a, "{\"apiVersion\":\"networking.k8s.io/v1\",\"kind\":\"ServiceCIDR\",\"metadata\":{\"name\":\"kubernetes\"},"
-				      "\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"lastTransitionTime\":\"%.*s\","
-				      "\"message\":\"Kubernetes default Service CIDR is ready\"}]}}", STR_ARG(time_format(&a, time_now(), false))),
-		     NULL, &config));
-	rq.manager = STR("kubernetes-service-cidr-controller");
-	e = registry_update(&rq, STR_NULL, STR("kubernetes"), &u, &r);
-	if (!e)
-		cache_entry_unref(r.entry);
-	return e;
+	return bootstrap_apply_condition(s, &a, "networking.k8s.io", "servicecidrs", STR("kubernetes"), STR("kubernetes-service-cidr-controller"),
+					 &(struct applied_condition){.type = STR("Ready"), .status = STR("True"),
+								     .message = STR("Kubernetes default Service CIDR is ready")});
 }
 
 /* Since when Secrets of service accounts carry the date of their last use: the legacy token cleaner counts from it. */

@@ -15,6 +15,15 @@ void bootstrap_policy_rules(struct arena *a, struct str name, struct rbac_v1_pol
 /* Makes obj (not defaulted; changed) when there is none of its name: *existed false, and it is written. */
 struct error *bootstrap_ensure(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str ns, void *obj,
 			       bool *existed);
+/*
+ * Applies a condition to the status of what is there, by force and as upstream's controller that goes by `manager` does; not waited for on the
+ * disk. What is null is left out; the time is now. 404 where there is no such object.
+ */
+struct applied_condition {
+	struct str type, status, reason, message;
+};
+struct error *bootstrap_apply_condition(struct apiserver *s, struct arena *a, const char *group, const char *plural, struct str name,
+					struct str manager, const struct applied_condition *c);
 /* Everything, in order. */
 struct error *bootstrap_run(struct apiserver *s);
 /* trust_info.c: ConfigMap kube-system/extension-apiserver-authentication, then keeps it as the files of CAs change, on fibers. */

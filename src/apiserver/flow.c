@@ -2,6 +2,7 @@
 #include <xxhash.h>
 
 #include "apiserver/background.h"
+#include "apiserver/bootstrap.h"
 #include "apiserver/flow.h"
 #include "apiserver/metrics.h"
 
@@ -9,6 +10,12 @@
 #define LIST_SEATS_MAX 10
 #define MANAGER "api-priority-and-fairness-config-consumer-v1"
 #define WAIT_DIVISOR 4          /* of the request's time, so much may be spent waiting (upstream) */
+#define JUDGED_MAX 6            /* upstream: a schema's condition is written so often */
+#define JUDGED_MS 60000         /* in this time, and no more; then it waits */
+#define JUDGED_WAIT_MS 30000    /* so long, and up to */
+#define JUDGED_WAIT_MORE_S 45   /* so many seconds more */
+#define RETRY_MS 200            /* after an error, doubled up to */
+#define RETRY_MAX_MS 60000
 
 /* Of a schema and a level, for /metrics; never freed, as series are not. */
 struct flow_series {
@@ -32,7 +39,9 @@ struct flow {
 	struct fair_group group;
 	int limit; /* seats of the server */
 	struct flow_seat *first, *last; /* all that wait or run */
-	struct fiber_mutex judging; /* conditions are written by one fiber at a time */
+	struct waitq wake;
+	bool changed;      /* a schema or a level, since all were taken up */
+	struct map judged; /* schema -> struct judged */
 };
 static struct flow *flow;
 
@@ -251,154 +260,158 @@ static struct flowcontrol_v1_flow_schema_condition *dangling(struct flowcontrol_
 	return NULL;
 }
 
-/* As if applied: upstream's controller writes by server-side apply. */
-static void own_condition(struct arena *a, struct meta_v1_object_meta *m)
-{
-	struct meta_v1_managed_fields_entry *e = NULL;
+/* When the condition of a schema was written, in a ring: servers that are not of one mind would write it again and again. */
+struct judged {
+	int64_t at[JUDGED_MAX];
+	unsigned next;
+};
 
-	for (uint32_t i = 0; i < m->managed_fields.n && !e; i++)
-		if (str_eqz(m->managed_fields.v[i].manager, MANAGER))
-			e = &m->managed_fields.v[i];
-	if (!e) {
-		/* What was applied stands before what was updated. */
-		arena_push(a, &m->managed_fields);
-		memmove(m->managed_fields.v + 1, m->managed_fields.v, (m->managed_fields.n - 1) * sizeof *m->managed_fields.v);
-		e = &m->managed_fields.v[0];
-		*e = (struct meta_v1_managed_fields_entry){0};
+static bool judged_enough(struct str name)
+{
+	const struct judged *j = map_get(&flow->judged, name);
+
+	return j && j->at[j->next] && j->at[j->next] > now_ms() - JUDGED_MS;
+}
+
+static void note_judged(struct str name)
+{
+	struct judged *j = map_get(&flow->judged, name);
+
+	if (!j)
+		map_set(&flow->judged, name, j = xcalloc(1, sizeof *j));
+	j->at[j->next] = now_ms();
+	j->next = (j->next + 1) % JUDGED_MAX;
+}
+
+static void forget_judged(void)
+{
+	struct str key;
+	void *v;
+	size_t i = 0;
+
+	while (map_next(&flow->judged, &i, &key, &v)) {
+		const struct judged *j = v;
+
+		if (j->at[(j->next + JUDGED_MAX - 1) % JUDGED_MAX] <= now_ms() - JUDGED_MS)
+			free(map_del(&flow->judged, key));
 	}
-	e->manager = STR(MANAGER);
-	e->operation = STR("Apply");
-	e->api_version = STR("flowcontrol.apiserver.k8s.io/v1");
-	e->subresource = STR("status");
-	e->fields_type = STR("FieldsV1");
-	e->time = arena_new(a, struct api_time);
-	*e->time = time_now();
-	e->fields_v1 = arena_new(a, struct str);
-	*e->fields_v1 = STR("{\"f:status\":{\"f:conditions\":{\"k:{\\\"type\\\":\\\"Dangling\\\"}\":{\".\":{},\"f:lastTransitionTime\":{},"
-			    "\"f:message\":{},\"f:reason\":{},\"f:status\":{},\"f:type\":{}}}}}");
 }
 
-static struct error *make_judged(void *ctx, struct request *rq, const void *old, void **out)
+/* What the condition of f should be; false: it is. */
+static bool judgement(struct arena *a, struct flowcontrol_v1_flow_schema *f, struct applied_condition *want)
 {
-	struct flowcontrol_v1_flow_schema *f = arena_new(rq->a, struct flowcontrol_v1_flow_schema);
-
-	object_copy(rq->a, &flowcontrol_v1_flow_schema_type, old, f);
-	struct flowcontrol_v1_flow_schema_condition *c = dangling(f);
 	bool there = level_exists(f->spec.priority_level_configuration.name);
-	struct str status = there ? STR("False") : STR("True");
+	const struct flowcontrol_v1_flow_schema_condition *c = dangling(f);
 
-	if (!c)
-		c = arena_push(rq->a, &f->status.conditions);
-	if (!str_eq(c->status, status))
-		c->last_transition_time = time_now();
-	own_condition(rq->a, &f->metadata);
-	c->type = STR("Dangling");
-	c->status = status;
-	c->reason = there ? STR("Found") : STR("NotFound");
-	c->message = arena_printf(rq->a, "This FlowSchema references the PriorityLevelConfiguration object named \"%.*s\" %s",
-				  STR_ARG(f->spec.priority_level_configuration.name), there ? "and it exists" : "but there is no such object");
-	f->metadata.resource_version = STR_NULL;
-	*out = f;
-	return NULL;
+	*want = (struct applied_condition){
+		.type = STR("Dangling"),
+		.status = there ? STR("False") : STR("True"),
+		.reason = there ? STR("Found") : STR("NotFound"),
+		.message = arena_printf(a, "This FlowSchema references the PriorityLevelConfiguration object named \"%.*s\" %s",
+					STR_ARG(f->spec.priority_level_configuration.name), there ? "and it exists" : "but there is no such object"),
+	};
+	return !c || !str_eq(c->status, want->status) || !str_eq(c->reason, want->reason) || !str_eq(c->message, want->message);
 }
 
-static void judge(struct apiserver *s)
+/* Writes the conditions that are not right; *delay: when to look again at those that have been written too often, or 0. */
+static struct error *judge(struct apiserver *s, int64_t *delay)
 {
 	struct arena a arena_cleanup = {0};
-	struct update u = {.make = make_judged, .sub = "status", .retry = true, .apply = true, .flags = UPDATE_UNCONDITIONAL};
 	struct cache_snap *snap;
 	struct cache_iter it;
 	const struct cache_entry *e;
-	struct strings names = {0};
-	struct error *err = cache_snapshot(flow->schemas_st->cache, CACHE_ANY, 0, &snap);
+	struct wrong {
+		struct str name;
+		struct applied_condition want;
+	};
+	LIST(struct wrong) wrong = {0};
+	struct error *first = NULL;
 
-	if (!err) {
-		cache_iter_init(&it, flow->schemas_st->cache, snap, STR_NULL, STR_NULL, NULL);
-		while ((e = cache_iter_next(&it)) != NULL) {
-			struct flowcontrol_v1_flow_schema *f = arena_new(&a, struct flowcontrol_v1_flow_schema);
-			struct error *bad = cache_entry_decode(&a, &flowcontrol_v1_flow_schema_type, e, true, f);
-			const struct flowcontrol_v1_flow_schema_condition *c = bad ? NULL : dangling(f);
-			struct str want = !bad && level_exists(f->spec.priority_level_configuration.name) ? STR("False") : STR("True");
+	*delay = 0;
+	forget_judged();
+	TRY(cache_snapshot(flow->schemas_st->cache, CACHE_ANY, 0, &snap));
+	cache_iter_init(&it, flow->schemas_st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while ((e = cache_iter_next(&it)) != NULL) {
+		struct flowcontrol_v1_flow_schema *f = arena_new(&a, struct flowcontrol_v1_flow_schema);
+		struct error *bad = cache_entry_decode(&a, &flowcontrol_v1_flow_schema_type, e, true, f);
+		struct applied_condition want;
 
-			if (!bad && (!c || !str_eq(c->status, want)))
-				*arena_push(&a, &names) = f->metadata.name;
-			error_free(bad);
+		if (!bad && judgement(&a, f, &want))
+			*arena_push(&a, &wrong) = (struct wrong){f->metadata.name, want};
+		error_free(bad); /* rebuild has told it */
+	}
+	cache_snap_free(snap);
+	for (uint32_t i = 0; i < wrong.n; i++) {
+		struct error *err;
+
+		if (judged_enough(wrong.v[i].name)) {
+			*delay = *delay ? *delay : JUDGED_WAIT_MS + (int64_t)(random_u64() % JUDGED_WAIT_MORE_S) * 1000;
+			continue;
 		}
-		cache_snap_free(snap);
-	}
-	for (uint32_t i = 0; i < names.n && !err; i++) {
-		struct request rq;
-		struct write_result r;
-
-		request_internal(&rq, s, &a, resource_any(s, STR("flowcontrol.apiserver.k8s.io"), STR("flowschemas")), STR_NULL);
-		rq.manager = STR(MANAGER);
-		rq.nosync = true;
-		err = registry_update(&rq, STR_NULL, names.v[i], &u, &r);
-		if (!err)
-			cache_entry_unref(r.entry);
-		else if (error_is(err, 404, NULL))
+		note_judged(wrong.v[i].name);
+		err = bootstrap_apply_condition(s, &a, "flowcontrol.apiserver.k8s.io", "flowschemas", wrong.v[i].name, STR(MANAGER), &wrong.v[i].want);
+		if (error_is(err, 404, NULL))
 			error_clear(&err);
+		if (err && first)
+			error_free(err);
+		else if (err)
+			first = err;
 	}
-	log_and_free(err, "conditions of flow schemas");
+	return first;
 }
 
-struct following {
-	struct apiserver *s;
-	struct storage *st;
-};
+static struct error *note_change(struct apiserver *s)
+{
+	(void)s;
+	flow->changed = true;
+	waitq_wake_all(&flow->wake);
+	return NULL;
+}
 
-/* Makes the index anew whenever one of the two kinds changes. */
+/* Makes the index anew whenever one of the two kinds changes, then writes conditions. */
 static void follow(void *arg)
 {
-	struct following *f = arg;
+	struct apiserver *s = arg;
+	int64_t again = INT64_MAX, retry = RETRY_MS, delay; /* when to look even if nothing changes */
 	struct error *e = NULL;
 
 	while (!fiber_cancelled()) {
-		struct cache_watch_opts o = {.initial = true, .mode = CACHE_ANY};
-		struct cache_watch *w = NULL;
-		struct cache_event ev;
-
-		e = cache_watch_open(f->st->cache, &o, &w);
-		while (!e) {
-			do
-				e = cache_watch_next(w, &ev);
-			while (!e && cache_watch_ready(w));
-			if (!e)
-				e = fiber_mutex_lock(&flow->judging);
-			if (!e) {
-				rebuild(f->s);
-				judge(f->s);
-				fiber_mutex_unlock(&flow->judging);
-			}
-		}
-		cache_watch_close(w);
-		if (fiber_cancelled())
+		while (!flow->changed && !e && again > now_ms())
+			e = again == INT64_MAX ? waitq_wait(&flow->wake) : waitq_wait_ms(&flow->wake, again - now_ms());
+		if (error_is_sys(e, ECANCELED))
 			break;
-		log_v(1, "following %.*s: %s", STR_ARG(f->st->plural), error_message(e)); /* fell behind: from the start */
 		error_clear(&e);
-		e = fiber_sleep(100);
-		error_clear(&e);
+		if (again <= now_ms())
+			again = INT64_MAX;
+		flow->changed = false;
+		rebuild(s);
+		e = judge(s, &delay);
+		if (e) {
+			log_and_free(e, "conditions of flow schemas");
+			e = NULL;
+			delay = retry;
+			retry = retry * 2 < RETRY_MAX_MS ? retry * 2 : RETRY_MAX_MS;
+		} else {
+			retry = RETRY_MS;
+		}
+		if (delay && now_ms() + delay < again)
+			again = now_ms() + delay;
 	}
 	error_free(e);
-	free(f);
 }
 
 struct error *flow_init(struct apiserver *s)
 {
 	struct str g = STR("flowcontrol.apiserver.k8s.io");
-	struct storage *kinds[2];
 
 	if (!s->o.priority_and_fairness)
 		return NULL;
 	flow = xcalloc(1, sizeof *flow);
-	kinds[0] = flow->schemas_st = storage_find(s, g, STR("flowschemas"));
-	kinds[1] = flow->levels_st = storage_find(s, g, STR("prioritylevelconfigurations"));
-	for (int i = 0; i < 2; i++) {
-		struct following *f = xcalloc(1, sizeof *f);
-
-		*f = (struct following){s, kinds[i]};
-		background_start(s, "flow", follow, f);
-	}
+	flow->schemas_st = storage_find(s, g, STR("flowschemas"));
+	flow->levels_st = storage_find(s, g, STR("prioritylevelconfigurations"));
+	background_follow(s, "flow schemas", flow->schemas_st->cache, note_change);
+	background_follow(s, "priority levels", flow->levels_st->cache, note_change);
+	background_start(s, "flow", follow, s);
 	return NULL;
 }
 

@@ -162,6 +162,33 @@ def test_limits(s, a, gate):
     equal("seats of a wider one", limits(a)["narrow"], (11, 8, 15))
 
 
+def test_fight(s, a, gate):
+    """A condition that somebody else writes otherwise is put right six times a minute and no more."""
+    rival = FLOW + "flowschemas/contested/status?fieldManager=rival"
+    wrong = {"status": {"conditions": [{"type": "Dangling", "status": "True", "reason": "NotFound", "message": "gone", "lastTransitionTime": "2020-01-01T00:00:00Z"}]}}
+
+    def condition():
+        return (a.get(FLOW + "flowschemas/contested")[1].get("status", {}).get("conditions") or [{}])[0].get("status")
+
+    def oppose():
+        equal("the rival writes", a.call("PATCH", rival, wrong, ctype="application/merge-patch+json")[0], 200)
+
+    equal("a schema", a.post(FLOW + "flowschemas", {
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": "contested"}, "spec": {
+            "matchingPrecedence": 9998, "priorityLevelConfiguration": {"name": "narrow"}, "rules": []}})[0], 201)
+    until("judged", lambda: condition() == "False")
+    for _ in range(5):
+        oppose()
+        until("put right", lambda: condition() == "False")
+    fields = a.get(FLOW + "flowschemas/contested")[1]["metadata"]["managedFields"]
+    check("by force: what it changed is no longer the rival's",
+          all("f:reason" not in json.dumps(m["fieldsV1"]) for m in fields if m["manager"] == "rival"), fields)
+    oppose()
+    in_force(a)
+    equal("left as it is", condition(), "True")
+    a.delete(FLOW + "flowschemas/contested")
+
+
 def prepare(s):
     s.more = ["--max-requests-inflight", "10", "--max-mutating-requests-inflight", "10"]
     gate = Gate(s)
@@ -172,4 +199,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("flow", prepare, (test_reject, test_queue, test_limits))
+    suite("flow", prepare, (test_reject, test_queue, test_limits, test_fight))
