@@ -292,6 +292,18 @@ def mark_defaults(types):
                 t.has_defaults = changed = True
 
 
+def mark_in_trees(types):
+    """t.in_trees: custom resources have it: metadata, and what that is made of."""
+    for t in types:
+        t.in_trees = t.cname == 'meta_v1_object_meta'
+    todo = [t for t in types if t.in_trees]
+    while todo:
+        for f in todo.pop().fields:
+            if f.sub and not f.sub.in_trees:
+                f.sub.in_trees = True
+                todo.append(f.sub)
+
+
 def mark_dropped(types):
     """t.drops: it or something below it has a field of a feature that is off."""
     for t in types:
@@ -497,6 +509,11 @@ class Tables:
         meta = next((f for f in t.fields if f.name == 'metadata' and t.top), None)
         union = {'Array': 'SCHEMA_OR_ARRAY', 'Bool': 'SCHEMA_OR_BOOL', 'StringArray': 'SCHEMA_OR_STRING_ARRAY',
                  None: 'SCHEMA_OBJECT'}[t.json]
+        by_name = 'NULL'
+        if t.in_trees:
+            names = [f.name for f, _ in flat(t, '')]
+            by_name = f'{name}_by_name'
+            self.o.append(f'static const uint16_t {by_name}[] = {{{", ".join(str(names.index(n)) for n in sorted(names))}}};')
         docs = [t.doc] + [f.doc for f, _ in flat(t, '')]
         docs = ' "\\0" '.join(map(cstr, docs)) if any(docs) else 'NULL'
         g = t.group
@@ -508,7 +525,7 @@ class Tables:
                    f'{"true" if t.atomic else "false"}, {union},',
                    f'\t{f"offsetof({t.struct}, {meta.cname})" if meta else -1}, {"true" if t.top else "false"}, '
                    f'{disc}, {members}, {n_members}, {pindex}, {len(index)}, {wire}, {always}, {"true" if t.has_defaults else "false"}, {"true" if t.drops else "false"}, '
-                   f'{name + "_default" if t.defaults else "NULL"}, {docs},', '};', '']
+                   f'{name + "_default" if t.defaults else "NULL"}, {docs}, {by_name},', '};', '']
 
     def resource(self, groups, g, r):
         name = f'{g.prefix}_{r["plural"]}'
@@ -561,6 +578,7 @@ def main():
         describe(groups, t)
     mark_defaults(types)
     mark_dropped(types)
+    mark_in_trees(types)
     types = order(types)
     write_header(header, types, groups)
     tables = Tables()

@@ -239,11 +239,10 @@ static void labels(struct index *x, struct scan *s)
 		s->bad = true;
 }
 
-/* Members that stand before resourceVersion in Go's order. */
+/* Members stand by name. */
 static bool before_rv(struct str k)
 {
-	return str_eqz(k, "name") || str_eqz(k, "generateName") || str_eqz(k, "namespace") || str_eqz(k, "selfLink") ||
-	       str_eqz(k, "uid");
+	return str_cmp(k, STR("resourceVersion")) < 0;
 }
 
 /* The segment of path after `depth` dots; *last: nothing follows it. */

@@ -17,7 +17,7 @@ static void make_type(struct crd *c, const crd_object_t *whole)
 {
 	const struct apiextensions_v1_custom_resource_definition_spec *s = &whole->spec;
 	LIST(struct str) names = {0};
-	uint16_t n = 0;
+	uint16_t n = 0, *by_name;
 	uint32_t offset = (sizeof(struct custom_head) + 15) & ~15u;
 
 	*arena_push(&c->arena, &names) = STR("spec");
@@ -55,9 +55,18 @@ static void make_type(struct crd *c, const crd_object_t *whole)
 	c->fields[n++] = (struct schema_field){.flags = FIELD_OMITEMPTY | FIELD_REST, .kind = FIELD_ANY, .card = CARD_MAP, .offset = offset,
 					       .info = &no_info, .elem_size = 2 * sizeof(struct str), .value_offset = sizeof(struct str)};
 	offset += sizeof(LIST(struct str_pair));
+	by_name = arena_array(&c->arena, uint16_t, n - 1u);
+	for (uint16_t i = 0; i < n - 1u; i++) {
+		uint16_t k = i;
+
+		for (; k > 0 && str_cmp(c->fields[by_name[k - 1]].name, c->fields[i].name) > 0; k--)
+			by_name[k] = by_name[k - 1];
+		by_name[k] = i;
+	}
 	c->type = (struct schema_type){
 		.name = arena_strz(&c->arena, s->names.kind), .openapi = "", .group = c->obj->spec.group, .version = STR(""), .fields = c->fields,
 		.n_fields = n, .pfields = c->fields, .n_pfields = 0, .size = offset, .metadata = offsetof(struct custom_head, metadata), .top = true,
+		.by_name = by_name,
 	};
 }
 
@@ -240,8 +249,7 @@ struct error *crd_make(struct apiserver *s, struct crd *c, const crd_object_t *w
 			.schema = &c->schemas[i],
 			.defaults = p && schema_has_defaults(p),
 			.embedded = p && schema_has_embedded(p),
-			.json_prefix = arena_printf(&c->arena, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",",
-						    STR_ARG(res->api->kind), STR_ARG(res->api_version)),
+			.json_prefix = arena_printf(&c->arena, "{\"apiVersion\":\"%.*s\",\"", STR_ARG(res->api_version)),
 		};
 		c->versions[i].columns = make_columns(&c->arena, v, &c->versions[i].n_columns);
 	}

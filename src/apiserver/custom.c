@@ -109,10 +109,10 @@ void custom_encode(struct arena *a, struct buf *b, const struct schema_type *t, 
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 {
 	/*
-	 * A later write went through this schema, and begins as Skiff writes; an earlier one, or one by other hands, may lack a default, or
-	 * have what the schema does not know.
+	 * A later write went through this schema, and begins and ends as Skiff writes; an earlier one, or one by other hands, may lack a
+	 * default, or have what the schema does not know: upstream's ends with a line end.
 	 */
-	if (e->rev <= res->crd->rev)
+	if (e->rev <= res->crd->rev || e->body->bytes[e->body->n - 1] != '}')
 		return false;
 	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
 }
@@ -128,24 +128,11 @@ struct error *custom_default(struct arena *a, const struct resource *res, void *
 	return rewrite(a, res, &tree, obj);
 }
 
-/* apiVersion comes first, as in what upstream writes: no json_prefix. */
+/* It ends as what upstream writes. */
 void custom_encode_unlike(struct buf *b, const struct storage *st, const void *obj)
 {
-	struct buf text buf_cleanup = {0};
-	const struct custom_head *h = obj;
-	struct str v;
-
-	json_encode(&text, st->type, obj);
-	v = buf_view(&text);
-	buf_puts(b, "{\"apiVersion\":");
-	jv_encode_string(b, h->api_version);
-	buf_puts(b, ",\"kind\":");
-	jv_encode_string(b, h->kind);
-	/* the same two members, of which neither has a comma in it */
-	for (int i = 0; i < 2; i++)
-		v = str_sub(v, (size_t)str_index(v, ',') + 1, v.n);
-	buf_putc(b, ',');
-	buf_str(b, v);
+	json_encode(b, st->type, obj);
+	buf_putc(b, '\n');
 }
 
 const struct resource *crd_version_of(const struct resource *res, struct str api_version)

@@ -150,7 +150,9 @@ void table_append(struct request *rq, struct buf *b, struct resource *res, const
 		struct jv v;
 
 		jv_from_object(&tmp, res->api->type, obj, &v);
-		table_row_tree(b, &tmp, o, &v, first);
+		row.full = obj;
+		row.full_type = res->api->type;
+		table_row_tree(b, &tmp, &row, &v, first);
 	} else if (!res->internal_meta) {
 		table_row(b, &tmp, res->api, o, obj, first);
 	} else {
@@ -472,19 +474,26 @@ static struct error *list_protobuf(struct request *rq, struct resource *res, con
 	return respond_iov(rq, 200, rq->out.content_type, iov, n);
 }
 
-/* A list of custom objects is a tree to upstream, whose "continue" is there when it is empty, too. */
-static void list_head(struct buf *b, struct str kind, struct str api_version, const struct meta_v1_list_meta *m, bool tree)
+static void list_head(struct buf *b, struct str kind, struct str api_version, const struct meta_v1_list_meta *m)
 {
-	buf_puts(b, "{\"kind\":\"");
-	buf_str(b, kind);
-	buf_puts(b, "\",\"apiVersion\":\"");
-	buf_str(b, api_version);
-	buf_puts(b, "\",\"metadata\":");
-	if (tree && !m->continue_.n)
-		buf_printf(b, "{\"continue\":\"\",\"resourceVersion\":\"%.*s\"}", STR_ARG(m->resource_version));
-	else
-		json_encode(b, &meta_v1_list_meta_type, m);
+	buf_printf(b, "{\"kind\":\"%.*s\",\"apiVersion\":\"%.*s\",\"metadata\":", STR_ARG(kind), STR_ARG(api_version));
+	json_encode(b, &meta_v1_list_meta_type, m);
 	buf_puts(b, ",\"items\":[");
+}
+
+/* A list of custom objects is a tree to upstream: its members stand by name, and "continue" is there when it is empty, too. */
+static void list_around(struct buf *head, struct buf *tail, const struct resource *res, const struct meta_v1_list_meta *m)
+{
+	if (!res->crd) {
+		list_head(head, res->api->list_kind, res->api_version, m);
+		buf_puts(tail, "]}");
+		return;
+	}
+	buf_printf(head, "{\"apiVersion\":\"%.*s\",\"items\":[", STR_ARG(res->api_version));
+	buf_printf(tail, "],\"kind\":\"%.*s\",\"metadata\":{\"continue\":\"%.*s\"", STR_ARG(res->api->list_kind), STR_ARG(m->continue_));
+	if (m->remaining_item_count)
+		buf_printf(tail, ",\"remainingItemCount\":%lld", (long long)*m->remaining_item_count);
+	buf_printf(tail, ",\"resourceVersion\":\"%.*s\"}}", STR_ARG(m->resource_version));
 }
 
 /* Items of typed lists carry no kind and apiVersion: how cached JSON begins that has them. */
@@ -507,10 +516,10 @@ static struct str item_json(struct resource *res, struct str json, struct str *o
 }
 
 /* The JSON blocks of all items, referenced: nothing is copied. */
-static struct error *list_blocks(struct request *rq, struct resource *res, const struct listing *p, struct str head)
+static struct error *list_blocks(struct request *rq, struct resource *res, const struct listing *p, struct str head, struct str tail)
 {
 	struct block **held = arena_array(rq->a, struct block *, p->found.n);
-	struct iovec *iov = arena_array(rq->a, struct iovec, p->found.n * 2 + 2);
+	struct iovec *iov = arena_array(rq->a, struct iovec, p->found.n * 2 + 3);
 	struct error *e = NULL;
 	size_t got = 0;
 	int n = 0;
@@ -529,7 +538,8 @@ static struct error *list_blocks(struct request *rq, struct resource *res, const
 		if (got % 256 == 255)
 			fiber_yield();
 	}
-	iov[n++] = iov_of(STR("]}\n"));
+	iov[n++] = iov_of(tail);
+	iov[n++] = iov_of(STR("\n"));
 	if (!e)
 		e = respond_iov(rq, 200, STR("application/json"), iov, n);
 	for (size_t i = 0; i < got; i++)
@@ -584,12 +594,12 @@ static struct error *list_pieces(struct request *rq, struct resource *res, const
 
 static struct error *list_objects(struct request *rq, struct resource *res, const struct listing *p)
 {
-	struct buf head buf_cleanup = {0}, all buf_cleanup = {0};
+	struct buf head buf_cleanup = {0}, tail buf_cleanup = {0}, all buf_cleanup = {0};
 	struct arena tmp arena_cleanup = {0};
 	bool fit = true, pb = false;
 	size_t total = 0;
 
-	list_head(&head, res->api->list_kind, res->api_version, &p->meta, res->crd);
+	list_around(&head, &tail, res, &p->meta);
 	for (size_t i = 0; i < p->found.n && fit; i++) {
 		fit = entry_fits(res, p->found.v[i]);
 		total += p->found.v[i]->body->n;
@@ -599,7 +609,7 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 		/* JSON is up to twice as long; what would push nearly everything else out is not kept */
 		if (pb && total > cache_hot_limit() / 8 * 3)
 			return list_pieces(rq, res, p, buf_view(&head));
-		return list_blocks(rq, res, p, buf_view(&head));
+		return list_blocks(rq, res, p, buf_view(&head), buf_view(&tail));
 	}
 	buf_str(&all, buf_view(&head));
 	for (size_t i = 0; i < p->found.n; i++) {
@@ -619,7 +629,7 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 		if (i % 256 == 255)
 			fiber_yield();
 	}
-	buf_puts(&all, "]}");
+	buf_str(&all, buf_view(&tail));
 	return respond_json(rq, 200, buf_view(&all));
 }
 
@@ -653,7 +663,7 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 	struct str api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
 	bool pb = rq->out.media == MEDIA_PROTOBUF;
 
-	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta, false);
+	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta);
 	if (!p->found.n && !pb) {
 		/* made of nothing upstream, and so nothing */
 		b.n -= 1;

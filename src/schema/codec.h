@@ -39,7 +39,10 @@ struct error *json_decode(struct arena *a, const struct schema_type *t, struct s
  * there. */
 struct error *json_decode_merged(struct arena *a, const struct schema_type *t, struct str in,
 				 struct decode_report *report, void *out);
-/* Appends obj as compact JSON in Go's field order, HTML characters escaped; without the line end upstream's serializer adds. */
+/*
+ * Appends obj as compact JSON in Go's field order (members by name when t was made at run time), HTML characters escaped; without the line end
+ * upstream's serializer adds.
+ */
 void json_encode(struct buf *b, const struct schema_type *t, const void *obj);
 /* JSON leaves the field out with this value (v points to it, in its struct). */
 bool json_omits(const struct schema_field *f, const void *v);

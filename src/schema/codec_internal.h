@@ -216,6 +216,7 @@ static inline char *json_room(struct buf *b, size_t n)
 struct je {
 	struct buf *b;
 	char *full; /* at or below it JE_SLACK bytes are free */
+	bool sorted; /* members stand by name, as in maps */
 };
 char *je_grow(struct je *e, char *w, size_t n);
 /* After appends to e->b itself. */

@@ -248,21 +248,6 @@ static char *enc_map(struct je *e, char *w, const struct schema_field *f, const 
 	return je_check(e, w);
 }
 
-/* Members of the parent. */
-static char *enc_rest(struct je *e, char *w, char *before, const struct schema_field *f, const struct raw_list *l)
-{
-	for (uint32_t i = 0; i < l->n; i++) {
-		const char *item = l->v + (size_t)i * f->elem_size;
-
-		*w++ = *before;
-		*before = ',';
-		w = je_string(e, w, *(const struct str *)(const void *)item);
-		*w++ = ':';
-		w = je_check(e, je_value(e, w, f->kind, f->type, item + f->value_offset));
-	}
-	return w;
-}
-
 static char *enc_union(struct je *e, char *w, const struct schema_type *t, const char *obj)
 {
 	const struct schema_field *schema = NULL, *other = NULL;
@@ -284,10 +269,68 @@ static char *enc_union(struct je *e, char *w, const struct schema_type *t, const
 	return s ? enc_message(e, w, schema->type, s) : put_null(w);
 }
 
+/* One that is not left out, behind `before`. */
+static inline char *enc_member(struct je *e, char *w, char before, const struct schema_field *f, const char *v)
+{
+	const struct raw_list *l = (const void *)v;
+	const void *ptr;
+
+	w = je_key(e, w, before, f);
+	switch (f->card) {
+	case CARD_ONE:
+		if (f->kind == FIELD_STRING)
+			return je_string(e, w, *(const struct str *)(const void *)v);
+		return je_value(e, w, f->kind, f->type, v);
+	case CARD_PTR:
+		ptr = *(void *const *)(const void *)v;
+		return ptr ? je_value(e, w, f->kind, f->type, ptr) : put_null(w);
+	default:
+		if (!l->v && !l->n)
+			return put_null(w);
+		return f->card == CARD_LIST ? enc_list(e, w, f, l) : enc_map(e, w, f, l);
+	}
+}
+
+static char *enc_by_name(struct je *e, char *w, const struct schema_type *t, const char *obj)
+{
+	const struct schema_field *last = &t->fields[t->n_fields - 1];
+	const struct raw_list *rest = last->flags & FIELD_REST ? (const void *)(obj + last->offset) : NULL;
+	unsigned n = rest ? t->n_fields - 1u : t->n_fields;
+	uint32_t r = 0;
+	char before = '{';
+
+	for (unsigned k = 0; k <= n; k++) {
+		const struct schema_field *f = k < n ? &t->fields[t->by_name[k]] : NULL;
+
+		for (; rest && r < rest->n; r++) {
+			const char *item = rest->v + (size_t)r * last->elem_size;
+			struct str name = *(const struct str *)(const void *)item;
+
+			if (f && str_cmp(name, f->name) > 0)
+				break;
+			*w++ = before;
+			before = ',';
+			w = je_string(e, w, name);
+			*w++ = ':';
+			w = je_check(e, je_value(e, w, last->kind, last->type, item + last->value_offset));
+		}
+		if (!f || json_omits(f, obj + f->offset))
+			continue;
+		w = enc_member(e, w, before, f, obj + f->offset);
+		before = ',';
+	}
+	if (before == '{')
+		*w++ = '{';
+	*w++ = '}';
+	return je_check(e, w);
+}
+
 static char *enc_message(struct je *e, char *w, const struct schema_type *t, const char *obj)
 {
 	if (unlikely(t->json != SCHEMA_OBJECT))
 		return enc_union(e, w, t, obj);
+	if (unlikely(e->sorted))
+		return enc_by_name(e, w, t, obj);
 	char before = '{';
 
 	for (unsigned k = 0; k < t->n_fields; k++) {
@@ -298,34 +341,8 @@ static char *enc_message(struct je *e, char *w, const struct schema_type *t, con
 			continue;
 		if (unlikely(f->flags & FIELD_OMITZERO) && is_zero(f, v))
 			continue;
-		if (unlikely(f->flags & FIELD_REST)) {
-			w = enc_rest(e, w, &before, f, (const void *)v);
-			continue;
-		}
-		w = je_key(e, w, before, f);
+		w = enc_member(e, w, before, f, v);
 		before = ',';
-		switch (f->card) {
-		case CARD_ONE:
-			if (f->kind == FIELD_STRING)
-				w = je_string(e, w, *(const struct str *)(const void *)v);
-			else
-				w = je_value(e, w, f->kind, f->type, v);
-			break;
-		case CARD_PTR: {
-			const void *ptr = *(void *const *)(const void *)v;
-
-			w = ptr ? je_value(e, w, f->kind, f->type, ptr) : put_null(w);
-			break;
-		}
-		default: {
-			const struct raw_list *l = (const void *)v;
-
-			if (!l->v && !l->n)
-				w = put_null(w);
-			else
-				w = f->card == CARD_LIST ? enc_list(e, w, f, l) : enc_map(e, w, f, l);
-		}
-		}
 	}
 	if (before == '{')
 		*w++ = '{';
@@ -341,7 +358,7 @@ void json_encode(struct buf *b, const struct schema_type *t, const void *obj)
 	if (limit && b->overflow)
 		return;
 	b->limit = 0;
-	struct je e = {.b = b};
+	struct je e = {.b = b, .sorted = t->by_name && t->n_fields && t->fields[t->n_fields - 1].flags & FIELD_REST};
 	char *w = enc_message(&e, je_begin(&e), t, obj);
 
 	b->n = (size_t)(w - b->p);

@@ -1,4 +1,5 @@
 #include "schema/jv.h"
+#include "schema/codec_internal.h"
 
 #include <assert.h>
 #include <math.h>
@@ -543,57 +544,6 @@ static void skip_space(struct parser *p)
 		p->p++;
 }
 
-static size_t utf8_put(char *out, uint32_t c)
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (char)(0xc0 | c >> 6);
-		out[1] = (char)(0x80 | (c & 0x3f));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (char)(0xe0 | c >> 12);
-		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-		out[2] = (char)(0x80 | (c & 0x3f));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | c >> 18);
-	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-	out[3] = (char)(0x80 | (c & 0x3f));
-	return 4;
-}
-
-/* Length of the valid UTF-8 sequence at p, 0 when there is none. */
-static size_t utf8_len(const char *s, const char *end)
-{
-	const unsigned char *p = (const unsigned char *)s;
-	size_t left = (size_t)(end - s), n;
-	uint32_t c, min;
-
-	if (p[0] < 0x80)
-		return 1;
-	if (p[0] >= 0xc2 && p[0] < 0xe0)
-		n = 2, c = p[0] & 0x1f, min = 0x80;
-	else if (p[0] >= 0xe0 && p[0] < 0xf0)
-		n = 3, c = p[0] & 0x0f, min = 0x800;
-	else if (p[0] >= 0xf0 && p[0] < 0xf5)
-		n = 4, c = p[0] & 0x07, min = 0x10000;
-	else
-		return 0;
-	if (left < n)
-		return 0;
-	for (size_t i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (p[i] & 0x3f);
-	}
-	return c < min || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
-}
-
 static int hex4(const char *p)
 {
 	int v = 0;
@@ -1010,103 +960,7 @@ struct error *jv_parse(struct arena *a, struct str text, struct decode_report *r
 
 void jv_encode_string(struct buf *b, struct str s)
 {
-	static const char hex[] = "0123456789abcdef";
-	size_t from = 0;
-
-	buf_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		if (c >= 0x20 && c != '"' && c != '\\') {
-			/* U+2028 and U+2029, as encoding/json escapes them. */
-			if (c != 0xe2 || s.n - i < 3 || (unsigned char)s.p[i + 1] != 0x80 ||
-			    ((unsigned char)s.p[i + 2] & 0xfe) != 0xa8)
-				continue;
-			buf_append(b, s.p + from, i - from);
-			buf_puts(b, (unsigned char)s.p[i + 2] == 0xa8 ? "\\u2028" : "\\u2029");
-			i += 2;
-			from = i + 1;
-			continue;
-		}
-		buf_append(b, s.p + from, i - from);
-		from = i + 1;
-		switch (c) {
-		case '"':
-			buf_puts(b, "\\\"");
-			break;
-		case '\\':
-			buf_puts(b, "\\\\");
-			break;
-		case '\b':
-			buf_puts(b, "\\b");
-			break;
-		case '\f':
-			buf_puts(b, "\\f");
-			break;
-		case '\n':
-			buf_puts(b, "\\n");
-			break;
-		case '\r':
-			buf_puts(b, "\\r");
-			break;
-		case '\t':
-			buf_puts(b, "\\t");
-			break;
-		default:
-			buf_puts(b, "\\u00");
-			buf_putc(b, hex[c >> 4]);
-			buf_putc(b, hex[c & 15]);
-		}
-	}
-	if (from < s.n)
-		buf_append(b, s.p + from, s.n - from);
-	buf_putc(b, '"');
-}
-
-/* The shortest digits that read back the same, in encoding/json's notation. */
-static void encode_double(struct buf *b, double d)
-{
-	char text[40];
-	int precision;
-
-	for (precision = 15; precision <= 17; precision++) {
-		snprintf(text, sizeof text, "%.*e", precision - 1, d);
-		if (strtod(text, NULL) == d)
-			break;
-	}
-	char *e = strchr(text, 'e');
-	int exponent = (int)strtol(e + 1, NULL, 10);
-	char digits[24];
-	int n = 0;
-	bool negative = text[0] == '-';
-
-	for (const char *p = text; p < e; p++)
-		if (*p >= '0' && *p <= '9')
-			digits[n++] = *p;
-	while (n > 1 && digits[n - 1] == '0')
-		n--;
-	if (negative)
-		buf_putc(b, '-');
-	if (d != 0 && (exponent < -6 || exponent >= 21)) {
-		buf_putc(b, digits[0]);
-		if (n > 1) {
-			buf_putc(b, '.');
-			buf_append(b, digits + 1, (size_t)n - 1);
-		}
-		buf_printf(b, exponent < 0 ? "e-%d" : "e+%d", abs(exponent));
-	} else if (exponent < 0) {
-		buf_puts(b, "0.");
-		for (int i = -1; i > exponent; i--)
-			buf_putc(b, '0');
-		buf_append(b, digits, (size_t)n);
-	} else {
-		for (int i = 0; i <= exponent; i++)
-			buf_putc(b, i < n ? digits[i] : '0');
-		if (n > exponent + 1) {
-			buf_putc(b, '.');
-			buf_append(b, digits + exponent + 1, (size_t)(n - exponent - 1));
-		}
-	}
+	json_put_string(b, s);
 }
 
 enum { ENCODE_SORTED = 1, ENCODE_FLOATS = 2 };
@@ -1124,7 +978,7 @@ static void encode(struct buf *b, const struct jv *v, unsigned how)
 		buf_i64(b, v->i);
 		return;
 	case JV_DOUBLE:
-		encode_double(b, v->d);
+		json_put_double(b, v->d);
 		if ((how & ENCODE_FLOATS) && fabs(v->d) < 0x1p63 && v->d == (double)(int64_t)v->d)
 			buf_puts(b, ".0");
 		return;

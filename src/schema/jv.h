@@ -86,7 +86,7 @@ static inline bool jv_is(const struct jv *v, enum jv_kind k)
  * 'x' looking for beginning of value at offset 7").
  */
 struct error *jv_parse(struct arena *a, struct str text, struct decode_report *report, struct jv *out);
-/* Compact JSON in the order of members, strings escaped as encoding/json does without HTML escapes. */
+/* Compact JSON in the order of members, strings escaped as encoding/json does, HTML characters too. */
 void jv_encode(struct buf *b, const struct jv *v);
 /* As jv_encode, members of every object in bytewise order: Go's form of maps. */
 void jv_encode_sorted(struct buf *b, const struct jv *v);

@@ -184,6 +184,11 @@ struct schema_type {
 	 * "": not described.
 	 */
 	const char *docs;
+	/*
+	 * Of types that custom resources have: indexes in fields by name, without FIELD_REST's. An object of a table made at run time is a map
+	 * to upstream, whose JSON has the members of every object in that order. Else NULL.
+	 */
+	const uint16_t *by_name;
 };
 
 /* Field by JSON name in the flattened view; NULL when unknown. O(n), length first. */

@@ -371,29 +371,14 @@ static void cell_tree(struct buf *b, struct arena *a, const struct table_options
 void table_row_tree(struct buf *b, struct arena *scratch, const struct table_options *o, const struct jv *obj, bool first)
 {
 	const struct table_column *v = o->columns;
-	const struct jv *meta = jv_get(obj, STR("metadata"));
 
 	buf_puts(b, first ? "{\"cells\":[" : ",{\"cells\":[");
-	cell_str(b, jv_str(jv_get(meta, STR("name"))));
+	cell_str(b, jv_str(jv_at(obj, "metadata", "name", NULL)));
 	for (size_t i = 0; i < o->n_columns; i++) {
 		buf_putc(b, ',');
 		cell_tree(b, scratch, o, &v[i], json_path_first(scratch, v[i].path, obj));
 	}
 	buf_putc(b, ']');
-	if (o->object == TABLE_OBJECT_NONE) {
-		buf_puts(b, ",\"object\":null");
-	} else {
-		buf_puts(b, ",\"object\":");
-		if (o->object == TABLE_OBJECT_FULL) {
-			jv_encode(b, obj);
-		} else {
-			buf_printf(b, "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"%s\",\"metadata\":", meta_version(o));
-			if (meta)
-				jv_encode(b, meta);
-			else
-				buf_puts(b, "{}");
-			buf_putc(b, '}');
-		}
-	}
+	row_object(b, o, o->full ? (const void *)((const char *)o->full + o->full_type->metadata) : NULL, NULL, NULL);
 	buf_putc(b, '}');
 }

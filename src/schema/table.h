@@ -34,7 +34,7 @@ struct table_options {
 
 /*
  * One table: table_begin, table_row for each object, table_end. `list` may be
- * NULL. Objects are of type r->type; custom resources (r == NULL) are trees.
+ * NULL. Objects are of type r->type; custom resources (r == NULL) are trees, with the object itself in o->full unless rows have none.
  */
 void table_begin(struct buf *b, const struct api_resource *r, const struct table_options *o,
 		 const struct meta_v1_list_meta *list);

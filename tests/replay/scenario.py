@@ -25,7 +25,7 @@ MINT name makes a token of the body's claims, signed with the server's own key f
 
 Options: @as=user @group=g (impersonation, may be repeated) @cred=none|TOKEN|a certificate of servers.py (admin, node, ...)  @type=merge|strategic|json|apply|yaml|pb|cbor
 @base=name (the body is a JSON merge patch over
-an object captured before) @accept=table|pom|pomlist|yaml|pb|cbor|MEDIA  @label=text  @mode=openapi|keys|text|lines|stream|code|groups (of discovery, in their order)  @only=status (of the body)
+an object captured before) @accept=table|pom|pomlist|yaml|pb|cbor|MEDIA  @label=text  @mode=openapi|keys|text|lines|stream|code|groups (of discovery, in their order)|exact (bytes)  @only=status (of the body)
 @about=TEXT (of discovery: groups whose name has it; of OpenAPI: what has it in its name)  @loose (body is not JSON: sent as
 written) @await=403 (asked again until that is the code) @undo (made on every server even where it is not compared)
 @audit (with what the audit log says of it: annotations; the log has the requests of some namespaces, servers.py).

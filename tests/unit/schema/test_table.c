@@ -14,58 +14,58 @@ static const struct {
 	 "{\"name\":\"a\",\"ready\":true,\"restartCount\":2,\"state\":{\"running\":{}},\"lastState\":{\"terminated\":{\"exitCode\":1,"
 	 "\"finishedAt\":\"2023-11-14T22:12:30Z\"}}},"
 	 "{\"name\":\"b\",\"state\":{\"waiting\":{\"reason\":\"ImagePullBackOff\"}}}]}}",
-	 "[\"x\",\"1/2\",\"ImagePullBackOff\",\"2 (50s ago)\",\"60s\",\"10.0.0.1\",\"n\",\"<none>\",\"<none>\"]"},
+	 "[\"x\",\"1/2\",\"ImagePullBackOff\",\"2 (50s ago)\",\"60s\",\"10.0.0.1\",\"n\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\"]"},
 	{&core_v1_pods_resource, "{" META ",\"spec\":{\"initContainers\":[{\"name\":\"i\"},{\"name\":\"s\",\"restartPolicy\":\"Always\"}],"
 	 "\"containers\":[{\"name\":\"a\"}]},\"status\":{\"phase\":\"Pending\",\"initContainerStatuses\":["
 	 "{\"name\":\"i\",\"state\":{\"terminated\":{\"exitCode\":0}}},{\"name\":\"s\",\"state\":{\"waiting\":{\"reason\":\"PodInitializing\"}}}]}}",
-	 "[\"x\",\"0/2\",\"Init:1/2\",\"0\",\"60s\",\"<none>\",\"<none>\",\"<none>\",\"<none>\"]"},
+	 "[\"x\",\"0/2\",\"Init:1/2\",\"0\",\"60s\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\"]"},
 	{&core_v1_pods_resource, "{" META ",\"spec\":{\"containers\":[{\"name\":\"a\"}],\"readinessGates\":[{\"conditionType\":\"g\"}]},"
 	 "\"status\":{\"phase\":\"Failed\",\"reason\":\"Evicted\",\"conditions\":[{\"type\":\"g\",\"status\":\"True\"}]}}",
-	 "[\"x\",\"0/1\",\"Evicted\",\"0\",\"60s\",\"<none>\",\"<none>\",\"<none>\",\"1/1\"]"},
+	 "[\"x\",\"0/1\",\"Evicted\",\"0\",\"60s\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\",\"1/1\"]"},
 	{&core_v1_pods_resource, "{\"metadata\":{\"name\":\"x\",\"creationTimestamp\":\"2023-11-14T22:12:20Z\",\"deletionTimestamp\":"
 	 "\"2023-11-14T22:12:20Z\"},\"spec\":{\"containers\":[{\"name\":\"a\"}]},\"status\":{\"phase\":\"Running\",\"containerStatuses\":"
 	 "[{\"name\":\"a\",\"state\":{\"terminated\":{\"exitCode\":3}}}]}}",
-	 "[\"x\",\"0/1\",\"Terminating\",\"0\",\"60s\",\"<none>\",\"<none>\",\"<none>\",\"<none>\"]"},
+	 "[\"x\",\"0/1\",\"Terminating\",\"0\",\"60s\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\",\"\\u003cnone\\u003e\"]"},
 	{&apps_v1_deployments_resource, "{" META ",\"spec\":{\"replicas\":3,\"selector\":{\"matchLabels\":{\"a\":\"b\"}},\"template\":{\"spec\":"
 	 "{\"containers\":[{\"name\":\"c\",\"image\":\"i:1\"},{\"name\":\"d\",\"image\":\"j\"}]}}},\"status\":{\"readyReplicas\":1,"
 	 "\"updatedReplicas\":2,\"availableReplicas\":1}}",
 	 "[\"x\",\"1/3\",2,1,\"60s\",\"c,d\",\"i:1,j\",\"a=b\"]"},
 	{&core_v1_services_resource, "{" META ",\"spec\":{\"type\":\"NodePort\",\"clusterIPs\":[\"10.0.0.1\"],\"ports\":[{\"port\":80,"
 	 "\"nodePort\":30080,\"protocol\":\"TCP\"},{\"port\":53,\"protocol\":\"UDP\"}],\"selector\":{\"a\":\"b\",\"c\":\"d\"}}}",
-	 "[\"x\",\"NodePort\",\"10.0.0.1\",\"<none>\",\"80:30080/TCP,53/UDP\",\"60s\",\"a=b,c=d\"]"},
+	 "[\"x\",\"NodePort\",\"10.0.0.1\",\"\\u003cnone\\u003e\",\"80:30080/TCP,53/UDP\",\"60s\",\"a=b,c=d\"]"},
 	{&core_v1_services_resource, "{" META ",\"spec\":{\"type\":\"LoadBalancer\"},\"status\":{\"loadBalancer\":{\"ingress\":[{\"ip\":\"2\"},"
-	 "{\"ip\":\"1\"}]}}}", "[\"x\",\"LoadBalancer\",\"<none>\",\"1,2\",\"<none>\",\"60s\",\"<none>\"]"},
+	 "{\"ip\":\"1\"}]}}}", "[\"x\",\"LoadBalancer\",\"\\u003cnone\\u003e\",\"1,2\",\"\\u003cnone\\u003e\",\"60s\",\"\\u003cnone\\u003e\"]"},
 	{&core_v1_nodes_resource, "{\"metadata\":{\"name\":\"n\",\"labels\":{\"node-role.kubernetes.io/control-plane\":\"\"}},\"spec\":"
 	 "{\"unschedulable\":true},\"status\":{\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\"}],\"addresses\":[{\"type\":"
 	 "\"InternalIP\",\"address\":\"1.1.1.1\"}],\"nodeInfo\":{\"kubeletVersion\":\"v1.36.0\",\"kernelVersion\":\"6.1\",\"architecture\":"
 	 "\"amd64\"}}}",
-	 "[\"n\",\"Ready,SchedulingDisabled\",\"control-plane\",\"<unknown>\",\"v1.36.0\",\"1.1.1.1\",\"<none>\",\"<unknown>\","
-	 "\"6.1 (amd64)\",\"<unknown>\"]"},
+	 "[\"n\",\"Ready,SchedulingDisabled\",\"control-plane\",\"\\u003cunknown\\u003e\",\"v1.36.0\",\"1.1.1.1\",\"\\u003cnone\\u003e\",\"\\u003cunknown\\u003e\","
+	 "\"6.1 (amd64)\",\"\\u003cunknown\\u003e\"]"},
 	{&batch_v1_jobs_resource, "{" META ",\"spec\":{\"completions\":3,\"selector\":{\"matchLabels\":{\"j\":\"1\"}},\"template\":{\"spec\":"
 	 "{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}},\"status\":{\"succeeded\":3,\"startTime\":\"2023-11-14T22:10:00Z\","
 	 "\"completionTime\":\"2023-11-14T22:13:05Z\",\"conditions\":[{\"type\":\"Complete\",\"status\":\"True\"}]}}",
 	 "[\"x\",\"Complete\",\"3/3\",\"3m5s\",\"60s\",\"c\",\"i\",\"j=1\"]"},
 	{&batch_v1_cronjobs_resource, "{" META ",\"spec\":{\"schedule\":\"* * * * *\",\"suspend\":false}}",
-	 "[\"x\",\"* * * * *\",\"<none>\",\"False\",0,\"<none>\",\"60s\",\"\",\"\",\"<none>\"]"},
+	 "[\"x\",\"* * * * *\",\"\\u003cnone\\u003e\",\"False\",0,\"\\u003cnone\\u003e\",\"60s\",\"\",\"\",\"\\u003cnone\\u003e\"]"},
 	{&core_v1_events_resource, "{\"metadata\":{\"name\":\"e\"},\"involvedObject\":{\"kind\":\"Pod\",\"name\":\"p\",\"fieldPath\":\"f\"},"
 	 "\"reason\":\"R\",\"message\":\" m \\n\",\"source\":{\"component\":\"kubelet\",\"host\":\"n\"},\"firstTimestamp\":"
 	 "\"2023-11-14T22:12:20Z\",\"lastTimestamp\":\"2023-11-14T22:13:19Z\",\"count\":4,\"type\":\"Normal\"}",
 	 "[\"1s\",\"Normal\",\"R\",\"pod/p\",\"f\",\"kubelet, n\",\"m\",\"60s\",4,\"e\"]"},
 	{&core_v1_persistentvolumeclaims_resource, "{" META ",\"spec\":{\"volumeName\":\"pv\",\"storageClassName\":\"fast\",\"volumeMode\":"
 	 "\"Block\"},\"status\":{\"phase\":\"Bound\",\"accessModes\":[\"ReadWriteMany\",\"ReadWriteOnce\"],\"capacity\":{\"storage\":\"1Gi\"}}}",
-	 "[\"x\",\"Bound\",\"pv\",\"1Gi\",\"RWO,RWX\",\"fast\",\"<unset>\",\"60s\",\"Block\"]"},
+	 "[\"x\",\"Bound\",\"pv\",\"1Gi\",\"RWO,RWX\",\"fast\",\"\\u003cunset\\u003e\",\"60s\",\"Block\"]"},
 	{&core_v1_endpoints_resource, "{" META ",\"subsets\":[{\"addresses\":[{\"ip\":\"1\"},{\"ip\":\"2\"}],\"ports\":[{\"port\":1},{\"port\":2}]}]}",
 	 "[\"x\",\"1:1,2:1,1:2 + 1 more...\",\"60s\"]"},
 	{&autoscaling_v2_horizontalpodautoscalers_resource, "{" META ",\"spec\":{\"scaleTargetRef\":{\"kind\":\"Deployment\",\"name\":\"d\"},"
 	 "\"maxReplicas\":5,\"metrics\":[{\"type\":\"Resource\",\"resource\":{\"name\":\"cpu\",\"target\":{\"type\":\"Utilization\","
 	 "\"averageUtilization\":80}}}]},\"status\":{\"currentReplicas\":1,\"desiredReplicas\":1}}",
-	 "[\"x\",\"Deployment/d\",\"cpu: <unknown>/80%\",\"<unset>\",5,1,\"60s\"]"},
+	 "[\"x\",\"Deployment/d\",\"cpu: \\u003cunknown\\u003e/80%\",\"\\u003cunset\\u003e\",5,1,\"60s\"]"},
 	{&core_v1_configmaps_resource, "{" META ",\"data\":{\"a\":\"\",\"b\":\"\"},\"binaryData\":{\"c\":\"\"}}", "[\"x\",3,\"60s\"]"},
 	{&core_v1_resourcequotas_resource, "{" META ",\"status\":{\"hard\":{\"cpu\":\"2\",\"limits.cpu\":\"4\",\"pods\":\"5\"},\"used\":{\"cpu\":\"1\"}}}",
 	 "[\"x\",\"cpu: 1/2, pods: 0/5\",\"limits.cpu: 0/4\",\"60s\"]"},
 	{&storage_v1_storageclasses_resource, "{\"metadata\":{\"name\":\"s\",\"annotations\":{\"storageclass.kubernetes.io/is-default-class\":"
 	 "\"true\"}},\"provisioner\":\"p\",\"reclaimPolicy\":\"Delete\",\"volumeBindingMode\":\"Immediate\"}",
-	 "[\"s (default)\",\"p\",\"Delete\",\"Immediate\",false,\"<unknown>\"]"},
+	 "[\"s (default)\",\"p\",\"Delete\",\"Immediate\",false,\"\\u003cunknown\\u003e\"]"},
 	{&rbac_v1_clusterrolebindings_resource, "{" META ",\"roleRef\":{\"kind\":\"ClusterRole\",\"name\":\"r\"},\"subjects\":[{\"kind\":\"User\","
 	 "\"name\":\"u\"},{\"kind\":\"ServiceAccount\",\"namespace\":\"n\",\"name\":\"s\"},{\"kind\":\"User\",\"name\":\"v\"}]}",
 	 "[\"x\",\"ClusterRole/r\",\"60s\",\"u, v\",\"\",\"n/s\"]"},
@@ -182,7 +182,7 @@ static void custom(void **state)
 	jv_encode(&cells, jv_path(&table, STR("rows[0].cells")));
 	assert_string_equal(buf_z(&cells),
 			    "[\"x\",\"3\",3,1.5,true,\"Yes\",null,\"l\",\"q\",\"p\",\"[\\\"p\\\",\\\"q\\\"]\","
-			    "\"l\",\"q\",null,3,3,\"Ready\",null,\"<no value>\",\"1.23456785e+07\",null,\"60s\",null]");
+			    "\"l\",\"q\",null,3,3,\"Ready\",null,\"\\u003cno value\\u003e\",\"1.23456785e+07\",null,\"60s\",null]");
 	assert_str(jv_str(jv_path(&table, STR("metadata.resourceVersion"))), "5");
 	assert_true(jv_is(jv_path(&table, STR("rows[0].object")), JV_NULL));
 }
