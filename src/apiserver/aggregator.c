@@ -5,6 +5,7 @@
 #include "apiserver/convert.h"
 #include "apiserver/custom.h"
 #include "apiserver/metrics.h"
+#include "apiserver/outbound.h"
 
 #define TICK_MS 1000 /* how often the way to a remote server is looked at */
 
@@ -31,15 +32,9 @@ void due_next(struct due *d, bool ok, int64_t every_ms, int64_t first_ms, int64_
 
 void remote_unref(struct remote *r)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
-
 	if (!r || --r->refs)
 		return;
-	while (map_next(&r->clients, &it, &key, &v))
-		http_client_free(v);
-	map_free(&r->clients);
+	clients_let_go(&r->clients);
 	tls_client_free(r->tls);
 	arena_free(&r->arena);
 	free(r);
@@ -64,6 +59,7 @@ static struct remote *remote_new(struct apiserver *s, const struct apiregistrati
 				.p;
 	o.ca_pem = copy->spec.ca_bundle;
 	o.insecure_skip_verify = copy->spec.insecure_skip_tls_verify;
+	o.http2 = true;
 	if (!e)
 		e = tls_client_new(&o, &r->tls);
 	if (e)

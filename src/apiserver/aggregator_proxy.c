@@ -2,6 +2,7 @@
 #include "apiserver/aggregator.h"
 #include "apiserver/connect.h"
 #include "apiserver/forward.h"
+#include "apiserver/outbound.h"
 
 /* ---- the way there ---- */
 
@@ -9,31 +10,15 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct remo
 			       struct str *host)
 {
 	const struct apiregistration_v1_service_reference *ref = r->spec->service;
-	struct http_client_opts o = {.tls = r->tls, .http1_only = true, .connect_timeout_ms = 5000};
+	struct http_client_opts o = {.tls = r->tls, .connect_timeout_ms = 5000};
 	struct str base;
 
 	if (r->error.n)
 		return error_new("%.*s", STR_ARG(r->error));
 	TRY(connect_service(s, a, ref->namespace, ref->name, ref->port ? *ref->port : 443, &base));
 	*host = str_sub(base, 8, base.n);
-	*out = map_get(&r->clients, base);
-	if (*out)
-		return NULL;
-	if (r->clients.n >= REMOTE_CLIENTS_MAX) {
-		size_t it = 0;
-		struct str key;
-		void *v;
-
-		/* who talks over one holds it */
-		while (map_next(&r->clients, &it, &key, &v)) {
-			map_del(&r->clients, key);
-			http_client_free(v);
-		}
-	}
 	o.base = base.p;
-	TRY(http_client_new(&o, out));
-	map_set(&r->clients, base, *out);
-	return NULL;
+	return clients_get(&r->clients, REMOTE_CLIENTS_MAX, &o, out);
 }
 
 struct error *remote_get(struct apiserver *s, struct arena *a, struct remote *r, const struct remote_ask *ask,

@@ -6,14 +6,15 @@
 #include "apiserver/authz.h"
 #include "apiserver/connect.h"
 #include "apiserver/forward.h"
+#include "apiserver/outbound.h"
 #include "net/websocket.h"
 #include "schema/jv.h"
 
-#define CLIENTS_MAX 10000
+#define CLIENTS_MAX 10000 /* addresses that connections are kept to */
 
 struct kubelet_clients {
 	struct tls_client *tls[3];       /* by enum peer */
-	struct map by_addr;              /* enum peer and base URL -> struct http_client * */
+	struct map clients[3];           /* by enum peer and base URL */
 };
 
 enum peer {
@@ -27,7 +28,7 @@ struct error *kubelet_clients_init(struct apiserver *s)
 	struct kubelet_clients *k = arena_new(&s->arena, struct kubelet_clients);
 	struct tls_client_opts o = {.ca_file = s->o.kubelet_ca, .cert_file = s->o.kubelet_client_cert, .key_file = s->o.kubelet_client_key,
 				    .insecure_skip_verify = !s->o.kubelet_ca};
-	struct tls_client_opts p = {.insecure_skip_verify = true};
+	struct tls_client_opts p = {.insecure_skip_verify = true, .http2 = true};
 
 	s->kubelets = k;
 	TRY(error_wrap(tls_client_new(&o, &k->tls[PEER_KUBELET]), "kubelet client certificate"));
@@ -37,26 +38,13 @@ struct error *kubelet_clients_init(struct apiserver *s)
 	return tls_client_new(&p, &k->tls[PEER_OTHER]);
 }
 
-static struct error *client_for(struct apiserver *s, struct str base, enum peer peer, struct http_client **out)
+static struct error *client_for(struct apiserver *s, struct arena *a, struct str base, enum peer peer, struct http_client **out)
 {
 	struct kubelet_clients *k = s->kubelets;
-	char key[600];
-	struct http_client *c;
-	struct http_client_opts o = {.http1_only = true, .connect_timeout_ms = 10000};
+	struct http_client_opts o = {.tls = k->tls[peer], .connect_timeout_ms = 10000};
 
-	if (snprintf(key, sizeof key, "%c%.*s", "pki"[peer], STR_ARG(base)) >= (int)sizeof key)
-		return err_bad_request("address too long");
-	c = map_get(&k->by_addr, str_from(key));
-	if (!c) {
-		if (k->by_addr.n >= CLIENTS_MAX)
-			return err_unavailable("too many proxied addresses");
-		o.base = key + 1;
-		o.tls = k->tls[peer];
-		TRY(http_client_new(&o, &c));
-		map_set(&k->by_addr, str_from(key), c);
-	}
-	*out = c;
-	return NULL;
+	o.base = arena_strz(a, base);
+	return clients_get(&k->clients[peer], CLIENTS_MAX, &o, out);
 }
 
 /* ---- where a node is ---- */
@@ -256,7 +244,7 @@ static struct error *pod_stream(struct request *rq, const char *path, bool conta
 	if (!pod->spec.node_name.n)
 		return err_bad_request("pod %.*s does not have a host assigned", STR_ARG(pod->metadata.name));
 	TRY(node_base(rq, pod->spec.node_name, 0, &base));
-	TRY(client_for(rq->s, base, PEER_KUBELET, &c));
+	TRY(client_for(rq->s, rq->a, base, PEER_KUBELET, &c));
 	target = arena_printf(rq->a, "/%s/%.*s/%.*s%s%.*s%s%.*s", path, STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
 			      container ? "/" : "", STR_ARG(name), q.n ? "?" : "", STR_ARG(q));
 	if (!forward_wants_upgrade(rq))
@@ -350,7 +338,7 @@ static struct error *pod_log(struct request *rq)
 		return http_respond(rq->x, 204, STR_NULL);
 	}
 	TRY(node_base(rq, pod->spec.node_name, 0, &base));
-	TRY(client_for(rq->s, base, query_bool(&rq->q, "insecureSkipTLSVerifyBackend") ? PEER_UNVERIFIED : PEER_KUBELET, &c));
+	TRY(client_for(rq->s, rq->a, base, query_bool(&rq->q, "insecureSkipTLSVerifyBackend") ? PEER_UNVERIFIED : PEER_KUBELET, &c));
 	for (size_t i = 0; i < rq->q.n; i++) {
 		struct str esc;
 
@@ -452,7 +440,7 @@ static struct error *proxy_to(struct request *rq, struct str base, bool kubelet)
 		path = STR("/");
 	target = rq->x->query.n ? arena_printf(rq->a, "%.*s?%.*s", STR_ARG(path), STR_ARG(rq->x->query)) : path;
 	prefix = str_sub(rq->x->path, 0, rq->x->path.n - rq->info.raw_rest.n);
-	TRY(client_for(rq->s, base, kubelet ? PEER_KUBELET : PEER_OTHER, &c));
+	TRY(client_for(rq->s, rq->a, base, kubelet ? PEER_KUBELET : PEER_OTHER, &c));
 	return forward_request(
 		rq, &(struct forward){.client = c,
 				      .target = target,

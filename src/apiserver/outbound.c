@@ -21,17 +21,34 @@ struct outbound {
 	struct outbound_user user;
 };
 
-static void outbound_unref(struct outbound *o)
+void clients_let_go(struct map *clients)
 {
 	size_t it = 0;
 	struct str key;
 	void *v;
 
+	while (map_next(clients, &it, &key, &v))
+		http_client_free(v);
+	map_free(clients);
+}
+
+struct error *clients_get(struct map *clients, size_t max, const struct http_client_opts *o, struct http_client **out)
+{
+	*out = map_get(clients, str_from(o->base));
+	if (*out)
+		return NULL;
+	if (clients->n >= max)
+		clients_let_go(clients);
+	TRY(http_client_new(o, out));
+	map_set(clients, str_from(o->base), *out);
+	return NULL;
+}
+
+static void outbound_unref(struct outbound *o)
+{
 	if (--o->refs)
 		return;
-	while (map_next(&o->clients, &it, &key, &v))
-		http_client_free(v);
-	map_free(&o->clients);
+	clients_let_go(&o->clients);
 	tls_client_free(o->tls);
 	arena_free(&o->arena);
 	free(o);
@@ -40,8 +57,11 @@ static void outbound_unref(struct outbound *o)
 struct error *outbound_new(const struct tls_client_opts *t, struct outbound **out)
 {
 	struct outbound *o = xcalloc(1, sizeof *o);
-	struct error *e = tls_client_new(t, &o->tls);
+	struct tls_client_opts t2 = *t;
+	struct error *e;
 
+	t2.http2 = true;
+	e = tls_client_new(&t2, &o->tls);
 	if (e) {
 		free(o);
 		return e;
@@ -77,20 +97,6 @@ static struct error *split_url(struct arena *a, struct str url, struct str *base
 	return NULL;
 }
 
-static struct error *client_for(struct outbound *o, struct arena *a, struct str base, struct http_client **out)
-{
-	struct http_client_opts opts = {.base = arena_strz(a, base), .tls = o->tls, .http1_only = true, .max_idle = 16};
-
-	*out = map_get(&o->clients, base);
-	if (*out)
-		return NULL;
-	if (o->clients.n >= OUTBOUND_HOSTS_MAX)
-		return error_new("more than %d servers are named", OUTBOUND_HOSTS_MAX);
-	TRY(http_client_new(&opts, out));
-	map_set(&o->clients, base, *out);
-	return NULL;
-}
-
 static struct error *call(struct outbound *o, struct arena *a, const char *method, struct str url, const struct http_header *h, size_t n,
 			  struct str body, int64_t timeout_ms, struct outbound_answer *out)
 {
@@ -101,7 +107,7 @@ static struct error *call(struct outbound *o, struct arena *a, const char *metho
 	struct error *e;
 
 	TRY(split_url(a, url, &base, &target));
-	TRY(client_for(o, a, base, &c));
+	TRY(clients_get(&o->clients, OUTBOUND_HOSTS_MAX, &(struct http_client_opts){.base = arena_strz(a, base), .tls = o->tls, .max_idle = 16}, &c));
 	o->refs++;
 	d = deadline_push(timeout_ms);
 	e = http_do(c, a, method, target, h, n, body, &resp);
@@ -325,6 +331,7 @@ static struct error *load(struct outbound *o, const char *path)
 	t.key_file = o->user.key_file;
 	t.cert_pem = o->user.cert_pem;
 	t.key_pem = o->user.key_pem;
+	t.http2 = true;
 	return tls_client_new(&t, &o->tls);
 }
 

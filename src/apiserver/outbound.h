@@ -2,15 +2,23 @@
  * apiserver/outbound.h: HTTP(S) calls that the API server makes because its
  * configuration says so: to identity providers, and to the webhooks that a
  * kubeconfig file names. Admission and conversion webhooks, which objects of
- * the API name, are webhook.c's.
+ * the API name, are webhook.c's. HTTP/2 is spoken where the other side has it.
  */
 #ifndef SKIFF_APISERVER_OUTBOUND_H
 #define SKIFF_APISERVER_OUTBOUND_H
 
+#include "base/map.h"
 #include "net/http.h"
 
 #define OUTBOUND_ANSWER_MAX (4u << 20) /* bytes of a body */
 #define OUTBOUND_HOSTS_MAX 16          /* connections are kept to so many servers of one outbound */
+
+/*
+ * The client for o->base, of those kept by it. When there are `max` for others, all are let go: who talks over one holds it, until it is
+ * done. For all that the API server calls by addresses that come and go.
+ */
+struct error *clients_get(struct map *clients, size_t max, const struct http_client_opts *o, struct http_client **out);
+void clients_let_go(struct map *clients);
 
 struct outbound; /* used by many fibers of one loop; freed when the last call in it has ended */
 /* The CA and names of t; its strings are copied. */

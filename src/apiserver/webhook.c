@@ -3,6 +3,8 @@
  * for changes, then all at once for their judgement. Upstream's
  * admission/plugin/webhook.
  */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include "apiserver/cache_follow.h"
 #include "apiserver/connect.h"
@@ -17,6 +19,8 @@
 #include "schema/validate.h"
 
 #define ANSWER_MAX (10u << 20)
+#define ADDRESSES_MAX 256 /* that connections of one webhook are kept to */
+#define TRIES_MAX 11      /* where a webhook says when to ask again */
 
 struct hook {
 	struct admissionregistration_v1_mutating_webhook w; /* a validating one has the same members */
@@ -52,13 +56,7 @@ static int config_cmp(const void *x, const void *y)
 
 void hook_conn_free(struct hook_conn *h)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(&h->clients, &it, &key, &v))
-		http_client_free(v);
-	map_free(&h->clients);
+	clients_let_go(&h->clients);
 	tls_client_free(h->tls);
 	h->tls = NULL;
 }
@@ -230,21 +228,43 @@ static struct error *conditions_hold(struct hook *h, struct admission *a, const 
 
 /* ---- asking ---- */
 
+/* Of "https://HOST[:PORT]"; brackets of an address are taken off. */
+static struct str host_of(struct str base, int64_t *port)
+{
+	struct str host = str_sub(base, strlen("https://"), base.n);
+	ptrdiff_t colon = str_rindex(host, ':');
+
+	*port = 443;
+	if (colon > 0 && str_to_i64(str_sub(host, (size_t)colon + 1, host.n), port))
+		host.n = (size_t)colon;
+	return host.n && host.p[0] == '[' ? str_sub(host, 1, host.n - 1) : host;
+}
+
+static bool is_loopback(struct arena *a, struct str host)
+{
+	struct in_addr v4;
+	struct in6_addr v6;
+
+	if (str_eq_nocase(host, STR("localhost")))
+		return true;
+	if (inet_pton(AF_INET, arena_strz(a, host), &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == IN_LOOPBACKNET;
+	if (inet_pton(AF_INET6, arena_strz(a, host), &v6) != 1)
+		return false;
+	return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == IN_LOOPBACKNET);
+}
+
 /* Services are known by NAME.NAMESPACE.svc and the port of the Service, URLs (base: "https://HOST:PORT") as they stand. */
 static const struct outbound_user *user_for(struct arena *a, const struct outbound_users *users,
 					    const struct admissionregistration_v1_webhook_client_config *cc, struct str base)
 {
-	struct str host = str_sub(base, strlen("https://"), base.n);
-	ptrdiff_t colon = str_rindex(host, ':');
-	int64_t port = 443;
+	struct str host;
+	int64_t port;
 
 	if (cc->service)
 		return outbound_users_find(users, arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)),
 					   cc->service->port ? *cc->service->port : 443);
-	if (colon > 0 && str_to_i64(str_sub(host, (size_t)colon + 1, host.n), &port))
-		host.n = (size_t)colon;
-	if (host.n && host.p[0] == '[')
-		host = str_sub(host, 1, host.n - 1);
+	host = host_of(base, &port);
 	return outbound_users_find(users, host, (int)port);
 }
 
@@ -269,9 +289,10 @@ static struct str own_base(struct apiserver *s, struct arena *a)
 static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
 			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out, struct str *target)
 {
-	struct http_client_opts o = {.http1_only = true, .connect_timeout_ms = 5000, .max_idle = 25}; /* upstream's, of each host */
+	struct http_client_opts o = {.connect_timeout_ms = 5000, .max_idle = 25}; /* upstream's, of each host */
 	struct str base;
 	const char *server_name = NULL;
+	int64_t port;
 
 	if (cc->url) {
 		struct str u = *cc->url, rest = u;
@@ -295,12 +316,10 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 	} else {
 		return error_new("the webhook has neither url nor service");
 	}
-	*out = map_get(&h->clients, base);
-	if (*out)
-		return NULL;
 	if (!h->tls) {
-		/* its own address needs no certificate to be known by */
-		struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .server_name = server_name, .insecure_skip_verify = h->self};
+		/* Its own address needs no certificate to be known by. Over HTTP/2 all calls would go to one of several servers. */
+		struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .server_name = server_name, .insecure_skip_verify = h->self,
+					    .http2 = cc->url && is_loopback(a, host_of(base, &port))};
 
 		if (h->users && !h->self)
 			h->user = user_for(a, h->users, cc, base);
@@ -314,9 +333,7 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 	}
 	o.base = arena_strz(a, base);
 	o.tls = h->tls;
-	TRY(http_client_new(&o, out));
-	map_set(&h->clients, base, *out);
-	return NULL;
+	return clients_get(&h->clients, ADDRESSES_MAX, &o, out);
 }
 
 /* The address as its owner knows it: a Service by its name. */
@@ -370,6 +387,13 @@ static struct error *answer_error(struct arena *a, int status, struct str body)
 	return error_new("the server responded with the status code %d but did not return more information", status);
 }
 
+/* 429 and 5xx with Retry-After in seconds: what upstream's clients wait and ask again for. */
+static bool asks_to_wait(const struct http_response *r, int64_t *seconds)
+{
+	return (r->status == 429 || (r->status >= 500 && r->status <= 599)) &&
+	       str_to_i64(http_header_get(&r->headers, "retry-after"), seconds) && *seconds <= INT32_MAX;
+}
+
 struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer)
 {
@@ -393,10 +417,21 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 		TRY(outbound_user_header(conn->user, a, &auth));
 	headers[2] = (struct http_header){STR("authorization"), auth};
 	d = deadline_push(1000ll * timeout_s);
-	e = http_do(c, a, "POST", target, headers, auth.n ? 3 : 2, body, &resp);
-	if (!e) {
+	for (int try = 1;; try++) {
+		int64_t again;
+
+		e = http_do(c, a, "POST", target, headers, auth.n ? 3 : 2, body, &resp);
+		if (e)
+			break;
 		e = http_response_all(&resp, a, ANSWER_MAX, answer);
 		http_response_close(&resp);
+		if (e || try == TRIES_MAX || !asks_to_wait(&resp, &again))
+			break;
+		e = fiber_sleep(1000 * again);
+		if (!e)
+			e = client_of(s, a, conn, cc, &c, &(struct str){0});
+		if (e)
+			break;
 	}
 	deadline_pop(d);
 	if (error_is_sys(e, ETIMEDOUT)) {

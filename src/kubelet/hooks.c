@@ -36,7 +36,7 @@ static struct str host_port(struct arena *a, struct str host, int port)
 static struct error *http_once(struct arena *a, bool tls, struct str authority, struct str target, const struct http_header *headers, size_t n,
 			       int *status, struct str *location, struct str *body)
 {
-	struct http_client_opts o = {.base = arena_printf(a, "%s://%.*s", tls ? "https" : "http", STR_ARG(authority)).p, .http1_only = true, .max_idle = 1};
+	struct http_client_opts o = {.base = arena_printf(a, "%s://%.*s", tls ? "https" : "http", STR_ARG(authority)).p, .max_idle = 1};
 	struct tls_client_opts to = {.insecure_skip_verify = true};
 	struct tls_client *tc = NULL;
 	struct http_client *hc = NULL;

@@ -105,7 +105,7 @@ static struct error *join(struct http_exchange *x, struct str url)
 		return error_new("the runtime gave \"%.*s\", which is not a URL", STR_ARG(url));
 	path = str_index(str_sub(url, (size_t)host + 3, url.n), '/');
 	size_t cut = path < 0 ? url.n : (size_t)(host + 3 + path);
-	struct http_client_opts o = {.base = arena_strz(x->arena, str_sub(url, 0, cut)), .http1_only = true};
+	struct http_client_opts o = {.base = arena_strz(x->arena, str_sub(url, 0, cut))};
 	struct str target = path < 0 ? STR("/") : str_sub(url, cut, url.n);
 	struct http_client *c;
 

@@ -1,4 +1,4 @@
-/* The HTTP client: a pool of HTTP/1.1 connections to one server, or one HTTP/2 connection that all requests share. */
+/* The HTTP client: a pool of HTTP/1.1 connections to one server, or HTTP/2 connections that all requests share. */
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -7,10 +7,14 @@
 #include "net/internal.h"
 
 #define HEAD_MAX MAX_HEADER_BYTES
-#define CLOSE_DRAIN (64u << 10) /* of an unread response, to keep its connection */
+#define H2_MAX 8       /* HTTP/2 connections to one server; requests past their streams wait */
+#define REFUSALS_MAX 6 /* of one request by HTTP/2 servers, after which it is sent once more */
+
+int64_t http_idle_ms = 90000;
 
 struct h1conn {
 	struct h1conn *next; /* idle list */
+	int64_t since;       /* in it */
 	struct stream *s;
 	struct rbuf in;
 	unsigned generation; /* of the certificate it was made with */
@@ -22,9 +26,13 @@ struct http_client {
 	char *host;      /* without port, for TLS */
 	char *authority; /* Host */
 	bool https;
-	struct h1conn *idle;
+	struct h1conn *idle; /* the last used first */
 	size_t n_idle;
-	struct h2 *h2;
+	struct fiber *closer; /* of what is idle for too long, while anything is idle */
+	bool closing;
+	struct h2 *h2[H2_MAX];
+	size_t n_h2;
+	bool speaks_h1;       /* as the server was last */
 	unsigned generation;
 	/* One fiber connects, the others wait: it may turn out to be HTTP/2. */
 	struct fiber_mutex connecting;
@@ -110,9 +118,8 @@ static void drop_pool(struct http_client *c)
 		h1_drop(k);
 	}
 	c->n_idle = 0;
-	if (c->h2)
-		h2_unref(c->h2);
-	c->h2 = NULL;
+	while (c->n_h2)
+		h2_unref(c->h2[--c->n_h2]);
 }
 
 void http_client_free(struct http_client *c)
@@ -121,12 +128,14 @@ void http_client_free(struct http_client *c)
 		return;
 	c->freed = true;
 	drop_pool(c);
+	if (c->closer)
+		fiber_cancel(c->closer);
 	client_unref(c);
 }
 
 /* ---- connections ---- */
 
-static struct error *dial(struct http_client *c, struct stream **out)
+static struct error *dial(struct http_client *c, bool http2, struct stream **out)
 {
 	int64_t t = deadline_push(c->o.connect_timeout_ms);
 	struct error *e = stream_connect(c->addr, out);
@@ -134,7 +143,7 @@ static struct error *dial(struct http_client *c, struct stream **out)
 	if (!e && c->https) {
 		struct stream *raw = *out;
 
-		e = tls_connect(c->o.tls, raw, c->host, out);
+		e = tls_connect(c->o.tls, raw, c->host, http2, out);
 	}
 	deadline_pop(t);
 	return e;
@@ -164,17 +173,29 @@ struct got { /* a connection for one request: one of the two */
 	bool reused;
 };
 
+/* The first that takes another request. */
 static bool take_h2(struct http_client *c, struct got *g)
 {
-	if (!c->h2)
-		return false;
-	if (!h2_usable(c->h2)) {
-		h2_unref(c->h2);
-		c->h2 = NULL;
-		return false;
+	struct h2 *full = NULL;
+
+	for (size_t i = 0; i < c->n_h2 && !g->h2;) {
+		struct h2 *h = c->h2[i];
+
+		if (!h2_usable(h)) {
+			memmove(&c->h2[i], &c->h2[i + 1], (--c->n_h2 - i) * sizeof *c->h2);
+			h2_unref(h);
+			continue;
+		}
+		if (h2_has_room(h))
+			g->h2 = h;
+		full = h;
+		i++;
 	}
-	h2_ref(c->h2);
-	g->h2 = c->h2;
+	if (c->n_h2 == H2_MAX && !g->h2)
+		g->h2 = full;
+	if (!g->h2)
+		return false;
+	h2_ref(g->h2);
 	g->reused = true;
 	return true;
 }
@@ -183,21 +204,18 @@ static struct error *connect_new(struct http_client *c, struct got *g)
 {
 	struct stream *s;
 
-	TRY(dial(c, &s));
-	bool h2 = c->https ? strcmp(tls_stream_alpn(s), "h2") == 0 : c->o.http2_prior_knowledge;
-
-	if (!h2) {
+	TRY(dial(c, true, &s));
+	c->speaks_h1 = c->https ? strcmp(tls_stream_alpn(s), "h2") != 0 : !c->o.http2_prior_knowledge;
+	if (c->speaks_h1) {
 		g->h1 = h1_make(c, s);
 		return NULL;
 	}
 	/* gRPC servers in Go end connections that ping more often than every five minutes; in clear text the peer is near anyway. */
-	struct h2 *n = h2_client_new(s, c->https);
-
-	if (c->h2)
-		h2_unref(c->h2);
-	c->h2 = n;
-	h2_ref(n);
-	g->h2 = n;
+	g->h2 = h2_client_new(s, c->https);
+	if (!c->freed && c->n_h2 < H2_MAX) {
+		h2_ref(g->h2);
+		c->h2[c->n_h2++] = g->h2;
+	}
 	return NULL;
 }
 
@@ -231,7 +249,7 @@ static struct error *get(struct http_client *c, bool fresh, struct got *g)
 	}
 	if (!fresh && take_h2(c, g))
 		return NULL;
-	bool maybe_h2 = !c->o.http1_only && (c->https || c->o.http2_prior_knowledge);
+	bool maybe_h2 = c->https ? tls_client_http2(c->o.tls) && !c->speaks_h1 : c->o.http2_prior_knowledge;
 
 	if (!maybe_h2)
 		return connect_new(c, g);
@@ -245,6 +263,33 @@ static struct error *get(struct http_client *c, bool fresh, struct got *g)
 	return e;
 }
 
+static void closer_fiber(void *arg)
+{
+	struct http_client *c = arg;
+
+	c->closer = fiber_self();
+	while (c->idle && !fiber_cancelled()) {
+		struct h1conn *oldest = c->idle, **at = &c->idle;
+
+		while (oldest->next)
+			oldest = oldest->next;
+		int64_t left = oldest->since + http_idle_ms - now_ms();
+
+		if (left > 0) {
+			error_free(fiber_sleep(left));
+			continue;
+		}
+		while (*at != oldest)
+			at = &(*at)->next;
+		*at = NULL;
+		c->n_idle--;
+		h1_drop(oldest);
+	}
+	c->closer = NULL;
+	c->closing = false;
+	client_unref(c);
+}
+
 static void h1_keep(struct http_client *c, struct h1conn *k)
 {
 	/* Bytes behind the response belong to nobody. */
@@ -254,11 +299,22 @@ static void h1_keep(struct http_client *c, struct h1conn *k)
 	}
 	rbuf_free(&k->in);
 	k->next = c->idle;
+	k->since = now_ms();
 	c->idle = k;
 	c->n_idle++;
+	if (!c->closing) {
+		c->closing = true;
+		c->refs++;
+		fiber_spawn("http idle", closer_fiber, c);
+	}
 }
 
 /* ---- HTTP/1.1 ---- */
+
+bool http_may_have_body(const char *method)
+{
+	return !strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH");
+}
 
 static void put_request(struct http_client *c, struct buf *b, const struct h2_request *rq, const char *upgrade)
 {
@@ -269,13 +325,11 @@ static void put_request(struct http_client *c, struct buf *b, const struct h2_re
 		buf_str(b, rq->headers[i].value);
 		buf_append(b, "\r\n", 2);
 	}
-	bool may_have_body = !strcmp(rq->method, "POST") || !strcmp(rq->method, "PUT") || !strcmp(rq->method, "PATCH");
-
 	if (rq->next && rq->length >= 0)
 		buf_printf(b, "Content-Length: %lld\r\n", (long long)rq->length);
 	else if (rq->next)
 		buf_puts(b, "Transfer-Encoding: chunked\r\n");
-	else if (rq->body.n || (may_have_body && !upgrade))
+	else if (rq->body.n || (http_may_have_body(rq->method) && !upgrade))
 		buf_printf(b, "Content-Length: %zu\r\n", rq->body.n);
 	buf_append(b, "\r\n", 2);
 }
@@ -501,13 +555,15 @@ static bool broken_connection(const struct error *e)
 
 static struct error *run(struct http_client *c, struct arena *a, const struct h2_request *rq, struct http_response *out)
 {
-	for (bool again = false;; again = true) {
+	int refusals = 0;
+
+	for (bool fresh = false;;) {
 		bool sent = false, answered = false, unsent = false;
 		struct got g;
 		struct error *e;
 
 		*out = (struct http_response){.content_length = -1};
-		TRY(get(c, again, &g));
+		TRY(get(c, fresh, &g));
 		if (g.h2) {
 			e = h2_do(g.h2, a, rq, out, &unsent);
 			h2_unref(g.h2);
@@ -517,16 +573,18 @@ static struct error *run(struct http_client *c, struct arena *a, const struct h2
 		}
 		if (!e)
 			return NULL;
+		/* Refused by the server: certainly not acted on. */
+		if (unsent && !rq->next && refusals <= REFUSALS_MAX) {
+			error_free(e);
+			if (refusals++)
+				TRY(fiber_sleep((int64_t)((1000u << (refusals - 2)) * (1 + random_u64() % 101 / 1000.0))));
+			continue;
+		}
 		/* A body from a callback cannot be made twice once some of it was asked for. */
-		bool can = !again && !answered && g.reused && !(rq->next && sent) && broken_connection(e) &&
-			   (!sent || idempotent(rq->method));
-
-		/* Refused by the server (GOAWAY, REFUSED_STREAM): certainly not acted on. */
-		if (!again && unsent && g.h2 && !rq->next)
-			can = true;
-		if (!can)
+		if (fresh || answered || !g.reused || (rq->next && sent) || !broken_connection(e) || (sent && !idempotent(rq->method)))
 			return error_wrap(e, "%s %s", rq->method, c->o.base);
 		error_free(e);
+		fresh = true;
 	}
 }
 
@@ -586,12 +644,8 @@ struct error *http_do_upgrade(struct http_client *c, struct arena *a, const char
 	v[rq.n_headers++] = (struct http_header){STR("Upgrade"), protocol};
 	rq.headers = v;
 	c->refs++;
-	struct error *e = dial(c, &s);
+	struct error *e = dial(c, false, &s);
 
-	if (!e && strcmp(tls_stream_alpn(s), "h2") == 0) {
-		stream_close(s);
-		e = error_sys(ENOTSUP, "HTTP/2 has no Upgrade: give this client HTTP/1.1 only (TLS without http2)");
-	}
 	if (!e)
 		e = h1_do(c, h1_make(c, s), a, &rq, "upgrade", resp, out, &sent, &answered);
 	client_unref(c);

@@ -99,6 +99,8 @@ void h2_stream_free(struct h2s *s)
 	if (s->next)
 		s->next->prev = s->prev;
 	c->n_streams--;
+	if (!c->n_streams && !c->server)
+		c->idle_at = now_ms();
 	/* The reader waits for the last one when the connection is to end. */
 	if (!c->n_streams && c->draining && c->reader)
 		fiber_cancel(c->reader);
@@ -758,7 +760,7 @@ struct h2 *h2_new(struct stream *s, struct conn *conn)
 	c->server = server;
 	c->tls = stream_is_tls(s);
 	c->tokens = TOKENS;
-	c->tokens_at = now_ms();
+	c->tokens_at = c->idle_at = now_ms();
 	if (!callbacks[server]) {
 		if (nghttp2_session_callbacks_new(&callbacks[server]) != 0)
 			die_oom();
@@ -809,6 +811,22 @@ static bool finished(struct h2 *c)
 	return c->broken || (!nghttp2_session_want_read(c->ng) && !nghttp2_session_want_write(c->ng));
 }
 
+/* ms until a connection that nobody uses is to end, however little that is. */
+static int64_t idle_left(const struct h2 *c)
+{
+	int64_t left = c->idle_at + http_idle_ms - now_ms();
+
+	return c->n_streams ? INT64_MAX : left > 0 ? left : 0;
+}
+
+/* How long a client waits for bytes. */
+static int64_t patience(const struct h2 *c)
+{
+	int64_t ms = c->ping_sent ? h2_ping_wait_ms : h2_ping_after_ms, left = idle_left(c);
+
+	return !c->ping ? -1 : left < ms ? left : ms;
+}
+
 /* Reads until the connection is to end. */
 void h2_read_loop(struct h2 *c, int64_t idle_ms)
 {
@@ -816,21 +834,19 @@ void h2_read_loop(struct h2 *c, int64_t idle_ms)
 	size_t n;
 
 	while (!finished(c)) {
-		int64_t t = deadline_push(c->server ? idle_ms : !c->ping ? -1 : c->ping_sent ? h2_ping_wait_ms : h2_ping_after_ms);
+		int64_t t = deadline_push(c->server ? idle_ms : patience(c));
 		struct error *e = stream_read(c->s, scratch, SCRATCH, &n);
 
 		deadline_pop(t);
 		if (error_is_sys(e, ETIMEDOUT)) {
 			error_clear(&e);
-			if (c->server) {
-				if (c->n_streams)
-					continue;
+			if (c->server && c->n_streams)
+				continue;
+			if (c->server || !idle_left(c)) {
 				nghttp2_session_terminate_session(c->ng, NGHTTP2_NO_ERROR);
 				h2_pump(c);
 				return;
 			}
-			if (!c->n_streams)
-				continue;
 			if (c->ping_sent)
 				return; /* no sign of life */
 			nghttp2_submit_ping(c->ng, NGHTTP2_FLAG_NONE, NULL);

@@ -97,6 +97,11 @@ bool h2_usable(struct h2 *c)
 	return !c->broken && !c->goaway && !c->closing && nghttp2_session_check_request_allowed(c->ng);
 }
 
+bool h2_has_room(struct h2 *c)
+{
+	return c->n_streams < nghttp2_session_get_remote_settings(c->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+}
+
 void h2_ref(struct h2 *c)
 {
 	c->refs++;
@@ -147,6 +152,7 @@ static int32_t submit_request(struct h2s *s, const struct h2_request *rq, bool b
 {
 	nghttp2_nv few[32], *nv = few;
 	nghttp2_data_provider dp = {.source.ptr = s, .read_callback = h2_read_src};
+	int64_t announced = rq->next ? rq->length : rq->body.n || http_may_have_body(rq->method) ? (int64_t)rq->body.n : -1;
 	char length[24];
 	size_t n = 0;
 
@@ -158,8 +164,8 @@ static int32_t submit_request(struct h2s *s, const struct h2_request *rq, bool b
 	nv[n++] = h2_nv(STR(":path"), rq->target);
 	for (size_t i = 0; i < rq->n_headers; i++)
 		nv[n++] = h2_nv(rq->headers[i].name, rq->headers[i].value);
-	if (rq->body.n && !rq->next) {
-		int k = snprintf(length, sizeof length, "%zu", rq->body.n);
+	if (announced >= 0) {
+		int k = snprintf(length, sizeof length, "%lld", (long long)announced);
 
 		nv[n++] = h2_nv(STR("content-length"), str_of(length, (size_t)k));
 	}
@@ -178,13 +184,17 @@ static struct error *send_body(struct h2s *s, const struct h2_request *rq)
 		return rq->body.n ? h2_send(s, &v, 1, rq->body.n, true) : NULL;
 	}
 	char *chunk = xmalloc(FRAME);
+	int64_t left = rq->length;
 	struct error *e = NULL;
 	size_t n = 1;
 
-	while (!e && n && !s->head_done && !s->closed) {
+	while (!e && n && !s->in_ended && !s->closed) {
 		e = rq->next(rq->ctx, chunk, FRAME, &n);
 		struct iovec v = {chunk, n};
 
+		if (!e && rq->length >= 0 && (n ? (int64_t)n > left : left > 0))
+			e = error_sys(EPROTO, "HTTP request body of another length than was announced");
+		left -= (int64_t)n;
 		if (!e)
 			e = h2_send(s, &v, n ? 1 : 0, n, n == 0);
 	}

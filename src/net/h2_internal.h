@@ -35,7 +35,8 @@ struct h2 {
 	int64_t tokens, tokens_at;
 	unsigned refs;          /* client: pool and requests */
 	bool goaway;            /* client: no new requests */
-	bool ping, ping_sent;   /* client: asks a silent server for a sign of life */
+	bool ping, ping_sent;   /* client: asks a silent server for a sign of life, ends when nobody needs it */
+	int64_t idle_at;        /* client: when the last stream ended */
 };
 
 struct h2s {

@@ -102,13 +102,16 @@ bool http_peer_gone(struct http_exchange *x);
 
 struct http_client_opts {
 	const char *base;           /* "https://host:port", "http://host:port" or "http+unix:///path" */
-	struct tls_client *tls;     /* for https */
-	bool http1_only;            /* default: HTTP/2 by ALPN where the server has it */
+	struct tls_client *tls;     /* for https; if it offers HTTP/2, that is spoken where the server has it */
 	bool http2_prior_knowledge; /* clear text: HTTP/2 at once (gRPC over unix sockets) */
 	int64_t connect_timeout_ms; /* default 10,000 */
 	size_t max_idle;            /* kept HTTP/1.1 connections, default 8 */
 };
-struct http_client; /* a pool; used by many fibers of one loop */
+/*
+ * A pool; used by many fibers of one loop. Over HTTP/2 requests share a connection up to the streams that the server allows at a time,
+ * then the next, eight at most. What is not used for 90 seconds is closed (not in clear text with HTTP/2).
+ */
+struct http_client;
 struct error *http_client_new(const struct http_client_opts *o, struct http_client **out);
 void http_client_free(struct http_client *c);
 
@@ -121,7 +124,8 @@ struct http_response {
 /*
  * Sends a request (body whole) and returns when the response head is here. `target` is path + query.
  * A connection that proves dead before a byte of answer is retried once on a new one for any method whose request was not sent,
- * and for GET/HEAD/PUT/DELETE otherwise. The caller ends every response with http_response_close.
+ * and for GET/HEAD/PUT/DELETE otherwise. What an HTTP/2 server refuses to look at (GOAWAY, REFUSED_STREAM) is sent again at once, then
+ * after 1, 2, 4... seconds, six times more, as Go's client does. The caller ends every response with http_response_close.
  */
 struct error *http_do(struct http_client *c, struct arena *a, const char *method, struct str target,
 		      const struct http_header *headers, size_t n_headers, struct str body, struct http_response *out);
@@ -135,7 +139,7 @@ struct error *http_response_all(struct http_response *r, struct arena *a, size_t
 void http_response_close(struct http_response *r);
 /* Trailer fields (HTTP/2 or chunked); complete once http_response_read gave *got == 0. In the arena given to http_do. */
 struct http_headers http_response_trailers(const struct http_response *r);
-/* Upgrade request over HTTP/1.1; on 101 *out is the raw stream, else NULL and the response is readable. */
+/* Upgrade request over a new HTTP/1.1 connection; on 101 *out is the raw stream, else NULL and the response is readable. */
 struct error *http_do_upgrade(struct http_client *c, struct arena *a, const char *method, struct str target,
 			      const struct http_header *headers, size_t n_headers, struct http_response *resp,
 			      struct stream **out);

@@ -50,6 +50,8 @@ bool http_value_ok(struct str s);
 bool http_host_ok(struct str host);
 /* Status without a body (1xx, 204, 304). */
 bool http_bodyless(int status);
+/* Of requests: one that has none says so with Content-Length: 0. */
+bool http_may_have_body(const char *method);
 /* Splits "path?query" into x. */
 void http_set_target(struct http_exchange *x, struct str target);
 /* Hands a request to the server's handler; "OPTIONS *" is answered here. */
@@ -155,11 +157,14 @@ static inline size_t bq_len(const struct bytes_queue *q)
 void h2_serve(struct conn *c, struct rbuf *in);
 
 struct h2;
-/* Client: takes s over and starts the connection's fiber. ping: asks a silent server for a sign of life while requests run. */
+/* Client: takes s over and starts the connection's fiber. ping: asks a silent server for a sign of life, and ends when it has been idle. */
 struct h2 *h2_client_new(struct stream *s, bool ping);
 /* Silence after which a client asks, and after which it gives up; variables for tests only. */
 extern int64_t h2_ping_after_ms, h2_ping_wait_ms;
+/* How long connections without a request are kept; a variable for tests only. */
+extern int64_t http_idle_ms;
 bool h2_usable(struct h2 *c);  /* takes new requests */
+bool h2_has_room(struct h2 *c); /* and begins the next at once: the server allows another stream */
 void h2_ref(struct h2 *c);
 void h2_unref(struct h2 *c);   /* the last one closes the connection */
 void h2_shut(struct h2 *c);    /* ends it and all its requests now */

@@ -578,11 +578,6 @@ static struct error *fill_client(struct tls_client *c, SSL_CTX *ctx)
 	}
 	if (c->cert_file || c->cert_n)
 		TRY(use_cert(ctx, c->cert_file, c->key_file, str_of(c->cert_pem, c->cert_n), str_of(c->key_pem, c->key_n)));
-	static const unsigned char protos[] = "\x02h2\x08http/1.1";
-	unsigned skip = c->http2 ? 0 : 3;
-
-	if (SSL_CTX_set_alpn_protos(ctx, protos + skip, sizeof protos - 1 - skip) != 0)
-		die_oom();
 	return NULL;
 }
 
@@ -687,8 +682,15 @@ unsigned tls_client_generation(struct tls_client *c)
 	return c->generation;
 }
 
-struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, struct stream **out)
+bool tls_client_http2(const struct tls_client *c)
 {
+	return c->http2;
+}
+
+struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, bool http2, struct stream **out)
+{
+	static const unsigned char protos[] = "\x02h2\x08http/1.1";
+	unsigned skip = c->http2 && http2 ? 0 : 3;
 	const char *name = c->server_name ? c->server_name : host;
 	unsigned char ip[16];
 
@@ -704,6 +706,8 @@ struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *
 	    (!is_ip && SSL_set_tlsext_host_name(t->ssl, name) != 1))
 		e = ssl_error("TLS server name");
 	SSL_set_connect_state(t->ssl);
+	if (SSL_set_alpn_protos(t->ssl, protos + skip, sizeof protos - 1 - skip) != 0)
+		die_oom();
 	if (!e)
 		e = error_wrap(tls_handshake(t), "%s", host);
 	return tls_finish(t, e, out);

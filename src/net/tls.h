@@ -49,17 +49,20 @@ struct tls_client_opts {
 	struct str cert_pem, key_pem;     /* instead of the files */
 	const char *server_name;          /* verified against instead of the host, or NULL */
 	bool insecure_skip_verify;
-	bool http2;
+	bool http2;                       /* offers h2 in ALPN, before http/1.1 */
 };
 struct tls_client;
 struct error *tls_client_new(const struct tls_client_opts *o, struct tls_client **out);
 void tls_client_free(struct tls_client *c);
 /* Another number when its files have been read again since: connections from before show the old certificate. */
 unsigned tls_client_generation(struct tls_client *c);
+/* It offers HTTP/2. */
+bool tls_client_http2(const struct tls_client *c);
 
 /* Handshakes; on success `raw` belongs to *out, on failure it is closed. */
 struct error *tls_accept(struct tls_server *s, struct stream *raw, struct stream **out);
-struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, struct stream **out);
+/* Offers h2 if both `http2` and c want it. */
+struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, bool http2, struct stream **out);
 /* The verified peer of a tls_accept stream, or NULL. Lives as long as the stream. */
 const struct tls_peer *tls_stream_peer(struct stream *s);
 /* Why the certificate the client showed was not accepted, or NULL (accepted, or none shown). */

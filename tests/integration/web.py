@@ -7,7 +7,7 @@ class Web:
     Answers on a free port of its own, on threads of its own, until close().
 
     answer(rq) is asked for each request: rq has .command, .path, .headers and .body (bytes). It gives what to answer: an object for JSON, str
-    or bytes as they are, None for nothing; or a pair of a status and one of these.
+    or bytes as they are, None for nothing; or a pair of a status and one of these, with a dict of headers behind it if there are more.
     With a test's server `s` it speaks TLS, with a certificate NAME for `names`; what it calls itself and whom to trust are .url, .port, .ca.
     """
 
@@ -21,7 +21,7 @@ class Web:
             def respond(self):
                 self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 r = answer(self)
-                code, body = r if isinstance(r, tuple) else (200, r)
+                code, body, more = (r + ({},))[:3] if isinstance(r, tuple) else (200, r, {})
                 if not isinstance(body, (str, bytes, type(None))):
                     body = json.dumps(body)
                 data = body.encode() if isinstance(body, str) else body or b""
@@ -29,6 +29,8 @@ class Web:
                     self.send_response(code)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(data)))
+                    for k, v in more.items():
+                        self.send_header(k, v)
                     self.end_headers()
                     self.wfile.write(data)
                 except OSError:

@@ -7,6 +7,7 @@ import base64, json, os, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from apiserver_test import CM, PODS, Client, causes, check, cm, equal, pod, series, suite, write
+from h2 import H2Web
 from web import Web
 
 REG = "/apis/admissionregistration.k8s.io/v1/"
@@ -32,11 +33,11 @@ def answer(rq):
     a = Hook.answers.get(rq.path.split("?")[0], {})
     if callable(a):
         a = a(review["request"])
-    code = a.pop("http", 200) if isinstance(a, dict) else 200
+    code, headers = a.pop("http", 200) if isinstance(a, dict) else 200, a.pop("headers", {}) if isinstance(a, dict) else {}
     if isinstance(a, dict) and code == 200:
         a = dict({"uid": review["request"]["uid"], "allowed": True}, **a)
         a = {"kind": "AdmissionReview", "apiVersion": a.pop("apiVersion", review["apiVersion"]), "response": a}
-    return code, a
+    return code, a, headers
 
 
 def patch(*ops, **more):
@@ -476,6 +477,83 @@ def test_custom(a, w):
     a.delete(crds + "/ws.w.example.com")
 
 
+def together(a, n):
+    """So many creates at once; their statuses and what was said of those that failed."""
+    got = []
+
+    def one():
+        st, o = Client(a.s, cert="admin").post(CM, cm(fresh("t" + os.urandom(4).hex())))
+        got.append(st if st == 201 else (st, o.get("message")))
+
+    threads = [threading.Thread(target=one) for i in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return got
+
+
+def allow(body):
+    review = json.loads(body)
+    return json.dumps({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": {"uid": review["request"]["uid"], "allowed": True}})
+
+
+def test_connections(a, w):
+    """Calls share an HTTP/2 connection where that is the way to one server; what servers do to connections is nothing to clients."""
+    web = H2Web(allow, w.s, "h2hook")
+    hook = w.hook("/h2", clientConfig={"url": web.url + "/h2", "caBundle": web.ca}, timeoutSeconds=20)
+    w.make("v", hook)
+    web.hold = 10
+    for i in range(2):
+        equal("ten at once", (together(a, 10), web.protocols), ([201] * 10, ["h2"]))
+    web.hold, web.refuse = 1, 1
+    equal("a stream refused", (together(a, 1), web.protocols), ([201], ["h2"]))
+    web.goaway = 1
+    equal("GOAWAY behind the answer", (together(a, 1), together(a, 1), web.protocols), ([201], [201], ["h2"] * 2))
+    web.goaway, web.early = 1, True
+    equal("GOAWAY before it is looked at", (together(a, 1), web.protocols), ([201], ["h2"] * 3))
+    web.cut()
+    equal("cut off while idle", (together(a, 1), web.protocols), ([201], ["h2"] * 4))
+    w.clean()
+    web.close()
+    # as many connections as it takes
+    web = H2Web(allow, w.s, "h2hook", names="DNS:localhost", max_streams=4)
+    w.make("v", dict(hook, clientConfig={"url": web.url.replace("127.0.0.1", "LOCALHOST"), "caBundle": web.ca}))
+    equal("the first tells how many streams there may be", together(a, 1), [201])
+    web.hold = 10
+    equal("four streams a connection", (together(a, 10), len(web.protocols) >= 3), ([201] * 10, True))
+    w.clean()
+    web.close()
+    # Services may have many servers, so that each call at a time has a connection of its own
+    web = H2Web(allow, w.s, "h1hook", names="DNS:h1.default.svc")
+    services = "/api/v1/namespaces/default/services"
+    equal("service", a.post(services, {"metadata": {"name": "h1"}, "spec": {"type": "ExternalName", "externalName": "localhost"}})[0], 201)
+    w.make("v", dict(hook, clientConfig={"service": {"namespace": "default", "name": "h1", "port": web.port}, "caBundle": web.ca}))
+    web.hold = 10
+    for i in range(2):
+        equal("ten connections", (together(a, 10), web.protocols), ([201] * 10, ["http/1.1"] * 10))
+    web.cut()
+    equal("ten others", (together(a, 10), web.protocols), ([201] * 10, ["http/1.1"] * 20))
+    w.clean()
+    web.close()
+    a.delete(services + "/h1")
+
+
+def test_later(a, w):
+    """A webhook says when to ask again: in seconds, with 429 and 5xx, ten times."""
+    w.make("v", w.hook("/later", timeoutSeconds=2))
+    for status, header, times, want in ((503, "0", 3, 201), (429, "0", 3, 201), (500, "0", 10, 201), (503, "0", 11, 500), (503, "soon", 1, 500), (503, "9", 1, 500),
+                                        (404, "0", 1, 500)):
+        left = [times]
+
+        def answer(rq):
+            left[0] -= 1
+            return {"http": status, "headers": {"Retry-After": header}, "message": "busy"} if left[0] >= 0 else {}
+        Hook.answers["/later"] = answer
+        equal("%d after %s, %d times" % (status, header, times), (a.post(CM, cm(fresh()))[0], len(asked())), (want, times + (want == 201)))
+    w.clean()
+
+
 def prepare(s):
     write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
     s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
@@ -485,4 +563,5 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom), lambda have: have["w"].clean())
+    suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom, test_connections,
+                               test_later), lambda have: have["w"].clean())

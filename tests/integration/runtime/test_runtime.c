@@ -599,7 +599,7 @@ static struct error *stream_client(struct arena *a, struct str url, struct http_
 		return error_new("no path in %s", z);
 	*target = arena_str(a, str_from(path));
 	*path = 0;
-	struct http_client_opts o = {.base = arena_strz(a, str_from(z)), .http1_only = true};
+	struct http_client_opts o = {.base = arena_strz(a, str_from(z))};
 	return http_client_new(&o, c);
 }
 
