@@ -109,7 +109,7 @@ struct http_client_opts {
 };
 /*
  * A pool; used by many fibers of one loop. Over HTTP/2 requests share a connection up to the streams that the server allows at a time,
- * then the next, eight at most. What is not used for 90 seconds is closed (not in clear text with HTTP/2).
+ * then the next, eight at most. What is not used for 90 seconds is closed, over HTTP/2 by the next ping (not in clear text).
  */
 struct http_client;
 struct error *http_client_new(const struct http_client_opts *o, struct http_client **out);

@@ -156,9 +156,13 @@ class H2Web:
                     return
                 else:
                     bodies[stream] = b""
+                    if flags & END_STREAM:
+                        self.ready(lambda stream=stream: respond(stream))
             elif type == DATA and stream in bodies:
                 bodies[stream] += payload
-                send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload))))
+                for i in (0, stream):
+                    if payload:
+                        send(frame(WINDOW_UPDATE, 0, i, struct.pack(">I", len(payload))))
                 if flags & END_STREAM:
                     self.ready(lambda stream=stream: respond(stream))
 

@@ -539,6 +539,29 @@ def test_connections(a, w):
     a.delete(services + "/h1")
 
 
+def test_aggregated(a, w):
+    """Requests to an aggregated server go over HTTP/2; what switches protocols does not."""
+    web = H2Web(lambda body: json.dumps({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "h2.example.com/v1", "resources": [],
+                                         "length": len(body)}), w.s, "h2api", names="DNS:h2.default.svc")
+    at, service, name = "/apis/apiregistration.k8s.io/v1/apiservices", "/api/v1/namespaces/default/services", "v1.h2.example.com"
+    a.post(service, {"metadata": {"name": "h2"}, "spec": {"type": "ExternalName", "externalName": "localhost"}})
+    st, o = a.post(at, {"metadata": {"name": name}, "spec": {
+        "group": "h2.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100, "caBundle": web.ca,
+        "service": {"namespace": "default", "name": "h2", "port": web.port}}})
+    equal("APIService", st, 201)
+    end = time.time() + 20
+    while time.time() < end and not [c for c in a.get(at + "/" + name)[1].get("status", {}).get("conditions", []) if c["status"] == "True"]:
+        time.sleep(0.05)
+    path, text = "/apis/h2.example.com/v1/things", "x" * 200000
+    equal("a get", a.get(path)[1].get("groupVersion"), "h2.example.com/v1")
+    equal("a body", a.post(path, text)[1].get("length"), len(text))
+    equal("over HTTP/2", set(web.protocols), {"h2"})
+    equal("but upgrades", (a.get(path, headers={"Connection": "Upgrade", "Upgrade": "x"})[0], web.protocols.count("http/1.1")), (503, 1))
+    a.delete(at + "/" + name)
+    a.delete(service + "/h2")
+    web.close()
+
+
 def test_later(a, w):
     """A webhook says when to ask again: in seconds, with 429 and 5xx, ten times."""
     w.make("v", w.hook("/later", timeoutSeconds=2))
@@ -564,4 +587,4 @@ def prepare(s):
 
 if __name__ == "__main__":
     suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom, test_connections,
-                               test_later), lambda have: have["w"].clean())
+                               test_aggregated, test_later), lambda have: have["w"].clean())
