@@ -162,8 +162,9 @@ static bool has_nocase(const char *list, const char *name)
 static struct error *issuers_check(const struct flag_list *list)
 {
 	for (size_t i = 0; i < list->n; i++) {
+		struct arena a arena_cleanup = {0};
 		struct str one = str_from(list->v[i]);
-		const char *why = str_index(one, ':') >= 0 ? cel_uri_error(one) : NULL;
+		const char *why = str_index(one, ':') >= 0 ? cel_uri_error(&a, one) : NULL;
 
 		if (!one.n)
 			return error_new("service-account-issuer should not be an empty string");

@@ -694,7 +694,7 @@ static void run_rules(struct validating *v, const struct node *n, const struct f
 				field_invalid(v->e, at, type, "%.*s evaluating rule: %.*s", STR_ARG(s), STR_ARG(text));
 			continue;
 		}
-		if (result.b)
+		if (result.kind == CEL_BOOL && result.b)
 			continue;
 		/* as upstream, the message sees oldSelf as it is, whatever the rule does */
 		vars[1] = was ? old : cel_error(v->a, "no such attribute(s): oldSelf");

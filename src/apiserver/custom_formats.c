@@ -62,7 +62,13 @@ static bool is_date_time(struct arena *a, struct str s)
 {
 	static const struct str time = STR_INIT("(?i)^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$");
 
-	return s.n > 11 && (s.p[10] == 't' || s.p[10] == 'T') && is_date(a, str_sub(s, 0, 10)) && schema_pattern_matches(time, str_sub(s, 11, s.n));
+	size_t end = 11;
+
+	if (s.n <= 11 || (s.p[10] | 32) != 't' || !is_date(a, str_sub(s, 0, 10)))
+		return false;
+	while (end < s.n && (s.p[end] | 32) != 't') /* nobody looks at what stands behind another T */
+		end++;
+	return schema_pattern_matches(time, str_sub(s, 11, end));
 }
 
 static bool is_hostname(struct arena *a, struct str s)
@@ -94,13 +100,19 @@ static bool is_ipv6(struct arena *a, struct str s)
 	return ip_family(s) != 0 && str_index(s, ':') >= 0;
 }
 
-/* 6, 8 or 20 bytes, in pairs with - or :, or in fours with dots (Go's net.ParseMAC). */
+/* 6, 8 or 20 bytes, in pairs with - or :, in fours with dots, or without anything between (Go's net.ParseMAC). */
 static bool is_mac(struct arena *a, struct str s)
 {
 	char sep = s.n > 4 && s.p[4] == '.' ? '.' : s.n > 2 ? s.p[2] : 0;
 	size_t group = sep == '.' ? 4 : 2, bytes;
 
 	(void)a;
+	if (sep && isxdigit((unsigned char)sep)) { /* none */
+		for (size_t i = 0; i < s.n; i++)
+			if (!isxdigit((unsigned char)s.p[i]))
+				return false;
+		return s.n == 12 || s.n == 16 || s.n == 40;
+	}
 	if ((sep != '.' && sep != ':' && sep != '-') || (s.n + 1) % (group + 1))
 		return false;
 	for (size_t i = 0; i < s.n; i++)
@@ -110,10 +122,158 @@ static bool is_mac(struct arena *a, struct str s)
 	return bytes == 6 || bytes == 8 || bytes == 20;
 }
 
+/* ---- one address of mail (RFC 5322, as Go's net/mail reads it) ---- */
+
+struct mail {
+	const char *p, *end;
+};
+
+static int mail_peek(const struct mail *m)
+{
+	return m->p < m->end ? (unsigned char)*m->p : -1;
+}
+
+static void mail_space(struct mail *m)
+{
+	while (mail_peek(m) == ' ' || mail_peek(m) == '\t')
+		m->p++;
+}
+
+/* Spaces and comments; false: a comment does not end. */
+static bool mail_comments(struct mail *m)
+{
+	for (mail_space(m); mail_peek(m) == '('; mail_space(m)) {
+		int depth = 0;
+
+		do {
+			int c = mail_peek(m);
+
+			if (c < 0)
+				return false;
+			if (c == '\\' && m->p + 1 < m->end)
+				m->p++;
+			else
+				depth += (c == '(') - (c == ')');
+			m->p++;
+		} while (depth);
+	}
+	return true;
+}
+
+static bool mail_visible(int c)
+{
+	return c > ' ' && c != 0x7f;
+}
+
+/* The content's length, -1: none. */
+static ptrdiff_t mail_quoted(struct mail *m)
+{
+	const char *start = ++m->p;
+
+	for (bool escaped = false;; m->p++) {
+		int c = mail_peek(m);
+
+		if (c != ' ' && c != '\t' && !mail_visible(c))
+			return -1;
+		if (!escaped && c == '"')
+			return m->p++ - start;
+		escaped = !escaped && c == '\\';
+	}
+}
+
+static bool mail_atom(struct mail *m, bool any_dots)
+{
+	const char *start = m->p;
+
+	for (; mail_visible(mail_peek(m)) && !strchr("()<>[]:;@\\,\"", *m->p); m->p++)
+		if (!any_dots && *m->p == '.' && (m->p == start || m->p[-1] == '.'))
+			return false;
+	return m->p > start && (any_dots || m->p[-1] != '.');
+}
+
+static bool mail_spec(struct mail *m)
+{
+	mail_space(m);
+	if (mail_peek(m) == '"' ? mail_quoted(m) <= 0 : !mail_atom(m, false))
+		return false;
+	if (mail_peek(m) != '@')
+		return false;
+	m->p++;
+	mail_space(m);
+	if (mail_peek(m) == '[') {
+		const char *start = ++m->p;
+
+		while (mail_peek(m) != ']' && mail_visible(mail_peek(m)))
+			m->p++;
+		return mail_peek(m) == ']' && ip_family(str_of(start, (size_t)(m->p++ - start)));
+	}
+	return mail_atom(m, false);
+}
+
+/* How many addresses, -1: it is none. */
+static int mail_address(struct mail *m, bool may_be_group)
+{
+	const char *start;
+	int n = 0, words = 0;
+
+	mail_space(m);
+	start = m->p;
+	if (mail_spec(m)) {
+		mail_space(m);
+		return mail_peek(m) != '(' || mail_comments(m) ? 1 : -1;
+	}
+	m->p = start;
+	for (; mail_peek(m) != '<'; words++) { /* a name */
+		const char *word;
+
+		if (words && !mail_comments(m))
+			return -1;
+		mail_space(m);
+		word = m->p;
+		if (mail_peek(m) == '"' ? mail_quoted(m) < 0 : !mail_atom(m, true)) {
+			m->p = word;
+			if (!words)
+				return -1;
+			break;
+		}
+	}
+	mail_space(m);
+	if (may_be_group && mail_peek(m) == ':') {
+		m->p++;
+		mail_space(m);
+		for (bool first = true; first || mail_peek(m) == ','; first = false) {
+			if (first && mail_peek(m) == ';')
+				break;
+			m->p += !first;
+			if (mail_address(m, false) < 0 || !mail_comments(m))
+				return -1;
+			n++;
+		}
+		if (mail_peek(m) != ';')
+			return -1;
+		m->p++;
+		return mail_comments(m) ? n : -1;
+	}
+	if (mail_peek(m) != '<')
+		return -1;
+	m->p++;
+	if (!mail_spec(m) || mail_peek(m) != '>')
+		return -1;
+	m->p++;
+	return 1;
+}
+
+static bool is_email(struct arena *a, struct str s)
+{
+	struct mail m = {s.p, s.p + s.n};
+
+	(void)a; /* strings are UTF-8 where they were decoded */
+	return s.n && mail_address(&m, true) == 1 && mail_comments(&m) && m.p == m.end;
+}
+
 static bool is_uri(struct arena *a, struct str s)
 {
-	(void)a;
-	return str_eqz(s, "*") || !cel_uri_error(s);
+	return !cel_uri_error(a, s);
 }
 
 /* Digits (and a last X) of s without what `skip` has. */
@@ -122,7 +282,7 @@ static size_t digits(struct str s, const char *skip, char out[32])
 	size_t n = 0;
 
 	for (size_t i = 0; i < s.n && n < 31; i++)
-		if (skip ? !strchr(skip, s.p[i]) : isdigit((unsigned char)s.p[i]))
+		if (skip ? !s.p[i] || !strchr(skip, s.p[i]) : isdigit((unsigned char)s.p[i]))
 			out[n++] = s.p[i];
 	out[n] = 0;
 	return n;
@@ -212,7 +372,7 @@ static const struct format {
 } formats[] = {
 	{.name = "bsonobjectid", .pattern = "^[0-9a-fA-F]{24}$"},
 	{.name = "uri", .fits = is_uri},
-	{.name = "email", .pattern = "^(\"[^\"]*\"|[^@\\s<>\"]+)@[^@\\s<>]+$|^[^<>]*<(\"[^\"]*\"|[^@\\s<>\"]+)@[^@\\s<>]+>$"},
+	{.name = "email", .fits = is_email},
 	{.name = "hostname", .fits = is_hostname},
 	{.name = "ipv4", .fits = is_ipv4},
 	{.name = "ipv6", .fits = is_ipv6},

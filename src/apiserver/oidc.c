@@ -568,8 +568,8 @@ static void url_validate(struct field_errors *e, struct str url, const struct st
 		field_invalid(e, p, url, "URL scheme must be https");
 		return;
 	}
-	if (cel_uri_error(url)) {
-		field_invalid(e, p, url, "parse \"%.*s\": %s", STR_ARG(url), cel_uri_error(url));
+	if (cel_uri_error(e->arena, url)) {
+		field_invalid(e, p, url, "%s", cel_uri_error(e->arena, url));
 		return;
 	}
 	user = str_cut(&host, '/');

@@ -330,7 +330,7 @@ const struct cel_regex *cel_regex_new(struct str pattern, const char **why);
 void cel_regex_free(const struct cel_regex *re); /* NULL is allowed */
 /* Somewhere in s. *why not NULL: a limit was hit, nobody knows. */
 bool cel_regex_matches(const struct cel_regex *re, struct str s, const char **why);
-/* Why s is not a URI of a request (Go's url.ParseRequestURI), or NULL. */
-const char *cel_uri_error(struct str s);
+/* Why s is not a URI of a request (Go's url.ParseRequestURI, its text), in `a`, or NULL. */
+const char *cel_uri_error(struct arena *a, struct str s);
 
 #endif

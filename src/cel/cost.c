@@ -865,6 +865,8 @@ uint64_t cel_call_cost(struct run *r, const struct node *x, const struct cel_val
 			m += up((double)n * TRAVERSAL) + 1;
 		return m + (parsed ? up((double)cel_actual_size(v[1], false) * TRAVERSAL) : 0);
 	case COST_VALIDATE:
+		if (!cel_is_opaque(v[0], &cel_type_format))
+			return 1;
 		return up((1.0 + (double)cel_actual_size(v[1], false)) * TRAVERSAL) * up((double)cel_format_regex_size(v[0]) * REGEX_FACTOR);
 	case COST_AFFIX:
 	case COST_TO_BYTES:

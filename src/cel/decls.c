@@ -165,12 +165,13 @@ static const struct row rows[] = {
 	{"cel.@mapInsert", "cel_@mapInsert_map_map", "(map(A,B),map(A,B))->map(A,B)", lib_map_insert},
 	/* strings */
 	{"charAt", "string_char_at_int", "string.(int)->string", lib_char_at},
+	/* Kubernetes' own stand before ext/strings.go's: what may be either is a list */
+	{"indexOf", "list_a_index_of_int", "list(A).(A)->int", lib_list_index_of, COST_LIST_TRAVERSE},
 	{"indexOf", "string_index_of_string", "string.(string)->int", lib_index_of, COST_LIST_TRAVERSE},
 	{"indexOf", "string_index_of_string_int", "string.(string,int)->int", lib_index_of, COST_LIST_TRAVERSE},
-	{"indexOf", "list_a_index_of_int", "list(A).(A)->int", lib_list_index_of, COST_LIST_TRAVERSE},
+	{"lastIndexOf", "list_a_last_index_of_int", "list(A).(A)->int", lib_list_last_index_of, COST_LIST_TRAVERSE},
 	{"lastIndexOf", "string_last_index_of_string", "string.(string)->int", lib_last_index_of, COST_LIST_TRAVERSE},
 	{"lastIndexOf", "string_last_index_of_string_int", "string.(string,int)->int", lib_last_index_of, COST_LIST_TRAVERSE},
-	{"lastIndexOf", "list_a_last_index_of_int", "list(A).(A)->int", lib_list_last_index_of, COST_LIST_TRAVERSE},
 	{"lowerAscii", "string_lower_ascii", "string.()->string", lib_lower, COST_STRING},
 	{"upperAscii", "string_upper_ascii", "string.()->string", lib_upper, COST_STRING},
 	{"replace", "string_replace_string_string", "string.(string,string)->string", lib_replace, COST_REPLACE},

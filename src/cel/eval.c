@@ -50,9 +50,23 @@ static struct cel_value bool_error(struct run *r, struct cel_value v)
 	return v.kind == CEL_ERROR ? v : cel_no_overload(r);
 }
 
-static struct cel_value variable(const struct run *r, const struct node *x)
+/* An optional that an attribute resolves to is made anew of its native value. */
+static __attribute__((noinline)) struct cel_value optional_anew(struct run *r, struct cel_value v)
 {
-	return x->local ? r->locals[x->slot] : r->vars[x->slot];
+	struct cel_value *kept = arena_new(r->a, struct cel_value);
+
+	*kept = cel_native(r->a, *(const struct cel_value *)v.ptr);
+	return cel_optional(kept);
+}
+
+static inline struct cel_value attribute(struct run *r, struct cel_value v)
+{
+	return v.kind == CEL_OPTIONAL && v.ptr ? optional_anew(r, v) : v;
+}
+
+static struct cel_value variable(struct run *r, const struct node *x)
+{
+	return attribute(r, x->local ? r->locals[x->slot] : r->vars[x->slot]);
 }
 
 /* A comprehension's variable may not have its value yet. */
@@ -149,7 +163,7 @@ static __attribute__((noinline)) bool take(struct run *r, const struct node *x, 
 			*opt = false;
 			return false;
 		}
-		*obj = x->test && found > 0 ? CEL_NULL_VALUE : out;
+		*obj = out;
 		return found > 0;
 	}
 	charge(r, 1);
@@ -188,7 +202,7 @@ static __attribute__((noinline)) struct cel_value chain(struct run *r, const str
 	if (v.kind == CEL_OPTIONAL) {
 		if (!v.ptr)
 			return v;
-		v = *(const struct cel_value *)v.ptr;
+		v = cel_native(r->a, *(const struct cel_value *)v.ptr);
 		opt = true;
 	}
 	while (n) { /* outwards: chains are short, a list of the steps would cost stack at each level */
@@ -224,7 +238,7 @@ static struct cel_value resolve(struct run *r, const struct node *x)
 	if (v.kind != CEL_BOOL)
 		return bool_error(r, v);
 	branch = x->args[v.b ? 1 : 2];
-	return is_attribute(branch) ? resolve(r, branch) : eval(r, branch);
+	return is_attribute(branch) ? resolve(r, branch) : attribute(r, eval(r, branch));
 }
 
 /* ---- calls ---- */
@@ -291,12 +305,6 @@ static const struct overload *pick(struct run *r, const struct node *x, const st
 	return NULL;
 }
 
-/* Kubernetes' types know no equality with others. */
-static bool comparable(struct cel_value x, struct cel_value y)
-{
-	return x.kind != CEL_OPAQUE || y.kind == CEL_NULL || (y.kind == CEL_OPAQUE && y.type == x.type);
-}
-
 static __attribute__((noinline)) struct cel_value no_overload(struct run *r, const struct node *x, const struct cel_value *args)
 {
 	struct buf b buf_cleanup = {0};
@@ -322,12 +330,21 @@ static __attribute__((noinline)) struct cel_value apply(struct run *r, const str
 
 	if (failed) {
 		v = *failed;
-	} else if (x->op == OP_EQ && !comparable(args[0], args[1])) {
-		v = cel_no_overload(r);
 	} else if (x->op == OP_EQ || x->op == OP_NE) {
-		v = cel_bool(cel_equal(r->a, args[0], args[1]) == (x->op == OP_EQ));
+		enum equality eq = cel_equality(r->a, args[0], args[1]);
+
+		v = x->op == OP_EQ && eq == EQ_FAILED ? cel_no_overload(r) : cel_bool((eq == EQ_YES) == (x->op == OP_EQ));
 	} else {
+		struct cel_value native[ARGS_MAX];
+
 		r->pattern = x->cache;
+		if (x->cache && (args[0].kind == CEL_OPTIONAL || args[0].kind == CEL_TYPE)) {
+			/* where the pattern is a constant, cel-go asks for a native string */
+			native[0] = cel_native(r->a, args[0]);
+			for (uint32_t i = 1; i < x->n; i++)
+				native[i] = args[i];
+			args = native;
+		}
 		o = pick(r, x, args);
 		v = o ? o->impl(r, args, x->n) : no_overload(r, x, args);
 	}
@@ -450,6 +467,12 @@ static __attribute__((noinline)) struct cel_value list(struct run *r, const stru
 	return cel_list(v, n);
 }
 
+/* Go has no hash for slices of bytes. */
+static __attribute__((noinline)) struct cel_value unhashable(struct run *r)
+{
+	return cel_fail(r, "internal error: runtime error: hash of unhashable type types.Bytes");
+}
+
 static __attribute__((noinline)) struct cel_value map(struct run *r, const struct node *x)
 {
 	struct cel_map *m = cel_map_new(r->a, x->n / 2);
@@ -457,6 +480,8 @@ static __attribute__((noinline)) struct cel_value map(struct run *r, const struc
 
 	for (uint32_t i = 0; i + 1 < x->n; i += 2) {
 		k = eval(r, x->args[i]);
+		if (k.kind == CEL_BYTES)
+			k = unhashable(r);
 		v = k.kind == CEL_ERROR ? k : eval(r, x->args[i + 1]);
 		if (v.kind != CEL_ERROR && x->opts && x->opts[i / 2]) {
 			if (v.kind != CEL_OPTIONAL)

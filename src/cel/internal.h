@@ -163,6 +163,13 @@ bool cel_isset(struct arena *a, struct cel_value map, struct str name); /* for h
 struct cel_value cel_map_at(struct arena *a, struct cel_value map, uint32_t i, struct cel_value *value);
 /* Elements of any list as an array. */
 const struct cel_value *cel_items(struct arena *a, struct cel_value list);
+enum equality { /* cel-go's Equal, which may be an error */
+	EQ_NO,
+	EQ_YES,
+	EQ_FAILED,
+};
+enum equality cel_equality(struct arena *a, struct cel_value x, struct cel_value y);
+const struct cel_type *cel_list_view(struct cel_value v);
 struct cel_value cel_compare(struct arena *a, struct cel_value x, struct cel_value y, bool *ok); /* int -1, 0, 1; *ok false: not comparable */
 uint64_t cel_runes(struct str s);
 bool cel_valid_utf8(struct str s);
@@ -173,6 +180,11 @@ bool cel_is_zero(struct arena *a, struct cel_value v);
 /* Text of a value for messages, as Go's %v of it. */
 struct str cel_show(struct arena *a, struct cel_value v);
 struct cel_value cel_add_lists(struct run *r, struct cel_value x, struct cel_value y);
+/*
+ * What is left of a value that cel-go makes a native one and a value again: views lose their schema, types are their names, objects maps, an
+ * optional what is in it; Kubernetes' own types have no way back.
+ */
+struct cel_value cel_native(struct arena *a, struct cel_value v);
 
 /* proto.c: messages of google.protobuf; NULL for other names */
 struct cel_message;
@@ -189,7 +201,7 @@ static inline bool cel_is_opaque(struct cel_value v, const struct cel_type *t)
 {
 	return v.kind == CEL_OPAQUE && v.type == t;
 }
-bool cel_opaque_equal(struct cel_value x, struct cel_value y);
+enum equality cel_opaque_equal(struct cel_value x, struct cel_value y);
 bool cel_net_equal(struct cel_value x, struct cel_value y); /* of url, ip, cidr */
 unsigned cel_format_regex_size(struct cel_value format); /* of a named format; 0 for other values */
 

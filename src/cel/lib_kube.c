@@ -14,8 +14,9 @@
 struct quantity {
 	struct str text;
 	bool small;
+	bool computed; /* by add() or sub(): nothing is comparable with it then, in upstream */
 	int64_t value; /* x 10^scale */
-	int32_t scale;
+	int32_t scale; /* of a large one, too: a whole number stands before it */
 };
 
 static int64_t ten_to(int n)
@@ -51,7 +52,7 @@ static void read_small(struct quantity *q, struct str s)
 		for (i++; i < s.n && isdigit((unsigned char)s.p[i]); i++, fraction++)
 			if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, s.p[i] - '0', &v))
 				return;
-	if (i + 1 < s.n && (s.p[i] == 'e' || s.p[i] == 'E')) {
+	if (i + 1 < s.n && (s.p[i] == 'e' || s.p[i] == 'E') && s.p[i + 1] != 'i') {
 		exponent = atoi(s.p + i + 1); /* canonical texts come from an arena, NUL-terminated; so do copies */
 	} else if (i < s.n) {
 		for (size_t k = 0; k < sizeof suffixes / sizeof *suffixes; k++)
@@ -96,6 +97,7 @@ FN(lib_quantity)
 		error_free(e);
 		return bad;
 	}
+	q->scale = -9;
 	read_small(q, str_from(arena_strz(r->a, cel_str(v[0]))));
 	return quantity_of(q);
 }
@@ -140,26 +142,36 @@ FN(lib_quantity_int)
 	return whole(QUANTITY(v[0]), &i) ? cel_int(i) : cel_fail(r, "cannot convert value to integer");
 }
 
+/* The whole number before 10^scale, times that: with both roundings. */
 FN(lib_quantity_float)
 {
 	static const struct {
 		const char *suffix;
-		double factor;
-	} suffixes[] = {{"Ki", 0x1p10}, {"Mi", 0x1p20}, {"Gi", 0x1p30}, {"Ti", 0x1p40}, {"Pi", 0x1p50}, {"Ei", 0x1p60}, {"n", 1e-9},
-			{"u", 1e-6}, {"m", 1e-3}, {"k", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}, {"P", 1e15}, {"E", 1e18}};
+		int8_t power, shift;
+	} suffixes[] = {{"Ki", 0, 10}, {"Mi", 0, 20}, {"Gi", 0, 30}, {"Ti", 0, 40}, {"Pi", 0, 50}, {"Ei", 0, 60}, {"n", -9, 0}, {"u", -6, 0},
+			{"m", -3, 0}, {"k", 3, 0}, {"M", 6, 0}, {"G", 9, 0}, {"T", 12, 0}, {"P", 15, 0}, {"E", 18, 0}};
 	const struct quantity *q = QUANTITY(v[0]);
-	char *z, *end;
-	double d;
+	size_t digits = 0;
+	int power = -q->scale, shift = 0;
+	double d = (double)q->value;
 
 	(void)n;
-	if (q->small)
-		return cel_double(q->scale ? (double)q->value * pow(10, q->scale) : (double)q->value);
-	z = arena_strz(r->a, q->text);
-	d = strtod(z, &end);
-	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
-		if (!strcmp(end, suffixes[i].suffix))
-			return cel_double(d * suffixes[i].factor);
-	return cel_double(d);
+	if (!q->small) {
+		struct str rest;
+
+		while (digits < q->text.n && strchr("-+.0123456789", q->text.p[digits]))
+			digits++;
+		rest = str_sub(q->text, digits, q->text.n);
+		for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
+			if (str_eqz(rest, suffixes[i].suffix)) {
+				power += suffixes[i].power;
+				shift = suffixes[i].shift;
+			}
+		if (rest.n > 1 && rest.p[0] == 'e')
+			power += atoi(arena_strz(r->a, str_sub(rest, 1, rest.n)));
+		d = ldexp(strtod(arena_strz(r->a, arena_printf(r->a, "%.*se%d", (int)digits, q->text.p, power)), NULL), shift);
+	}
+	return cel_double(q->scale ? d * pow(10, q->scale) : d);
 }
 
 /* int64Amount.Add; false: it does not fit */
@@ -192,12 +204,17 @@ static struct cel_value plus(struct run *r, const struct cel_value *v, bool minu
 	struct quantity *q = arena_new(r->a, struct quantity), other = {0};
 
 	if (v[1].kind == CEL_INT)
-		other = (struct quantity){quantity_from(r->a, v[1].i, false), true, v[1].i, 0};
+		other = (struct quantity){.text = quantity_from(r->a, v[1].i, false), .small = true, .value = v[1].i};
 	else
 		other = *QUANTITY(v[1]);
 	*q = *QUANTITY(v[0]);
+	q->computed = true;
 	q->small = q->small && other.small && /* the negation wraps around, as upstream's */
 		   add_small(q, minus ? (int64_t)(0 - (uint64_t)other.value) : other.value, other.scale);
+	if (!q->small && other.scale < q->scale)
+		q->scale = other.scale;
+	if (q->small && other.value == INT64_MIN)
+		minus = false;
 	q->text = minus ? quantity_sub(r->a, Q(v[0]), other.text) : quantity_add(r->a, Q(v[0]), other.text);
 	return quantity_of(q);
 }
@@ -297,6 +314,8 @@ static const char *normalize(struct arena *a, struct str s, struct str *out)
 
 	if (str_has_prefix(s, STR("v")))
 		s = str_sub(s, 1, s.n);
+	if (memchr(s.p, 0, s.n))
+		return "Invalid character(s) found in version";
 	rest = s;
 	while (n < 2 && rest.p && str_index(rest, '.') >= 0)
 		parts[n++] = str_cut(&rest, '.');
@@ -452,9 +471,7 @@ static const char *label_1035_prefix(struct arena *a, struct str s)
 
 static const char *uri(struct arena *a, struct str s)
 {
-	const char *why = cel_uri_error(s);
-
-	return why ? arena_printf(a, "parse \"%.*s\": %s", STR_ARG(s), why).p : NULL;
+	return cel_uri_error(a, s);
 }
 
 static const char *uuid(struct arena *a, struct str s)
@@ -735,14 +752,14 @@ FN(lib_decision_reason)
 	return cel_string(D(v[0])->reason);
 }
 
-bool cel_opaque_equal(struct cel_value x, struct cel_value y)
+enum equality cel_opaque_equal(struct cel_value x, struct cel_value y)
 {
-	if (x.type != y.type)
-		return false;
+	if (y.kind != CEL_OPAQUE || x.type != y.type)
+		return EQ_FAILED;
 	if (x.type == &cel_type_ip || x.type == &cel_type_cidr || x.type == &cel_type_url)
 		return cel_net_equal(x, y);
 	if (x.type == &cel_type_quantity)
-		return quantity_cmp(Q(x), Q(y)) == 0;
+		return QUANTITY(y)->computed ? EQ_FAILED : (enum equality)(quantity_cmp(Q(x), Q(y)) == 0);
 	if (x.type == &cel_type_semver)
 		return semver_order(S(x), S(y)) == 0;
 	return x.ptr == y.ptr;

@@ -5,6 +5,12 @@
 #define FN(name) struct cel_value name(struct run *r, const struct cel_value *v, uint32_t n)
 #define RANGE_MAX 1000000 /* elements lists.range makes: what a call may cost */
 
+/* Null, lists, maps, types and Kubernetes' own know no order. */
+static bool has_order(struct cel_value v)
+{
+	return v.kind >= CEL_BOOL && v.kind <= CEL_DURATION;
+}
+
 FN(lib_is_sorted)
 {
 	uint32_t size = cel_size(v[0]);
@@ -14,11 +20,11 @@ FN(lib_is_sorted)
 	(void)n;
 	for (uint32_t i = 0; i < size; i++, last = e) {
 		e = cel_at(r->a, v[0], i);
-		if (cel_failed(e))
-			return e;
+		if (!has_order(e))
+			return cel_failed(e) ? e : cel_no_overload(r);
 		if (!i)
 			continue;
-		c = cel_compare(r->a, last, e, &ok); /* what cannot be compared is in order, as upstream has it */
+		c = cel_compare(r->a, last, e, &ok); /* values of different types are in order, as upstream has it */
 		if (ok && c.i > 0)
 			return cel_bool(false);
 	}
@@ -75,8 +81,8 @@ static struct cel_value extreme(struct run *r, struct cel_value list, int want, 
 		return cel_fail(r, "%s called on empty list", name);
 	for (uint32_t i = 0; i < size; i++) {
 		e = cel_at(r->a, list, i);
-		if (cel_failed(e))
-			return e;
+		if (!has_order(e))
+			return cel_failed(e) ? e : cel_no_overload(r);
 		if (!i) {
 			best = e;
 			continue;
@@ -257,7 +263,7 @@ FN(lib_distinct)
 		struct cel_value e = cel_at(r->a, v[0], i);
 		uint32_t j = 0;
 
-		while (j < k && !cel_equal(r->a, out[j], e))
+		while (j < k && !cel_equal(r->a, e, out[j]))
 			j++;
 		if (j == k)
 			out[k++] = e;

@@ -406,7 +406,7 @@ struct url {
 	bool has_user, opaque, force_query;
 };
 
-enum part { PART_HOST, PART_USER, PART_PATH, PART_QUERY, PART_FRAGMENT };
+enum part { PART_HOST, PART_ZONE, PART_USER, PART_PATH, PART_QUERY, PART_FRAGMENT };
 
 static bool unreserved(char c)
 {
@@ -418,7 +418,7 @@ static bool keeps(char c, enum part p)
 {
 	if (unreserved(c))
 		return true;
-	if (p == PART_HOST && c && strchr("!$&'()*+,;=:[]<>\"", c))
+	if (p <= PART_ZONE && c && strchr("!$&'()*+,;=:[]<>\"", c))
 		return true;
 	if (c && strchr("$&+,/:;=?@", c)) {
 		switch (p) {
@@ -437,170 +437,232 @@ static bool keeps(char c, enum part p)
 	return false;
 }
 
-static bool escapes_fit(struct str s, enum part p)
+static int nibble(char c)
+{
+	return isdigit((unsigned char)c) ? c - '0' : (c | 32) - 'a' + 10;
+}
+
+/* As Go's strconv.Quote: no more than needed of what is not printed. */
+static void put_quoted(struct buf *b, struct str s)
+{
+	static const char from[] = "\a\b\f\n\r\t\v\\\"", to[] = "abfnrtv\\\"";
+
+	buf_putc(b, '"');
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+		const char *at = c ? strchr(from, c) : NULL;
+
+		if (at)
+			buf_printf(b, "\\%c", to[at - from]);
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(b, "\\x%02x", c);
+		else
+			buf_putc(b, (char)c);
+	}
+	buf_putc(b, '"');
+}
+
+/* What is wrong with a URL: a text, around the part that it is about. */
+struct flaw {
+	const char *before, *after;
+	struct str part;
+};
+
+static bool wrong(struct flaw *f, const char *before)
+{
+	*f = (struct flaw){.before = before};
+	return false;
+}
+
+static bool wrong_part(struct flaw *f, const char *before, struct str part, const char *after)
+{
+	*f = (struct flaw){before, after, part};
+	return false;
+}
+
+/* Go's unescape, as far as it fails. */
+static bool escapes_fit(struct str s, enum part p, struct flaw *f)
 {
 	for (size_t i = 0; i < s.n; i++) {
+		struct str three = str_sub(s, i, i + 3 < s.n ? i + 3 : s.n);
+
 		if (s.p[i] == '%') {
 			if (i + 2 >= s.n || !isxdigit((unsigned char)s.p[i + 1]) || !isxdigit((unsigned char)s.p[i + 2]))
-				return false;
+				return wrong_part(f, "invalid URL escape ", three, "");
 			/* hosts: only non-ASCII bytes may be escaped, and a zone's %25 */
-			if (p == PART_HOST && s.p[i + 1] < '8' && !(s.p[i + 1] == '2' && s.p[i + 2] == '5'))
-				return false;
+			if (p == PART_HOST && s.p[i + 1] < '8' && !str_eqz(three, "%25"))
+				return wrong_part(f, "invalid URL escape ", three, "");
+			if (p == PART_ZONE && !str_eqz(three, "%25") && !str_eqz(three, "%20") &&
+			    !keeps((char)(nibble(s.p[i + 1]) << 4 | nibble(s.p[i + 2])), PART_HOST))
+				return wrong_part(f, "invalid URL escape ", three, "");
 			i += 2;
-		} else if (p == PART_HOST && (unsigned char)s.p[i] < 0x80 && !keeps(s.p[i], PART_HOST)) {
-			return false;
+		} else if (p <= PART_ZONE && (unsigned char)s.p[i] < 0x80 && !keeps(s.p[i], p)) {
+			return wrong_part(f, "invalid character ", str_sub(s, i, i + 1), " in host name");
 		}
 	}
 	return true;
 }
 
-static bool port_ok(struct str s)
+static bool port_fits(struct str s, struct flaw *f)
 {
-	if (!s.n)
-		return true;
-	if (s.p[0] != ':')
+	bool fits = !s.n || s.p[0] == ':';
+
+	for (size_t i = 1; i < s.n && fits; i++)
+		fits = isdigit((unsigned char)s.p[i]) != 0;
+	return fits || wrong_part(f, "invalid port ", s, " after host");
+}
+
+static bool literal_fits(struct str s, struct flaw *f)
+{
+	ptrdiff_t close = str_rindex(s, ']'), zone;
+	struct addr a;
+	struct str inner, port;
+
+	if (close < 0)
+		return wrong(f, "missing ']' in host");
+	inner = str_sub(s, 1, (size_t)close);
+	port = str_sub(s, (size_t)close + 1, s.n);
+	if (!port_fits(port, f))
 		return false;
-	for (size_t i = 1; i < s.n; i++)
-		if (!isdigit((unsigned char)s.p[i]))
-			return false;
-	return true;
+	zone = str_find(inner, STR("%25"));
+	if (zone >= 0 && !escapes_fit(str_sub(inner, (size_t)zone, inner.n), PART_ZONE, f))
+		return false;
+	if (zone >= 0)
+		inner = str_sub(inner, 0, (size_t)zone);
+	if (!escapes_fit(inner, PART_HOST, f))
+		return false;
+	return parse6(inner, a.b) || wrong(f, parse4(inner, a.b) ? "invalid IP-literal" : "invalid host");
 }
 
-static const char *parse_host(struct str s, struct url *u)
+static bool parse_authority(struct str s, struct url *u, struct flaw *f)
 {
-	ptrdiff_t at = str_rindex(s, '@'), colon;
+	ptrdiff_t at = str_rindex(s, '@'), bracket, colon, last;
 
-	if (at >= 0) {
-		u->user = str_sub(s, 0, (size_t)at);
-		u->has_user = true;
-		s = str_sub(s, (size_t)at + 1, s.n);
-		for (size_t i = 0; i < u->user.n; i++)
-			if (!unreserved(u->user.p[i]) && !strchr("-._:~!$&'()*+,;=%@", u->user.p[i]))
-				return "invalid userinfo";
-		if (!escapes_fit(u->user, PART_USER))
-			return "invalid URL escape";
-	}
-	if (s.n && s.p[0] == '[') {
-		ptrdiff_t close = str_rindex(s, ']');
-		struct addr a;
-		struct str inner;
-		ptrdiff_t zone;
-
-		if (close < 0)
-			return "missing ']' in host";
-		if (!port_ok(str_sub(s, (size_t)close + 1, s.n)))
-			return "invalid port after host";
-		inner = str_sub(s, 1, (size_t)close);
-		zone = str_find(inner, STR("%25"));
-		if (zone >= 0)
-			inner = str_sub(inner, 0, (size_t)zone);
-		if (!parse6(inner, a.b))
-			return "invalid host";
-	} else {
-		colon = str_rindex(s, ':');
-		if (str_index(s, ']') >= 0 || str_index(s, '[') >= 0)
-			return "invalid character in host name";
-		if (colon >= 0 && !port_ok(str_sub(s, (size_t)colon, s.n)))
-			return "invalid port after host";
-		if (colon >= 0 && str_index(s, ':') != colon)
-			return "too many colons in host";
-		if (!escapes_fit(s, PART_HOST))
-			return "invalid character in host name";
-	}
-	u->host = s;
-	return NULL;
+	u->host = str_sub(s, (size_t)(at + 1), s.n);
+	bracket = str_rindex(u->host, '[');
+	if (bracket > 0)
+		return wrong(f, "invalid IP-literal");
+	colon = str_index(u->host, ':');
+	last = str_rindex(u->host, ':');
+	if (bracket < 0 && colon != last && !str_eq_nocase(u->scheme, STR("http")) && !str_eq_nocase(u->scheme, STR("https")))
+		colon = last;
+	if (bracket == 0 ? !literal_fits(u->host, f) :
+			   (colon >= 0 && !port_fits(str_sub(u->host, (size_t)colon, u->host.n), f)) || !escapes_fit(u->host, PART_HOST, f))
+		return false;
+	if (at < 0)
+		return true;
+	u->user = str_sub(s, 0, (size_t)at);
+	u->has_user = true;
+	for (size_t i = 0; i < u->user.n; i++)
+		if (!u->user.p[i] || (!unreserved(u->user.p[i]) && !strchr(":!$&'()*+,;=%@", u->user.p[i])))
+			return wrong(f, "net/url: invalid userinfo");
+	return escapes_fit(u->user, PART_USER, f);
 }
 
-/* url.ParseRequestURI, then url.Parse. NULL: fine. */
-static const char *parse_url(struct str s, struct url *u)
+/* url.ParseRequestURI; without `request` what url.Parse makes of the part before a fragment. */
+static bool parse_part(struct str s, bool request, struct url *u, struct flaw *f)
 {
 	struct str rest = s;
-	const char *why;
 	ptrdiff_t at;
 
 	*u = (struct url){.text = s};
-	if (!s.n)
-		return "empty url";
 	for (size_t i = 0; i < s.n; i++)
 		if ((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
-			return "invalid control character in URL";
+			return wrong(f, "net/url: invalid control character in URL");
+	if (!s.n)
+		return wrong(f, "empty url");
+	if (str_eqz(s, "*")) {
+		u->path = s;
+		return true;
+	}
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
 
-		if (isalpha((unsigned char)c))
+		if (isalpha((unsigned char)c) || (i && (isdigit((unsigned char)c) || c == '+' || c == '-' || c == '.')))
 			continue;
-		if (isdigit((unsigned char)c) || c == '+' || c == '-' || c == '.') {
-			if (!i)
-				break;
-			continue;
-		}
+		if (c == ':' && !i)
+			return wrong(f, "missing protocol scheme");
 		if (c == ':') {
-			if (!i)
-				return "missing protocol scheme";
 			u->scheme = str_sub(s, 0, i);
 			rest = str_sub(s, i + 1, s.n);
 		}
 		break;
-	}
-	/* as a request URI there is no fragment; it needs a scheme or a leading slash */
-	if (!(rest.n && rest.p[0] == '/')) {
-		if (!u->scheme.n)
-			return "invalid URI for request";
-		u->opaque = true;
-	}
-	at = str_index(rest, '#');
-	if (at >= 0) {
-		u->fragment = str_sub(rest, (size_t)at + 1, rest.n);
-		if (!escapes_fit(u->fragment, PART_FRAGMENT))
-			return "invalid URL escape";
-		rest = str_sub(rest, 0, (size_t)at);
 	}
 	at = str_index(rest, '?');
 	if (at >= 0) {
 		u->query = str_sub(rest, (size_t)at + 1, rest.n);
 		rest = str_sub(rest, 0, (size_t)at);
 	}
-	if (u->opaque)
-		return NULL;
-	if (str_has_prefix(rest, STR("//")) && (u->scheme.n || !str_has_prefix(rest, STR("///")))) {
+	if (!(rest.n && rest.p[0] == '/')) {
+		u->opaque = true;
+		return u->scheme.n || wrong(f, "invalid URI for request");
+	}
+	if (str_has_prefix(rest, STR("//")) && (u->scheme.n || (!request && !str_has_prefix(rest, STR("///"))))) {
 		struct str authority = str_sub(rest, 2, rest.n);
 
-		/* a request URI without a scheme has no authority: "//a/b" is a path then, and a host for url.Parse */
 		at = str_index(authority, '/');
 		rest = at >= 0 ? str_sub(authority, (size_t)at, authority.n) : STR_NULL;
 		authority = at >= 0 ? str_sub(authority, 0, (size_t)at) : authority;
-		why = parse_host(authority, u);
-		if (why)
-			return why;
+		if (!parse_authority(authority, u, f))
+			return false;
 	}
 	u->path = rest;
-	return escapes_fit(rest, PART_PATH) ? NULL : "invalid URL escape";
+	return escapes_fit(rest, PART_PATH, f);
+}
+
+/* As a request's URI a URL has no fragment: # is a part of what it stands in. It is then read again, with one. */
+static bool parse_url(struct str s, struct url *u, struct flaw *f)
+{
+	ptrdiff_t at = str_index(s, '#');
+
+	if (!parse_part(s, true, u, f) || !parse_part(at >= 0 ? str_sub(s, 0, (size_t)at) : s, false, u, f))
+		return false;
+	if (at >= 0)
+		u->fragment = str_sub(s, (size_t)at + 1, s.n);
+	u->text = s;
+	return escapes_fit(u->fragment, PART_FRAGMENT, f);
+}
+
+static const char *flaw_text(struct arena *a, struct str s, const struct flaw *f)
+{
+	struct buf b buf_cleanup = {0};
+
+	buf_puts(&b, "parse ");
+	put_quoted(&b, s);
+	buf_printf(&b, ": %s", f->before);
+	if (f->after) {
+		put_quoted(&b, f->part);
+		buf_puts(&b, f->after);
+	}
+	return arena_strz(a, buf_view(&b));
 }
 
 FN(lib_url)
 {
 	struct url *u = arena_new(r->a, struct url);
-	const char *why = parse_url(cel_str(v[0]), u);
+	struct flaw f;
 
 	(void)n;
-	if (why)
-		return cel_fail(r, "URL parse error during conversion from string: parse \"%.*s\": %s", STR_ARG(cel_str(v[0])), why);
+	if (!parse_url(cel_str(v[0]), u, &f))
+		return cel_fail(r, "URL parse error during conversion from string: %s", flaw_text(r->a, cel_str(v[0]), &f));
 	return cel_opaque(&cel_type_url, u);
 }
 
 FN(lib_is_url)
 {
 	struct url u;
+	struct flaw f;
 
 	(void)r, (void)n;
-	return cel_bool(!parse_url(cel_str(v[0]), &u));
+	return cel_bool(parse_part(cel_str(v[0]), true, &u, &f));
 }
 
-const char *cel_uri_error(struct str s)
+const char *cel_uri_error(struct arena *a, struct str s)
 {
 	struct url u;
+	struct flaw f;
 
-	return parse_url(s, &u);
+	return parse_part(s, true, &u, &f) ? NULL : flaw_text(a, s, &f);
 }
 
 #define URL(v) ((const struct url *)(v).ptr)
@@ -614,11 +676,6 @@ FN(lib_url_scheme)
 	for (size_t i = 0; i < s.n; i++)
 		p[i] = (char)tolower((unsigned char)s.p[i]);
 	return cel_string(str_of(p, s.n));
-}
-
-static int nibble(char c)
-{
-	return isdigit((unsigned char)c) ? c - '0' : (c | 32) - 'a' + 10;
 }
 
 static struct str unescape(struct arena *a, struct str s, bool plus)
@@ -692,6 +749,7 @@ FN(lib_url_query)
 {
 	struct str rest = URL(v[0])->query;
 	struct cel_map *m = cel_map_new(r->a, 0);
+	struct flaw f;
 
 	(void)n;
 	while (rest.n) {
@@ -705,7 +763,7 @@ FN(lib_url_query)
 			value = str_sub(pair, (size_t)eq + 1, pair.n);
 		}
 		/* like Go's Query(), what cannot be read is left out */
-		if (!pair.n || str_index(pair, ';') >= 0 || !escapes_fit(key, PART_QUERY) || !escapes_fit(value, PART_QUERY))
+		if (!pair.n || str_index(pair, ';') >= 0 || !escapes_fit(key, PART_QUERY, &f) || !escapes_fit(value, PART_QUERY, &f))
 			continue;
 		k = cel_string(unescape(r->a, key, true));
 		found = cel_map_find(m, k);
@@ -721,7 +779,11 @@ bool cel_net_equal(struct cel_value x, struct cel_value y)
 {
 	const struct addr *a = x.ptr, *b = y.ptr;
 
-	if (x.type == &cel_type_url) /* by text: both were read by the same rules */
-		return str_eq(URL(x)->text, URL(y)->text);
+	if (x.type == &cel_type_url) { /* by text: both were read by the same rules */
+		size_t from = URL(x)->scheme.n;
+
+		return str_eq_nocase(URL(x)->scheme, URL(y)->scheme) &&
+		       str_eq(str_sub(URL(x)->text, from, URL(x)->text.n), str_sub(URL(y)->text, from, URL(y)->text.n));
+	}
 	return a->six == b->six && a->bits == b->bits && !memcmp(a->b, b->b, 16);
 }

@@ -187,9 +187,11 @@ ORDER(lib_le, c <= 0)
 ORDER(lib_gt, c > 0)
 ORDER(lib_ge, c >= 0)
 
+/* Upstream's unstructuredList asks its elements, and tells when one cannot be compared; a list of values asks the value. */
 FN(lib_in)
 {
-	struct cel_value out;
+	struct cel_value out, failed = CEL_NULL_VALUE;
+	bool view = cel_list_view(v[1]) != NULL;
 	uint32_t size;
 	int found;
 
@@ -199,10 +201,16 @@ FN(lib_in)
 		return found < 0 ? out : cel_bool(found > 0);
 	}
 	size = cel_size(v[1]);
-	for (uint32_t i = 0; i < size; i++)
-		if (cel_equal(r->a, cel_at(r->a, v[1], i), v[0]))
+	for (uint32_t i = 0; i < size; i++) {
+		struct cel_value e = cel_at(r->a, v[1], i);
+		enum equality eq = view ? cel_equality(r->a, e, v[0]) : cel_equality(r->a, v[0], e);
+
+		if (eq == EQ_YES)
 			return cel_bool(true);
-	return cel_bool(false);
+		if (view && eq == EQ_FAILED && !cel_failed(failed))
+			failed = cel_failed(e) ? e : cel_no_overload(r);
+	}
+	return cel_failed(failed) ? failed : cel_bool(false);
 }
 
 FN(lib_size)

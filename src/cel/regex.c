@@ -6,6 +6,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <ctype.h>
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include "base/buf.h"
 #include "base/log.h"
@@ -27,6 +28,8 @@ struct reader {
 	struct buf *out;
 	const char *why;
 	int depth;
+	uint16_t times[NESTING_MAX + 2]; /* by depth: how often the most repeated part stands there when repetitions are written out */
+	uint16_t last;                   /* the same of what stands before p->i */
 };
 
 static bool bad(struct reader *p, const char *why)
@@ -121,10 +124,75 @@ static const char *perl_class(int c)
 	}
 }
 
+/*
+ * A class by its name, as PCRE2 has it, into out: a category, one of Unicode's names for categories, or a script. Case, spaces, hyphens and
+ * underscores make no difference (Go's canonicalName).
+ */
+static bool class_name(struct str given, bool negated, char out[64])
+{
+	static const struct {
+		const char *name, *category;
+	} categories[] = {
+		{"casedletter", "L&"}, {"closepunctuation", "Pe"}, {"combiningmark", "M"}, {"connectorpunctuation", "Pc"}, {"control", "Cc"},
+		{"currencysymbol", "Sc"}, {"dashpunctuation", "Pd"}, {"decimalnumber", "Nd"}, {"enclosingmark", "Me"}, {"finalpunctuation", "Pf"},
+		{"format", "Cf"}, {"initialpunctuation", "Pi"}, {"letter", "L"}, {"letternumber", "Nl"}, {"lineseparator", "Zl"},
+		{"lowercaseletter", "Ll"}, {"mark", "M"}, {"mathsymbol", "Sm"}, {"modifierletter", "Lm"}, {"modifiersymbol", "Sk"},
+		{"nonspacingmark", "Mn"}, {"number", "N"}, {"openpunctuation", "Ps"}, {"other", "C"}, {"otherletter", "Lo"}, {"othernumber", "No"},
+		{"otherpunctuation", "Po"}, {"othersymbol", "So"}, {"paragraphseparator", "Zp"}, {"privateuse", "Co"}, {"punctuation", "P"},
+		{"separator", "Z"}, {"spaceseparator", "Zs"}, {"spacingmark", "Mc"}, {"surrogate", "Cs"}, {"symbol", "S"}, {"titlecaseletter", "Lt"},
+		{"unassigned", "Cn"}, {"uppercaseletter", "Lu"}, {"cntrl", "Cc"}, {"digit", "Nd"}, {"punct", "P"}, {"any", "Any"}, {"lc", "L&"},
+	};
+	/* scripts whose names are as short as the abbreviations that PCRE2 knows, and RE2 does not */
+	static const char *const short_scripts[] = {"ahom", "cham", "kawi", "lisu", "miao", "modi", "newa", "thai", "toto"};
+	static const char subs[] = "cc cf cn co cs ll lm lo lt lu mc me mn nd nl no pc pd pe pf pi po ps sc sk sm so zl zp zs ";
+	char name[48];
+	size_t n = 0;
+	bool known = true;
+
+	for (size_t k = 0; k < given.n; k++) {
+		char c = given.p[k];
+
+		if (c == ' ' || c == '_' || c == '-')
+			continue;
+		if (!isalnum((unsigned char)c) || n == sizeof name - 1)
+			return false;
+		name[n++] = (char)tolower((unsigned char)c);
+	}
+	name[n] = 0;
+	if (!strcmp(name, "assigned")) {
+		snprintf(out, 64, "\\%c{Cn}", negated ? 'p' : 'P');
+		return true;
+	}
+	if (!strcmp(name, "ascii")) {
+		snprintf(out, 64, "%s", negated ? "\\x{80}-\\x{10ffff}" : "\\x{0}-\\x{7f}");
+		return true;
+	}
+	for (size_t k = 0; k < sizeof categories / sizeof *categories; k++)
+		if (!strcmp(name, categories[k].name)) {
+			snprintf(out, 64, "\\%c{%s}", negated ? 'P' : 'p', categories[k].category);
+			return true;
+		}
+	if ((n == 1 && strchr("clmnpsz", name[0])) || (n == 2 && strstr(subs, (char[]){name[0], name[1], ' ', 0}))) {
+		name[0] = (char)toupper((unsigned char)name[0]);
+		snprintf(out, 64, "\\%c{%s}", negated ? 'P' : 'p', name);
+		return true;
+	}
+	if (n == 4) {
+		known = false;
+		for (size_t k = 0; k < sizeof short_scripts / sizeof *short_scripts; k++)
+			known |= !strcmp(name, short_scripts[k]);
+	}
+	if (!known || !n || !strcmp(name, "unknown"))
+		return false;
+	snprintf(out, 64, "\\%c{sc:%s}", negated ? 'P' : 'p', name); /* PCRE2 knows whether there is such a script */
+	return true;
+}
+
 /* \pN, \p{Greek}, \p{^Greek}: p->i stands behind the p. */
-static bool unicode_class(struct reader *p, bool negated)
+static bool unicode_class(struct reader *p, bool negated, bool alone)
 {
 	struct str name;
+	char as[64];
 
 	if (peek(p) == '{') {
 		size_t start = ++p->i;
@@ -145,13 +213,40 @@ static bool unicode_class(struct reader *p, bool negated)
 		name = str_sub(p->s, p->i, p->i + 1);
 		p->i++;
 	}
-	if (!name.n)
+	if (!class_name(name, negated, as))
 		return bad(p, "invalid character class range");
-	for (size_t k = 0; k < name.n; k++)
-		if (!isalnum((unsigned char)name.p[k]) && name.p[k] != '_')
-			return bad(p, "invalid character class range");
-	buf_printf(p->out, "\\%c{%.*s}", negated ? 'P' : 'p', STR_ARG(name));
+	buf_printf(p->out, alone && !strchr("pP", as[1]) ? "[%s]" : "%s", as);
 	return true;
+}
+
+/* [:alpha:] as ranges, of ASCII; the other side of them with ^. */
+static const char *posix_class(struct str name)
+{
+	static const struct {
+		const char *name, *in, *out;
+	} classes[] = {
+		{"alnum", "0-9A-Za-z", "\\x{0}-/:-@\\[-`\\{-\\x{10ffff}"},
+		{"alpha", "A-Za-z", "\\x{0}-@\\[-`\\{-\\x{10ffff}"},
+		{"ascii", "\\x{0}-\\x{7f}", "\\x{80}-\\x{10ffff}"},
+		{"blank", "\\t ", "\\x{0}-\\x{8}\\x{a}-\\x{1f}!-\\x{10ffff}"},
+		{"cntrl", "\\x{0}-\\x{1f}\\x{7f}", " -~\\x{80}-\\x{10ffff}"},
+		{"digit", "0-9", "\\x{0}-/:-\\x{10ffff}"},
+		{"graph", "!-~", "\\x{0}- \\x{7f}-\\x{10ffff}"},
+		{"lower", "a-z", "\\x{0}-`\\{-\\x{10ffff}"},
+		{"print", " -~", "\\x{0}-\\x{1f}\\x{7f}-\\x{10ffff}"},
+		{"punct", "!-/:-@\\[-`\\{-~", "\\x{0}- 0-9A-Za-z\\x{7f}-\\x{10ffff}"},
+		{"space", "\\t-\\r ", "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{10ffff}"},
+		{"upper", "A-Z", "\\x{0}-@\\[-\\x{10ffff}"},
+		{"word", "0-9A-Za-z_", "\\x{0}-/:-@\\[-\\^`\\{-\\x{10ffff}"},
+		{"xdigit", "0-9A-Fa-f", "\\x{0}-/:-@G-`g-\\x{10ffff}"},
+	};
+	bool out = name.n && name.p[0] == '^';
+
+	name = str_sub(name, out, name.n);
+	for (size_t k = 0; k < sizeof classes / sizeof *classes; k++)
+		if (str_eqz(name, classes[k].name))
+			return out ? classes[k].out : classes[k].in;
+	return NULL;
 }
 
 static bool one_char(struct reader *p, uint32_t *out)
@@ -187,25 +282,17 @@ static bool class(struct reader *p)
 		first = false;
 		if (peek(p) == '[' && p->i + 1 < p->s.n && p->s.p[p->i + 1] == ':') {
 			size_t start = p->i;
-			static const char *const names[] = {"alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print",
-							    "punct", "space", "upper", "word", "xdigit"};
-			bool known = false;
-			struct str n;
 
 			while (p->i + 1 < p->s.n && !(p->s.p[p->i] == ':' && p->s.p[p->i + 1] == ']' && p->i > start + 1))
 				p->i++;
 			if (p->i + 1 >= p->s.n) {
 				p->i = start;
 			} else {
-				n = str_sub(p->s, start + 2, p->i);
-				if (n.n && n.p[0] == '^')
-					n = str_sub(n, 1, n.n);
-				for (size_t k = 0; k < sizeof names / sizeof *names; k++)
-					known |= str_eqz(n, names[k]);
-				if (!known)
+				set = posix_class(str_sub(p->s, start + 2, p->i));
+				if (!set)
 					return bad(p, "invalid character class range");
 				p->i += 2;
-				buf_str(p->out, str_sub(p->s, start, p->i));
+				buf_puts(p->out, set);
 				continue;
 			}
 		}
@@ -220,7 +307,7 @@ static bool class(struct reader *p)
 			}
 			if (c == 'p' || c == 'P') {
 				p->i += 2;
-				if (!unicode_class(p, c == 'P'))
+				if (!unicode_class(p, c == 'P', false))
 					return false;
 				continue;
 			}
@@ -254,30 +341,41 @@ static bool class(struct reader *p)
 	return true;
 }
 
+/* A number of a repetition: -1: none; more than is allowed is REPEAT_MAX + 1. */
+static int count(struct reader *p, size_t *k)
+{
+	size_t start = *k;
+	int v = 0;
+
+	for (; *k < p->s.n && isdigit((unsigned char)p->s.p[*k]); ++*k) {
+		v = v * 10 + (p->s.p[*k] - '0');
+		if (v > REPEAT_MAX)
+			v = REPEAT_MAX + 1;
+	}
+	return *k == start || (*k - start > 1 && p->s.p[start] == '0') ? -1 : v;
+}
+
 /* {n}, {n,}, {n,m}: 1 copied; 0: it is no repetition, a literal brace; -1: too big */
 static int repeat(struct reader *p)
 {
-	size_t k = p->i + 1, start = k;
-	long lo, hi;
+	size_t k = p->i + 1;
+	int lo = count(p, &k), hi = lo, most;
 
-	while (k < p->s.n && isdigit((unsigned char)p->s.p[k]))
-		k++;
-	if (k == start || k - start > 5 || (k - start > 1 && p->s.p[start] == '0'))
+	if (lo < 0)
 		return 0;
-	lo = hi = strtol(p->s.p + start, NULL, 10);
 	if (k < p->s.n && p->s.p[k] == ',') {
-		size_t second = ++k;
-
-		while (k < p->s.n && isdigit((unsigned char)p->s.p[k]))
-			k++;
-		if (k - second > 5)
-			return -1;
-		hi = k == second ? lo : strtol(p->s.p + second, NULL, 10);
+		k++;
+		if (k < p->s.n && p->s.p[k] == '}')
+			hi = -1;
+		else if ((hi = count(p, &k)) < 0)
+			return 0;
 	}
 	if (k >= p->s.n || p->s.p[k] != '}')
 		return 0;
-	if (lo > REPEAT_MAX || hi > REPEAT_MAX || hi < lo)
+	most = hi < 0 ? lo : hi;
+	if (most > REPEAT_MAX || most < lo || most * p->last > REPEAT_MAX)
 		return -1;
+	p->last = (uint16_t)(most ? most * p->last : 1);
 	buf_str(p->out, str_sub(p->s, p->i, k + 1));
 	p->i = k + 1;
 	return 1;
@@ -285,8 +383,8 @@ static int repeat(struct reader *p)
 
 static bool group(struct reader *p)
 {
-	static const char flags[] = "imsU";
 	size_t start = p->i;
+	bool minus = false, some = false;
 
 	p->i++;
 	if (peek(p) != '?') {
@@ -310,9 +408,13 @@ static bool group(struct reader *p)
 		p->depth++;
 		return true;
 	}
-	while (peek(p) >= 0 && (strchr(flags, peek(p)) || peek(p) == '-'))
-		p->i++;
-	if (peek(p) != ')' && peek(p) != ':')
+	for (; peek(p) > 0 && strchr("imsU-", peek(p)); p->i++) {
+		if (peek(p) == '-' && minus)
+			break;
+		some = peek(p) != '-';
+		minus |= !some;
+	}
+	if ((peek(p) != ')' && peek(p) != ':') || (minus && !some))
 		return bad(p, "invalid or unsupported Perl syntax");
 	p->i++;
 	buf_str(p->out, str_sub(p->s, start, p->i));
@@ -321,9 +423,17 @@ static bool group(struct reader *p)
 	return true;
 }
 
+/* An assertion: for PCRE2, repeated ones need brackets. */
+static void assertion(struct reader *p, const char *as)
+{
+	buf_printf(p->out, peek(p) >= 0 && strchr("*+?{", peek(p)) ? "(?:%s)" : "%s", as);
+}
+
 static bool translate(struct reader *p)
 {
 	bool repeatable = false, repeated = false;
+
+	p->times[0] = 1;
 
 	while (p->i < p->s.n) {
 		int c = peek(p), rc;
@@ -335,6 +445,8 @@ static bool translate(struct reader *p)
 				return false;
 			if (p->depth > NESTING_MAX)
 				return bad(p, "expression nests too deeply");
+			if (p->s.p[p->i - 1] != ')')
+				p->times[p->depth] = 1;
 			repeatable = repeated = false;
 			continue;
 		case ')':
@@ -342,7 +454,12 @@ static bool translate(struct reader *p)
 				return bad(p, "unexpected )");
 			p->i++;
 			buf_putc(p->out, ')');
-			break;
+			p->last = p->times[p->depth + 1];
+			if (p->last > p->times[p->depth])
+				p->times[p->depth] = p->last;
+			repeatable = true;
+			repeated = false;
+			continue;
 		case '|':
 			p->i++;
 			buf_putc(p->out, '|');
@@ -375,16 +492,21 @@ static bool translate(struct reader *p)
 				buf_putc(p->out, '?');
 			}
 			repeated = true;
+			if (p->last > p->times[p->depth])
+				p->times[p->depth] = p->last;
 			continue;
 		case '[':
 			if (!class(p))
 				return false;
 			break;
 		case '.':
+			p->i++;
+			buf_putc(p->out, '.');
+			break;
 		case '^':
 		case '$':
 			p->i++;
-			buf_putc(p->out, (char)c);
+			assertion(p, (char[]){(char)c, 0});
 			break;
 		case '\\': {
 			int e = p->i + 1 < p->s.n ? (unsigned char)p->s.p[p->i + 1] : -1;
@@ -396,11 +518,11 @@ static bool translate(struct reader *p)
 				buf_printf(p->out, "[%s]", set);
 			} else if (e == 'p' || e == 'P') {
 				p->i++;
-				if (!unicode_class(p, e == 'P'))
+				if (!unicode_class(p, e == 'P', true))
 					return false;
 			} else if (e == 'A' || e == 'z' || e == 'b' || e == 'B') {
 				p->i++;
-				buf_printf(p->out, "\\%c", e);
+				assertion(p, (char[]){'\\', (char)e, 0});
 			} else if (e == 'Q') {
 				for (p->i++; p->i < p->s.n && !(peek(p) == '\\' && p->i + 1 < p->s.n && p->s.p[p->i + 1] == 'E');) {
 					if (!one_char(p, &v))
@@ -424,6 +546,7 @@ static bool translate(struct reader *p)
 			else
 				put_code(p->out, v);
 		}
+		p->last = 1;
 		repeatable = true;
 		repeated = false;
 	}

@@ -338,13 +338,16 @@ static const struct zone *zone_load(struct str name)
 	ssize_t n;
 	int fd;
 
-	/* no way out of the directory */
+	/* "Local" is the server's; no way out of the directory */
 	if (!name.n || name.n > 64 || name.p[0] == '/' || str_find(name, STR("..")) >= 0 || memchr(name.p, 0, name.n))
 		return NULL;
 	pthread_mutex_lock(&lock);
 	z = map_get(&known, name);
 	if (!z && known.n < ZONES_MAX) {
-		snprintf(path, sizeof path, "/usr/share/zoneinfo/%.*s", STR_ARG(name));
+		if (str_eqz(name, "Local"))
+			snprintf(path, sizeof path, "/etc/localtime");
+		else
+			snprintf(path, sizeof path, "/usr/share/zoneinfo/%.*s", STR_ARG(name));
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd >= 0) {
 			p = xmalloc(ZONE_FILE_MAX);
@@ -503,9 +506,9 @@ static bool offset_of(struct str tz, int64_t s, int32_t *out)
 		return true;
 	}
 	z = zone_load(tz);
-	if (!z)
+	if (!z && !str_eqz(tz, "Local"))
 		return false;
-	*out = zone_offset(z, s);
+	*out = z ? zone_offset(z, s) : 0;
 	return true;
 }
 

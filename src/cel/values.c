@@ -114,6 +114,8 @@ static bool same_key(struct cel_value x, struct cel_value y)
 
 	if (x.kind == CEL_STRING || y.kind == CEL_STRING)
 		return x.kind == y.kind && x.n == y.n && !memcmp(x.p, y.p, x.n);
+	if (x.kind == CEL_TIMESTAMP || x.kind == CEL_DURATION) /* only cel.@mapInsert makes such keys */
+		return x.kind == y.kind && x.i == y.i && (x.kind == CEL_DURATION || x.ns == y.ns);
 	if (x.kind == y.kind)
 		return x.kind == CEL_NULL || (x.kind == CEL_DOUBLE ? x.d == y.d : x.kind == CEL_BOOL ? x.b == y.b : x.kind <= CEL_UINT && x.i == y.i);
 	if (y.kind == CEL_DOUBLE) {
@@ -640,6 +642,10 @@ int cel_find(struct arena *a, struct cel_value v, struct cel_value key, struct c
 		}
 		return 0;
 	}
+	if (key.kind == CEL_BYTES) {
+		*out = cel_error(a, "internal error: runtime error: hash of unhashable type types.Bytes");
+		return -1;
+	}
 	e = map_entry(v.ptr, key);
 	if (!e)
 		return 0;
@@ -752,12 +758,17 @@ struct cel_value cel_compare(struct arena *a, struct cel_value x, struct cel_val
 	}
 }
 
-static bool equal_lists(struct arena *a, struct cel_value x, struct cel_value y, int depth);
-static bool equal(struct arena *a, struct cel_value x, struct cel_value y, int depth);
+static enum equality equal(struct arena *a, struct cel_value x, struct cel_value y, int depth);
 
 /* ---- lists of type set and map (x-kubernetes-list-type): elements are found by what tells them apart ---- */
 
-struct finder { /* a table of places by hash, where elements are trees of JSON and what tells them apart is a plain value */
+/* The schema that a list is read by, or was: a sum keeps that of its first part. NULL: none. */
+const struct cel_type *cel_list_view(struct cel_value v)
+{
+	return v.kind == CEL_LIST && (v.rep == REP_JV || v.rep == REP_ARRAY) ? v.type : NULL;
+}
+
+struct finder { /* a table of places by hash, where what tells elements apart are plain values */
 	const struct cel_type *t;
 	uint64_t *hashes; /* by place */
 	uint32_t *slots;  /* places + 1, 0: free; NULL: every place has to be looked at */
@@ -782,28 +793,35 @@ static bool plain_keys(const struct cel_type *t)
 	return true;
 }
 
-static uint64_t element_hash(const struct cel_type *t, const struct jv *e)
+/* The value of a key of e; not found: absent, or e is no map. */
+static int list_key(struct arena *a, const struct cel_type *t, uint8_t j, struct cel_value e, struct cel_value *out)
+{
+	struct str name;
+
+	if (!cel_escape(a, t->list_keys[j], &name))
+		name = t->list_keys[j];
+	return e.kind == CEL_MAP ? cel_find_field(a, e, name, out) : 0;
+}
+
+static uint64_t element_hash(struct arena *a, const struct cel_type *t, struct cel_value e)
 {
 	uint64_t h = 0;
+	struct cel_value k;
 
 	if (t->list_type == CEL_LIST_SET)
-		return jv_hash(e);
-	for (uint8_t j = 0; j < t->n_list_keys; j++) {
-		const struct jv *k = jv_get(e, t->list_keys[j]);
-
-		h = (h ^ (k ? jv_hash(k) : 0)) * 0x9e3779b97f4a7c15u + 1;
-	}
+		return hash_key(e);
+	for (uint8_t j = 0; j < t->n_list_keys; j++)
+		h = (h ^ (list_key(a, t, j, e, &k) == 1 ? hash_key(k) : 0)) * 0x9e3779b97f4a7c15u + 1;
 	return h;
 }
 
 static void finder_init(struct arena *a, struct finder *f, struct cel_value x, struct cel_value y)
 {
-	const struct cel_type *t = x.type;
+	const struct cel_type *t = cel_list_view(x);
 	uint64_t n = (uint64_t)cel_size(x) + cel_size(y), size = 16;
 
 	*f = (struct finder){.t = t};
-	if (x.rep != REP_JV || y.rep != REP_JV || n < 16 || !t || !t->elem ||
-	    !(t->list_type == CEL_LIST_SET ? plain(t->elem) : t->elem->kind == CEL_OBJECT && plain_keys(t)))
+	if (n < 16 || !t || !t->elem || !(t->list_type == CEL_LIST_SET ? plain(t->elem) : t->elem->kind == CEL_OBJECT && plain_keys(t)))
 		return;
 	while (size < 2 * n)
 		size *= 2;
@@ -812,14 +830,14 @@ static void finder_init(struct arena *a, struct finder *f, struct cel_value x, s
 	f->mask = (uint32_t)(size - 1);
 }
 
-static void finder_add(struct finder *f, uint32_t place, const struct jv *e)
+static void finder_add(struct arena *a, struct finder *f, uint32_t place, struct cel_value e)
 {
 	uint64_t h;
 	uint32_t i;
 
 	if (!f->slots)
 		return;
-	h = f->hashes[place] = element_hash(f->t, e);
+	h = f->hashes[place] = element_hash(a, f->t, e);
 	for (i = (uint32_t)h & f->mask; f->slots[i]; i = (i + 1) & f->mask)
 		;
 	f->slots[i] = place + 1;
@@ -841,132 +859,173 @@ static bool finder_next(const struct finder *f, uint64_t h, uint32_t n, uint32_t
 	return false;
 }
 
-static const struct jv *tree_at(const struct finder *f, struct cel_value list, uint32_t i)
-{
-	return f->slots ? &((const struct jv *)list.ptr)->items[i] : NULL;
-}
-
 static bool same_element(struct arena *a, const struct cel_type *t, struct cel_value o, struct cel_value e, int depth)
 {
 	if (t->list_type == CEL_LIST_SET)
-		return equal(a, o, e, depth);
+		return equal(a, o, e, depth) == EQ_YES;
 	for (uint8_t j = 0; j < t->n_list_keys; j++) {
 		struct cel_value p, q;
-		struct str name;
-		int fp, fq;
+		int fp = list_key(a, t, j, o, &p), fq = list_key(a, t, j, e, &q);
 
-		if (!cel_escape(a, t->list_keys[j], &name))
-			name = t->list_keys[j];
-		fp = o.kind == CEL_MAP ? cel_find_field(a, o, name, &p) : 0;
-		fq = e.kind == CEL_MAP ? cel_find_field(a, e, name, &q) : 0;
-		if (fp != fq || (fp == 1 && !equal(a, p, q, depth)))
+		if (fp != fq || (fp == 1 && equal(a, p, q, depth) != EQ_YES))
 			return false;
 	}
 	return true;
 }
 
 /* They compare without order. */
-static bool equal_unordered(struct arena *a, struct cel_value x, struct cel_value y, int depth)
+static enum equality equal_unordered(struct arena *a, const struct cel_type *t, struct cel_value x, struct cel_value y, int depth)
 {
-	const struct cel_type *t = x.type;
 	uint32_t n = cel_size(x);
 	struct finder f;
 
 	finder_init(a, &f, x, y);
-	for (uint32_t i = 0; i < n; i++)
-		finder_add(&f, i, tree_at(&f, x, i));
+	for (uint32_t i = 0; f.slots && i < n; i++)
+		finder_add(a, &f, i, cel_at(a, x, i));
 	for (uint32_t i = 0; i < n; i++) {
 		struct cel_value e = cel_at(a, y, i);
-		uint64_t h = f.slots ? element_hash(t, tree_at(&f, y, i)) : 0;
+		uint64_t h = f.slots ? element_hash(a, t, e) : 0;
 		uint32_t at = UINT32_MAX, k;
 		bool found = false;
 
 		while (!found && finder_next(&f, h, n, &at, &k)) {
 			struct cel_value o = cel_at(a, x, k);
+			enum equality eq;
 
 			found = same_element(a, t, o, e, depth);
-			if (found && t->list_type == CEL_LIST_MAP && !equal(a, o, e, depth))
-				return false;
+			eq = found && t->list_type == CEL_LIST_MAP ? equal(a, o, e, depth) : EQ_YES;
+			if (eq != EQ_YES)
+				return eq;
 		}
 		if (!found)
-			return false;
+			return EQ_NO;
 	}
-	return true;
+	return EQ_YES;
 }
 
-static bool equal_lists(struct arena *a, struct cel_value x, struct cel_value y, int depth)
+static enum equality equal_or_null(struct arena *a, struct cel_value x, struct cel_value y, int depth)
 {
-	uint32_t n = cel_size(x);
-	const struct cel_type *t = x.rep == REP_JV ? x.type : NULL;
+	if (x.kind == CEL_NULL || y.kind == CEL_NULL)
+		return x.kind == y.kind;
+	return equal(a, x, y, depth);
+}
 
+/* Lists that a schema reads pass on what cannot be compared, those of values overlook it. */
+static enum equality equal_lists(struct arena *a, struct cel_value x, struct cel_value y, int depth)
+{
+	const struct cel_type *t = cel_list_view(x);
+	uint32_t n;
+
+	if (y.kind != CEL_LIST)
+		return t ? EQ_FAILED : EQ_NO;
+	n = cel_size(x);
 	if (n != cel_size(y))
-		return false;
+		return EQ_NO;
 	if (t && t->list_type != CEL_LIST_ATOMIC)
-		return equal_unordered(a, x, y, depth);
-	for (uint32_t i = 0; i < n; i++)
-		if (!equal(a, cel_at(a, x, i), cel_at(a, y, i), depth))
-			return false;
-	return true;
+		return equal_unordered(a, t, x, y, depth);
+	for (uint32_t i = 0; i < n; i++) {
+		struct cel_value p = cel_at(a, x, i), q = cel_at(a, y, i);
+		enum equality eq = t ? equal(a, p, q, depth) : equal_or_null(a, p, q, depth);
+
+		if (eq == EQ_NO || (t && eq == EQ_FAILED))
+			return eq;
+	}
+	return EQ_YES;
 }
 
-static bool equal_maps(struct arena *a, struct cel_value x, struct cel_value y, int depth)
+/* Objects that a schema reads: fields are found by their names in JSON; nulls are absent, and what the schema does not know compares as it is. */
+static enum equality equal_fields(struct arena *a, struct cel_value x, struct cel_value y, int depth)
 {
+	const struct cel_type *t = x.type, *u = y.rep == REP_JV ? y.type : NULL;
+	const struct jv *j = x.ptr, *o = y.rep == REP_JV ? y.ptr : NULL;
+
+	for (uint32_t i = 0; i < j->n; i++) {
+		const struct jv *m = &j->members[i].value, *om = jv_get(o, j->members[i].key);
+		const struct cel_field *f = NULL, *g = NULL;
+		struct cel_value q;
+		enum equality eq;
+		bool there;
+
+		for (uint32_t k = 0; k < t->n_fields && !f; k++)
+			f = str_eq(t->fields[k].json_name, j->members[i].key) ? &t->fields[k] : NULL;
+		if (!f) {
+			if (!u)
+				return EQ_FAILED;
+			if (om && !jv_equal(m, om))
+				return EQ_NO;
+			continue;
+		}
+		for (uint32_t k = 0; u && u->kind == CEL_OBJECT && k < u->n_fields && !g; k++)
+			g = str_eq(u->fields[k].json_name, j->members[i].key) ? &u->fields[k] : NULL;
+		if (u && u->kind == CEL_OBJECT) {
+			there = g && om && om->kind != JV_NULL;
+			if (there)
+				q = typed(a, om, g->type);
+		} else {
+			there = cel_find_field(a, y, j->members[i].key, &q) != 0;
+		}
+		if (there != (m->kind != JV_NULL))
+			return EQ_NO;
+		eq = there ? equal(a, typed(a, m, f->type), q, depth) : EQ_YES;
+		if (eq != EQ_YES)
+			return eq;
+	}
+	return EQ_YES;
+}
+
+static enum equality equal_maps(struct arena *a, struct cel_value x, struct cel_value y, int depth)
+{
+	const struct cel_type *t = x.rep == REP_JV ? x.type : NULL;
 	uint32_t n = cel_size(x);
 
+	if (y.kind != x.kind)
+		return t ? EQ_FAILED : EQ_NO;
 	if (x.rep == REP_LAZY || y.rep == REP_LAZY)
 		return x.rep == y.rep && x.ptr == y.ptr;
 	if (n != cel_size(y))
-		return false;
-	if (x.rep == REP_JV && y.rep == REP_JV && x.type == y.type && (!x.type || ((const struct cel_type *)x.type)->kind == CEL_OBJECT)) {
-		/* members the schema does not know compare as they are; nulls are absent fields */
-		const struct jv *j = x.ptr;
-		const struct cel_type *t = x.type;
-
-		for (uint32_t i = 0; i < n; i++) {
-			const struct jv *o = jv_get(y.ptr, j->members[i].key), *m = &j->members[i].value;
-			const struct cel_type *ft = NULL;
-
-			for (uint32_t k = 0; t && k < t->n_fields; k++)
-				if (str_eq(t->fields[k].json_name, j->members[i].key))
-					ft = t->fields[k].type;
-			if (t && !ft) {
-				if (o && !jv_equal(m, o))
-					return false;
-				continue;
-			}
-			if (t && (m->kind == JV_NULL || !o || o->kind == JV_NULL)) {
-				if ((m->kind == JV_NULL) != (!o || o->kind == JV_NULL))
-					return false;
-				continue;
-			}
-			if (!o || !equal(a, t ? typed(a, m, ft) : untyped(m), t ? typed(a, o, ft) : untyped(o), depth))
-				return false;
-		}
-		return true;
-	}
+		return EQ_NO;
+	if (t && t->kind == CEL_OBJECT)
+		return equal_fields(a, x, y, depth);
 	for (uint32_t i = 0; i < n; i++) {
 		struct cel_value v, o, key = cel_map_at(a, x, i, &v);
+		enum equality eq;
 
-		if (cel_find(a, y, key, &o) != 1 || !equal(a, v, o, depth))
-			return false;
+		if (!cel_find(a, y, key, &o))
+			return EQ_NO;
+		eq = t ? equal(a, v, o, depth) : equal_or_null(a, v, o, depth);
+		if (eq == EQ_NO || (t && eq == EQ_FAILED))
+			return eq;
 	}
-	return true;
+	return EQ_YES;
 }
 
-static bool equal(struct arena *a, struct cel_value x, struct cel_value y, int depth)
+/* cel-go's x.Equal(y). */
+static enum equality equal(struct arena *a, struct cel_value x, struct cel_value y, int depth)
 {
 	if (depth > JV_MAX_DEPTH * 2)
-		return false;
+		return EQ_NO;
 	if (number(x) && number(y)) {
 		if ((x.kind == CEL_DOUBLE && isnan(x.d)) || (y.kind == CEL_DOUBLE && isnan(y.d)))
-			return false;
+			return EQ_NO;
 		return order_numbers(x, y) == 0;
 	}
+	switch (x.kind) {
+	case CEL_ERROR:
+		return EQ_FAILED;
+	case CEL_LIST:
+		return equal_lists(a, x, y, depth + 1);
+	case CEL_MAP:
+		return equal_maps(a, x, y, depth + 1);
+	case CEL_OPAQUE:
+		return cel_opaque_equal(x, y);
+	default:
+		break;
+	}
 	if (x.kind != y.kind)
-		return false;
+		return EQ_NO;
 	switch (x.kind) {
 	case CEL_NULL:
-		return true;
+		return EQ_YES;
 	case CEL_BOOL:
 		return x.b == y.b;
 	case CEL_STRING:
@@ -976,30 +1035,27 @@ static bool equal(struct arena *a, struct cel_value x, struct cel_value y, int d
 		return x.i == y.i && x.ns == y.ns;
 	case CEL_DURATION:
 		return x.i == y.i;
-	case CEL_LIST:
-		return equal_lists(a, x, y, depth + 1);
 	case CEL_OBJECT:
-		if (!cel_type_equal(x.type, y.type))
-			return false;
-		/* fall through */
-	case CEL_MAP:
-		return equal_maps(a, x, y, depth + 1);
+		return cel_type_equal(x.type, y.type) ? equal_maps(a, x, y, depth + 1) : EQ_NO;
 	case CEL_TYPE:
 		return str_eq(cel_type_name(x.type), cel_type_name(y.type));
 	case CEL_OPTIONAL:
 		if (!x.ptr || !y.ptr)
 			return x.ptr == y.ptr;
 		return equal(a, *(const struct cel_value *)x.ptr, *(const struct cel_value *)y.ptr, depth + 1);
-	case CEL_OPAQUE:
-		return cel_opaque_equal(x, y);
 	default:
-		return false;
+		return EQ_NO;
 	}
+}
+
+enum equality cel_equality(struct arena *a, struct cel_value x, struct cel_value y)
+{
+	return equal_or_null(a, x, y, 0);
 }
 
 bool cel_equal(struct arena *a, struct cel_value x, struct cel_value y)
 {
-	return equal(a, x, y, 0);
+	return cel_equality(a, x, y) == EQ_YES;
 }
 
 /* ---- others ---- */
@@ -1046,7 +1102,7 @@ bool cel_is_zero(struct arena *a, struct cel_value v)
 	case CEL_LIST:
 	case CEL_MAP:
 		/* views through a schema are no zero values in upstream, even when empty */
-		return !(v.rep == REP_JV && v.type) && v.rep != REP_LAZY && cel_size(v) == 0;
+		return !(v.rep == REP_JV && v.type) && !cel_list_view(v) && v.rep != REP_LAZY && cel_size(v) == 0;
 	case CEL_OBJECT:
 		return cel_size(v) == 0;
 	default:
@@ -1111,11 +1167,86 @@ struct str cel_show(struct arena *a, struct cel_value v)
 	}
 }
 
-/* x + y of lists; those of type set and map merge (the type of x tells). */
+struct cel_value cel_native(struct arena *a, struct cel_value v)
+{
+	struct jv *tree;
+	struct error *e;
+	struct str s;
+
+	while (v.kind == CEL_OPTIONAL)
+		v = v.ptr ? *(const struct cel_value *)v.ptr : CEL_NULL_VALUE;
+	switch (v.kind) {
+	case CEL_TYPE:
+		return cel_string(cel_type_name(v.type));
+	case CEL_LIST:
+	case CEL_MAP:
+		if (v.rep == REP_LAZY)
+			return cel_error(a, "no such overload");
+		if (v.rep == REP_ARRAY)
+			v.type = NULL;
+		return v.rep == REP_JV ? untyped(v.ptr) : v;
+	case CEL_OBJECT:
+		if (v.type == &cel_type_json_patch)
+			return v;
+		tree = arena_new(a, struct jv);
+		e = cel_to_configuration(a, v, tree);
+		if (e) {
+			v = cel_error(a, "%s", error_message(e));
+			error_free(e);
+			return v;
+		}
+		return untyped(tree);
+	case CEL_OPAQUE:
+		if (v.type == &cel_type_format)
+			return v;
+		s = cel_kind_name(v);
+		return cel_error(a, "unsupported conversion to ref.Val: %.*s", STR_ARG(s));
+	default:
+		return v;
+	}
+}
+
+/* e as an element of a list that a schema reads: it is native then. */
+static struct cel_value as_element(struct arena *a, struct cel_value e, const struct cel_type *t)
+{
+	struct jv v;
+	struct str s;
+
+	if (t->hidden)
+		return e;
+	e = cel_native(a, e);
+	switch (e.kind) {
+	case CEL_BOOL:
+		v = jv_bool(e.b);
+		return typed(a, &v, t);
+	case CEL_INT:
+		v = jv_int(e.i);
+		return typed(a, &v, t);
+	case CEL_DOUBLE:
+		v = jv_double(e.d);
+		return typed(a, &v, t);
+	case CEL_STRING:
+		v = jv_string(cel_str(e));
+		return typed(a, &v, t);
+	case CEL_LIST:
+	case CEL_MAP:
+		if (e.rep == REP_JV)
+			return typed(a, e.ptr, t);
+		break;
+	case CEL_ERROR:
+		return e;
+	default:
+		break;
+	}
+	s = cel_kind_name(e);
+	return cel_error(a, "invalid data, got %.*s", STR_ARG(s));
+}
+
+/* x + y of lists; one that a schema reads stays so, and those of type set and map merge. */
 struct cel_value cel_add_lists(struct run *r, struct cel_value x, struct cel_value y)
 {
 	uint32_t nx = cel_size(x), ny = cel_size(y), n = nx;
-	const struct cel_type *t = x.rep == REP_JV ? x.type : NULL;
+	const struct cel_type *t = cel_list_view(x);
 	struct finder f = {0};
 	struct cel_value *v;
 
@@ -1126,7 +1257,7 @@ struct cel_value cel_add_lists(struct run *r, struct cel_value x, struct cel_val
 			*arena_push(r->a, g) = cel_at(r->a, y, i);
 		return x;
 	}
-	if (!ny && !(t && t->list_type))
+	if (!ny && !t)
 		return x;
 	if ((uint64_t)nx + ny > UINT32_MAX / sizeof *v)
 		return cel_fail(r, "list is too long");
@@ -1135,21 +1266,26 @@ struct cel_value cel_add_lists(struct run *r, struct cel_value x, struct cel_val
 		finder_init(r->a, &f, x, y);
 	for (uint32_t i = 0; i < nx; i++) {
 		v[i] = cel_at(r->a, x, i);
-		finder_add(&f, i, tree_at(&f, x, i));
+		finder_add(r->a, &f, i, v[i]);
 	}
 	for (uint32_t i = 0; i < ny; i++) {
 		struct cel_value e = cel_at(r->a, y, i);
-		uint64_t h = f.slots ? element_hash(t, tree_at(&f, y, i)) : 0;
+		uint64_t h;
 		uint32_t at = n, k, slot = UINT32_MAX;
 
+		if (t)
+			e = as_element(r->a, e, cel_elem(t));
+		h = f.slots ? element_hash(r->a, t, e) : 0;
 		while (t && t->list_type && at == n && finder_next(&f, h, n, &slot, &k))
 			if (same_element(r->a, t, v[k], e, 0))
 				at = k;
 		if (at == n)
-			finder_add(&f, n, tree_at(&f, y, i));
+			finder_add(r->a, &f, n, e);
 		v[at] = e;
 		if (at == n)
 			n++;
 	}
-	return cel_list(v, n);
+	x = cel_list(v, n);
+	x.type = t;
+	return x;
 }

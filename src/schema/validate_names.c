@@ -512,7 +512,7 @@ static bool parse_cidr(struct str s, struct address *ip, int64_t *bits)
 {
 	ptrdiff_t slash = str_index(s, '/');
 
-	return slash >= 0 && parse_address(str_sub(s, 0, (size_t)slash), ip) && str_to_i64(str_sub(s, (size_t)slash + 1, s.n), bits) &&
+	return slash >= 0 && parse_address(str_sub(s, 0, (size_t)slash), ip) && (size_t)slash + 1 < s.n && digit(s.p[slash + 1]) && str_to_i64(str_sub(s, (size_t)slash + 1, s.n), bits) &&
 	       *bits >= 0 && *bits <= ip->n * 8;
 }
 
