@@ -150,7 +150,8 @@ static inline bool cel_failed(struct cel_value v)
 	return v.kind == CEL_ERROR;
 }
 
-/* values.c */
+/* values.c, equal.c */
+uint64_t cel_hash_key(struct cel_value k); /* of keys that are equal it is the same */
 struct cel_map *cel_map_new(struct arena *a, uint32_t room);
 struct cel_value *cel_map_find(const struct cel_map *m, struct cel_value key); /* by a key of the same kind, or an equal number; NULL */
 void cel_map_put(struct arena *a, struct cel_map *m, struct cel_value key, struct cel_value value);
