@@ -73,7 +73,7 @@ static int log_put(struct batch *b, MDB_txn *txn, int64_t rev, bool is_delete, c
 	return 0;
 }
 
-int key_get(MDB_txn *txn, MDB_dbi keys, struct str key, struct key_rec *out)
+static int table_get(MDB_txn *txn, MDB_dbi keys, struct str key, struct key_rec *out)
 {
 	MDB_val k = val(key), v;
 	*out = (struct key_rec){0};
@@ -87,16 +87,91 @@ int key_get(MDB_txn *txn, MDB_dbi keys, struct str key, struct key_rec *out)
 	return rc;
 }
 
-static int key_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *r)
+static int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *r)
 {
 	MDB_val k = val(key), v = {sizeof(*r), (void *)r};
 	return mdb_put(txn, keys, &k, &v, 0);
 }
 
-int state_put(MDB_txn *txn, MDB_dbi main, const struct state_rec *st)
+int key_get(const struct embedded *em, MDB_txn *txn, struct str key, struct key_rec *out)
 {
-	MDB_val k = {6, (void *)"~state"}, v = {sizeof(*st), (void *)st};
-	return mdb_put(txn, main, &k, &v, 0);
+	const struct key_rec *k = em->behind.n ? map_get(&em->behind, key) : NULL;
+	if (!k)
+		return table_get(txn, em->keys, key, out);
+	*out = *k;
+	return 0;
+}
+
+static void rec_set(struct map *m, struct str key, const struct key_rec *r)
+{
+	struct key_rec *k = xmalloc(sizeof(*k));
+	*k = *r;
+	free(map_set(m, key, k));
+}
+
+void key_recs_free(struct map *m)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+	while (map_next(m, &it, &key, &v))
+		free(v);
+	map_free(m);
+	*m = (struct map){0};
+}
+
+struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct map *m)
+{
+	MDB_cursor *cur;
+	uint8_t rk[8];
+	rev_key(indexed + 1, rk);
+	MDB_val k = {8, rk}, v;
+	struct error *e = NULL;
+	int rc = mdb_cursor_open(txn, log, &cur);
+	if (rc)
+		return lmdb_error(rc, "reading the log");
+	for (rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE); !rc && !e; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
+		struct log_rec r;
+		struct str key, value;
+		e = log_parse(&v, rev_of(&k), &r, &key, &value);
+		if (!e)
+			rec_set(m, key, &(struct key_rec){.mod = rev_of(&k), .create = r.create, .version = r.is_delete ? 0 : r.version,
+							  .lease = r.lease});
+	}
+	mdb_cursor_close(cur);
+	if (!e && rc != MDB_NOTFOUND)
+		e = lmdb_error(rc, "reading the log");
+	return e;
+}
+
+struct error *header_get(MDB_txn *txn, MDB_dbi main, int64_t last, struct format_record *f, struct state_rec *st)
+{
+	MDB_val k = {7, (void *)"~format"}, v;
+	int rc = mdb_get(txn, main, &k, &v);
+	if (rc || v.mv_size != sizeof(*f))
+		return lmdb_error(rc ? rc : MDB_CORRUPTED, "reading the format record");
+	memcpy(f, v.mv_data, sizeof(*f));
+	*st = (struct state_rec){0};
+	k = (MDB_val){6, (void *)"~state"};
+	rc = mdb_get(txn, main, &k, &v);
+	size_t n = f->format < 2 ? STATE_V1_SIZE : sizeof(*st);
+	if (!rc && v.mv_size == n)
+		memcpy(st, v.mv_data, n);
+	else if (rc != MDB_NOTFOUND)
+		return lmdb_error(rc ? rc : MDB_CORRUPTED, "reading the state record");
+	if (f->format < 2)
+		st->indexed = last;
+	return NULL;
+}
+
+int header_put(MDB_txn *txn, MDB_dbi main, uint64_t cluster, const struct state_rec *st)
+{
+	struct format_record f = {STORE_FORMAT, STORE_BOM, cluster};
+	MDB_val k = {7, (void *)"~format"}, v = {sizeof(f), &f};
+	int rc = mdb_put(txn, main, &k, &v, 0);
+	k = (MDB_val){6, (void *)"~state"};
+	v = (MDB_val){sizeof(*st), (void *)st};
+	return rc ? rc : mdb_put(txn, main, &k, &v, 0);
 }
 
 void dirty_free(struct dirty *d)
@@ -118,7 +193,14 @@ static int current(struct batch *b, MDB_txn *txn, struct str key, struct key_rec
 		*disk_mod = (*d)->disk_prev;
 		return 0;
 	}
-	int rc = key_get(txn, b->em->keys, key, cur);
+	const struct key_rec *k = map_get(&b->written, key);
+	int rc = 0;
+	if (k)
+		*cur = *k;
+	else if (b->index)
+		rc = table_get(txn, b->em->keys, key, cur);
+	else
+		rc = key_get(b->em, txn, key, cur);
 	*disk_mod = cur->mod;
 	return rc;
 }
@@ -182,8 +264,10 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op, bool *wrote)
 	} else {
 		rc = log_put(b, txn, rev, op->kind == OP_DELETE, &k, disk_mod, op->key,
 			     op->value ? block_str(op->value) : STR_NULL);
-		if (!rc)
-			rc = key_put(txn, em->keys, op->key, &k);
+		if (!rc && b->index)
+			rc = table_put(txn, em->keys, op->key, &k);
+		else if (!rc)
+			rec_set(&b->written, op->key, &k);
 		if (rc)
 			return rc;
 		*wrote = true;
@@ -218,7 +302,7 @@ static int flush_dirty(struct batch *b, MDB_txn *txn, struct map *m)
 		struct dirty *d = v;
 		int rc = log_put(b, txn, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
 		if (!rc)
-			rc = key_put(txn, b->em->keys, key, &d->k);
+			rc = table_put(txn, b->em->keys, key, &d->k);
 		if (rc)
 			return rc;
 		struct dirty *gone = xcalloc(1, sizeof(*gone));
@@ -265,7 +349,7 @@ static int compact_some(struct batch *b, MDB_txn *txn, size_t max)
 			MDB_val mk = val(key);
 			rc = mdb_cursor_del(cur, 0);
 			if (!rc)
-				rc = key_get(txn, em->keys, key, &kr);
+				rc = table_get(txn, em->keys, key, &kr);
 			if (!rc && kr.mod == at)
 				rc = mdb_del(txn, em->keys, &mk, NULL);
 		}
@@ -282,10 +366,29 @@ static int compact_some(struct batch *b, MDB_txn *txn, size_t max)
 	return rc;
 }
 
+/*
+ * A commit writes the page of a key and those above it, for each of its keys: most of what it writes, all over the file. So most
+ * commits leave the table of keys as it is, and a later one brings it up to date; after a crash the log tells what it lacks.
+ */
+static int index_behind(struct batch *b, MDB_txn *txn)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+	int rc = 0;
+	while (!rc && map_next(&b->em->behind, &it, &key, &v))
+		rc = table_put(txn, b->em->keys, key, v);
+	return rc;
+}
+
 static int run_ops(struct batch *b, MDB_txn *txn, bool *wrote)
 {
 	int rc = 0;
-	if (b->flush || b->clean) {
+	if (b->index && b->em->behind.n) {
+		rc = index_behind(b, txn);
+		*wrote = true;
+	}
+	if (!rc && (b->flush || b->clean)) {
 		rc = flush_dirty(b, txn, &b->em->dirty);
 		if (!rc && b->fresh.n)
 			*wrote = b->flushed = true;
@@ -313,7 +416,7 @@ static int run_ops(struct batch *b, MDB_txn *txn, bool *wrote)
 				continue;
 			rc = log_put(b, txn, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
 			if (!rc)
-				rc = key_put(txn, b->em->keys, key, &d->k);
+				rc = table_put(txn, b->em->keys, key, &d->k);
 			struct dirty *gone = xcalloc(1, sizeof(*gone));
 			gone->gone = true;
 			set_fresh(b, key, gone);
@@ -328,6 +431,9 @@ void run_batch(struct batch *b)
 	struct embedded *em = b->em;
 	MDB_txn *txn;
 	bool wrote = false;
+	/* What is flushed or cleaned is newer or older than what the table is behind by: it must know all. */
+	b->index = b->flush || b->clean || b->sync_dirty || em->disk_full || em->behind.n + b->n > BEHIND_MAX ||
+		   (b->compact_to > b->state.compacted && b->compact_to > b->state.indexed);
 	int rc = mdb_txn_begin(em->env, NULL, 0, &txn);
 	if (!rc) {
 		rc = run_ops(b, txn, &wrote);
@@ -344,8 +450,10 @@ void run_batch(struct batch *b)
 		} else if (wrote) {
 			b->state.clean_rev = 0;
 		}
-		if (!rc && wrote && memcmp(&b->state, &em->state, sizeof(b->state)))
-			rc = state_put(txn, em->main, &b->state);
+		if (b->index)
+			b->state.indexed = b->rev;
+		if (!rc && wrote && (em->format < STORE_FORMAT || memcmp(&b->state, &em->state, sizeof(b->state))))
+			rc = header_put(txn, em->main, em->cluster, &b->state);
 		if (!rc && wrote) {
 			rc = mdb_txn_commit(txn);
 			b->committed = rc == 0;

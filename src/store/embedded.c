@@ -17,8 +17,11 @@
  * the revision, offers the events to the watches, wakes the writers. LMDB
  * syncs data, then the header page that points to it.
  *
+ * A commit does not bring the table of keys up to date each time: what it
+ * lacks is in `behind` (memory) and, after a crash, read from the log's end.
+ *
  * STORE_NOSYNC writes live in `dirty` (memory) until they are flushed. Only
- * publishing changes `dirty`, and no batch runs then, so the commit thread
+ * publishing changes `dirty` and `behind`, and no batch runs then, so the commit thread
  * and the loop both read it without locks.
  *
  * Revisions after a crash: a NOSYNC write may use revisions only up to
@@ -167,6 +170,18 @@ static void merge_fresh(struct embedded *em, struct batch *b)
 		em->dirty_since = em->dirty.n ? now : 0;
 }
 
+static void merge_written(struct embedded *em, struct batch *b)
+{
+	size_t it = 0;
+	struct str key;
+	void *v;
+	if (b->committed && b->index)
+		key_recs_free(&em->behind);
+	while (map_next(&b->written, &it, &key, &v))
+		free(map_set(&em->behind, key, v));
+	map_free(&b->written);
+}
+
 static void fresh_free(struct batch *b, bool values)
 {
 	size_t it = 0;
@@ -213,15 +228,16 @@ static int64_t compact_target(struct embedded *em)
 
 static void reserve(struct embedded *em, uint64_t used)
 {
-	if (used + RESERVE_BYTES <= em->allocated) {
+	uint64_t reserved = RESERVE_BYTES + em->behind.n * BEHIND_BYTES;
+	if (used + reserved <= em->allocated) {
 		em->disk_full = false;
 		return;
 	}
 	/* From where it ended the last time: a walk over the whole of a large file takes long. */
-	uint64_t from = em->allocated, to = used + GROW_BYTES;
+	uint64_t from = em->allocated, to = used + reserved + GROW_BYTES;
 	int rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
 	if (rc && (errno == ENOSPC || errno == EDQUOT)) { /* the last bit, then */
-		to = used + RESERVE_BYTES;
+		to = used + reserved;
 		rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
 	}
 	if (!rc) {
@@ -265,11 +281,14 @@ static void publish(struct embedded *em, struct batch *b)
 		error_clear(&b->err);
 		b->flushed = false;
 		fresh_free(b, true);
+		key_recs_free(&b->written);
 		em->disk_full = em->disk_full || em->allocated != UINT64_MAX;
 		em->allocated = em->allocated == UINT64_MAX ? UINT64_MAX : 0; /* look again before the next put */
 	} else {
 		em->state = b->committed ? b->state : em->state;
 		em->log_last = b->committed ? b->log_last : em->log_last;
+		em->format = b->committed ? STORE_FORMAT : em->format;
+		merge_written(em, b);
 		merge_fresh(em, b);
 		fresh_free(b, false);
 		for (struct op *op = b->ops; op; op = op->next)
@@ -336,7 +355,7 @@ static void take_batch(struct embedded *em, struct batch *b)
 	/* History is the first thing to go. Puts may use what that and deletes free, but for the deletes' own reserve. */
 	em->compacted = em->s.hub.rev;
 	b->compact_to = compact_target(em);
-	if (file_free(em) >= RESERVE_BYTES + 4 * bytes)
+	if (file_free(em) >= RESERVE_BYTES + em->behind.n * BEHIND_BYTES + 4 * bytes)
 		return;
 	for (struct op *op = b->ops; op; op = op->next)
 		if (op->kind == OP_PUT)
@@ -624,6 +643,7 @@ static void em_free(struct embedded *em)
 	while (map_next(&em->dirty, &it, &key, &v))
 		dirty_free(v);
 	map_free(&em->dirty);
+	key_recs_free(&em->behind);
 	if (em->data_fd >= 0)
 		close(em->data_fd);
 	if (em->lock_fd >= 0)
@@ -692,27 +712,21 @@ static void check_off_loop(void *arg)
 	c->e = lmdbfile_check(c->path);
 }
 
+static void load_key(struct embedded *em, struct str key, const struct key_rec *r)
+{
+	em->live_keys += r->version != 0;
+	if (r->version && r->lease)
+		lease_move(em, key, 0, r->lease);
+}
+
 static struct error *load(struct embedded *em, MDB_txn *txn)
 {
 	int rc;
 	if ((rc = mdb_dbi_open(txn, NULL, 0, &em->main)) || (rc = mdb_dbi_open(txn, "keys", 0, &em->keys)) ||
 	    (rc = mdb_dbi_open(txn, "log", 0, &em->log)) || (rc = mdb_dbi_open(txn, "leases", 0, &em->lease_t)))
 		return lmdb_error(rc, "opening");
-	MDB_val k = {6, (void *)"~state"}, v;
-	rc = mdb_get(txn, em->main, &k, &v);
-	if (!rc && v.mv_size == sizeof(em->state))
-		memcpy(&em->state, v.mv_data, sizeof(em->state));
-	else if (rc != MDB_NOTFOUND)
-		return lmdb_error(rc ? rc : MDB_CORRUPTED, "reading the state record");
-	k = (MDB_val){7, (void *)"~format"};
-	struct format_record f;
-	rc = mdb_get(txn, em->main, &k, &v);
-	if (rc || v.mv_size != sizeof(f))
-		return lmdb_error(rc ? rc : MDB_CORRUPTED, "reading the format record");
-	memcpy(&f, v.mv_data, sizeof(f));
-	em->cluster = f.cluster;
-
 	MDB_cursor *cur;
+	MDB_val k, v;
 	int64_t last = 0;
 	if ((rc = mdb_cursor_open(txn, em->log, &cur)))
 		return lmdb_error(rc, "opening");
@@ -722,6 +736,11 @@ static struct error *load(struct embedded *em, MDB_txn *txn)
 	mdb_cursor_close(cur);
 	if (rc && rc != MDB_NOTFOUND)
 		return lmdb_error(rc, "reading the log");
+	struct format_record f;
+	TRY(header_get(txn, em->main, last, &f, &em->state));
+	em->format = f.format;
+	em->cluster = f.cluster;
+	TRY(store_log_tail(txn, em->log, em->state.indexed, &em->behind));
 	em->log_last = last;
 	if (em->state.compacted > last)
 		last = em->state.compacted;
@@ -757,12 +776,19 @@ static struct error *load(struct embedded *em, MDB_txn *txn)
 		if (v.mv_size != sizeof(r))
 			continue;
 		memcpy(&r, v.mv_data, sizeof(r));
-		em->live_keys += r.version != 0;
-		if (r.version && r.lease)
-			lease_move(em, str_of(k.mv_data, k.mv_size), 0, r.lease);
+		struct str key = str_of(k.mv_data, k.mv_size);
+		if (!map_has(&em->behind, key))
+			load_key(em, key, &r);
 	}
 	mdb_cursor_close(cur);
-	return rc == MDB_NOTFOUND ? NULL : lmdb_error(rc, "reading the keys");
+	if (rc != MDB_NOTFOUND)
+		return lmdb_error(rc, "reading the keys");
+	size_t it = 0;
+	struct str key;
+	void *p;
+	while (map_next(&em->behind, &it, &key, &p))
+		load_key(em, key, p);
+	return NULL;
 }
 
 /* LMDB does not tell where it mapped the file; the kernel does. */

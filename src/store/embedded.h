@@ -15,6 +15,8 @@
 #define BATCH_OPS 4096
 #define BATCH_BYTES (32u << 20)
 #define CEILING_STEP 4096
+#define BEHIND_MAX 256          /* keys whose records the table is behind by: written together with the batch that would exceed it */
+#define BEHIND_BYTES (3 * 4096) /* what writing one may take: a leaf, and two branches above it that others do not share */
 #define DIRTY_SYNC_MS 60000    /* dirty heartbeats older than this go with the next synced write */
 #define DIRTY_MAX_MS 600000    /* and are flushed without one after this */
 #define RESERVE_BYTES (1u << 20) /* kept allocated behind the file's last page: deletes need room on a full disk */
@@ -39,7 +41,9 @@ struct state_rec {
 	int64_t compacted; /* log records up to here have been cleaned */
 	int64_t ceiling;   /* revisions up to here may have been given to NOSYNC writes */
 	int64_t clean_rev; /* > 0: closed cleanly at this revision */
+	int64_t indexed;   /* the table of keys knows all records of the log up to here. Since format 2; in format 1 it knew all */
 };
+#define STATE_V1_SIZE offsetof(struct state_rec, indexed)
 
 struct dirty { /* the newest version of a key that is not on disk yet */
 	struct key_rec k;
@@ -82,9 +86,11 @@ struct batch {
 	int64_t rev;              /* in: last revision; out: the same after the batch */
 	int64_t compact_to;
 	int64_t log_last;         /* in and out: no record of the log is newer */
+	bool index;               /* the table of keys gets what it is behind by, and this batch's own keys */
 	/* results */
 	struct error *err;        /* the whole batch failed */
 	struct map fresh;         /* key -> struct dirty: changes of em->dirty */
+	struct map written;       /* key -> struct key_rec: changes of em->behind */
 	struct state_rec state;
 	bool committed, flushed;
 	uint64_t file_bytes;
@@ -105,6 +111,8 @@ struct embedded {
 	int64_t compacted;        /* reads below answer 410 */
 	int64_t log_last;         /* no record of the log is newer */
 	int64_t gap_lo, gap_hi;   /* revisions lost in a crash: nobody may watch from between */
+	uint32_t format;          /* of the file, until a commit raises it */
+	struct map behind;        /* key -> struct key_rec: newest version in the log, which the table of keys does not know yet */
 	struct map dirty;
 	int64_t dirty_since;      /* oldest, ms */
 	struct map leases;        /* 8-byte id -> struct lease */
@@ -145,7 +153,9 @@ static inline struct embedded *of(struct store *s)
 
 void rev_key(int64_t rev, uint8_t out[8]);
 int64_t rev_of(const MDB_val *k);
-int state_put(MDB_txn *txn, MDB_dbi main, const struct state_rec *st); /* LMDB's codes */
+/* The two records of the main table. last: the log's last revision. Writing makes the file's format this version's. */
+struct error *header_get(MDB_txn *txn, MDB_dbi main, int64_t last, struct format_record *f, struct state_rec *st);
+int header_put(MDB_txn *txn, MDB_dbi main, uint64_t cluster, const struct state_rec *st); /* LMDB's codes */
 static inline MDB_val val(struct str s)
 {
 	return (MDB_val){s.n, (void *)s.p};
@@ -154,8 +164,11 @@ struct error *damaged_record(int64_t rev);
 /* Parses and verifies a log record; key and value point into v. */
 struct error *log_parse(const MDB_val *v, int64_t rev, struct log_rec *r, struct str *key, struct str *value);
 int log_get(MDB_txn *txn, MDB_dbi log, int64_t rev, MDB_val *v);
-/* A key that is not there gives a zeroed record. */
-int key_get(MDB_txn *txn, MDB_dbi keys, struct str key, struct key_rec *out);
+/* key -> the newest struct key_rec (malloc'ed) of what the log holds behind revision `indexed`, into m. */
+struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct map *m);
+void key_recs_free(struct map *m); /* such a map with its values */
+/* What the table of keys says, or will say. A key that is not there gives a zeroed record. */
+int key_get(const struct embedded *em, MDB_txn *txn, struct str key, struct key_rec *out);
 void dirty_free(struct dirty *d);
 /* On the commit thread: evaluates and commits the batch; touches nothing of em but the LMDB environment. */
 void run_batch(struct batch *b);

@@ -92,7 +92,7 @@ static inline bool in_range(struct str key, struct str start, struct str end)
 
 /* ---- the LMDB file (lmdbfile.c) ---- */
 
-#define STORE_FORMAT 1
+#define STORE_FORMAT 2 /* 1: the table of keys knows all of the log */
 #define STORE_BOM 0x01020304u
 
 struct format_record { /* key "~format" of the main table */

@@ -128,7 +128,7 @@ struct error *em_get(struct store *s, struct str key, int64_t rev, bool *found, 
 	TRY(read_begin(em, &txn));
 	struct key_rec disk;
 	struct version v;
-	int rc = key_get(txn, em->keys, key, &disk);
+	int rc = key_get(em, txn, key, &disk);
 	struct error *e = rc ? lmdb_error(rc, "reading") : version_at(em, txn, key, disk, rev, true, &v);
 	if (!e && v.k.version) {
 		*found = true;
@@ -144,18 +144,25 @@ static int cmp_str(const void *a, const void *b)
 	return str_cmp(*(const struct str *)a, *(const struct str *)b);
 }
 
-/* Dirty keys of the range, sorted; malloc'ed, the keys are the map's. */
-static struct str *dirty_keys(struct embedded *em, struct str start, struct str end, size_t *n)
+static void add_keys(const struct map *m, const struct map *but, struct str start, struct str end, struct str *v, size_t *n)
 {
-	*n = 0;
-	if (!em->dirty.n)
-		return NULL;
-	struct str *v = xmalloc(em->dirty.n * sizeof(*v)), key;
+	struct str key;
 	size_t it = 0;
 	void *d;
-	while (map_next(&em->dirty, &it, &key, &d))
-		if (in_range(key, start, end))
+	while (map_next(m, &it, &key, &d))
+		if (in_range(key, start, end) && !(but && map_has(but, key)))
 			v[(*n)++] = key;
+}
+
+/* Keys of the range that the table may not know: sorted; malloc'ed, the keys are the maps'. */
+static struct str *keys_aside(struct embedded *em, struct str start, struct str end, size_t *n)
+{
+	*n = 0;
+	if (!em->dirty.n && !em->behind.n)
+		return NULL;
+	struct str *v = xmalloc((em->dirty.n + em->behind.n) * sizeof(*v));
+	add_keys(&em->dirty, NULL, start, end, v, n);
+	add_keys(&em->behind, &em->dirty, start, end, v, n);
 	qsort(v, *n, sizeof(*v), cmp_str);
 	return v;
 }
@@ -169,7 +176,7 @@ static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, s
 	if (rc)
 		return lmdb_error(rc, "reading");
 	size_t nd, di = 0;
-	struct str *dk = dirty_keys(em, start, end, &nd);
+	struct str *dk = keys_aside(em, start, end, &nd);
 	struct error *e = NULL;
 	MDB_val k = val(start), v;
 	rc = start.n ? mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE) : mdb_cursor_get(cur, &k, &v, MDB_FIRST);
@@ -196,6 +203,9 @@ static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, s
 			}
 			memcpy(&disk, v.mv_data, sizeof(disk));
 		}
+		const struct key_rec *newer = order <= 0 ? map_get(&em->behind, key) : NULL;
+		if (newer)
+			disk = *newer;
 		struct version ver;
 		e = version_at(em, txn, key, disk, rev, want_value, &ver);
 		if (!e && ver.k.version)

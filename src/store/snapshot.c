@@ -20,6 +20,7 @@ struct snapshot_env {
 	MDB_env *env;
 	MDB_txn *txn;
 	MDB_dbi main, keys, log;
+	struct format_record format;
 	struct state_rec state;
 	int64_t last; /* of the log */
 };
@@ -34,7 +35,7 @@ static void snapshot_close(struct snapshot_env *v)
 
 static struct error *snapshot_open(const char *path, unsigned flags, struct snapshot_env *v)
 {
-	MDB_val k = {6, (void *)"~state"}, d;
+	MDB_val k, d;
 	MDB_cursor *cur = NULL;
 	struct stat st;
 	int rc;
@@ -49,17 +50,12 @@ static struct error *snapshot_open(const char *path, unsigned flags, struct snap
 	    (rc = mdb_cursor_open(v->txn, v->log, &cur)))
 		return lmdb_error(rc, path);
 	struct error *e = NULL;
-	rc = mdb_get(v->txn, v->main, &k, &d);
-	if (!rc && d.mv_size == sizeof(v->state))
-		memcpy(&v->state, d.mv_data, sizeof(v->state));
-	else if (rc != MDB_NOTFOUND)
-		e = lmdb_error(rc ? rc : MDB_CORRUPTED, "reading the state record");
-	if (!e && !(rc = mdb_cursor_get(cur, &k, &d, MDB_LAST)))
+	if (!(rc = mdb_cursor_get(cur, &k, &d, MDB_LAST)))
 		v->last = rev_of(&k);
-	else if (!e && rc != MDB_NOTFOUND)
+	else if (rc != MDB_NOTFOUND)
 		e = lmdb_error(rc, "reading the log");
 	mdb_cursor_close(cur);
-	return e;
+	return e ? e : header_get(v->txn, v->main, v->last, &v->format, &v->state);
 }
 
 static int64_t revision(const struct snapshot_env *v)
@@ -78,46 +74,59 @@ struct status_call {
 	struct error *e;
 };
 
+/* Of one record; those of all are added: the keys that the table is behind by come in no order. */
+static uint64_t hash_of(struct str key, const void *p, size_t n)
+{
+	return XXH3_64bits_withSeed(p, n, XXH3_64bits(key.p, key.n));
+}
+
+static void count_key(struct store_snapshot_status *out, struct str key, const void *rec)
+{
+	struct key_rec r;
+	memcpy(&r, rec, sizeof(r));
+	out->keys += r.version != 0;
+	out->hash += hash_of(key, rec, sizeof(r));
+}
+
 static struct error *status_of(const char *path, struct store_snapshot_status *out)
 {
 	struct snapshot_env v;
 	struct stat st;
 	TRY(lmdbfile_check(path));
 	struct error *e = snapshot_open(path, MDB_RDONLY, &v);
-	XXH3_state_t *h = XXH3_createState();
+	struct map tail = {0};
 	MDB_cursor *cur = NULL;
 	MDB_val k, d;
 	int rc = 0;
-	if (!h)
-		abort();
-	XXH3_64bits_reset(h);
 	*out = (struct store_snapshot_status){0};
+	if (!e)
+		e = store_log_tail(v.txn, v.log, v.state.indexed, &tail);
 	for (int table = 0; table < 2 && !e; table++) {
 		if ((rc = mdb_cursor_open(v.txn, table ? v.log : v.keys, &cur))) {
 			e = lmdb_error(rc, path);
 			break;
 		}
-		while (!(rc = mdb_cursor_get(cur, &k, &d, MDB_NEXT))) {
-			struct key_rec r;
-			XXH3_64bits_update(h, k.mv_data, k.mv_size);
-			XXH3_64bits_update(h, d.mv_data, d.mv_size);
-			if (table || d.mv_size != sizeof(r))
-				continue;
-			memcpy(&r, d.mv_data, sizeof(r));
-			out->keys += r.version != 0;
-		}
+		while (!(rc = mdb_cursor_get(cur, &k, &d, MDB_NEXT)))
+			if (table)
+				out->hash += hash_of(str_of(k.mv_data, k.mv_size), d.mv_data, d.mv_size);
+			else if (d.mv_size == sizeof(struct key_rec) && !map_has(&tail, str_of(k.mv_data, k.mv_size)))
+				count_key(out, str_of(k.mv_data, k.mv_size), d.mv_data);
 		mdb_cursor_close(cur);
 		if (rc != MDB_NOTFOUND)
 			e = lmdb_error(rc, path);
 	}
+	size_t it = 0;
+	struct str key;
+	void *rec;
+	while (map_next(&tail, &it, &key, &rec))
+		count_key(out, key, rec);
+	key_recs_free(&tail);
 	if (!e && stat(path, &st))
 		e = error_sys(errno, "%s", path);
 	if (!e) {
 		out->revision = v.state.clean_rev > v.last ? v.state.clean_rev : v.last > v.state.compacted ? v.last : v.state.compacted;
 		out->bytes = st.st_size;
-		out->hash = XXH3_64bits_digest(h);
 	}
-	XXH3_freeState(h);
 	snapshot_close(&v);
 	return e;
 }
@@ -176,7 +185,7 @@ static struct error *bump(const char *tmp)
 	if (!e) {
 		v.state.ceiling = revision(&v) + RESTORE_BUMP;
 		v.state.clean_rev = 0;
-		int rc = state_put(v.txn, v.main, &v.state);
+		int rc = header_put(v.txn, v.main, v.format.cluster, &v.state);
 		if (!rc) {
 			rc = mdb_txn_commit(v.txn);
 			v.txn = NULL;

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <lmdb.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -532,13 +533,153 @@ LOOP_TEST(refusals)
 	cleanup();
 }
 
+/* What a process that is killed now leaves behind, opened in a directory of its own. */
+static struct store *crashed(const char *name)
+{
+	char data[128], dir[96];
+	struct buf file = {0};
+	snprintf(data, sizeof(data), "%s/data.mdb", test_dir);
+	snprintf(dir, sizeof(dir), "%s/%s", test_dir, name);
+	read_all(data, &file);
+	assert_ok(dir_make(dir, 0700));
+	snprintf(data, sizeof(data), "%s/data.mdb", dir);
+	assert_ok(file_write_atomic(data, buf_view(&file), 0600));
+	buf_free(&file);
+	return open_at(dir, 0);
+}
+
+/* As format 1 had it: the state record ends earlier, and says nothing of the table of keys, which is complete. */
+static void make_format_1(const char *data)
+{
+	uint32_t one = 1;
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi main;
+	MDB_val k, v;
+	char rec[64];
+	assert_int_equal(mdb_env_create(&env), 0);
+	assert_int_equal(mdb_env_open(env, data, MDB_NOSUBDIR | MDB_NOLOCK, 0600), 0);
+	assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+	assert_int_equal(mdb_dbi_open(txn, NULL, 0, &main), 0);
+	for (int i = 0; i < 2; i++) {
+		k = i ? (MDB_val){6, "~state"} : (MDB_val){7, "~format"};
+		assert_int_equal(mdb_get(txn, main, &k, &v), 0);
+		assert_true(v.mv_size <= sizeof(rec));
+		memcpy(rec, v.mv_data, v.mv_size);
+		v = (MDB_val){i ? v.mv_size - 8 : v.mv_size, rec};
+		if (!i)
+			memcpy(rec, &one, 4);
+		assert_int_equal(mdb_put(txn, main, &k, &v, 0), 0);
+	}
+	assert_int_equal(mdb_txn_commit(txn), 0);
+	mdb_env_close(env);
+}
+
+static void check_behind(struct store *s, int64_t before)
+{
+	size_t n;
+	struct store_stats st;
+	want_range(s, "/i/", "/i0", 0, 0, "/i/a=2 /i/c=1 /i/d=new /i/e=1 ");
+	want_range(s, "/i/", "/i0", before, 0, "/i/a=1 /i/b=1 /i/c=1 ");
+	want_range(s, "/i/b", "/i0", 0, 2, "/i/c=1 /i/d=new ");
+	want_value(s, "/i/b", 0, NULL);
+	assert_ok(store_count(s, STR("/i/"), STR("/i0"), &n));
+	assert_int_equal(n, 4);
+	store_stats(s, &st);
+	assert_int_equal(st.keys, 4);
+	assert_int_equal(put_if(s, "/i/a", "3", before, 0), 0); /* not what is there */
+	assert_int_equal(put_if(s, "/i/b", "3", before, 0), 0);
+}
+
+/* Commits leave the table of keys behind: reads, restarts, copies and compaction see what the log's end says. */
+LOOP_TEST(keys_behind)
+{
+	struct store *s = open_at(test_dir, 0);
+	char data[128], key[32];
+	bool ok;
+	int64_t rev, lease;
+	snprintf(data, sizeof(data), "%s/data.mdb", test_dir);
+	put(s, "/i/a", "1");
+	put(s, "/i/b", "1");
+	assert_ok(store_lease_grant(s, 600000, &lease));
+	assert_ok(store_put(s, STR("/i/c"), STR("1"), 0, lease, 0, NULL, &ok, &rev, NULL));
+	int64_t before = rev;
+	assert_ok(store_sync(s)); /* these are in the table, what follows is not */
+	put(s, "/i/a", "2");
+	del_if(s, "/i/b", STORE_ANY);
+	put(s, "/i/d", "old");
+	put_if(s, "/i/d", "new", STORE_ANY, STORE_NOSYNC);
+	put(s, "/i/e", "1");
+	check_behind(s, before);
+	want_value(s, "/i/d", 0, "new");
+	struct store *k = crashed("k1"); /* the write that was not synced is lost */
+	want_range(k, "/i/", "/i0", 0, 0, "/i/a=2 /i/c=1 /i/d=old /i/e=1 ");
+	put(k, "/i/d", "new");
+	check_behind(k, before);
+	assert_ok(store_lease_revoke(k, lease)); /* it knows its key */
+	want_range(k, "/i/", "/i0", 0, 0, "/i/a=2 /i/d=new /i/e=1 ");
+	store_close(k);
+
+	/* A saved copy and one taken behind its back tell of the same contents. */
+	struct store_snapshot_status x, y;
+	char *saved = xasprintf("%s/saved", test_dir), *copy = xasprintf("%s/k2/data.mdb", test_dir);
+	put(s, "/i/d", "new");
+	k = crashed("k2");
+	assert_ok(store_snapshot_status(copy, &x));
+	assert_ok(store_snapshot_save(s, saved));
+	assert_ok(store_snapshot_status(saved, &y));
+	assert_int_equal(x.keys, 4);
+	assert_int_equal(x.keys, y.keys);
+	assert_int_equal(x.revision, y.revision);
+	assert_true(x.hash == y.hash);
+	store_close(k);
+	free(saved);
+	free(copy);
+
+	/* So many keys that the table is brought up to date on the way, and history is forgotten. */
+	for (int i = 0; i < 600; i++) {
+		snprintf(key, sizeof(key), "/j/%03d", i % 200);
+		if (i % 7 == 3)
+			del_if(s, key, STORE_ANY);
+		else
+			put(s, key, "x");
+		if (i % 100 == 50)
+			assert_ok(store_compact(s, store_revision(s)));
+	}
+	struct buf want = {0}, got = {0};
+	int64_t at = 0;
+	assert_ok(store_range(s, STR("/"), STR("0"), &at, 0, append_kv, &want));
+	k = crashed("k3");
+	at = 0;
+	assert_ok(store_range(k, STR("/"), STR("0"), &at, 0, append_kv, &got));
+	assert_string_equal(buf_z(&want), buf_z(&got));
+	store_close(k);
+	store_close(s);
+
+	make_format_1(data);
+	s = open_at(test_dir, 0);
+	got.n = 0;
+	at = 0;
+	assert_ok(store_range(s, STR("/"), STR("0"), &at, 0, append_kv, &got));
+	assert_string_equal(buf_z(&want), buf_z(&got));
+	put(s, "/j/000", "raised");
+	k = crashed("k4");
+	want_value(k, "/j/000", 0, "raised");
+	want_value(k, "/i/a", 0, "2");
+	store_close(k);
+	store_close(s);
+	buf_free(&want);
+	buf_free(&got);
+	cleanup();
+}
+
 int main(void)
 {
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(semantics), cmocka_unit_test(watches), cmocka_unit_test(compaction),
 		cmocka_unit_test(compaction_by_age), cmocka_unit_test(nosync), cmocka_unit_test(leases),
-		cmocka_unit_test(races), cmocka_unit_test(refusals),
+		cmocka_unit_test(races), cmocka_unit_test(refusals), cmocka_unit_test(keys_behind),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
