@@ -228,16 +228,15 @@ static int64_t compact_target(struct embedded *em)
 
 static void reserve(struct embedded *em, uint64_t used)
 {
-	uint64_t reserved = RESERVE_BYTES + em->behind.n * BEHIND_BYTES;
-	if (used + reserved <= em->allocated) {
+	if (used + RESERVE_BYTES <= em->allocated) {
 		em->disk_full = false;
 		return;
 	}
 	/* From where it ended the last time: a walk over the whole of a large file takes long. */
-	uint64_t from = em->allocated, to = used + reserved + GROW_BYTES;
+	uint64_t from = em->allocated, to = used + GROW_BYTES;
 	int rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
 	if (rc && (errno == ENOSPC || errno == EDQUOT)) { /* the last bit, then */
-		to = used + reserved;
+		to = used + RESERVE_BYTES;
 		rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
 	}
 	if (!rc) {
@@ -355,7 +354,7 @@ static void take_batch(struct embedded *em, struct batch *b)
 	/* History is the first thing to go. Puts may use what that and deletes free, but for the deletes' own reserve. */
 	em->compacted = em->s.hub.rev;
 	b->compact_to = compact_target(em);
-	if (file_free(em) >= RESERVE_BYTES + em->behind.n * BEHIND_BYTES + 4 * bytes)
+	if (file_free(em) >= FREE_BYTES + 4 * bytes)
 		return;
 	for (struct op *op = b->ops; op; op = op->next)
 		if (op->kind == OP_PUT)

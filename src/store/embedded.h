@@ -16,11 +16,12 @@
 #define BATCH_BYTES (32u << 20)
 #define CEILING_STEP 4096
 #define BEHIND_MAX 256          /* keys whose records the table is behind by: written together with the batch that would exceed it */
-#define BEHIND_BYTES (3 * 4096) /* what writing one may take: a leaf, and two branches above it that others do not share */
 #define DIRTY_SYNC_MS 60000    /* dirty heartbeats older than this go with the next synced write */
 #define DIRTY_MAX_MS 600000    /* and are flushed without one after this */
-#define RESERVE_BYTES (1u << 20) /* kept allocated behind the file's last page: deletes need room on a full disk */
-#define GROW_BYTES (4u << 20)
+/* Kept allocated behind the file's last page: for what the table of keys is behind by, three pages a key at most, and as FREE_BYTES. */
+#define RESERVE_BYTES (4u << 20)
+#define GROW_BYTES (8u << 20)
+#define FREE_BYTES (1u << 20)  /* kept free inside the file on a full disk: deletes need room */
 #define AGE_SAMPLE_MS 10000
 #define COMPACT_IDLE 10000     /* records: so many are cleaned even without writes to go with */
 #define LEASES_MAX 100000
