@@ -85,7 +85,7 @@ enum { ADMIT, VALIDATE, STEPS };
 static const char *const step_names[STEPS] = {"admit", "validate"};
 #define OPS 4
 struct admission_series {
-	struct metric *m[OPS][STEPS][2];
+	struct metric *m[OPS][STEPS][2], *summary[OPS][STEPS][2]; /* the latter of whole steps */
 };
 static struct admission_series of_plugin[sizeof all / sizeof *all], of_step;
 
@@ -95,6 +95,7 @@ static void observe(struct admission *a, struct admission_series *v, const char 
 	static const char *const ops[OPS] = {"CREATE", "UPDATE", "DELETE", "CONNECT"};
 	int op = __builtin_ctz(a->op);
 	struct metric **m = &v->m[op][step][rejected];
+	double seconds;
 
 	if (!*m) {
 		char labels[200];
@@ -103,8 +104,13 @@ static void observe(struct admission *a, struct admission_series *v, const char 
 			 name ? "name=\"" : "", name ? name : "", name ? "\"," : "", ops[op],
 			 rejected ? "true" : "false", step_names[step]);
 		*m = metric_series(name ? METRIC_ADMISSION_PLUGIN : METRIC_ADMISSION_STEP, labels);
+		if (!name)
+			v->summary[op][step][rejected] = metric_series(METRIC_STEP_SUMMARY, labels);
 	}
-	metric_observe(*m, (double)(now_ns() - since) / 1e9);
+	seconds = (double)(now_ns() - since) / 1e9;
+	metric_observe(*m, seconds);
+	if (!name)
+		metric_observe(v->summary[op][step][rejected], seconds);
 }
 
 static struct error *run_plugins(struct admission *a, int step)

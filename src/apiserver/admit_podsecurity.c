@@ -164,6 +164,10 @@ static struct error *configure(struct apiserver *s, struct str text)
 	for (int i = 0; i < 4; i++)
 		metrics_count(METRIC_PODSEC_EXEMPTIONS,
 			      arena_printf(&s->arena, LABELS, i & 1 ? "update" : "create", i & 2 ? "controller" : "pod", 0, "").p, 0);
+	for (int i = 0; i < 2; i++)
+		metrics_count(METRIC_PODSEC_EVALUATIONS,
+			      arena_printf(&s->arena, "decision=\"allow\",mode=\"enforce\",policy_level=\"privileged\",policy_version=\"latest\"," LABELS,
+					   i ? "update" : "create", "pod", 0, "").p, 0);
 	if (!text.n)
 		return NULL;
 	TRY(config_decode(&s->arena, &podsecurity_v1_pod_security_configuration_type,

@@ -2,6 +2,7 @@
 #include "apiserver/aggregator.h"
 #include "apiserver/connect.h"
 #include "apiserver/forward.h"
+#include "apiserver/metrics.h"
 #include "apiserver/outbound.h"
 
 /* ---- the way there ---- */
@@ -158,6 +159,12 @@ static bool asks_for_discovery(const struct request *rq)
 	return !rq->info.resource_request && n == 3;
 }
 
+static struct error *unpassed(struct request *rq, int code, struct str why)
+{
+	metrics_unpassed(rq, code);
+	return respond_text(rq, code, why);
+}
+
 static struct error *pass_on(struct request *rq, struct api_service *v)
 {
 	struct remote *r = v->remote;
@@ -169,13 +176,13 @@ static struct error *pass_on(struct request *rq, struct api_service *v)
 	struct str text;
 
 	if (!v->available)
-		return respond_text(rq, 503, STR("service unavailable"));
+		return unpassed(rq, 503, STR("service unavailable"));
 	if (r->error.n)
-		return respond_text(rq, 500, r->error);
+		return unpassed(rq, 500, r->error);
 	e = client_of(rq->s, rq->a, r, &f.client, &f.host);
 	if (e) {
 		log_and_free(e, "APIService %.*s", STR_ARG(v->name));
-		return respond_text(rq, 503, STR("service unavailable"));
+		return unpassed(rq, 503, STR("service unavailable"));
 	}
 	who(rq, &h);
 	f.more = h.list.v;
@@ -193,7 +200,7 @@ static struct error *pass_on(struct request *rq, struct api_service *v)
 		return e;
 	text = arena_str(rq->a, str_from(error_message(e)));
 	error_free(e);
-	return respond_text(rq, 503, text);
+	return unpassed(rq, 503, text);
 }
 
 /* The name of the APIService that a path belongs to: "v1.GROUP", for /api "v1."; false: of none. */

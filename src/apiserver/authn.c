@@ -218,14 +218,16 @@ static bool webhook_token_user(struct apiserver *s, struct arena *a, struct str 
 	return ok;
 }
 
-/* Fills t->user and what goes with it. tmp: scratch. False: *why says why not. May wait. */
+/* Fills t->user and what goes with it. tmp: scratch. False: *why says why not; *failed: somebody had something against it, not just
+ * nobody for it. May wait. */
 static bool token_user(struct apiserver *s, struct arena *tmp, struct str token, const struct str *audiences, size_t n_aud, struct token_entry *t,
-		       struct str *why)
+		       struct str *why, bool *failed)
 {
 	struct complaints no = {.a = tmp};
 	struct arena *a = &t->arena;
 	struct user *u = &t->user;
 
+	*failed = false;
 	if (static_token_user(s, token, u) && own_audiences(s, a, audiences, n_aud, &t->audiences))
 		return true;
 	if (sa_token_user(s, a, token, audiences, n_aud, t, &no))
@@ -236,6 +238,7 @@ static bool token_user(struct apiserver *s, struct arena *tmp, struct str token,
 		return true;
 	if (webhook_token_user(s, a, token, audiences, n_aud, u, &t->audiences, &no))
 		return true;
+	*failed = no.list.n;
 	*why = complaints_text(&no);
 	return false;
 }
@@ -296,22 +299,56 @@ static struct str cache_key(struct apiserver *s, struct arena *a, struct str tok
 	return arena_str(a, buf_view(&b));
 }
 
+/* What became of a token that is shown, and since when it is looked at; judged: it was not remembered, and its judgement came to errors. */
+static void count_token(bool hit, int64_t since_ns, bool failed)
+{
+	static struct metric *n[2], *time[2], *fetched[2];
+	const char *status = hit ? "status=\"hit\"" : "status=\"miss\"";
+
+	if (!n[hit]) {
+		n[hit] = metric_series(METRIC_TOKEN_CACHE_REQUESTS, status);
+		time[hit] = metric_series(METRIC_TOKEN_CACHE_TIME, status);
+	}
+	metric_add(n[hit], 1);
+	metric_observe(time[hit], (double)(now_ns() - since_ns) / 1e9);
+	if (hit)
+		return;
+	if (!fetched[failed])
+		fetched[failed] = metric_series(METRIC_TOKEN_CACHE_FETCHES, failed ? "status=\"error\"" : "status=\"ok\"");
+	metric_add(fetched[failed], 1);
+}
+
+/* A request waits for a judgement of its own: upstream's share one. */
+static void count_judging(int n)
+{
+	metrics_count(METRIC_TOKEN_CACHE_ACTIVE, "status=\"blocked\"", n);
+	metrics_count(METRIC_TOKEN_CACHE_ACTIVE, "status=\"in_flight\"", n);
+}
+
 /* Borrowed until the next wait; NULL: *why. May wait. */
 static struct token_entry *cached_token(struct request *rq, struct str token, const struct str *audiences, size_t n, struct str *why)
 {
+	int64_t since = now_ns();
+	bool good, failed;
 	struct authn *au = rq->s->authn;
 	struct str key = cache_key(rq->s, rq->a, token, audiences, n);
 	struct token_entry *t = map_get(&au->cache, key), *old;
 
-	if (t && t->until > now_ms())
+	if (t && t->until > now_ms()) {
+		count_token(true, since, false);
 		return t;
+	}
 	if (t) {
 		map_del(&au->cache, key);
 		token_unref(t);
 	}
 	t = xcalloc(1, sizeof *t);
 	t->refs = 1;
-	if (!token_user(rq->s, rq->a, token, audiences, n, t, why)) {
+	count_judging(1);
+	good = token_user(rq->s, rq->a, token, audiences, n, t, why, &failed);
+	count_judging(-1);
+	count_token(false, since, failed);
+	if (!good) {
 		log_v(2, "token rejected: %.*s", STR_ARG(*why));
 		token_unref(t);
 		return NULL;

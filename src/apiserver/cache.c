@@ -169,6 +169,7 @@ static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
 			/* Nobody can be shown this object: it is an error in the log and to who asks for it. Watchers know the older one. */
 			if (!c->unreadable.n)
 				c->unwhole_ms = now_ms();
+			c->failed++;
 			unreadable_set(&c->unreadable, key, err);
 			return true;
 		}
@@ -331,6 +332,7 @@ static void file_chunk(struct load *l, struct error **err)
 		if (error_is_sys(k->err[i], EAGAIN) && !*err) {
 			*err = k->err[i];
 		} else if (k->err[i]) {
+			l->c->failed++;
 			unreadable_set(&l->unreadable, str_sub(k->kv[i].key, l->c->r.prefix.n, k->kv[i].key.n), k->err[i]);
 		} else if (!drop && e) {
 			l->object_bytes += e->body->n;
@@ -584,11 +586,22 @@ size_t cache_count(const struct cache *c)
 	return tree_count(&c->main);
 }
 
+size_t cache_watchers(const struct cache *c)
+{
+	return c->n_watchers;
+}
+
 void cache_stats(const struct cache *c, struct cache_stats *out)
 {
 	*out = (struct cache_stats){.objects = cache_count(c),
 				    .watchers = c->n_watchers,
 				    .received = c->next_seq,
+				    .initial = c->initial,
+				    .left_behind = c->left_behind,
+				    .unreadable = c->failed,
+				    .capacity = c->ring_cap,
+				    .grown = c->grown,
+				    .shrunk = c->shrunk,
 				    .events = (size_t)(c->next_seq - c->first_seq),
 				    .object_bytes = c->object_bytes,
 				    .hot_bytes = hot_bytes(),
@@ -628,6 +641,21 @@ static struct error *wait_mode(struct cache *c, enum cache_mode mode, int64_t re
 	return mode == CACHE_ANY ? NULL : wait_for(c, rev);
 }
 
+/* The same, and told of where somebody wants to know. */
+static struct error *wait_told(struct cache *c, enum cache_mode mode, int64_t rev)
+{
+	struct error *e;
+	int64_t since = 0;
+
+	if (mode == CACHE_ANY || !c->r.waited)
+		return wait_mode(c, mode, rev);
+	if (mode == CACHE_CONSISTENT || cache_rev(c) < rev)
+		since = now_ns();
+	e = wait_mode(c, mode, rev);
+	c->r.waited(c->r.called_ctx, since ? now_ns() - since : 0);
+	return e;
+}
+
 /* That nobody can read it does not mean it has gone: who looks for owners must not take it for that. */
 static struct error *unreadable_told(const struct cache *c, struct str ns, struct str name)
 {
@@ -665,7 +693,8 @@ struct error *cache_get(struct cache *c, struct str ns, struct str name, enum ca
 	*out = NULL;
 	if (mode == CACHE_EXACT)
 		return error_status(400, "BadRequest", "an exact resourceVersion is only for lists");
-	TRY(wait_mode(c, mode, rev));
+	/* the newest state of one object is upstream's store's to answer */
+	TRY(mode == CACHE_CONSISTENT ? wait_mode(c, mode, rev) : wait_told(c, mode, rev));
 	if (c->unreadable.n)
 		TRY(unreadable_told(c, ns, name));
 	struct cache_entry *e = (struct cache_entry *)cache_peek(c, ns, name);
@@ -752,7 +781,7 @@ void cache_snap_keep(struct cache *c, struct cache_snap *s)
 struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out)
 {
 	*out = NULL;
-	TRY(wait_mode(c, mode, rev));
+	TRY(wait_told(c, mode, rev));
 	if (mode == CACHE_EXACT && rev != cache_rev(c))
 		return exact_snap(c, rev, out);
 	*out = current_snap(c);
@@ -816,7 +845,6 @@ const struct cache_entry *cache_iter_next(struct cache_iter *it)
 {
 	const struct cache_entry *e;
 	while ((e = tree_next(it))) {
-		it->looked++;
 		const struct tnode *leaf = it->path[it->depth - 1].node;
 		/* Where the last one of a leaf belongs to the range, all behind the range's first do. */
 		if (leaf != it->inside) {
@@ -825,6 +853,7 @@ const struct cache_entry *cache_iter_next(struct cache_iter *it)
 			else if (!in_range(it, e))
 				break;
 		}
+		it->looked++;
 		if ((!it->filter.labels && !it->filter.fields) || entry_matches(&it->cache->r, e, &it->filter))
 			return e;
 	}

@@ -65,7 +65,9 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	struct str fill;
 	/* NULL, or: told of each call to the store: how long it took, of a list how many objects there were */
 	void (*called)(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed);
-	void *called_ctx;
+	/* NULL, or: a read of a revision has waited so long for the cache to see it (mostly not at all) */
+	void (*waited)(void *ctx, int64_t ns);
+	void *called_ctx; /* of both */
 	/*
 	 * NULL, or: makes of an object that another server has stored what this one would have: defaults that are younger than
 	 * the object, what older versions said otherwise (api_version is as stored; text, too, when it is no protobuf). Of built-in
@@ -277,11 +279,16 @@ void cache_watch_close(struct cache_watch *w); /* NULL is allowed */
 
 /* How many objects there are now; costs nothing, unlike cache_stats. */
 size_t cache_count(const struct cache *c);
+size_t cache_watchers(const struct cache *c); /* so does this */
 
 /* Goes through the whole index to tell its size. */
 struct cache_stats {
 	size_t objects, watchers, events; /* events: in the window */
 	uint64_t received;                /* events that the store has told of */
+	uint64_t initial;                 /* events that watches began with: objects there were, changes there had been */
+	uint64_t left_behind;             /* watches that ended because they were too slow for the window */
+	uint64_t unreadable;              /* how often an object could not be read */
+	size_t capacity, grown, shrunk;   /* of the window: events that have room, how often that became more and less */
 	size_t object_bytes; /* of current objects */
 	size_t hot_bytes;    /* JSON kept of this and all other caches of the loop */
 	size_t index_bytes;  /* entries and trees */

@@ -175,6 +175,8 @@ struct cache {
 	uint64_t first_seq, next_seq;
 	size_t ring_cap;
 	size_t event_bytes, object_bytes, entry_bytes;
+	uint64_t initial, left_behind, failed; /* see struct cache_stats */
+	size_t grown, shrunk;
 	int64_t oldest_rev;     /* the ring holds all that happened after it */
 	/* Below rev revisions have had their time, one to two intervals of compaction: exact lists and continue tokens end, however quiet it is. */
 	struct {

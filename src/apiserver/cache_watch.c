@@ -104,6 +104,7 @@ void ring_trim(struct cache *c, int64_t now)
 		free(c->ring);
 		c->ring = ring;
 		c->ring_cap = cap;
+		c->shrunk++;
 	}
 }
 
@@ -287,6 +288,7 @@ void ring_push(struct cache *c, int64_t rev, struct cache_entry *cur, struct cac
 		for (uint64_t s = c->first_seq; s < c->next_seq; s++)
 			ring[s & (cap - 1)] = *ring_at(c, s);
 		free(c->ring);
+		c->grown += c->ring_cap != 0;
 		c->ring = ring;
 		c->ring_cap = cap;
 	}
@@ -547,6 +549,8 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 		w->initial->snap = snap;
 		w->initial->end = o->initial_end;
 		cache_iter_init(&w->initial->it, c, snap, w->ns, STR(""), &w->filter);
+	} else {
+		c->initial += w->chan ? w->chan->next - w->pos : c->next_seq - w->pos;
 	}
 	int64_t now = now_ms();
 	w->end_ms = o->timeout_ms > 0 ? now + o->timeout_ms : 0;
@@ -613,6 +617,8 @@ static bool give(struct cache_watch *w, struct ev *e, uint64_t seq, struct cache
 
 static void initial_free(struct cache_watch *w)
 {
+	if (w->initial && w->c)
+		w->c->initial += w->initial->it.looked;
 	if (w->initial)
 		cache_snap_free(w->initial->snap);
 	free(w->initial);
@@ -670,9 +676,11 @@ struct error *cache_watch_next(struct cache_watch *w, struct cache_event *out)
 			return NULL;
 		if (w->last)
 			return error_sys(ECANCELED, "the resource has changed");
-		if (fell_behind(w))
+		if (fell_behind(w)) {
+			w->c->left_behind += !w->expired;
 			return error_status(410, "Expired", "too old resource version: %lld (%lld)", (long long)w->rev,
 					    (long long)w->c->oldest_rev);
+		}
 		bool ending = w->bookmark_ms && w->end_ms && !w->last_bookmark && now >= w->end_ms - BOOKMARK_END_MS;
 		if (w->bookmark_ms && (ending || now >= w->bookmark_ms)) {
 			w->last_bookmark |= ending;
@@ -729,8 +737,8 @@ void cache_watch_close(struct cache_watch *w)
 		return;
 	let_go(w);
 	due_remove(w);
-	unlink_watch(w);
 	initial_free(w);
+	unlink_watch(w);
 	free(w->ns_p);
 	free(w);
 }

@@ -6,6 +6,7 @@
 #include "apiserver/authz.h"
 #include "apiserver/connect.h"
 #include "apiserver/forward.h"
+#include "apiserver/metrics.h"
 #include "apiserver/outbound.h"
 #include "net/websocket.h"
 #include "schema/jv.h"
@@ -247,6 +248,7 @@ static struct error *pod_stream(struct request *rq, const char *path, bool conta
 	TRY(client_for(rq->s, rq->a, base, PEER_KUBELET, &c));
 	target = arena_printf(rq->a, "/%s/%.*s/%.*s%s%.*s%s%.*s", path, STR_ARG(pod->metadata.namespace), STR_ARG(pod->metadata.name),
 			      container ? "/" : "", STR_ARG(name), q.n ? "?" : "", STR_ARG(q));
+	metrics_count(METRIC_STREAMS, arena_printf(rq->a, "proxy_type=\"proxied_to_kubelet\",subresource=\"%.*s\"", STR_ARG(rq->info.subresource)).p, 1);
 	if (!forward_wants_upgrade(rq))
 		return err_bad_request("Upgrade request required");
 	return forward_request(rq, &(struct forward){.client = c, .target = target});
@@ -310,9 +312,10 @@ static struct error *pod_log(struct request *rq)
 	int64_t n;
 	struct error *e;
 	char *buf;
-	bool follow = query_bool(&rq->q, "follow"), any = false;
+	bool follow = query_bool(&rq->q, "follow"), any = false, unverified = query_bool(&rq->q, "insecureSkipTLSVerifyBackend");
 	static const char *const numbers[] = {"tailLines", "limitBytes", "sinceSeconds"};
 
+	metrics_count(METRIC_LOG_TLS_USAGE, unverified ? "usage=\"skip_tls_allowed\"" : "usage=\"enforce_tls\"", 1);
 	for (int i = 0; i < 3; i++) {
 		bool has = query_int(&rq->q, numbers[i], &n, &e);
 
@@ -338,7 +341,7 @@ static struct error *pod_log(struct request *rq)
 		return http_respond(rq->x, 204, STR_NULL);
 	}
 	TRY(node_base(rq, pod->spec.node_name, 0, &base));
-	TRY(client_for(rq->s, rq->a, base, query_bool(&rq->q, "insecureSkipTLSVerifyBackend") ? PEER_UNVERIFIED : PEER_KUBELET, &c));
+	TRY(client_for(rq->s, rq->a, base, unverified ? PEER_UNVERIFIED : PEER_KUBELET, &c));
 	for (size_t i = 0; i < rq->q.n; i++) {
 		struct str esc;
 
@@ -358,6 +361,9 @@ static struct error *pod_log(struct request *rq)
 	e = http_do(c, rq->a, "GET", target, NULL, 0, STR_NULL, &resp);
 	if (e) {
 		struct error *w = err_internal("Get \"%.*s%.*s\": %s", STR_ARG(base), STR_ARG(target), error_message(e));
+
+		if (error_is_sys(e, EKEYREJECTED))
+			metrics_count(METRIC_LOG_TLS_FAILURES, "", 1);
 
 		error_free(e);
 		return w;

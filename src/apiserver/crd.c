@@ -7,6 +7,7 @@
 #include "apiserver/convert.h"
 #include "apiserver/crd_internal.h"
 #include "apiserver/extend.h"
+#include "apiserver/metrics.h"
 
 static void version_rank(struct str v, int *stage, int64_t *major, int64_t *minor)
 {
@@ -212,6 +213,22 @@ static bool same(const struct crd *x, const struct crd *y)
 			    &y->obj->status.accepted_names);
 }
 
+/* Documents of OpenAPI are others now; what was there when the server started made none so. */
+static void count_documents(const struct crd *c, const char *reason)
+{
+	struct arena a arena_cleanup = {0};
+	const crd_object_t *o = c->obj;
+
+	if (!c->st || !c->s->ready)
+		return;
+	metrics_count(METRIC_CRD_OPENAPI_V2, arena_printf(&a, "crd=\"%.*s\",reason=\"%s\"", STR_ARG(c->name), reason).p, 1);
+	for (size_t i = 0; i < c->n_versions; i++)
+		if (c->versions[i].v->served)
+			metrics_count(METRIC_CRD_OPENAPI_V3,
+				      arena_printf(&a, "crd=\"%.*s\",group=\"%.*s\",reason=\"%s\",version=\"%.*s\"", STR_ARG(c->name),
+						   STR_ARG(o->spec.group), reason, STR_ARG(c->versions[i].v->name)).p, 1);
+}
+
 static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 {
 	struct crds *cs = s->crds;
@@ -258,6 +275,10 @@ static struct error *apply(struct apiserver *s, const struct cache_entry *en)
 		map_set(&cs->by_name, c->name, c);
 		if (c->st)
 			serve(s, c);
+		if (c->st)
+			count_documents(c, old && old->st ? "update" : "add");
+		else if (old)
+			count_documents(old, "remove");
 		if (old)
 			unserve(s, old);
 		cs->dirty = true;
@@ -271,8 +292,10 @@ static void removed(struct apiserver *s, struct str name)
 {
 	struct crd *c = map_del(&s->crds->by_name, name);
 
-	if (c)
+	if (c) {
+		count_documents(c, "remove");
 		unserve(s, c);
+	}
 }
 
 /* What has gone while the watch was lost. */
@@ -288,6 +311,7 @@ static void forget_unseen(struct apiserver *s)
 		if (c->round == s->crds->round)
 			continue;
 		map_del(&s->crds->by_name, key);
+		count_documents(c, "remove");
 		unserve(s, c);
 	}
 }

@@ -110,6 +110,7 @@ static struct error *make_store(struct apiserver *s, struct crd *c)
 		fields[i].name = arena_str(&t->arena, p.n && p.p[0] == '.' ? str_sub(p, 1, p.n) : p);
 	}
 	cr.called = metrics_store_call;
+	cr.waited = metrics_cache_waited;
 	cr.called_ctx = c->st->metrics;
 	if (c->st->encryption) {
 		cr.plain = encryption_open;

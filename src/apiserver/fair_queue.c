@@ -11,6 +11,7 @@ struct waiting { /* on its fiber's stack */
 	struct waitq wake;
 	int width;
 	bool seated;
+	struct fair_place *place;
 };
 struct fair_queue {
 	struct waiting *head, **tail;
@@ -36,6 +37,19 @@ static int free_for(const struct fair *f)
 			left -= o->reserved - o->used;
 	}
 	return left;
+}
+
+static int most_of(const struct fair *f)
+{
+	return f->borrow_max < 0 ? f->group->total : f->nominal + f->borrow_max;
+}
+
+int fair_limit(const struct fair *f)
+{
+	int left = free_for(f), n = f->used + (left > 0 ? left : 0), most = most_of(f);
+
+	n = n < most ? n : most;
+	return n > f->reserved ? n : f->reserved;
 }
 
 static bool can_take(const struct fair *f, int width)
@@ -120,12 +134,15 @@ static void dispatch(struct fair *f)
 		struct fair_queue *q = next_queue(f);
 		struct waiting *w = q->head;
 
-		if (!can_take(f, w->width))
+		if (!can_take(f, w->width)) {
+			w->place->no_room++;
 			return;
+		}
 		remove_waiting(f, q, w);
 		f->now = q->virtual_start;
 		q->virtual_start += w->width;
 		f->used += w->width;
+		f->dispatched++;
 		w->seated = true;
 		waitq_wake_one(&w->wake);
 	}
@@ -134,10 +151,10 @@ static void dispatch(struct fair *f)
 /* ---- the way in and out ---- */
 
 struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_wait_ms, enum fair_answer *answer,
-			 int *queue)
+			 struct fair_place *place)
 {
-	int most = f->borrow_max < 0 ? f->group->total : f->nominal + f->borrow_max;
-	struct waiting w = {.width = *width};
+	int most = most_of(f);
+	struct waiting w = {.width = *width, .place = place};
 
 	if (w.width > most)
 		w.width = most;
@@ -145,7 +162,7 @@ struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_
 		w.width = 1;
 	*width = w.width;
 	*answer = FAIR_SEATED;
-	*queue = -1;
+	*place = (struct fair_place){.queue = -1};
 	if (!f->waiting && can_take(f, w.width)) {
 		f->used += w.width;
 		return NULL;
@@ -169,7 +186,8 @@ struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_
 	q->n++;
 	q->seats += w.width;
 	f->waiting++;
-	*queue = (int)(q - f->q);
+	place->queue = (int)(q - f->q);
+	place->length = q->n;
 	int64_t until = now_ms() + max_wait_ms;
 	struct error *e = NULL;
 
@@ -199,6 +217,22 @@ void fair_leave(struct fair *f, int width)
 	for (struct fair *o = f->group->levels; o; o = o->next)
 		if (o != f)
 			dispatch(o);
+}
+
+bool fair_due(const struct fair *f, double *least, double *greatest)
+{
+	bool any = false;
+
+	for (int i = 0; i < f->n_queues; i++) {
+		double due = f->q[i].virtual_start;
+
+		if (!f->q[i].n)
+			continue;
+		*least = any && *least < due ? *least : due;
+		*greatest = any && *greatest > due ? *greatest : due;
+		any = true;
+	}
+	return any;
 }
 
 struct fair_queue_state fair_queue_state(const struct fair *f, int i)

@@ -28,6 +28,7 @@ struct fair { /* one priority level; zeroed, filled in, then fair_add */
 	int used, waiting;
 	struct fair_queue *q;
 	int n_queues;
+	uint64_t dispatched;    /* out of queues */
 	double now;             /* virtual time: seats given out, as the queue that is furthest behind has seen it */
 };
 void fair_add(struct fair_group *g, struct fair *f);
@@ -35,11 +36,16 @@ void fair_add(struct fair_group *g, struct fair *f);
 enum fair_answer { FAIR_SEATED, FAIR_CONCURRENCY_LIMIT, FAIR_QUEUE_FULL, FAIR_TIME_OUT };
 /*
  * Takes `width` seats (at most what the level can ever have), waiting at most max_wait_ms in the shortest queue of the
- * flow's hand (shuffle sharding). FAIR_SEATED: end it by fair_leave with *width. *queue: the number of the queue, from
- * when it waits in it on; -1: it never did. An error only when the fiber was cancelled.
+ * flow's hand (shuffle sharding). FAIR_SEATED: end it by fair_leave with *width. *place is told while it waits. An error
+ * only when the fiber was cancelled.
  */
+struct fair_place {
+	int queue;        /* -1: it never waited */
+	int length;       /* of the queue with it, when it came there */
+	unsigned no_room; /* how often it was the next of its level, and there were too few seats */
+};
 struct error *fair_enter(struct fair *f, uint64_t flow, int *width, int64_t max_wait_ms, enum fair_answer *answer,
-			 int *queue);
+			 struct fair_place *place);
 /* What waits in queue i (less than `queues`), and how much the queue has been given. */
 struct fair_queue_state {
 	int waiting, seats;
@@ -47,6 +53,10 @@ struct fair_queue_state {
 };
 struct fair_queue_state fair_queue_state(const struct fair *f, int i);
 void fair_leave(struct fair *f, int width);
+/* Seats that a level can have now: those it uses and what it would get. */
+int fair_limit(const struct fair *f);
+/* The least and the greatest virtual time at which a queue that waits is due; false: none waits. */
+bool fair_due(const struct fair *f, double *least, double *greatest);
 
 /* How many requests of a level were refused in each of the last seconds, and after how many who is refused is told to come
  * again: more while there are many (upstream's dropped requests tracker). */

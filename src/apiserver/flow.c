@@ -1,4 +1,5 @@
 /* Flow schemas by precedence, priority levels by name, as the caches have them. */
+#include <math.h>
 #include <xxhash.h>
 
 #include "apiserver/background.h"
@@ -21,8 +22,8 @@
 struct flow_series {
 	char *schema;
 	struct flow_level *level;
-	struct metric *execution, *estimated;
-	struct metric *executing, *seats, *waiting, *waiting_seats, *dispatched, *waited[2];
+	struct metric *execution, *estimated, *queue_length, *watchers;
+	struct metric *executing, *seats, *waiting, *waiting_seats, *dispatched, *no_room, *waited[2];
 };
 struct schema {
 	struct flowcontrol_v1_flow_schema *obj;
@@ -89,6 +90,9 @@ static struct flow_series *series_of(struct apiserver *s, struct str schema, str
 	f->waiting_seats = metric_series(METRIC_FLOW_INQUEUE_SEATS, buf_z(&b));
 	f->dispatched = metric_series(METRIC_FLOW_DISPATCHED, buf_z(&b));
 	f->estimated = metric_series(METRIC_FLOW_ESTIMATED, buf_z(&b));
+	f->queue_length = metric_series(METRIC_FLOW_QUEUE_LENGTH, buf_z(&b));
+	f->watchers = metric_series(METRIC_FLOW_WATCHERS, buf_z(&b));
+	f->no_room = metric_series(METRIC_FLOW_NO_ROOM, buf_z(&b));
 	buf_printf(&wait, "%s,type=\"regular\"", buf_z(&b));
 	f->execution = metric_series(METRIC_FLOW_EXECUTION, buf_z(&wait));
 	for (int i = 0; i < 2; i++) {
@@ -539,6 +543,7 @@ static void arrive(struct flow_seat *seat, int64_t now)
 	seat->arrived_ns = wall_ns();
 	seat->wanted = seat->width;
 	metric_level_add(&seat->series->level->use.demand, seat->wanted, now);
+	seat_demand_add(&seat->series->level->demand, seat->wanted, now);
 	seat->prev = flow->last;
 	*(flow->last ? &flow->last->next : &flow->first) = seat;
 	flow->last = seat;
@@ -547,6 +552,7 @@ static void arrive(struct flow_seat *seat, int64_t now)
 static void leave(struct flow_seat *seat, int64_t now)
 {
 	metric_level_add(&seat->series->level->use.demand, -seat->wanted, now);
+	seat_demand_add(&seat->series->level->demand, -seat->wanted, now);
 	*(seat->prev ? &seat->prev->next : &flow->first) = seat->next;
 	*(seat->next ? &seat->next->prev : &flow->last) = seat->prev;
 }
@@ -566,32 +572,90 @@ static void begin(struct flow_seat *seat, int64_t now)
 	metric_observe(seat->series->estimated, seat->width);
 }
 
+/* What it has to have by its demand: upstream's lower bound and target of its current limit. */
+static struct seat_claim claim_of(const struct flow_level *l)
+{
+	const struct fair *f = &l->fair;
+	struct seat_claim c = {.low = fmax(f->reserved, fmin(f->nominal, l->demand.high)),
+			       .high = f->nominal + (f->borrow_max < 0 ? flow->limit : f->borrow_max)};
+
+	c.target = fmax(c.low, l->demand.smoothed);
+	return c;
+}
+
+static void collect_demand(struct flow_level *l, const char *labels)
+{
+	const struct fair *f = &l->fair;
+	double least, greatest;
+	char bound[330];
+
+	metrics_set(METRIC_FLOW_DEMAND_AVERAGE, labels, l->demand.average);
+	metrics_set(METRIC_FLOW_DEMAND_HIGH, labels, l->demand.high);
+	metrics_set(METRIC_FLOW_DEMAND_STDEV, labels, l->demand.deviation);
+	metrics_set(METRIC_FLOW_DEMAND_SMOOTHED, labels, l->demand.smoothed);
+	metrics_set(METRIC_FLOW_TARGET, labels, claim_of(l).target);
+	/* who is exempt is not limited: upstream tells what they have taken */
+	metrics_set(METRIC_FLOW_LIMIT, labels, l->exempt ? fmax(f->reserved, l->demand.high) : fair_limit(f));
+	metrics_set(METRIC_FLOW_CURRENT_R, labels, f->now);
+	if (f->dispatched) {
+		metrics_set(METRIC_FLOW_DISPATCH_R, labels, f->now);
+		metrics_set(METRIC_FLOW_LATEST_S, labels, f->now);
+	}
+	if (!fair_due(f, &least, &greatest))
+		return;
+	snprintf(bound, sizeof bound, "bound=\"min\",%s", labels);
+	metrics_set(METRIC_FLOW_NEXT_S, bound, least);
+	snprintf(bound, sizeof bound, "bound=\"max\",%s", labels);
+	metrics_set(METRIC_FLOW_NEXT_S, bound, greatest);
+}
+
 void flow_collect(void)
 {
 	int64_t now = now_ns();
 	static const enum metric_id ids[] = {METRIC_FLOW_NOMINAL, METRIC_FLOW_LOWER, METRIC_FLOW_UPPER};
+	static const enum metric_id wants[] = {METRIC_FLOW_DEMAND_AVERAGE, METRIC_FLOW_DEMAND_HIGH, METRIC_FLOW_DEMAND_STDEV,
+					       METRIC_FLOW_DEMAND_SMOOTHED, METRIC_FLOW_TARGET, METRIC_FLOW_LIMIT, METRIC_FLOW_CURRENT_R,
+					       METRIC_FLOW_DISPATCH_R, METRIC_FLOW_LATEST_S, METRIC_FLOW_NEXT_S};
+	LIST(struct seat_claim) claims = {0};
+	struct arena a arena_cleanup = {0};
+	double left, kept = 0;
 	size_t it = 0;
 	struct str key;
 	void *v;
+
+	if (!flow)
+		return;
+	left = flow->group.total;
+	for (size_t i = 0; i < sizeof wants / sizeof *wants; i++)
+		metrics_forget(wants[i]);
 
 	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
 		metrics_forget(ids[i]);
 	for (int i = 0; i < 4; i++)
 		if (read_write[i / 2][i % 2].m)
 			metric_level_add(&read_write[i / 2][i % 2], 0, now);
-	while (flow && map_next(&flow->levels, &it, &key, &v)) {
-		const struct flow_level *l = v;
+	while (map_next(&flow->levels, &it, &key, &v)) {
+		struct flow_level *l = v;
 		const struct fair *f = &l->fair;
 		int seats[] = {f->nominal, f->reserved, f->nominal + (f->borrow_max < 0 ? flow->limit : f->borrow_max)};
 		char labels[300];
 
-		limit_use(map_get(&flow->levels, key));
+		limit_use(l);
+		seat_demand_add(&l->demand, 0, now);
 		if (!l->seen)
 			continue;
 		snprintf(labels, sizeof labels, "priority_level=\"%s\"", l->name);
 		for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
 			metrics_set(ids[i], labels, seats[i]);
+		collect_demand(l, labels);
+		if (l->exempt) {
+			left -= fmax(f->reserved, l->demand.high);
+		} else {
+			*arena_push(&a, &claims) = claim_of(l);
+			kept += claim_of(l).low;
+		}
 	}
+	metrics_set(METRIC_FLOW_FAIR_FRACTION, "", left > kept ? seat_fair_fraction(claims.v, claims.n, flow->group.total) : 0);
 }
 
 /* Upstream's answer, whatever format was asked for. */
@@ -628,8 +692,12 @@ static struct error *take_seat(struct request *rq, const struct schema *sc, stru
 	metric_level_add(of_kind(rq, false), 1, now);
 	watermark_add(queue, 1);
 	e = fair_enter(&l->fair, flow_of(sc, rq), &seat->width, rq->s->o.request_timeout_ms / WAIT_DIVISOR, &answer,
-		       &seat->queue);
+		       &seat->place);
 	now = now_ns();
+	if (seat->place.queue >= 0)
+		metric_observe(f->queue_length, seat->place.length);
+	if (seat->place.no_room)
+		metric_add(f->no_room, seat->place.no_room);
 	metric_add(f->waiting, -1);
 	metric_add(f->waiting_seats, -seat->wanted);
 	metric_level_add(&l->use.waiting, -1, now);
@@ -692,7 +760,7 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat, bool *refus
 			sc->level->dispatched++;
 			return NULL;
 		}
-		*seat = (struct flow_seat){.series = sc->series, .width = width_of(rq), .rq = rq, .queue = -1};
+		*seat = (struct flow_seat){.series = sc->series, .width = width_of(rq), .rq = rq, .place.queue = -1};
 		int64_t now = now_ns();
 
 		arrive(seat, now);
@@ -700,6 +768,16 @@ struct error *flow_begin(struct request *rq, struct flow_seat *seat, bool *refus
 		return NULL;
 	}
 	return take_seat(rq, sc, seat, refused);
+}
+
+/* Of what a write was of. */
+static void observe_watchers(const struct flow_seat *seat)
+{
+	const struct request *rq = seat->rq;
+	struct str v = rq->info.verb;
+
+	if (rq->res && rq->res->st && (str_eqz(v, "create") || str_eqz(v, "update") || str_eqz(v, "patch") || str_eqz(v, "delete")))
+		metric_observe(seat->series->watchers, (double)cache_watchers(rq->res->st->cache));
 }
 
 void flow_end(struct flow_seat *seat)
@@ -712,6 +790,7 @@ void flow_end(struct flow_seat *seat)
 		int64_t now = now_ns();
 
 		leave(seat, now);
+		observe_watchers(seat);
 		metric_level_add(&seat->series->level->use.executing, -1, now);
 		metric_level_add(&seat->series->level->use.seats, -seat->width, now);
 		metric_level_add(of_kind(seat->rq, true), -1, now);

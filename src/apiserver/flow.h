@@ -13,6 +13,7 @@
 #define SKIFF_APISERVER_FLOW_H
 
 #include "apiserver/fair_queue.h"
+#include "apiserver/flow_demand.h"
 #include "apiserver/metrics.h"
 #include "apiserver/server.h"
 
@@ -27,7 +28,7 @@ struct flow_seat {                  /* zeroed; stays where it is until flow_end 
 	const struct request *rq;
 	struct flow_seat *next, *prev;
 	struct str distinguisher;
-	int queue; /* -1: it never waited */
+	struct fair_place place;
 	bool waiting;
 	int64_t arrived_ns, started_ns; /* wall clock; 0: not yet */
 };
@@ -35,7 +36,7 @@ struct flow_seat {                  /* zeroed; stays where it is until flow_end 
  * was told (429). */
 struct error *flow_begin(struct request *rq, struct flow_seat *seat, bool *refused);
 void flow_end(struct flow_seat *seat); /* again is allowed */
-/* For /metrics: how many seats each level has, keeps and may have at most. */
+/* For /metrics: the seats of each level, and what is wanted of them. */
 void flow_collect(void);
 
 /* Tables of what levels, queues and requests do (flow_dump.c); *handled false: no such page. */
@@ -47,6 +48,7 @@ struct flow_level {
 	struct {
 		struct metric_level seats, executing, waiting, demand;
 	} use; /* of its seats, for /metrics */
+	struct seat_demand demand;
 	bool exempt, seen;
 	int32_t shares, lendable, borrowing; /* borrowing < 0: no limit */
 	int executing, dispatched, rejected, timed_out, cancelled;

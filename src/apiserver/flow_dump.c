@@ -95,7 +95,7 @@ static struct error *dump_queues(struct request *rq)
 			int running = 0, seats = 0;
 
 			for (const struct flow_seat *s = flow_seats(); s; s = s->next)
-				if (s->queue == q && !s->waiting && flow_seat_level(s) == v[i]) {
+				if (s->place.queue == q && !s->waiting && flow_seat_level(s) == v[i]) {
 					running++;
 					seats += s->width;
 				}
@@ -120,7 +120,7 @@ static int place(const struct flow_seat *s)
 	if (!s->waiting)
 		return -1;
 	for (const struct flow_seat *o = s->prev; o; o = o->prev)
-		n += o->waiting && o->queue == s->queue && flow_seat_level(o) == flow_seat_level(s);
+		n += o->waiting && o->place.queue == s->place.queue && flow_seat_level(o) == flow_seat_level(s);
 	return n;
 }
 
@@ -154,7 +154,7 @@ static struct error *dump_requests(struct request *rq)
 
 		cell(&t, "%s", flow_seat_level(s)->name);
 		cell(&t, "%s", flow_seat_schema(s));
-		cell(&t, "%d", s->queue);
+		cell(&t, "%d", s->place.queue);
 		cell(&t, "%d", place(s));
 		cell(&t, "%.*s", STR_ARG(s->distinguisher));
 		cell(&t, "%.*s", STR_ARG(when(rq->a, s->arrived_ns)));

@@ -4,6 +4,7 @@
  */
 #include "apiserver/authn_internal.h"
 #include "apiserver/authz.h"
+#include "apiserver/metrics.h"
 #include "schema/validate.h"
 
 #define NODE_KEY "authentication.kubernetes.io/node-name"
@@ -21,11 +22,23 @@ struct wanted {
 	struct str sa_ns, sa_name;        /* of system:serviceaccount:NS:NAME, or empty */
 };
 
-static struct error *check(struct request *rq, const struct authz_attrs *at)
+static void count(enum metric_id n, enum metric_id time, const char *mode, bool allowed, int64_t since_ns)
+{
+	char labels[80];
+
+	snprintf(labels, sizeof labels, "decision=\"%s\",mode=\"%s\"", allowed ? "allowed" : "denied", mode);
+	metrics_count(n, labels, 1);
+	metrics_observe(time, labels, (double)(now_ns() - since_ns) / 1e9);
+}
+
+static struct error *check(struct request *rq, const struct authz_attrs *at, enum mode m)
 {
 	struct str reason, trouble, text;
+	int64_t since = now_ns();
+	bool allowed = authorize_explained(rq->s, rq->a, at, &reason, &trouble) == AUTHZ_ALLOW;
 
-	if (authorize_explained(rq->s, rq->a, at, &reason, &trouble) == AUTHZ_ALLOW)
+	count(METRIC_IMPERSONATION_CHECKS, METRIC_IMPERSONATION_CHECK_TIME, m == LEGACY ? "legacy" : mode_names[m], allowed, since);
+	if (allowed)
 		return NULL;
 	if (trouble.p)
 		reason = reason.n ? arena_printf(rq->a, "%.*s: %.*s", STR_ARG(trouble), STR_ARG(reason)) : trouble;
@@ -174,7 +187,7 @@ static struct error *check_name(struct request *rq, const struct wanted *w, enum
 		at.ns = w->sa_ns;
 		at.name = w->sa_name;
 	}
-	return check(rq, &at);
+	return check(rq, &at, m);
 }
 
 static struct error *check_groups(struct request *rq, const struct wanted *w, enum mode m, struct authz_attrs at)
@@ -192,14 +205,14 @@ static struct error *check_groups(struct request *rq, const struct wanted *w, en
 		struct error *e;
 
 		at.name = STR("*");
-		e = check(rq, &at);
+		e = check(rq, &at, m);
 		if (!e)
 			return NULL;
 		error_free(e);
 	}
 	for (uint32_t i = 0; i < w->groups.n; i++) {
 		at.name = w->groups.v[i];
-		TRY(check(rq, &at));
+		TRY(check(rq, &at, m));
 	}
 	return NULL;
 }
@@ -237,7 +250,7 @@ static struct error *check_extra(struct request *rq, const struct wanted *w, enu
 		struct error *e;
 
 		at.subresource = at.name = STR("*");
-		e = check(rq, &at);
+		e = check(rq, &at, m);
 		if (!e)
 			return NULL;
 		error_free(e);
@@ -246,7 +259,7 @@ static struct error *check_extra(struct request *rq, const struct wanted *w, enu
 		for (uint32_t k = 0; k < w->extra.v[i].value.n; k++) {
 			at.subresource = w->extra.v[i].key;
 			at.name = w->extra.v[i].value.v[k];
-			TRY(check(rq, &at));
+			TRY(check(rq, &at, m));
 		}
 	return NULL;
 }
@@ -262,7 +275,7 @@ static struct error *check_mode(struct request *rq, const struct wanted *w, enum
 		on = authz_attrs_of(rq);
 		on.user = me;
 		on.verb = arena_printf(rq->a, "impersonate-on:%s:%.*s", mode_names[m], STR_ARG(on.verb));
-		TRY(check(rq, &on));
+		TRY(check(rq, &on, m));
 		at.verb = arena_printf(rq->a, "impersonate:%s", mode_names[m]);
 		at.group = STR("authentication.k8s.io");
 	}
@@ -273,7 +286,7 @@ static struct error *check_mode(struct request *rq, const struct wanted *w, enum
 		uid.group = STR("authentication.k8s.io");
 		uid.resource = STR("uids");
 		uid.name = w->uid;
-		TRY(check(rq, &uid));
+		TRY(check(rq, &uid, m));
 	}
 	TRY(check_groups(rq, w, m, at));
 	return check_extra(rq, w, m, at);
@@ -331,6 +344,7 @@ struct error *impersonate(struct request *rq)
 {
 	struct wanted w;
 	struct error *first = parse(rq, &w);
+	int64_t since = now_ns();
 	uintptr_t known;
 
 	if (first)
@@ -349,6 +363,7 @@ struct error *impersonate(struct request *rq)
 			error_free(first);
 			remember_mode(rq, m);
 			rq->user = become(rq, &w, m);
+			count(METRIC_IMPERSONATIONS, METRIC_IMPERSONATION_TIME, m == LEGACY ? "legacy" : mode_names[m], true, since);
 			if (m != LEGACY)
 				rq->impersonation = arena_printf(rq->a, "impersonate:%s", mode_names[m]);
 			return NULL;
@@ -358,6 +373,7 @@ struct error *impersonate(struct request *rq)
 		else
 			first = e;
 	}
+	count(METRIC_IMPERSONATIONS, METRIC_IMPERSONATION_TIME, "", false, since);
 	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	return first;
 }

@@ -126,16 +126,6 @@ static void key_digest(const encrypted_object *o, char out[SHA256_DIGEST_LENGTH]
 	SHA256((const unsigned char *)b.p, b.n, (unsigned char *)out);
 }
 
-static const char *grpc_code_name(const struct error *e)
-{
-	static const char *const names[] = {"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-					    "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange",
-					    "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated"};
-	unsigned code = grpc_error_code(e);
-
-	return code < sizeof names / sizeof *names ? names[code] : "Unknown";
-}
-
 /* req_type NULL: an empty message. */
 static struct error *call(struct kms *k, struct arena *a, const char *method, const struct schema_type *req_type, const void *req,
 			  const struct schema_type *resp_type, void *resp)
@@ -151,7 +141,7 @@ static struct error *call(struct kms *k, struct arena *a, const char *method, co
 	deadline_pop(d);
 	metrics_observe(METRIC_KMS_LATENCY,
 			arena_printf(a, "grpc_status_code=\"%s\",method_name=\"%.*s\",provider_name=\"%s\"",
-				     grpc_code_name(e), STR_ARG(path), k->name)
+				     grpc_code_name(grpc_error_code(e)), STR_ARG(path), k->name)
 				.p,
 			(double)(now_ns() - since) / 1e9);
 	if (!e)
@@ -353,8 +343,10 @@ static struct error *rotate(struct kms *k, struct arena *a, struct str key_id, i
 	char digest[SHA256_DIGEST_LENGTH], uid[37];
 	unsigned char seed[SEED];
 	struct arena keep = {0};
+	int64_t since = now_ns();
 
 	random_bytes(seed, sizeof seed);
+	metrics_observe(METRIC_DATA_KEY_TIME, "", (double)(now_ns() - since) / 1e9);
 	random_uuid(uid);
 	req = (struct kms_v2_encrypt_request){.plaintext = str_of((char *)seed, sizeof seed), .uid = str_of(uid, 36)};
 	TRY(error_wrap(call(k, a, "Encrypt", &kms_v2_encrypt_request_type, &req, &kms_v2_encrypt_response_type, &resp), "Encrypt of KMS provider %s",
@@ -433,7 +425,7 @@ static struct error *ask(struct kms *k, bool *silent)
 	if (error_is_sys(e, ECANCELED))
 		return e;
 	if (e) {
-		f = error_new("rpc error: code = %s desc = %s", grpc_code_name(e), error_message(e));
+		f = error_new("rpc error: code = %s desc = %s", grpc_code_name(grpc_error_code(e)), error_message(e));
 		error_free(e);
 		return f;
 	}

@@ -7,12 +7,13 @@
 #include "apiserver/discovery.h"
 #include "apiserver/identity.h"
 #include "apiserver/metrics.h"
+#include "apiserver/metrics_summary.h"
 
-enum { COUNTER = 0, GAUGE = 1, HISTOGRAM = 4 }; /* io.prometheus.client.MetricType */
-enum level { NONE, ALPHA, BETA, STABLE, SLI, ALPHA_SLI };
-static const char *const type_names[] = {[COUNTER] = "counter", [GAUGE] = "gauge", [HISTOGRAM] = "histogram"};
+enum { COUNTER = 0, GAUGE = 1, SUMMARY = 2, HISTOGRAM = 4 }; /* io.prometheus.client.MetricType */
+enum level { NONE, ALPHA, BETA, STABLE, TIMING, SLI, ALPHA_SLI };
+static const char *const type_names[] = {[COUNTER] = "counter", [GAUGE] = "gauge", [SUMMARY] = "summary", [HISTOGRAM] = "histogram"};
 static const char *const level_names[] = {
-	[ALPHA] = "ALPHA", [BETA] = "BETA", [STABLE] = "STABLE", [SLI] = "STABLE", [ALPHA_SLI] = "ALPHA"};
+	[ALPHA] = "ALPHA", [BETA] = "BETA", [STABLE] = "STABLE", [TIMING] = "ALPHA", [SLI] = "STABLE", [ALPHA_SLI] = "ALPHA"};
 static const struct family {
 	const char *name;
 	int type;
@@ -31,8 +32,8 @@ struct metric {
 	char *labels;
 	bool live;            /* since the last reset */
 	unsigned unexpected;  /* so many of its labels stand for values that are not allowed */
-	double value;         /* a histogram's sum */
-	uint64_t n, counts[]; /* each bucket's own, not cumulative; past the last: only in n */
+	double value;         /* a histogram's and a summary's sum */
+	uint64_t n, counts[]; /* each bucket's own, not cumulative; past the last: only in n. A summary's: struct summary */
 };
 /* The values that a label may take, as they stand in quotes. */
 struct allowed {
@@ -57,11 +58,17 @@ static int bucket_count(const struct family *f)
 
 static struct metric *new_metric(const struct family *f, const char *labels)
 {
-	struct metric *m = xcalloc(1, sizeof *m + (size_t)bucket_count(f) * sizeof *m->counts);
+	size_t more = f->type == SUMMARY ? sizeof(struct summary) : (size_t)bucket_count(f) * sizeof(uint64_t);
+	struct metric *m = xcalloc(1, sizeof *m + more);
 
 	m->family = f;
 	m->labels = xstrdup(labels);
 	return m;
+}
+
+static struct summary *summary_of(const struct metric *m)
+{
+	return (struct summary *)(uintptr_t)m->counts;
 }
 
 void metrics_switch_off(struct str name)
@@ -161,6 +168,11 @@ struct metric *metric_series(enum metric_id id, const char *labels)
 	return series(id, labels, false);
 }
 
+size_t metric_count(enum metric_id id)
+{
+	return registry.series[id].n;
+}
+
 static void used(struct metric *m)
 {
 	m->live = true;
@@ -217,6 +229,8 @@ static void observe(struct metric *m, double value, uint64_t times)
 void metric_observe(struct metric *m, double value)
 {
 	observe(m, value, 1);
+	if (m->family->type == SUMMARY)
+		summary_observe(summary_of(m), value, now_ms());
 }
 
 void metric_level_add(struct metric_level *l, double n, int64_t now)
@@ -261,6 +275,8 @@ void metrics_forget_with(enum metric_id id, const char *label)
 		m->live = false;
 		m->value = 0;
 		m->n = 0;
+		if (m->family->type == SUMMARY)
+			summary_clear(summary_of(m));
 		memset(m->counts, 0, (size_t)bucket_count(m->family) * sizeof *m->counts);
 	}
 }
@@ -384,10 +400,28 @@ static void text_histogram(struct buf *b, const struct metric *m)
 	buf_putc(b, '\n');
 }
 
+/* Upstream's. */
+static const double quantiles[] = {0.5, 0.9, 0.99};
+
+static void text_summary(struct buf *b, const struct metric *m)
+{
+	for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) {
+		buf_printf(b, "%s{%s%squantile=\"%g\"} ", m->family->name, m->labels, *m->labels ? "," : "", quantiles[i]);
+		put_number(b, summary_quantile(summary_of(m), quantiles[i], now_ms()));
+		buf_putc(b, '\n');
+	}
+	put_line(b, m, "_sum", NULL);
+	put_number(b, m->value);
+	buf_putc(b, '\n');
+	put_line(b, m, "_count", NULL);
+	buf_u64(b, m->n);
+	buf_putc(b, '\n');
+}
+
 static void put_help(struct buf *b, const struct family *f)
 {
 	if (f->level != NONE)
-		buf_printf(b, "[%s] ", level_names[f->level]);
+		buf_printf(b, "%s[%s] ", f->level == TIMING ? "EXPERIMENTAL: " : "", level_names[f->level]);
 	buf_puts(b, f->help);
 }
 
@@ -397,8 +431,8 @@ static void text_family(struct buf *b, const struct family *f, const struct metr
 	put_help(b, f);
 	buf_printf(b, "\n# TYPE %s %s\n", f->name, type_names[f->type]);
 	for (size_t i = 0; i < n; i++) {
-		if (f->type == HISTOGRAM) {
-			text_histogram(b, v[i]);
+		if (f->type == HISTOGRAM || f->type == SUMMARY) {
+			(f->type == HISTOGRAM ? text_histogram : text_summary)(b, v[i]);
 			continue;
 		}
 		put_line(b, v[i], "", NULL);
@@ -456,9 +490,22 @@ static void pb_histogram(struct buf *b, const struct metric *m)
 	}
 }
 
+static void pb_summary(struct buf *b, const struct metric *m)
+{
+	put_varint(b, 1, m->n);
+	put_double(b, 2, m->value);
+	for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) {
+		struct buf one buf_cleanup = {0};
+
+		put_double(&one, 1, quantiles[i]);
+		put_double(&one, 2, summary_quantile(summary_of(m), quantiles[i], now_ms()));
+		pb_put_bytes(b, 3, buf_view(&one));
+	}
+}
+
 static void pb_family(struct buf *b, const struct family *f, const struct metric *const *v, size_t n)
 {
-	static const unsigned fields[] = {[COUNTER] = 3, [GAUGE] = 2, [HISTOGRAM] = 7}; /* of message Metric */
+	static const unsigned fields[] = {[COUNTER] = 3, [GAUGE] = 2, [SUMMARY] = 4, [HISTOGRAM] = 7}; /* of message Metric */
 	struct buf out buf_cleanup = {0}, help buf_cleanup = {0};
 
 	put_help(&help, f);
@@ -471,6 +518,8 @@ static void pb_family(struct buf *b, const struct family *f, const struct metric
 		put_labels(&metric, v[i]->labels);
 		if (f->type == HISTOGRAM)
 			pb_histogram(&value, v[i]);
+		else if (f->type == SUMMARY)
+			pb_summary(&value, v[i]);
 		else
 			put_double(&value, 1, v[i]->value);
 		pb_put_bytes(&metric, fields[f->type], buf_view(&value));
@@ -552,7 +601,9 @@ static void count_families(void)
 	for (size_t i = 0; i < METRICS; i++)
 		n[families[i].level] += !registry.said[i].off;
 	n[STABLE] += n[SLI];
-	n[ALPHA] += n[ALPHA_SLI];
+	n[ALPHA] += n[ALPHA_SLI] + n[TIMING];
+	n[STABLE]--; /* apiserver_storage_objects */
+	metrics_set(METRIC_REGISTERED, "deprecated_version=\"1.34.0\",stability_level=\"STABLE\"", 1);
 	for (int l = ALPHA; l <= STABLE; l++) {
 		char labels[80];
 

@@ -25,9 +25,10 @@ enum metric_id {
 struct metric;
 #define METRIC_SERIES_MAX 20000
 struct metric *metric_series(enum metric_id id, const char *labels);
+size_t metric_count(enum metric_id id); /* series of a family */
 void metric_add(struct metric *m, double n);
 void metric_set(struct metric *m, double value);
-void metric_observe(struct metric *m, double value); /* of a histogram */
+void metric_observe(struct metric *m, double value); /* of a histogram or summary */
 /*
  * A histogram of how high something stands beside its limit, each nanosecond an observation (upstream's timing
  * histograms). Set m and limit; value goes by metric_level_add; shown is what it was until the last of these.
@@ -79,8 +80,16 @@ void metrics_watch_list(struct request *rq);
 void metrics_dropped(struct request *rq);
 /* Ended early, for the server's sake, and answered so. */
 void metrics_terminated(struct request *rq, int code);
+/* An aggregated server's request that could not be passed on. At most so many series are made by names that clients choose. */
+#define METRICS_UNPASSED_MAX 1000
+void metrics_unpassed(struct request *rq, int code);
 /* Its authentication has come out: by rq->user; refused: what was shown for it is not good. */
 void metrics_authenticated(struct request *rq, bool refused);
+/* A step before the request's own has let it through: the time since the one before it, or since the request came, was that step's. */
+enum metrics_filter { FILTER_AUTHENTICATION, FILTER_AUDIT, FILTER_IMPERSONATION, FILTER_FLOW, FILTER_AUTHORIZATION, FILTERS };
+void metrics_filter(struct request *rq, enum metrics_filter f);
+/* Its answer has broken off. */
+void metrics_aborted(struct request *rq);
 /* A client's certificate was good, and is until then (seconds since 1970). */
 void metrics_client_certificate(int64_t not_after);
 /* So has its authorization, begun at since_ns; the first three are enum authz's. */
@@ -99,8 +108,13 @@ void metrics_request(struct request *rq);
 struct storage_metrics *metrics_storage(struct str group, struct str resource);
 /* cache_resource.called: ctx is metrics_storage()'s. */
 void metrics_store_call(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed);
+/* cache_resource.waited. */
+void metrics_cache_waited(void *ctx, int64_t ns);
 /* The cache answered a list, of the newest state, with `returned` of `fetched` objects that it looked at. */
 void metrics_list(struct storage_metrics *m, bool newest, size_t fetched, size_t returned);
+
+/* Webhooks and aggregated servers whose certificates are refused. */
+extern struct tls_refused metrics_refused_webhooks, metrics_refused_aggregated;
 
 /* What is read when somebody asks (metrics_collect.c). */
 void metrics_collect(struct apiserver *s);

@@ -9,6 +9,7 @@
 #include "apiserver/flow.h"
 #include "apiserver/metrics.h"
 #include "loop/io.h"
+#include "net/grpc.h"
 
 static void roll(struct watermark *w)
 {
@@ -35,6 +36,15 @@ int watermark_high(struct watermark *w)
 	return w->before > w->high ? w->before : w->high;
 }
 
+struct tls_refused metrics_refused_webhooks, metrics_refused_aggregated;
+
+/* A counter of a cache's, which is shown when there was anything to count. */
+static void set_some(enum metric_id id, const char *labels, uint64_t n)
+{
+	if (n)
+		metrics_set(id, labels, (double)n);
+}
+
 static void collect_storage(struct apiserver *s)
 {
 	size_t it = 0;
@@ -48,6 +58,12 @@ static void collect_storage(struct apiserver *s)
 	metrics_forget(METRIC_CACHE_RECEIVED);
 	metrics_forget(METRIC_CACHE_DISPATCHED);
 	metrics_forget(METRIC_CACHE_REVISION);
+	metrics_forget(METRIC_CACHE_CAPACITY);
+	metrics_forget(METRIC_CACHE_GROWN);
+	metrics_forget(METRIC_CACHE_SHRUNK);
+	metrics_forget(METRIC_INIT_EVENTS);
+	metrics_forget(METRIC_TERMINATED_WATCHERS);
+	metrics_forget(METRIC_DECODE_ERRORS);
 	metrics_forget(METRIC_OBJECT_BYTES);
 	while (map_next(&s->storages, &it, &key, &v)) {
 		const struct storage *st = v;
@@ -62,18 +78,45 @@ static void collect_storage(struct apiserver *s)
 		metrics_set(METRIC_STORAGE_OBJECTS, buf_z(&name), (double)cs.objects);
 		metrics_set(METRIC_OBJECT_BYTES, buf_z(&b), (double)cs.object_bytes);
 		metrics_set(METRIC_CACHE_REVISION, buf_z(&b), (double)cache_rev(st->cache));
-		if (cs.received) {
-			metrics_set(METRIC_EVENTS_RECEIVED, buf_z(&b), (double)cs.received);
-			metrics_set(METRIC_CACHE_RECEIVED, buf_z(&b), (double)cs.received);
-			metrics_set(METRIC_CACHE_DISPATCHED, buf_z(&b), (double)cs.received);
-		}
+		metrics_set(METRIC_CACHE_CAPACITY, buf_z(&b), (double)cs.capacity);
+		set_some(METRIC_EVENTS_RECEIVED, buf_z(&b), cs.received);
+		set_some(METRIC_CACHE_RECEIVED, buf_z(&b), cs.received);
+		set_some(METRIC_CACHE_DISPATCHED, buf_z(&b), cs.received);
+		set_some(METRIC_CACHE_GROWN, buf_z(&b), cs.grown);
+		set_some(METRIC_CACHE_SHRUNK, buf_z(&b), cs.shrunk);
+		set_some(METRIC_INIT_EVENTS, buf_z(&b), cs.initial);
+		set_some(METRIC_TERMINATED_WATCHERS, buf_z(&b), cs.left_behind);
+		set_some(METRIC_DECODE_ERRORS, buf_z(&b), cs.unreadable);
 	}
 	for (size_t i = 0; i <= s->n_other_stores; i++) {
 		char id[64];
 
 		snprintf(id, sizeof id, i || s->o.etcd_servers ? "storage_cluster_id=\"etcd-%zu\"" : "storage_cluster_id=\"embedded\"", i);
 		store_stats(i ? s->other_stores[i - 1] : s->store, &ss);
-		metrics_set(METRIC_STORAGE_SIZE, id, (double)ss.bytes_used);
+		metrics_set(METRIC_STORAGE_SIZE, id, (double)(i || s->o.etcd_servers ? ss.bytes_map : ss.bytes_used));
+	}
+}
+
+/* As the library that upstream counts with names them; the store's only. */
+static void collect_grpc(void)
+{
+	struct arena a arena_cleanup = {0};
+	size_t n;
+	const struct grpc_counts *v = grpc_client_counts(&n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct str method = str_from(v[i].path + 1), service = str_cut(&method, '/'), labels;
+
+		if (!str_has_prefix(service, STR("etcdserverpb.")))
+			continue;
+		labels = arena_printf(&a, "grpc_method=\"%.*s\",grpc_service=\"%.*s\",grpc_type=\"%s\"", STR_ARG(method), STR_ARG(service),
+				      v[i].stream ? "bidi_stream" : "unary");
+		metrics_set(METRIC_GRPC_STARTED, labels.p, (double)v[i].started);
+		metrics_set(METRIC_GRPC_SENT, labels.p, (double)v[i].sent);
+		metrics_set(METRIC_GRPC_RECEIVED, labels.p, (double)v[i].received);
+		for (int k = 0; k < GRPC_CODES; k++)
+			set_some(METRIC_GRPC_HANDLED, arena_printf(&a, "grpc_code=\"%s\",%.*s", grpc_code_name((enum grpc_code)k), STR_ARG(labels)).p,
+				 v[i].ended[k]);
 	}
 }
 
@@ -166,16 +209,23 @@ void metrics_collect(struct apiserver *s)
 	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS, METRIC_AUDIT_REJECTED, METRIC_CERT_EXPIRATION, METRIC_DISCOVERY_AGGREGATED,
 							METRIC_DISCOVERY_NOPEER, METRIC_DISCOVERY_PEER_HITS, METRIC_DISCOVERY_PEER_MISSES,
 							METRIC_SA_LEGACY, METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_INVALID, METRIC_SA_LEGACY_MANUAL, METRIC_SA_STALE,
-							METRIC_SA_VALID, METRIC_UNEXPECTED};
+							METRIC_SA_VALID, METRIC_UNEXPECTED, METRIC_PORT_REPAIR_FAILURES, METRIC_LOG_TLS_FAILURES,
+							METRIC_RATCHETING, METRIC_KMS_MISSES, METRIC_DATA_KEY_TIME, METRIC_DATA_KEY_FAILURES,
+							METRIC_DECLARATIVE_MISMATCH, METRIC_DECLARATIVE_PANIC};
 
 	for (size_t i = 0; i < sizeof from_the_start / sizeof *from_the_start; i++)
 		metric_touch(metric_series(from_the_start[i], ""));
 	metrics_set(METRIC_TLS_ERRORS, "", (double)http_server_bad_handshakes(s->http));
+	metrics_set(METRIC_WEBHOOK_NO_SAN, "", (double)metrics_refused_webhooks.no_names);
+	metrics_set(METRIC_WEBHOOK_SHA1, "", (double)metrics_refused_webhooks.weak_hash);
+	metrics_set(METRIC_AGGREGATED_NO_SAN, "", (double)metrics_refused_aggregated.no_names);
+	metrics_set(METRIC_AGGREGATED_SHA1, "", (double)metrics_refused_aggregated.weak_hash);
 	aggregate_collect(s);
 	alloc_collect(s);
 	metric_touch(metric_series(METRIC_CEL_COMPILATION, ""));
 	metric_touch(metric_series(METRIC_CEL_EVALUATION, ""));
 	flow_collect();
 	collect_storage(s);
+	collect_grpc();
 	collect_process(s);
 }

@@ -36,7 +36,7 @@ struct kind_of_request {
 #define CODES 12 /* of one kind that are found at once */
 struct request_series {
 	struct kind_of_request kind; /* strings owned */
-	struct metric *duration, *sli, *size, *open, *body;
+	struct metric *duration, *sli, *size, *open, *body, *self;
 	struct {
 		int code;
 		struct metric *count;
@@ -289,6 +289,58 @@ void metrics_terminated(struct request *rq, int code)
 	metrics_count(METRIC_TERMINATIONS, buf_z(&b), 1);
 }
 
+/* Not at all where names are unknown, which would make series without end. */
+void metrics_aborted(struct request *rq)
+{
+	struct kind_of_request k = kind_of(rq);
+	struct buf b buf_cleanup = {0};
+
+	if (!rq->routed)
+		return;
+	buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\",scope=\"%s\",subresource=\"%.*s\",verb=\"%s\",version=\"%.*s\"", STR_ARG(k.group),
+		   STR_ARG(k.resource), scope_names[k.scope], STR_ARG(k.subresource), verb_names[k.verb], STR_ARG(k.version));
+	metrics_count(METRIC_ABORTS, buf_z(&b), 1);
+}
+
+/* Whoever calls itself so, as upstream. */
+static void count_self(struct request_series *r, const struct request *rq)
+{
+	struct buf b buf_cleanup = {0};
+
+	if (!str_has_prefix(http_header_get(&rq->x->headers, "user-agent"), STR("kube-apiserver/")))
+		return;
+	if (!r->self) {
+		buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\",subresource=\"%.*s\",verb=\"%s\"", STR_ARG(r->kind.group), STR_ARG(r->kind.resource),
+			   STR_ARG(r->kind.subresource), verb_names[r->kind.verb]);
+		r->self = metric_series(METRIC_SELF_REQUESTS, buf_z(&b));
+	}
+	metric_add(r->self, 1);
+}
+
+void metrics_unpassed(struct request *rq, int code)
+{
+	struct kind_of_request k = kind_of(rq);
+	const struct request_info *i = &rq->info;
+	struct buf b buf_cleanup = {0};
+
+	if (metric_count(METRIC_TERMINATIONS) >= METRICS_UNPASSED_MAX)
+		return;
+	k.component = STR("aggregator");
+	if (!i->resource_request) {
+		k.group = k.version = k.resource = STR_NULL;
+		k.subresource = i->path;
+		k.scope = S_NONE;
+		k.verb = verb_of(rq, k.scope);
+	}
+	k.group = metric_label(rq->a, k.group);
+	k.version = metric_label(rq->a, k.version);
+	k.resource = metric_label(rq->a, k.resource);
+	k.subresource = metric_label(rq->a, k.subresource);
+	buf_printf(&b, "code=\"%d\",", code);
+	put_labels(&b, &k, false);
+	metrics_count(METRIC_TERMINATIONS, buf_z(&b), 1);
+}
+
 static struct metric *body_of(struct request_series *r, const struct request *rq)
 {
 	const struct request_info *i = &rq->info;
@@ -337,7 +389,7 @@ void metrics_authenticated(struct request *rq, bool refused)
 	int64_t spent = now_ns() - rq->start_ns;
 
 	rq->spent_ns.authentication = spent;
-
+	metrics_filter(rq, FILTER_AUTHENTICATION);
 	metric_add(kept(&attempts[r], METRIC_AUTHN_ATTEMPTS, "result", results[r]), 1);
 	metric_observe(kept(&times[r], METRIC_AUTHN_TIME, "result", results[r]),
 		       (double)spent / 1e9);
@@ -346,6 +398,36 @@ void metrics_authenticated(struct request *rq, bool refused)
 
 		metric_add(kept(&m, METRIC_USERS, "username", name_of_user(rq->user->name)), 1);
 	}
+}
+
+void metrics_filter(struct request *rq, enum metrics_filter f)
+{
+	static const char *const names[FILTERS] = {"authentication", "audit", "constrainedimpersonation", "priorityandfairness", "authorization"};
+	static struct metric *times[FILTERS];
+	int64_t now = now_ns(), since = rq->filtered_ns ? rq->filtered_ns : rq->start_ns;
+
+	rq->filtered_ns = now;
+	metric_observe(kept(&times[f], METRIC_FILTER_TIME, "filter", names[f]), (double)(now - since) / 1e9);
+}
+
+/* As ?fieldValidation= says, if at all. */
+static void observe_field_validation(const struct request *rq, double seconds)
+{
+	enum { NOTHING, INVALID = 4 };
+	static const char *const values[] = {"", "Ignore", "Warn", "Strict", "invalid"};
+	static struct metric *times[INVALID + 1];
+	int given = NOTHING;
+
+	for (size_t i = 0; i < rq->q.n; i++) {
+		int v = INVALID;
+
+		if (!str_eqz(rq->q.v[i].name, "fieldValidation"))
+			continue;
+		for (int k = NOTHING; k < INVALID && given == NOTHING; k++)
+			v = str_eqz(rq->q.v[i].value, values[k]) ? k : v;
+		given = v;
+	}
+	metric_observe(kept(&times[given], METRIC_FIELD_VALIDATION, "field_validation", values[given]), seconds);
 }
 
 void metrics_client_certificate(int64_t not_after)
@@ -398,6 +480,8 @@ void metrics_request(struct request *rq)
 	if (rq->deprecated)
 		count_deprecated(rq);
 	metric_observe(r->duration, seconds);
+	observe_field_validation(rq, seconds);
+	count_self(r, rq);
 	if (k.dry == D_NO)
 		metric_observe(r->sli, seconds - (double)rq->waited_ns / 1e9);
 	if (k.verb == V_GET || k.verb == V_LIST)

@@ -15,6 +15,7 @@ struct storage_metrics {
 	struct metric *time[CACHE_CALLS], *count[CACHE_CALLS];
 	struct listed store, cache;
 	struct metric *newest; /* lists of the newest state */
+	struct metric *waits;
 };
 
 struct storage_metrics *metrics_storage(struct str group, struct str resource)
@@ -77,6 +78,15 @@ void metrics_store_call(void *ctx, enum cache_call call, int64_t ns, size_t n, b
 		if (!failed)
 			metric_add(series(m, METRIC_CACHE_INITIALIZATIONS, ""), 1);
 	}
+}
+
+void metrics_cache_waited(void *ctx, int64_t ns)
+{
+	struct storage_metrics *m = ctx;
+
+	if (!m->waits)
+		m->waits = series(m, METRIC_CACHE_READ_WAIT, "");
+	metric_observe(m->waits, (double)ns / 1e9);
 }
 
 void metrics_list(struct storage_metrics *m, bool newest, size_t fetched, size_t returned)

@@ -1,6 +1,7 @@
 /* Calls to identity providers and to webhooks of kubeconfig files. */
 #include <errno.h>
 #include <stdlib.h>
+#include "apiserver/metrics.h"
 #include "apiserver/outbound.h"
 #include "base/log.h"
 #include "base/map.h"
@@ -301,7 +302,7 @@ static struct error *load(struct outbound *o, const char *path)
 	const struct clientcmd_v1_context *ctx;
 	const struct clientcmd_v1_cluster *cluster = NULL;
 	const struct clientcmd_v1_auth_info *user = NULL;
-	struct tls_client_opts t = {0};
+	struct tls_client_opts t = {.refused = &metrics_refused_webhooks};
 	struct str base, target;
 
 	TRY(read_kubeconfig(a, path, k));

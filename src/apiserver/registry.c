@@ -6,6 +6,7 @@
 #include "apiserver/authz.h"
 #include "apiserver/custom.h"
 #include "apiserver/encrypt.h"
+#include "apiserver/metrics.h"
 #include "apiserver/server.h"
 #include "apiserver/stored.h"
 #include "schema/defaults.h"
@@ -716,8 +717,10 @@ static struct error *result_entry(struct request *rq, struct storage *st, struct
 	return e;
 }
 
-/* A write that changes nothing but times of managedFields leaves these, too, so that it is none. */
-static void keep_field_times(struct request *rq, void *obj, const void *old)
+enum compared { UNEQUAL_FAST, UNEQUAL_SLOW, EQUAL };
+
+/* A write that changes nothing but times of managedFields leaves these, too, so that it is none. Returns how that was found out. */
+static enum compared keep_field_times(struct request *rq, void *obj, const void *old)
 {
 	const struct schema_type *t = rq->res->st->type;
 	struct meta_v1_object_meta *m = meta_of(rq->res->st, obj);
@@ -726,7 +729,7 @@ static void keep_field_times(struct request *rq, void *obj, const void *old)
 	bool moved = false;
 
 	if (now.n != om->managed_fields.n)
-		return;
+		return UNEQUAL_FAST;
 	for (uint32_t i = 0; i < now.n; i++) {
 		const struct api_time *x = now.v[i].time, *y = om->managed_fields.v[i].time;
 		struct meta_v1_managed_fields_entry *e = arena_push(rq->a, &kept);
@@ -735,13 +738,29 @@ static void keep_field_times(struct request *rq, void *obj, const void *old)
 		*e = now.v[i];
 		e->time = om->managed_fields.v[i].time;
 		if (!object_equal(&meta_v1_managed_fields_entry_type, e, &om->managed_fields.v[i]))
-			return;
+			return UNEQUAL_FAST;
 	}
 	if (!moved)
-		return;
+		return UNEQUAL_FAST;
 	memcpy(&m->managed_fields, &kept, sizeof kept);
-	if (!object_equal(t, obj, old))
-		memcpy(&m->managed_fields, &now, sizeof now);
+	if (object_equal(t, obj, old))
+		return EQUAL;
+	memcpy(&m->managed_fields, &now, sizeof now);
+	return UNEQUAL_SLOW;
+}
+
+static void compare_field_times(struct request *rq, void *obj, const void *old)
+{
+	static const char *const labels[] = {[UNEQUAL_FAST] = "code_path=\"unequal_objects_fast\"",
+					     [UNEQUAL_SLOW] = "code_path=\"unequal_objects_slow\"",
+					     [EQUAL] = "code_path=\"equal_objects\""};
+	static struct metric *times[EQUAL + 1];
+	int64_t since = now_ns();
+	enum compared c = keep_field_times(rq, obj, old);
+
+	if (!times[c])
+		times[c] = metric_series(METRIC_TIMESTAMP_TIME, labels[c]);
+	metric_observe(times[c], (double)(now_ns() - since) / 1e9);
 }
 
 /* *held: what is locked, for the caller to unlock. *unread: what keeps the object that there is from being read from the store. */
@@ -829,7 +848,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (!e) {
 			((struct str *)obj)[0] = ((struct str *)old)[0];
 			((struct str *)obj)[1] = ((struct str *)old)[1];
-			keep_field_times(rq, obj, old);
+			compare_field_times(rq, obj, old);
 		}
 		if (!e && !(u->flags & UPDATE_NO_ADMISSION))
 			e = admission_validate(&ad);

@@ -195,6 +195,7 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 		cr.fill = st->strategy->fill;
 	}
 	cr.called = metrics_store_call;
+	cr.waited = metrics_cache_waited;
 	cr.called_ctx = st->metrics = metrics_storage(r->group, r->plural);
 	/* the server itself lives without these two; all other kinds it needs to answer anything */
 	cr.late = str_eqz(r->plural, "secrets") || str_eqz(r->plural, "configmaps");

@@ -422,6 +422,7 @@ void respond_error(struct request *rq, struct error *e)
 		log_v(2, "%.*s %.*s failed after its answer began: %s", STR_ARG(rq->x->method), STR_ARG(rq->info.path),
 		      error_message(e));
 		error_free(e);
+		metrics_aborted(rq);
 		return;
 	}
 	status_from_error(rq->a, e, st);

@@ -305,14 +305,19 @@ static struct error *run(struct request *rq)
 		return send_away(rq);
 	TRY(authenticate(rq));
 	TRY(audit_begin(rq));
+	metrics_filter(rq, FILTER_AUDIT);
 	TRY(impersonate(rq));
+	metrics_filter(rq, FILTER_IMPERSONATION);
 	e = flow_begin(rq, &seat, &handled);
-	if (!e && !handled)
+	if (!e && !handled) {
+		metrics_filter(rq, FILTER_FLOW);
 		e = authorize_request(rq);
+	}
 	if (e || handled) {
 		flow_end(&seat);
 		return e;
 	}
+	metrics_filter(rq, FILTER_AUTHORIZATION);
 	counter = count_inflight(rq);
 	if (!rq->long_running)
 		deadline = deadline_push(timeout);

@@ -137,6 +137,7 @@ struct request {
 	const struct path_metrics *path_metrics; /* of a path, its labels */
 	struct metric *open;                     /* a long-running one is counted there while it lasts */
 	int64_t waited_ns;                       /* for seats and webhooks */
+	int64_t filtered_ns;                     /* when the last step before its own was over */
 	struct {
 		int64_t authentication, authorization, queue, mutating, validating, store;
 	} spent_ns; /* for the audit event of one that took long */

@@ -1,6 +1,7 @@
 /* What addresses and node ports say of Services, and Services of them: put right, with an event of what was wrong. */
 #include "apiserver/alloc_internal.h"
 #include "apiserver/background.h"
+#include "apiserver/metrics.h"
 
 #define ROUND_MS (180 * 1000)
 #define LEAK_S 60                /* as long as a request may last: the Service of a new address may not be written yet */
@@ -18,6 +19,24 @@ struct about {
 	const struct meta_v1_object_meta *meta;
 };
 
+/* Counted as upstream names what is wrong. */
+static void count(const char *who, const char *reason)
+{
+	static const struct {
+		const char *reason, *type;
+	} types[] = {
+		{"ClusterIPNotValid", "type=\"invalid\""},	     {"ClusterIPOutOfRange", "type=\"outOfRange\""},
+		{"ClusterIPNotAllocated", "type=\"repair\""},	     {"ClusterIPAlreadyAllocated", "type=\"duplicate\""},
+		{"IPAddressNotAllocated", "type=\"leak\""},	     {"IPAddressWrongReference", "type=\"leak\""},
+		{"PortOutOfRange", "type=\"outOfRange\""},	     {"PortAlreadyAllocated", "type=\"duplicate\""},
+		{"PortNotAllocated", "type=\"repair\""},
+	};
+
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		if (!strcmp(types[i].reason, reason))
+			metrics_count(!strcmp(who, IP_REPAIR) ? METRIC_IP_REPAIR_ERRORS : METRIC_PORT_REPAIR_ERRORS, types[i].type, 1);
+}
+
 static void tell(struct apiserver *s, struct arena *a, struct about o, const char *who, const char *reason, const char *action, struct str note)
 {
 	struct core_v1_event *ev = arena_new(a, struct core_v1_event);
@@ -27,6 +46,7 @@ static void tell(struct apiserver *s, struct arena *a, struct about o, const cha
 	struct error *e;
 
 	log_warn("%.*s", STR_ARG(note));
+	count(who, reason);
 	ev->kind = STR("Event");
 	ev->api_version = STR("v1");
 	ev->metadata.name = arena_printf(a, "%.*s.%llx", STR_ARG(o.meta->name), (unsigned long long)wall_ns());
@@ -256,6 +276,8 @@ static struct error *follow_round(struct follow *f)
 			e = f->sync(&rq, ev.obj, &due);
 			if (error_is_sys(e, ECANCELED))
 				break;
+			if (e)
+				metrics_count(METRIC_IP_REPAIR_FAILURES, "", 1);
 			log_and_free(e, "%s", f->what);
 			e = NULL;
 			f->end_ms = due < f->end_ms ? due : f->end_ms;
@@ -376,6 +398,8 @@ static struct error *recount(struct apiserver *s, struct arena *a, bool *ok)
 		if (!rebuilt[i] && port_taken(al, port)) { /* by a Service that comes, or left behind */
 			al->leaks[i] = al->leaks[i] ? (unsigned char)(al->leaks[i] - 1) : LEAK_ROUNDS;
 			rebuilt[i] = al->leaks[i] > 0;
+			if (!rebuilt[i])
+				metrics_count(METRIC_PORT_REPAIR_ERRORS, "type=\"leak\"", 1);
 		}
 		port_set(al, port, rebuilt[i]);
 	}
@@ -398,6 +422,8 @@ static void repair_ports(void *arg)
 		fiber_mutex_unlock(&s->alloc->lock);
 		if (error_is_sys(e, ECANCELED))
 			break;
+		if (e)
+			metrics_count(METRIC_PORT_REPAIR_FAILURES, "", 1);
 		log_and_free(e, "repairing node ports");
 		e = fiber_sleep(ok ? ROUND_MS : RETRY_MS);
 	}

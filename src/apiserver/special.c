@@ -2,6 +2,7 @@
 #include "apiserver/admission.h"
 #include "apiserver/authn.h"
 #include "apiserver/authz.h"
+#include "apiserver/metrics.h"
 #include "apiserver/server.h"
 
 /* ---- events vanish ---- */
@@ -10,11 +11,14 @@
 
 struct error *event_lease(const struct storage *st, int64_t *lease)
 {
-	static int64_t id, until;
+	static int64_t id, until, objects;
 
+	objects++;
 	if (!id || now_ms() > until) {
 		TRY(store_lease_grant(st->store, st->ttl_ms + LEASE_REUSE_MS, &id));
 		until = now_ms() + LEASE_REUSE_MS;
+		metrics_observe(METRIC_ETCD_LEASES, "", (double)objects);
+		objects = 1;
 	}
 	*lease = id;
 	return NULL;

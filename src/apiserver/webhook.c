@@ -319,7 +319,8 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 	if (!h->tls) {
 		/* Its own address needs no certificate to be known by. Over HTTP/2 all calls would go to one of several servers. */
 		struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .server_name = server_name, .insecure_skip_verify = h->self,
-					    .http2 = cc->url && is_loopback(a, host_of(base, &port))};
+					    .http2 = cc->url && is_loopback(a, host_of(base, &port)),
+					    .refused = &metrics_refused_webhooks};
 
 		if (h->users && !h->self)
 			h->user = user_for(a, h->users, cc, base);

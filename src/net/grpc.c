@@ -414,18 +414,72 @@ static struct error *final_status(struct call *k, const char *path)
 	return msg.n ? grpc_error((enum grpc_code)n, "%.*s", STR_ARG(msg)) : grpc_error((enum grpc_code)n, "%s: gRPC status %d", path, (int)n);
 }
 
+/* ---- counts ---- */
+
+const char *grpc_code_name(enum grpc_code code)
+{
+	static const char *const names[GRPC_CODES] = {
+		"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
+		"ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss",
+		"Unauthenticated"};
+
+	return (unsigned)code < GRPC_CODES ? names[code] : "Unknown";
+}
+
+static __thread struct {
+	struct grpc_counts *v;
+	size_t n;
+} counts;
+
+const struct grpc_counts *grpc_client_counts(size_t *n)
+{
+	*n = counts.n;
+	return counts.v;
+}
+
+/* A call begins. */
+static struct grpc_counts *counts_of(const char *path, bool stream)
+{
+	static __thread struct grpc_counts others;
+	struct grpc_counts *c = &others;
+
+	if (!counts.v)
+		counts.v = xcalloc(GRPC_METHODS_MAX, sizeof *counts.v);
+	for (size_t i = 0; i < counts.n && c == &others; i++)
+		if (!strcmp(counts.v[i].path, path))
+			c = &counts.v[i];
+	if (c == &others && counts.n < GRPC_METHODS_MAX) {
+		c = &counts.v[counts.n++];
+		c->path = xstrdup(path);
+		c->stream = stream;
+	}
+	c->started++;
+	return c;
+}
+
+static struct error *count_end(struct grpc_counts *c, struct error *e)
+{
+	unsigned code = grpc_error_code(e);
+
+	c->ended[code < GRPC_CODES ? code : GRPC_UNKNOWN]++;
+	return e;
+}
+
 struct error *grpc_call(struct grpc_client *c, struct arena *a, const char *path, struct str req, struct str *resp)
 {
 	struct call k = {.a = a};
+	struct grpc_counts *n = counts_of(path, false);
 	bool end, have = false;
 	struct str msg;
 	struct error *e = start_call(c, &k, path, req);
 
 	*resp = STR_NULL;
+	n->sent += !e;
 	while (!e) {
 		e = next_message(&k, a, &msg, &end);
 		if (e || end)
 			break;
+		n->received++;
 		if (have)
 			e = grpc_error(GRPC_INTERNAL, "%s: more than one answer", path);
 		have = true;
@@ -436,7 +490,7 @@ struct error *grpc_call(struct grpc_client *c, struct arena *a, const char *path
 	if (!e && !have)
 		e = grpc_error(GRPC_INTERNAL, "%s: no answer", path);
 	end_call(&k);
-	return e;
+	return count_end(n, e);
 }
 
 struct error *grpc_call_stream(struct grpc_client *c, const char *path, struct str req,
@@ -444,15 +498,18 @@ struct error *grpc_call_stream(struct grpc_client *c, const char *path, struct s
 {
 	struct arena a = {0}, each = {0};
 	struct call k = {.a = &a};
+	struct grpc_counts *n = counts_of(path, true);
 	bool end = false;
 	struct str msg;
 	struct error *e = start_call(c, &k, path, req);
 
+	n->sent += !e;
 	while (!e) {
 		arena_reset(&each);
 		e = next_message(&k, &each, &msg, &end);
 		if (e || end)
 			break;
+		n->received++;
 		e = on_message(ctx, msg);
 	}
 	if (!e)
@@ -460,5 +517,5 @@ struct error *grpc_call_stream(struct grpc_client *c, const char *path, struct s
 	end_call(&k);
 	arena_free(&each);
 	arena_free(&a);
-	return e;
+	return count_end(n, e);
 }

@@ -36,6 +36,8 @@ enum grpc_code {
  * INVALID_ARGUMENT, 403, 401, 412 <-> FAILED_PRECONDITION, 429 <-> RESOURCE_EXHAUSTED, 501 <-> UNIMPLEMENTED,
  * 503 <-> UNAVAILABLE, 504 or sys ETIMEDOUT <-> DEADLINE_EXCEEDED, 499 or sys ECANCELED <-> CANCELLED, other: UNKNOWN.
  */
+#define GRPC_CODES 17
+const char *grpc_code_name(enum grpc_code code); /* as Go writes it: "OK", "DeadlineExceeded" */
 struct error *grpc_error(enum grpc_code code, const char *fmt, ...) __attribute__((format(printf, 2, 3), warn_unused_result));
 enum grpc_code grpc_error_code(const struct error *e); /* GRPC_OK for NULL */
 
@@ -85,5 +87,16 @@ struct error *grpc_call(struct grpc_client *c, struct arena *a, const char *path
 /* Server-streaming: on_message is called for each message (bytes valid during the call); its error ends the call and is returned. */
 struct error *grpc_call_stream(struct grpc_client *c, const char *path, struct str req,
 			       struct error *(*on_message)(void *ctx, struct str message), void *ctx);
+
+/* What this thread's clients have done with a method. */
+#define GRPC_METHODS_MAX 64 /* of others nothing is counted */
+struct grpc_counts {
+	const char *path;
+	bool stream;
+	uint64_t started, sent, received; /* calls begun; messages */
+	uint64_t ended[GRPC_CODES];       /* calls, by how */
+};
+/* *n of them, which stay. */
+const struct grpc_counts *grpc_client_counts(size_t *n);
 
 #endif

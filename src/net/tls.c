@@ -491,10 +491,11 @@ struct error *tls_handshake(struct tls *t)
 
 			if (t->raw_eof)
 				e = error_sys(ECONNRESET, "TLS handshake: connection closed");
-			else if (SSL_get_verify_result(t->ssl) != X509_V_OK && !SSL_is_server(t->ssl))
+			else if (SSL_get_verify_result(t->ssl) != X509_V_OK && !SSL_is_server(t->ssl)) {
 				e = error_new("TLS handshake: certificate: %s",
 					      X509_verify_cert_error_string(SSL_get_verify_result(t->ssl)));
-			else
+				e->sys = EKEYREJECTED;
+			} else
 				e = ssl_error("TLS handshake");
 			/* The alert tells the peer why. */
 			error_free(flush(t));
@@ -563,14 +564,36 @@ struct tls_client {
 	struct file_id ids[3];
 	int64_t checked_ms;
 	unsigned generation;
+	struct tls_refused *refused;
 };
+
+/* OpenSSL's callback for what it has found of a server's certificate: changes nothing, and counts. */
+static int look_at_server(int ok, X509_STORE_CTX *xc)
+{
+	struct tls *t = SSL_get_ex_data(X509_STORE_CTX_get_ex_data(xc, SSL_get_ex_data_X509_STORE_CTX_idx()), ssl_tls_index);
+	X509 *leaf = X509_STORE_CTX_get0_cert(xc), *at = X509_STORE_CTX_get_current_cert(xc);
+	const char *name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
+	int hash = NID_undef;
+
+	if (ok || !t->refused)
+		return ok;
+	switch (X509_STORE_CTX_get_error(xc)) {
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+		t->refused->no_names += name && X509_get_ext_by_NID(leaf, NID_subject_alt_name, -1) < 0 &&
+					X509_check_host(leaf, name, 0, X509_CHECK_FLAG_ALWAYS_CHECK_SUBJECT, NULL) == 1;
+		break;
+	case X509_V_ERR_CA_MD_TOO_WEAK:
+		t->refused->weak_hash += at && X509_get_signature_info(at, &hash, NULL, NULL, NULL) && hash == NID_sha1;
+	}
+	return ok;
+}
 
 static struct error *fill_client(struct tls_client *c, SSL_CTX *ctx)
 {
 	if (c->insecure) {
 		SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
 	} else {
-		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, look_at_server);
 		if (c->ca_file || c->ca_n)
 			TRY(load_ca(c->ca_file, str_of(c->ca_pem, c->ca_n), SSL_CTX_get_cert_store(ctx), NULL));
 		else if (SSL_CTX_set_default_verify_paths(ctx) != 1)
@@ -627,6 +650,7 @@ struct error *tls_client_new(const struct tls_client_opts *o, struct tls_client 
 	c->key_pem = dup_pem(o->key_pem, &c->key_n);
 	c->insecure = o->insecure_skip_verify;
 	c->http2 = o->http2;
+	c->refused = o->refused;
 	client_ids(c, c->ids);
 	struct error *e = load_client(c);
 
@@ -697,6 +721,7 @@ struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *
 	*out = NULL;
 	reload_client(c);
 	struct tls *t = tls_make(c->ctx, raw);
+	t->refused = c->refused;
 	X509_VERIFY_PARAM *vp = SSL_get0_param(t->ssl);
 	bool is_ip = inet_pton(AF_INET, name, ip) == 1 || inet_pton(AF_INET6, name, ip) == 1;
 	struct error *e = NULL;

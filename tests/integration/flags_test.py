@@ -424,6 +424,10 @@ def test_kubelet_certificate(s):
             equal("not to who does not mind", a.raw("GET", PODS + "/p/log?insecureSkipTLSVerifyBackend=true")[0::2],
                   (200, b"/containerLogs/default/p/" + p["spec"]["containers"][0]["name"].encode()))
             equal("and to nobody else", a.raw("GET", PODS + "/p/log?insecureSkipTLSVerifyBackend=false")[0], 500)
+            told = a.raw("GET", "/metrics")[2].decode()
+            equal("counted", [l for l in told.splitlines() if l.startswith("kube_apiserver_pod_logs_")],
+                  ["kube_apiserver_pod_logs_backend_tls_failure_total 2", 'kube_apiserver_pod_logs_insecure_backend_total{usage="enforce_tls"} 2',
+                   'kube_apiserver_pod_logs_insecure_backend_total{usage="skip_tls_allowed"} 1'])
     finally:
         kubelet.shutdown()
         kubelet.server_close()

@@ -3,7 +3,7 @@
 
 Usage: metrics_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, json, os, re, sys
+import base64, http.server, json, os, re, ssl, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import until
@@ -69,7 +69,39 @@ ALPHA = {
     "kube_apiserver_nodeport_allocator_allocation_total": ("counter", "scope"),
     "kube_apiserver_nodeport_allocator_available_ports": ("gauge", ""),
     "serviceaccount_invalid_legacy_auto_token_uses_total": ("counter", ""),
+    "apiextensions_apiserver_validation_ratcheting_seconds": ("histogram", ""),
+    "apiserver_admission_step_admission_duration_seconds_summary": ("summary", "operation rejected type"),
+    "apiserver_flowcontrol_current_limit_seats": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_current_r": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_demand_seats_average": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_demand_seats_high_watermark": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_demand_seats_smoothed": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_demand_seats_stdev": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_seat_fair_frac": ("gauge", ""),
+    "apiserver_flowcontrol_target_seats": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_watch_count_samples": ("histogram", "flow_schema priority_level"),
+    "apiserver_init_events_total": ("counter", "group resource"),
+    "apiserver_kube_aggregator_x509_insecure_sha1_total": ("counter", ""),
+    "apiserver_kube_aggregator_x509_missing_san_total": ("counter", ""),
+    "apiserver_nodeport_repair_reconcile_errors_total": ("counter", ""),
+    "apiserver_request_filter_duration_seconds": ("histogram", "filter"),
+    "apiserver_request_timestamp_comparison_time": ("histogram", "code_path"),
+    "apiserver_storage_data_key_generation_duration_seconds": ("histogram", ""),
+    "apiserver_watch_cache_read_wait_seconds": ("histogram", "group resource"),
+    "apiserver_webhooks_x509_insecure_sha1_total": ("counter", ""),
+    "apiserver_webhooks_x509_missing_san_total": ("counter", ""),
+    "authentication_token_cache_active_fetch_count": ("gauge", "status"),
+    "authentication_token_cache_fetch_total": ("counter", "status"),
+    "authentication_token_cache_request_duration_seconds": ("histogram", "status"),
+    "authentication_token_cache_request_total": ("counter", "status"),
+    "field_validation_request_duration_seconds": ("histogram", "field_validation"),
+    "kube_apiserver_pod_logs_backend_tls_failure_total": ("counter", ""),
+    "pod_security_evaluations_total": ("counter", "decision mode policy_level policy_version request_operation resource subresource"),
+    "watch_cache_capacity": ("gauge", "group resource"),
 }
+# alpha, and called an experiment: upstream's timing histograms
+TIMING = {n: ALPHA.pop(n) for n in ("apiserver_flowcontrol_demand_seats", "apiserver_flowcontrol_priority_level_request_utilization",
+                                    "apiserver_flowcontrol_priority_level_seat_utilization", "apiserver_flowcontrol_read_vs_write_current_requests")}
 
 
 class Metrics:
@@ -98,7 +130,7 @@ class Metrics:
         out = set()
         for k in self.series:
             if k.startswith((name + "{", name + "_bucket{")):
-                out.add(" ".join(x for x in re.findall(r'(\w+)="(?:[^"\\]|\\.)*"', k) if x != "le"))
+                out.add(" ".join(x for x in re.findall(r'(\w+)="(?:[^"\\]|\\.)*"', k) if x not in ("le", "quantile")))
         return out
 
     def get(self, metric, **labels):
@@ -154,6 +186,173 @@ def test_long_running(a):
     until("and closed", lambda: Metrics(a).get("apiserver_longrunning_requests", **labels) == 0)
 
 
+class Change:
+    """How much series have grown since."""
+
+    def __init__(self, a):
+        self.a, self.m = a, Metrics(a)
+
+    def __call__(self, metric, **labels):
+        return (Metrics(self.a).get(metric, **labels) or 0) - (self.m.get(metric, **labels) or 0)
+
+
+def test_steps(a):
+    """The steps of requests, of whom they came, and what they compared."""
+    grown = Change(a)
+    a.raw("GET", CM, headers={"User-Agent": "kube-apiserver/v1.36.0"})
+    a.raw("GET", CM, headers={"User-Agent": "kube-apiserver"})
+    equal("of who calls itself so", grown("apiserver_selfrequest_total", group="", resource="configmaps", subresource="", verb="LIST"), 1)
+    for f in ("authentication", "audit", "constrainedimpersonation", "priorityandfairness", "authorization"):
+        grown = Change(a)
+        a.raw("GET", CM)
+        equal(f, grown("apiserver_request_filter_duration_seconds_count", filter=f), 2)  # and the reading itself
+    client = Client(a.s, token="alicetoken")
+    grown = Change(a)
+    equal("forbidden", client.get(CM)[0], 403)
+    equal("not let through", (grown("apiserver_request_filter_duration_seconds_count", filter="priorityandfairness"),
+                              grown("apiserver_request_filter_duration_seconds_count", filter="authorization")), (2, 2))
+    grown = Change(a)
+    a.post(CM, cm("steps", x="1"))
+    equal("made and changed", (a.put(CM + "/steps", cm("steps", x="2"))[0], a.put(CM + "/steps", cm("steps", x="2"))[0]), (200, 200))
+    check("compared", sum(grown("apiserver_request_timestamp_comparison_time_count", code_path=p) for p in
+                          ("unequal_objects_fast", "unequal_objects_slow", "equal_objects")) == 2)
+    grown = Change(a)
+    for v in ("Strict", "odd"):
+        a.raw("POST", CM + "?dryRun=All&fieldValidation=" + v, json.dumps(cm("steps2")))
+    equal("field validation", [grown("field_validation_request_duration_seconds_count", field_validation=v) for v in ("Strict", "invalid", "Warn")], [1, 1, 0])
+    of = {"operation": "CREATE", "rejected": "false", "type": "admit"}
+    m, name = Metrics(a), "apiserver_admission_step_admission_duration_seconds"
+    equal("a summary of the same", (m.get(name + "_summary_count", **of), m.get(name + "_summary_sum", **of)),
+          (m.get(name + "_count", **of), m.get(name + "_sum", **of)))
+    q = [m.get(name + "_summary", quantile=x, **of) for x in ("0.5", "0.9", "0.99")]
+    check("quantiles grow", 0 < q[0] <= q[1] <= q[2] < 60, q)
+
+
+def test_tokens(a):
+    c = "authentication_token_cache_"
+    sa, _ = a.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "counted"}})
+    token = a.post("/api/v1/namespaces/default/serviceaccounts/counted/token", {"spec": {}})[1]["status"]["token"]
+    grown = Change(a)
+    for i in range(3):
+        Client(a.s, token=token).get("/version")
+    equal("once and then from memory", [grown(c + "request_total", status=s) for s in ("miss", "hit")] + [grown(c + "fetch_total", status="ok")], [1, 2, 1])
+    equal("refused", (Client(a.s, token="none")).get("/version")[0], 401)
+    equal("which is no failure", (grown(c + "request_total", status="miss"), grown(c + "fetch_total", status="ok")), (2, 2))
+    equal("a broken one", Client(a.s, token=token[:-4] + "AAAA").get("/version")[0], 401)
+    equal("is", grown(c + "fetch_total", status="error"), 1)
+    m = Metrics(a)
+    equal("none now", [m.get(c + "active_fetch_count", status=s) for s in ("blocked", "in_flight")], [0, 0])
+
+
+def test_impersonation(a):
+    grown = Change(a)
+    n = lambda what, mode, decision: grown("apiserver_impersonation_%s_total" % what, mode=mode, decision=decision)
+    equal("as somebody", a.raw("GET", CM, headers={"Impersonate-User": "bob"})[0], 403)
+    equal("who is no system's", (n("attempts", "user-info", "allowed"), n("authorization_attempts", "user-info", "allowed")), (1, 2))
+    equal("as an administrator", a.raw("GET", CM, headers={"Impersonate-User": "x", "Impersonate-Group": "system:masters"})[0], 200)
+    equal("the older way", (n("attempts", "legacy", "allowed"), n("authorization_attempts", "legacy", "allowed")), (1, 2))
+    equal("who may not", Client(a.s, token="alicetoken").raw("GET", CM, headers={"Impersonate-User": "bob"})[0], 403)
+    equal("not at all", (n("attempts", "", "denied"), n("authorization_attempts", "legacy", "denied"), n("authorization_attempts", "user-info", "denied")), (1, 1, 1))
+    equal("timed", grown("apiserver_impersonation_attempts_duration_seconds_count", mode="", decision="denied"), 1)
+
+
+def test_definitions(a):
+    crds, ws = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "/apis/counted.io/v1/ws"
+    props = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": props}}
+    equal("defined", a.post(crds, {"metadata": {"name": "ws.counted.io"}, "spec": {"group": "counted.io", "scope": "Cluster", "versions": [version],
+                                                                                  "names": {"plural": "ws", "kind": "W"}}})[0], 201)
+    until("served", lambda: a.get(ws)[0] == 200)
+    count = lambda reason: (Metrics(a).get("apiextensions_openapi_v2_regeneration_count", crd="ws.counted.io", reason=reason),
+                            Metrics(a).get("apiextensions_openapi_v3_regeneration_count", crd="ws.counted.io", group="counted.io", reason=reason, version="v1"))
+    equal("added", count("add"), (1, 1))
+    before = count("update")[0] or 0
+    a.raw("PATCH", crds + "/ws.counted.io", '{"spec":{"names":{"shortNames":["cw"]}}}', {"Content-Type": "application/merge-patch+json"})
+    until("changed", lambda: (a.get(ws) and count("update")[0] or 0) > before)
+    grown = Change(a)
+    o = {"apiVersion": "counted.io/v1", "kind": "W", "metadata": {"name": "w"}, "spec": {"a": [1, {"b": 2}]}}
+    equal("made", a.post(ws, o)[0], 201)
+    equal("nothing to compare with", grown("apiextensions_apiserver_validation_ratcheting_seconds_count"), 0)
+    a.raw("PATCH", ws + "/w", '{"spec":{"c":1}}', {"Content-Type": "application/merge-patch+json"})
+    equal("compared", grown("apiextensions_apiserver_validation_ratcheting_seconds_count"), 1)
+    a.delete(crds + "/ws.counted.io")
+    until("gone", lambda: a.get(ws)[0] == 404)
+    equal("removed", count("remove"), (1, 1))
+
+
+def test_watches(a):
+    of = {"group": "", "resource": "configmaps"}
+    grown = Change(a)
+    n = len(a.get(CM)[1]["items"])
+    for q in ("resourceVersion=0", "resourceVersion=%s" % a.get(CM)[1]["metadata"]["resourceVersion"]):
+        a.raw("GET", CM + "?watch=1&timeoutSeconds=1&" + q)
+    equal("what watches began with", grown("apiserver_init_events_total", **of), n)
+    equal("the lists waited", grown("apiserver_watch_cache_read_wait_seconds_count", **of), 2)
+    check("room for changes", Metrics(a).get("watch_cache_capacity", **of) >= 1)
+    big = Metrics(a).get("watch_cache_capacity", **of)
+    for i in range(int(big) + 1):
+        a.post(CM, cm("watched%d" % i))
+    m = Metrics(a)
+    check("more room", m.get("watch_cache_capacity", **of) > big and m.get("watch_cache_capacity_increase_total", **of) >= 1)
+    a.raw("DELETE", CM + "?fieldSelector=metadata.name!=none")
+
+
+def test_refused(a):
+    """Webhooks whose certificates are of a kind that Go refuses."""
+    class Never(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *a):
+            pass
+
+    s, hooks, servers = a.s, "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", []
+    s.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "poor.key")
+    s.sh("openssl", "req", "-new", "-key", "poor.key", "-subj", "/CN=localhost", "-out", "poor.csr")
+    with open(os.path.join(s.dir, "poor.ext"), "w") as f:
+        f.write("subjectAltName=DNS:localhost")
+    sign = ("openssl", "x509", "-req", "-in", "poor.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
+    s.sh(*sign, "-out", "nameless.crt")
+    s.sh(*sign, "-sha1", "-extfile", "poor.ext", "-out", "sha1.crt")
+    s.sh(*sign, "-extfile", "poor.ext", "-out", "good.crt")
+    ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
+    try:
+        for cert, want in (("nameless", (1, 0)), ("sha1", (0, 1)), ("good", (0, 0))):
+            ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            ctx.set_ciphers("DEFAULT:@SECLEVEL=0")
+            ctx.load_cert_chain(os.path.join(s.dir, cert + ".crt"), os.path.join(s.dir, "poor.key"))
+            web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Never)
+            web.socket = ctx.wrap_socket(web.socket, server_side=True)
+            threading.Thread(target=web.serve_forever, daemon=True).start()
+            servers.append(web)
+            equal("registered", a.post(hooks, {"metadata": {"name": cert}, "webhooks": [{
+                "name": cert + ".example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
+                "clientConfig": {"url": "https://localhost:%d/" % web.server_address[1], "caBundle": ca},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]}]})[0], 201)
+            grown = Change(a)
+            asked = lambda: grown("apiserver_admission_webhook_fail_open_count", name=cert + ".example.com", type="validating")
+            until(cert + ": asked in vain", lambda: a.post(CM + "?dryRun=All", cm("refused"))[0] == 201 and asked())
+            n = asked()
+            equal(cert, (grown("apiserver_webhooks_x509_missing_san_total"), grown("apiserver_webhooks_x509_insecure_sha1_total")),
+                  (want[0] * n, want[1] * n))
+            a.delete(hooks + "/" + cert)
+    finally:
+        for web in servers:
+            web.shutdown()
+            web.server_close()
+
+
+def test_unreachable(a):
+    aps = "/apis/apiregistration.k8s.io/v1/apiservices"
+    equal("registered", a.post(aps, {"metadata": {"name": "v1.nowhere.io"}, "spec": {
+        "group": "nowhere.io", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100, "insecureSkipTLSVerify": True,
+        "service": {"namespace": "default", "name": "nothing", "port": 443}}})[0], 201)
+    until("not there", lambda: a.get("/apis/nowhere.io/v1/things")[0] == 503)
+    of = {"code": 503, "component": "aggregator", "group": "nowhere.io", "scope": "cluster", "subresource": "", "verb": "LIST", "version": "v1"}
+    grown = Change(a)
+    equal("again", (a.get("/apis/nowhere.io/v1/things")[0], a.get('/apis/nowhere.io/v1/t"s')[0]), (503, 503))
+    equal("not passed on", (grown("apiserver_request_terminations_total", resource="things", **of),
+                            grown("apiserver_request_terminations_total", resource='t\\"s', **of)), (1, 1))
+    a.delete(aps + "/v1.nowhere.io")
+
+
 def test_certificates(a):
     """Signing requests with a duration: those that got a certificate, and those that got one of about that duration."""
     path, subject = "/apis/certificates.k8s.io/v1/certificatesigningrequests", "/O=dev/CN=someone"
@@ -206,10 +405,10 @@ def test_families(a):
     bob.get("/api/v1/namespaces/default/pods")
     m = Metrics(a)
     equal("families in order", m.order, sorted(m.order))
-    for level, families in (("STABLE", STABLE), ("BETA", BETA), ("ALPHA", ALPHA)):
+    for level, families in (("[STABLE] ", STABLE), ("[BETA] ", BETA), ("[ALPHA] ", ALPHA), ("EXPERIMENTAL: [ALPHA] ", TIMING)):
         for name, (kind, labels) in families.items():
             f = m.families.get(name, [None, ""])
-            equal(name, (f[0], f[1].startswith("[%s] " % level), m.labels(name)), (kind, True, {labels}))
+            equal(name, (f[0], f[1].startswith(level), m.labels(name)), (kind, True, {labels}))
     n = m.get("apiserver_mutating_admission_policy_check_total", error_type="no_error", policy="p", policy_binding="b")
     equal("a policy that did not mutate", (n, m.get("apiserver_mutating_admission_policy_check_total", error_type="invalid_error", policy="p", policy_binding="b")), (1, 1))
     left = {"kind": "policy", "name": "p", "operation": "CREATE", "type": "validate"}
@@ -226,7 +425,7 @@ def test_families(a):
     check("what is exempt is let through", m.get("apiserver_flowcontrol_dispatched_requests_total", flow_schema="exempt", priority_level="exempt") > 1)
     equal("the one that asks", m.get("apiserver_flowcontrol_current_executing_requests", flow_schema="exempt", priority_level="exempt"), 1)
     for k, v in m.series.items():
-        if ("current_" in k and "read_vs_write" not in k) or "longrunning" in k:
+        if ("current_" in k and "read_vs_write" not in k and "current_limit" not in k) or "longrunning" in k:
             check("nothing is counted twice or forgotten", 0 <= v <= 2, (k, v))
     equal("addresses", m.get("kube_apiserver_clusterip_allocator_allocated_ips", cidr="10.0.0.0/24") +
           m.get("kube_apiserver_clusterip_allocator_available_ips", cidr="10.0.0.0/24"), 254)
@@ -257,6 +456,9 @@ def test_protobuf(a):
         families[next(v for t, v in f if t == 1).decode()] = f
         data = data[i + n:]
     text = Metrics(a)
+    f = families["apiserver_admission_step_admission_duration_seconds_summary"]
+    summary = fields(next(v for t, v in fields(next(v for t, v in f if t == 4)) if t == 4))
+    equal("a summary", (dict(f)[3], len([1 for t, v in summary if t == 3]), dict(summary)[1] > 0), (2, 3, True))
     equal("the same families", sorted(families), sorted(text.families))
     f = dict(families["apiserver_storage_size_bytes"])
     label, gauge = (fields(v) for t, v in fields(f[4]))
@@ -276,4 +478,5 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("metrics", prepare, (test_requests, test_long_running, test_certificates, test_families, test_protobuf))
+    suite("metrics", prepare, (test_requests, test_long_running, test_steps, test_tokens, test_impersonation, test_definitions, test_watches, test_refused,
+                              test_unreachable, test_certificates, test_families, test_protobuf))

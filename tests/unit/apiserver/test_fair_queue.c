@@ -21,8 +21,8 @@ static int entered;
 static void visit(void *arg)
 {
 	struct guest *g = arg;
-	int queue;
-	struct error *e = fair_enter(g->f, g->flow, &g->width, g->wait_ms ? g->wait_ms : 10000, &g->answer, &queue);
+	struct fair_place place;
+	struct error *e = fair_enter(g->f, g->flow, &g->width, g->wait_ms ? g->wait_ms : 10000, &g->answer, &place);
 
 	g->cancelled = e != NULL;
 	error_free(e);
