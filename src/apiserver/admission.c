@@ -8,7 +8,7 @@
 /* Upstream's order (pkg/kubeapiserver/options/plugins.go). */
 static const struct admission_plugin *const all[] = {
 	&admit_always, &admit_namespace_provision, &admit_namespace_lifecycle, &admit_namespace_exists, &admit_hard_anti_affinity,
-	&admit_limit_ranger, &admit_service_account, &admit_node_restriction, &admit_taint_nodes, &admit_always_pull, &admit_pod_security,
+	&admit_limit_ranger, &admit_service_account, &admit_node_restriction, &admit_taint_nodes, &admit_always_pull, &admit_images, &admit_pod_security,
 	&admit_node_selector, &admit_priority, &admit_default_tolerations, &admit_extended_tolerations, &admit_default_storage_class,
 	&admit_storage_in_use, &admit_owner_references, &admit_pvc_resize, &admit_runtime_class, &admit_certificate_approval,
 	&admit_certificate_signing, &admit_certificate_subject, &admit_default_ingress_class, &admit_no_external_ips, &admit_pod_topology_labels,
@@ -18,7 +18,7 @@ static const struct admission_plugin *const all[] = {
 
 /* Names of upstream that stand for nothing here: of features that are off, or of kinds that are not served. */
 static const char *const without_effect[] = {"PodGroupProtection", "ClusterTrustBundleAttest", "PodGroupWorkloadExists", "JobValidation"};
-static const char *const not_built[] = {"ImagePolicyWebhook", "PodTolerationRestriction", "EventRateLimit"};
+static const char *const not_built[] = {"PodTolerationRestriction", "EventRateLimit"};
 
 static bool listed(const char *list, const char *name)
 {

@@ -101,6 +101,7 @@ extern const struct admission_plugin admit_pod_security; /* admit_podsecurity.c 
 extern const struct admission_plugin admit_certificate_approval, admit_certificate_signing, admit_certificate_subject; /* admit_certificates.c */
 extern const struct admission_plugin admit_always, admit_never, admit_namespace_exists, admit_namespace_provision, admit_hard_anti_affinity,
 	admit_always_pull, admit_node_selector, admit_extended_tolerations, admit_no_external_ips, admit_owner_references; /* admit_optional.c */
+extern const struct admission_plugin admit_images; /* admit_images.c */
 extern const struct admission_plugin admit_default_storage_class, admit_default_ingress_class, admit_storage_in_use, admit_pvc_resize,
 	admit_runtime_class; /* admit_storage.c */
 extern const struct admission_plugin admit_mutating_webhook, admit_validating_webhook; /* webhook.c */

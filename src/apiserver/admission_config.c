@@ -20,7 +20,7 @@ static struct error *read_plugin_file(struct apiserver *s, struct str path, stru
 	return config_file_read(&s->arena, full, text);
 }
 
-/* From before AdmissionConfiguration: the file is what the one plugin has that still reads such, of no kind that is known here. */
+/* From before AdmissionConfiguration: the file is what the two plugins have that still read such, of no kind that is known here. */
 static bool is_legacy(struct arena *a, struct str text)
 {
 	struct buf json buf_cleanup = {0};
@@ -48,6 +48,7 @@ struct error *admission_config_init(struct apiserver *s)
 	TRY(error_wrap(config_file_read(&s->arena, s->o.admission_config, &text), "--admission-control-config-file"));
 	if (is_legacy(&s->arena, text)) {
 		*arena_push(&s->arena, &all.plugins) = (struct plugin_text){.name = STR("PodNodeSelector"), .text = text};
+		*arena_push(&s->arena, &all.plugins) = (struct plugin_text){.name = STR("ImagePolicyWebhook"), .text = text};
 		return NULL;
 	}
 	TRY(error_wrap(config_decode(&s->arena, &apiserverconfig_v1_admission_configuration_type,

@@ -242,7 +242,7 @@ static struct error *ask(struct authz_webhook *w, struct arena *a, struct author
 	} else {
 		json_encode(&b, &authorization_v1_subject_access_review_type, &r);
 	}
-	TRY(outbound_post(w->out, a, buf_view(&b), w->timeout_ms, &body));
+	TRY(outbound_post(w->out, a, buf_view(&b), w->timeout_ms, OUTBOUND_FIRST_MS, &body));
 	TRY(json_decode(a, &authorization_v1_subject_access_review_type, body, NULL, ans));
 	*out = ans->status;
 	return NULL;

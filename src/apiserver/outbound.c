@@ -10,7 +10,6 @@
 
 #define REDIRECTS_MAX 10
 #define TRIES 5
-#define FIRST_PAUSE_MS 500
 
 struct outbound {
 	struct arena arena;
@@ -225,10 +224,10 @@ static struct error *post(struct outbound *o, struct arena *a, struct str body, 
 	}
 }
 
-struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,
+struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, int64_t first_ms,
 			    struct str *answer)
 {
-	return post(o, a, body, timeout_ms, FIRST_PAUSE_MS, false, answer);
+	return post(o, a, body, timeout_ms, first_ms, false, answer);
 }
 
 struct error *outbound_deliver(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,

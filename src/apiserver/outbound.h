@@ -56,10 +56,11 @@ struct outbound_answer { /* all in the arena */
 struct error *outbound_get(struct outbound *o, struct arena *a, struct str url, struct str bearer, int64_t timeout_ms, struct outbound_answer *out);
 /*
  * POSTs JSON to the kubeconfig's server. Connections that are reset and answers 429, 500, 504 or with Retry-After are tried
- * again: five times in all, from 500 ms on, each pause half as long again (upstream's webhook backoff). timeout_ms is for each try.
+ * again: five times in all, from first_ms on, each pause half as long again (upstream's webhook backoff). timeout_ms is for each try.
  * Anything but a 2xx answer is an error then.
  */
-struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, struct str *answer);
+#define OUTBOUND_FIRST_MS 500 /* upstream's, where nothing else is said */
+struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, int64_t first_ms, struct str *answer);
 /* The same for what must not be lost: tried again after anything that went wrong, from first_ms on. */
 struct error *outbound_deliver(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,
 			       int64_t first_ms);

@@ -8,6 +8,7 @@ import copy, json, os, ssl, sys, threading, http.server, base64
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from apiserver_test import CM, PODS, Client, causes, check, cm, equal, suite, write
 from access_test import refuses, until
+from web import Web
 
 NS = "/api/v1/namespaces"
 PSS = "pod-security.kubernetes.io/"
@@ -166,7 +167,7 @@ def test_existing_pods(s, a):
 def test_optional(s, a):
     for flag, words in ((["--enable-admission-plugins=Nonsense"], 'admission plugin "Nonsense" is unknown'),
                         (["--disable-admission-plugins=Nonsense"], 'admission plugin "Nonsense" is unknown'),
-                        (["--enable-admission-plugins=ImagePolicyWebhook"], "ImagePolicyWebhook is not built"),
+                        (["--enable-admission-plugins=EventRateLimit"], "EventRateLimit is not built"),
                         (["--enable-admission-plugins=AlwaysPullImages", "--disable-admission-plugins=AlwaysPullImages"], "is in --enable")):
         s.more = []
         refuses(s, flag[0], flag, words)
@@ -304,6 +305,92 @@ def test_webhook_users(s, a):
     refuses(s, "exec plugins", ["--admission-control-config-file", config(s, MutatingAdmissionWebhook=conf(exec_))], "exec plugin")
 
 
+def test_images(s, a):
+    """Images of pods are judged by a webhook, whose answers are remembered."""
+    asked, answers = [], {}
+
+    def judge(rq):
+        review = json.loads(rq.body)
+        asked.append(review)
+        images = [c["image"] for c in review["spec"]["containers"]]
+        return next((answers[i] for i in images if i in answers), {"apiVersion": "imagepolicy.k8s.io/v1alpha1", "kind": "ImageReview", "status": {"allowed": True}})
+
+    def status(**k):
+        return {"apiVersion": "imagepolicy.k8s.io/v1alpha1", "kind": "ImageReview", "status": k}
+
+    def images():
+        n, asked[:] = list(asked), []
+        return [[c["image"] for c in r["spec"]["containers"]] for r in n]
+
+    def make(name, image, **spec):
+        st, o = a.post(NS + "/default/pods", pod(name, c={"image": image}, **spec))
+        return st, o.get("message", "")
+
+    web = Web(judge, s, "images")
+    kubeconfig = write(s, "images.kubeconfig", web.kubeconfig("/review"))
+    policy = lambda **k: {"imagePolicy": dict({"kubeConfigFile": kubeconfig, "retryBackoff": 1}, **k)}
+    audit = write(s, "images-audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n  verbs: [create]\n")
+    log = ("--audit-log-path", "images.log", "--audit-policy-file", audit)
+
+    def notes(name):
+        with open(os.path.join(s.dir, "images.log")) as f:
+            for l in f:
+                e = json.loads(l)
+                if e["stage"] == "ResponseComplete" and e["objectRef"].get("name") == name:
+                    return {k.split("/")[1]: v for k, v in e["annotations"].items() if k.startswith("imagepolicywebhook.image-policy.k8s.io/")}
+
+    on = "--enable-admission-plugins=ImagePolicyWebhook"
+    s.more = []
+    refuses(s, "without a configuration", [on], "no config specified")
+    for k, bad in (("allowTTL", 1801), ("denyTTL", -2), ("retryBackoff", 300001)):
+        refuses(s, "%s %d" % (k, bad), [on, "--admission-control-config-file", config(s, ImagePolicyWebhook=policy(**{k: bad}))], k)
+    refuses(s, "no kubeconfig", [on, "--admission-control-config-file", config(s, ImagePolicyWebhook={"imagePolicy": {}})], "kubeConfigFile")
+    start(s, on, *log, ImagePolicyWebhook=policy(denyTTL=-1))
+    a.post(NS + "/default/serviceaccounts", {"metadata": {"name": "default"}})
+    equal("allowed", make("one", "a", initContainers=[{"name": "i", "image": "b"}], notes={"x.image-policy.k8s.io/t": "1", "image-policy.k8s.io/t": "2", "y": "3"}),
+          (201, ""))
+    equal("what was asked", asked, [{"kind": "ImageReview", "apiVersion": "imagepolicy.k8s.io/v1alpha1", "metadata": {}, "spec": {
+        "containers": [{"image": "a"}, {"image": "b"}], "annotations": {"x.image-policy.k8s.io/t": "1"}, "namespace": "default"}, "status": {"allowed": False}}])
+    images()
+    equal("others", (make("two", "a"), make("three", "a")), ((201, ""), (201, "")))
+    equal("the same is asked once", images(), [["a"]])
+    equal("nothing but pods", (a.post(CM, cm("images"))[0], images()), (201, []))
+    answers["bad"] = status(allowed=False, reason="it is bad", auditAnnotations={"judged": "by hand"})
+    for i in range(2):
+        st, why = make("bad", "bad")
+        check("refused", st == 403 and why.endswith("image policy webhook backend denied one or more images: it is bad"), (st, why))
+    equal("and asked anew", images(), [["bad"], ["bad"]])
+    equal("the audit is told", until("an event", lambda: notes("bad")), {"judged": "by hand"})
+    answers["worse"] = status(allowed=False)
+    check("without a reason", make("worse", "worse")[1].endswith("one or more images rejected by webhook backend"))
+    p = a.get(NS + "/default/pods/one")[1]
+    p["spec"]["ephemeralContainers"] = [{"name": "e", "image": "bad", "terminationMessagePolicy": "File"}]
+    images()
+    equal("ephemeral ones", a.put(NS + "/default/pods/one/ephemeralcontainers", p)[0], 403)
+    equal("alone", images(), [["bad"]])
+    p = a.get(NS + "/default/pods/one")[1]
+    p["spec"]["containers"][0]["image"] = "bad"
+    equal("an update", a.put(NS + "/default/pods/one", p)[0], 403)
+    equal("has them all", images(), [["bad", "b"]])
+    answers["broken"] = (500, {"message": "out of order"})
+    st, why = make("broken", "broken")
+    check("who does not answer allows nothing", st == 403 and "out of order" in why, (st, why))
+    equal("asked five times", images(), [["broken"]] * 5)
+    s.stop()
+    # the file as it was before there was an AdmissionConfiguration
+    s.more = [on, "--admission-control-config-file", write(s, "legacy.yaml", policy(defaultAllow=True, denyTTL=1))] + list(log)
+    s.start()
+    answers["none"] = (404, {"message": "nobody"})
+    equal("unless it may", make("open", "none"), (201, ""))
+    equal("asked once", images(), [["none"]])
+    equal("which the audit is told", until("an event", lambda: notes("open")), {"failed-open": "true"})
+    st = [make("bad", "bad")[0] for i in range(2)]
+    equal("a refusal is remembered", (st, images()), ([403, 403], [["bad"]]))
+    until("not for long", lambda: make("bad", "bad")[0] == 403 and images() == [["bad"]])
+    s.stop()
+    web.close()
+
+
 if __name__ == "__main__":
     suite("admission", lambda s: {"a": Client(s, cert="admin")},
-          (test_configuration, test_versions, test_existing_pods, test_optional, test_quota, test_webhook_users))
+          (test_configuration, test_versions, test_existing_pods, test_optional, test_quota, test_webhook_users, test_images))
