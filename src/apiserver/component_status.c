@@ -62,6 +62,7 @@ static struct error *table(struct request *rq, const struct core_v1_component_st
 	struct meta_v1_list_meta meta = {0};
 	struct buf b buf_cleanup = {0};
 
+	TRY(respond_table_options(rq));
 	table_begin(&b, rq->res->api, &o, &meta);
 	for (size_t i = 0; i < n; i++)
 		table_append(rq, &b, rq->res, &o, &v[i], i == 0);

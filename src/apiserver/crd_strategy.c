@@ -270,15 +270,20 @@ static bool too_many_before(const version_t *v, const crd_object_t *was)
 	return false;
 }
 
-/* beside: the schema stands on the same level, of one version or of all. */
-static void selectable_check(struct field_errors *e, const version_t *v, const crd_object_t *was, bool beside, const struct field_path *fields)
+/*
+ * beside: the schema stands on the same level, of one version or of all. Of all (shared), a `schema` with nothing in it is one in which every path
+ * is wrong.
+ */
+static void selectable_check(struct field_errors *e, const version_t *v, const crd_object_t *was, bool beside, bool shared,
+			     const struct field_path *fields)
 {
 	const struct apiextensions_v1_json_schema_props *p = beside ? schema_of(v) : NULL, *found;
+	bool each = p || (beside && shared && v->schema);
 	struct map seen = {0};
 
-	if (v->selectable_fields.n && !p)
+	if (v->selectable_fields.n && !each)
 		field_invalid(e, fields, STR(""), "may only be set when there is a schema");
-	for (uint32_t i = 0; p && i < v->selectable_fields.n; i++) {
+	for (uint32_t i = 0; each && i < v->selectable_fields.n; i++) {
 		struct str path = v->selectable_fields.v[i].json_path, shown;
 		const struct field_path *at = FIELD_CHILD(FIELD_INDEX(fields, i), "jsonPath");
 
@@ -286,7 +291,7 @@ static void selectable_check(struct field_errors *e, const version_t *v, const c
 			field_required(e, at, "");
 			continue;
 		}
-		found = schema_at_path(e->arena, p, path, false, &shown);
+		found = p ? schema_at_path(e->arena, p, path, false, &shown) : NULL;
 		if (!found) {
 			field_invalid(e, at, path, "is an invalid path");
 			continue;
@@ -384,7 +389,7 @@ static void version_check(struct field_errors *e, const version_t *v, const stru
 	if (!l->columns)
 		columns_check(e, v, FIELD_CHILD(at, "additionalPrinterColumns"));
 	if (!l->selectable)
-		selectable_check(e, v, was, !l->schema, FIELD_CHILD(at, "selectableFields"));
+		selectable_check(e, v, was, !l->schema, false, FIELD_CHILD(at, "selectableFields"));
 }
 
 static void versions_check(struct field_errors *e, const crd_object_t *o, const crd_object_t *was)
@@ -438,7 +443,7 @@ static void shared_check(struct field_errors *e, const crd_object_t *o, const cr
 	if (l.columns)
 		columns_check(e, v, FIELD_CHILD(spec, "additionalPrinterColumns"));
 	if (l.selectable)
-		selectable_check(e, v, was, l.schema, FIELD_CHILD(spec, "selectableFields"));
+		selectable_check(e, v, was, l.schema, true, FIELD_CHILD(spec, "selectableFields"));
 }
 
 /* ---- names ---- */

@@ -457,6 +457,11 @@ static struct error *not_acceptable(bool stream, bool cbor)
 	return error_status(406, "NotAcceptable", "only the following media types are accepted: %s", served_types(stream, cbor));
 }
 
+struct error *not_streamable(bool cbor)
+{
+	return not_acceptable(true, cbor);
+}
+
 struct error *negotiate_answer(struct arena *a, const struct http_headers *h, const struct query *q, const struct negotiation *n,
 			       struct negotiated *out)
 {
@@ -487,9 +492,8 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 
 			if (!served(m, n->cbor) || !clause_matches(&v[i], m) || !accept_params(&v[i], n->answers, &try))
 				continue;
-			if (n->stream && !media_types[m].stream_type.p)
-				return not_acceptable(true, n->cbor);
-			try.content_type = n->stream ? media_types[m].stream_type : media_types[m].content_type;
+			try.no_stream = n->stream && !media_types[m].stream_type.p;
+			try.content_type = n->stream && !try.no_stream ? media_types[m].stream_type : media_types[m].content_type;
 			try.pretty |= pretty_wanted(h, q);
 			*out = try;
 			return NULL;

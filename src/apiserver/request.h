@@ -58,6 +58,7 @@ struct negotiated {
 	struct str discovery;    /* "v2", "v2beta1" for as=APIGroupDiscoveryList, else empty */
 	bool discovery_nopeer;
 	bool no_protobuf;        /* negotiation's */
+	bool no_stream;          /* a watch in a format that no stream has: it is refused when nothing else is wrong with it (not_streamable) */
 };
 /* What an endpoint can answer with: its own objects; Tables and metadata alone too; metadata alone too; aggregated discovery and nothing else. */
 enum answers { ANSWERS_PLAIN, ANSWERS_RESOURCE, ANSWERS_PARTIAL, ANSWERS_DISCOVERY };
@@ -71,6 +72,7 @@ struct negotiation {
 	const char *only;        /* the one type the router knows here, in which the answer is; NULL: the usual ones */
 };
 /* Accept and ?pretty and User-Agent. 406 NotAcceptable when nothing fits; *out is for JSON then. */
+struct error *not_streamable(bool cbor);
 struct error *negotiate_answer(struct arena *a, const struct http_headers *h, const struct query *q, const struct negotiation *n,
 			       struct negotiated *out);
 /* Content-Type of a body (empty: JSON); 415 UnsupportedMediaType. */

@@ -348,10 +348,21 @@ static struct error *respond_partial(struct request *rq, int status, const struc
 	return respond_struct(rq, status, &meta_v1_partial_object_metadata_type, &p);
 }
 
+struct error *respond_table_options(const struct request *rq)
+{
+	struct str v = query_get(&rq->q, "includeObject");
+
+	if (rq->out.as != ANSWER_TABLE || !v.n || str_eqz(v, "None") || str_eqz(v, "Object") || str_eqz(v, "Metadata"))
+		return NULL;
+	return err_bad_request("Unable to convert to Table as requested: includeObject: Invalid value: \"%.*s\": must be 'Metadata', 'Object', "
+			       "'None', or empty", STR_ARG(v));
+}
+
 struct error *respond_struct(struct request *rq, int status, const struct schema_type *t, const void *obj)
 {
 	struct buf b buf_cleanup = {0};
 
+	TRY(respond_table_options(rq));
 	if (t == &meta_v1_status_type)
 		audit_answer_status(rq, obj);
 	if (t != &meta_v1_status_type && rq->out.as == ANSWER_PARTIAL)
@@ -447,6 +458,7 @@ struct error *respond_success(struct request *rq, struct resource *res, struct s
 	struct meta_v1_status st = {.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Success")};
 	struct meta_v1_status_details d = {0};
 
+	TRY(respond_table_options(rq));
 	if (name.n) {
 		d.name = name;
 		d.group = res->api->group;
@@ -526,6 +538,7 @@ struct error *respond_object(struct request *rq, int status, struct resource *re
 	void *out = obj;
 	struct buf b buf_cleanup = {0};
 
+	TRY(respond_table_options(rq));
 	if (res->from_storage) {
 		out = arena_alloc(rq->a, t->size);
 		res->from_storage(rq->a, obj, out);

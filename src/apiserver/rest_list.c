@@ -640,6 +640,7 @@ static struct error *list_table(struct request *rq, struct resource *res, const 
 	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now(),
 				  .api_version = res->api_version, .kind = res->api->kind};
 
+	TRY(respond_table_options(rq));
 	table_for(rq, res, &o);
 	table_begin(&b, table_resource(res), &o, &p->meta);
 	for (size_t i = 0; i < p->found.n; i++) {

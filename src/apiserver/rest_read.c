@@ -647,9 +647,16 @@ struct error *rest_watch(struct request *rq)
 												there is none */
 	if (!bad)
 		bad = cache_watch_open(rq->res->st->cache, &o, &cw);
-	if (error_is(bad, 429, NULL)) {
+	e = respond_table_options(rq);
+	if (!e && rq->out.no_stream)
+		e = not_streamable(rq->s->o.cbor);
+	if (e || error_is(bad, 429, NULL)) {
+		cache_watch_close(cw);
 		post_end(&w);
-		return bad;
+		if (!e)
+			return bad;
+		error_free(bad);
+		return e;
 	}
 	respond_headers(rq);
 	http_set_header(rq->x, "content-type", rq->out.content_type);

@@ -1022,6 +1022,7 @@ static struct error *scale_table(struct request *rq, const struct autoscaling_v1
 	struct meta_v1_list_meta lm = {.resource_version = s->metadata.resource_version};
 	struct buf b buf_cleanup = {0};
 
+	TRY(respond_table_options(rq));
 	table_begin(&b, &scales, &o, &lm);
 	table_row(&b, rq->a, &scales, &o, s, true);
 	table_end(&b);

@@ -205,13 +205,6 @@ static struct error *dispatch_resource(struct request *rq)
 	if (str_eqz(i->verb, "patch"))
 		TRY(rest_patch_type(rq, &patch));
 	TRY(negotiate_resource(rq, sub));
-	if (rq->out.as == ANSWER_TABLE) {
-		struct str v = query_get(&rq->q, "includeObject");
-
-		if (v.n && !str_eqz(v, "None") && !str_eqz(v, "Object") && !str_eqz(v, "Metadata"))
-			return err_bad_request("Unable to convert to Table as requested: includeObject: Invalid value: \"%.*s\": must be 'Metadata', "
-					       "'Object', 'None', or empty", STR_ARG(v));
-	}
 	TRY(rest_review(rq, &handled));
 	if (handled)
 		return NULL;

@@ -315,6 +315,8 @@ struct error *resources_init(struct apiserver *s);
 
 /* ---- answers (respond.c) ---- */
 void respond_error(struct request *rq, struct error *e); /* takes e */
+/* What is wrong with the parameters of a Table, when that is asked for: looked at when there is something to show, not before. */
+struct error *respond_table_options(const struct request *rq);
 /* A struct of type t in the negotiated format; `status` HTTP. */
 struct error *respond_struct(struct request *rq, int status, const struct schema_type *t, const void *obj);
 /* A resource's object (storage struct) with the request's version, or as Table or PartialObjectMetadata. */

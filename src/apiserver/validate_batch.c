@@ -475,6 +475,11 @@ static bool same_time(const struct api_time *a, const struct api_time *b)
 	return !a == !b && (!a || (a->s == b->s && a->ns == b->ns));
 }
 
+static bool before(const struct api_time *a, const struct api_time *b)
+{
+	return a->s != b->s ? a->s < b->s : a->ns < b->ns;
+}
+
 static struct str time_text(struct arena *a, const struct api_time *t)
 {
 	return t ? arena_printf(a, "\"%.*s\"", STR_ARG(time_format(a, *t, false))) : STR("null");
@@ -537,7 +542,7 @@ void job_validate_sub(struct request *rq, const char *sub, const void *obj, cons
 				  "cannot set completionTime when there is no Complete=True condition");
 	if ((complete_changed || end_changed) && !s->completion_time && complete)
 		field_required(e, AT(p, "completionTime"), "completionTime is required for Complete jobs");
-	if ((start_changed || end_changed) && s->start_time && s->completion_time && s->completion_time->s < s->start_time->s)
+	if ((start_changed || end_changed) && s->start_time && s->completion_time && before(s->completion_time, s->start_time))
 		field_invalid_raw(e, AT(p, "completionTime"), time_text(e->arena, s->completion_time), "must be equal to or after `startTime`");
 	if ((failed_changed || indexes_changed) && failed && !target)
 		field_invalid_omitted(e, conditions, "cannot set Failed=True condition without the FailureTarget=true condition");

@@ -913,22 +913,27 @@ static void update_last_applied(struct arena *a, const struct managed_fields_req
 	jv_set(a, jv_sub(a, obj, STR("metadata")), STR("annotations"), fresh);
 }
 
+/* What is wrong with the first of a list of entries that is none; NULL: nothing, or it is no list. */
+static struct error *entries_error(struct arena *a, const struct jv *managed)
+{
+	for (uint32_t i = 0; jv_is(managed, JV_ARRAY) && i < managed->n; i++) {
+		struct meta_v1_managed_fields_entry entry = {0};
+
+		TRY(jv_to_object(a, &meta_v1_managed_fields_entry_type, &managed->items[i], NULL, &entry));
+	}
+	return NULL;
+}
+
 /* Entries as upstream reads them: a list in which one is none has none. Others are left to the types. */
 static bool has_entries(struct arena *a, const struct jv *managed)
 {
-	if (!jv_is(managed, JV_ARRAY))
-		return false;
-	for (uint32_t i = 0; i < managed->n; i++) {
-		struct meta_v1_managed_fields_entry entry = {0};
-		struct error *e = managed->items[i].kind == JV_OBJECT
-					  ? jv_to_object(a, &meta_v1_managed_fields_entry_type, &managed->items[i], NULL, &entry)
-					  : error_new("no entry");
+	struct error *e = entries_error(a, managed);
+	bool all = jv_is(managed, JV_ARRAY) && !e;
 
-		error_free(e);
-		if (e)
-			return false;
-	}
-	return true;
+	error_free(e);
+	for (uint32_t i = 0; all && i < managed->n; i++)
+		all = managed->items[i].kind == JV_OBJECT;
+	return all;
 }
 
 static struct error *check_config(struct arena *a, const struct managed_fields_request *req, const struct jv *config)
@@ -1132,21 +1137,26 @@ struct error *managed_fields_apply_object(struct arena *a, const struct managed_
 	const struct schema_type *t = req->shape.type;
 	struct jv l, o;
 	buf_cleanup struct buf text = {0};
+	struct error *e, *w;
 
 	if (live)
 		jv_from_object(a, t, live, &l);
 	TRY(managed_fields_apply(a, req, live ? &l : NULL, config, force, &o, changed));
+	e = entries_error(a, managed_of(config)); /* which are not kept, but an object of the type cannot be made with them */
+	if (e) {
+		w = error_status(500, "", "failed to convert the new object to its type: %s", error_message(e));
+		error_free(e);
+		return w;
+	}
 	if (live && !*changed) {
 		object_copy(a, t, live, out);
 		return NULL;
 	}
 	/* sorted, as raw JSON within the object comes out of upstream's merge */
 	jv_encode_sorted(&text, &o);
-	struct error *e = json_decode_merged(a, t, arena_str(a, buf_view(&text)), NULL, out);
-
+	e = json_decode_merged(a, t, arena_str(a, buf_view(&text)), NULL, out);
 	if (e) { /* values that do not fit their fields: the schema knows no formats */
-		struct error *w = error_status(500, "", "failed to convert merged object to its type: %s", error_message(e));
-
+		w = error_status(500, "", "failed to convert merged object to its type: %s", error_message(e));
 		error_free(e);
 		return w;
 	}

@@ -219,6 +219,8 @@ static char scalar_type(struct shape s)
 		return 'n';
 	case FIELD_QUANTITY:
 	case FIELD_INTSTR:
+	case FIELD_TIME:
+	case FIELD_MICROTIME:
 		return '*';
 	case FIELD_RAW:
 		return 'a';
