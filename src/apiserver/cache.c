@@ -382,6 +382,20 @@ static struct error *load_all(struct load *l, struct str start, struct str end, 
 	return e;
 }
 
+static void load_drop(struct load *l)
+{
+	tree_free(&l->main);
+	tree_free(&l->node);
+	unreadable_free(&l->unreadable);
+}
+
+static struct str prefix_end(const struct cache *c, char buf[STORE_KEY_MAX])
+{
+	memcpy(buf, c->r.prefix.p, c->r.prefix.n);
+	buf[c->r.prefix.n - 1]++;
+	return str_of(buf, c->r.prefix.n);
+}
+
 /* Opens the feed, then reads everything at a revision no older: what the feed says up to there is passed over. */
 static struct error *load(struct cache *c)
 {
@@ -389,17 +403,13 @@ static struct error *load(struct cache *c)
 	struct str p = c->r.prefix;
 	if (!p.n || p.n >= STORE_KEY_MAX - 1 || p.p[p.n - 1] != '/')
 		return error_new("cache: \"%.*s\" is no key prefix: it has to end with '/'", STR_ARG(p));
-	memcpy(end, p.p, p.n);
-	end[p.n - 1]++;
 	struct store_watch *feed;
-	TRY(store_watch_open(c->s, p, str_of(end, p.n), store_revision(c->s), &feed));
+	TRY(store_watch_open(c->s, p, prefix_end(c, end), store_revision(c->s), &feed));
 	struct load l = {.c = c, .main = {.by = -1}, .node = {.by = c->r.node_field}};
 	int64_t rev = 0;
-	struct error *e = load_all(&l, p, str_of(end, p.n), &rev);
+	struct error *e = load_all(&l, p, prefix_end(c, end), &rev);
 	if (e) {
-		tree_free(&l.main);
-		tree_free(&l.node);
-		unreadable_free(&l.unreadable);
+		load_drop(&l);
 		store_watch_close(feed);
 		return e;
 	}
@@ -725,6 +735,27 @@ int64_t cache_oldest_exact(const struct cache *c)
 	return c->oldest_rev > c->exact.rev ? c->oldest_rev : c->exact.rev;
 }
 
+/* From before this cache began, or what its ring has no more: read from the store, which has it until it is compacted. Waits. */
+static struct error *past_snap(struct cache *c, int64_t rev, struct cache_snap **out)
+{
+	char end[STORE_KEY_MAX];
+	struct load l = {.c = c, .main = {.by = -1}, .node = {.by = c->r.node_field}};
+	struct error *e = fiber_mutex_lock(&c->past_lock); /* one at a time: each takes as much memory as the objects do */
+	struct str key;
+	size_t it = 0;
+	void *why;
+	if (e)
+		return e;
+	e = load_all(&l, c->r.prefix, prefix_end(c, end), &rev);
+	fiber_mutex_unlock(&c->past_lock);
+	if (!e && map_next(&l.unreadable, &it, &key, &why))
+		e = error_status(500, "InternalError", "%s", (const char *)why);
+	if (!e)
+		*out = snap_new(&l.main, &l.node, c->r.node_field >= 0, rev);
+	load_drop(&l);
+	return e;
+}
+
 /* The newest state with the events after rev undone, from the nearest known snapshot. */
 static struct error *exact_snap(struct cache *c, int64_t rev, struct cache_snap **out)
 {
@@ -735,9 +766,10 @@ static struct error *exact_snap(struct cache *c, int64_t rev, struct cache_snap 
 			return NULL;
 		}
 	}
-	int64_t oldest = cache_oldest_exact(c);
-	if (rev < oldest)
+	if (rev < 1 || rev < c->exact.rev)
 		return error_status(410, "Expired", "The resourceVersion for the provided list is too old.");
+	if (rev < c->oldest_rev)
+		return past_snap(c, rev, out);
 	const struct tree *main = &c->main, *node = &c->node;
 	uint64_t from = c->next_seq, to = ring_after(c, rev);
 	for (size_t i = 0; i < sizeof(c->old) / sizeof(*c->old); i++) {

@@ -166,7 +166,7 @@ bool cache_matches(const struct cache *c, const struct cache_entry *e, const str
 enum cache_mode {
 	CACHE_ANY,        /* resourceVersion=0: what is here, no wait */
 	CACHE_AT_LEAST,   /* resourceVersion=X, NotOlderThan: waits until X is seen; 504 Timeout with cause ResourceVersionTooLarge after 3 s */
-	CACHE_EXACT,      /* lists: at X exactly; 410 Expired when out of the window */
+	CACHE_EXACT,      /* lists: at X exactly; 410 Expired when that is older than the store's history */
 	CACHE_CONSISTENT, /* resourceVersion unset: everything acknowledged before the call */
 };
 /*
@@ -182,10 +182,13 @@ struct error *cache_whole(const struct cache *c);
 /* Without waiting or reference: borrowed until the next wait. */
 const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name);
 
-/* All objects at one revision. Taking one is O(1) for the newest, O(changes since * log n) for an older one. */
+/*
+ * All objects at one revision. Taking one is O(1) for the newest, O(changes since * log n) for an older one; one from before the cache began
+ * is read from the store.
+ */
 struct cache_snap;
 struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out);
-/* Exact reads of revisions below answer 410. */
+/* Exact reads of revisions below are no longer the cache's. */
 int64_t cache_oldest_exact(const struct cache *c);
 void cache_snap_free(struct cache_snap *s);       /* NULL is allowed */
 /* Call when a continue token for s is handed out: CACHE_EXACT then finds it, whatever happens, until 75 s after its last use (the last 8 such). */

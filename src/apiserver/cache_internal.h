@@ -182,6 +182,7 @@ struct cache {
 	struct {
 		int64_t rev, next_rev, marked_ms;
 	} exact;
+	struct fiber_mutex past_lock;
 	struct cache_watch *watchers; /* those of no node */
 	struct map groups;      /* the last of each group among them */
 	size_t n_watchers;

@@ -1207,9 +1207,20 @@ def test_extensions(s, a):
 def test_restart(s, a, ip, port):
     a.post(CM, cm("kept", a="b"))
     before = a.get(CM + "/kept")[1]
+    page = a.get(CM + "?limit=1")[1]
+    a.post(CM, cm("younger"))
+    a.post(CM, cm("kept-0"))
+    exact = CM + "?resourceVersionMatch=Exact&resourceVersion=" + before["metadata"]["resourceVersion"]
+    then = a.get(exact)[1]
     s.stop(9)
     s.start()
     equal("kept over kill -9", a.get(CM + "/kept")[1], before)
+    equal("an exact list from before", a.get(exact), (200, then))
+    names = [o["metadata"]["name"] for o in then["items"]]
+    st, rest = a.get(CM + "?limit=100&continue=" + page["metadata"]["continue"])
+    equal("the second page of a list from before", (st, [o["metadata"]["name"] for o in page["items"] + rest["items"]]), (200, names))
+    equal("what was later is not in it", {"younger", "kept-0"} & set(names), set())
+    equal("no revision is one from before all", a.get(CM + "?resourceVersionMatch=Exact&resourceVersion=1")[0] in (200, 410), True)
     svc = {"kind": "Service", "apiVersion": "v1", "metadata": {"name": "again"},
            "spec": {"ports": [{"port": 80, "nodePort": port}], "type": "NodePort"}}
     equal("node port still taken", a.post("/api/v1/namespaces/default/services", svc)[0], 422)
