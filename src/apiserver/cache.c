@@ -115,6 +115,10 @@ static void set_current(struct cache *c, struct str key, struct cache_entry *e, 
 /* ---- what cannot be read ---- */
 
 #define UNREADABLE_MAX 10000 /* more look as if they were not there */
+struct unreadable {
+	bool sealed; /* not opened; else it is no object */
+	char why[];
+};
 
 static void unreadable_del(struct map *m, struct str key)
 {
@@ -125,8 +129,13 @@ static void unreadable_del(struct map *m, struct str key)
 static void unreadable_set(struct map *m, struct str key, struct error *err)
 {
 	unreadable_del(m, key);
-	if (m->n < UNREADABLE_MAX)
-		map_set(m, key, xstrdup(error_message(err)));
+	if (m->n < UNREADABLE_MAX) {
+		size_t n = strlen(error_message(err)) + 1;
+		struct unreadable *u = xmalloc(sizeof *u + n);
+		u->sealed = error_is(err, 500, "InternalError");
+		memcpy(u->why, error_message(err), n);
+		map_set(m, key, u);
+	}
 	log_and_free(err, "cache: an object is left out");
 }
 
@@ -666,14 +675,20 @@ static struct error *wait_told(struct cache *c, enum cache_mode mode, int64_t re
 	return e;
 }
 
+/* As upstream has it, only what cannot be opened has a reason. */
+static struct error *unreadable_error(const struct unreadable *u)
+{
+	return u->sealed ? error_status(500, "InternalError", "Internal error occurred: %s", u->why) : error_status(500, "", "%s", u->why);
+}
+
 /* That nobody can read it does not mean it has gone: who looks for owners must not take it for that. */
 static struct error *unreadable_told(const struct cache *c, struct str ns, struct str name)
 {
 	char buf[STORE_KEY_MAX];
 	struct str key = make_key(buf, sizeof buf, STR(""), ns, name);
-	const char *why = key.p ? map_get(&c->unreadable, key) : NULL;
+	const struct unreadable *u = key.p ? map_get(&c->unreadable, key) : NULL;
 
-	return why ? error_status(500, "InternalError", "Internal error occurred: %s", why) : NULL;
+	return u ? unreadable_error(u) : NULL;
 }
 
 /* Upstream's: e^(0.06 s), from 1 to 30. */
@@ -684,16 +699,28 @@ static int32_t retry_after(int64_t since_ms)
 	return s < 1 ? 1 : s > 30 ? 30 : (int32_t)s;
 }
 
+struct error *cache_readable(const struct cache *c)
+{
+	size_t it = 0;
+	struct str key;
+	void *u;
+
+	if (c->unready)
+		return error_status(500, "InternalError", "Internal error occurred: %s", c->unready);
+	return map_next(&c->unreadable, &it, &key, &u) ? unreadable_error(u) : NULL;
+}
+
 struct error *cache_whole(const struct cache *c)
 {
 	size_t it = 0;
 	struct str key;
-	void *why = c->unready;
+	const char *why = c->unready;
 	struct error *e;
+	void *u;
 
-	if (!why && !map_next(&c->unreadable, &it, &key, &why))
+	if (!why && !map_next(&c->unreadable, &it, &key, &u))
 		return NULL;
-	e = error_status(429, "TooManyRequests", "storage is (re)initializing: %s", (const char *)why);
+	e = error_status(429, "TooManyRequests", "storage is (re)initializing: %s", why ? why : ((const struct unreadable *)u)->why);
 	e->retry_after_seconds = retry_after(c->unwhole_ms);
 	return e;
 }
@@ -743,13 +770,13 @@ static struct error *past_snap(struct cache *c, int64_t rev, struct cache_snap *
 	struct error *e = fiber_mutex_lock(&c->past_lock); /* one at a time: each takes as much memory as the objects do */
 	struct str key;
 	size_t it = 0;
-	void *why;
+	void *u;
 	if (e)
 		return e;
 	e = load_all(&l, c->r.prefix, prefix_end(c, end), &rev);
 	fiber_mutex_unlock(&c->past_lock);
-	if (!e && map_next(&l.unreadable, &it, &key, &why))
-		e = error_status(500, "InternalError", "%s", (const char *)why);
+	if (!e && map_next(&l.unreadable, &it, &key, &u))
+		e = unreadable_error(u);
 	if (!e)
 		*out = snap_new(&l.main, &l.node, c->r.node_field >= 0, rev);
 	load_drop(&l);

@@ -179,6 +179,8 @@ struct error *cache_get(struct cache *c, struct str ns, struct str name, enum ca
  * lists or watches would take for gone.
  */
 struct error *cache_whole(const struct cache *c);
+/* The same as who asks for such an object by name is told: 500. */
+struct error *cache_readable(const struct cache *c);
 /* Without waiting or reference: borrowed until the next wait. */
 const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struct str name);
 

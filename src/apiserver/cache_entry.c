@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -266,11 +267,13 @@ struct error *entry_decode(const struct cache_resource *r, struct str key, int64
 			   struct cache_entry **out)
 {
 	struct buf plain buf_cleanup = {0}, completed buf_cleanup = {0};
-	struct error *e = NULL;
+	struct error *e = NULL, *w;
 	struct str bytes;
+	bool opened;
 	*out = NULL;
 	if (r->plain)
 		e = r->plain(r->ctx, key, stored, may_wait, &plain);
+	opened = !e;
 	bytes = r->plain ? buf_view(&plain) : stored;
 	if (!e && r->complete)
 		e = complete_pb(r, bytes, &completed);
@@ -278,6 +281,11 @@ struct error *entry_decode(const struct cache_resource *r, struct str key, int64
 		e = entry_new(r, key, rev, stored, completed.n ? buf_view(&completed) : bytes, out);
 	if (!e && completed.n)
 		(*out)->was_filled = true;
+	if (e && !error_is_sys(e, EAGAIN)) {
+		w = error_status(500, opened ? "" : "InternalError", "%s", error_message(e));
+		error_free(e);
+		e = w;
+	}
 	return error_wrap(e, "%.*s%.*s", STR_ARG(r->prefix), STR_ARG(key));
 }
 

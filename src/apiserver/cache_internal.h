@@ -60,7 +60,7 @@ struct error *entry_new(const struct cache_resource *r, struct str key, int64_t 
 			struct cache_entry **out);
 /* The same object with another resourceVersion. */
 struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct cache_entry *e, int64_t rev);
-/* From stored bytes (runs r->plain, with may_wait). */
+/* From stored bytes (runs r->plain, with may_wait). What cannot be opened is a 500 InternalError, what then is no object a 500 without a reason. */
 struct error *entry_decode(const struct cache_resource *r, struct str key, int64_t rev, struct str stored, bool may_wait,
 			   struct cache_entry **out);
 static inline struct str entry_slice(const struct cache_entry *e, struct cache_slice s)
@@ -188,7 +188,7 @@ struct cache {
 	size_t n_watchers;
 	struct map nodes;       /* node -> struct chan */
 	struct cache_paths paths;
-	struct map unreadable;  /* key -> char *why: objects that are there and nobody can be shown */
+	struct map unreadable;  /* key -> struct unreadable *: objects that are there and nobody can be shown */
 	bool broken;            /* the feed was lost: list again */
 	char *unready;          /* why it was never loaded, or NULL */
 	int64_t unwhole_ms;     /* since when not all can be read */

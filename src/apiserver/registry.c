@@ -349,11 +349,15 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	}
 	if (!e && rq->dry_run) {
 		e = cache_get(st->cache, st->namespaced ? ns : STR_NULL, m->name, CACHE_CONSISTENT, 0, &entry);
-		if (!e && entry) {
-			cache_entry_unref(entry);
+		if (!e && entry)
+			e = registry_readable(st, entry);
+		if (e && e->status == 500) {
+			error_clear(&e); /* what cannot be read is not there for a dry run, as upstream's */
+		} else if (!e && entry) {
 			*taken = true;
 			e = err_already_exists(rq->res->api->group, rq->res->api->plural, m->name);
 		}
+		cache_entry_unref(entry);
 		entry = NULL;
 		ok = !e;
 	} else if (!e) {

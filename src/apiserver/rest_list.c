@@ -798,13 +798,7 @@ static struct error *find_page(struct request *rq, const struct list_options *o,
 /* Upstream asks the store itself for a page without selectors, and for what it does not cache: there the object is an error. */
 static struct error *list_whole(const struct resource *res, const struct list_options *o)
 {
-	struct error *e = cache_whole(res->st->cache), *w;
-
-	if (!e || !(list_uncached(res) || (o->limit && !o->has_selector)))
-		return e;
-	w = error_status(500, "InternalError", "Internal error occurred: %s", error_message(e));
-	error_free(e);
-	return w;
+	return list_uncached(res) || (o->limit && !o->has_selector) ? cache_readable(res->st->cache) : cache_whole(res->st->cache);
 }
 
 struct error *list_select(struct request *rq, struct list_options *o, struct listing *l)

@@ -239,6 +239,7 @@ def test_local_reload(s, a):
     equal("nor may it be written or taken away", (a.patch(SECRETS + "/of-local", {"data": {}})[0], a.delete(SECRETS + "/of-local")[0]), (500, 500))
     st, e = a.post(SECRETS, secret("of-local"))
     equal("it is there, whatever it is", (st, e["reason"]), (409, "AlreadyExists"))
+    equal("a dry run does not look what it cannot read", a.post(SECRETS + "?dryRun=All", secret("of-local"))[0], 201)
     equal("an absent one is", a.get(SECRETS + "/of-nobody")[0], 404)
     st, e = a.get(SECRETS)
     check("a list that lacks it is none", (st, e["reason"]) == (429, "TooManyRequests") and e["details"]["retryAfterSeconds"] >= 1, (st, e))

@@ -959,7 +959,10 @@ static void refused(struct cache *c)
 {
 	struct cache_entry *e;
 	struct error *err = cache_get(c, STR("a"), STR("one"), CACHE_CONSISTENT, 0, &e);
-	assert_true(error_is(err, 500, "InternalError") && !e);
+	assert_true(error_is(err, 500, "") && !e); /* which says no more: "InternalError" is what cannot be opened */
+	error_free(err);
+	err = cache_readable(c);
+	assert_true(error_is(err, 500, ""));
 	error_free(err);
 	assert_int_equal(put_pod(c, "a", "one", "n1", "web", 0), 0); /* it is there */
 	whole(c, false);
