@@ -446,6 +446,14 @@ void respond_error(struct request *rq, struct error *e)
 	rq->out.as = ANSWER_OBJECT;
 	fiber_shield_begin();
 	w = respond_struct(rq, st->code, &meta_v1_status_type, st);
+	if (w && !http_started(rq->x)) { /* the format has no way to say it: that is said, under the code of what was to be said */
+		int32_t code = st->code;
+
+		*st = (struct meta_v1_status){0};
+		status_from_error(rq->a, w, st);
+		error_free(w);
+		w = respond_struct(rq, code, &meta_v1_status_type, st);
+	}
 	fiber_shield_end();
 	if (w) {
 		log_v(2, "answering %.*s: %s", STR_ARG(rq->info.path), error_message(w));

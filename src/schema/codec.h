@@ -52,8 +52,10 @@ struct error *yaml_decode(struct arena *a, const struct schema_type *t, struct s
 struct error *yaml_to_json(struct str in, struct decode_report *report, struct buf *out);
 /* The next document of a multi-document stream ("---"), empty and comment-only ones skipped; false at the end. */
 bool yaml_next_document(struct str *rest, struct str *doc);
-/* JSON text to YAML text (keys sorted, as kubectl prints). */
+/* JSON text to YAML text (keys sorted, as kubectl prints). 500 where it has characters that YAML does not have. */
 struct error *json_to_yaml(struct str json, struct buf *out);
+/* The same as go-yaml's third version writes nodes: of what older versions take for booleans ("on", "N") nothing is quoted. */
+struct error *json_to_yaml_nodes(struct str json, struct buf *out);
 
 /* Bare protobuf message. Unknown fields are dropped, as upstream's generated code does. */
 struct error *pb_decode(struct arena *a, const struct schema_type *t, struct str in, void *out);

@@ -236,7 +236,7 @@ static void put_any(struct buf *b, unsigned f, const struct jv *v)
 	struct error *e;
 
 	jv_encode(&json, v);
-	e = json_to_yaml(buf_view(&json), &text);
+	e = json_to_yaml_nodes(buf_view(&json), &text);
 	if (e) { /* which JSON that we have made does not give; it is YAML as well */
 		error_free(e);
 		text.n = 0;

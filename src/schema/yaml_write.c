@@ -12,6 +12,7 @@ struct yw {
 	yaml_emitter_t emitter;
 	struct buf *out;
 	struct arena *a;
+	bool nodes; /* see json_to_yaml_nodes */
 };
 
 static int write_out(void *data, unsigned char *p, size_t n)
@@ -151,11 +152,21 @@ static void put_scalar(struct yw *w, struct str s, yaml_scalar_style_t style)
 	emit(w, &ev, made);
 }
 
+/* It would be read as something else. */
+static bool is_other(const struct yw *w, struct str s)
+{
+	enum yaml_scalar kind = yaml_resolve(s).kind;
+
+	if (!w->nodes)
+		return kind != YAML_STR || is_base60(s);
+	return kind != YAML_STR && (kind != YAML_BOOL || s.p[0] == 't' || s.p[0] == 'T' || s.p[0] == 'f' || s.p[0] == 'F');
+}
+
 static void put_string(struct yw *w, struct str s)
 {
 	if (str_index(s, '\n') >= 0)
 		put_scalar(w, s, YAML_LITERAL_SCALAR_STYLE);
-	else if (yaml_resolve(s).kind == YAML_STR && !is_base60(s))
+	else if (!is_other(w, s))
 		put_scalar(w, s, YAML_PLAIN_SCALAR_STYLE);
 	else
 		put_scalar(w, s, YAML_DOUBLE_QUOTED_SCALAR_STYLE);
@@ -208,13 +219,30 @@ static void put_value(struct yw *w, const struct jv *v)
 	}
 }
 
-struct error *json_to_yaml(struct str json, struct buf *out)
+/* Characters that stand in JSON as they are and that YAML does not have: DEL, C1 controls but NEL, U+FFFE, U+FFFF. */
+static bool has_controls(struct str json)
+{
+	const unsigned char *p = (const unsigned char *)json.p;
+
+	for (size_t i = 0; i < json.n; i++) {
+		if (p[i] < 0x7f)
+			continue;
+		if (p[i] == 0x7f || (p[i] == 0xc2 && i + 1 < json.n && p[i + 1] < 0xa0 && p[i + 1] != 0x85) ||
+		    (p[i] == 0xef && i + 2 < json.n && p[i + 1] == 0xbf && p[i + 2] >= 0xbe))
+			return true;
+	}
+	return false;
+}
+
+static struct error *write_yaml(struct str json, bool nodes, struct buf *out)
 {
 	arena_cleanup struct arena a = {0};
 	struct jv root = {0};
-	struct yw w = {.out = out, .a = &a};
+	struct yw w = {.out = out, .a = &a, .nodes = nodes};
 	yaml_event_t ev;
 
+	if (has_controls(json))
+		return error_status(500, "", "yaml: control characters are not allowed");
 	TRY(jv_parse(&a, json, NULL, &root));
 	if (!yaml_emitter_initialize(&w.emitter))
 		die_oom();
@@ -230,4 +258,14 @@ struct error *json_to_yaml(struct str json, struct buf *out)
 	if (out->overflow)
 		return error_status(500, "InternalError", "the document is too large as YAML");
 	return NULL;
+}
+
+struct error *json_to_yaml(struct str json, struct buf *out)
+{
+	return write_yaml(json, false, out);
+}
+
+struct error *json_to_yaml_nodes(struct str json, struct buf *out)
+{
+	return write_yaml(json, true, out);
 }

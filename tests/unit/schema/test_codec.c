@@ -524,8 +524,25 @@ static void to_yaml(const char *json, const char *want)
 	assert_str(buf_view(&b), want);
 }
 
+static void no_yaml(const char *json)
+{
+	buf_cleanup struct buf b = {0};
+	error_cleanup struct error *e = json_to_yaml(str_from(json), &b);
+
+	assert_true(error_is(e, 500, ""));
+}
+
 static void test_yaml_write(void **state)
 {
+	buf_cleanup struct buf nodes = {0};
+
+	assert_ok(json_to_yaml_nodes(STR("[\"N\",\"on\",\"True\",\"f\",\"1:30\",\"null\",\"1\"]"), &nodes));
+	assert_str(buf_view(&nodes), "- N\n- on\n- \"True\"\n- f\n- 1:30\n- \"null\"\n- \"1\"\n");
+	no_yaml("[\"\x7f\"]");
+	no_yaml("[\"\xc2\x80\"]");
+	no_yaml("[\"\xc2\x9f\"]");
+	no_yaml("[\"\xef\xbf\xbf\"]");
+	to_yaml("[\"~\xc2\xa0\xef\xbf\xbd\"]", "- ~\xc2\xa0\xef\xbf\xbd\n");
 	to_yaml("{\"b\":{},\"a10\":[],\"a2\":[{\"x\":1,\"y\":[1,2]},\"s\"],\"A\":null}",
 		"A: null\na2:\n- x: 1\n  \"y\":\n  - 1\n  - 2\n- s\na10: []\nb: {}\n");
 	to_yaml("[\"\",\"yes\",\"1\",\"1.5\",\"~\",\"2001-01-01\",\"1:30\",\"a: b\",\"- a\",\" x\",\"#\",\"x #y\",\"it's\",\"\\u0007\",\"null\",\"0x1F\"]",
