@@ -388,11 +388,10 @@ static void put_event(struct buf *b, struct request *rq, enum audit_stage stage,
 	buf_putc(b, '}');
 }
 
-/* A value as Go's %q writes it, near enough: JSON's string. */
 static void put_quoted(struct buf *b, const char *name, struct str value, const char *none)
 {
 	buf_printf(b, " %s=", name);
-	jv_encode_string(b, value.n ? value : str_from(none));
+	buf_quote(b, value.n ? value : str_from(none));
 }
 
 static struct str quoted_groups(struct request *rq, const struct user *u, const char *none)
@@ -402,7 +401,7 @@ static struct str quoted_groups(struct request *rq, const struct user *u, const 
 	for (size_t i = 0; u && i < u->n_groups; i++) {
 		if (i)
 			buf_putc(&b, ',');
-		jv_encode_string(&b, u->groups[i]);
+		buf_quote(&b, u->groups[i]);
 	}
 	return b.n ? arena_str(rq->a, buf_view(&b)) : str_from(none);
 }
@@ -547,6 +546,7 @@ static void annotate_slow(struct request *rq)
 		return;
 	annotate_spent(rq, "authentication", rq->spent_ns.authentication);
 	annotate_spent(rq, "authorization", rq->spent_ns.authorization);
+	annotate_spent(rq, "impersonation", rq->spent_ns.impersonation);
 	annotate_spent(rq, "apf-queue-wait", rq->spent_ns.queue);
 	annotate_spent(rq, "mutating-webhook", rq->spent_ns.mutating);
 	annotate_spent(rq, "validating-webhook", rq->spent_ns.validating);

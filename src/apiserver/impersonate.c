@@ -340,30 +340,24 @@ static void remember_mode(const struct request *rq, enum mode m)
 	map_set(modes, rq->real_user->name, (void *)(uintptr_t)(m + 1u));
 }
 
-struct error *impersonate(struct request *rq)
+/* *mode: by which it may, "" for none. */
+static struct error *try_modes(struct request *rq, struct wanted *w, const char **mode)
 {
-	struct wanted w;
-	struct error *first = parse(rq, &w);
-	int64_t since = now_ns();
-	uintptr_t known;
+	struct error *first = NULL;
+	uintptr_t known = last_mode(rq);
 
-	if (first)
-		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
-	if (first || !w.name.n)
-		return first;
-	known = last_mode(rq);
 	for (int i = known ? -1 : 0; i < N_MODES; i++) {
 		enum mode m = i < 0 ? (enum mode)(known - 1) : (enum mode)i;
 		struct error *e;
 
-		if (!mode_applies(rq, &w, m) || (i >= 0 && known == m + 1u))
+		if (!mode_applies(rq, w, m) || (i >= 0 && known == m + 1u))
 			continue;
-		e = check_mode(rq, &w, m);
+		e = check_mode(rq, w, m);
 		if (!e) {
 			error_free(first);
 			remember_mode(rq, m);
-			rq->user = become(rq, &w, m);
-			count(METRIC_IMPERSONATIONS, METRIC_IMPERSONATION_TIME, m == LEGACY ? "legacy" : mode_names[m], true, since);
+			rq->user = become(rq, w, m);
+			*mode = m == LEGACY ? "legacy" : mode_names[m];
 			if (m != LEGACY)
 				rq->impersonation = arena_printf(rq->a, "impersonate:%s", mode_names[m]);
 			return NULL;
@@ -373,7 +367,23 @@ struct error *impersonate(struct request *rq)
 		else
 			first = e;
 	}
-	count(METRIC_IMPERSONATIONS, METRIC_IMPERSONATION_TIME, "", false, since);
-	http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
 	return first;
+}
+
+struct error *impersonate(struct request *rq)
+{
+	struct wanted w;
+	struct error *e = parse(rq, &w);
+
+	if (!e && w.name.n) {
+		int64_t since = now_ns();
+		const char *mode = "";
+
+		e = try_modes(rq, &w, &mode);
+		rq->spent_ns.impersonation = now_ns() - since;
+		count(METRIC_IMPERSONATIONS, METRIC_IMPERSONATION_TIME, mode, !e, since);
+	}
+	if (e)
+		http_set_header(rq->x, "x-content-type-options", STR("nosniff"));
+	return e;
 }

@@ -139,7 +139,7 @@ struct request {
 	int64_t waited_ns;                       /* for seats and webhooks */
 	int64_t filtered_ns;                     /* when the last step before its own was over */
 	struct {
-		int64_t authentication, authorization, queue, mutating, validating, store;
+		int64_t authentication, authorization, impersonation, queue, mutating, validating, store;
 	} spent_ns; /* for the audit event of one that took long */
 	bool body_read;
 	size_t body_bytes;

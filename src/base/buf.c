@@ -102,3 +102,23 @@ char *buf_take(struct buf *b, size_t *n)
 	*b = (struct buf){.limit = b->limit};
 	return p;
 }
+
+void buf_quote(struct buf *b, struct str s)
+{
+	buf_putc(b, '"');
+	for (size_t i = 0; i < s.n;) {
+		unsigned char c = (unsigned char)s.p[i];
+		unsigned n = utf8_len(s.p + i, s.p + s.n);
+
+		if (c == '"' || c == '\\')
+			buf_printf(b, "\\%c", c);
+		else if (c >= '\a' && c <= '\r')
+			buf_printf(b, "\\%c", "abtnvfr"[c - '\a']);
+		else if (c < 0x20 || c == 0x7f || !n)
+			buf_printf(b, "\\x%02x", c);
+		else
+			buf_append(b, s.p + i, n);
+		i += n ? n : 1;
+	}
+	buf_putc(b, '"');
+}

@@ -42,6 +42,8 @@ static inline void buf_puts(struct buf *b, const char *z)
 }
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
+/* s as Go's %q writes it: in quotes, what is not printed in ASCII and what is not UTF-8 escaped. */
+void buf_quote(struct buf *b, struct str s);
 void buf_u64(struct buf *b, uint64_t v);
 void buf_i64(struct buf *b, int64_t v);
 /* The bytes so far; valid until the next append. */

@@ -442,26 +442,6 @@ static int nibble(char c)
 	return isdigit((unsigned char)c) ? c - '0' : (c | 32) - 'a' + 10;
 }
 
-/* As Go's strconv.Quote: no more than needed of what is not printed. */
-static void put_quoted(struct buf *b, struct str s)
-{
-	static const char from[] = "\a\b\f\n\r\t\v\\\"", to[] = "abfnrtv\\\"";
-
-	buf_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-		const char *at = c ? strchr(from, c) : NULL;
-
-		if (at)
-			buf_printf(b, "\\%c", to[at - from]);
-		else if (c < 0x20 || c == 0x7f)
-			buf_printf(b, "\\x%02x", c);
-		else
-			buf_putc(b, (char)c);
-	}
-	buf_putc(b, '"');
-}
-
 /* What is wrong with a URL: a text, around the part that it is about. */
 struct flaw {
 	const char *before, *after;
@@ -628,10 +608,10 @@ static const char *flaw_text(struct arena *a, struct str s, const struct flaw *f
 	struct buf b buf_cleanup = {0};
 
 	buf_puts(&b, "parse ");
-	put_quoted(&b, s);
+	buf_quote(&b, s);
 	buf_printf(&b, ": %s", f->before);
 	if (f->after) {
-		put_quoted(&b, f->part);
+		buf_quote(&b, f->part);
 		buf_puts(&b, f->after);
 	}
 	return arena_strz(a, buf_view(&b));

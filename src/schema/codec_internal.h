@@ -107,36 +107,6 @@ static inline const char *json_plain_end(const char *p, const char *end)
 	return p;
 }
 
-/* Length of the valid UTF-8 sequence at p (1..4), 0 when invalid. */
-static inline unsigned utf8_len(const char *p, const char *end)
-{
-	unsigned char c = (unsigned char)*p;
-	size_t left = (size_t)(end - p);
-
-	if (c < 0x80)
-		return 1;
-	if (c < 0xc2 || c > 0xf4)
-		return 0;
-	if (left < 2)
-		return 0;
-	unsigned char c1 = (unsigned char)p[1];
-
-	if (c < 0xe0)
-		return (c1 & 0xc0) == 0x80 ? 2 : 0;
-	if (left < 3 || ((unsigned char)p[2] & 0xc0) != 0x80)
-		return 0;
-	if (c < 0xf0) {
-		unsigned char lo = c == 0xe0 ? 0xa0 : 0x80, hi = c == 0xed ? 0x9f : 0xbf;
-
-		return c1 >= lo && c1 <= hi ? 3 : 0;
-	}
-	if (left < 4 || ((unsigned char)p[3] & 0xc0) != 0x80)
-		return 0;
-	unsigned char lo = c == 0xf0 ? 0x90 : 0x80, hi = c == 0xf4 ? 0x8f : 0xbf;
-
-	return c1 >= lo && c1 <= hi ? 4 : 0;
-}
-
 /* Appends code point c as UTF-8; returns bytes written (1..4). */
 static inline unsigned utf8_put(char *p, uint32_t c)
 {

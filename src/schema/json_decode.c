@@ -66,30 +66,6 @@ static void put_path(struct buf *b, const struct frame *fr, bool strict)
 	}
 }
 
-/* As Go's %q of a path. */
-static void put_quoted(struct buf *b, struct str s)
-{
-	buf_putc(b, '"');
-	for (size_t i = 0; i < s.n;) {
-		unsigned char c = (unsigned char)s.p[i];
-		unsigned n = utf8_len(s.p + i, s.p + s.n);
-
-		if (c == '"' || c == '\\') {
-			buf_putc(b, '\\');
-			buf_putc(b, (char)c);
-		} else if (c == '\n' || c == '\r' || c == '\t') {
-			buf_putc(b, '\\');
-			buf_putc(b, c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
-		} else if (c < 0x20 || c == 0x7f || !n) {
-			buf_printf(b, "\\x%02x", c);
-		} else {
-			buf_append(b, s.p + i, n);
-		}
-		i += n ? n : 1;
-	}
-	buf_putc(b, '"');
-}
-
 static void strict_problem(struct jd *d, const char *what, const struct frame *fr)
 {
 	buf_cleanup struct buf path = {0}, b = {0};
@@ -98,7 +74,7 @@ static void strict_problem(struct jd *d, const char *what, const struct frame *f
 		return;
 	put_path(&path, fr, true);
 	buf_puts(&b, what);
-	put_quoted(&b, buf_view(&path));
+	buf_quote(&b, buf_view(&path));
 	decode_problem(d->report, buf_view(&b));
 }
 

@@ -51,25 +51,6 @@ static const struct {
 	[FIELD_ERROR_TOO_SHORT] = {"FieldValueTooShort", "Too short"},
 };
 
-/* As Go's %q. */
-static void quote(struct buf *b, struct str s)
-{
-	buf_putc(b, '"');
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		if (c == '"' || c == '\\')
-			buf_printf(b, "\\%c", c);
-		else if (c >= '\a' && c <= '\r')
-			buf_printf(b, "\\%c", "abtnvfr"[c - '\a']);
-		else if (c < 0x20 || c == 0x7f)
-			buf_printf(b, "\\x%02x", c);
-		else
-			buf_putc(b, (char)c);
-	}
-	buf_putc(b, '"');
-}
-
 /* value: text as it is to be printed, NULL p for none. */
 static void add(struct field_errors *e, enum field_error_type type, const struct field_path *p, struct str value,
 		struct str detail)
@@ -110,7 +91,7 @@ static struct str quoted(struct arena *a, struct str s)
 {
 	buf_cleanup struct buf b = {0};
 
-	quote(&b, s);
+	buf_quote(&b, s);
 	return arena_str(a, buf_view(&b));
 }
 
@@ -170,7 +151,7 @@ void field_invalid_list(struct field_errors *e, const struct field_path *p, cons
 	for (uint32_t i = 0; i < v->n; i++) {
 		if (i)
 			buf_putc(&b, ',');
-		quote(&b, v->v[i]);
+		buf_quote(&b, v->v[i]);
 	}
 	if (v->v)
 		buf_putc(&b, ']');
@@ -186,9 +167,9 @@ void field_invalid_map(struct field_errors *e, const struct field_path *p, const
 	for (uint32_t i = 0; i < v->n; i++) {
 		if (i)
 			buf_putc(&b, ',');
-		quote(&b, v->v[i].key);
+		buf_quote(&b, v->v[i].key);
 		buf_putc(&b, ':');
-		quote(&b, v->v[i].value);
+		buf_quote(&b, v->v[i].value);
 	}
 	if (v->n)
 		buf_putc(&b, '}');
@@ -233,7 +214,7 @@ void field_unsupported(struct field_errors *e, const struct field_path *p, struc
 
 	for (int i = 0; rest.p; i++) {
 		buf_puts(&b, i ? ", " : "supported values: ");
-		quote(&b, str_cut(&rest, ','));
+		buf_quote(&b, str_cut(&rest, ','));
 	}
 	add(e, FIELD_ERROR_NOT_SUPPORTED, p, quoted(e->arena, value), arena_str(e->arena, buf_view(&b)));
 }
@@ -261,7 +242,7 @@ void field_not_supported_raw(struct field_errors *e, const struct field_path *p,
 
 	for (size_t i = 0; i < n_valid; i++) {
 		buf_puts(&b, i ? ", " : "supported values: ");
-		quote(&b, valid[i]);
+		buf_quote(&b, valid[i]);
 	}
 	add(e, FIELD_ERROR_NOT_SUPPORTED, p, value, arena_str(e->arena, buf_view(&b)));
 }
@@ -348,7 +329,7 @@ struct error *field_errors_status(const struct field_errors *e, struct str group
 	}
 	buf_cleanup struct buf q = {0};
 
-	quote(&q, name);
+	buf_quote(&q, name);
 	struct error *s = error_status(422, "Invalid", "%.*s%s%.*s %s is invalid: %s%s%s", STR_ARG(kind), group.n ? "." : "",
 				       STR_ARG(group), buf_z(&q), shown > 1 ? "[" : "", buf_z(&text), shown > 1 ? "]" : "");
 

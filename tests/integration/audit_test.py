@@ -154,11 +154,11 @@ def test_levels(s, a, alice, bob):
 
 
 def test_stages(s, a):
-    a.raw("GET", NS + "/pods?watch=1&timeoutSeconds=1")
+    a.raw("GET", NS + "/pods?watch=1&timeoutSeconds=1", headers={"Impersonate-User": "watcher", "Impersonate-Group": "system:masters"})
     until("both stages of a watch", lambda: len(find(s, verb="watch", objectRef__resource="pods")) == 2)
     equal("in order", [e["stage"] for e in find(s, verb="watch", objectRef__resource="pods")], ["ResponseStarted", "ResponseComplete"])
     took = {k.partition("/")[2]: v for k, v in find(s, verb="watch", objectRef__resource="pods")[1]["annotations"].items() if "latency" in k}
-    check("what took long says what it spent its time with", {"total", "authentication", "authorization"} <= set(took) and
+    check("what took long says what it spent its time with", {"total", "authentication", "authorization", "impersonation"} <= set(took) and
           all(re.fullmatch(r"([0-9.]+(s|ms|µs|ns))+", v) for v in took.values()) and 1 <= float(took["total"].rstrip("s")) < 10, took)
     ids = {e["auditID"] for e in find(s, verb="watch", objectRef__resource="pods")}
     equal("of one request", len(ids), 1)

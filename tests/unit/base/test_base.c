@@ -102,6 +102,15 @@ static void buf_limits(void **state)
 	buf_free(&b);
 }
 
+static void buf_quotes(void **state)
+{
+	struct buf b = {0};
+
+	buf_quote(&b, STR("a\"\\<\x07\t\x1f\x7f" "\xc3\xa4" "\xff" "\xe4z"));
+	assert_str(buf_view(&b), "\"a\\\"\\\\<\\a\\t\\x1f\\x7f" "\xc3\xa4" "\\xff\\xe4z\"");
+	buf_free(&b);
+}
+
 static void map_many(void **state)
 {
 	struct map m = {0};
@@ -185,6 +194,7 @@ int main(void)
 		cmocka_unit_test(str_search),
 		cmocka_unit_test(arena_lists),
 		cmocka_unit_test(buf_limits),
+		cmocka_unit_test(buf_quotes),
 		cmocka_unit_test(map_many),
 		cmocka_unit_test(errors_wrap),
 		cmocka_unit_test(blocks_count),
