@@ -192,6 +192,35 @@ static void collect_process(struct apiserver *s)
 	metrics_set(METRIC_STARTED, "", (double)(s->started_wall_ns / 10000000) / 100);
 }
 
+/* Upstream's gates of the API server (k8s.io/apiserver/pkg/features) that tell what is and is not here; one can be switched. */
+static void collect_features(const struct apiserver *s)
+{
+	static const struct {
+		const char *stage, *names;
+		bool on;
+	} gates[] = {
+		{"", "AnonymousAuthConfigurableEndpoints AuthorizeWithSelectors CRDValidationRatcheting ConsistentListFromCache CustomResourceFieldSelectors "
+		     "MutatingAdmissionPolicy ResilientWatchCacheInitialization RetryGenerateName StreamingCollectionEncodingToJSON "
+		     "StreamingCollectionEncodingToProtobuf StructuredAuthenticationConfiguration", true},
+		{"", "APIServerTracing", false},
+		{"BETA", "APIResponseCompression APIServerIdentity AllowParsingUserUIDFromCertAuth ConstrainedImpersonation ListFromCacheSnapshot "
+			 "RemoteRequestHeaderUID StorageVersionHash StructuredAuthenticationConfigurationJWKSMetrics WatchList", true},
+		{"BETA", "CoordinatedLeaderElection DetectCacheInconsistency StructuredAuthenticationConfigurationEgressSelector "
+			 "UnknownVersionInteroperabilityProxy", false},
+		{"ALPHA", "AllowUnsafeMalformedObjectDeletion ManifestBasedAdmissionControlConfig ShardedListAndWatch StorageVersionAPI", false},
+		{"DEPRECATED", "KMSv1", false},
+	};
+	char labels[120];
+
+	for (size_t i = 0; i < sizeof gates / sizeof *gates; i++)
+		for (struct str rest = str_from(gates[i].names), name; rest.p;) {
+			name = str_cut(&rest, ' ');
+			snprintf(labels, sizeof labels, "name=\"%.*s\",stage=\"%s\"", STR_ARG(name), gates[i].stage);
+			metrics_set(METRIC_FEATURES, labels, gates[i].on);
+		}
+	metrics_set(METRIC_FEATURES, "name=\"CBORServingAndStorage\",stage=\"ALPHA\"", s->o.cbor);
+}
+
 void metrics_collect(struct apiserver *s)
 {
 	metrics_set(METRIC_INFLIGHT, "request_kind=\"mutating\"", watermark_high(&s->inflight_mutating));
@@ -205,7 +234,7 @@ void metrics_collect(struct apiserver *s)
 		    1);
 	metrics_set(METRIC_VERSION_INFO, "binary=\"1.36.0\",component=\"kube\",emulation=\"1.36\",min_compat=\"1.35\"",
 		    1);
-	metrics_set(METRIC_FEATURES, "name=\"CBORServingAndStorage\",stage=\"ALPHA\"", s->o.cbor);
+	collect_features(s);
 	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS, METRIC_AUDIT_REJECTED, METRIC_CERT_EXPIRATION, METRIC_DISCOVERY_AGGREGATED,
 							METRIC_DISCOVERY_NOPEER, METRIC_DISCOVERY_PEER_HITS, METRIC_DISCOVERY_PEER_MISSES,
 							METRIC_SA_LEGACY, METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_INVALID, METRIC_SA_LEGACY_MANUAL, METRIC_SA_STALE,

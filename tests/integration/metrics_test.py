@@ -297,6 +297,18 @@ def test_watches(a):
     a.raw("DELETE", CM + "?fieldSelector=metadata.name!=none")
 
 
+def test_repair(a):
+    """An address of a Service that nobody has taken is taken, and counted."""
+    services = "/api/v1/namespaces/default/services"
+    ip = a.post(services, {"metadata": {"name": "mended"}, "spec": {"ports": [{"port": 80}]}})[1]["spec"]["clusterIP"]
+    grown = Change(a)
+    a.delete("/apis/networking.k8s.io/v1/ipaddresses/" + ip)
+    a.raw("PATCH", services + "/mended", '{"metadata":{"labels":{"a":"b"}}}', {"Content-Type": "application/merge-patch+json"})
+    until("mended", lambda: a.get("/apis/networking.k8s.io/v1/ipaddresses/" + ip)[0] == 200)
+    equal("counted", grown("apiserver_clusterip_repair_ip_errors_total", type="repair"), 1)
+    a.delete(services + "/mended")
+
+
 def test_refused(a):
     """Webhooks whose certificates are of a kind that Go refuses."""
     class Never(http.server.BaseHTTPRequestHandler):
@@ -416,6 +428,8 @@ def test_families(a):
           m.get("apiserver_admission_match_condition_evaluation_seconds_count", **left))
     equal("node ports", [m.get("kube_apiserver_nodeport_allocator_allocation%s_total" % e, scope=x) for e, x in
                          (("", "static"), ("", "dynamic"), ("_errors", "static"))], [1, 1, 1])
+    feature = lambda n, s: m.get("kubernetes_feature_enabled", name=n, stage=s)
+    equal("features", (feature("WatchList", "BETA"), feature("CBORServingAndStorage", "ALPHA"), feature("KMSv1", "DEPRECATED")), (1, 1, 0))
     check("bytes of the network", m.get("process_network_receive_bytes_total") > 0 and m.get("process_network_transmit_bytes_total") > 0)
     for action in ("deny", "audit"):
         check("a policy that refused: " + action, m.get("apiserver_validating_admission_policy_check_total", enforcement_action=action,
@@ -478,5 +492,5 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("metrics", prepare, (test_requests, test_long_running, test_steps, test_tokens, test_impersonation, test_definitions, test_watches, test_refused,
+    suite("metrics", prepare, (test_requests, test_long_running, test_steps, test_tokens, test_impersonation, test_definitions, test_watches, test_repair, test_refused,
                               test_unreachable, test_certificates, test_families, test_protobuf))

@@ -68,6 +68,32 @@ static void one_call(void *arg)
 	arena_free(&a);
 }
 
+/* What was called above, as it is counted. */
+static void check_counts(void)
+{
+	size_t n;
+	const struct grpc_counts *v = grpc_client_counts(&n);
+
+	CHECK(n == 5);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t ended = 0;
+
+		for (int k = 0; k < GRPC_CODES; k++)
+			ended += v[i].ended[k];
+		CHECK(ended == v[i].started);
+		CHECK(v[i].stream == !strcmp(v[i].path, "/t.S/Count"));
+		if (!strcmp(v[i].path, "/t.S/Echo")) {
+			CHECK(v[i].ended[GRPC_UNAVAILABLE] >= 1 && v[i].ended[GRPC_OK] >= 4);
+			CHECK(v[i].received == v[i].ended[GRPC_OK] && v[i].sent >= v[i].received);
+		}
+		if (!strcmp(v[i].path, "/t.S/Nope"))
+			CHECK(v[i].ended[GRPC_UNIMPLEMENTED] == 1 && !v[i].received);
+		if (v[i].stream)
+			CHECK(v[i].received > v[i].started);
+	}
+	CHECK(!strcmp(grpc_code_name(GRPC_CANCELLED), "Canceled") && !strcmp(grpc_code_name((enum grpc_code)99), "Unknown"));
+}
+
 static void grpc_main(void *arg)
 {
 	char dir[] = "/tmp/skiff-grpc-XXXXXX";
@@ -157,6 +183,7 @@ static void grpc_main(void *arg)
 	OK(grpc_server_start(l, &o, &s));
 	OK(grpc_call(c, &a, "/t.S/Echo", STR("again"), &resp));
 	CHECK(str_eqz(resp, "again"));
+	check_counts();
 	grpc_client_free(c);
 	grpc_server_stop(s, 100);
 	arena_free(&a);
