@@ -80,8 +80,9 @@ void metrics_watch_list(struct request *rq);
 void metrics_dropped(struct request *rq);
 /* Ended early, for the server's sake, and answered so. */
 void metrics_terminated(struct request *rq, int code);
-/* An aggregated server's request that could not be passed on. At most so many series are made by names that clients choose. */
+/* At most so many series of a family are made by names that clients choose. */
 #define METRICS_UNPASSED_MAX 1000
+/* An aggregated server's request that could not be passed on. */
 void metrics_unpassed(struct request *rq, int code);
 /* Its authentication has come out: by rq->user; refused: what was shown for it is not good. */
 void metrics_authenticated(struct request *rq, bool refused);

@@ -289,14 +289,23 @@ void metrics_terminated(struct request *rq, int code)
 	metrics_count(METRIC_TERMINATIONS, buf_z(&b), 1);
 }
 
-/* Not at all where names are unknown, which would make series without end. */
+/* Names that a client has chosen. */
+static void escape(struct request *rq, struct kind_of_request *k)
+{
+	k->group = metric_label(rq->a, k->group);
+	k->version = metric_label(rq->a, k->version);
+	k->resource = metric_label(rq->a, k->resource);
+	k->subresource = metric_label(rq->a, k->subresource);
+}
+
 void metrics_aborted(struct request *rq)
 {
 	struct kind_of_request k = kind_of(rq);
 	struct buf b buf_cleanup = {0};
 
-	if (!rq->routed)
+	if (!rq->routed && metric_count(METRIC_ABORTS) >= METRICS_UNPASSED_MAX)
 		return;
+	escape(rq, &k);
 	buf_printf(&b, "group=\"%.*s\",resource=\"%.*s\",scope=\"%s\",subresource=\"%.*s\",verb=\"%s\",version=\"%.*s\"", STR_ARG(k.group),
 		   STR_ARG(k.resource), scope_names[k.scope], STR_ARG(k.subresource), verb_names[k.verb], STR_ARG(k.version));
 	metrics_count(METRIC_ABORTS, buf_z(&b), 1);
@@ -332,10 +341,7 @@ void metrics_unpassed(struct request *rq, int code)
 		k.scope = S_NONE;
 		k.verb = verb_of(rq, k.scope);
 	}
-	k.group = metric_label(rq->a, k.group);
-	k.version = metric_label(rq->a, k.version);
-	k.resource = metric_label(rq->a, k.resource);
-	k.subresource = metric_label(rq->a, k.subresource);
+	escape(rq, &k);
 	buf_printf(&b, "code=\"%d\",", code);
 	put_labels(&b, &k, false);
 	metrics_count(METRIC_TERMINATIONS, buf_z(&b), 1);

@@ -3,7 +3,7 @@
 
 Usage: metrics_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.server, json, os, re, ssl, sys, threading
+import base64, http.client, http.server, json, os, re, ssl, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from access_test import until
@@ -309,6 +309,44 @@ def test_repair(a):
     a.delete(services + "/mended")
 
 
+def test_aborted(a):
+    """An answer that breaks off: a kubelet's, passed on."""
+    class Short(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"not a hundred")
+            self.close_connection = True
+
+        def log_message(self, *a):
+            pass
+
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ctx.load_cert_chain(os.path.join(a.s.dir, "server.crt"), os.path.join(a.s.dir, "server.key"))
+    kubelet = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Short)
+    kubelet.socket = ctx.wrap_socket(kubelet.socket, server_side=True)
+    threading.Thread(target=kubelet.serve_forever, daemon=True).start()
+    try:
+        node = {"metadata": {"name": "short"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                                                          "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.server_address[1]}}}}
+        equal("made", a.post("/api/v1/nodes", node)[0], 201)
+        grown = Change(a)
+        c = a.open()
+        c.request("GET", "/api/v1/nodes/short/proxy/x")
+        r = c.getresponse()
+        try:
+            check("cut", False, (r.status, r.read()))
+        except http.client.IncompleteRead as e:
+            equal("cut", (r.status, e.partial), (200, b"not a hundred"))
+        c.close()
+        equal("counted", grown("apiserver_request_aborts_total", group="", resource="nodes", scope="resource", subresource="proxy", verb="CONNECT", version="v1"), 1)
+        a.delete("/api/v1/nodes/short")
+    finally:
+        kubelet.shutdown()
+        kubelet.server_close()
+
+
 def test_refused(a):
     """Webhooks whose certificates are of a kind that Go refuses."""
     class Never(http.server.BaseHTTPRequestHandler):
@@ -492,5 +530,5 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("metrics", prepare, (test_requests, test_long_running, test_steps, test_tokens, test_impersonation, test_definitions, test_watches, test_repair, test_refused,
+    suite("metrics", prepare, (test_requests, test_long_running, test_steps, test_tokens, test_impersonation, test_definitions, test_watches, test_repair, test_aborted, test_refused,
                               test_unreachable, test_certificates, test_families, test_protobuf))
