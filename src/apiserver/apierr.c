@@ -186,8 +186,7 @@ void status_from_error(struct arena *a, const struct error *e, struct meta_v1_st
 
 struct error *error_from_status(const struct meta_v1_status *s)
 {
-	/* what is no HTTP status at all makes upstream's server drop the connection: nobody is helped by that */
-	struct error *e = error_status(s->code >= 400 && s->code < 1000 ? s->code : 500, "", "%.*s", STR_ARG(s->message));
+	struct error *e = error_status(s->code >= 400 ? s->code : 500, "", "%.*s", STR_ARG(s->message));
 
 	if (s->reason.n)
 		error_set_reason(e, s->reason);

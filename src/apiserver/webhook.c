@@ -349,8 +349,8 @@ static const char *shown_url(struct arena *a, const struct admissionregistration
 	return arena_printf(a, "%.*s%.*s", STR_ARG(slash < 0 ? *cc->url : str_sub(*cc->url, 0, 8 + (size_t)slash)), STR_ARG(target)).p;
 }
 
-/* What a client says of an answer that is not 2xx. */
-static struct error *answer_error(struct arena *a, int status, struct str body)
+/* What a client says of an answer that is no good one. */
+static struct error *answer_error(struct arena *a, int status, struct str type, struct str body)
 {
 	static const struct {
 		int status;
@@ -381,7 +381,8 @@ static struct error *answer_error(struct arena *a, int status, struct str body)
 	if (status >= 500) {
 		struct buf b buf_cleanup = {0};
 
-		body = str_trim(str_sub(body, 0, 2048));
+		/* words for people, not what programs read */
+		body = type.n && !str_has_prefix(type, STR("text/")) ? STR_NULL : str_trim(str_sub(body, 0, 2048));
 		jv_encode_string(&b, body.n ? body : STR("unknown"));
 		return error_new("an error on the server (%s) has prevented the request from succeeding", buf_z(&b));
 	}
@@ -401,7 +402,7 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	struct http_client *c;
 	struct http_response resp;
 	struct http_header headers[3] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
-	struct str target, auth = STR_NULL;
+	struct str target, type, auth = STR_NULL;
 	const char *shown;
 	int64_t d, left;
 	struct error *e;
@@ -441,9 +442,12 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	}
 	if (e)
 		return error_wrap(e, "failed to call webhook: Post \"%s\"", shown);
-	if (resp.status < 200 || resp.status > 299) {
-		e = error_wrap(answer_error(a, resp.status, *answer), "failed to call webhook");
+	type = http_header_get(&resp.headers, "content-type");
+	if (resp.status < 200 || resp.status > 206) {
+		e = error_wrap(answer_error(a, resp.status, type, *answer), "failed to call webhook");
 		e->status = resp.status;
+	} else if (!answer->n) {
+		e = error_new("failed to call webhook: 0-length response with status code: %d and content type: %.*s", resp.status, STR_ARG(type));
 	}
 	return e;
 }

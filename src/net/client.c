@@ -400,7 +400,7 @@ static struct error *read_response_head(struct h1conn *k, struct arena *a, struc
 		in->off += len;
 		TRY(h1_parse_response(a, head, len, h));
 		/* Interim answers are skipped; switching protocols is not one. */
-		if (h->status >= 200 || h->status == 101)
+		if (h->status < 100 || h->status >= 200 || h->status == 101)
 			return NULL;
 		seen = 0;
 	}

@@ -10,7 +10,6 @@
 #define PREFACE_N 24
 #define DRAIN_MAX (256u << 10)  /* of an unread body; a longer one ends the connection */
 #define DRAIN_MS 5000
-#define LINGER_MS 1000
 #define PIECE (256u << 10)
 #define STALL_MS 120000         /* without progress, either way */
 
@@ -437,19 +436,6 @@ static void handle(struct h1 *h)
 	}
 }
 
-/* Closing with bytes unread makes the kernel reset the connection, and the client lose the answer. */
-static void linger(struct h1 *h)
-{
-	size_t got, total = 0;
-	int64_t t = deadline_push(LINGER_MS);
-	struct error *e = stream_shutdown(h->c->s);
-
-	while (!e && total < DRAIN_MAX && !(e = stream_read(h->c->s, net_scratch(), SCRATCH, &got)) && got)
-		total += got;
-	error_free(e);
-	deadline_pop(t);
-}
-
 static bool one_request(struct h1 *h, bool first, bool *h2)
 {
 	struct rbuf *in = h->in;
@@ -474,7 +460,7 @@ static bool one_request(struct h1 *h, bool first, bool *h2)
 			refuse(h, e);
 		h->close = true;
 		error_free(e);
-		linger(h);
+		net_linger(h->c->s);
 		return false;
 	}
 	fill_exchange(h);
@@ -484,7 +470,7 @@ static bool one_request(struct h1 *h, bool first, bool *h2)
 	if (!h->broken)
 		drain_body(h);
 	if (h->close && !h->broken && (!h->body.done || in->n > in->off))
-		linger(h);
+		net_linger(h->c->s);
 	return !h->close && !h->broken && !h->c->srv->stopping && !fiber_cancelled();
 }
 

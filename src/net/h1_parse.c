@@ -179,8 +179,8 @@ static bool parse_version(struct str s, int *minor)
 	return true;
 }
 
-/* HTTP/D.D of another major version. */
-static bool other_version(struct str s)
+/* HTTP/D.D of any major version. */
+static bool is_version(struct str s)
 {
 	return s.n == 8 && memcmp(s.p, "HTTP/", 5) == 0 && s.p[5] >= '0' && s.p[5] <= '9' && s.p[6] == '.' &&
 	       s.p[7] >= '0' && s.p[7] <= '9';
@@ -204,7 +204,7 @@ struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_hea
 	if (!http_is_token(h->method))
 		return bad("request line");
 	if (!parse_version(version, &h->minor))
-		return other_version(version) ? error_status(505, "HTTPVersionNotSupported", "HTTP version")
+		return is_version(version) ? error_status(505, "HTTPVersionNotSupported", "HTTP version")
 					      : bad("request line");
 	TRY(h1_parse_fields(a, (char *)(uintptr_t)rest.p, rest.n, &h->headers));
 	TRY(read_framing(h));
@@ -221,15 +221,22 @@ struct error *h1_parse_request(struct arena *a, char *p, size_t n, struct h1_hea
 
 struct error *h1_parse_response(struct arena *a, char *p, size_t n, struct h1_head *h)
 {
-	struct str rest = str_of(p, n), line;
+	struct str rest = str_of(p, n), line, version, code;
 	int64_t status;
 
 	*h = (struct h1_head){.content_length = -1};
-	if (!next_line(&rest, &line) || line.n < 12 || !parse_version(str_sub(line, 0, 8), &h->minor) || line.p[8] != ' ' ||
-	    !str_to_i64(str_sub(line, 9, 12), &status) || status < 100 || status > 999 || (line.n > 12 && line.p[12] != ' '))
+	/* As Go's client reads it: blanks before the status, which has three letters that make a number. */
+	if (!next_line(&rest, &line))
 		return error_sys(EPROTO, "malformed HTTP status line");
+	version = str_cut(&line, ' ');
+	while (line.n && line.p[0] == ' ')
+		line = str_sub(line, 1, line.n);
+	code = str_cut(&line, ' ');
+	if (!is_version(version) || code.n != 3 || !str_to_i64(code, &status) || status < 0)
+		return error_sys(EPROTO, "malformed HTTP status line");
+	h->minor = memcmp(version.p, "HTTP/1.1", 8) >= 0;
 	h->status = (int)status;
-	h->reason = str_sub(line, 13, line.n);
+	h->reason = line;
 	struct error *e = h1_parse_fields(a, (char *)(uintptr_t)rest.p, rest.n, &h->headers);
 
 	if (!e)

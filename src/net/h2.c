@@ -20,14 +20,13 @@
 #define EXT_MIN 4096u                 /* smaller pieces are copied */
 #define STREAM_WINDOW (256 << 10)     /* of request bodies */
 #define CONN_WINDOW (1 << 20)
+#define FRAME_MAX (256 << 10)         /* that a client may send: upstream's */
 #define CLIENT_STREAM_WINDOW (4 << 20)
 #define CLIENT_CONN_WINDOW (16 << 20)
 #define STALL_MS 120000               /* a peer that takes or sends nothing for so long, where it should, is gone */
 #define CLOSE_FLUSH_MS 5000
 #define TOKENS 10000                  /* what frames that cost us work may cost at once, */
 #define TOKENS_PER_SECOND 2000        /* and for ever */
-#define COST_RESET 10                 /* a stream opened and reset, settings, nonsense */
-#define COST_PING 1                   /* gRPC clients measure with pings: one a call is normal */
 #define SPARE_STREAMS 64
 
 /* ---- pools of the thread ---- */
@@ -374,6 +373,9 @@ struct error *h2_body_read(struct h2s *s, void *p, size_t n, size_t *got)
 	struct h2 *c = s->c;
 
 	while (s->body_off == s->body.n) {
+		if (c->server && s->in_ended && s->x.x.content_length >= 0 && s->body_bytes != s->x.x.content_length)
+			return error_sys(EPROTO, "request declared a Content-Length of %lld but only wrote %lld bytes",
+					 (long long)s->x.x.content_length, (long long)s->body_bytes);
 		if (s->in_ended)
 			return NULL;
 		if (s->closed || c->broken)
@@ -413,9 +415,15 @@ static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t
 {
 	struct h2s *s = nghttp2_session_get_stream_user_data(ng, id);
 
-	if (!s || !s->in_use) {
+	if (!s || !s->in_use || s->too_large) {
 		nghttp2_session_consume(ng, id, n);
 		return 0;
+	}
+	s->body_bytes += (int64_t)n;
+	if (s->c->server && s->x.x.content_length >= 0 && s->body_bytes > s->x.x.content_length) {
+		s->too_large = true;
+		nghttp2_session_consume(ng, id, n);
+		return nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_PROTOCOL_ERROR);
 	}
 	/* At most a window of it. The front is moved away once it is the larger part. */
 	if (s->body_off > s->body.n / 2) {
@@ -454,7 +462,16 @@ static struct h2s *of(struct xchg *x)
 
 static struct error *h2x_body_read(struct xchg *x, void *p, size_t n, size_t *got)
 {
-	return h2_body_read(of(x), p, n, got);
+	struct h2s *s = of(x);
+
+	if (s->must_continue && !x->started && !s->closed && !s->c->broken) {
+		nghttp2_nv nv = h2_nv(STR(":status"), STR("100"));
+
+		nghttp2_submit_headers(s->c->ng, NGHTTP2_FLAG_NONE, s->id, NULL, &nv, 1, NULL);
+		h2_pump(s->c);
+	}
+	s->must_continue = false;
+	return h2_body_read(s, p, n, got);
 }
 
 static size_t fill_nv(struct h2s *s, nghttp2_nv *nv, char status[3], char length[24], int64_t total)
@@ -583,52 +600,6 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *u
 	return 0;
 }
 
-static int on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t nn, const uint8_t *value,
-		     size_t nv, uint8_t flags, void *user)
-{
-	struct h2s *s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
-	struct http_exchange *x;
-
-	/* Trailers of requests are of no use to anyone. */
-	if (!s || f->hd.type != NGHTTP2_HEADERS || f->headers.cat != NGHTTP2_HCAT_REQUEST)
-		return 0;
-	s->head_bytes += nn + nv + 32;
-	if (s->too_large || s->head_bytes > s->c->conn->srv->o.max_header_bytes || s->x.in.n >= HEADERS_MAX) {
-		s->too_large = true;
-		return 0;
-	}
-	x = &s->x.x;
-	struct str v = arena_str(&s->x.arena, str_of((const char *)value, nv));
-
-	if (nn > 0 && name[0] == ':') {
-		struct str n = str_of((const char *)name, nn);
-
-		if (str_eq(n, STR(":method")))
-			x->method = v;
-		else if (str_eq(n, STR(":path")))
-			http_set_target(x, v);
-		else if (str_eq(n, STR(":authority")))
-			x->host = v;
-		return 0;
-	}
-	struct http_header *h = arena_push(&s->x.arena, &s->x.in);
-
-	h->name = arena_str(&s->x.arena, str_of((const char *)name, nn));
-	h->value = v;
-	if (nn == 4 && memcmp(name, "host", 4) == 0 && !x->host.n)
-		x->host = v;
-	else if (nn == 14 && memcmp(name, "content-length", 14) == 0)
-		str_to_i64(v, &x->content_length); /* nghttp2 has checked it, and checks the body against it */
-	return 0;
-}
-
-static void refuse_large(struct h2s *s)
-{
-	nghttp2_nv nv[] = {h2_nv(STR(":status"), STR("431"))};
-
-	nghttp2_submit_response(s->c->ng, s->id, nv, 1, NULL);
-}
-
 static void handler_fiber(void *arg)
 {
 	struct h2s *s = arg;
@@ -636,7 +607,9 @@ static void handler_fiber(void *arg)
 	struct http_server_opts *o = &c->conn->srv->o;
 
 	s->fiber = fiber_self();
-	if (!s->closed && !c->broken) {
+	if (!s->closed && !c->broken && (s->large || s->refused)) {
+		h2_request_refuse(s);
+	} else if (!s->closed && !c->broken) {
 		http_handle(o, &s->x.x);
 		if (!s->x.started && !s->closed && !c->broken && !fiber_cancelled()) {
 			log_error("%.*s %.*s: the handler gave no answer", STR_ARG(s->x.x.method), STR_ARG(s->x.x.path));
@@ -660,8 +633,7 @@ static void handler_fiber(void *arg)
 	waitq_wake_all(&c->ends);
 }
 
-/* The peer's churn costs tokens; an endless supply of it ends the connection. */
-static bool churn(struct h2 *c, int cost)
+bool h2_churn(struct h2 *c, int cost)
 {
 	int64_t now = now_ms();
 
@@ -673,64 +645,74 @@ static bool churn(struct h2 *c, int cost)
 	return c->tokens >= 0;
 }
 
+static void begin_request(struct h2s *s, bool ended)
+{
+	struct h2 *c = s->c;
+	struct http_exchange *x = &s->x.x;
+	uint32_t code = !h2_request_judge(s, ended)         ? NGHTTP2_PROTOCOL_ERROR
+			: loop_fiber_room() < FIBERS_SPARE ? NGHTTP2_REFUSED_STREAM
+							   : NGHTTP2_NO_ERROR;
+
+	if (code) {
+		nghttp2_submit_rst_stream(c->ng, NGHTTP2_FLAG_NONE, s->id, code);
+		return;
+	}
+	x->version = 20;
+	x->remote = c->conn->remote;
+	x->connection = c->conn;
+	x->secure = c->tls;
+	x->peer = tls_stream_peer(c->s);
+	x->peer_error = tls_stream_peer_error(c->s);
+	s->x.head = str_eq(x->method, STR("HEAD"));
+	s->in_use = true;
+	c->n_handlers++;
+	fiber_spawn("http2 request", handler_fiber, s);
+}
+
+/* Asks the connection to end when its streams have. */
+static void server_drain(struct conn *conn)
+{
+	struct h2 *c = conn->impl;
+
+	if (c->draining || c->closing || c->broken)
+		return;
+	c->draining = true;
+	nghttp2_submit_goaway(c->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->ng), NGHTTP2_NO_ERROR, NULL,
+			      0);
+	h2_pump(c);
+	if (!c->n_streams && c->reader)
+		fiber_cancel(c->reader);
+}
+
 static int on_frame_server(nghttp2_session *ng, const nghttp2_frame *f, void *user)
 {
 	struct h2 *c = user;
 	struct h2s *s;
+	bool ended = f->hd.flags & NGHTTP2_FLAG_END_STREAM;
 
 	switch (f->hd.type) {
 	case NGHTTP2_HEADERS:
+	case NGHTTP2_DATA:
 		s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
 		if (!s)
 			break;
-		if (f->headers.cat == NGHTTP2_HCAT_REQUEST) {
-			if (f->hd.flags & NGHTTP2_FLAG_END_STREAM) {
-				s->in_ended = true;
-				s->x.x.content_length = 0;
-			}
-			if (s->too_large) {
-				refuse_large(s);
-				break;
-			}
-			if (!http_escapes_ok(s->x.x.path)) {
-				nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_PROTOCOL_ERROR);
-				break;
-			}
-			if (loop_fiber_room() < FIBERS_SPARE) {
-				nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_REFUSED_STREAM);
-				break;
-			}
-			struct http_exchange *x = &s->x.x;
-
-			x->version = 20;
-			x->headers = (struct http_headers){s->x.in.v, s->x.in.n};
-			x->remote = c->conn->remote;
-			x->connection = c->conn;
-			x->secure = c->tls;
-			x->peer = tls_stream_peer(c->s);
-			x->peer_error = tls_stream_peer_error(c->s);
-			s->x.head = str_eq(x->method, STR("HEAD"));
-			s->in_use = true;
-			c->n_handlers++;
-			fiber_spawn("http2 request", handler_fiber, s);
-			break;
-		}
-		/* Trailers end the body. */
-		__attribute__((fallthrough));
-	case NGHTTP2_DATA:
-		if (!(f->hd.flags & NGHTTP2_FLAG_END_STREAM))
-			break;
-		s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
-		if (s) {
+		if (f->hd.type == NGHTTP2_HEADERS && f->headers.cat == NGHTTP2_HCAT_REQUEST)
+			begin_request(s, ended);
+		else if (f->hd.type == NGHTTP2_HEADERS && !h2_trailers_ok(c, ended))
+			nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_PROTOCOL_ERROR);
+		else if (ended) {
 			s->in_ended = true;
 			waitq_wake_all(&s->wq);
 		}
+		break;
+	case NGHTTP2_GOAWAY:
+		server_drain(c->conn);
 		break;
 	case NGHTTP2_RST_STREAM:
 	case NGHTTP2_PRIORITY:
 	case NGHTTP2_PING:
 	case NGHTTP2_SETTINGS:
-		if (!churn(c, f->hd.type == NGHTTP2_PING ? COST_PING : COST_RESET))
+		if (!h2_churn(c, f->hd.type == NGHTTP2_PING ? COST_PING : COST_RESET))
 			return NGHTTP2_ERR_CALLBACK_FAILURE;
 		break;
 	default:
@@ -745,7 +727,7 @@ static void set_callbacks(nghttp2_session_callbacks *cb, bool server);
 
 static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int code, void *user)
 {
-	return churn(user, COST_RESET) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+	return h2_churn(user, COST_RESET) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 struct h2 *h2_new(struct stream *s, struct conn *conn)
@@ -772,8 +754,13 @@ struct h2 *h2_new(struct stream *s, struct conn *conn)
 	/* Else nghttp2 keeps closed streams for a priority tree nobody uses. */
 	nghttp2_option_set_no_closed_streams(opt, 1);
 	nghttp2_option_set_peer_max_concurrent_streams(opt, 100);
-	/* `authorization: Bearer ` with nothing behind it is a request like others, as to Go's server. */
+	/* A value with a blank at its end is one like others, as to Go. */
 	nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(opt, 1);
+	if (server) {
+		/* These are judged here: h2_request.c. */
+		nghttp2_option_set_no_http_messaging(opt, 1);
+		nghttp2_option_set_max_continuations(opt, SIZE_MAX);
+	}
 	int r = server ? nghttp2_session_server_new2(&c->ng, callbacks[server], c, opt)
 		       : nghttp2_session_client_new2(&c->ng, callbacks[server], c, opt);
 
@@ -783,11 +770,11 @@ struct h2 *h2_new(struct stream *s, struct conn *conn)
 	nghttp2_settings_entry iv[4] = {
 		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, server ? (uint32_t)conn->srv->o.max_streams : 0},
 		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, server ? STREAM_WINDOW : CLIENT_STREAM_WINDOW},
-		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, server ? (uint32_t)conn->srv->o.max_header_bytes : MAX_HEADER_BYTES},
-		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, server ? h2_header_list_max(c) : MAX_HEADER_BYTES},
+		{server ? NGHTTP2_SETTINGS_MAX_FRAME_SIZE : NGHTTP2_SETTINGS_ENABLE_PUSH, server ? FRAME_MAX : 0},
 	};
 
-	nghttp2_submit_settings(c->ng, NGHTTP2_FLAG_NONE, iv, server ? 3 : 4);
+	nghttp2_submit_settings(c->ng, NGHTTP2_FLAG_NONE, iv, 4);
 	nghttp2_session_set_local_window_size(c->ng, NGHTTP2_FLAG_NONE, 0, server ? CONN_WINDOW : CLIENT_CONN_WINDOW);
 	return c;
 }
@@ -801,7 +788,7 @@ static bool feed(struct h2 *c, const char *p, size_t n)
 	log_v(3, "http2: %s", nghttp2_strerror((int)r));
 	/* Mostly nghttp2 has queued the GOAWAY that says why; where a callback refused the peer, we do. */
 	if (r == NGHTTP2_ERR_CALLBACK_FAILURE)
-		nghttp2_session_terminate_session(c->ng, NGHTTP2_ENHANCE_YOUR_CALM);
+		nghttp2_session_terminate_session(c->ng, c->kill ? c->kill : NGHTTP2_ENHANCE_YOUR_CALM);
 	return false;
 }
 
@@ -926,20 +913,6 @@ void h2_free_idle(struct h2 *c)
 	}
 }
 
-static void server_drain(struct conn *conn)
-{
-	struct h2 *c = conn->impl;
-
-	if (c->draining || c->closing || c->broken)
-		return;
-	c->draining = true;
-	nghttp2_submit_goaway(c->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->ng), NGHTTP2_NO_ERROR, NULL,
-			      0);
-	h2_pump(c);
-	if (!c->n_streams && c->reader)
-		fiber_cancel(c->reader);
-}
-
 void h2_serve(struct conn *conn, struct rbuf *in)
 {
 	struct h2 *c = h2_new(conn->s, conn);
@@ -956,7 +929,10 @@ void h2_serve(struct conn *conn, struct rbuf *in)
 	if (ok)
 		h2_read_loop(c, conn->srv->o.idle_timeout_ms);
 	conn->drain = NULL;
+	ok = !c->broken;
 	h2_wind_up(c);
+	if (ok)
+		net_linger(conn->s);
 	h2_free_idle(c);
 	assert(!c->n_streams);
 	free(c);
@@ -971,7 +947,8 @@ static void set_callbacks(nghttp2_session_callbacks *cb, bool server)
 	if (server) {
 		nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
 		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
-		nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+		nghttp2_session_callbacks_set_on_begin_frame_callback(cb, h2_on_begin_frame);
+		nghttp2_session_callbacks_set_on_header_callback(cb, h2_on_header_server);
 		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_server);
 	} else {
 		nghttp2_session_callbacks_set_on_header_callback(cb, h2_on_header_client);

@@ -127,7 +127,7 @@ bool http_value_ok(struct str s)
 
 bool http_bodyless(int status)
 {
-	return status < 200 || status == 204 || status == 304;
+	return (status >= 100 && status < 200) || status == 204 || status == 304;
 }
 
 void http_set_target(struct http_exchange *x, struct str target)
@@ -287,12 +287,20 @@ static size_t iov_total(const struct iovec *iov, int n)
 	return total;
 }
 
+/* Go's server drops the connection of a handler that says what is none. */
+static struct error *check_status(int status)
+{
+	return status >= 100 && status <= 999 ? NULL : error_sys(EPROTO, "%d is no HTTP status", status);
+}
+
 struct error *http_respond_iov(struct http_exchange *x, int status, struct iovec *iov, int n)
 {
 	struct xchg *g = of(x);
 
 	assert(!g->started);
-	g->started = g->ended = true;
+	g->started = true;
+	TRY(check_status(status));
+	g->ended = true;
 	g->status = status;
 	size_t total = iov_total(iov, n);
 
@@ -312,6 +320,7 @@ struct error *http_start_length(struct http_exchange *x, int status, int64_t len
 
 	assert(!g->started);
 	g->started = true;
+	TRY(check_status(status));
 	g->status = status;
 	g->length = length;
 	return g->ops->start(g);

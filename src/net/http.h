@@ -75,7 +75,7 @@ struct error *http_body_all(struct http_exchange *x, size_t limit, struct str *o
 void http_set_header(struct http_exchange *x, const char *name, struct str value); /* replaces one set before */
 void http_add_header(struct http_exchange *x, const char *name, struct str value); /* one more of that name (Warning) */
 void http_unset_header(struct http_exchange *x, const char *name);
-/* A whole answer. */
+/* A whole answer. One whose status is none (below 100, above 999) is not given: the stream, or the connection of HTTP/1.1, is cut off. */
 struct error *http_respond(struct http_exchange *x, int status, struct str body);
 /* The same from shared blocks: the vectors are written without copying where TLS allows. */
 struct error *http_respond_iov(struct http_exchange *x, int status, struct iovec *iov, int n);

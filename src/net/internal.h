@@ -14,6 +14,9 @@
 /* A thread's receive buffer. Streams fill what they are given only when they no longer wait, so many fibers may wait with it. */
 char *net_scratch(void);
 
+/* The last that is done before s is closed: closing with bytes unread makes the kernel reset the connection, and the peer lose what it was told. */
+void net_linger(struct stream *s);
+
 typedef LIST(struct http_header) header_list;
 
 /* ---- server: one request and its answer ---- */

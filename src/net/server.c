@@ -6,12 +6,26 @@
 #include "net/internal.h"
 
 #define END_MS 10000
+#define LINGER_MS 1000
+#define LINGER_BYTES (4u << 20)
 
 struct accepted {
 	struct http_server *srv;
 	struct stream *s;
 	struct sockaddr_storage remote;
 };
+
+void net_linger(struct stream *s)
+{
+	size_t got, total = 0;
+	int64_t t = deadline_push(LINGER_MS);
+	struct error *e = stream_shutdown(s);
+
+	while (!e && total < LINGER_BYTES && !(e = stream_read(s, net_scratch(), SCRATCH, &got)) && got)
+		total += got;
+	error_free(e);
+	deadline_pop(t);
+}
 
 static void serve(struct conn *c)
 {

@@ -178,3 +178,77 @@ class H2Web:
     def close(self):
         self.socket.close()
         self.cut()
+
+
+# ---- a client ----
+
+DIGITS = {format(i, "05b"): str(i) for i in range(3)}
+DIGITS.update({format(0x19 + i - 3, "06b"): str(i) for i in range(3, 10)})
+
+
+def status(block):
+    """Of a head whose first field it is, from a server that was told to keep no table."""
+    while block[0] & 0xe0 == 0x20:
+        block = block[1:]
+    if block[0] & 0x80:
+        return (200, 204, 206, 304, 400, 404, 500)[block[0] - 0x88]
+    text = block[2:2 + (block[1] & 127)]
+    if not block[1] & 128:
+        return int(text)
+    bits, out = "".join(format(b, "08b") for b in text), ""
+    while len(out) < 3:
+        n = 5 if bits[:5] in DIGITS else 6
+        out, bits = out + DIGITS[bits[:n]], bits[n:]
+    return int(out)
+
+
+class Peer:
+    """A connection to a server, as the administrator."""
+
+    def __init__(self, s, cert="admin", hello=True):
+        ctx = ssl.create_default_context(cafile=os.path.join(s.dir, "ca.crt"))
+        ctx.load_cert_chain(os.path.join(s.dir, cert + ".crt"), os.path.join(s.dir, cert + ".key"))
+        ctx.set_alpn_protocols(["h2"])
+        self.t = ctx.wrap_socket(socket.create_connection(("127.0.0.1", s.port), timeout=20), server_hostname="127.0.0.1")
+        self.f = self.t.makefile("rb")
+        if hello:
+            self.send(PREFACE + settings(_1=0))
+
+    def send(self, *frames):
+        try:
+            self.t.sendall(b"".join(frames))
+        except OSError:
+            pass  # the server said no before the end
+
+    def frame(self):
+        """The next that is not about the connection's own business; None at its end. Settings are acknowledged."""
+        while True:
+            try:
+                got = read_frame(self.f)
+            except OSError:
+                return None
+            if got and got[0] == SETTINGS and not got[1] & ACK:
+                self.send(frame(SETTINGS, ACK))
+            elif not got or got[0] not in (SETTINGS, WINDOW_UPDATE, PING):
+                return got
+
+    def outcome(self, stream=1):
+        """What becomes of a stream: statuses, "reset N"; or of the connection: "goaway N", "end"."""
+        out = []
+        while True:
+            got = self.frame()
+            if not got:
+                return out + ["end"]
+            type, flags, id, payload = got
+            if type == GOAWAY:
+                return out + ["goaway %d" % int.from_bytes(payload[4:8], "big")]
+            if id == stream and type == RST_STREAM:
+                return out + ["reset %d" % int.from_bytes(payload, "big")]
+            if id == stream and type == HEADERS:
+                out.append(status(payload))
+            if id == stream and out and out[-1] >= 200 and flags & END_STREAM:
+                return out
+
+    def close(self):
+        self.f.close()
+        self.t.close()

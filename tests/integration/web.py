@@ -7,7 +7,8 @@ class Web:
     Answers on a free port of its own, on threads of its own, until close().
 
     answer(rq) is asked for each request: rq has .command, .path, .headers and .body (bytes). It gives what to answer: an object for JSON, str
-    or bytes as they are, None for nothing; or a pair of a status and one of these, with a dict of headers behind it if there are more.
+    or bytes as they are, None for nothing; or a pair of a status and one of these, with a dict of headers behind it if there are more;
+    the statuses in its "interim" are said before.
     With a test's server `s` it speaks TLS, with a certificate NAME for `names`; what it calls itself and whom to trust are .url, .port, .ca.
     """
 
@@ -26,6 +27,9 @@ class Web:
                     body = json.dumps(body)
                 data = body.encode() if isinstance(body, str) else body or b""
                 try:
+                    for status in more.pop("interim", ()):
+                        self.send_response_only(status)
+                        self.end_headers()
                     self.send_response(code)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(data)))

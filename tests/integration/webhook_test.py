@@ -3,11 +3,11 @@
 
 Usage: webhook_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, json, os, sys, threading, time
+import base64, http.client, json, os, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from apiserver_test import CM, PODS, Client, causes, check, cm, equal, pod, series, suite, write
-from h2 import H2Web
+from h2 import DATA, END_HEADERS, END_STREAM, HEADERS, H2Web, Peer, fields, frame
 from web import Web
 
 REG = "/apis/admissionregistration.k8s.io/v1/"
@@ -577,6 +577,34 @@ def test_later(a, w):
     w.clean()
 
 
+def test_statuses(a, w):
+    """Of answers, and of refusals: what is no status makes the server drop the connection, or reset the stream."""
+    w.make("v", w.hook("/status"))
+    for code, want in ((200, 201), (206, 201), (207, 500), (299, 500), (300, 500), (600, 500), (1000, 500), (99, 500)):
+        Hook.answers["/status"] = lambda rq: {"uid": rq["uid"], "allowed": True} if code == 200 else {"http": code, **json.loads(allow(
+            json.dumps({"apiVersion": API.replace("registration", ""), "request": rq})))}
+        equal("answered %d" % code, a.post(CM, cm(fresh()))[0], want)
+    Hook.answers["/status"] = lambda rq: {"headers": {"interim": (100, 103, 199)}}
+    equal("others before", a.post(CM, cm(fresh()))[0], 201)
+    for code, want in ((0, 400), (399, 400), (418, 418), (999, 999), (1000, None), (1 << 30, None)):
+        Hook.answers["/status"] = lambda rq: {"allowed": False, "status": {"code": code}}
+        c, body = a.open(), json.dumps(cm(fresh())).encode()
+        try:
+            c.request("POST", CM, body, {"Content-Type": "application/json"})
+            got = c.getresponse().status
+        except http.client.RemoteDisconnected:
+            got = None
+        equal("refused with %d" % code, got, want)
+        c.close()
+        p = Peer(a.s)
+        p.send(frame(HEADERS, END_HEADERS, 1, fields((":method", "POST"), (":scheme", "https"), (":path", CM), ("content-type", "application/json"))),
+               frame(DATA, END_STREAM, 1, body))
+        equal("over HTTP/2", p.outcome(), [want] if want else ["reset 2"])
+        p.close()
+    w.clean()
+    equal("the server is well", a.post(CM, cm(fresh()))[0], 201)
+
+
 def prepare(s):
     write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
     s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
@@ -587,4 +615,4 @@ def prepare(s):
 
 if __name__ == "__main__":
     suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom, test_connections,
-                               test_aggregated, test_later), lambda have: have["w"].clean())
+                               test_aggregated, test_later, test_statuses), lambda have: have["w"].clean())
