@@ -383,7 +383,7 @@ static struct error *answer_error(struct arena *a, int status, struct str type, 
 
 		/* words for people, not what programs read */
 		body = type.n && !str_has_prefix(type, STR("text/")) ? STR_NULL : str_trim(str_sub(body, 0, 2048));
-		jv_encode_string(&b, body.n ? body : STR("unknown"));
+		buf_quote(&b, body.n ? body : STR("unknown"));
 		return error_new("an error on the server (%s) has prevented the request from succeeding", buf_z(&b));
 	}
 	return error_new("the server responded with the status code %d but did not return more information", status);

@@ -304,16 +304,15 @@ static void refuse(struct h1 *h, const struct error *e)
 	int status = e->status ? e->status : 400;
 
 	/* For those who are so early that there is no request: a plain sentence. */
-	int n = snprintf(text, sizeof text, "%d %.*s: %.300s\n", status, STR_ARG(http_reason(status)), e->message);
+	snprintf(text, sizeof text, "%d %.*s: %.300s", status, STR_ARG(http_reason(status)), e->message);
 
 	if (status == 417)
 		buf_printf(&b, "HTTP/1.1 417 %.*s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
 			   STR_ARG(http_reason(status)));
 	else
 		buf_printf(&b,
-			   "HTTP/1.1 %d %.*s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: "
-			   "close\r\nContent-Length: %d\r\n\r\n%s",
-			   status, STR_ARG(http_reason(status)), n, text);
+			   "HTTP/1.1 %d %.*s\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%s",
+			   status, STR_ARG(http_reason(status)), text);
 	error_free(stream_write(h->c->s, b.p, b.n));
 	buf_free(&b);
 	h->close = true;
@@ -397,7 +396,7 @@ static void fill_exchange(struct h1 *h)
 	x->version = 11;
 	x->content_length = d->content_length;
 	h->x.head = str_eq(d->method, STR("HEAD"));
-	h->close = d->close || (d->minor == 0 && !d->keep_alive) || str_eq(d->method, STR("CONNECT"));
+	h->close = (d->minor == 0 ? !d->keep_alive : d->close) || str_eq(d->method, STR("CONNECT"));
 	h->body = (struct h1_body){
 		.kind = d->chunked ? H1_CHUNKED : d->content_length > 0 ? H1_LENGTH : H1_NONE,
 		.left = d->content_length > 0 ? (uint64_t)d->content_length : 0,

@@ -8,6 +8,7 @@
 #include "net/internal.h"
 
 #define CHUNK_LINE_MAX 4096u
+#define EXCESS_MAX 16384u
 #define TRAILER_MAX (64u << 10)
 
 size_t h1_head_end(const char *p, size_t n, size_t seen)
@@ -127,7 +128,7 @@ static bool has_word(struct str s, struct str word)
 
 static struct error *read_framing(struct h1_head *h)
 {
-	bool expects = false;
+	bool expects = false, wrong_trailer = false;
 	int te = 0;
 
 	h->content_length = -1;
@@ -158,6 +159,8 @@ static struct error *read_framing(struct h1_head *h)
 				return bad("two Host fields");
 			h->has_host = true;
 			h->host = v;
+		} else if (str_eq(name, STR("trailer"))) {
+			wrong_trailer = wrong_trailer || list_has(v, "transfer-encoding") || list_has(v, "trailer") || list_has(v, "content-length");
 		} else if (str_eq(name, STR("expect"))) {
 			if (expects || !v.n)
 				continue;
@@ -165,6 +168,8 @@ static struct error *read_framing(struct h1_head *h)
 			h->expect_continue = has_word(v, STR("100-continue"));
 		}
 	}
+	if (h->chunked && wrong_trailer)
+		return bad("Trailer");
 	if (h->chunked)
 		h->content_length = -1;
 	return expects && !h->expect_continue ? error_status(417, "ExpectationFailed", "Expect other than 100-continue")
@@ -367,6 +372,11 @@ static struct error *chunk_size(struct h1_body *b, struct rbuf *in)
 	/* Extensions are allowed and mean nothing; so are blanks at the end. */
 	if (i == 0 || (p[i] != ';' && trim_blanks(str_of(p + i, len - 2 - i)).n))
 		return bad_chunk("chunk size");
+	/* Bytes one at a time may be, extensions for nothing not without end: Go's measure. */
+	b->excess += len + 2;
+	b->excess -= b->excess < 16 || (b->excess - 16) / 2 < size ? b->excess : 16 + 2 * size;
+	if (b->excess > EXCESS_MAX)
+		return bad_chunk("more beside the data than data");
 	in->off += len;
 	b->left = size;
 	b->in_chunk = true;

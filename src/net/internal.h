@@ -121,6 +121,7 @@ enum h1_body_kind { H1_NONE, H1_LENGTH, H1_CHUNKED, H1_UNTIL_CLOSE };
 struct h1_body {
 	enum h1_body_kind kind;
 	uint64_t left;     /* of the body (LENGTH) or the chunk */
+	uint64_t excess;   /* what chunks have beside their data, beyond what is fair */
 	bool in_chunk, first_seen, done;
 	struct arena *ta;  /* trailers go here, or NULL: dropped */
 	header_list trailers;

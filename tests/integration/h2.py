@@ -3,6 +3,8 @@ HTTP/2 by hand, for tests: frames as they are (hyperframe and h2 would not send 
 """
 import base64, os, socket, ssl, struct, threading
 
+from web import Web
+
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM = ACK = 1
 END_HEADERS = 4
@@ -77,8 +79,10 @@ class H2Web:
         self.ca = base64.b64encode(open(os.path.join(s.dir, "ca.crt"), "rb").read()).decode()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
-        self.url = "https://127.0.0.1:%d" % self.port
+        self.url, self.tls = "https://127.0.0.1:%d" % self.port, True
         threading.Thread(target=self.accept, daemon=True).start()
+
+    kubeconfig = Web.kubeconfig
 
     def accept(self):
         while True:

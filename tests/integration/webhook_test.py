@@ -539,6 +539,24 @@ def test_connections(a, w):
     a.delete(services + "/h1")
 
 
+def test_kubeconfig(s, tokens):
+    """Webhooks that a kubeconfig names are spoken to in HTTP/2, too."""
+    users = [Client(s, token="h2-%d" % i) for i in range(5)]
+    tokens.hold = 5
+    threads = [threading.Thread(target=lambda c=c: seen.append(c.get("/version")[0])) for c in users]
+    seen = []
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    equal("five tokens at once", (seen, set(tokens.protocols)), ([200] * 5, {"h2"}))
+    tokens.hold = 1
+
+
+def review_token(body):
+    return json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": {"authenticated": True, "user": {"username": "x"}}})
+
+
 def test_aggregated(a, w):
     """Requests to an aggregated server go over HTTP/2; what switches protocols does not."""
     web = H2Web(lambda body: json.dumps({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "h2.example.com/v1", "resources": [],
@@ -607,12 +625,15 @@ def test_statuses(a, w):
 
 def prepare(s):
     write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
-    s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml"]
+    tokens = H2Web(review_token, s, "tokens")
+    write(s, "tokens.json", json.dumps(tokens.kubeconfig()))
+    s.more = ["--audit-log-path", "audit.log", "--audit-policy-file", "audit.yaml", "--authentication-token-webhook-config-file", "tokens.json",
+              "--authentication-token-webhook-version", "v1"]
     s.start()
     a = Client(s, cert="admin")
-    return {"a": a, "w": World(s, a)}
+    return {"a": a, "w": World(s, a), "tokens": tokens}
 
 
 if __name__ == "__main__":
     suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom, test_connections,
-                               test_aggregated, test_later, test_statuses), lambda have: have["w"].clean())
+                               test_kubeconfig, test_aggregated, test_later, test_statuses), lambda have: have["w"].clean())

@@ -668,6 +668,8 @@ static void raw_main(void *arg)
 		 "chunked\r\n\r\n0\r\n\r\n",
 		 "501"},
 		{"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200"},
+		{"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x, Content-Length\r\n\r\n0\r\n\r\n", "400"},
+		{"GET /hello HTTP/1.1\r\nHost: a\r\nTrailer: Content-Length\r\nConnection: close\r\n\r\n", "200"},
 		{"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", "417"},
 		{"GET /upgrade HTTP/1.0\r\nHost: a\r\n\r\n", "400"},
 	};
@@ -713,10 +715,17 @@ static void raw_main(void *arg)
 			log_error("%s gave %s", chunks[i].body, a);
 		CHECK(chunks[i].echo ? strstr(a, chunks[i].echo) != NULL : !strstr(a, " 200 "));
 	}
+	/* A refusal's body ends with the connection, as Go's. */
+	char *a = raws(s.port, "GET /hello\r\n\r\n", false);
+
+	CHECK(count(a, "HTTP/1.1 400 ") == 1 && !count(a, "Content-Length"));
+	/* Who speaks HTTP/1.0 and wants the connection kept has it, whatever else is said. */
+	a = raws(s.port, "GET /hello HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false);
+	CHECK(count(a, " 200 ") == 2);
 	/* Pipelining: three answers in order, unread bodies skipped. */
 	const char *pipelined = "GET /hello?1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /hello?2 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345"
 				"GET /nope HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-	char *a = raw(s.port, pipelined, strlen(pipelined), false);
+	a = raw(s.port, pipelined, strlen(pipelined), false);
 
 	CHECK(count(a, "HTTP/1.1 200") == 2 && count(a, "HTTP/1.1 404") == 1 && strstr(a, "?1") < strstr(a, "?2"));
 	/* Expect: 100-continue only when the handler reads. */
@@ -757,6 +766,15 @@ static void raw_main(void *arg)
 	for (int i = 0; i < 50; i++) {
 		random_bytes(large + 24, 1000);
 		raw(s.port, large, 1024, true);
+	}
+	/* Bytes one at a time, but not with more about them than there is of them. */
+	for (int ext = 1; ext <= 3500; ext += 3499) {
+		n = snprintf(large, 20000, "%s", head);
+		for (int i = 0; i < 5; i++)
+			n += snprintf(large + n, 20000 - (size_t)n, "1;%0*d\r\n%d\r\n", ext, 0, i);
+		n += snprintf(large + n, 20000 - (size_t)n, "0\r\n\r\n");
+		a = raw(s.port, large, (size_t)n, ext > 1);
+		CHECK(ext == 1 ? strstr(a, "\r\n\r\n01234") != NULL : !strstr(a, " 200 "));
 	}
 	free(large);
 	stop(&s);
