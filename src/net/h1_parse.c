@@ -129,7 +129,7 @@ static bool has_word(struct str s, struct str word)
 static struct error *read_framing(struct h1_head *h)
 {
 	bool expects = false, wrong_trailer = false;
-	int te = 0;
+	int te = 0, connections = 0;
 
 	h->content_length = -1;
 	for (uint32_t i = 0; i < h->headers.n; i++) {
@@ -152,7 +152,8 @@ static struct error *read_framing(struct h1_head *h)
 			h->chunked = true;
 		} else if (str_eq(name, STR("connection"))) {
 			h->close = h->close || list_has(v, "close");
-			h->keep_alive = h->keep_alive || list_has(v, "keep-alive");
+			/* of requests Go asks the first only */
+			h->keep_alive = h->keep_alive || ((!h->request || !connections++) && list_has(v, "keep-alive"));
 			h->upgrade = h->upgrade || list_has(v, "upgrade");
 		} else if (str_eq(name, STR("host"))) {
 			if (h->has_host)

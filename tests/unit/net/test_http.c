@@ -722,6 +722,8 @@ static void raw_main(void *arg)
 	/* Who speaks HTTP/1.0 and wants the connection kept has it, whatever else is said. */
 	a = raws(s.port, "GET /hello HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false);
 	CHECK(count(a, " 200 ") == 2);
+	a = raws(s.port, "GET /hello HTTP/1.0\r\nConnection: close\r\nConnection: keep-alive\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false);
+	CHECK(count(a, " 200 ") == 1);
 	/* Pipelining: three answers in order, unread bodies skipped. */
 	const char *pipelined = "GET /hello?1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /hello?2 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345"
 				"GET /nope HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
