@@ -156,6 +156,7 @@ static inline const char *json_space(const char *p, const char *end)
 struct json_syntax_error {
 	const char *at;
 	const char *context; /* "looking for beginning of value"; NULL: unexpected end of input */
+	struct str huge;     /* no syntax error: the last number that is beyond a double */
 };
 const char *json_skip(const char *p, const char *end, unsigned depth, bool *spaces, struct json_syntax_error *e);
 /* The string whose first byte behind the quote is p: skips it. As json_skip. */
@@ -258,6 +259,8 @@ void decode_problem(struct decode_report *r, struct str problem);
 void time_put(struct buf *b, struct api_time t, bool micro);
 void duration_put(struct buf *b, int64_t ns);
 
+/* pb_decode of what a client sent: JSON within must be such that trees of the whole can hold it. */
+struct error *pb_decode_outside(struct arena *a, const struct schema_type *t, struct str in, void *out);
 /*
  * A message of fixed shape (FIELD_QUANTITY to FIELD_JSON, FIELD_STRINGS) into its value, as pb_decode does; false when malformed.
  */

@@ -358,10 +358,15 @@ static const char *dec_double(struct jd *d, const char *p, const struct schema_f
 static const char *dec_raw(struct jd *d, const char *p, bool verbatim, struct str *dst)
 {
 	bool spaces = false;
-	const char *q = json_skip(p, d->end, CODEC_MAX_DEPTH - d->depth, &spaces, &d->syn);
+	const char *q;
 
+	d->syn.huge = STR_NULL;
+	q = json_skip(p, d->end, CODEC_MAX_DEPTH - d->depth, &spaces, &d->syn);
 	if (!q)
 		return NULL;
+	if (unlikely(d->syn.huge.n) && !d->hard)
+		hard_error(d, error_status(400, "BadRequest", "json: cannot unmarshal number %.*s into Go value of type float64",
+					   STR_ARG(str_sub(d->syn.huge, 0, d->syn.huge.n < 64 ? d->syn.huge.n : 64))));
 	struct str v = str_of(p, (size_t)(q - p));
 
 	if (spaces && !verbatim) {

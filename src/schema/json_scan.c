@@ -1,6 +1,9 @@
 /* JSON text: syntax, skipping, strings, compacting. Messages are in the words of Go's encoding/json. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/log.h"
 #include "schema/codec.h"
 #include "schema/codec_internal.h"
 
@@ -218,8 +221,24 @@ const char *json_string(struct arena *a, const char *p, const char *end, struct 
 	return p + 1;
 }
 
+/* Whether a number is beyond a double. */
+static bool is_huge(struct str number)
+{
+	char small[64], *z = number.n < sizeof small ? small : xmalloc(number.n + 1);
+	double d;
+
+	memcpy(z, number.p, number.n);
+	z[number.n] = 0;
+	d = strtod(z, NULL);
+	if (z != small)
+		free(z);
+	return d - d != 0;
+}
+
 const char *json_skip_number(const char *p, const char *end, struct json_syntax_error *e)
 {
+	const char *start = p;
+
 	if (*p == '-' && ++p == end)
 		return fail(e, p, end, NULL);
 	if (*p == '0') {
@@ -248,6 +267,10 @@ const char *json_skip_number(const char *p, const char *end, struct json_syntax_
 			p++;
 		if (p == from)
 			return fail(e, p, end, "in exponent of numeric literal");
+		if ((p - from > 2 || p - start > 200) && is_huge(str_of(start, (size_t)(p - start))))
+			e->huge = str_of(start, (size_t)(p - start));
+	} else if (p - start > 300 && is_huge(str_of(start, (size_t)(p - start)))) {
+		e->huge = str_of(start, (size_t)(p - start));
 	}
 	return p;
 }

@@ -311,7 +311,7 @@ struct error *object_decode(struct arena *a, enum media_type m, const struct sch
 		struct pb_envelope env;
 
 		TRY(pb_envelope_decode(in, &env));
-		TRY(pb_decode(a, t, env.raw, out));
+		TRY(pb_decode_outside(a, t, env.raw, out));
 		set_type_meta(t, out, env.api_version, env.kind);
 		return NULL;
 	}

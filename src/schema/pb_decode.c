@@ -8,6 +8,7 @@
 struct pd {
 	struct arena *a;
 	struct error *e;
+	bool outside; /* from a client: what is JSON within is looked at */
 };
 
 static const char *bad(struct pd *d, const char *what)
@@ -247,6 +248,19 @@ bool pb_special(struct arena *a, uint8_t kind, struct str s, void *dst)
 	return ok;
 }
 
+/* JSON within a message must not be more than trees of the whole can hold; what is no JSON is written as null. */
+static bool fits_json(struct pd *d, struct str raw, unsigned depth)
+{
+	struct json_syntax_error e = {0};
+	bool spaces = false;
+
+	if (!raw.n || (json_skip(raw.p, raw.p + raw.n, CODEC_MAX_DEPTH - depth, &spaces, &e) && !e.huge.n))
+		return true;
+	if (e.huge.n)
+		return bad(d, "json: cannot unmarshal a number beyond float64 into Go value of type float64");
+	return !json_skip(raw.p, raw.p + raw.n, JSON_SKIP_DEPTH, &spaces, &e) || bad(d, "exceeded max depth");
+}
+
 static inline unsigned wire_of(uint8_t kind)
 {
 	return kind >= FIELD_BOOL && kind <= FIELD_UINT64 ? 0 : kind == FIELD_DOUBLE ? 1 : 2;
@@ -300,7 +314,11 @@ static const char *dec_value(struct pd *d, const char *p, const char *end, uint8
 		return p && dec_message(d, type, s, dst, depth + 1) ? p : NULL;
 	default:
 		p = payload(d, p, end, &s);
-		return p && dec_special(d, kind, s, dst) ? p : NULL;
+		if (!p || !dec_special(d, kind, s, dst))
+			return NULL;
+		if (d->outside && (kind == FIELD_RAW || kind == FIELD_FIELDSV1 || kind == FIELD_JSON) && !fits_json(d, *(const struct str *)dst, depth))
+			return NULL;
+		return p;
 	}
 }
 
@@ -490,6 +508,15 @@ static bool dec_message(struct pd *d, const struct schema_type *t, struct str in
 struct error *pb_decode(struct arena *a, const struct schema_type *t, struct str in, void *out)
 {
 	struct pd d = {.a = a};
+
+	if (!dec_message(&d, t, in, out, 1))
+		return d.e;
+	return NULL;
+}
+
+struct error *pb_decode_outside(struct arena *a, const struct schema_type *t, struct str in, void *out)
+{
+	struct pd d = {.a = a, .outside = true};
 
 	if (!dec_message(&d, t, in, out, 1))
 		return d.e;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "schema/codec.h"
+#include "schema/jv.h"
 
 /* Decodes, re-encodes and compares; want NULL: as given. */
 static void roundtrip(const struct schema_type *t, const char *in, const char *want)
@@ -415,6 +416,45 @@ static void test_limits(void **state)
 	assert_true(b.n > 6 && memcmp(b.p, "beforek8s", 9) == 0);
 }
 
+/* JSON within objects that clients send is such that a tree of the whole can hold it, in any format. */
+static void test_json_within(void **state)
+{
+	static const struct {
+		const char *before, *more, *after; /* more: this often */
+		int times;
+		bool fits;
+	} cases[] = {
+		{"{\"a\":1e308}", "", "", 0, true}, {"{\"a\":1e309}", "", "", 0, false}, {"[-1e400]", "", "", 0, false}, {"0.1e-999", "", "", 0, true},
+		{"1", "0", "", 308, true}, {"1", "0", "", 309, false}, {"1", "0", "e99", 250, false}, {"", "[", "", 120, true}, {"", "[", "", 130, false},
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		arena_cleanup struct arena a = {0};
+		buf_cleanup struct buf raw = {0}, json = {0}, pb = {0};
+		struct apps_v1_controller_revision r = {.kind = STR("ControllerRevision"), .api_version = STR("apps/v1")}, out = {0};
+		struct error *e;
+		struct jv tree;
+
+		buf_puts(&raw, cases[i].before);
+		for (int k = 0; k < cases[i].times; k++)
+			buf_puts(&raw, cases[i].more);
+		for (int k = 0; *cases[i].more == '[' && k < cases[i].times; k++)
+			buf_putc(&raw, ']');
+		buf_puts(&raw, cases[i].after);
+		r.data = buf_view(&raw);
+		buf_printf(&json, "{\"data\":%.*s}", STR_ARG(r.data));
+		e = json_decode(&a, &apps_v1_controller_revision_type, buf_view(&json), NULL, &out);
+		assert_int_equal(!e, cases[i].fits);
+		error_free(e);
+		object_encode(&pb, MEDIA_PROTOBUF, &apps_v1_controller_revision_type, &r);
+		e = object_decode(&a, MEDIA_PROTOBUF, &apps_v1_controller_revision_type, buf_view(&pb), NULL, &out);
+		assert_int_equal(!e, cases[i].fits);
+		error_free(e);
+		if (cases[i].fits)
+			jv_from_object(&a, &apps_v1_controller_revision_type, &out, &tree);
+	}
+}
+
 static void test_peek(void **state)
 {
 	arena_cleanup struct arena a = {0};
@@ -655,6 +695,7 @@ int main(void)
 		cmocka_unit_test(test_json_forms), cmocka_unit_test(test_json_errors), cmocka_unit_test(test_merged_errors),
 		cmocka_unit_test(test_json_strict),
 		cmocka_unit_test(test_depth), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_pb_to_json), cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_json_within),
 		cmocka_unit_test(test_peek), cmocka_unit_test(test_yaml), cmocka_unit_test(test_yaml_write),
 		cmocka_unit_test(test_yaml_documents), cmocka_unit_test(test_cbor),
 	};
