@@ -831,7 +831,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			m->name = name;
 		if (!str_eqz(rq->info.verb, "patch"))
 			admission_dedup_owners(rq, m, false);
-		if (res->crd)
+		if (res->crd && !(u->same && *u->same))
 			TRY(custom_default_and_prune(rq, u->sub, obj, u->apply ? &pruned : NULL));
 		if (!u->apply)
 			TRY(manage_fields(rq, u->sub, old, obj));

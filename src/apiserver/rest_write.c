@@ -363,6 +363,7 @@ struct patch_ctx {
 	struct jv config;        /* apply */
 	struct decode_report duplicates;
 	bool parsed, reported;
+	bool same; /* the last apply changed nothing */
 };
 
 /* What upstream's library says first, whichever way it fails. */
@@ -406,6 +407,7 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
 			jv_set(rq->a, &l, STR("apiVersion"), jv_string(res->api_version));
 		}
 		TRY(managed_fields_apply(rq->a, &mr, old ? &l : NULL, &p->config, p->o.force, &merged, &changed));
+		p->same = old && !changed;
 		obj = arena_alloc(rq->a, t->size);
 		TRY(jv_to_object(rq->a, t, &merged, NULL, obj));
 		*out = obj;
@@ -583,6 +585,7 @@ struct error *rest_patch(struct request *rq)
 	apply = p.type == PATCH_APPLY || p.type == PATCH_APPLY_CBOR;
 	if (apply) {
 		u.apply = true;
+		u.same = &p.same;
 		u.flags |= UPDATE_UNCONDITIONAL;
 		if (!u.sub)
 			u.flags |= UPDATE_CREATE;
@@ -1065,9 +1068,7 @@ struct error *rest_scale(struct request *rq)
 		TRY(registry_get(rq, rq->info.ns, rq->info.name, &obj));
 		TRY(scale_read(rq, obj, &s));
 		if (s.spec.replicas == NO_REPLICAS)
-			return error_status(500, "InternalError",
-					    "Internal error occurred: the spec replicas field \"%.*s\" does not exist",
-					    STR_ARG(custom_scale(rq->res)->spec_replicas_path));
+			return err_internal("the spec replicas field \"%.*s\" does not exist", STR_ARG(custom_scale(rq->res)->spec_replicas_path));
 	} else {
 		if (str_eqz(rq->info.verb, "patch")) {
 			c.patch = u.retry = true;

@@ -411,6 +411,7 @@ struct update {
 	struct str rv;           /* precondition, or empty */
 	unsigned flags;
 	bool apply;              /* managedFields were made by `make` (server-side apply) */
+	const bool *same;        /* NULL, or set by `make`: its object is the current one, and gets no defaults either */
 	bool retry;              /* on a lost race when the new object names no resourceVersion */
 };
 struct error *registry_update(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out);
