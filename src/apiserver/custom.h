@@ -38,6 +38,8 @@ void custom_reset_fields(const struct resource *res, const char *sub, struct man
 bool custom_has_status(const struct resource *res);
 /* The warning of a version that its CustomResourceDefinition calls deprecated. */
 void custom_warn_deprecated(struct request *rq);
+/* The value at ".a.b" of an object; *wrong: something on the way is no object (null has nothing). */
+const struct jv *custom_at_path(const struct jv *v, struct str path, bool *wrong);
 /* "spec.replicas"-like paths of the scale subresource, or NULL. */
 const struct apiextensions_v1_custom_resource_subresource_scale *custom_scale(const struct resource *res);
 /* The cached bytes are in this version and have its defaults: they can be written out as they are. */

@@ -164,8 +164,7 @@ void schema_lists(struct field_errors *e, const props *p, const struct jv *v, co
 
 /* ---- scale ---- */
 
-/* The value at ".a.b"; *wrong: something on the way is no object. */
-static const struct jv *at_path(const struct jv *v, struct str path, bool *wrong)
+const struct jv *custom_at_path(const struct jv *v, struct str path, bool *wrong)
 {
 	*wrong = false;
 	if (path.n && path.p[0] == '.')
@@ -174,7 +173,7 @@ static const struct jv *at_path(const struct jv *v, struct str path, bool *wrong
 		struct str key = str_cut(&path, '.');
 
 		if (v->kind != JV_OBJECT) {
-			*wrong = true;
+			*wrong = v->kind != JV_NULL;
 			return NULL;
 		}
 		v = jv_get(v, key);
@@ -188,7 +187,7 @@ static void replicas(struct field_errors *e, const struct jv *obj, struct str pa
 {
 	const struct field_path *at = FIELD_CHILD_S(NULL, path);
 	bool wrong;
-	const struct jv *v = at_path(obj, path, &wrong);
+	const struct jv *v = custom_at_path(obj, path, &wrong);
 
 	if (!v && !wrong)
 		return;
@@ -213,7 +212,7 @@ static void scale_check(const struct resource *res, bool spec, const struct jv *
 	replicas(e, obj, sc->status_replicas_path);
 	if (!sc->label_selector_path)
 		return;
-	v = at_path(obj, *sc->label_selector_path, &wrong);
+	v = custom_at_path(obj, *sc->label_selector_path, &wrong);
 	if (wrong || (v && v->kind != JV_STRING))
 		field_invalid(e, FIELD_CHILD_S(NULL, *sc->label_selector_path), STR(""), "accessor error: a string is wanted");
 }

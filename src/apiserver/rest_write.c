@@ -772,10 +772,13 @@ static struct str scale_path(struct str json_path)
 	return json_path.n && json_path.p[0] == '.' ? str_sub(json_path, 1, json_path.n) : json_path;
 }
 
-static struct error *scale_number(struct str path, const struct jv *v, int32_t absent, int32_t *out)
+static struct error *scale_number(struct str path, const struct jv *obj, int32_t absent, int32_t *out)
 {
-	if (v && v->kind != JV_INT)
-		return error_status(500, "", ".%.*s is no integer", STR_ARG(path));
+	bool wrong;
+	const struct jv *v = custom_at_path(obj, path, &wrong);
+
+	if (wrong || (v && v->kind != JV_INT))
+		return error_status(500, "", "%.*s accessor error: no integer is there", STR_ARG(path));
 	*out = v ? (int32_t)v->i : absent;
 	return NULL;
 }
@@ -784,20 +787,18 @@ static struct error *custom_scale_read(struct request *rq, void *obj, struct aut
 {
 	const struct apiextensions_v1_custom_resource_subresource_scale *c = custom_scale(rq->res);
 	struct jv tree;
-	struct str path;
 
 	if (!c)
 		return err_unknown_path();
 	jv_from_object(rq->a, rq->res->st->type, obj, &tree);
-	path = scale_path(c->spec_replicas_path);
-	TRY(scale_number(path, jv_path(&tree, path), NO_REPLICAS, &s->spec.replicas));
-	path = scale_path(c->status_replicas_path);
-	TRY(scale_number(path, jv_path(&tree, path), 0, &s->status.replicas));
+	TRY(scale_number(c->spec_replicas_path, &tree, NO_REPLICAS, &s->spec.replicas));
+	TRY(scale_number(c->status_replicas_path, &tree, 0, &s->status.replicas));
 	if (c->label_selector_path && c->label_selector_path->n) {
-		const struct jv *v = jv_path(&tree, scale_path(*c->label_selector_path));
+		bool wrong;
+		const struct jv *v = custom_at_path(&tree, *c->label_selector_path, &wrong);
 
-		if (v && v->kind != JV_STRING)
-			return error_status(500, "", "%.*s is no string", STR_ARG(*c->label_selector_path));
+		if (wrong || (v && v->kind != JV_STRING))
+			return error_status(500, "", "%.*s accessor error: no string is there", STR_ARG(*c->label_selector_path));
 		s->status.selector = jv_str(v);
 	}
 	return NULL;
@@ -1056,6 +1057,7 @@ struct error *rest_scale(struct request *rq)
 			   .flags = UPDATE_UNCONDITIONAL | UPDATE_NO_ADMISSION,
 			   .apply = true};
 	struct write_result r;
+	struct error *e;
 	void *obj;
 
 	if (rq->res->crd && !custom_scale(rq->res))
@@ -1081,7 +1083,15 @@ struct error *rest_scale(struct request *rq)
 		}
 		TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
 		cache_entry_unref(r.entry);
-		TRY(scale_read(rq, r.obj, &s));
+		e = scale_read(rq, r.obj, &s);
+		if (e) {
+			struct error *w = err_bad_request("%s", error_message(e));
+
+			error_free(e);
+			return w;
+		}
+		if (s.spec.replicas == NO_REPLICAS) /* the schema does not know them */
+			s.spec.replicas = 0;
 	}
 	return rq->out.as == ANSWER_TABLE ? scale_table(rq, &s) : respond_struct(rq, 200, &autoscaling_v1_scale_type, &s);
 }
