@@ -17,6 +17,8 @@ static struct str types_text(struct arena *a, const struct cel_type *const *v, s
 	return arena_str(a, buf_view(&b));
 }
 
+#define NOT_MADE "program instantiation failed" /* to upstream its own fault */
+
 bool program_compile(struct arena *a, const struct cel_env *env, struct str source, const struct cel_type *const *returns, size_t n, bool got,
 		     struct cel_program **out, struct str *error)
 {
@@ -28,7 +30,7 @@ bool program_compile(struct arena *a, const struct cel_env *env, struct str sour
 	*error = STR_NULL;
 	if (!cel_compile(a, env, source, out, &issues)) {
 		*out = NULL;
-		*error = issues.instantiation ? arena_printf(a, "program instantiation failed: %.*s",
+		*error = issues.instantiation ? arena_printf(a, NOT_MADE ": %.*s",
 							     STR_ARG(issues.list.n ? issues.list.v[0].message : STR_NULL)) :
 						arena_printf(a, "compilation failed: %.*s", STR_ARG(cel_issues_text(a, source, &issues)));
 		return false;
@@ -58,6 +60,14 @@ void expression_compile(struct arena *a, struct str source, unsigned have, const
 	*out = (struct expression){.source = arena_str(a, source), .have = have, .variables = c && c->type};
 	env.n_vars = admission_vars(have, NULL, NULL, c ? c->type : NULL, vars);
 	program_compile(a, &env, out->source, returns, n, true, &out->program, &out->error);
+}
+
+void expression_wrong(struct field_errors *e, const struct field_path *p, struct str source, struct str error)
+{
+	if (str_has_prefix(error, STR(NOT_MADE)))
+		field_internal(e, p, "%.*s", STR_ARG(error));
+	else
+		field_invalid(e, p, source, "%.*s", STR_ARG(error));
 }
 
 void expression_free(struct expression *e)
@@ -469,7 +479,7 @@ void expression_validate(struct field_errors *fe, struct str source, unsigned ha
 
 	expression_compile(fe->arena, source, have, c, returns, n, &e);
 	if (e.error.p)
-		field_invalid(fe, p, source, "%.*s", STR_ARG(e.error));
+		expression_wrong(fe, p, source, e.error);
 	expression_free(&e);
 }
 

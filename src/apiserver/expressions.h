@@ -28,6 +28,8 @@ struct composition {
 void expression_compile(struct arena *a, struct str source, unsigned have, const struct composition *c, const struct cel_type *const *returns,
 			size_t n, struct expression *out);
 void expression_free(struct expression *e);
+/* What is wrong with an expression as it was told (error), in a field. */
+void expression_wrong(struct field_errors *e, const struct field_path *p, struct str source, struct str error);
 /* Adds one more variable, compiled with those before. c is zeroed at first. */
 const struct expression *composition_add(struct arena *a, struct composition *c, struct str name, struct str source, unsigned have);
 void composition_free(struct composition *c);

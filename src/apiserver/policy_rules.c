@@ -249,7 +249,7 @@ static void variable_rules(struct field_errors *e, const struct admissionregistr
 		}
 		x = composition_add(e->arena, c, v[i].name, v[i].expression, have);
 		if (x->error.p)
-			field_invalid(e, FIELD_CHILD(p, "expression"), v[i].expression, "%.*s", STR_ARG(x->error));
+			expression_wrong(e, FIELD_CHILD(p, "expression"), v[i].expression, x->error);
 	}
 }
 
@@ -302,7 +302,7 @@ static void annotation_rules(struct field_errors *e, const vap *o, uint32_t i, u
 
 		expression_compile(e->arena, trimmed, params | EXPR_AUTHORIZER, c, is_string_or_null, 2, &x);
 		if (x.error.p)
-			field_invalid(e, FIELD_CHILD(p, "valueExpression"), v->value_expression, "%.*s", STR_ARG(x.error));
+			expression_wrong(e, FIELD_CHILD(p, "valueExpression"), v->value_expression, x.error);
 		expression_free(&x);
 	}
 	for (uint32_t k = 0; k < i; k++)

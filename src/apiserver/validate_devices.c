@@ -171,7 +171,7 @@ static void expression(struct field_errors *e, const struct field_path *p, struc
 	struct str problem = {0};
 
 	if (!program_compile(e->arena, &env, source, returns, 2, true, &program, &problem))
-		field_invalid(e, p, source, "%.*s", STR_ARG(problem));
+		expression_wrong(e, p, source, problem);
 	else if (cel_program_cost(program).max > SELECTOR_COST_MAX)
 		field_forbidden(e, p, "too complex, exceeds cost limit");
 	cel_program_free(program);
