@@ -49,8 +49,10 @@ static struct error *profiles(struct request *rq)
 
 static struct error *to_profiles(struct request *rq)
 {
+	bool shown = str_eqz(rq->x->method, "GET") || str_eqz(rq->x->method, "HEAD");
+
 	http_set_header(rq->x, "location", STR("/debug/pprof/"));
-	return respond_bytes(rq, 302, STR("text/html; charset=utf-8"),
+	return respond_bytes(rq, 302, shown ? STR("text/html; charset=utf-8") : STR_NULL,
 			     str_eqz(rq->x->method, "GET") ? STR("<a href=\"/debug/pprof/\">Found</a>.\n\n")
 							   : STR_NULL);
 }

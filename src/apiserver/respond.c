@@ -223,7 +223,8 @@ struct error *respond_iov(struct request *rq, int status, struct str content_typ
 
 	rq->status = status;
 	respond_headers(rq);
-	http_set_header(rq->x, "content-type", content_type);
+	if (content_type.n)
+		http_set_header(rq->x, "content-type", content_type);
 	for (int i = 0; i < n; i++) {
 		total += iov[i].iov_len;
 		audit_answer_piece(rq, content_type, str_of(iov[i].iov_base, iov[i].iov_len));

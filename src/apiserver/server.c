@@ -119,13 +119,23 @@ static bool over_namespaces(struct str verb)
 	return str_eqz(verb, "list") || str_eqz(verb, "watch");
 }
 
+static bool is_proxied(struct str method)
+{
+	static const char *const methods[] = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"};
+	bool one = false;
+
+	for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+		one |= str_eqz(method, methods[i]);
+	return one;
+}
+
 /* Paths that upstream's router has for a built-in resource, and their methods. */
 static struct error *route(struct request *rq, const struct api_subresource *sub)
 {
 	const struct request_info *i = &rq->info;
 	const struct api_resource *r = rq->res->api;
 	bool whole = !i->ns.n && r->namespaced && rq->res->st && !over_namespaces(i->verb); /* of all namespaces */
-	bool proxied = sub && str_eqz(sub->name, "proxy"); /* which passes every method on */
+	bool proxied = sub && str_eqz(sub->name, "proxy"); /* which passes on whatever is sent */
 	uint16_t verbs = sub ? sub->verbs : r->verbs;
 
 	if (i->by_path && (!str_eqz(i->verb, "watch") || sub || !(verbs & VERB_WATCH)))
@@ -143,7 +153,7 @@ static struct error *route(struct request *rq, const struct api_subresource *sub
 		return err_bad_request("name must be provided");
 	if (whole || (!i->name.n && (str_eqz(i->verb, "update") || str_eqz(i->verb, "patch"))))
 		return err_method();
-	if (proxied ? str_eqz(rq->x->method, "TRACE") : str_eqz(rq->x->method, "HEAD"))
+	if (proxied ? !is_proxied(rq->x->method) : str_eqz(rq->x->method, "HEAD"))
 		return err_method();
 	if (i->by_path && !str_eqz(rq->x->method, "GET"))
 		return err_method();
