@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "schema/codec.h"
+
 static void qualified(char *out, size_t n, struct str group, struct str resource)
 {
 	snprintf(out, n, "%.*s%s%.*s", STR_ARG(resource), group.n ? "." : "", STR_ARG(group));
@@ -155,6 +157,10 @@ void status_from_error(struct arena *a, const struct error *e, struct meta_v1_st
 	out->kind = STR("Status");
 	out->api_version = STR("v1");
 	out->status = code < 400 ? STR("Success") : STR("Failure");
+	if (e->own_outcome)
+		out->status = dup_z(a, e->own_outcome);
+	if (e->own_metadata) /* our own text */
+		error_free(json_decode(a, &meta_v1_list_meta_type, dup_z(a, e->own_metadata), NULL, &out->metadata));
 	out->message = dup_z(a, e->message);
 	out->reason = dup_z(a, e->reason);
 	out->code = code;
@@ -187,9 +193,16 @@ void status_from_error(struct arena *a, const struct error *e, struct meta_v1_st
 struct error *error_from_status(const struct meta_v1_status *s)
 {
 	struct error *e = error_status(s->code >= 400 ? s->code : 500, "", "%.*s", STR_ARG(s->message));
+	buf_cleanup struct buf meta = {0};
 
 	if (s->reason.n)
 		error_set_reason(e, s->reason);
+	if (s->status.n && !str_eqz(s->status, "Success"))
+		e->own_outcome = str_dupz(s->status);
+	if (!object_equal(&meta_v1_list_meta_type, &s->metadata, &(struct meta_v1_list_meta){0})) {
+		json_encode(&meta, &meta_v1_list_meta_type, &s->metadata);
+		e->own_metadata = str_dupz(buf_view(&meta));
+	}
 	if (s->details) {
 		error_set_details(e, s->details->group, s->details->kind, s->details->name);
 		e->uid = s->details->uid.n ? str_dupz(s->details->uid) : NULL;

@@ -125,6 +125,8 @@ void error_free(struct error *e)
 	}
 	free(e->causes);
 	free(e->own_reason);
+	free(e->own_outcome);
+	free(e->own_metadata);
 	free(e->group);
 	free(e->kind);
 	free(e->name);

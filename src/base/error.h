@@ -26,6 +26,7 @@ struct error {
 	int sys;            /* errno (positive) it came from, or 0 */
 	const char *reason; /* metav1.StatusReason, a literal or own_reason; "" for none */
 	char *own_reason;   /* one that somebody else chose, or NULL */
+	char *own_outcome, *own_metadata; /* metav1.Status' status (else "Failure"), and metadata as JSON, of somebody else's; or NULL */
 	char *message;      /* for a person: what failed and, where known, what to do */
 	/* metav1.StatusDetails; all NULL where it has none */
 	char *group, *kind, *name, *uid;
