@@ -62,6 +62,10 @@ struct error *custom_convert_all(struct arena *a, const struct resource *res, vo
  */
 struct error *custom_to_storage(struct arena *a, const struct resource *res, void **obj, bool *unlike);
 void custom_encode_unlike(struct buf *b, const struct storage *st, const void *obj);
+/* Reading the entry in res's version gives what is stored: nothing that no reader sees, no default that is not stored, no other version. */
+bool custom_reads_as_stored(const struct resource *res, const struct cache_entry *e);
+/* Whether JSON made for the store says what is stored. */
+struct error *custom_stored_alike(struct arena *a, const struct cache_entry *e, struct str text, bool *alike);
 /* What bytes that are not stored (a dry run) would be read as. */
 struct error *custom_as_stored(struct arena *a, const struct resource *res, struct str bytes, void **obj);
 /* As json_encode; whole numbers are written as integers, as upstream writes both kinds. */

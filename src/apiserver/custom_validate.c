@@ -227,6 +227,11 @@ static bool has_finalizer(const struct meta_v1_object_meta *m, struct str name)
 	return false;
 }
 
+static bool standard_finalizer(struct str f)
+{
+	return str_eqz(f, "kubernetes") || str_eqz(f, "orphan") || str_eqz(f, "foregroundDeletion");
+}
+
 /* New finalizers that name no domain: of built-in resources they are errors. */
 static void warn_finalizers(struct request *rq, const struct meta_v1_object_meta *m,
 			    const struct meta_v1_object_meta *old)
@@ -234,7 +239,7 @@ static void warn_finalizers(struct request *rq, const struct meta_v1_object_meta
 	for (uint32_t i = 0; i < m->finalizers.n; i++) {
 		struct str f = m->finalizers.v[i];
 
-		if (str_index(f, '/') < 0 && !has_finalizer(old, f))
+		if (str_index(f, '/') < 0 && !standard_finalizer(f) && !has_finalizer(old, f))
 			request_warn(rq,
 				     "metadata.finalizers: \"%.*s\": another writer may choose the same name; better "
 				     "one with a domain and a path (/)",

@@ -767,6 +767,31 @@ static void compare_field_times(struct request *rq, void *obj, const void *old)
 	metric_observe(times[c], (double)(now_ns() - since) / 1e9);
 }
 
+/*
+ * Of an object that reads as it did: whether what is stored is what would be. Of custom resources it need not be: a definition says what is
+ * read of stored bytes, and may have said something else when they were written.
+ */
+static struct error *as_stored(struct request *rq, void *obj, int64_t rev, struct stored *s, bool *same)
+{
+	struct storage *st = rq->res->st;
+	struct meta_v1_object_meta *m = meta_of(st, obj);
+	struct cache_entry *entry;
+	struct error *e;
+
+	TRY(cache_get(st->cache, m->namespace, m->name, CACHE_ANY, 0, &entry));
+	if (!entry)
+		return NULL;
+	if (entry->rev != rev || custom_reads_as_stored(rq->res, entry)) {
+		cache_entry_unref(entry);
+		return NULL;
+	}
+	e = stored_encode(rq, obj, s);
+	if (!e)
+		e = custom_stored_alike(rq->a, entry, buf_view(s->plain.n ? &s->plain : &s->bytes), same);
+	cache_entry_unref(entry);
+	return e;
+}
+
 /* *held: what is locked, for the caller to unlock. *unread: what keeps the object that there is from being read from the store. */
 static struct error *update_loop(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out,
 				 struct fiber_mutex **held, struct error **unread)
@@ -858,7 +883,11 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			e = admission_validate(&ad);
 		deleting = !e && should_delete(st, obj, old);
 		if (!e && !deleting) {
-			if ((!stale || *unread) && object_stored_equal(st->type, obj, old)) {
+			bool same = (!stale || *unread) && object_stored_equal(st->type, obj, old);
+
+			if (same && res->crd && !*unread)
+				TRY(as_stored(rq, obj, rev, &stored, &same));
+			if (same) {
 				/* nothing to write: answer what is there */
 				if (!u->sub && sg && sg->end_write)
 					sg->end_write(rq, obj, old, state, true);
@@ -1063,6 +1092,8 @@ static bool namespace_terminating(struct request *rq, struct core_v1_namespace *
 		n->status.phase = STR("Terminating");
 		if (o->orphan_dependents || o->propagation_policy)
 			gc_finalizers(rq, &n->metadata, o);
+		if (o->orphan_dependents && !*o->orphan_dependents) /* of other objects this means nothing */
+			set_finalizer(rq->a, &n->metadata, "foregroundDeletion", true);
 		*changed = true;
 		return true;
 	}

@@ -181,6 +181,19 @@ static struct error *frame(struct watcher *w, struct str type, struct str object
 	}
 }
 
+/* What upstream's conversion from its own types leaves in an object that has nothing. */
+static void bookmark_rest(struct arena *a, const struct schema_type *t, void *obj)
+{
+	if (t == &apps_v1_deployment_type)
+		((struct apps_v1_deployment *)obj)->spec.replicas = arena_new(a, int32_t);
+	else if (t == &apps_v1_replica_set_type)
+		((struct apps_v1_replica_set *)obj)->spec.replicas = arena_new(a, int32_t);
+	else if (t == &apps_v1_stateful_set_type)
+		((struct apps_v1_stateful_set *)obj)->spec.replicas = arena_new(a, int32_t);
+	else if (t == &apps_v1_daemon_set_type)
+		str_map_set(a, API_MAP(&object_meta(t, obj)->annotations), STR("deprecated.daemonset.template.generation"), STR("0"));
+}
+
 /* The object of an event (NULL: made here) in the form asked for. */
 static struct error *event_object(struct watcher *w, struct arena *tmp, const struct cache_event *ev, void *obj, struct buf *b)
 {
@@ -199,6 +212,7 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 			str_map_set(tmp, API_MAP(&m->annotations), STR("k8s.io/initial-events-end"), STR("true"));
 			metrics_watch_list(rq);
 		}
+		bookmark_rest(tmp, res->api->type, obj);
 	} else {
 		if (!obj)
 			TRY(list_decode(tmp, res, ev->obj, &obj));

@@ -427,23 +427,30 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
  * Kind and version of a patched object. A strategic merge is made on the type, which cannot become another; the others make a document that
  * is decoded: without a version upstream decodes it into its own internal type, which knows none of its members but says so, and no name.
  */
-static struct error *check_patched_kind(struct patch_ctx *p, struct request *rq, void *obj)
+static struct error *check_patched_kind(struct patch_ctx *p, struct request *rq, void *obj, const struct decode_report *report)
 {
 	struct resource *res = rq->res;
 	struct str *kind = obj, *version = kind + 1;
 	struct field_errors fe = {.arena = rq->a};
 	struct decode_report unknown = {.arena = rq->a};
-	struct jv tree;
+	struct jv tree, nothing;
 
 	if (p->type == PATCH_STRATEGIC || (!kind->n && !res->crd))
 		*kind = res->api->kind;
 	if (p->type == PATCH_STRATEGIC)
 		*version = res->api_version;
 	if (!version->n && !res->crd && str_eq(*kind, res->api->kind)) {
+		for (uint32_t i = 0; i < report->problems.n; i++)
+			if (str_has_prefix(report->problems.v[i], STR("json patch ")))
+				*arena_push(rq->a, &unknown.problems) = report->problems.v[i];
 		jv_from_object(rq->a, res->api->type, obj, &tree);
-		for (uint32_t i = 0; i < tree.n; i++)
-			if (!str_eqz(tree.members[i].key, "kind"))
+		jv_from_object(rq->a, res->api->type, arena_alloc(rq->a, res->api->type->size), &nothing);
+		for (uint32_t i = 0; i < tree.n; i++) { /* what nothing has, too, is the type's */
+			const struct jv *none = jv_get(&nothing, tree.members[i].key);
+
+			if (!str_eqz(tree.members[i].key, "kind") && !(none && jv_equal(none, &tree.members[i].value)))
 				*arena_push(rq->a, &unknown.problems) = arena_printf(rq->a, "unknown field \"%.*s\"", STR_ARG(tree.members[i].key));
+		}
 		TRY(judge(rq, &unknown, &p->o));
 		return err_bad_request("the name of the object (%.*s based on URL) was undeterminable: name must be provided", STR_ARG(rq->info.name));
 	}
@@ -494,7 +501,7 @@ static struct error *make_patch(void *ctx, struct request *rq, const void *old, 
 			e = object_not_of_type(rq->a, e, STR(""));
 	}
 	TRY(e);
-	TRY(check_patched_kind(p, rq, obj));
+	TRY(check_patched_kind(p, rq, obj, &report));
 	if (!p->reported)
 		TRY(judge(rq, &report, &p->o));
 	p->reported = true;
@@ -980,7 +987,10 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 	struct meta_v1_object_meta *m, keep;
 	const struct replicas_path *paths;
 	struct admission ad; /* which sees scales */
+	static const char no_scale[] = "autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: "
+				       "autoscaling/v1";
 	void *obj = arena_alloc(rq->a, t->size);
+	bool custom_apply;
 	struct error *e;
 	size_t n;
 
@@ -989,18 +999,17 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 	paths = replicas_paths(rq, &n);
 	TRY(scale_read(rq, obj, &was));
 	TRY(managed_fields_to_scale(rq->a, paths, n, m, &was.metadata));
+	/* upstream's converter of custom resources takes neither a scale that is empty nor what its merge made */
+	custom_apply = res->crd && c->patch && (c->p.type == PATCH_APPLY || c->p.type == PATCH_APPLY_CBOR);
+	if (custom_apply && !was.metadata.managed_fields.n)
+		return error_status(500, "", "failed to create manager for existing fields: failed to convert live object (/; %s", no_scale);
 	rq->res = &as_scale;
 	e = new_scale(c, rq, &was, &now);
 	rq->res = res;
 	TRY(e);
-	if (res->crd && c->patch && (c->p.type == PATCH_APPLY || c->p.type == PATCH_APPLY_CBOR) &&
-	    scale_changed(now, &was))
-		/* upstream's converter of custom resources does not take what its merge made */
-		return error_status(500, "",
-				    "failed to convert new object (%.*s/%.*s; autoscaling/v1, Kind=Scale) to proper "
-				    "version: request to "
-				    "convert CR to an invalid group/version: autoscaling/v1",
-				    STR_ARG(now->metadata.namespace), STR_ARG(now->metadata.name));
+	if (custom_apply && scale_changed(now, &was))
+		return error_status(500, "", "failed to convert new object (%.*s/%.*s; %s", STR_ARG(now->metadata.namespace),
+				    STR_ARG(now->metadata.name), no_scale);
 	TRY(admission_admit_body(&ad, rq, &autoscaling_v1_scale_type, m->name, now, &was));
 	if (res->crd && c->untyped) /* nor what has no type: that loses its managers */
 		memset(&now->metadata.managed_fields, 0, sizeof now->metadata.managed_fields);

@@ -316,6 +316,7 @@ static struct error *mark_and_delete(struct request *rq, const struct meta_v1_de
 		pre.resource_version = &rv;
 		mine.preconditions = &pre;
 	}
+	TRY(delete_options_validate(rq, o));
 	/* admission has judged the eviction, and does not judge the delete as well */
 	rq->internal = true;
 	e = registry_delete(rq, rq->info.ns, rq->info.name, &mine, &r);
@@ -391,7 +392,6 @@ static struct error *eviction(struct request *rq)
 		o = ev->delete_options;
 	if (o->dry_run.n)
 		rq->dry_run = true;
-	TRY(delete_options_validate(rq, o));
 	TRY(evict(rq, o, &many));
 	if (many) /* created, says upstream, and what it made is a failure */
 		ok = (struct meta_v1_status){.kind = STR("Status"), .api_version = STR("v1"), .status = STR("Failure"), .code = 500,

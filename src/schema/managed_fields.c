@@ -969,6 +969,12 @@ struct error *managed_fields_apply(struct arena *a, const struct managed_fields_
 
 	config = &bare;
 	old = live ? without_managed(a, live) : nothing;
+	/* what a definition's schema has become later may not be what the object is; built-in objects in disorder have no entries (update_entries) */
+	why = live && (!m.n || !req->shape.type) ? typed_validate(a, req->shape, &old, true) : NULL;
+	if (why)
+		return error_status(500, "", m.n ? "failed to create typed live object (%.*s): %s"
+						 : "failed to create manager for existing fields: failed to convert new object (%.*s) to smd typed: %s",
+				    STR_ARG(object_name(a, &old)), why);
 	if (live && !m.n)
 		TRY(error_wrap(update(&w, &nothing, &old, &m, STR("before-first-apply")), "failed to create manager for existing fields"));
 	struct managers start = {0};

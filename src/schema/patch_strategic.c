@@ -272,7 +272,7 @@ static struct error *too_long(uint32_t n)
 			    "JSON patch or a JSON merge patch", LIST_MAX, n);
 }
 
-/* All elements maps, or none; lists of lists have no meaning. */
+/* All elements of one JSON type, integers and fractions being two; lists of lists have no meaning. */
 static struct error *check_elements(const struct jv *x, const struct jv *y, bool *maps)
 {
 	const struct jv *first = NULL;
@@ -287,7 +287,7 @@ static struct error *check_elements(const struct jv *x, const struct jv *y, bool
 
 			if (v->kind == JV_ARRAY)
 				return patch_broken("lists of lists are not supported");
-			if (first && (first->kind == JV_OBJECT) != (v->kind == JV_OBJECT))
+			if (first && first->kind != v->kind)
 				return patch_broken("list element types are not identical: %s", go_type(v));
 			first = first ? first : v;
 		}
@@ -355,7 +355,9 @@ static struct error *merge_list_of_maps(struct arena *a, struct shape elem, stru
 	return NULL;
 }
 
-static struct error *merge_list(struct arena *a, struct shape shape, struct jv *original, struct jv *patch, struct str key)
+/* deletes: of scalars, the patch has those to take away; of maps it is merged all the same, as upstream's is. */
+static struct error *merge_list(struct arena *a, struct shape shape, struct jv *original, struct jv *patch, struct str key,
+				bool deletes)
 {
 	bool maps, replace = false;
 	struct jv merged = jv_array(), in, others;
@@ -363,6 +365,13 @@ static struct error *merge_list(struct arena *a, struct shape shape, struct jv *
 	if (!original->n && !patch->n)
 		return NULL;
 	TRY(check_elements(original, patch, &maps));
+	if (!maps && deletes) {
+		for (uint32_t i = 0; i < original->n; i++)
+			if (!array_has(patch, &original->items[i]))
+				jv_push(a, &merged, original->items[i]);
+		*original = merged;
+		return NULL;
+	}
 	if (!maps) {
 		for (uint32_t i = 0; i < original->n; i++)
 			if (!array_has(&merged, &original->items[i]))
@@ -370,7 +379,6 @@ static struct error *merge_list(struct arena *a, struct shape shape, struct jv *
 		for (uint32_t i = 0; i < patch->n; i++)
 			if (!array_has(&merged, &patch->items[i]))
 				jv_push(a, &merged, patch->items[i]);
-		key = STR_NULL;
 	} else {
 		if (!key.n)
 			return patch_broken("cannot merge lists without merge key for %.*s",
@@ -392,22 +400,13 @@ static struct error *merge_list(struct arena *a, struct shape shape, struct jv *
 static struct error *merge_list_field(struct arena *a, struct shape shape, struct jv *original, struct jv *patch,
 				      bool deletes)
 {
-	if (deletes) {
-		struct jv kept = jv_array();
-		bool maps;
+	bool list = shape.field && !shape.elem;
 
-		TRY(check_elements(original, patch, &maps));
-		for (uint32_t i = 0; i < original->n; i++)
-			if (!array_has(patch, &original->items[i]))
-				jv_push(a, &kept, original->items[i]);
-		*original = kept;
-		return NULL;
-	}
-	if (!shape.field || shape.elem || !(shape.field->flags & FIELD_PATCH_MERGE)) {
+	if (!deletes && !(list && (shape.field->flags & FIELD_PATCH_MERGE))) {
 		*original = *patch;
 		return NULL;
 	}
-	return merge_list(a, shape, original, patch, shape.field->info->patch_key);
+	return merge_list(a, shape, original, patch, list ? shape.field->info->patch_key : STR_NULL, deletes);
 }
 
 /* ---- directives of maps ---- */
@@ -456,7 +455,14 @@ static bool directive_target(struct str key, const char *prefix, struct str *out
 	return key.p && str_eqz(head, prefix);
 }
 
-/* Elements of the patch list stand in the order list, in the same order. */
+static bool deletes_element(const struct jv *v)
+{
+	const struct jv *d = jv_get(v, STR(DIRECTIVE));
+
+	return d && d->kind == JV_STRING && str_eqz(jv_str(d), "delete");
+}
+
+/* Elements of the patch list stand in the order list, in the same order. Directives behind the order list's last are none of it. */
 static struct error *check_order(const struct jv *patch, const struct jv *order, struct str key)
 {
 	uint32_t p = 0, o = 0;
@@ -485,9 +491,9 @@ static struct error *check_order(const struct jv *patch, const struct jv *order,
 		p += scalar_equal(x, y);
 		o++;
 	}
-	for (; p < patch->n && jv_get(&patch->items[p], STR(DIRECTIVE)); p++)
+	for (; p < patch->n && key.n && deletes_element(&patch->items[p]); p++)
 		;
-	if (p < patch->n) {
+	if (p < patch->n && o >= order->n) {
 		buf_cleanup struct buf b = {0};
 
 		buf_puts(&b, "The order in patch list:\n");
@@ -521,12 +527,14 @@ static struct jv live_order(struct arena *a, const struct jv *before, const stru
 	return out;
 }
 
-/* A member that upstream's structs have; those that hold any JSON have none. */
+/* A member that upstream's structs have; maps and those that hold any JSON have none. */
 static struct error *member_of(struct shape s, struct str name, struct shape *out)
 {
 	const char *of = s.type ? s.type->name : "";
 	bool any = s.field && (s.elem || s.field->card == CARD_ONE || s.field->card == CARD_PTR);
 
+	if (s.field && !s.elem && s.field->card == CARD_MAP)
+		return patch_broken("merging an object in json but data type is not struct, instead is: map");
 	if (any && s.field->kind == FIELD_RAW)
 		of = "RawExtension";
 	else if (any && s.field->kind == FIELD_JSON)
@@ -534,6 +542,28 @@ static struct error *member_of(struct shape s, struct str name, struct shape *ou
 	else if (shape_member(s, name, out))
 		return NULL;
 	return patch_broken("unable to find api field in struct %s for the json field \"%.*s\"", of, STR_ARG(name));
+}
+
+/* The same, where the patch speaks of a list; behind a pointer anything may be one. */
+static struct error *list_of(struct shape s, struct str name, struct shape *out)
+{
+	TRY(member_of(s, name, out));
+	if (out->field && !out->elem && out->field->card != CARD_LIST && out->field->card != CARD_PTR &&
+	    out->field->kind != FIELD_BYTES && out->field->kind != FIELD_STRINGS)
+		return patch_broken("expected slice or array type, but got: struct");
+	return NULL;
+}
+
+/* A list that does not merge by a key has maps without any: their order cannot be told. */
+static struct error *all_have_key(const struct jv *list, struct str key)
+{
+	for (uint32_t i = 0; i < list->n; i++) {
+		if (list->items[i].kind != JV_OBJECT)
+			return bad_type("map[string]interface {}", &list->items[i]);
+		if (!jv_get(&list->items[i], key))
+			return no_merge_key(&list->items[i], key);
+	}
+	return NULL;
 }
 
 /* One $setElementOrder/name: merges the list it speaks of and puts it in order. */
@@ -551,7 +581,7 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 		return bad_type("[]interface {}", live);
 	if (change && change->kind != JV_ARRAY)
 		return bad_type("[]interface {}", change);
-	TRY(member_of(shape, name, &list));
+	TRY(list_of(shape, name, &list));
 	if (list.field && !list.elem)
 		key = list.field->info->patch_key;
 	if (change && change->n > LIST_MAX)
@@ -571,11 +601,16 @@ static struct error *set_element_order(struct arena *a, struct shape shape, stru
 		if (change && key.n)
 			before = live_order(a, &before, &merged, change, key);
 	}
+	TRY(partition(a, &merged, order, key, &in, &others));
 	TRY(check_elements(&before, change ? change : &none, &maps));
-	TRY(partition(a, &merged, order, maps ? key : STR_NULL, &in, &others));
-	for (uint32_t i = 0; maps && key.n && i < order->n; i++)
-		if (!jv_get(&order->items[i], key))
-			return no_merge_key(&order->items[i], key);
+	if (!before.n && !(change && change->n))
+		return patch_broken("no elements in any of the given slices");
+	if (maps) {
+		const struct jv *lists[] = {&in, order, &others, &before};
+
+		for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+			TRY(all_have_key(lists[i], key));
+	}
 	jv_set(a, original, name, interleave(a, in, others, order, &before, key));
 	jv_del(patch, name);
 	return NULL;
@@ -639,7 +674,7 @@ static struct error *merge_member(struct arena *a, struct shape shape, struct jv
 		*live = *value;
 		return NULL;
 	}
-	TRY(member_of(shape, key, &child));
+	TRY(value->kind == JV_OBJECT ? member_of(shape, key, &child) : list_of(shape, key, &child));
 	if (value->kind == JV_OBJECT && child.field && !child.elem && (child.field->flags & FIELD_PATCH_REPLACE)) {
 		*live = *value;
 		return NULL;
