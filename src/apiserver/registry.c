@@ -856,7 +856,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			m->name = name;
 		if (!str_eqz(rq->info.verb, "patch"))
 			admission_dedup_owners(rq, m, false);
-		if (res->crd && !(u->same && *u->same))
+		if (res->crd && !(u->same && *u->same) && !(u->sub && !strcmp(u->sub, "scale"))) /* scales are made of what is stored */
 			TRY(custom_default_and_prune(rq, u->sub, obj, u->apply ? &pruned : NULL));
 		if (!u->apply)
 			TRY(manage_fields(rq, u->sub, old, obj));
@@ -1130,6 +1130,7 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		struct meta_v1_object_meta *m;
 		bool graceful, pending, gc, immediately = true, write = false, ok = false, marked = false;
 		int64_t grace, rev;
+		struct stored stored stored_cleanup = {0};
 		struct error *e;
 
 		TRY(cache_get(st->cache, cns, name, CACHE_CONSISTENT, 0, &entry));
@@ -1191,8 +1192,14 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			m = meta_of(st, obj);
 		}
 		if (write && object_equal(st->type, obj, old)) {
-			out->obj = obj;
-			return NULL;
+			bool same = true;
+
+			if (res->crd)
+				TRY(as_stored(rq, obj, rev, &stored, &same));
+			if (same) {
+				out->obj = obj;
+				return NULL;
+			}
 		}
 		if (rq->dry_run) {
 			out->obj = obj;
@@ -1200,8 +1207,6 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 			return NULL;
 		}
 		if (write) {
-			struct stored stored stored_cleanup = {0};
-
 			TRY(stored_encode(rq, obj, &stored));
 			TRY(stored_put(rq, obj, &stored, (struct stored_put){.ns = cns, .name = name, .expect = rev, .applied = true}, &ok,
 				       &written));

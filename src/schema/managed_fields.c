@@ -197,6 +197,13 @@ static struct jv without_managed(struct arena *a, const struct jv *obj)
 	return out;
 }
 
+bool managed_fields_alone_differ(struct arena *a, const struct jv *x, const struct jv *y)
+{
+	struct jv p = without_managed(a, x), q = without_managed(a, y);
+
+	return jv_equal(&p, &q);
+}
+
 static void set_managed(struct arena *a, struct jv *obj, struct managers *m)
 {
 	if (!m->n)
@@ -685,8 +692,8 @@ static struct error *update_entries(struct arena *a, const struct managed_fields
 	/* Objects from before there was tracking stay untracked until someone applies. */
 	if (!out->n && live)
 		return NULL;
-	if (typed_validate(a, req->shape, obj, true)) {
-		/* a list's element that has none of its keys: upstream gives up on the object */
+	if (typed_validate(a, req->shape, obj, true) || (live && !req->shape.type && typed_validate(a, req->shape, live, true))) {
+		/* a list's element that has none of its keys, what another version lets be: upstream gives up on the object */
 		*out = (struct managers){0};
 		return NULL;
 	}
@@ -1166,17 +1173,13 @@ struct error *managed_fields_apply_object(struct arena *a, const struct managed_
 		error_free(e);
 		return w;
 	}
-	if (live) {
-		struct jv before = without_managed(a, &l), after = without_managed(a, &o);
+	if (live && managed_fields_alone_differ(a, &l, &o)) {
+		/* only who owns what has changed: the object stays as it is to the byte */
+		entry_list owners = object_meta(t, out)->managed_fields;
 
-		if (jv_equal(&before, &after)) {
-			/* only who owns what has changed: the object stays as it is to the byte */
-			entry_list owners = object_meta(t, out)->managed_fields;
-
-			object_copy(a, t, live, out);
-			object_meta(t, out)->managed_fields = owners;
-			return NULL;
-		}
+		object_copy(a, t, live, out);
+		object_meta(t, out)->managed_fields = owners;
+		return NULL;
 	}
 	object_default(a, t, out);
 	return NULL;
