@@ -245,7 +245,7 @@ struct error *admit_version_finish(struct admission *a, const struct admit_versi
 	if (custom && v->as != a->res)
 		TRY(custom_default(a->rq->a, v->as, v->obj));
 	TRY(admit_version_back(a, v));
-	return custom && v->as == a->res ? custom_default_and_prune(a->rq, NULL, a->obj, NULL) : NULL;
+	return custom && v->as == a->res ? custom_default_and_prune(a->rq, a->obj) : NULL;
 }
 
 struct error *admit_version_back(struct admission *a, const struct admit_version *v)

@@ -311,36 +311,16 @@ struct error *custom_prune(struct arena *a, const struct resource *res, void *ob
 	return rewrite(a, res, &tree, obj);
 }
 
-/* Of what a write of the object, or of its status, is about. */
-static bool same_content(const struct resource *res, const char *sub, const struct jv *x, const struct jv *y)
-{
-	bool same = true, split = custom_has_status(res), status = sub && !strcmp(sub, "status");
-
-	for (uint32_t i = 0; same && i < x->n; i++) {
-		struct str key = x->members[i].key;
-		const struct jv *v = jv_get(y, key);
-
-		if (!str_eqz(key, "metadata") && (!split || str_eqz(key, "status") == status))
-			same = v && jv_equal(&x->members[i].value, v);
-	}
-	return same;
-}
-
-struct error *custom_default_and_prune(struct request *rq, const char *sub, void *obj, bool *pruned)
+struct error *custom_default_and_prune(struct request *rq, void *obj)
 {
 	const struct apiextensions_v1_json_schema_props *p = crd_schema(rq->res);
-	struct jv tree, whole;
+	struct jv tree;
 
 	if (!p)
 		return NULL;
 	jv_from_object(rq->a, rq->res->st->type, obj, &tree);
-	if (!rq->res->crd->obj->spec.preserve_unknown_fields) {
-		if (pruned)
-			whole = jv_copy(rq->a, &tree);
+	if (!rq->res->crd->obj->spec.preserve_unknown_fields)
 		schema_prune(rq->a, p, &tree, true, STR_NULL, NULL);
-		if (pruned)
-			*pruned = !same_content(rq->res, sub, &whole, &tree);
-	}
 	schema_default(rq->a, p, &tree, true);
 	return rewrite(rq->a, rq->res, &tree, obj);
 }

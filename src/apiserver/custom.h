@@ -81,9 +81,8 @@ bool custom_is_storage_version(const struct resource *res);
 struct error *custom_prune(struct arena *a, const struct resource *res, void *obj, struct decode_report *report);
 /* Defaults of the structural schema, in place. */
 struct error *custom_default(struct arena *a, const struct resource *res, void *obj);
-/* Pruning, then defaults, in place. */
-/* sub: NULL, or the subresource that is written; *pruned (when not NULL): whether something of what that is about went. */
-struct error *custom_default_and_prune(struct request *rq, const char *sub, void *obj, bool *pruned);
+/* Pruning, then defaults, in place. Not of what an apply made: that is pruned when it is read, or stored in another version. */
+struct error *custom_default_and_prune(struct request *rq, void *obj);
 /* crd_schema.c: the same over trees. `path` is "" for the whole object. */
 void schema_prune(struct arena *a, const struct apiextensions_v1_json_schema_props *p, struct jv *v, bool resource, struct str path,
 		  struct decode_report *report);

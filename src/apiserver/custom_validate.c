@@ -259,11 +259,11 @@ void custom_validate(struct request *rq, const char *sub, const void *obj, const
 	if (old)
 		jv_from_object(rq->a, rq->res->st->type, old, &was);
 	if (p && status) {
-		const struct jv *s = jv_get(&now, STR("status"));
+		const struct jv *s = jv_get(&now, STR("status")), *had = jv_get(&was, STR("status"));
 		const props *of = property(p, STR("status"));
 
-		if (s && of)
-			schema_judge(e, of, s, jv_get(&was, STR("status")), FIELD_ROOT("status"));
+		if (s && of && (had || s->kind != JV_NULL)) /* to upstream null is what there was where there was nothing */
+			schema_judge(e, of, s, had, FIELD_ROOT("status"));
 	} else if (p) {
 		schema_judge(e, p, &now, old ? &was : NULL, NULL);
 	}

@@ -442,7 +442,7 @@ struct error *registry_create(struct request *rq, void *obj, struct write_result
 	if (rq->res->crd && crd_terminating(rq->res) && !rq->internal)
 		return error_status(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
 	if (rq->res->crd)
-		TRY(custom_default_and_prune(rq, NULL, obj, NULL));
+		TRY(rq->applied ? custom_default(rq->a, rq->res, obj) : custom_default_and_prune(rq, obj));
 	if (!rq->applied)
 		TRY(manage_fields(rq, NULL, NULL, obj));
 	ad = admission_of(rq, ADMIT_CREATE, NULL, ns, m->name, obj, NULL);
@@ -811,7 +811,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		struct admission ad;
 		struct error *e;
 		int64_t rev;
-		bool ok = false, unconditional, deleting, stale, pruned = false;
+		bool ok = false, unconditional, deleting, stale;
 
 		/*
 		 * Upstream tries until it succeeds. Of many writers of one object each round lets one through; in turn, none of them waits for
@@ -857,7 +857,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (!str_eqz(rq->info.verb, "patch"))
 			admission_dedup_owners(rq, m, false);
 		if (res->crd && !(u->same && *u->same) && !(u->sub && !strcmp(u->sub, "scale"))) /* scales are made of what is stored */
-			TRY(custom_default_and_prune(rq, u->sub, obj, u->apply ? &pruned : NULL));
+			TRY(u->apply ? custom_default(rq->a, res, obj) : custom_default_and_prune(rq, obj));
 		if (!u->apply)
 			TRY(manage_fields(rq, u->sub, old, obj));
 		ad = admission_of(rq, ADMIT_UPDATE, u->sub, ns, name, obj, old);
@@ -868,9 +868,6 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (!u->sub && sg && sg->permit)
 			TRY(sg->permit(rq, obj, old, !unconditional));
 		before_update(rq, u->sub, obj, old);
-		stale |= pruned; /* upstream prunes what is applied when it is read from the store, and so sees a change each time */
-		if (pruned && is_main(u->sub))
-			m->generation = om->generation + 1;
 		if (!u->sub && sg && sg->begin_write)
 			TRY(sg->begin_write(rq, obj, old, rq->dry_run, &state));
 		e = validate_update(rq, u->sub, obj, old);

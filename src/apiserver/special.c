@@ -386,6 +386,8 @@ static struct error *eviction(struct request *rq)
 			ev->delete_options = arena_new(rq->a, struct meta_v1_delete_options);
 		if (!ev->delete_options->dry_run.n)
 			*arena_push(rq->a, &ev->delete_options->dry_run) = STR("All");
+		if (ev->delete_options->dry_run.n != 1 || !str_eqz(ev->delete_options->dry_run.v[0], "All"))
+			return error_status(500, "", "the request and the eviction in it ask for different dry runs");
 	}
 	TRY(admission_validate(&a));
 	if (ev->delete_options)
