@@ -363,7 +363,7 @@ struct patch_ctx {
 	struct jv config;        /* apply */
 	struct decode_report duplicates;
 	bool parsed, reported;
-	bool same; /* the last apply changed nothing */
+	bool same; /* the last apply changed nothing but managedFields */
 };
 
 /* What upstream's library says first, whichever way it fails. */
@@ -407,7 +407,7 @@ static struct error *apply_make(struct patch_ctx *p, struct request *rq, const v
 			jv_set(rq->a, &l, STR("apiVersion"), jv_string(res->api_version));
 		}
 		TRY(managed_fields_apply(rq->a, &mr, old ? &l : NULL, &p->config, p->o.force, &merged, &changed));
-		p->same = old && !changed;
+		p->same = old && managed_fields_alone_differ(rq->a, &l, &merged);
 		obj = arena_alloc(rq->a, t->size);
 		TRY(jv_to_object(rq->a, t, &merged, NULL, obj));
 		*out = obj;

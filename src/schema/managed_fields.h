@@ -102,6 +102,8 @@ struct error *managed_fields_from_scale(struct arena *a, const struct replicas_p
  */
 struct error *apply_configuration(struct arena *a, struct shape shape, const struct jv *live, const struct jv *config, struct jv *out);
 
+/* Two trees of objects are equal, whatever their managedFields. */
+bool managed_fields_alone_differ(struct arena *a, const struct jv *x, const struct jv *y);
 /* managed_fields_update and managed_fields_apply for typed objects of type req->shape.type; `obj`/`out` are changed in place / filled (zeroed before). */
 struct error *managed_fields_update_object(struct arena *a, const struct managed_fields_request *req, const void *live,
 					   void *obj);
