@@ -110,9 +110,9 @@ bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 {
 	/*
 	 * A later write went through this schema, and begins and ends as Skiff writes; an earlier one, or one by other hands, may lack a
-	 * default, or have what the schema does not know: upstream's ends with a line end.
+	 * default, or have what the schema does not know: upstream's ends with a line end, and what no server has made has no uid.
 	 */
-	if (e->rev <= res->crd->rev || e->body->bytes[e->body->n - 1] != '}')
+	if (e->rev <= res->crd->rev || e->body->bytes[e->body->n - 1] != '}' || !cache_entry_uid(e).n)
 		return false;
 	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
 }
