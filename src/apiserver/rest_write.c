@@ -1091,7 +1091,10 @@ struct error *rest_scale(struct request *rq)
 			u.uid = c.scale->metadata.uid;
 		}
 		TRY(registry_update(rq, rq->info.ns, rq->info.name, &u, &r));
+		/* what came of it when it was stored */
+		e = r.entry && rq->res->crd ? custom_read(rq->a, rq->res, r.entry, true, &r.obj) : NULL;
 		cache_entry_unref(r.entry);
+		TRY(e);
 		e = scale_read(rq, r.obj, &s);
 		if (e) {
 			struct error *w = err_bad_request("%s", error_message(e));
