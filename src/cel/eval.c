@@ -325,7 +325,7 @@ static __attribute__((noinline)) struct cel_value no_overload(struct run *r, con
 static __attribute__((noinline)) struct cel_value apply(struct run *r, const struct node *x, const struct cel_value *args,
 							const struct cel_value *failed)
 {
-	struct cel_value v;
+	struct cel_value native[ARGS_MAX], v;
 	const struct overload *o;
 
 	if (failed) {
@@ -335,8 +335,6 @@ static __attribute__((noinline)) struct cel_value apply(struct run *r, const str
 
 		v = x->op == OP_EQ && eq == EQ_FAILED ? cel_no_overload(r) : cel_bool((eq == EQ_YES) == (x->op == OP_EQ));
 	} else {
-		struct cel_value native[ARGS_MAX];
-
 		r->pattern = x->cache;
 		if (x->cache && (args[0].kind == CEL_OPTIONAL || args[0].kind == CEL_TYPE)) {
 			/* where the pattern is a constant, cel-go asks for a native string */
