@@ -47,6 +47,7 @@ struct node {
 	bool folded;   /* constant computed when compiled: reading it costs nothing */
 	bool local;    /* NODE_IDENT: slot is of a comprehension's variable, not the environment's */
 	uint8_t op;    /* enum op, NODE_CALL */
+	uint32_t count; /* of nodes, itself among them */
 	uint16_t height;
 	uint16_t n_ov;
 	uint32_t pos;  /* code points before its token */

@@ -26,6 +26,7 @@
 /* Limits of cel-go's parser. */
 #define CEL_MAX_SOURCE 100000 /* code points */
 #define CEL_MAX_DEPTH 250     /* height of an expression's tree, macros expanded */
+#define CEL_MAX_NODES (1u << 18) /* of an expression with its macros expanded */
 #define CEL_MAX_NESTING 64   /* expressions in brackets, arguments, branches (upstream: 250; a fiber's stack is small) */
 #define CEL_MAX_ISSUES 100    /* reported for one expression */
 

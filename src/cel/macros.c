@@ -195,6 +195,12 @@ static struct node *receiver(struct maker *m, struct str name, struct node *targ
 			*at = args[0]->pos;
 			return NULL;
 		}
+		/* each of a chain doubles what comes before it */
+		if (target->count > CEL_MAX_NODES / 2) {
+			*why = "expression is too large";
+			*at = target->pos;
+			return NULL;
+		}
 		value = member1(m, "value", node_copy(m->a, target));
 		body = bind(m, args[0]->name, value, args[1]);
 		if (str_eqz(name, "optMap"))

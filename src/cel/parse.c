@@ -52,6 +52,7 @@ struct node *node_new(struct arena *a, enum node_kind kind, uint32_t pos)
 	x->kind = (uint8_t)kind;
 	x->pos = pos;
 	x->height = 1;
+	x->count = 1;
 	return x;
 }
 
@@ -73,12 +74,16 @@ struct node *node_const(struct arena *a, uint32_t pos, struct cel_value v)
 
 static void taller(struct node *x, const struct node *child)
 {
-	if (child && child->height >= x->height)
+	if (!child)
+		return;
+	if (child->height >= x->height)
 		x->height = (uint16_t)(child->height + 1);
+	x->count = x->count + child->count < CEL_MAX_NODES ? x->count + child->count : CEL_MAX_NODES;
 }
 
 void node_measure(struct node *x)
 {
+	x->count = 1;
 	for (uint32_t i = 0; i < x->n; i++)
 		taller(x, x->args[i]);
 	if (x->fold) {

@@ -241,6 +241,12 @@ static void test_limits(void **state)
 	for (int i = 0; i < 5000; i++)
 		buf_puts(&b, "+1");
 	assert_false(cel_compile(&c.a, &c.env, buf_view(&b), &p, &issues));
+	/* Each doubles what it stands behind. */
+	b.n = 0;
+	buf_puts(&b, "optional.of(1)");
+	for (int i = 0; i < 40; i++)
+		buf_puts(&b, ".optMap(x, x)");
+	assert_false(cel_compile(&c.a, &c.env, buf_view(&b), &p, &issues));
 	b.n = 0;
 	buf_puts(&b, "true");
 	for (int i = 0; i < 3000; i++) /* balanced: not deep */
