@@ -377,6 +377,16 @@ static void put_line(struct buf *b, const struct metric *m, const char *suffix, 
 	buf_putc(b, ' ');
 }
 
+static void put_totals(struct buf *b, const struct metric *m)
+{
+	put_line(b, m, "_sum", NULL);
+	put_number(b, m->value);
+	buf_putc(b, '\n');
+	put_line(b, m, "_count", NULL);
+	buf_u64(b, m->n);
+	buf_putc(b, '\n');
+}
+
 static void text_histogram(struct buf *b, const struct metric *m)
 {
 	struct bounds bounds = {.f = m->family};
@@ -392,12 +402,7 @@ static void text_histogram(struct buf *b, const struct metric *m)
 		buf_u64(b, n);
 		buf_putc(b, '\n');
 	}
-	put_line(b, m, "_sum", NULL);
-	put_number(b, m->value);
-	buf_putc(b, '\n');
-	put_line(b, m, "_count", NULL);
-	buf_u64(b, m->n);
-	buf_putc(b, '\n');
+	put_totals(b, m);
 }
 
 /* Upstream's. */
@@ -410,12 +415,7 @@ static void text_summary(struct buf *b, const struct metric *m)
 		put_number(b, summary_quantile(summary_of(m), quantiles[i], now_ms()));
 		buf_putc(b, '\n');
 	}
-	put_line(b, m, "_sum", NULL);
-	put_number(b, m->value);
-	buf_putc(b, '\n');
-	put_line(b, m, "_count", NULL);
-	buf_u64(b, m->n);
-	buf_putc(b, '\n');
+	put_totals(b, m);
 }
 
 static void put_help(struct buf *b, const struct family *f)

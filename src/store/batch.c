@@ -292,14 +292,16 @@ static int run_lease(struct batch *b, MDB_txn *txn, struct op *op)
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* Writes dirty versions out; those the batch replaced by dirty ones too. Before the batch's own operations. */
-static int flush_dirty(struct batch *b, MDB_txn *txn, struct map *m)
+/* Writes dirty versions out, but for those that the batch has replaced. */
+static int flush_dirty(struct batch *b, MDB_txn *txn)
 {
 	size_t it = 0;
 	struct str key;
 	void *v;
-	while (map_next(m, &it, &key, &v)) {
+	while (map_next(&b->em->dirty, &it, &key, &v)) {
 		struct dirty *d = v;
+		if (map_has(&b->fresh, key))
+			continue;
 		int rc = log_put(b, txn, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
 		if (!rc)
 			rc = table_put(txn, b->em->keys, key, &d->k);
@@ -389,7 +391,7 @@ static int run_ops(struct batch *b, MDB_txn *txn, bool *wrote)
 		*wrote = true;
 	}
 	if (!rc && (b->flush || b->clean)) {
-		rc = flush_dirty(b, txn, &b->em->dirty);
+		rc = flush_dirty(b, txn);
 		if (!rc && b->fresh.n)
 			*wrote = b->flushed = true;
 	}
@@ -407,20 +409,7 @@ static int run_ops(struct batch *b, MDB_txn *txn, bool *wrote)
 	}
 	if (!rc && *wrote && b->sync_dirty && !b->flush && !b->clean) {
 		/* Old heartbeats go along; what the batch made of them (fresh) wins and stays dirty. */
-		size_t it = 0;
-		struct str key;
-		void *v;
-		while (!rc && map_next(&b->em->dirty, &it, &key, &v)) {
-			struct dirty *d = v;
-			if (map_has(&b->fresh, key))
-				continue;
-			rc = log_put(b, txn, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
-			if (!rc)
-				rc = table_put(txn, b->em->keys, key, &d->k);
-			struct dirty *gone = xcalloc(1, sizeof(*gone));
-			gone->gone = true;
-			set_fresh(b, key, gone);
-		}
+		rc = flush_dirty(b, txn);
 		b->flushed = true;
 	}
 	return rc;
