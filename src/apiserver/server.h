@@ -382,7 +382,7 @@ struct error *rest_connect(struct request *rq, bool *handled);
 struct error *rest_special(struct request *rq, bool *handled);
 struct error *rest_component_status(struct request *rq); /* component_status.c */
 
-/* ---- registry (registry.c): the same for requests and for the server itself ---- */
+/* ---- registry (registry*.c): the same for requests and for the server itself ---- */
 /* 400 for what can be no name in a path: ".", "..", and what has '/' or '%' in it. */
 struct error *registry_name(struct request *rq, struct str name);
 /* Decodes the newest object into the request's arena (a copy of its own); 404. */
