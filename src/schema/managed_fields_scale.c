@@ -1,12 +1,11 @@
 /* Managers between an object and its scale subresource, whose one field is the replicas. */
-#include <stdlib.h>
+#include "schema/managed_fields_internal.h"
 
-#include "schema/field_set.h"
+#include <stdlib.h>
 
 #define SCALE_VERSION "autoscaling/v1"
 #define SCALE_REPLICAS "spec.replicas"
 
-typedef __typeof__(((struct meta_v1_object_meta *)0)->managed_fields) entry_list;
 typedef struct meta_v1_managed_fields_entry entry;
 
 /* Who an entry is of: appliers are one for all versions. */

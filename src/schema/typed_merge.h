@@ -1,6 +1,6 @@
 /*
  * schema/typed_merge.h: values walked along a shape: structured-merge-diff's
- * `typed` package, for managed_fields.c and
+ * `typed` package, for managed_fields*.c and
  * apply_configuration.c only. Walks are as deep as the values
  * (JV_MAX_DEPTH).
  */
