@@ -65,22 +65,12 @@ static struct error *configure(struct apiserver *s, struct str text)
 
 /* ---- answers ---- */
 
-static void forget(struct remembered *r)
+static void forget(void *v)
 {
+	struct remembered *r = v;
+
 	arena_free(&r->arena);
 	free(r);
-}
-
-static void forget_all(void)
-{
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(&policy.answers, &it, &key, &v))
-		forget(v);
-	map_free(&policy.answers);
-	policy.answers = (struct map){0};
 }
 
 /* In a: others may take what is remembered while the request goes on. */
@@ -102,7 +92,7 @@ static void remember(struct str key, const review_status *st)
 	if (ms <= 0)
 		return;
 	if (policy.answers.n >= REMEMBERED_MAX)
-		forget_all();
+		map_free_values(&policy.answers, forget);
 	r = xcalloc(1, sizeof *r);
 	r->until_ms = now_ms() + ms;
 	object_copy(&r->arena, &imagepolicy_v1alpha1_image_review_status_type, st, &r->status);

@@ -243,8 +243,10 @@ static bool token_user(struct apiserver *s, struct arena *tmp, struct str token,
 	return false;
 }
 
-static void token_unref(struct token_entry *t)
+static void token_unref(void *v)
 {
+	struct token_entry *t = v;
+
 	if (--t->refs == 0) {
 		arena_free(&t->arena);
 		free(t);
@@ -253,15 +255,7 @@ static void token_unref(struct token_entry *t)
 
 void authn_cache_clear(struct apiserver *s)
 {
-	struct authn *n = s->authn;
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(&n->cache, &it, &key, &v))
-		token_unref(v);
-	map_free(&n->cache);
-	memset(&n->cache, 0, sizeof n->cache);
+	map_free_values(&s->authn->cache, token_unref);
 }
 
 void user_copy(struct arena *a, const struct user *from, struct user *to)

@@ -23,8 +23,10 @@ struct token_webhook {
 	struct map answers; /* SHA-256 of audiences and token -> struct known * */
 };
 
-static void known_free(struct known *k)
+static void known_free(void *v)
 {
+	struct known *k = v;
+
 	arena_free(&k->arena);
 	free(k);
 }
@@ -139,16 +141,8 @@ struct error *token_webhook_authenticate(struct apiserver *s, struct arena *tmp,
 		known_free(k);
 		return NULL;
 	}
-	if (w->answers.n >= CACHE_MAX) {
-		size_t it = 0;
-		struct str name;
-		void *v;
-
-		while (map_next(&w->answers, &it, &name, &v))
-			known_free(v);
-		map_free(&w->answers);
-		memset(&w->answers, 0, sizeof w->answers);
-	}
+	if (w->answers.n >= CACHE_MAX)
+		map_free_values(&w->answers, known_free);
 	old = map_set(&w->answers, str_of((const char *)sum, sizeof sum), k);
 	if (old)
 		known_free(old);

@@ -30,29 +30,19 @@ struct authz_webhook {
 	struct map answers; /* SHA-256 of the spec -> struct answer * */
 };
 
-static void answer_free(struct answer *n)
+static void answer_free(void *v)
 {
+	struct answer *n = v;
+
 	free(n->reason);
 	free(n);
-}
-
-static void forget(struct authz_webhook *w)
-{
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(&w->answers, &it, &key, &v))
-		answer_free(v);
-	map_free(&w->answers);
-	memset(&w->answers, 0, sizeof w->answers);
 }
 
 void authz_webhook_free(struct authz_webhook *w)
 {
 	if (!w)
 		return;
-	forget(w);
+	map_free_values(&w->answers, answer_free);
 	for (uint32_t i = 0; i < w->n_conditions; i++)
 		cel_program_free(w->conditions[i]);
 	outbound_free(w->out);
@@ -256,7 +246,7 @@ static void keep(struct authz_webhook *w, struct str key, const struct authoriza
 	if (ttl <= 0)
 		return;
 	if (w->answers.n >= CACHE_MAX)
-		forget(w);
+		map_free_values(&w->answers, answer_free);
 	n = xcalloc(1, sizeof *n);
 	*n = (struct answer){.until = now_ms() + ttl, .allowed = st->allowed, .denied = st->denied, .reason = str_dupz(st->reason)};
 	old = map_set(&w->answers, key, n);

@@ -139,18 +139,6 @@ static void unreadable_set(struct map *m, struct str key, struct error *err)
 	log_and_free(err, "cache: an object is left out");
 }
 
-static void unreadable_free(struct map *m)
-{
-	size_t it = 0;
-	struct str key;
-	void *why;
-
-	while (map_next(m, &it, &key, &why))
-		free(why);
-	map_free(m);
-	*m = (struct map){0};
-}
-
 /* ---- feed ---- */
 
 /* False: it cannot be read now. */
@@ -395,7 +383,7 @@ static void load_drop(struct load *l)
 {
 	tree_free(&l->main);
 	tree_free(&l->node);
-	unreadable_free(&l->unreadable);
+	map_free_values(&l->unreadable, free);
 }
 
 static struct str prefix_end(const struct cache *c, char buf[STORE_KEY_MAX])
@@ -436,7 +424,7 @@ static struct error *load(struct cache *c)
 	c->node = l.node;
 	if (!c->unreadable.n)
 		c->unwhole_ms = now_ms();
-	unreadable_free(&c->unreadable);
+	map_free_values(&c->unreadable, free);
 	c->unreadable = l.unreadable;
 	hot_holding((ptrdiff_t)(l.object_bytes + l.entry_bytes) - (ptrdiff_t)(c->object_bytes + c->entry_bytes));
 	c->object_bytes = l.object_bytes;
@@ -562,7 +550,7 @@ void cache_free(struct cache *c)
 	fiber_stop(c->relister);
 	fiber_stop(c->holder);
 	free(c->unready);
-	unreadable_free(&c->unreadable);
+	map_free_values(&c->unreadable, free);
 	struct cache **p = &caches;
 	while (*p != c)
 		p = &(*p)->next_cache;

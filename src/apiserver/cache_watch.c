@@ -357,19 +357,20 @@ static void orphan(struct cache_watch *w)
 	watch_wake(w);
 }
 
+static void chan_free(void *v)
+{
+	struct chan *ch = v;
+
+	free(ch->seqs);
+	free(ch);
+}
+
 void watchers_end(struct cache *c)
 {
 	list_each(c, orphan);
 	c->watchers = NULL;
 	map_free(&c->groups);
-	size_t it = 0;
-	struct str node;
-	void *v;
-	while (map_next(&c->nodes, &it, &node, &v)) {
-		free(((struct chan *)v)->seqs);
-		free(v);
-	}
-	map_free(&c->nodes);
+	map_free_values(&c->nodes, chan_free);
 }
 
 void ring_free(struct cache *c)
@@ -508,8 +509,7 @@ static void unlink_watch(struct cache_watch *w)
 	c->n_watchers--;
 	if (w->chan && !w->chan->watchers) {
 		map_del(&c->nodes, w->node);
-		free(w->chan->seqs);
-		free(w->chan);
+		chan_free(w->chan);
 	}
 	w->c = NULL;
 }

@@ -8,15 +8,9 @@
 
 #define PATTERNS_MAX 4096
 
-static void patterns_forget(struct map *known)
+static void forget(void *re)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(known, &it, &key, &v))
-		cel_regex_free(v);
-	map_free(known);
+	cel_regex_free(re);
 }
 
 /* Compiled patterns, kept: a CRD's are used for each write. Good until the next call. NULL: not a pattern. */
@@ -29,7 +23,7 @@ static const struct cel_regex *pattern_code(struct str pattern)
 	if (re || map_has(&known, pattern))
 		return re;
 	if (known.n >= PATTERNS_MAX)
-		patterns_forget(&known);
+		map_free_values(&known, forget);
 	re = cel_regex_new(pattern, &why);
 	map_set(&known, pattern, (void *)(uintptr_t)re);
 	return re;

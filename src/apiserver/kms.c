@@ -152,6 +152,12 @@ static struct error *call(struct kms *k, struct arena *a, const char *method, co
 
 /* ---- unwrapped keys ---- */
 
+static void forget(void *unwrapped)
+{
+	OPENSSL_cleanse(unwrapped, sizeof(struct unwrapped));
+	free(unwrapped);
+}
+
 static void remember(struct kms *k, struct str digest, int type, struct str key)
 {
 	struct unwrapped *u = map_get(&k->keys, digest);
@@ -168,10 +174,7 @@ static void remember(struct kms *k, struct str digest, int type, struct str key)
 				used = ((struct unwrapped *)v)->used;
 				oldest = at;
 			}
-		u = map_del(&k->keys, oldest);
-		OPENSSL_cleanse(u, sizeof *u);
-		free(u);
-		u = NULL;
+		forget(map_del(&k->keys, oldest));
 	}
 	if (!u) {
 		u = xcalloc(1, sizeof *u);
@@ -530,17 +533,9 @@ void kms_stop(struct kms *k)
 
 void kms_free(struct kms *k)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
-
 	if (!k)
 		return;
-	while (map_next(&k->keys, &it, &key, &v)) {
-		OPENSSL_cleanse(v, sizeof(struct unwrapped));
-		free(v);
-	}
-	map_free(&k->keys);
+	map_free_values(&k->keys, forget);
 	grpc_client_free(k->client);
 	OPENSSL_cleanse(k->seed, sizeof k->seed);
 	arena_free(&k->seal_arena);

@@ -21,15 +21,14 @@ struct outbound {
 	struct outbound_user user;
 };
 
+static void let_go(void *client)
+{
+	http_client_free(client);
+}
+
 void clients_let_go(struct map *clients)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(clients, &it, &key, &v))
-		http_client_free(v);
-	map_free(clients);
+	map_free_values(clients, let_go);
 }
 
 struct error *clients_get(struct map *clients, size_t max, const struct http_client_opts *o, struct http_client **out)

@@ -47,18 +47,12 @@ struct rbac {
 };
 #define DECISIONS_MAX 20000
 
-static void decisions_clear(struct rbac *r)
+static void decision_free(void *v)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
+	struct decision *d = v;
 
-	while (map_next(&r->decisions, &it, &key, &v)) {
-		free(((struct decision *)v)->reason);
-		free(v);
-	}
-	map_free(&r->decisions);
-	memset(&r->decisions, 0, sizeof r->decisions);
+	free(d->reason);
+	free(d);
 }
 
 static void role_free(struct role *r)
@@ -206,7 +200,7 @@ static void sync(struct rbac *r)
 	for (int w = 0; w < W_N; w++)
 		cache_follow(&r->follow[w].follower);
 	if (r->epoch != before)
-		decisions_clear(r);
+		map_free_values(&r->decisions, decision_free);
 }
 
 struct error *rbac_init(struct apiserver *s)
@@ -413,7 +407,7 @@ enum authz rbac_authorize(struct apiserver *s, struct arena *a, const struct aut
 		*reason = d.reason;
 	if (n <= sizeof key) {
 		if (r->decisions.n >= DECISIONS_MAX)
-			decisions_clear(r);
+			map_free_values(&r->decisions, decision_free);
 		known = xcalloc(1, sizeof *known);
 		known->allow = allow;
 		known->reason = d.reason.n ? str_dupz(d.reason) : NULL;

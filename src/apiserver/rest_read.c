@@ -127,15 +127,9 @@ static struct error *post_event(struct watcher *w, struct cache_event *ev, void 
 	return NULL;
 }
 
-static void post_end(struct watcher *w)
+static void entry_unref(void *entry)
 {
-	struct str key;
-	void *v;
-	size_t it = 0;
-
-	while (map_next(&w->matched, &it, &key, &v))
-		cache_entry_unref(v);
-	map_free(&w->matched);
+	cache_entry_unref(entry);
 }
 
 static struct str type_name(enum cache_event_type t)
@@ -666,7 +660,7 @@ struct error *rest_watch(struct request *rq)
 		e = not_streamable(rq->s->o.cbor);
 	if (e || error_is(bad, 429, NULL)) {
 		cache_watch_close(cw);
-		post_end(&w);
+		map_free_values(&w.matched, entry_unref);
 		if (!e)
 			return bad;
 		error_free(bad);
@@ -689,6 +683,6 @@ struct error *rest_watch(struct request *rq)
 	cache_watch_close(cw);
 	watch_socket_close(w.socket);
 	buf_free(&w.out);
-	post_end(&w);
+	map_free_values(&w.matched, entry_unref);
 	return e;
 }

@@ -28,6 +28,14 @@ void map_free(struct map *m)
 	*m = (struct map){0};
 }
 
+void map_free_values(struct map *m, void (*free_value)(void *))
+{
+	for (size_t i = 0; i < m->cap; i++)
+		if (live(&m->slots[i]))
+			free_value(m->slots[i].value);
+	map_free(m);
+}
+
 static struct map_entry *find(const struct map *m, struct str key)
 {
 	if (!m->cap)

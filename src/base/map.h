@@ -14,7 +14,9 @@ struct map {
 };
 
 /* `struct map m = {0};` is an empty map. */
-void map_free(struct map *m); /* frees keys and slots; values are the caller's */
+void map_free(struct map *m); /* frees keys and slots; values are the caller's; leaves an empty map */
+/* The same with the values: free_value is called with each once, NULL among them; it does not touch the map. */
+void map_free_values(struct map *m, void (*free_value)(void *));
 void *map_get(const struct map *m, struct str key); /* NULL: absent */
 bool map_has(const struct map *m, struct str key);
 /* Sets key to value (value may be NULL only with map_has users); returns the value it replaces, or NULL. */

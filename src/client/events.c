@@ -65,18 +65,6 @@ static void seen_free(void *p)
 	free(s);
 }
 
-static void cache_clear(struct map *m, void (*free_fn)(void *))
-{
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(m, &it, &key, &v))
-		free_fn(v);
-	map_free(m);
-	*m = (struct map){0};
-}
-
 static bool spam(struct event_recorder *r, const struct pending *p)
 {
 	arena_cleanup struct arena a = {0};
@@ -87,7 +75,7 @@ static bool spam(struct event_recorder *r, const struct pending *p)
 
 	if (!b) {
 		if (r->buckets.n >= CACHE_MAX)
-			cache_clear(&r->buckets, free);
+			map_free_values(&r->buckets, free);
 		b = xcalloc(1, sizeof(*b));
 		b->tokens = SPAM_BURST;
 		b->last_ms = now;
@@ -115,7 +103,7 @@ static struct str correlate(struct event_recorder *r, struct arena *a, const str
 
 	if (!g) {
 		if (r->groups.n >= CACHE_MAX)
-			cache_clear(&r->groups, free);
+			map_free_values(&r->groups, free);
 		g = xcalloc(1, sizeof(*g));
 		map_set(&r->groups, key, g);
 	} else if (now - g->last_ms > SIMILAR_MS) {
@@ -192,7 +180,7 @@ static struct error *send_event(struct event_recorder *r, const struct pending *
 	ev.metadata.namespace = ns;
 	TRY(client_create(r->client, &a, &core_v1_events_resource, ns, &ev, NULL));
 	if (r->seen.n >= CACHE_MAX)
-		cache_clear(&r->seen, seen_free);
+		map_free_values(&r->seen, seen_free);
 	s = xcalloc(1, sizeof(*s));
 	s->ns = str_dupz(ns);
 	s->name = str_dupz(ev.metadata.name);
@@ -271,9 +259,9 @@ void event_recorder_free(struct event_recorder *r)
 		r->head = p->next;
 		pending_free(p);
 	}
-	cache_clear(&r->seen, seen_free);
-	cache_clear(&r->groups, free);
-	cache_clear(&r->buckets, free);
+	map_free_values(&r->seen, seen_free);
+	map_free_values(&r->groups, free);
+	map_free_values(&r->buckets, free);
 	free(r->component);
 	free(r->host);
 	free(r);

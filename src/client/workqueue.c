@@ -75,27 +75,25 @@ void workqueue_metrics(struct buf *b)
 	figure(b, "workqueue_retries_total", "counter", "Total number of retries handled by workqueue.", retries_of);
 }
 
+static void item_free(void *v)
+{
+	struct item *i = v;
+
+	free(i->key);
+	free(i);
+}
+
 void workqueue_free(struct workqueue *q)
 {
 	if (!q)
 		return;
-	size_t it = 0;
-	struct str key;
-	void *v;
-
-	while (map_next(&q->items, &it, &key, &v)) {
-		struct item *i = v;
-
-		free(i->key);
-		free(i);
-	}
 	for (struct workqueue **at = &queues; *at; at = &(*at)->next) {
 		if (*at == q) {
 			*at = q->next;
 			break;
 		}
 	}
-	map_free(&q->items);
+	map_free_values(&q->items, item_free);
 	free(q->heap);
 	free(q->name);
 	free(q);
@@ -120,8 +118,7 @@ static void item_maybe_free(struct workqueue *q, struct item *i)
 	if (i->dirty || i->processing || i->failures || i->heap)
 		return;
 	map_del(&q->items, i->k);
-	free(i->key);
-	free(i);
+	item_free(i);
 }
 
 static void heap_place(struct workqueue *q, size_t at, struct item *i)

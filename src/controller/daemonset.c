@@ -324,16 +324,8 @@ static bool failed_pod_due(struct sync *s, const struct place *p)
 		return false;
 	}
 	if (!f) {
-		size_t it = 0;
-		struct str k;
-		void *v;
-
-		if (m->n >= MAX_FAILURES) { /* the counts begin again: at worst pods are replaced sooner */
-			while (map_next(m, &it, &k, &v))
-				free(v);
-			map_free(m);
-			*m = (struct map){0};
-		}
+		if (m->n >= MAX_FAILURES) /* the counts begin again: at worst pods are replaced sooner */
+			map_free_values(m, free);
 		f = xcalloc(1, sizeof(*f));
 		map_set(m, key, f);
 	}

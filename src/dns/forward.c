@@ -90,19 +90,10 @@ struct forwarder *forwarder_new(const char *servers, const char *self)
 	return f;
 }
 
-static void drop_cache(struct forwarder *f)
-{
-	void *v;
-
-	for (size_t it = 0; map_next(&f->cache, &it, NULL, &v);)
-		free(v);
-	map_free(&f->cache);
-}
-
 void forwarder_free(struct forwarder *f)
 {
 	drop_servers(f);
-	drop_cache(f);
+	map_free_values(&f->cache, free);
 	free(f->self);
 	free(f);
 }
@@ -267,7 +258,7 @@ static void to_cache(struct forwarder *f, struct str key, struct str m, size_t q
 	if (!ttl || (m.p[2] & 0x02))
 		return;
 	if (f->cache.n >= FORWARD_CACHE_MAX)
-		drop_cache(f); /* rare, and filled again within seconds */
+		map_free_values(&f->cache, free); /* rare, and filled again within seconds */
 	struct cached *c = xmalloc(sizeof *c + m.n);
 
 	*c = (struct cached){.until_ms = now_ms() + ttl * 1000LL, .n = m.n};

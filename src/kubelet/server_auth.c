@@ -21,15 +21,12 @@ struct answer {
 	struct strings groups;
 };
 
-static void drop(struct map *m)
+static void answer_free(void *v)
 {
-	void *v;
+	struct answer *a = v;
 
-	for (size_t it = 0; map_next(m, &it, NULL, &v);) {
-		arena_free(&((struct answer *)v)->arena);
-		free(v);
-	}
-	map_free(m);
+	arena_free(&a->arena);
+	free(a);
 }
 
 static struct answer *cached(struct map *m, struct str key)
@@ -42,16 +39,14 @@ static struct answer *cached(struct map *m, struct str key)
 static struct answer *keep(struct map *m, struct str key, int64_t ttl_ms, bool yes)
 {
 	if (m->n >= CACHE_MAX)
-		drop(m);
+		map_free_values(m, answer_free);
 	struct answer *a = xcalloc(1, sizeof *a), *old;
 
 	a->until_ms = now_ms() + ttl_ms;
 	a->yes = yes;
 	old = map_set(m, key, a);
-	if (old) {
-		arena_free(&old->arena);
-		free(old);
-	}
+	if (old)
+		answer_free(old);
 	return a;
 }
 

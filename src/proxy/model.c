@@ -361,13 +361,14 @@ static void note_udp(struct port *p)
 		note_udp_address(p, arena_printf(a, ":%d", p->sp->node_port), eps);
 }
 
+static void set_free(void *set)
+{
+	map_free(set);
+}
+
 void model_free_udp(struct model *m)
 {
-	void *v;
-
-	for (size_t it = 0; map_next(&m->udp, &it, NULL, &v);)
-		map_free(v);
-	map_free(&m->udp);
+	map_free_values(&m->udp, set_free);
 }
 
 void model_add_service(struct model *m, const struct core_v1_service *s, struct discovery_v1_endpoint_slice *const *slices, size_t n)

@@ -4,21 +4,11 @@
 
 #include "base/log.h"
 
-static void free_map(struct map *m)
-{
-	size_t it = 0;
-	void *v;
-
-	while (map_next(m, &it, NULL, &v))
-		free(v);
-	map_free(m);
-}
-
 void ruleset_free(struct ruleset *r)
 {
-	free_map(&r->chains);
-	free_map(&r->sets);
-	free_map(&r->elements);
+	map_free_values(&r->chains, free);
+	map_free_values(&r->sets, free);
+	map_free_values(&r->elements, free);
 }
 
 void ruleset_chain(struct ruleset *r, struct str name, struct str rules)

@@ -221,12 +221,19 @@ void queue_gate(struct queue *q, struct str key, int32_t priority)
 	put(q, it, GATED);
 }
 
+static void item_free(void *v)
+{
+	struct item *it = v;
+
+	free(it->key);
+	free(it);
+}
+
 static void forget(struct queue *q, struct item *it)
 {
 	take_out(q, it);
 	map_del(&q->items, str_of(it->key, it->key_n));
-	free(it->key);
-	free(it);
+	item_free(it);
 }
 
 void queue_delete(struct queue *q, struct str key)
@@ -346,14 +353,7 @@ void queue_counts(const struct queue *q, size_t *active, size_t *backoff, size_t
 
 void queue_free(struct queue *q)
 {
-	size_t it = 0;
-	void *value;
-
-	while (map_next(&q->items, &it, NULL, &value)) {
-		free(((struct item *)value)->key);
-		free(value);
-	}
-	map_free(&q->items);
+	map_free_values(&q->items, item_free);
 	free(q->active.v);
 	free(q->backoff.v);
 	free(q);

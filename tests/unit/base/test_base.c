@@ -137,6 +137,35 @@ static void map_many(void **state)
 	map_free(&m);
 }
 
+static int freed;
+
+static void count_value(void *v)
+{
+	freed += v ? *(int *)v : 100;
+}
+
+static void map_values(void **state)
+{
+	struct map m = {0};
+	int ones[] = {1, 1, 1}, gone = 10;
+
+	map_free_values(&m, count_value);
+	assert_int_equal(freed, 0);
+	map_set(&m, STR("a"), &ones[0]);
+	map_set(&m, STR("b"), &gone);
+	map_set(&m, STR("b"), &ones[1]); /* what was replaced and what was deleted are no values any more */
+	map_set(&m, STR("c"), &gone);
+	map_del(&m, STR("c"));
+	map_set(&m, STR("d"), &ones[2]);
+	map_set(&m, STR("e"), NULL);
+	map_free_values(&m, count_value);
+	assert_int_equal(freed, 103);
+	assert_int_equal(m.n, 0);
+	assert_false(map_has(&m, STR("a")));
+	assert_null(map_set(&m, STR("a"), &ones[0])); /* an empty map, good for more */
+	map_free(&m);
+}
+
 static void errors_wrap(void **state)
 {
 	struct error *e = error_sys(ENOENT, "open %s", "x");
@@ -196,6 +225,7 @@ int main(void)
 		cmocka_unit_test(buf_limits),
 		cmocka_unit_test(buf_quotes),
 		cmocka_unit_test(map_many),
+		cmocka_unit_test(map_values),
 		cmocka_unit_test(errors_wrap),
 		cmocka_unit_test(blocks_count),
 	};
