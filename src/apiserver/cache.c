@@ -18,6 +18,7 @@
 #define WAIT_MS 3000          /* upstream's blockTimeout */
 #define OLD_SNAP_MS 75000
 #define TRIM_MS 30000
+#define HELD_MS 30000         /* upstream's MaxInternalErrorRetryDuration */
 
 static struct tkey main_key(struct str key)
 {
@@ -141,8 +142,11 @@ static void unreadable_set(struct map *m, struct str key, struct error *err)
 
 /* ---- feed ---- */
 
-/* False: it cannot be read now. */
-static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
+/*
+ * An error: it cannot be read. While all else can, the cache stands still before it, for a while: it may be readable again (its key comes
+ * back). Where others are unreadable already, and lists and watches refused, it is another one of them.
+ */
+static struct error *apply(struct cache *c, struct store_event *ev, bool may_wait)
 {
 	struct str key = str_sub(ev->kv.key, c->r.prefix.n, ev->kv.key.n);
 	int64_t rev = ev->kv.mod_rev;
@@ -150,30 +154,23 @@ static bool apply(struct cache *c, struct store_event *ev, bool may_wait)
 	if (rev > c->load_rev)
 		unreadable_del(&c->unreadable, key);
 	if (rev <= c->load_rev || (old && old->rev >= rev) || (ev->is_delete && !old))
-		return true; /* the load has it */
+		return NULL; /* the load has it */
 	if (!ev->is_delete) {
 		struct str stored = block_str(ev->kv.value);
 		struct error *err = ev->cookie ? entry_new(&c->r, key, rev, stored, block_str(ev->cookie), &e) :
 						 entry_decode(&c->r, key, rev, stored, may_wait, &e);
-		if (error_is_sys(err, EAGAIN)) {
-			if (may_wait)
-				log_warn("cache: %s; what follows waits for it", err->message);
-			error_free(err);
-			return false;
-		}
-		old = tree_get(&c->main, main_key(key)); /* the one before may have gone meanwhile */
+		if (err && (!c->unreadable.n || error_is_sys(err, EAGAIN)))
+			return err;
 		if (err) {
-			/* Nobody can be shown this object: it is an error in the log and to who asks for it. Watchers know the older one. */
-			if (!c->unreadable.n)
-				c->unwhole_ms = now_ms();
 			c->failed++;
 			unreadable_set(&c->unreadable, key, err);
-			return true;
+			return NULL;
 		}
+		old = tree_get(&c->main, main_key(key)); /* the one before may have gone meanwhile */
 	}
 	set_current(c, key, e, &old);
 	ring_push(c, rev, e, old);
-	return true;
+	return NULL;
 }
 
 static void relist(void *arg);
@@ -189,6 +186,17 @@ static bool wait_again(struct cache *c, int64_t *ms)
 	return end;
 }
 
+static void lost(struct cache *c)
+{
+	c->broken = true;
+	if (c->closing || c->relisting)
+		return;
+	c->relisting = true;
+	if (c->relister)
+		fiber_join(c->relister); /* it has ended */
+	c->relister = fiber_start("cache-relist", relist, c);
+}
+
 static void drain(void *arg)
 {
 	struct cache *c = arg;
@@ -200,17 +208,16 @@ static void drain(void *arg)
 			c->broken = true;
 			if (!error_is_sys(e, ECANCELED) && !c->closing && !c->relisting) {
 				log_warn("cache: %.*s: %s; listing again", STR_ARG(c->r.prefix), e->message);
-				c->relisting = true;
-				if (c->relister)
-					fiber_join(c->relister); /* it has ended */
-				c->relister = fiber_start("cache-relist", relist, c);
+				lost(c);
 			}
 			error_free(e);
 			return;
 		}
 		if (!got)
 			return;
-		if (!apply(c, &ev, false)) {
+		e = apply(c, &ev, false);
+		if (e) {
+			error_free(e);
 			hold(c, &ev);
 			return;
 		}
@@ -218,14 +225,22 @@ static void drain(void *arg)
 	}
 }
 
-/* Asks again until the held event can be read; then goes on with what has come behind it. */
+/* Asks again until the held event can be read; then goes on with what has come behind it. In vain for half a minute: lists again. */
 static void hold_on(void *arg)
 {
 	struct cache *c = arg;
 	do {
-		int64_t ms = 100;
-		while (!apply(c, &c->held, true) && !wait_again(c, &ms))
-			;
+		int64_t ms = 100, until = now_ms() + (c->r.held_ms ? c->r.held_ms : HELD_MS);
+		struct error *e;
+		while ((e = apply(c, &c->held, true))) {
+			bool end = now_ms() >= until;
+			log_and_free(e, end ? "cache: listing again" : "cache: what follows waits for this");
+			if (end)
+				lost(c);
+			if (end || wait_again(c, &ms))
+				break;
+			ms = ms < until - now_ms() ? ms : until - now_ms() + 1;
+		}
 		store_event_free(&c->held);
 		c->holding = false;
 		if (!c->closing)
@@ -437,6 +452,12 @@ static struct error *load(struct cache *c)
 	return NULL;
 }
 
+static void set_unready(struct cache *c, const struct error *e)
+{
+	c->unready = xstrdup(e->message);
+	c->unwhole_ms = now_ms();
+}
+
 static void relist(void *arg)
 {
 	struct cache *c = arg;
@@ -451,6 +472,8 @@ static void relist(void *arg)
 			break;
 		}
 		bool end = error_is_sys(e, ECANCELED);
+		if (error_is_sys(e, EAGAIN) && !c->unready)
+			set_unready(c, e);
 		log_and_free(e, "cache: %.*s: listing again", STR_ARG(c->r.prefix));
 		if (end || wait_again(c, &ms))
 			break;
@@ -522,10 +545,8 @@ struct error *cache_new(struct store *s, const struct cache_resource *r, struct 
 		return error_wrap(e, "cache: %.*s", STR_ARG(r->prefix));
 	}
 	if (e) {
-		c->unready = xstrdup(e->message);
-		c->unwhole_ms = now_ms();
-		c->broken = c->relisting = true;
-		c->relister = fiber_start("cache-relist", relist, c);
+		set_unready(c, e);
+		lost(c);
 		error_free(e);
 	}
 	c->next_cache = caches;
@@ -664,9 +685,37 @@ static struct error *wait_told(struct cache *c, enum cache_mode mode, int64_t re
 }
 
 /* As upstream has it, only what cannot be opened has a reason. */
+static struct error *unreadable_as(bool sealed, const char *why)
+{
+	return sealed ? error_status(500, "InternalError", "Internal error occurred: %s", why) : error_status(500, "", "%s", why);
+}
+
 static struct error *unreadable_error(const struct unreadable *u)
 {
-	return u->sealed ? error_status(500, "InternalError", "Internal error occurred: %s", u->why) : error_status(500, "", "%s", u->why);
+	return unreadable_as(u->sealed, u->why);
+}
+
+/* The object as the store has it now. Waits. */
+static struct error *get_stored(const struct cache *c, struct str ns, struct str name, struct cache_entry **out)
+{
+	char buf[STORE_KEY_MAX];
+	struct str key = make_key(buf, sizeof buf, c->r.prefix, ns, name);
+	struct store_kv kv;
+	struct error *e, *told;
+	bool found;
+
+	if (!key.p)
+		return NULL;
+	TRY(store_get(c->s, key, 0, &found, &kv));
+	if (!found)
+		return NULL;
+	e = entry_decode(&c->r, str_sub(key, c->r.prefix.n, key.n), kv.mod_rev, block_str(kv.value), true, out);
+	store_kv_free(&kv);
+	if (!e)
+		return NULL;
+	told = unreadable_as(error_is_sys(e, EAGAIN) || error_is(e, 500, "InternalError"), error_message(e));
+	error_free(e);
+	return told;
 }
 
 /* That nobody can read it does not mean it has gone: who looks for owners must not take it for that. */
@@ -718,7 +767,9 @@ struct error *cache_get(struct cache *c, struct str ns, struct str name, enum ca
 	*out = NULL;
 	if (mode == CACHE_EXACT)
 		return error_status(400, "BadRequest", "an exact resourceVersion is only for lists");
-	/* the newest state of one object is upstream's store's to answer */
+	/* the newest state of one object is upstream's store's to answer; so it is here when the cache stands still */
+	if (c->unready || (c->holding && mode == CACHE_CONSISTENT))
+		return get_stored(c, ns, name, out);
 	TRY(mode == CACHE_CONSISTENT ? wait_mode(c, mode, rev) : wait_told(c, mode, rev));
 	if (c->unreadable.n)
 		TRY(unreadable_told(c, ns, name));
@@ -763,6 +814,11 @@ static struct error *past_snap(struct cache *c, int64_t rev, struct cache_snap *
 		return e;
 	e = load_all(&l, c->r.prefix, prefix_end(c, end), &rev);
 	fiber_mutex_unlock(&c->past_lock);
+	if (error_is_sys(e, EAGAIN)) {
+		struct error *told = unreadable_as(true, e->message);
+		error_free(e);
+		e = told;
+	}
 	if (!e && map_next(&l.unreadable, &it, &key, &u))
 		e = unreadable_error(u);
 	if (!e)
@@ -828,7 +884,12 @@ void cache_snap_keep(struct cache *c, struct cache_snap *s)
 struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out)
 {
 	*out = NULL;
-	TRY(wait_told(c, mode, rev));
+	struct error *e = wait_told(c, mode, rev);
+	if (e && mode == CACHE_CONSISTENT && c->holding) {
+		error_free(e);
+		return past_snap(c, 0, out); /* as it is in the store */
+	}
+	TRY(e);
 	if (mode == CACHE_EXACT && rev != cache_rev(c))
 		return exact_snap(c, rev, out);
 	*out = current_snap(c);
@@ -991,8 +1052,10 @@ struct error *cache_delete(struct cache *c, struct str ns, struct str name, int6
 	*ok = false;
 	*out = NULL;
 	TRY(object_key(c, ns, name, buf, &key));
-	struct cache_entry *was = (struct cache_entry *)cache_peek(c, ns, name);
-	if (was)
+	struct cache_entry *was = NULL;
+	if (c->holding || c->unready)
+		TRY(get_stored(c, ns, name, &was));
+	else if ((was = (struct cache_entry *)cache_peek(c, ns, name)))
 		cache_entry_ref(was);
 	int64_t since = now_ns();
 	struct error *e = store_delete(c->s, key, expect, ok, &rev, &now);

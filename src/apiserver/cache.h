@@ -76,6 +76,7 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	struct error *(*complete)(void *ctx, struct arena *a, struct str api_version, struct str text, void *obj);
 	void *complete_ctx;
 	bool late;                       /* see cache_new */
+	int64_t held_ms;                 /* the cache stands still so long before an event that cannot be read; 0: as long as upstream's */
 	const struct cache_paths *paths; /* cache_new's own: where the fields stand in protobuf */
 };
 

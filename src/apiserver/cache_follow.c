@@ -41,9 +41,13 @@ void cache_follow(struct cache_follower *f)
 				return;
 			e = cache_watch_open(f->cache, &o, &f->watch);
 			if (e) {
-				log_and_free(e, "following %s", f->what);
+				if (!f->failing)
+					log_warn("following %s: %s", f->what, error_message(e));
+				error_free(e);
+				f->failing = true;
 				return;
 			}
+			f->failing = false;
 			f->reading++;
 		}
 		if (!cache_watch_ready(f->watch))

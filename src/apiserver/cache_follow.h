@@ -17,11 +17,12 @@ struct cache_follower { /* zero but for the first four */
 	struct cache_watch *watch;
 	struct map keys;  /* of what apply was told, to the reading that told it */
 	uintptr_t reading;
+	bool failing;
 };
 /*
  * Calls apply for all that has changed since the last call, at first for everything; never suspends. Where the cache had to read its
  * objects again, everything is told again and what went meanwhile is told gone. When the cache cannot be followed now,
- * that is logged and the next call tries again.
+ * that is logged once and the next call tries again.
  */
 void cache_follow(struct cache_follower *f);
 

@@ -811,6 +811,7 @@ struct error *list_select(struct request *rq, struct list_options *o, struct lis
 	TRY(version_options(rq, o));
 	TRY(list_whole(rq->res, o));
 	TRY(list_version_error(rq->res, cache_snapshot(c, o->mode, o->rev, &l->snap)));
+	TRY(list_whole(rq->res, o)); /* that took its time */
 	if (!o->one)
 		TRY(find_page(rq, o, c, l, &more));
 	else if (!o->after.n || str_cmp(rq->info.name, o->after) > 0) /* what a token has passed is not found again */

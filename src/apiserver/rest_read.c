@@ -400,7 +400,8 @@ static struct error *write_gathered(struct gathered *g, struct watcher *w)
 /* What cache_watch_next ended with, to the client. */
 static struct error *watch_ended(struct watcher *w, struct error *end)
 {
-	if (error_is_sys(end, ETIMEDOUT)) {
+	/* who is too slow, too, and when the cache reads again: that a version is too old is said to who asks for it anew */
+	if (error_is_sys(end, ETIMEDOUT) || error_is(end, 410, NULL)) {
 		error_free(end);
 		return watch_end(w);
 	}

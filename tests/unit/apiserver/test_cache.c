@@ -968,33 +968,81 @@ static void refused(struct cache *c)
 	whole(c, false);
 }
 
+static const char pod_one[] = "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"one\",\"namespace\":\"a\"}}";
+
+/* Before what is written of a/one: the past is served, single objects are the store's, writes go on and nobody is told of them. */
+static void stands_still(struct cache *c, struct cache_watch *w)
+{
+	struct cache_entry *e;
+	struct cache_snap *s;
+	struct error *err = cache_get(c, STR("a"), STR("one"), CACHE_CONSISTENT, 0, &e);
+	assert_true(error_is(err, 500, "") && !e);
+	error_free(err);
+	assert_int_equal(put_pod(c, "a", "three", "n1", "web", 0), 4);
+	assert_ok(cache_get(c, STR("a"), STR("three"), CACHE_CONSISTENT, 0, &e));
+	assert_int_equal(e->rev, 4);
+	cache_entry_unref(e);
+	assert_int_equal(del(c, "a", "three"), 5);
+	assert_ok(cache_get(c, STR("a"), STR("three"), CACHE_CONSISTENT, 0, &e));
+	assert_null(e);
+	assert_int_equal(cache_rev(c), 2);
+	assert_ok(cache_snapshot(c, CACHE_ANY, 0, &s));
+	list_is(c, s, "", "", NULL, "a/one@2 ");
+	cache_snap_free(s);
+	quiet(w);
+	whole(c, true);
+}
+
+static void until_refused(struct cache *c)
+{
+	struct error *e;
+	while (!(e = cache_whole(c)))
+		assert_ok(fiber_sleep(5));
+	error_free(e);
+}
+
+static void ended(struct cache_watch *w)
+{
+	struct cache_event ev;
+	struct error *e = cache_watch_next(w, &ev);
+	assert_true(error_is(e, 410, "Expired"));
+	error_free(e);
+	cache_watch_close(w);
+}
+
 CACHE_TEST(broken)
 {
 	open_store();
 	struct cache *c;
-	assert_ok(cache_new(store, &pods, &c));
+	struct cache_resource r = pods;
+	r.held_ms = 50;
+	assert_ok(cache_new(store, &r, &c));
 	put_pod(c, "a", "one", "n1", "web", 0); /* 2 */
 	struct cache_watch *w;
 	struct cache_watch_opts o = {.rev = 2};
 	assert_ok(cache_watch_open(c, &o, &w));
 	whole(c, true);
 	put_value("/registry/pods/a/one", "no object"); /* 3 */
+	stands_still(c, w);
+	until_refused(c); /* after a while the cache does not wait for it any more */
+	ended(w);
 	refused(c);
-	quiet(w); /* nobody has taken it away */
-	put_pod(c, "a", "two", "n1", "web", 0); /* 4 */
-	event(w, CACHE_ADDED, "a/two", 4);
-	put_value("/registry/pods/a/one", "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"one\",\"namespace\":\"a\"}}"); /* 5 */
-	event(w, CACHE_MODIFIED, "a/one", 5);
+	put_value("/registry/pods/a/four", "no object"); /* 6: one more */
+	put_pod(c, "a", "two", "n1", "web", 0); /* 7 */
+	now_is(c, "", NULL, "a/two@7 ");
+	put_value("/registry/pods/a/four", pod_one); /* 8 */
+	whole(c, false);
+	put_value("/registry/pods/a/one", pod_one); /* 9 */
+	now_is(c, "", NULL, "a/four@8 a/one@9 a/two@7 ");
 	whole(c, true);
-	put_value("/registry/pods/a/one", "no object"); /* 6 */
-	cache_watch_close(w);
+	put_value("/registry/pods/a/one", "no object"); /* 10 */
 	cache_free(c);
 	assert_ok(cache_new(store, &pods, &c));
 	refused(c);
-	now_is(c, "", NULL, "a/two@4 ");
+	now_is(c, "", NULL, "a/four@8 a/two@7 ");
 	bool ok;
 	int64_t rev;
-	assert_ok(store_delete(store, STR("/registry/pods/a/one"), STORE_ANY, &ok, &rev, NULL)); /* 7 */
+	assert_ok(store_delete(store, STR("/registry/pods/a/one"), STORE_ANY, &ok, &rev, NULL)); /* 11 */
 	struct cache_entry *e;
 	assert_ok(cache_get(c, STR("a"), STR("one"), CACHE_CONSISTENT, 0, &e));
 	assert_null(e);
@@ -1035,10 +1083,9 @@ static void put_foreign(const char *name)
 static struct error *seen;
 static void read_third(void *arg)
 {
-	struct cache_entry *e = NULL;
-	seen = cache_get(arg, STR(""), STR("three"), CACHE_CONSISTENT, 0, &e);
-	assert_true(seen || e);
-	cache_entry_unref(e);
+	struct cache_snap *s = NULL;
+	seen = cache_snapshot(arg, CACHE_CONSISTENT, 0, &s);
+	cache_snap_free(s);
 }
 
 static void until_asked(int n)
@@ -1056,6 +1103,7 @@ CACHE_TEST(waits_for_keys)
 	open_store();
 	r.plain = unlock;
 	r.sealed = first_byte;
+	r.held_ms = 3300;
 	put_foreign("one");
 	locked = true;
 	struct error *err = cache_new(store, &r, &c);
@@ -1089,12 +1137,28 @@ CACHE_TEST(waits_for_keys)
 	fiber_join(f);
 	assert_null(seen);
 	now_is(c, "", NULL, "one@2 three@4 two@3 ");
-	/* One that never comes: consistent reads say so, the cache can be freed. */
+	/* One that does not come: consistent reads say so, other ones after a while. */
 	locked = true;
 	put_foreign("three");
 	err = cache_get(c, STR(""), STR("three"), CACHE_CONSISTENT, 0, &e);
-	assert_true(error_is(err, 504, "Timeout"));
+	assert_true(error_is(err, 500, "InternalError"));
 	error_free(err);
+	struct cache_snap *s;
+	err = cache_snapshot(c, CACHE_CONSISTENT, 0, &s); /* asks the store after three seconds */
+	assert_true(error_is(err, 500, "InternalError"));
+	error_free(err);
+	assert_true(cache_loaded(c));
+	until_refused(c);
+	assert_false(cache_loaded(c));
+	locked = false;
+	assert_ok(cache_get(c, STR(""), STR("one"), CACHE_ANY, 0, &e));
+	cache_entry_unref(e);
+	while (!cache_loaded(c))
+		assert_ok(fiber_sleep(5));
+	now_is(c, "", NULL, "one@2 three@5 two@3 ");
+	/* One that never comes: the cache can be freed. */
+	locked = true;
+	put_foreign("three");
 	cache_free(c);
 	done();
 }
