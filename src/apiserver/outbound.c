@@ -1,6 +1,7 @@
 /* Calls to identity providers and to webhooks of kubeconfig files. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include "apiserver/metrics.h"
 #include "apiserver/outbound.h"
 #include "base/log.h"
@@ -8,7 +9,7 @@
 #include "schema/codec.h"
 #include "schema/jv.h"
 
-#define REDIRECTS_MAX 10
+#define REQUESTS_MAX 10 /* that one may become by redirects */
 #define TRIES 5
 
 struct outbound {
@@ -76,8 +77,7 @@ void outbound_free(struct outbound *o)
 		outbound_unref(o);
 }
 
-/* "https://host/path?query#fragment" into base and target. */
-static struct error *split_url(struct arena *a, struct str url, struct str *base, struct str *target)
+struct error *url_split(struct arena *a, struct str url, struct str *base, struct str *target)
 {
 	ptrdiff_t scheme = str_find(url, STR("://")), hash = str_index(url, '#');
 	size_t i;
@@ -96,71 +96,179 @@ static struct error *split_url(struct arena *a, struct str url, struct str *base
 	return NULL;
 }
 
-static struct error *call(struct outbound *o, struct arena *a, const char *method, struct str url, const struct http_header *h, size_t n,
-			  struct str body, int64_t timeout_ms, struct outbound_answer *out)
+static struct error *ask_once(struct outbound *o, struct arena *a, const struct hop *hop, struct outbound_answer *out)
 {
 	struct http_client *c;
 	struct http_response resp;
 	struct str base, target;
-	int64_t d;
 	struct error *e;
 
-	TRY(split_url(a, url, &base, &target));
+	TRY(url_split(a, hop->url, &base, &target));
 	TRY(clients_get(&o->clients, OUTBOUND_HOSTS_MAX, &(struct http_client_opts){.base = arena_strz(a, base), .tls = o->tls, .max_idle = 16}, &c));
 	o->refs++;
-	d = deadline_push(timeout_ms);
-	e = http_do(c, a, method, target, h, n, body, &resp);
+	e = http_do(c, a, hop->method, target, hop->h, hop->n, hop->body, &resp);
 	if (!e) {
 		e = http_response_all(&resp, a, OUTBOUND_ANSWER_MAX, &out->body);
 		out->status = resp.status;
 		out->headers = resp.headers;
 		http_response_close(&resp);
 	}
-	deadline_pop(d);
 	outbound_unref(o);
+	return e;
+}
+
+static struct error *call(struct outbound *o, struct arena *a, struct hop hop, int64_t timeout_ms, struct outbound_answer *out)
+{
+	int64_t d = deadline_push(timeout_ms);
+	bool again = false;
+	struct error *e;
+
+	hop.first = hop.url;
+	do {
+		e = ask_once(o, a, &hop, out);
+		if (!e)
+			e = hop_next(&hop, a, out->status, &out->headers, &again);
+	} while (!e && again);
+	deadline_pop(d);
 	if (error_is_sys(e, ETIMEDOUT) && !fiber_cancelled()) {
 		error_free(e);
 		e = error_sys(ETIMEDOUT, "context deadline exceeded");
 	}
-	return error_wrap(e, "%s \"%.*s\"", method, STR_ARG(url));
+	return error_wrap(e, "%s \"%.*s\"", hop.method, STR_ARG(hop.url));
 }
 
-/* Location may be an absolute URL, or a path on the same server. */
-static struct str redirect(struct arena *a, struct str url, struct str location)
+/* ---- redirects ---- */
+
+/* Without dot segments (RFC 3986, 5.2.4). */
+static struct str plain_path(struct arena *a, struct str path)
+{
+	char *to = arena_alloc(a, path.n + 1);
+	size_t n = 0;
+
+	for (size_t i = 0, end; i < path.n; i = end) {
+		struct str segment;
+
+		for (end = i + 1; end < path.n && path.p[end] != '/'; end++)
+			;
+		segment = str_sub(path, i + 1, end);
+		if (str_eqz(segment, "..")) {
+			while (n && to[--n] != '/')
+				;
+		} else if (!str_eqz(segment, ".")) {
+			memcpy(to + n, path.p + i, end - i);
+			n += end - i;
+			continue;
+		}
+		if (end == path.n)
+			to[n++] = '/';
+	}
+	return str_of(to, n);
+}
+
+static bool has_scheme(struct str url)
+{
+	ptrdiff_t colon = str_index(url, ':');
+
+	for (ptrdiff_t i = 0; i < colon; i++)
+		if (!((url.p[i] | 32) >= 'a' && (url.p[i] | 32) <= 'z') &&
+		    (!i || !((url.p[i] >= '0' && url.p[i] <= '9') || url.p[i] == '+' || url.p[i] == '-' || url.p[i] == '.')))
+			return false;
+	return colon > 0;
+}
+
+/* A reference as it is meant on the page `url` (RFC 3986, 5.2.2). */
+static struct error *url_resolve(struct arena *a, struct str url, struct str ref, struct str *out)
+{
+	ptrdiff_t hash = str_index(ref, '#'), query, slash;
+	struct str base, target, path, ask;
+
+	TRY(url_split(a, url, &base, &target));
+	if (hash >= 0)
+		ref = str_sub(ref, 0, (size_t)hash);
+	if (has_scheme(ref)) {
+		*out = ref;
+	} else if (str_has_prefix(ref, STR("//"))) {
+		*out = arena_printf(a, "%.*s%.*s", (int)str_index(base, ':') + 1, base.p, STR_ARG(ref));
+	} else {
+		query = str_index(ref, '?');
+		path = query < 0 ? ref : str_sub(ref, 0, (size_t)query);
+		ask = query < 0 ? STR_NULL : str_sub(ref, (size_t)query, ref.n);
+		query = str_index(target, '?');
+		if (!path.n && !ask.n && query >= 0)
+			ask = str_sub(target, (size_t)query, target.n);
+		if (query >= 0)
+			target.n = (size_t)query;
+		slash = str_rindex(target, '/');
+		if (!path.n)
+			path = target;
+		else if (path.p[0] != '/')
+			path = arena_printf(a, "%.*s%.*s", (int)slash + 1, target.p, STR_ARG(path));
+		*out = arena_printf(a, "%.*s%.*s%.*s", STR_ARG(base), STR_ARG(plain_path(a, path)), STR_ARG(ask));
+	}
+	return url_split(a, *out, &base, &target);
+}
+
+static struct str host_of(struct arena *a, struct str url)
 {
 	struct str base, target;
-	struct error *e;
+	size_t n;
 
-	if (str_find(location, STR("://")) >= 0)
-		return location;
-	e = split_url(a, url, &base, &target);
-	if (e || !location.n || location.p[0] != '/') {
-		error_free(e);
-		return STR_NULL;
+	error_free(url_split(a, url, &base, &target)); /* it was taken apart before */
+	base = str_sub(base, (size_t)str_find(base, STR("://")) + 3, base.n);
+	for (n = base.n; n && base.p[n - 1] >= '0' && base.p[n - 1] <= '9'; n--)
+		;
+	return n > 1 && base.p[n - 1] == ':' ? str_sub(base, 0, n - 1) : base;
+}
+
+/* The same host or one below it. */
+static bool may_be_told(struct str host, struct str first)
+{
+	return str_eq_nocase(host, first) ||
+	       (host.n > first.n && host.p[0] != '[' && host.p[host.n - first.n - 1] == '.' &&
+		str_eq_nocase(str_sub(host, host.n - first.n, host.n), first));
+}
+
+static void drop_header(struct hop *h, const char *name)
+{
+	for (size_t i = 0; i < h->n; i++)
+		if (str_eqz(h->h[i].name, name)) {
+			memmove(h->h + i, h->h + i + 1, (--h->n - i) * sizeof *h->h);
+			return;
+		}
+}
+
+struct error *hop_next(struct hop *h, struct arena *a, int status, const struct http_headers *answer, bool *again)
+{
+	struct str location = http_header_get(answer, "location"), from = h->url;
+	bool whole = status == 307 || status == 308;
+
+	*again = location.n && (whole || (status >= 301 && status <= 303));
+	if (!*again)
+		return NULL;
+	TRY(error_wrap(url_resolve(a, from, location, &h->url), "failed to parse Location header"));
+	if (++h->redirects >= REQUESTS_MAX)
+		return error_new("stopped after %d redirects", REQUESTS_MAX);
+	if (!whole) {
+		h->method = strcmp(h->method, "HEAD") ? "GET" : h->method;
+		h->body = STR_NULL;
+		drop_header(h, "content-type");
 	}
-	return arena_printf(a, "%.*s%.*s", STR_ARG(base), STR_ARG(location));
+	if (!h->says_who && !may_be_told(host_of(a, h->url), host_of(a, h->first)))
+		drop_header(h, "authorization"); /* for all that follow */
+	drop_header(h, "host");
+	drop_header(h, "referer");
+	if (!str_has_prefix(from, STR("https:")) || str_has_prefix(h->url, STR("https:")))
+		h->h[h->n++] = (struct http_header){STR("referer"), from};
+	return NULL;
 }
 
 struct error *outbound_get(struct outbound *o, struct arena *a, struct str url, struct str bearer, int64_t timeout_ms, struct outbound_answer *out)
 {
-	struct http_header h[2] = {{STR("accept"), STR("application/json, */*")}};
-	size_t n = 1;
-	struct str first, base, target;
+	struct hop hop = {.method = "GET", .url = url, .h = {{STR("accept"), STR("application/json, */*")}}, .n = 1};
 
-	TRY(split_url(a, url, &first, &target));
 	if (bearer.n)
-		h[n++] = (struct http_header){STR("authorization"), arena_printf(a, "Bearer %.*s", STR_ARG(bearer))};
-	for (int i = 0; i <= REDIRECTS_MAX; i++) {
-		/* a secret goes to the server it is for and no other */
-		TRY(split_url(a, url, &base, &target));
-		TRY(call(o, a, "GET", url, h, str_eq(base, first) ? n : 1, STR_NULL, timeout_ms, out));
-		if (out->status != 301 && out->status != 302 && out->status != 303 && out->status != 307 && out->status != 308)
-			return NULL;
-		url = redirect(a, url, http_header_get(&out->headers, "location"));
-		if (!url.n)
-			return error_new("a redirect without a Location that can be followed");
-	}
-	return error_new("stopped after %d redirects", REDIRECTS_MAX);
+		hop.h[hop.n++] = (struct http_header){STR("authorization"), arena_printf(a, "Bearer %.*s", STR_ARG(bearer))};
+	return call(o, a, hop, timeout_ms, out);
 }
 
 static bool worth_another_try(const struct error *e, const struct outbound_answer *ans)
@@ -200,16 +308,16 @@ struct error *outbound_user_header(const struct outbound_user *o, struct arena *
 static struct error *post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, int64_t pause,
 			  bool always, struct str *answer)
 {
-	struct http_header h[3] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
-	size_t n = 2;
+	struct hop hop = {.method = "POST", .url = o->url, .body = body, .says_who = true, .n = 2,
+			  .h = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}}};
 	struct str auth;
 
 	TRY(outbound_user_header(&o->user, a, &auth));
 	if (auth.n)
-		h[n++] = (struct http_header){STR("authorization"), auth};
+		hop.h[hop.n++] = (struct http_header){STR("authorization"), auth};
 	for (int i = 1;; i++) {
 		struct outbound_answer ans = {0};
-		struct error *e = call(o, a, "POST", o->url, h, n, body, timeout_ms, &ans);
+		struct error *e = call(o, a, hop, timeout_ms, &ans);
 
 		if (!e && ans.status >= 200 && ans.status < 300) {
 			*answer = ans.body;
@@ -318,7 +426,7 @@ static struct error *load(struct outbound *o, const char *path)
 	if (cluster->proxy_url.n)
 		return error_new("the cluster has a proxy-url, which is not built here");
 	o->url = cluster->server;
-	TRY(split_url(a, o->url, &base, &target));
+	TRY(url_split(a, o->url, &base, &target));
 	t.ca_pem = cluster->certificate_authority_data;
 	if (!t.ca_pem.n)
 		t.ca_file = beside(a, path, cluster->certificate_authority);

@@ -47,15 +47,33 @@ struct outbound_users;
 struct error *outbound_users_read(const char *path, struct outbound_users **out);
 const struct outbound_user *outbound_users_find(const struct outbound_users *u, struct str host, int port);
 
+/*
+ * A request and where it is redirected to, as Go's client goes: ten requests at most; after 301 to 303 without its body, as GET; with what
+ * says who we are to other hosts only when it is the connection that says it, not the request.
+ */
+struct hop {
+	const char *method;
+	struct str url, body;         /* absolute, without a fragment */
+	struct http_header h[5];
+	size_t n;
+	bool says_who;                /* authorization is the connection's */
+	struct str first;             /* URL of the first */
+	unsigned redirects;
+};
+/* The answer sends us elsewhere: *again, and what to ask next in h. */
+struct error *hop_next(struct hop *h, struct arena *a, int status, const struct http_headers *answer, bool *again);
+/* "https://host/path?query" into base and target. */
+struct error *url_split(struct arena *a, struct str url, struct str *base, struct str *target);
+
 struct outbound_answer { /* all in the arena */
 	int status;
 	struct str body;
 	struct http_headers headers;
 };
-/* GET, following at most ten redirects; bearer may be empty. Answers of any status are no error. */
+/* GET, redirects followed; bearer may be empty. Answers of any status are no error. */
 struct error *outbound_get(struct outbound *o, struct arena *a, struct str url, struct str bearer, int64_t timeout_ms, struct outbound_answer *out);
 /*
- * POSTs JSON to the kubeconfig's server. Connections that are reset and answers 429, 500, 504 or with Retry-After are tried
+ * POSTs JSON to the kubeconfig's server, redirects followed. Connections that are reset and answers 429, 500, 504 or with Retry-After are tried
  * again: five times in all, from first_ms on, each pause half as long again (upstream's webhook backoff). timeout_ms is for each try.
  * Anything but a 2xx answer is an error then.
  */

@@ -286,25 +286,42 @@ static struct str own_base(struct apiserver *s, struct arena *a)
 	return arena_printf(a, strchr(at, ':') ? "https://[%s]:%d" : "https://%s:%d", at, s->port);
 }
 
-static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
-			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out, struct str *target)
+static const struct http_client_opts client_opts = {.connect_timeout_ms = 5000, .max_idle = 25}; /* upstream's, of each host */
+
+/* "https://HOST:PORT" of a URL */
+static struct str base_of(struct str url)
 {
-	struct http_client_opts o = {.connect_timeout_ms = 5000, .max_idle = 25}; /* upstream's, of each host */
+	ptrdiff_t slash = str_index(str_sub(url, 8, url.n), '/');
+
+	return slash < 0 ? url : str_sub(url, 0, 8 + (size_t)slash);
+}
+
+static struct error *target_of(const struct admissionregistration_v1_webhook_client_config *cc, struct str *target)
+{
+	if (cc->url && !str_has_prefix(*cc->url, STR("https://")))
+		return error_new("url must be https");
+	if (!cc->url && !cc->service)
+		return error_new("the webhook has neither url nor service");
+	if (cc->url)
+		*target = str_sub(*cc->url, base_of(*cc->url).n, cc->url->n);
+	else
+		*target = cc->service->path ? *cc->service->path : STR_NULL;
+	if (!target->n)
+		*target = STR("/");
+	return NULL;
+}
+
+static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
+			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out)
+{
+	struct http_client_opts o = client_opts;
 	struct str base;
 	const char *server_name = NULL;
 	int64_t port;
 
 	if (cc->url) {
-		struct str u = *cc->url, rest = u;
-		ptrdiff_t slash;
-
-		if (!str_has_prefix(u, STR("https://")))
-			return error_new("url must be https");
-		rest = str_sub(u, 8, u.n);
-		slash = str_index(rest, '/');
-		base = slash < 0 ? u : str_sub(u, 0, 8 + (size_t)slash);
-		*target = slash < 0 ? STR("/") : str_sub(rest, (size_t)slash, rest.n);
-	} else if (cc->service) {
+		base = base_of(*cc->url);
+	} else {
 		h->self = is_own(cc);
 		if (h->self)
 			base = own_base(s, a);
@@ -312,9 +329,6 @@ static struct error *client_of(struct apiserver *s, struct arena *a, struct hook
 			TRY(connect_service(s, a, cc->service->namespace, cc->service->name,
 					    cc->service->port ? *cc->service->port : 443, &base));
 		server_name = arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;
-		*target = cc->service->path && cc->service->path->n ? *cc->service->path : STR("/");
-	} else {
-		return error_new("the webhook has neither url nor service");
 	}
 	if (!h->tls) {
 		/* Its own address needs no certificate to be known by. Over HTTP/2 all calls would go to one of several servers. */
@@ -343,10 +357,7 @@ static const char *shown_url(struct arena *a, const struct admissionregistration
 	if (cc->service)
 		return arena_printf(a, "https://%.*s.%.*s.svc:%d%.*s", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace),
 				    cc->service->port ? *cc->service->port : 443, STR_ARG(target)).p;
-	struct str rest = str_sub(*cc->url, 8, cc->url->n);
-	ptrdiff_t slash = str_index(rest, '/');
-
-	return arena_printf(a, "%.*s%.*s", STR_ARG(slash < 0 ? *cc->url : str_sub(*cc->url, 0, 8 + (size_t)slash)), STR_ARG(target)).p;
+	return arena_printf(a, "%.*s%.*s", STR_ARG(base_of(*cc->url)), STR_ARG(target)).p;
 }
 
 /* What a client says of an answer that is no good one. */
@@ -396,18 +407,50 @@ static bool asks_to_wait(const struct http_response *r, int64_t *seconds)
 	       str_to_i64(http_header_get(&r->headers, "retry-after"), seconds) && *seconds <= INT32_MAX;
 }
 
+/* The webhook, known as `base`, and where it sends us. */
+static struct error *ask_hops(struct apiserver *s, struct arena *a, struct hook_conn *conn,
+			      const struct admissionregistration_v1_webhook_client_config *cc, struct hop *hop, struct str base,
+			      struct http_response *resp, struct str *answer)
+{
+	bool again;
+
+	do {
+		struct http_client_opts o = client_opts;
+		struct http_client *c;
+		struct str at, target;
+		struct error *e;
+
+		TRY(url_split(a, hop->url, &at, &target));
+		if (str_eq(at, base)) {
+			if (cc->service && !conn->self)
+				hop->h[hop->n++] = (struct http_header){STR("host"), str_sub(base, strlen("https://"), base.n)};
+			TRY(client_of(s, a, conn, cc, &c));
+		} else {
+			o.base = arena_strz(a, at);
+			o.tls = conn->tls;
+			TRY(clients_get(&conn->clients, ADDRESSES_MAX, &o, &c));
+		}
+		TRY(http_do(c, a, hop->method, target, hop->h, hop->n, hop->body, resp));
+		e = http_response_all(resp, a, ANSWER_MAX, answer);
+		http_response_close(resp);
+		TRY(e);
+		TRY(hop_next(hop, a, resp->status, &resp->headers, &again));
+	} while (again);
+	return NULL;
+}
+
 struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer)
 {
-	struct http_client *c;
 	struct http_response resp;
-	struct http_header headers[3] = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}};
-	struct str target, type, auth = STR_NULL;
+	struct hop first = {.method = "POST", .body = body, .says_who = true, .n = 2,
+			    .h = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}}};
+	struct str target, base, type, auth = STR_NULL;
 	const char *shown;
 	int64_t d, left;
 	struct error *e;
 
-	TRY(client_of(s, a, conn, cc, &c, &target));
+	TRY(target_of(cc, &target));
 	left = deadline_left();
 	if (left > 0 && left < 1000ll * timeout_s)
 		timeout_s = (int)((left + 998) / 1000); /* deadlines are up to a millisecond late */
@@ -417,21 +460,19 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 		auth = arena_printf(a, "Bearer %s", s->loopback_token);
 	else if (conn->user)
 		TRY(outbound_user_header(conn->user, a, &auth));
-	headers[2] = (struct http_header){STR("authorization"), auth};
+	if (auth.n)
+		first.h[first.n++] = (struct http_header){STR("authorization"), auth};
+	first.first = first.url = str_from(shown);
+	TRY(url_split(a, first.url, &base, &target));
 	d = deadline_push(1000ll * timeout_s);
 	for (int try = 1;; try++) {
+		struct hop hop = first;
 		int64_t again;
 
-		e = http_do(c, a, "POST", target, headers, auth.n ? 3 : 2, body, &resp);
-		if (e)
-			break;
-		e = http_response_all(&resp, a, ANSWER_MAX, answer);
-		http_response_close(&resp);
+		e = ask_hops(s, a, conn, cc, &hop, base, &resp, answer);
 		if (e || try == TRIES_MAX || !asks_to_wait(&resp, &again))
 			break;
 		e = fiber_sleep(1000 * again);
-		if (!e)
-			e = client_of(s, a, conn, cc, &c, &(struct str){0});
 		if (e)
 			break;
 	}

@@ -442,11 +442,14 @@ class Hook:
     """Answers TokenReviews and SubjectAccessReviews with what the test says."""
 
     def __init__(self, s):
-        self.seen, self.answer, self.fail = [], lambda spec: {}, 0
-        self.web = Web(self.review, s, "reviews")
+        self.seen, self.answer, self.fail, self.moved = [], lambda spec: {}, 0, []
+        self.web = Web(self.review, s, "reviews", names="IP:127.0.0.1,DNS:localhost")
 
     def review(self, rq):
-        review = json.loads(rq.body)
+        if self.moved:
+            status, where = self.moved.pop()
+            return status, None, {"Location": where}
+        review = json.loads(rq.body or '{"spec":{"token":"none"}}')
         self.seen.append(dict(review, path=rq.path, auth=rq.headers.get("Authorization")))
         status = self.answer(review["spec"])
         if self.fail:
@@ -494,6 +497,14 @@ def test_token_webhook(s, hook):
     hook.fail = 1
     equal("one failure is tried again", whoami(Client(s, token="good2")), 401)
     equal("twice", [q["spec"]["token"] for q in hook.seen[-2:]], ["good2", "good2"])
+    hook.moved = [(308, "https://localhost:%d/there" % hook.web.port), (307, "elsewhere")]
+    equal("sent elsewhere twice", whoami(Client(s, token="moved")), 401)
+    equal("with all that it was asked", [hook.seen[-1][k] for k in ("path", "auth", "spec")],
+          ["/there", "Bearer hooktoken", {"token": "moved", "audiences": [mine]}])
+    hook.moved = [(302, "/there")]
+    equal("or with nothing", (whoami(Client(s, token="moved2")), hook.seen[-1]["spec"]["token"]), (401, "none"))
+    hook.moved = [(307, "/")] * 10
+    equal("not for ever", (whoami(Client(s, token="moved3")), len(hook.moved)), (401, 0))
     s.stop()
     s.more = s.more[:2] + ["--authentication-token-webhook-cache-ttl", "0s"]
     hook.kubeconfig(s, "tokens.kubeconfig", "/v1beta1", {"username": "u", "password": "p"})

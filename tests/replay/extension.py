@@ -108,6 +108,8 @@ class Extension:
             body = data.decode("latin-1")
         told = {"method": method, "path": path, "query": query, "body": body,
                 "headers": {h: headers.get_all(h) if h == "x-remote-group" else headers[h] for h in TOLD if headers[h] is not None}}
+        if "referer" in headers:  # sent here by another answer
+            told["headers"].update({h: headers[h].replace(str(self.port), "PORT") for h in ("referer", "host")})
         if "x-forwarded-for" in headers:
             told["headers"].update({h: headers[h] for h in PASSED if headers[h] is not None})
             for h in headers:

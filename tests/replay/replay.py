@@ -361,11 +361,12 @@ class Runner:
 
     def set_answer(self, s):
         """ANSWER: what the extension answers from now on."""
+        self.vars.update(s.vars)
         path = self.subst(s.path)
         text = s.raw if s.raw is not None else s.body
         self.own_text(s)
         body = self.subst(text) if s.raw is not None else scenario.relaxed(self.subst(text))
-        self.ext.set(path, int(s.opts.get("code", "200")), s.opts.get("type", "application/json"), body, float(s.opts.get("wait", "0")),
+        self.ext.set(path, int(self.subst(s.opts.get("code", "200"))), s.opts.get("type", "application/json"), body, float(s.opts.get("wait", "0")),
                      [(k, self.subst(v)) for k, v in s.headers])
         return {"code": 200}
 
