@@ -103,14 +103,15 @@ static void remember(struct str key, const review_status *st)
 
 /* ---- questions ---- */
 
-static struct error *ask(struct arena *a, image_review *r)
+static struct error *ask(struct request *rq, image_review *r)
 {
+	struct arena *a = rq->a;
 	image_review *answer = arena_new(a, image_review);
 	struct buf b buf_cleanup = {0};
 	struct str body;
 
 	json_encode(&b, &imagepolicy_v1alpha1_image_review_type, r);
-	TRY(outbound_post(policy.out, a, buf_view(&b), TIMEOUT_MS, policy.pause_ms, &body));
+	TRY(outbound_post(policy.out, rq, a, buf_view(&b), TIMEOUT_MS, policy.pause_ms, &body));
 	TRY(json_decode(a, &imagepolicy_v1alpha1_image_review_type, body, NULL, answer));
 	r->status = answer->status;
 	return NULL;
@@ -166,7 +167,7 @@ static struct error *judge_images(struct admission *a)
 	r = review_of(a, a->obj);
 	json_encode(&spec, &imagepolicy_v1alpha1_image_review_spec_type, &r->spec);
 	if (!recall(ar, buf_view(&spec), &r->status)) {
-		struct error *e = ask(ar, r);
+		struct error *e = ask(a->rq, r);
 
 		if (e)
 			return unanswered(a, e);

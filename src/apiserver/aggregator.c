@@ -44,8 +44,7 @@ static struct remote *remote_new(struct apiserver *s, const struct apiregistrati
 {
 	struct remote *r = xcalloc(1, sizeof *r);
 	struct apiregistration_v1_api_service *copy = arena_new(&r->arena, struct apiregistration_v1_api_service);
-	struct tls_client_opts o = {.cert_file = s->o.proxy_client_cert_file, .key_file = s->o.proxy_client_key_file,
-				    .refused = &metrics_refused_aggregated};
+	struct tls_client_opts o = {.cert_file = s->o.proxy_client_cert_file, .key_file = s->o.proxy_client_key_file};
 	struct buf b buf_cleanup = {0};
 	struct error *e;
 

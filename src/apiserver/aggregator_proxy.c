@@ -43,6 +43,7 @@ struct error *remote_get(struct apiserver *s, struct arena *a, struct remote *r,
 	TRY(client_of(s, a, r, &c, &host));
 	r->refs++;
 	e = http_do(c, a, "GET", ask->target, h, n, STR_NULL, &resp);
+	metrics_certificates(NULL, true, host, e, resp.faults);
 	if (!e) {
 		out->status = resp.status;
 		out->type = http_header_get(&resp.headers, "content-type");

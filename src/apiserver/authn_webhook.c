@@ -61,7 +61,7 @@ static struct error *ask(struct token_webhook *w, struct arena *a, struct str to
 	r.spec.audiences.v = (struct str *)(uintptr_t)audiences;
 	r.spec.audiences.n = (uint32_t)n;
 	json_encode(&b, &authentication_v1_token_review_type, &r);
-	TRY(outbound_post(w->out, a, buf_view(&b), TIMEOUT_MS, OUTBOUND_FIRST_MS, &body));
+	TRY(outbound_post(w->out, NULL, a, buf_view(&b), TIMEOUT_MS, OUTBOUND_FIRST_MS, &body));
 	TRY(json_decode(a, &authentication_v1_token_review_type, body, NULL, ans));
 	*out = ans->status;
 	return NULL;

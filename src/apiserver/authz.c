@@ -162,12 +162,13 @@ void authz_selectors(struct arena *a, struct authz_attrs *at, struct str fields,
 	at->n_labels = l.n;
 }
 
-struct authz_attrs authz_attrs_of(const struct request *rq)
+struct authz_attrs authz_attrs_of(struct request *rq)
 {
 	const struct request_info *i = &rq->info;
 	struct authz_attrs at = {
 		.user = rq->user, .verb = i->verb, .resource_request = i->resource_request, .ns = i->ns, .group = i->group,
 		.version = i->version, .resource = i->resource, .subresource = i->subresource, .name = i->name, .path = i->path,
+		.rq = rq,
 	};
 
 	if (i->field_selector || i->label_selector)

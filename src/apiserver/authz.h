@@ -23,6 +23,7 @@ struct authz_attrs {
 	const struct meta_v1_label_selector_requirement *labels;
 	uint32_t n_labels;
 	bool fields_broken, labels_broken;
+	struct request *rq;      /* on whose behalf it is asked, or NULL */
 };
 enum authz { AUTHZ_NO_OPINION, AUTHZ_ALLOW, AUTHZ_DENY };
 
@@ -37,7 +38,7 @@ struct error *authorize_request(struct request *rq);
 struct error *authorize_create(struct request *rq);
 /* `User "x" cannot get resource "pods" in API group "" at the cluster scope`, in the arena. */
 struct str authz_forbidden_text(struct arena *a, const struct authz_attrs *at);
-struct authz_attrs authz_attrs_of(const struct request *rq);
+struct authz_attrs authz_attrs_of(struct request *rq);
 /* Fills fields and labels from selector texts (empty: none); strings in the arena. */
 void authz_selectors(struct arena *a, struct authz_attrs *at, struct str fields, struct str labels);
 /* What authorizers could not find out, each once. */

@@ -207,7 +207,7 @@ static void spec_of(struct arena *a, const struct authz_attrs *at, struct author
 }
 
 /* v1beta1 has the same fields, but `group` for `groups`. */
-static struct error *ask(struct authz_webhook *w, struct arena *a, struct authorization_v1_subject_access_review_spec *spec,
+static struct error *ask(struct authz_webhook *w, struct request *rq, struct arena *a, struct authorization_v1_subject_access_review_spec *spec,
 			 struct authorization_v1_subject_access_review_status *out)
 {
 	struct authorization_v1_subject_access_review r = {.kind = STR("SubjectAccessReview")},
@@ -232,7 +232,7 @@ static struct error *ask(struct authz_webhook *w, struct arena *a, struct author
 	} else {
 		json_encode(&b, &authorization_v1_subject_access_review_type, &r);
 	}
-	TRY(outbound_post(w->out, a, buf_view(&b), w->timeout_ms, OUTBOUND_FIRST_MS, &body));
+	TRY(outbound_post(w->out, rq, a, buf_view(&b), w->timeout_ms, OUTBOUND_FIRST_MS, &body));
 	TRY(json_decode(a, &authorization_v1_subject_access_review_type, body, NULL, ans));
 	*out = ans->status;
 	return NULL;
@@ -289,7 +289,7 @@ enum authz authz_webhook_ask(struct authz_webhook *w, struct arena *a, const str
 		st.reason = arena_str(a, str_from(known->reason));
 	} else {
 		since = now_ns();
-		e = ask(w, a, &spec, &st);
+		e = ask(w, at->rq, a, &spec, &st);
 		result = asked(w, a, e, since);
 		if (e) {
 			if (w->on_error == AUTHZ_NO_OPINION && !error_is_sys(e, ECANCELED))

@@ -362,7 +362,10 @@ static struct error *pod_log(struct request *rq)
 	if (e) {
 		struct error *w = err_internal("Get \"%.*s%.*s\": %s", STR_ARG(base), STR_ARG(target), error_message(e));
 
-		if (error_is_sys(e, EKEYREJECTED))
+		bool refused;
+
+		tls_faults(e, &refused);
+		if (refused)
 			metrics_count(METRIC_LOG_TLS_FAILURES, "", 1);
 
 		error_free(e);

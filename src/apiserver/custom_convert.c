@@ -66,7 +66,7 @@ static struct error *ask(struct review *r, struct str objects, struct jv *doc)
 														   upstream
 														   sends
 														   it */
-	e = webhook_post(c->s, r->a, &c->conn, &cc, WEBHOOK_TIMEOUT_S, buf_view(&b), &answer);
+	e = webhook_post(c->s, NULL, r->a, &c->conn, &cc, WEBHOOK_TIMEOUT_S, buf_view(&b), &answer);
 	if (!e)
 		e = jv_parse(r->a, answer, NULL, doc);
 	if (!e)

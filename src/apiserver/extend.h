@@ -59,8 +59,8 @@ struct hook_conn {
 };
 
 void hook_conn_free(struct hook_conn *h);
-/* POSTs JSON to a webhook (its url or Service); *answer in the arena. Errors are plain text for the caller to wrap. */
-struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
+/* POSTs JSON to a webhook (its url or Service), for a request or NULL; *answer in the arena. Errors are plain text for the caller to wrap. */
+struct error *webhook_post(struct apiserver *s, struct request *rq, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer);
 
 /*

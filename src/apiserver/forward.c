@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include "apiserver/authn.h"
 #include "apiserver/forward.h"
+#include "apiserver/metrics.h"
 #include "apiserver/proxy_html.h"
 
 #define HTML_MAX (8u << 20)    /* longer pages are passed on as they are */
@@ -380,6 +381,8 @@ struct error *forward_request(struct request *rq, const struct forward *f)
 	else
 		e = http_do_stream(f->client, rq->a, method, f->target, h, n, body_next, rq->x, rq->x->content_length,
 				   &resp);
+	if (f->aggregated)
+		metrics_certificates(rq, true, f->host, e, resp.faults);
 	if (error_is_sys(e, ECANCELED) || (error_is_sys(e, ETIMEDOUT) && deadline_left() == 0))
 		return e; /* the client has gone, or its time is over */
 	if (e) {

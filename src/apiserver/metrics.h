@@ -114,8 +114,11 @@ void metrics_cache_waited(void *ctx, int64_t ns);
 /* The cache answered a list, of the newest state, with `returned` of `fetched` objects that it looked at. */
 void metrics_list(struct storage_metrics *m, bool newest, size_t fetched, size_t returned);
 
-/* Webhooks and aggregated servers whose certificates are refused. */
-extern struct tls_refused metrics_refused_webhooks, metrics_refused_aggregated;
+/*
+ * A call to a webhook or an aggregated server has ended: certificates that Go refuses, or would if it looked, are counted, and of a request
+ * (or NULL) the audit log is told.
+ */
+void metrics_certificates(struct request *rq, bool aggregated, struct str host, const struct error *e, unsigned faults);
 
 /* What is read when somebody asks (metrics_collect.c). */
 void metrics_collect(struct apiserver *s);

@@ -36,7 +36,6 @@ int watermark_high(struct watermark *w)
 	return w->before > w->high ? w->before : w->high;
 }
 
-struct tls_refused metrics_refused_webhooks, metrics_refused_aggregated;
 
 /* A counter of a cache's, which is shown when there was anything to count. */
 static void set_some(enum metric_id id, const char *labels, uint64_t n)
@@ -240,15 +239,12 @@ void metrics_collect(struct apiserver *s)
 							METRIC_SA_LEGACY, METRIC_SA_LEGACY_AUTO, METRIC_SA_LEGACY_INVALID, METRIC_SA_LEGACY_MANUAL, METRIC_SA_STALE,
 							METRIC_SA_VALID, METRIC_UNEXPECTED, METRIC_PORT_REPAIR_FAILURES, METRIC_LOG_TLS_FAILURES,
 							METRIC_RATCHETING, METRIC_KMS_MISSES, METRIC_DATA_KEY_TIME, METRIC_DATA_KEY_FAILURES,
-							METRIC_DECLARATIVE_MISMATCH, METRIC_DECLARATIVE_PANIC};
+							METRIC_DECLARATIVE_MISMATCH, METRIC_DECLARATIVE_PANIC, METRIC_WEBHOOK_NO_SAN,
+							METRIC_WEBHOOK_SHA1, METRIC_AGGREGATED_NO_SAN, METRIC_AGGREGATED_SHA1};
 
 	for (size_t i = 0; i < sizeof from_the_start / sizeof *from_the_start; i++)
 		metric_touch(metric_series(from_the_start[i], ""));
 	metrics_set(METRIC_TLS_ERRORS, "", (double)http_server_bad_handshakes(s->http));
-	metrics_set(METRIC_WEBHOOK_NO_SAN, "", (double)metrics_refused_webhooks.no_names);
-	metrics_set(METRIC_WEBHOOK_SHA1, "", (double)metrics_refused_webhooks.weak_hash);
-	metrics_set(METRIC_AGGREGATED_NO_SAN, "", (double)metrics_refused_aggregated.no_names);
-	metrics_set(METRIC_AGGREGATED_SHA1, "", (double)metrics_refused_aggregated.weak_hash);
 	aggregate_collect(s);
 	alloc_collect(s);
 	metric_touch(metric_series(METRIC_CEL_COMPILATION, ""));

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <xxhash.h>
+#include "base/log.h"
+#include "net/tls.h"
 #include "apiserver/metrics.h"
 
 enum verb { V_GET, V_LIST, V_WATCH, V_POST, V_PUT, V_PATCH, V_APPLY, V_DELETE, V_CONNECT, V_OTHER };
@@ -452,6 +454,39 @@ void metrics_authorized(enum metrics_authz r, int64_t since_ns)
 
 	metric_add(kept(&attempts[r], METRIC_AUTHZ_ATTEMPTS, "result", results[r]), 1);
 	metric_observe(kept(&times[r], METRIC_AUTHZ_TIME, "result", results[r]), (double)(now_ns() - since_ns) / 1e9);
+}
+
+void metrics_certificates(struct request *rq, bool aggregated, struct str host, const struct error *e, unsigned faults)
+{
+	static const struct {
+		unsigned fault;
+		enum metric_id ids[2];
+		const char *id, *why;
+	} kinds[] = {
+		{TLS_NO_NAMES, {METRIC_WEBHOOK_NO_SAN, METRIC_AGGREGATED_NO_SAN}, "missing-san",
+		 "relies on a legacy Common Name field instead of the SAN extension for subject validation"},
+		{TLS_WEAK_HASH, {METRIC_WEBHOOK_SHA1, METRIC_AGGREGATED_SHA1}, "insecure-sha1", "uses an insecure SHA-1 signature"},
+	};
+	ptrdiff_t port = str_rindex(host, ':');
+	bool refused;
+
+	if (e)
+		faults = tls_faults(e, &refused);
+	if (!faults)
+		return;
+	if (host.p[0] == '[')
+		host = str_sub(host, 1, (size_t)str_index(host, ']'));
+	else if (port >= 0)
+		host.n = (size_t)port;
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		if (!(faults & kinds[i].fault))
+			continue;
+		metrics_count(kinds[i].ids[aggregated], "", 1);
+		log_info("invalid certificate of %.*s: it %s", STR_ARG(host), kinds[i].why);
+		if (rq)
+			request_annotate(rq, arena_printf(rq->a, "%s.invalid-cert.kubernetes.io/%.*s", kinds[i].id, STR_ARG(host)),
+					 str_from(kinds[i].why));
+	}
 }
 
 struct watch_counts metrics_watch(const struct request *rq)

@@ -107,6 +107,8 @@ static struct error *ask_once(struct outbound *o, struct arena *a, const struct 
 	TRY(clients_get(&o->clients, OUTBOUND_HOSTS_MAX, &(struct http_client_opts){.base = arena_strz(a, base), .tls = o->tls, .max_idle = 16}, &c));
 	o->refs++;
 	e = http_do(c, a, hop->method, target, hop->h, hop->n, hop->body, &resp);
+	if (o->url.n)
+		metrics_certificates(hop->rq, false, url_host(a, hop->url), e, resp.faults);
 	if (!e) {
 		e = http_response_all(&resp, a, OUTBOUND_ANSWER_MAX, &out->body);
 		out->status = resp.status;
@@ -208,7 +210,7 @@ static struct error *url_resolve(struct arena *a, struct str url, struct str ref
 	return url_split(a, *out, &base, &target);
 }
 
-static struct str host_of(struct arena *a, struct str url)
+struct str url_host(struct arena *a, struct str url)
 {
 	struct str base, target;
 	size_t n;
@@ -253,7 +255,7 @@ struct error *hop_next(struct hop *h, struct arena *a, int status, const struct 
 		h->body = STR_NULL;
 		drop_header(h, "content-type");
 	}
-	if (!h->says_who && !may_be_told(host_of(a, h->url), host_of(a, h->first)))
+	if (!h->says_who && !may_be_told(url_host(a, h->url), url_host(a, h->first)))
 		drop_header(h, "authorization"); /* for all that follow */
 	drop_header(h, "host");
 	drop_header(h, "referer");
@@ -305,10 +307,10 @@ struct error *outbound_user_header(const struct outbound_user *o, struct arena *
 	return NULL;
 }
 
-static struct error *post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, int64_t pause,
+static struct error *post(struct outbound *o, struct request *rq, struct arena *a, struct str body, int64_t timeout_ms, int64_t pause,
 			  bool always, struct str *answer)
 {
-	struct hop hop = {.method = "POST", .url = o->url, .body = body, .says_who = true, .n = 2,
+	struct hop hop = {.method = "POST", .url = o->url, .body = body, .says_who = true, .rq = rq, .n = 2,
 			  .h = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}}};
 	struct str auth;
 
@@ -331,10 +333,10 @@ static struct error *post(struct outbound *o, struct arena *a, struct str body, 
 	}
 }
 
-struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, int64_t first_ms,
+struct error *outbound_post(struct outbound *o, struct request *rq, struct arena *a, struct str body, int64_t timeout_ms, int64_t first_ms,
 			    struct str *answer)
 {
-	return post(o, a, body, timeout_ms, first_ms, false, answer);
+	return post(o, rq, a, body, timeout_ms, first_ms, false, answer);
 }
 
 struct error *outbound_deliver(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,
@@ -342,7 +344,7 @@ struct error *outbound_deliver(struct outbound *o, struct arena *a, struct str b
 {
 	struct str answer;
 
-	return post(o, a, body, timeout_ms, first_ms, true, &answer);
+	return post(o, NULL, a, body, timeout_ms, first_ms, true, &answer);
 }
 
 /* ---- kubeconfig ---- */
@@ -408,7 +410,7 @@ static struct error *load(struct outbound *o, const char *path)
 	const struct clientcmd_v1_context *ctx;
 	const struct clientcmd_v1_cluster *cluster = NULL;
 	const struct clientcmd_v1_auth_info *user = NULL;
-	struct tls_client_opts t = {.refused = &metrics_refused_webhooks};
+	struct tls_client_opts t = {0};
 	struct str base, target;
 
 	TRY(read_kubeconfig(a, path, k));

@@ -20,6 +20,7 @@
 struct error *clients_get(struct map *clients, size_t max, const struct http_client_opts *o, struct http_client **out);
 void clients_let_go(struct map *clients);
 
+struct request;
 struct outbound; /* used by many fibers of one loop; freed when the last call in it has ended */
 /* The CA and names of t; its strings are copied. */
 struct error *outbound_new(const struct tls_client_opts *t, struct outbound **out);
@@ -57,11 +58,13 @@ struct hop {
 	struct http_header h[5];
 	size_t n;
 	bool says_who;                /* authorization is the connection's */
+	struct request *rq;           /* for which it is asked, or NULL */
 	struct str first;             /* URL of the first */
 	unsigned redirects;
 };
 /* The answer sends us elsewhere: *again, and what to ask next in h. */
 struct error *hop_next(struct hop *h, struct arena *a, int status, const struct http_headers *answer, bool *again);
+struct str url_host(struct arena *a, struct str url); /* without port */
 /* "https://host/path?query" into base and target. */
 struct error *url_split(struct arena *a, struct str url, struct str *base, struct str *target);
 
@@ -73,12 +76,12 @@ struct outbound_answer { /* all in the arena */
 /* GET, redirects followed; bearer may be empty. Answers of any status are no error. */
 struct error *outbound_get(struct outbound *o, struct arena *a, struct str url, struct str bearer, int64_t timeout_ms, struct outbound_answer *out);
 /*
- * POSTs JSON to the kubeconfig's server, redirects followed. Connections that are reset and answers 429, 500, 504 or with Retry-After are tried
+ * POSTs JSON to the kubeconfig's server for a request (or NULL), redirects followed. Connections that are reset and answers 429, 500, 504 or with Retry-After are tried
  * again: five times in all, from first_ms on, each pause half as long again (upstream's webhook backoff). timeout_ms is for each try.
  * Anything but a 2xx answer is an error then.
  */
 #define OUTBOUND_FIRST_MS 500 /* upstream's, where nothing else is said */
-struct error *outbound_post(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms, int64_t first_ms, struct str *answer);
+struct error *outbound_post(struct outbound *o, struct request *rq, struct arena *a, struct str body, int64_t timeout_ms, int64_t first_ms, struct str *answer);
 /* The same for what must not be lost: tried again after anything that went wrong, from first_ms on. */
 struct error *outbound_deliver(struct outbound *o, struct arena *a, struct str body, int64_t timeout_ms,
 			       int64_t first_ms);

@@ -311,41 +311,43 @@ static struct error *target_of(const struct admissionregistration_v1_webhook_cli
 	return NULL;
 }
 
+/* Who we are to the webhook and how it is known, once. */
+static struct error *conn_begin(struct arena *a, struct hook_conn *h, const struct admissionregistration_v1_webhook_client_config *cc)
+{
+	struct str base = cc->url ? base_of(*cc->url) : STR_NULL;
+	int64_t port;
+
+	if (h->tls)
+		return NULL;
+	h->self = cc->service && is_own(cc);
+	/* Its own address needs no certificate to be known by. Over HTTP/2 all calls would go to one of several servers. */
+	struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .insecure_skip_verify = h->self, .http2 = cc->url && is_loopback(a, host_of(base, &port))};
+
+	if (cc->service)
+		t.server_name = arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;
+	if (h->users && !h->self)
+		h->user = user_for(a, h->users, cc, base);
+	if (h->user) {
+		t.cert_file = h->user->cert_file;
+		t.key_file = h->user->key_file;
+		t.cert_pem = h->user->cert_pem;
+		t.key_pem = h->user->key_pem;
+	}
+	return tls_client_new(&t, &h->tls);
+}
+
 static struct error *client_of(struct apiserver *s, struct arena *a, struct hook_conn *h,
 			       const struct admissionregistration_v1_webhook_client_config *cc, struct http_client **out)
 {
 	struct http_client_opts o = client_opts;
 	struct str base;
-	const char *server_name = NULL;
-	int64_t port;
 
-	if (cc->url) {
+	if (cc->url)
 		base = base_of(*cc->url);
-	} else {
-		h->self = is_own(cc);
-		if (h->self)
-			base = own_base(s, a);
-		else
-			TRY(connect_service(s, a, cc->service->namespace, cc->service->name,
-					    cc->service->port ? *cc->service->port : 443, &base));
-		server_name = arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;
-	}
-	if (!h->tls) {
-		/* Its own address needs no certificate to be known by. Over HTTP/2 all calls would go to one of several servers. */
-		struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .server_name = server_name, .insecure_skip_verify = h->self,
-					    .http2 = cc->url && is_loopback(a, host_of(base, &port)),
-					    .refused = &metrics_refused_webhooks};
-
-		if (h->users && !h->self)
-			h->user = user_for(a, h->users, cc, base);
-		if (h->user) {
-			t.cert_file = h->user->cert_file;
-			t.key_file = h->user->key_file;
-			t.cert_pem = h->user->cert_pem;
-			t.key_pem = h->user->key_pem;
-		}
-		TRY(tls_client_new(&t, &h->tls));
-	}
+	else if (h->self)
+		base = own_base(s, a);
+	else
+		TRY(connect_service(s, a, cc->service->namespace, cc->service->name, cc->service->port ? *cc->service->port : 443, &base));
 	o.base = arena_strz(a, base);
 	o.tls = h->tls;
 	return clients_get(&h->clients, ADDRESSES_MAX, &o, out);
@@ -430,7 +432,9 @@ static struct error *ask_hops(struct apiserver *s, struct arena *a, struct hook_
 			o.tls = conn->tls;
 			TRY(clients_get(&conn->clients, ADDRESSES_MAX, &o, &c));
 		}
-		TRY(http_do(c, a, hop->method, target, hop->h, hop->n, hop->body, resp));
+		e = http_do(c, a, hop->method, target, hop->h, hop->n, hop->body, resp);
+		metrics_certificates(hop->rq, false, url_host(a, hop->url), e, resp->faults);
+		TRY(e);
 		e = http_response_all(resp, a, ANSWER_MAX, answer);
 		http_response_close(resp);
 		TRY(e);
@@ -439,11 +443,11 @@ static struct error *ask_hops(struct apiserver *s, struct arena *a, struct hook_
 	return NULL;
 }
 
-struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_conn *conn,
+struct error *webhook_post(struct apiserver *s, struct request *rq, struct arena *a, struct hook_conn *conn,
 			   const struct admissionregistration_v1_webhook_client_config *cc, int timeout_s, struct str body, struct str *answer)
 {
 	struct http_response resp;
-	struct hop first = {.method = "POST", .body = body, .says_who = true, .n = 2,
+	struct hop first = {.method = "POST", .body = body, .says_who = true, .rq = rq, .n = 2,
 			    .h = {{STR("content-type"), STR("application/json")}, {STR("accept"), STR("application/json, */*")}}};
 	struct str target, base, type, auth = STR_NULL;
 	const char *shown;
@@ -451,6 +455,7 @@ struct error *webhook_post(struct apiserver *s, struct arena *a, struct hook_con
 	struct error *e;
 
 	TRY(target_of(cc, &target));
+	TRY(conn_begin(a, conn, cc));
 	left = deadline_left();
 	if (left > 0 && left < 1000ll * timeout_s)
 		timeout_s = (int)((left + 998) / 1000); /* deadlines are up to a millisecond late */
@@ -562,7 +567,7 @@ static struct error *ask(struct admission *a, struct hook *h, const struct admit
 	rq->old_object = object_json(ar, v->type, v->old);
 	rev.request = rq;
 	json_encode(&b, &admission_v1_admission_review_type, &rev);
-	TRY(webhook_post(a->rq->s, ar, &h->conn, &h->w.client_config, h->w.timeout_seconds ? *h->w.timeout_seconds : 10, buf_view(&b), &body));
+	TRY(webhook_post(a->rq->s, a->rq, ar, &h->conn, &h->w.client_config, h->w.timeout_seconds ? *h->w.timeout_seconds : 10, buf_view(&b), &body));
 	TRY(error_wrap(json_decode(ar, &admission_v1_admission_review_type, body, NULL, ans), "failed to call webhook"));
 	TRY(error_wrap(verify(ans, str_eqz(version, "v1"), mutating, rq->uid), "received invalid webhook response"));
 	for (uint32_t i = 0; i < ans->response->audit_annotations.n; i++) {

@@ -25,6 +25,7 @@ struct http_client {
 	char *addr;      /* for stream_connect */
 	char *host;      /* without port, for TLS */
 	char *authority; /* Host */
+	unsigned faults; /* of the certificates of the last connection */
 	bool https;
 	struct h1conn *idle; /* the last used first */
 	size_t n_idle;
@@ -144,6 +145,8 @@ static struct error *dial(struct http_client *c, bool http2, struct stream **out
 		struct stream *raw = *out;
 
 		e = tls_connect(c->o.tls, raw, c->host, http2, out);
+		if (!e)
+			c->faults = tls_stream_faults(*out);
 	}
 	deadline_pop(t);
 	return e;
@@ -571,8 +574,10 @@ static struct error *run(struct http_client *c, struct arena *a, const struct h2
 		} else {
 			e = h1_do(c, g.h1, a, rq, NULL, out, NULL, &sent, &answered);
 		}
-		if (!e)
+		if (!e) {
+			out->faults = c->faults;
 			return NULL;
+		}
 		/* Refused by the server: certainly not acted on. */
 		if (unsent && !rq->next && refusals <= REFUSALS_MAX) {
 			error_free(e);

@@ -119,6 +119,7 @@ struct http_response {
 	int status;
 	struct http_headers headers; /* in the arena given to http_do */
 	int64_t content_length;
+	unsigned faults; /* tls.h's, of the server's certificates */
 	void *impl;
 };
 /*

@@ -475,6 +475,9 @@ const char *tls_stream_alpn(struct stream *s)
 
 /* ---- handshake ---- */
 
+/* In errno's words: EKEYREJECTED, or which faults it has. */
+static const int refused_as[] = {EKEYREJECTED, ENOKEY, EKEYREVOKED, EKEYEXPIRED};
+
 struct error *tls_handshake(struct tls *t)
 {
 	size_t total = 0;
@@ -494,7 +497,7 @@ struct error *tls_handshake(struct tls *t)
 			else if (SSL_get_verify_result(t->ssl) != X509_V_OK && !SSL_is_server(t->ssl)) {
 				e = error_new("TLS handshake: certificate: %s",
 					      X509_verify_cert_error_string(SSL_get_verify_result(t->ssl)));
-				e->sys = EKEYREJECTED;
+				e->sys = refused_as[t->faults];
 			} else
 				e = ssl_error("TLS handshake");
 			/* The alert tells the peer why. */
@@ -564,28 +567,72 @@ struct tls_client {
 	struct file_id ids[3];
 	int64_t checked_ms;
 	unsigned generation;
-	struct tls_refused *refused;
 };
 
-/* OpenSSL's callback for what it has found of a server's certificate: changes nothing, and counts. */
+static bool weak_hash(const X509 *cert)
+{
+	int hash = NID_undef;
+
+	return X509_get_signature_info((X509 *)(uintptr_t)cert, &hash, NULL, NULL, NULL) && hash == NID_sha1;
+}
+
+static bool has_names(const X509 *cert)
+{
+	return X509_get_ext_by_NID(cert, NID_subject_alt_name, -1) >= 0;
+}
+
+/* OpenSSL's callback for what it has found of a server's certificate: changes nothing, and takes a note. */
 static int look_at_server(int ok, X509_STORE_CTX *xc)
 {
 	struct tls *t = SSL_get_ex_data(X509_STORE_CTX_get_ex_data(xc, SSL_get_ex_data_X509_STORE_CTX_idx()), ssl_tls_index);
 	X509 *leaf = X509_STORE_CTX_get0_cert(xc), *at = X509_STORE_CTX_get_current_cert(xc);
 	const char *name = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
-	int hash = NID_undef;
 
-	if (ok || !t->refused)
+	if (ok)
 		return ok;
 	switch (X509_STORE_CTX_get_error(xc)) {
 	case X509_V_ERR_HOSTNAME_MISMATCH:
-		t->refused->no_names += name && X509_get_ext_by_NID(leaf, NID_subject_alt_name, -1) < 0 &&
-					X509_check_host(leaf, name, 0, X509_CHECK_FLAG_ALWAYS_CHECK_SUBJECT, NULL) == 1;
+		if (name && !has_names(leaf) && X509_check_host(leaf, name, 0, X509_CHECK_FLAG_ALWAYS_CHECK_SUBJECT, NULL) == 1)
+			t->faults |= TLS_NO_NAMES;
 		break;
 	case X509_V_ERR_CA_MD_TOO_WEAK:
-		t->refused->weak_hash += at && X509_get_signature_info(at, &hash, NULL, NULL, NULL) && hash == NID_sha1;
+		if (at && weak_hash(at))
+			t->faults |= TLS_WEAK_HASH;
 	}
 	return ok;
+}
+
+/* What was shown and not refused: nobody may have looked, and not everything is needed. */
+static unsigned shown_faults(const struct tls *t)
+{
+	const STACK_OF(X509) *shown = SSL_get_peer_cert_chain(t->ssl);
+	unsigned faults = sk_X509_num(shown) > 0 && !has_names(sk_X509_value(shown, 0)) ? TLS_NO_NAMES : 0;
+
+	for (int i = 0; i < sk_X509_num(shown); i++) {
+		const X509 *cert = sk_X509_value(shown, i);
+
+		if (weak_hash(cert) && X509_NAME_cmp(X509_get_issuer_name(cert), X509_get_subject_name(cert)))
+			faults |= TLS_WEAK_HASH;
+	}
+	return faults;
+}
+
+unsigned tls_faults(const struct error *e, bool *refused)
+{
+	for (unsigned i = 0; i < sizeof refused_as / sizeof *refused_as; i++)
+		if (error_is_sys(e, refused_as[i])) {
+			*refused = true;
+			return i;
+		}
+	*refused = false;
+	return 0;
+}
+
+unsigned tls_stream_faults(struct stream *s)
+{
+	struct tls *t = as_tls(s);
+
+	return t ? t->faults : 0;
 }
 
 static struct error *fill_client(struct tls_client *c, SSL_CTX *ctx)
@@ -650,7 +697,6 @@ struct error *tls_client_new(const struct tls_client_opts *o, struct tls_client 
 	c->key_pem = dup_pem(o->key_pem, &c->key_n);
 	c->insecure = o->insecure_skip_verify;
 	c->http2 = o->http2;
-	c->refused = o->refused;
 	client_ids(c, c->ids);
 	struct error *e = load_client(c);
 
@@ -721,7 +767,6 @@ struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *
 	*out = NULL;
 	reload_client(c);
 	struct tls *t = tls_make(c->ctx, raw);
-	t->refused = c->refused;
 	X509_VERIFY_PARAM *vp = SSL_get0_param(t->ssl);
 	bool is_ip = inet_pton(AF_INET, name, ip) == 1 || inet_pton(AF_INET6, name, ip) == 1;
 	struct error *e = NULL;
@@ -735,5 +780,7 @@ struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *
 		die_oom();
 	if (!e)
 		e = error_wrap(tls_handshake(t), "%s", host);
+	if (!e)
+		t->faults = shown_faults(t);
 	return tls_finish(t, e, out);
 }

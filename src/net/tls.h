@@ -42,10 +42,10 @@ struct tls_server;
 struct error *tls_server_new(const struct tls_server_opts *o, struct tls_server **out);
 void tls_server_free(struct tls_server *s);
 
-/* Servers that were refused although somebody may have thought them good, by why. */
-struct tls_refused {
-	uint64_t no_names;  /* their name is in the certificate's common name alone, which counts no more */
-	uint64_t weak_hash; /* a signature by SHA-1 */
+/* Why the certificates of servers may be refused although somebody thinks them good. */
+enum {
+	TLS_NO_NAMES = 1,  /* their name is in the common name alone, which counts no more */
+	TLS_WEAK_HASH = 2, /* a signature by SHA-1 */
 };
 struct tls_client_opts {
 	const char *ca_file;              /* NULL: the system's */
@@ -55,7 +55,6 @@ struct tls_client_opts {
 	const char *server_name;          /* verified against instead of the host, or NULL */
 	bool insecure_skip_verify;
 	bool http2;                       /* offers h2 in ALPN, before http/1.1 */
-	struct tls_refused *refused;      /* counted there, or NULL; must outlive the client */
 };
 struct tls_client;
 struct error *tls_client_new(const struct tls_client_opts *o, struct tls_client **out);
@@ -65,7 +64,7 @@ unsigned tls_client_generation(struct tls_client *c);
 /* It offers HTTP/2. */
 bool tls_client_http2(const struct tls_client *c);
 
-/* Handshakes; an error for a certificate that does not verify has sys EKEYREJECTED. On success `raw` belongs to *out, on failure it is closed. */
+/* Handshakes; for an error for a certificate that does not verify see tls_faults. On success `raw` belongs to *out, on failure it is closed. */
 struct error *tls_accept(struct tls_server *s, struct stream *raw, struct stream **out);
 /* Offers h2 if both `http2` and c want it. */
 struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *host, bool http2, struct stream **out);
@@ -73,6 +72,9 @@ struct error *tls_connect(struct tls_client *c, struct stream *raw, const char *
 const struct tls_peer *tls_stream_peer(struct stream *s);
 /* Why the certificate the client showed was not accepted, or NULL (accepted, or none shown). */
 const char *tls_stream_peer_error(struct stream *s);
+/* TLS_NO_NAMES and TLS_WEAK_HASH of the server's certificates, as they are or (e) as tls_connect refused them; *refused: it did. */
+unsigned tls_stream_faults(struct stream *s);
+unsigned tls_faults(const struct error *e, bool *refused);
 /* The stream below, for stream_fd and stream_on_hangup. */
 struct stream *tls_stream_raw(struct stream *s);
 bool stream_is_tls(const struct stream *s);

@@ -33,7 +33,7 @@ struct tls {
 	struct tls_peer *peer;
 	char *peer_error;
 	char alpn[16];
-	struct tls_refused *refused; /* a client's */
+	unsigned faults; /* of a server's certificates */
 	const struct ctx_files *files; /* during the handshake: the stores to verify clients against */
 };
 

@@ -3,7 +3,7 @@
 
 Usage: webhook_test.py PATH-OF-kube-apiserver [TEST...]. Prints one line a failed check and "N passed, N failed".
 """
-import base64, http.client, json, os, sys, threading, time
+import base64, http.client, json, os, socket, ssl, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from apiserver_test import CM, PODS, Client, causes, check, cm, equal, pod, series, suite, write
@@ -623,6 +623,44 @@ def test_statuses(a, w):
     equal("the server is well", a.post(CM, cm(fresh()))[0], 201)
 
 
+def test_certificates(s, a, w):
+    """Servers whose certificates Go does not like, or would not if it looked, are told of in the audit log."""
+    s.sh("openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "poor.key")
+    s.sh("openssl", "req", "-new", "-key", "poor.key", "-subj", "/CN=localhost", "-out", "poor.csr")
+    write(s, "poor.ext", "subjectAltName=DNS:localhost")
+    sign = ("openssl", "x509", "-req", "-in", "poor.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
+    s.sh(*sign, "-out", "nameless.crt")
+    s.sh(*sign, "-sha1", "-extfile", "poor.ext", "-out", "sha1.crt")
+    aps, service = "/apis/apiregistration.k8s.io/v1/apiservices", "/api/v1/namespaces/default/services"
+    a.post(service, {"metadata": {"name": "poor"}, "spec": {"type": "ExternalName", "externalName": "localhost"}})
+    for cert, ids, why in (("nameless", ("missing-san",), "relies on a legacy Common Name field instead of the SAN extension for subject validation"),
+                           ("sha1", ("insecure-sha1",), "uses an insecure SHA-1 signature")):
+        web = Web(lambda rq: {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "poor.example.com/v1", "resources": []}, s, "poorweb")
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ctx.set_ciphers("DEFAULT:@SECLEVEL=0")
+        ctx.load_cert_chain(os.path.join(s.dir, cert + ".crt"), os.path.join(s.dir, "poor.key"))
+        web.httpd.socket = ctx.wrap_socket(socket.socket(fileno=web.httpd.socket.detach()), server_side=True)
+        w.make("v", w.hook("/poor", failurePolicy="Ignore", clientConfig={"url": "https://localhost:%d/poor" % web.port, "caBundle": w.ca}))
+        key = lambda host: ids[0] + ".invalid-cert.kubernetes.io/" + host
+        equal("asked in vain: " + cert, a.post(CM, cm(fresh()))[0], 201)
+        equal("told of: " + cert, annotations(s, lambda k: k == key("localhost"), 1), {key("localhost"): why})
+        w.clean()
+        st, o = a.post(aps, {"metadata": {"name": "v1.poor.example.com"}, "spec": {
+            "group": "poor.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100, "insecureSkipTLSVerify": True,
+            "service": {"namespace": "default", "name": "poor", "port": web.port}}})
+        equal("nobody looks: " + cert, st, 201)
+        end = time.time() + 20
+        while time.time() < end and a.post("/apis/poor.example.com/v1/things", {})[0] != 200:
+            time.sleep(0.05)
+        told = lambda: [l for l in open(os.path.join(s.dir, "audit.log")) if '"/apis/poor.example.com/v1/things"' in l and '"%s":"%s"' % (key("localhost"), why) in l]
+        while time.time() < end and not told():
+            time.sleep(0.05)
+        check("but says what there was to see: " + cert, told())
+        a.delete(aps + "/v1.poor.example.com")
+        web.close()
+    a.delete(service + "/poor")
+
+
 def prepare(s):
     write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
     tokens = H2Web(review_token, s, "tokens")
@@ -636,4 +674,4 @@ def prepare(s):
 
 if __name__ == "__main__":
     suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom, test_connections,
-                               test_kubeconfig, test_aggregated, test_later, test_statuses), lambda have: have["w"].clean())
+                               test_kubeconfig, test_aggregated, test_later, test_statuses, test_certificates), lambda have: have["w"].clean())
