@@ -59,7 +59,7 @@ static struct remote *remote_new(struct apiserver *s, const struct apiregistrati
 				.p;
 	o.ca_pem = copy->spec.ca_bundle;
 	o.insecure_skip_verify = copy->spec.insecure_skip_tls_verify;
-	o.http2 = true;
+	o.http2 = http2_wanted();
 	if (!e)
 		e = tls_client_new(&o, &r->tls);
 	if (e)

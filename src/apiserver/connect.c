@@ -29,7 +29,7 @@ struct error *kubelet_clients_init(struct apiserver *s)
 	struct kubelet_clients *k = arena_new(&s->arena, struct kubelet_clients);
 	struct tls_client_opts o = {.ca_file = s->o.kubelet_ca, .cert_file = s->o.kubelet_client_cert, .key_file = s->o.kubelet_client_key,
 				    .insecure_skip_verify = !s->o.kubelet_ca};
-	struct tls_client_opts p = {.insecure_skip_verify = true, .http2 = true};
+	struct tls_client_opts p = {.insecure_skip_verify = true, .http2 = http2_wanted()};
 
 	s->kubelets = k;
 	TRY(error_wrap(tls_client_new(&o, &k->tls[PEER_KUBELET]), "kubelet client certificate"));

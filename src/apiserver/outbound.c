@@ -60,7 +60,7 @@ struct error *outbound_new(const struct tls_client_opts *t, struct outbound **ou
 	struct tls_client_opts t2 = *t;
 	struct error *e;
 
-	t2.http2 = true;
+	t2.http2 = http2_wanted();
 	e = tls_client_new(&t2, &o->tls);
 	if (e) {
 		free(o);
@@ -440,7 +440,7 @@ static struct error *load(struct outbound *o, const char *path)
 	t.key_file = o->user.key_file;
 	t.cert_pem = o->user.cert_pem;
 	t.key_pem = o->user.key_pem;
-	t.http2 = true;
+	t.http2 = http2_wanted();
 	return tls_client_new(&t, &o->tls);
 }
 

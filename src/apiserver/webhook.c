@@ -321,7 +321,7 @@ static struct error *conn_begin(struct arena *a, struct hook_conn *h, const stru
 		return NULL;
 	h->self = cc->service && is_own(cc);
 	/* Its own address needs no certificate to be known by. Over HTTP/2 all calls would go to one of several servers. */
-	struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .insecure_skip_verify = h->self, .http2 = cc->url && is_loopback(a, host_of(base, &port))};
+	struct tls_client_opts t = {.ca_pem = cc->ca_bundle, .insecure_skip_verify = h->self, .http2 = cc->url && is_loopback(a, host_of(base, &port)) && http2_wanted()};
 
 	if (cc->service)
 		t.server_name = arena_printf(a, "%.*s.%.*s.svc", STR_ARG(cc->service->name), STR_ARG(cc->service->namespace)).p;

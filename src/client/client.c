@@ -77,7 +77,7 @@ struct error *client_new(const struct client_config *cfg, struct client **out)
 			.key_pem = cfg->key_pem,
 			.server_name = cfg->tls_server_name,
 			.insecure_skip_verify = cfg->insecure_skip_tls_verify,
-			.http2 = true,
+			.http2 = http2_wanted(),
 		};
 
 		e = tls_client_new(&t, &c->tls);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "net/internal.h"
 
 #define HEAD_MAX MAX_HEADER_BYTES
@@ -132,6 +133,32 @@ void http_client_free(struct http_client *c)
 	if (c->closer)
 		fiber_cancel(c->closer);
 	client_unref(c);
+}
+
+static void seconds(const char *name, int64_t none, int64_t *ms)
+{
+	const char *z = getenv(name);
+	int64_t n;
+
+	if (!z || !*z)
+		return;
+	if (str_to_i64(str_from(z), &n) && n >= 0 && n <= INT32_MAX)
+		*ms = n ? n * 1000 : none;
+	else
+		log_warn("%s=%s is no number of seconds", name, z);
+}
+
+bool http2_wanted(void)
+{
+	static bool read;
+	const char *off = getenv("DISABLE_HTTP2");
+
+	if (!read) {
+		seconds("HTTP2_READ_IDLE_TIMEOUT_SECONDS", INT64_MAX, &h2_ping_after_ms);
+		seconds("HTTP2_PING_TIMEOUT_SECONDS", h2_ping_wait_ms, &h2_ping_wait_ms);
+		read = true;
+	}
+	return !off || !*off;
 }
 
 /* ---- connections ---- */

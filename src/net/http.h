@@ -108,6 +108,11 @@ struct http_client_opts {
 	size_t max_idle;            /* kept HTTP/1.1 connections, default 8 */
 };
 /*
+ * What the environment says of HTTP/2 to all clients of Kubernetes: not with DISABLE_HTTP2. How long a silent connection is
+ * trusted (HTTP2_READ_IDLE_TIMEOUT_SECONDS, 0: for ever; HTTP2_PING_TIMEOUT_SECONDS) is taken up by the first call.
+ */
+bool http2_wanted(void);
+/*
  * A pool; used by many fibers of one loop. Over HTTP/2 requests share a connection up to the streams that the server allows at a time,
  * then the next, eight at most. What is not used for 90 seconds is closed, over HTTP/2 by the next ping (not in clear text).
  */

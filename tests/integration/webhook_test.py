@@ -661,6 +661,19 @@ def test_certificates(s, a, w):
     a.delete(service + "/poor")
 
 
+def test_switched_off(s, tokens):
+    """DISABLE_HTTP2 keeps the server's clients from it."""
+    s.stop()
+    os.environ["DISABLE_HTTP2"] = "1"
+    try:
+        s.start()
+    finally:
+        del os.environ["DISABLE_HTTP2"]
+    n = len(tokens.protocols)
+    equal("a token", Client(s, token="h1").get("/version")[0], 200)
+    equal("in HTTP/1.1", tokens.protocols[n:], ["http/1.1"])
+
+
 def prepare(s):
     write(s, "audit.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Request\n  verbs: [create]\n")
     tokens = H2Web(review_token, s, "tokens")
@@ -674,4 +687,4 @@ def prepare(s):
 
 if __name__ == "__main__":
     suite("webhook", prepare, (test_rules, test_answers, test_together, test_match, test_mutate, test_counted, test_reinvoke, test_custom, test_connections,
-                               test_kubeconfig, test_aggregated, test_later, test_statuses, test_certificates), lambda have: have["w"].clean())
+                               test_kubeconfig, test_aggregated, test_later, test_statuses, test_certificates, test_switched_off), lambda have: have["w"].clean())
