@@ -40,37 +40,43 @@ struct error *log_parse(const MDB_val *v, int64_t rev, struct log_rec *r, struct
 	return NULL;
 }
 
-int log_get(MDB_txn *txn, MDB_dbi log, int64_t rev, MDB_val *v)
+int log_get(const struct embedded *em, MDB_txn *txn, int64_t rev, MDB_val *v)
 {
 	uint8_t rk[8];
 	rev_key(rev, rk);
 	MDB_val k = {8, rk};
-	return mdb_get(txn, log, &k, v);
+	return tail_get(&em->tail, rev, v) ? 0 : mdb_get(txn, em->log, &k, v);
 }
 
-static int log_put(struct batch *b, MDB_txn *txn, int64_t rev, bool is_delete, const struct key_rec *k, int64_t prev, struct str key,
-		   struct str value)
+static size_t record_size(struct str key, struct str value)
+{
+	return sizeof(struct log_rec) + key.n + value.n;
+}
+
+static void record_write(char *p, bool is_delete, const struct key_rec *k, int64_t prev, struct str key, struct str value)
+{
+	struct log_rec r = {.is_delete = is_delete, .key_n = (uint16_t)key.n, .create = k->create, .version = k->version,
+			    .lease = k->lease, .prev = prev};
+	memcpy(p, &r, sizeof(r));
+	memcpy(p + sizeof(r), key.p, key.n);
+	if (value.n)
+		memcpy(p + sizeof(r) + key.n, value.p, value.n);
+	r.sum = (uint32_t)XXH3_64bits(p + 4, record_size(key, value) - 4);
+	memcpy(p, &r.sum, 4);
+}
+
+/* Room for a record of mv->mv_size bytes. */
+static int log_put(struct batch *b, MDB_txn *txn, int64_t rev, MDB_val *mv)
 {
 	/* Records come in order, but for late heartbeats: told so, LMDB fills its pages; else it leaves them half empty. */
 	unsigned append = rev > b->log_last ? MDB_APPEND : 0;
 	uint8_t rk[8];
 	rev_key(rev, rk);
-	struct log_rec r = {.is_delete = is_delete, .key_n = (uint16_t)key.n, .create = k->create, .version = k->version,
-			    .lease = k->lease, .prev = prev};
-	MDB_val mk = {8, rk}, mv = {sizeof(r) + key.n + value.n, NULL};
-	int rc = mdb_put(txn, b->em->log, &mk, &mv, MDB_RESERVE | append);
-	if (rc)
-		return rc;
-	if (append)
+	MDB_val mk = {8, rk};
+	int rc = mdb_put(txn, b->em->log, &mk, mv, MDB_RESERVE | append);
+	if (!rc && append)
 		b->log_last = rev;
-	char *p = mv.mv_data;
-	memcpy(p, &r, sizeof(r));
-	memcpy(p + sizeof(r), key.p, key.n);
-	if (value.n)
-		memcpy(p + sizeof(r) + key.n, value.p, value.n);
-	r.sum = (uint32_t)XXH3_64bits(p + 4, mv.mv_size - 4);
-	memcpy(p, &r.sum, 4);
-	return 0;
+	return rc;
 }
 
 static int table_get(MDB_txn *txn, MDB_dbi keys, struct str key, struct key_rec *out)
@@ -87,7 +93,7 @@ static int table_get(MDB_txn *txn, MDB_dbi keys, struct str key, struct key_rec 
 	return rc;
 }
 
-static int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *r)
+int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *r)
 {
 	MDB_val k = val(key), v = {sizeof(*r), (void *)r};
 	return mdb_put(txn, keys, &k, &v, 0);
@@ -95,14 +101,14 @@ static int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct ke
 
 int key_get(const struct embedded *em, MDB_txn *txn, struct str key, struct key_rec *out)
 {
-	const struct key_rec *k = em->behind.n ? map_get(&em->behind, key) : NULL;
+	const struct key_rec *k = em->tail.n ? map_get(&em->tail.keys, key) : NULL;
 	if (!k)
 		return table_get(txn, em->keys, key, out);
 	*out = *k;
 	return 0;
 }
 
-static void rec_set(struct map *m, struct str key, const struct key_rec *r)
+void rec_set(struct map *m, struct str key, const struct key_rec *r)
 {
 	struct key_rec *k = xmalloc(sizeof(*k));
 	*k = *r;
@@ -127,9 +133,9 @@ struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct 
 	rev_key(indexed + 1, rk);
 	MDB_val k = {8, rk}, v;
 	struct error *e = NULL;
-	int rc = mdb_cursor_open(txn, log, &cur);
+	int rc = indexed == INT64_MAX ? MDB_NOTFOUND : mdb_cursor_open(txn, log, &cur);
 	if (rc)
-		return lmdb_error(rc, "reading the log");
+		return rc == MDB_NOTFOUND ? NULL : lmdb_error(rc, "reading the log");
 	for (rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE); !rc && !e; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
 		struct log_rec r;
 		struct str key, value;
@@ -144,7 +150,21 @@ struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct 
 	return e;
 }
 
-struct error *header_get(MDB_txn *txn, MDB_dbi main, int64_t last, struct format_record *f, struct state_rec *st)
+struct error *store_raise(MDB_txn *txn, MDB_dbi log, MDB_dbi keys, int64_t indexed)
+{
+	struct map tail = {0};
+	struct error *e = store_log_tail(txn, log, indexed, &tail);
+	size_t it = 0;
+	struct str key;
+	void *r;
+	int rc = 0;
+	while (!e && !rc && map_next(&tail, &it, &key, &r))
+		rc = table_put(txn, keys, key, r);
+	key_recs_free(&tail);
+	return e || !rc ? e : lmdb_error(rc, "raising the data file's format");
+}
+
+struct error *header_get(MDB_txn *txn, MDB_dbi main, struct format_record *f, struct state_rec *st, int64_t *indexed)
 {
 	MDB_val k = {7, (void *)"~format"}, v;
 	int rc = mdb_get(txn, main, &k, &v);
@@ -152,15 +172,18 @@ struct error *header_get(MDB_txn *txn, MDB_dbi main, int64_t last, struct format
 		return lmdb_error(rc ? rc : MDB_CORRUPTED, "reading the format record");
 	memcpy(f, v.mv_data, sizeof(*f));
 	*st = (struct state_rec){0};
+	*indexed = INT64_MAX;
 	k = (MDB_val){6, (void *)"~state"};
 	rc = mdb_get(txn, main, &k, &v);
-	size_t n = f->format < 2 ? STATE_V1_SIZE : sizeof(*st);
+	size_t n = f->format < 2 ? offsetof(struct state_rec, wal) : sizeof(*st);
 	if (!rc && v.mv_size == n)
 		memcpy(st, v.mv_data, n);
 	else if (rc != MDB_NOTFOUND)
 		return lmdb_error(rc ? rc : MDB_CORRUPTED, "reading the state record");
-	if (f->format < 2)
-		st->indexed = last;
+	if (f->format == 2) { /* had that number in this place */
+		*indexed = (int64_t)st->wal;
+		st->wal = 0;
+	}
 	return NULL;
 }
 
@@ -193,12 +216,10 @@ static int current(struct batch *b, MDB_txn *txn, struct str key, struct key_rec
 		*disk_mod = (*d)->disk_prev;
 		return 0;
 	}
-	const struct key_rec *k = map_get(&b->written, key);
+	const struct key_rec *k = map_get(&b->tail.keys, key);
 	int rc = 0;
 	if (k)
 		*cur = *k;
-	else if (b->index)
-		rc = table_get(txn, b->em->keys, key, cur);
 	else
 		rc = key_get(b->em, txn, key, cur);
 	*disk_mod = cur->mod;
@@ -210,7 +231,17 @@ static void set_fresh(struct batch *b, struct str key, struct dirty *d)
 	dirty_free(map_set(&b->fresh, key, d));
 }
 
-static int run_write(struct batch *b, MDB_txn *txn, struct op *op, bool *wrote)
+static bool revoked_before(const struct batch *b, const struct op *op)
+{
+	if (!b->revokes)
+		return false;
+	for (const struct op *x = b->ops; x != op; x = x->next)
+		if (x->kind == OP_REVOKE && x->lease == op->lease)
+			return true;
+	return false;
+}
+
+static int run_write(struct batch *b, MDB_txn *txn, struct op *op)
 {
 	struct embedded *em = b->em;
 	struct dirty *d;
@@ -232,7 +263,7 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op, bool *wrote)
 		MDB_val v;
 		struct log_rec r;
 		struct str key, value;
-		rc = log_get(txn, em->log, there, &v);
+		rc = tail_get(&b->tail, there, &v) ? 0 : log_get(em, txn, there, &v);
 		if (rc)
 			return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
 		op->err = log_parse(&v, there, &r, &key, &value);
@@ -242,7 +273,7 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op, bool *wrote)
 	}
 	if (op->lease) {
 		MDB_val lk = {8, &op->lease}, lv;
-		rc = mdb_get(txn, em->lease_t, &lk, &lv);
+		rc = revoked_before(b, op) ? MDB_NOTFOUND : mdb_get(txn, em->lease_t, &lk, &lv);
 		if (rc == MDB_NOTFOUND)
 			op->err = error_status(404, "NotFound", "store: there is no lease %lld", (long long)op->lease);
 		if (rc)
@@ -259,18 +290,14 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op, bool *wrote)
 		set_fresh(b, op->key, nd);
 		if (rev > b->state.ceiling || b->state.clean_rev) {
 			b->state.ceiling = rev + CEILING_STEP;
-			*wrote = true;
+			b->checkpoint = true;
 		}
 	} else {
-		rc = log_put(b, txn, rev, op->kind == OP_DELETE, &k, disk_mod, op->key,
-			     op->value ? block_str(op->value) : STR_NULL);
-		if (!rc && b->index)
-			rc = table_put(txn, em->keys, op->key, &k);
-		else if (!rc)
-			rec_set(&b->written, op->key, &k);
-		if (rc)
-			return rc;
-		*wrote = true;
+		struct str value = op->value ? block_str(op->value) : STR_NULL;
+		size_t n = record_size(op->key, value);
+		char *p = frame_add(b->tail.frames, rev, n);
+		record_write(p, op->kind == OP_DELETE, &k, disk_mod, op->key, value);
+		tail_add(&b->tail, rev, (MDB_val){n, p}, op->key, &k);
 		if (d) {
 			struct dirty *gone = xcalloc(1, sizeof(*gone));
 			gone->gone = true;
@@ -292,26 +319,40 @@ static int run_lease(struct batch *b, MDB_txn *txn, struct op *op)
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* Writes dirty versions out, but for those that the batch has replaced. */
+static int flush_one(struct batch *b, MDB_txn *txn, struct str key, const struct dirty *d)
+{
+	MDB_val mv = {record_size(key, block_str(d->value)), NULL};
+	int rc = log_put(b, txn, d->k.mod, &mv);
+	if (rc)
+		return rc;
+	record_write(mv.mv_data, false, &d->k, d->disk_prev, key, block_str(d->value));
+	return table_put(txn, b->em->keys, key, &d->k);
+}
+
+/* Writes dirty versions out, but for those that the batch has replaced; of its own, those too when all must go. */
 static int flush_dirty(struct batch *b, MDB_txn *txn)
 {
 	size_t it = 0;
 	struct str key;
 	void *v;
-	while (map_next(&b->em->dirty, &it, &key, &v)) {
+	int rc = 0;
+	while (!rc && (b->flush || b->clean) && map_next(&b->fresh, &it, &key, &v)) {
 		struct dirty *d = v;
+		if (!d->gone)
+			rc = flush_one(b, txn, key, d);
+		d->gone = true;
+	}
+	it = 0;
+	while (!rc && map_next(&b->em->dirty, &it, &key, &v)) {
 		if (map_has(&b->fresh, key))
 			continue;
-		int rc = log_put(b, txn, d->k.mod, false, &d->k, d->disk_prev, key, block_str(d->value));
-		if (!rc)
-			rc = table_put(txn, b->em->keys, key, &d->k);
-		if (rc)
-			return rc;
+		rc = flush_one(b, txn, key, v);
 		struct dirty *gone = xcalloc(1, sizeof(*gone));
 		gone->gone = true;
 		set_fresh(b, key, gone);
 	}
-	return 0;
+	b->flushed = true;
+	return rc;
 }
 
 /* Cleans up to `max` log records behind state.compacted. */
@@ -368,91 +409,145 @@ static int compact_some(struct batch *b, MDB_txn *txn, size_t max)
 	return rc;
 }
 
-/*
- * A commit writes the page of a key and those above it, for each of its keys: most of what it writes, all over the file. So most
- * commits leave the table of keys as it is, and a later one brings it up to date; after a crash the log tells what it lacks.
- */
-static int index_behind(struct batch *b, MDB_txn *txn)
+/* The records of a tail into the table of the log, and what is newest of each key into the table of keys, but for the keys in `newer`. */
+static int tail_put(struct batch *b, MDB_txn *txn, const struct tail *t, const struct map *newer)
 {
+	int rc = 0;
+	for (size_t i = 0; i < t->n && !rc; i++) {
+		MDB_val mv = t->v[i].record;
+		rc = log_put(b, txn, t->v[i].rev, &mv);
+		if (!rc)
+			memcpy(mv.mv_data, t->v[i].record.mv_data, mv.mv_size);
+	}
 	size_t it = 0;
 	struct str key;
-	void *v;
-	int rc = 0;
-	while (!rc && map_next(&b->em->behind, &it, &key, &v))
-		rc = table_put(txn, b->em->keys, key, v);
+	void *r;
+	while (!rc && map_next(&t->keys, &it, &key, &r))
+		if (!map_has(newer, key))
+			rc = table_put(txn, b->em->keys, key, r);
 	return rc;
 }
 
-static int run_ops(struct batch *b, MDB_txn *txn, bool *wrote)
+static size_t frame_bytes(const struct batch *b)
 {
+	size_t n = 0;
+	for (const struct op *op = b->ops; op; op = op->next)
+		if (!op->err && (op->kind == OP_DELETE || (op->kind == OP_PUT && !(op->flags & STORE_NOSYNC))))
+			n += frame_item(record_size(op->key, op->value ? block_str(op->value) : STR_NULL));
+	return n;
+}
+
+static int evaluate(struct batch *b, MDB_txn *txn)
+{
+	size_t bytes = frame_bytes(b);
 	int rc = 0;
-	if (b->index && b->em->behind.n) {
-		rc = index_behind(b, txn);
-		*wrote = true;
-	}
-	if (!rc && (b->flush || b->clean)) {
-		rc = flush_dirty(b, txn);
-		if (!rc && b->fresh.n)
-			*wrote = b->flushed = true;
-	}
+	if (bytes)
+		tail_frame(&b->tail, frame_new(bytes));
 	for (struct op *op = b->ops; op && !rc; op = op->next) {
 		if (op->err)
 			continue; /* refused beforehand */
-		if (op->kind == OP_PUT || op->kind == OP_DELETE) {
-			rc = run_write(b, txn, op, wrote);
-		} else if (op->kind == OP_SYNC) {
+		if (op->kind == OP_PUT || op->kind == OP_DELETE)
+			rc = run_write(b, txn, op);
+		else if (op->kind == OP_SYNC)
 			op->ok = true;
-		} else {
-			rc = run_lease(b, txn, op);
-			*wrote = true;
+		else {
+			b->checkpoint = true;
+			b->revokes |= op->kind == OP_REVOKE;
 		}
 	}
-	if (!rc && *wrote && b->sync_dirty && !b->flush && !b->clean) {
-		/* Old heartbeats go along; what the batch made of them (fresh) wins and stays dirty. */
-		rc = flush_dirty(b, txn);
-		b->flushed = true;
-	}
 	return rc;
+}
+
+/* Must the data file be written, now that the batch is evaluated? */
+static bool checkpoint_due(const struct batch *b)
+{
+	const struct embedded *em = b->em;
+	int64_t clean = b->compact_to - b->state.compacted;
+	size_t tail = em->tail.n + b->tail.n;
+	if (b->checkpoint || clean > COMPACT_IDLE || (em->full && (tail || clean > 0)))
+		return true;
+	if (b->clean)
+		return tail || em->dirty.n || b->state.wal || clean > 0 || (b->state.ceiling && !b->state.clean_rev);
+	if (b->flush && (tail || em->dirty.n || b->fresh.n))
+		return true;
+	return b->tail.n && (b->sync_dirty || !b->state.wal || em->wal.fd < 0 || tail > TAIL_MAX || !wal_room(&em->wal, b->tail.frames));
+}
+
+static int checkpoint(struct batch *b, MDB_txn *txn)
+{
+	struct embedded *em = b->em;
+	int rc = tail_put(b, txn, &em->tail, &b->tail.keys);
+	if (!rc)
+		rc = tail_put(b, txn, &b->tail, &(struct map){0});
+	/* Old heartbeats go along; what the batch made of them (fresh) wins, and stays dirty unless all must go. */
+	if (!rc && (b->flush || b->clean || b->sync_dirty))
+		rc = flush_dirty(b, txn);
+	for (struct op *op = b->ops; op && !rc; op = op->next)
+		if (!op->err && (op->kind == OP_GRANT || op->kind == OP_REVOKE))
+			rc = run_lease(b, txn, op);
+	if (!rc && b->compact_to > b->state.compacted)
+		rc = compact_some(b, txn, (em->full ? 4096 : 256) + 4 * (em->tail.n + b->n));
+	if (rc)
+		return rc;
+	if (b->clean)
+		b->state.ceiling = 0;
+	else if (b->state.clean_rev > b->log_last && b->state.clean_rev > b->state.ceiling)
+		b->state.ceiling = b->state.clean_rev; /* no record tells that revisions up to there were given */
+	b->state.clean_rev = b->clean ? b->rev : 0;
+	b->state.wal = b->clean || em->wal.fd < 0 || b->wal_err ? 0 : b->wal_next;
+	return header_put(txn, em->main, em->cluster, &b->state);
+}
+
+static void read_done(struct embedded *em, MDB_txn *txn)
+{
+	mdb_txn_reset(txn);
+	em->commit_spare = txn;
+}
+
+static int read_txn(struct embedded *em, MDB_txn **txn)
+{
+	*txn = em->commit_spare;
+	em->commit_spare = NULL;
+	if (!*txn)
+		return mdb_txn_begin(em->env, NULL, MDB_RDONLY, txn);
+	int rc = mdb_txn_renew(*txn);
+	if (rc)
+		mdb_txn_abort(*txn);
+	return rc;
+}
+
+static int write_data(struct batch *b)
+{
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(b->em->env, NULL, 0, &txn);
+	if (rc)
+		return rc;
+	rc = checkpoint(b, txn);
+	if (rc)
+		mdb_txn_abort(txn);
+	else
+		rc = mdb_txn_commit(txn);
+	return rc == EIO && b->em->full ? ENOSPC : rc; /* LMDB says so when a write was cut short for want of room */
 }
 
 void run_batch(struct batch *b)
 {
 	struct embedded *em = b->em;
 	MDB_txn *txn;
-	bool wrote = false;
-	/* What is flushed or cleaned is newer or older than what the table is behind by: it must know all. */
-	b->index = b->flush || b->clean || b->sync_dirty || em->disk_full || em->behind.n + b->n > BEHIND_MAX ||
-		   (b->compact_to > b->state.compacted && b->compact_to > b->state.indexed);
-	int rc = mdb_txn_begin(em->env, NULL, 0, &txn);
+	int rc = read_txn(em, &txn);
 	if (!rc) {
-		rc = run_ops(b, txn, &wrote);
-		bool force = b->compact_to - b->state.compacted > COMPACT_IDLE || b->em->disk_full ||
-			     (b->clean && b->compact_to > b->state.compacted);
-		if (!rc && b->compact_to > b->state.compacted && (wrote || force)) {
-			rc = compact_some(b, txn, 256 + 4 * b->n);
-			wrote = true;
-		}
-		if (!rc && b->clean && (wrote || (b->state.ceiling && !b->state.clean_rev))) {
-			b->state.ceiling = 0;
-			b->state.clean_rev = b->rev;
-			wrote = true;
-		} else if (wrote) {
-			b->state.clean_rev = 0;
-		}
-		if (b->index)
-			b->state.indexed = b->rev;
-		if (!rc && wrote && (em->format < STORE_FORMAT || memcmp(&b->state, &em->state, sizeof(b->state))))
-			rc = header_put(txn, em->main, em->cluster, &b->state);
-		if (!rc && wrote) {
-			rc = mdb_txn_commit(txn);
-			b->committed = rc == 0;
-		} else {
-			mdb_txn_abort(txn);
-		}
+		rc = evaluate(b, txn);
+		read_done(em, txn);
 	}
+	bool data = !rc && checkpoint_due(b);
+	if (!rc && !data && b->tail.n) {
+		b->wal_err = wal_write(&em->wal, b->state.wal, b->tail.frames);
+		data = b->wal_err != 0;
+	}
+	if (data)
+		rc = write_data(b);
+	b->checkpoint = data && !rc;
+	b->committed = !rc && (data || b->tail.n);
 	if (rc)
 		b->err = lmdb_error(rc, "committing");
-	MDB_envinfo info;
-	if (b->committed && !mdb_env_info(em->env, &info))
-		b->file_bytes = (uint64_t)(info.me_last_pgno + 1) * 4096;
 }

@@ -1,5 +1,5 @@
 /*
- * The embedded engine: one LMDB file, one commit thread.
+ * The embedded engine: one LMDB file, a write-ahead log before it, one commit thread.
  *
  * Tables: keys (key -> struct key_rec, a tombstone until its delete is
  * compacted), log (revision, big-endian -> struct log_rec, key, value: every
@@ -12,17 +12,19 @@
  * which history is forgotten removes the record it replaced.
  *
  * Writers put a struct op into the queue and suspend. The committer fiber
- * hands all that wait to the commit thread, which evaluates them in order in
- * one LMDB transaction and commits it once; then the fiber publishes: raises
- * the revision, offers the events to the watches, wakes the writers. LMDB
- * syncs data, then the header page that points to it.
+ * hands all that wait to the commit thread, which evaluates them in order and
+ * commits them once; then the fiber publishes: raises the revision, offers
+ * the events to the watches, wakes the writers.
  *
- * A commit does not bring the table of keys up to date each time: what it
- * lacks is in `behind` (memory) and, after a crash, read from the log's end.
+ * A commit is a frame at the end of the write-ahead log (wal.c): one write,
+ * one sync. Its records stay in memory (`tail`) until a checkpoint puts them
+ * into the tables, with one LMDB transaction for many commits; so do leases,
+ * compaction, and whatever finds no room in the log. After a crash the tail
+ * is read from the log's file.
  *
  * STORE_NOSYNC writes live in `dirty` (memory) until they are flushed. Only
- * publishing changes `dirty` and `behind`, and no batch runs then, so the commit thread
- * and the loop both read it without locks.
+ * publishing changes `dirty` and `tail`, and no batch runs then, so the commit
+ * thread and the loop both read them without locks.
  *
  * Revisions after a crash: a NOSYNC write may use revisions only up to
  * state.ceiling, which is on disk; an unclean start goes on from there, so that
@@ -84,12 +86,6 @@ static void hand_over(struct embedded *em, struct batch *b)
 	fiber_shield_end();
 }
 
-static uint64_t file_used(struct embedded *em)
-{
-	MDB_envinfo info;
-	return mdb_env_info(em->env, &info) ? 0 : (uint64_t)(info.me_last_pgno + 1) * 4096;
-}
-
 /* ---- publishing ---- */
 
 static struct lease *lease_find(struct embedded *em, int64_t id)
@@ -103,14 +99,14 @@ static void lease_free(struct lease *l)
 	free(l);
 }
 
-static void lease_add(struct embedded *em, int64_t id, int64_t ttl_ms)
+void lease_add(struct embedded *em, int64_t id, int64_t ttl_ms)
 {
 	struct lease *l = xcalloc(1, sizeof(*l));
 	*l = (struct lease){.id = id, .ttl_ms = ttl_ms, .deadline = now_ms() + ttl_ms};
 	map_set(&em->leases, str_of((const char *)&id, sizeof(id)), l);
 }
 
-static void lease_move(struct embedded *em, struct str key, int64_t from, int64_t to)
+void lease_move(struct embedded *em, struct str key, int64_t from, int64_t to)
 {
 	if (from == to)
 		return;
@@ -170,16 +166,21 @@ static void merge_fresh(struct embedded *em, struct batch *b)
 		em->dirty_since = em->dirty.n ? now : 0;
 }
 
-static void merge_written(struct embedded *em, struct batch *b)
+static void merge_tail(struct embedded *em, struct batch *b)
 {
-	size_t it = 0;
-	struct str key;
-	void *v;
-	if (b->committed && b->index)
-		key_recs_free(&em->behind);
-	while (map_next(&b->written, &it, &key, &v))
-		free(map_set(&em->behind, key, v));
-	map_free(&b->written);
+	if (b->checkpoint) {
+		tail_free(&em->tail);
+		tail_free(&b->tail);
+		wal_void(&em->wal);
+	} else if (b->tail.n) {
+		wal_wrote(&em->wal, b->tail.frames);
+	}
+	tail_join(&em->tail, &b->tail);
+	if (b->wal_err) {
+		log_error("store: writing the write-ahead log in %s: %s: until the next start each write goes to the data file, which takes longer",
+			  em->dir, strerror(b->wal_err));
+		wal_close(&em->wal);
+	}
 }
 
 static void fresh_free(struct batch *b, bool values)
@@ -226,29 +227,41 @@ static int64_t compact_target(struct embedded *em)
 	return to;
 }
 
-static void reserve(struct embedded *em, uint64_t used)
+/* What a checkpoint may need of the file for so many more records of so many bytes: three pages a key at most, and pages half full. */
+static uint64_t tail_need(const struct embedded *em, size_t n, size_t bytes)
 {
-	if (used + RESERVE_BYTES <= em->allocated) {
-		em->disk_full = false;
-		return;
-	}
+	return (em->tail.n + n) * 3 * 4096 + 2 * (em->tail.bytes + bytes);
+}
+
+static bool set_full(struct embedded *em, const char *why)
+{
+	em->full = why;
+	return !why;
+}
+
+/* False: there is no room, em->full says why. */
+static bool reserve(struct embedded *em, size_t n, size_t bytes)
+{
+	MDB_envinfo info;
+	int rc = mdb_env_info(em->env, &info);
+	if (rc)
+		return true; /* never happens; the batch would tell */
+	uint64_t need = (uint64_t)(info.me_last_pgno + 1) * 4096 + FREE_BYTES + tail_need(em, n, bytes);
+	if (need > info.me_mapsize)
+		return set_full(em, STORE_FULL_MAP);
+	if (need <= em->allocated)
+		return set_full(em, NULL);
 	/* From where it ended the last time: a walk over the whole of a large file takes long. */
-	uint64_t from = em->allocated, to = used + GROW_BYTES;
-	int rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+	uint64_t from = em->allocated, to = need + GROW_BYTES;
+	rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
 	if (rc && (errno == ENOSPC || errno == EDQUOT)) { /* the last bit, then */
-		to = used + RESERVE_BYTES;
+		to = need;
 		rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
 	}
-	if (!rc) {
-		em->allocated = to;
-		em->disk_full = false;
-	} else if (errno == ENOSPC || errno == EDQUOT) {
-		if (!em->disk_full)
-			log_error("store: no space left on the disk of %s: writes are refused until there is some", em->dir);
-		em->disk_full = true;
-	} else {
-		em->allocated = UINT64_MAX; /* a file system without fallocate: LMDB's own ENOSPC must do */
-	}
+	if (rc && (errno == ENOSPC || errno == EDQUOT))
+		return set_full(em, STORE_FULL_DISK);
+	em->allocated = rc ? UINT64_MAX : to; /* a file system without fallocate: LMDB's own ENOSPC must do */
+	return set_full(em, NULL);
 }
 
 static void finish(struct op *op)
@@ -280,21 +293,19 @@ static void publish(struct embedded *em, struct batch *b)
 		error_clear(&b->err);
 		b->flushed = false;
 		fresh_free(b, true);
-		key_recs_free(&b->written);
-		em->disk_full = em->disk_full || em->allocated != UINT64_MAX;
+		tail_free(&b->tail);
+		if (em->allocated != UINT64_MAX)
+			set_full(em, STORE_FULL_DISK);
 		em->allocated = em->allocated == UINT64_MAX ? UINT64_MAX : 0; /* look again before the next put */
 	} else {
-		em->state = b->committed ? b->state : em->state;
-		em->log_last = b->committed ? b->log_last : em->log_last;
-		em->format = b->committed ? STORE_FORMAT : em->format;
-		merge_written(em, b);
+		em->state = b->checkpoint ? b->state : em->state;
+		em->log_last = b->checkpoint ? b->log_last : em->log_last;
+		merge_tail(em, b);
 		merge_fresh(em, b);
 		fresh_free(b, false);
 		for (struct op *op = b->ops; op; op = op->next)
 			if (!op->err)
 				publish_op(em, op, events, &n);
-		if (b->file_bytes)
-			reserve(em, b->file_bytes);
 	}
 	struct op *ops = b->ops;
 	hub_publish(&em->s.hub, events, n, b->rev * (n != 0));
@@ -329,37 +340,69 @@ static uint64_t file_free(struct embedded *em)
 	return pages * 4096;
 }
 
-static void take_batch(struct embedded *em, struct batch *b)
+static struct batch batch_new(struct embedded *em)
 {
-	size_t bytes = 0;
-	struct op **end = &b->ops;
-	bool puts = false;
-	while (em->head && b->n < BATCH_OPS && bytes < BATCH_BYTES) {
+	return (struct batch){.em = em, .rev = em->s.hub.rev, .state = em->state, .log_last = em->log_last,
+			      .compact_to = compact_target(em), .wal_next = random_u64() | 1};
+}
+
+static void run(struct embedded *em, struct batch *b)
+{
+	hand_over(em, b);
+	publish(em, b);
+}
+
+static void checkpoint_now(struct embedded *em)
+{
+	struct batch b = batch_new(em);
+	b.checkpoint = true;
+	run(em, &b);
+}
+
+/* Puts may use what history and deletes have left free in the file, but for the deletes' own reserve. */
+static void refuse_puts(struct embedded *em, struct batch *b, size_t bytes)
+{
+	if (file_free(em) >= FREE_BYTES + 4 * bytes)
+		return;
+	if (!em->refused_at || now_ms() - em->refused_at >= FULL_LOG_MS)
+		log_error("store: %s: %s", em->dir, em->full);
+	em->refused_at = now_ms();
+	for (struct op *op = b->ops; op; op = op->next)
+		if (op->kind == OP_PUT)
+			op->err = error_status(507, "InsufficientStorage", "%s", em->full);
+}
+
+static void run_waiting(struct embedded *em, bool flush, bool sync_dirty)
+{
+	struct op *ops = NULL, **end = &ops;
+	size_t bytes = 0, n = 0;
+	while (em->head && n < BATCH_OPS && bytes < BATCH_BYTES) {
 		struct op *op = em->head;
 		em->head = op->next;
 		op->next = NULL;
 		*end = op;
 		end = &op->next;
-		b->n++;
+		n++;
 		bytes += op->value ? op->value->n : 0;
-		puts |= op->kind == OP_PUT;
-		b->flush |= op->kind == OP_SYNC;
+		flush |= op->kind == OP_SYNC;
 	}
 	if (!em->head)
-		em->tail = &em->head;
-	if (puts && (em->disk_full || !em->allocated))
-		reserve(em, file_used(em));
-	if (!em->disk_full)
-		return;
-	/* History is the first thing to go. Puts may use what that and deletes free, but for the deletes' own reserve. */
-	em->compacted = em->s.hub.rev;
-	b->compact_to = compact_target(em);
-	if (file_free(em) >= FREE_BYTES + 4 * bytes)
-		return;
-	for (struct op *op = b->ops; op; op = op->next)
-		if (op->kind == OP_PUT)
-			op->err = error_status(507, "InsufficientStorage",
-					       "no space left on the store's disk: the write was not done; free some space and try again");
+		em->last = &em->head;
+	if (n && !reserve(em, n, bytes)) {
+		em->compacted = em->s.hub.rev; /* history is the first thing to go */
+		if (em->tail.n || compact_target(em) > em->state.compacted) {
+			checkpoint_now(em); /* what is in the tables takes less than what is kept for it */
+			reserve(em, n, bytes);
+		}
+	}
+	struct batch b = batch_new(em);
+	b.ops = ops;
+	b.n = n;
+	b.flush = flush;
+	b.sync_dirty = sync_dirty;
+	if (em->full)
+		refuse_puts(em, &b, bytes);
+	run(em, &b);
 }
 
 static void commit_loop(void *arg)
@@ -373,32 +416,31 @@ static void commit_loop(void *arg)
 		if (em->age_n && em->ages[em->age_head].ms + em->s.history_ms < wake)
 			wake = em->ages[em->age_head].ms + em->s.history_ms;
 		bool due = em->dirty.n && now >= em->dirty_since + DIRTY_MAX_MS;
-		int64_t to = compact_target(em);
-		bool compact = to - em->state.compacted > COMPACT_IDLE;
-		if (!em->head && !due && !compact) {
-			if (em->closing)
-				break;
-			bool touched = em->touched || em->commits - em->trimmed_commits >= TRIM_COMMITS;
-			int64_t trim = (em->touched ? em->touched_at : now) + TRIM_MS;
-			if (touched && trim < wake)
-				wake = trim;
-			struct error *e = waitq_wait_ms(&em->work, wake > now ? wake - now : 1);
-			if (e && !error_is_sys(e, ETIMEDOUT))
-				em->closing = true; /* cancelled with the loop */
-			else if (e && touched && now_ms() >= trim && now_ms() - em->touched_at >= TRIM_MS)
-				map_trim(em);
-			error_free(e);
+		bool compact = compact_target(em) - em->state.compacted > COMPACT_IDLE;
+		if (em->head || due || compact) {
+			run_waiting(em, due, em->dirty.n && now - em->dirty_since >= DIRTY_SYNC_MS);
 			continue;
 		}
-		struct batch b = {.em = em, .flush = due, .rev = em->s.hub.rev, .state = em->state, .log_last = em->log_last, .compact_to = to};
-		b.sync_dirty = em->dirty.n && now - em->dirty_since >= DIRTY_SYNC_MS;
-		take_batch(em, &b);
-		hand_over(em, &b);
-		publish(em, &b);
+		if (em->closing)
+			break;
+		/* Idle: the memory that only writing needs is given back. */
+		bool tail = em->tail.bytes > TAIL_IDLE && !em->full;
+		bool touched = em->touched || em->commits - em->trimmed_commits >= TRIM_COMMITS;
+		int64_t trim = (em->touched ? em->touched_at : now) + TRIM_MS;
+		if ((touched || tail) && trim < wake)
+			wake = trim;
+		struct error *e = waitq_wait_ms(&em->work, wake > now ? wake - now : 1);
+		if (e && !error_is_sys(e, ETIMEDOUT))
+			em->closing = true; /* cancelled with the loop */
+		else if (e && tail && now_ms() >= trim)
+			checkpoint_now(em);
+		else if (e && touched && now_ms() >= trim && now_ms() - em->touched_at >= TRIM_MS)
+			map_trim(em);
+		error_free(e);
 	}
-	struct batch b = {.em = em, .clean = true, .rev = em->s.hub.rev, .state = em->state, .log_last = em->log_last, .compact_to = compact_target(em)};
-	hand_over(em, &b);
-	publish(em, &b);
+	struct batch b = batch_new(em);
+	b.clean = true;
+	run(em, &b);
 }
 
 static struct error *submit(struct embedded *em, struct op *op)
@@ -406,8 +448,8 @@ static struct error *submit(struct embedded *em, struct op *op)
 	if (em->closing)
 		return error_status(503, "ServiceUnavailable", "the store is closing");
 	op->next = NULL;
-	*em->tail = op;
-	em->tail = &op->next;
+	*em->last = op;
+	em->last = &op->next;
 	waitq_wake_one(&em->work);
 	/* The commit thread reads op, which is on our stack. */
 	fiber_shield_begin();
@@ -630,6 +672,8 @@ static void em_free(struct embedded *em)
 {
 	if (em->spare)
 		mdb_txn_abort(em->spare);
+	if (em->commit_spare)
+		mdb_txn_abort(em->commit_spare);
 	if (em->env)
 		mdb_env_close(em->env);
 	size_t it = 0;
@@ -642,7 +686,8 @@ static void em_free(struct embedded *em)
 	while (map_next(&em->dirty, &it, &key, &v))
 		dirty_free(v);
 	map_free(&em->dirty);
-	key_recs_free(&em->behind);
+	tail_free(&em->tail);
+	wal_close(&em->wal);
 	if (em->data_fd >= 0)
 		close(em->data_fd);
 	if (em->lock_fd >= 0)
@@ -675,248 +720,18 @@ static const struct store_ops embedded_ops = {
 	.keepalive = em_keepalive, .revoke = em_revoke, .sync = em_sync, .compact = em_compact, .save = em_save, .stats = em_stats,
 };
 
-/* ---- open ---- */
-
-static struct error *lock_dir(struct embedded *em)
-{
-	char *path = xasprintf("%s/lock", em->dir);
-	struct error *e = NULL;
-	char text[32] = "";
-	em->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (em->lock_fd < 0) {
-		e = error_sys(errno, "%s", path);
-	} else if (flock(em->lock_fd, LOCK_EX | LOCK_NB)) {
-		ssize_t n = pread(em->lock_fd, text, sizeof(text) - 1, 0);
-		if (n > 0 && text[n - 1] == '\n')
-			text[n - 1] = 0;
-		e = error_new("%s is in use by another API server (process %s): stop it first, or give another directory", em->dir,
-			      n > 0 ? text : "unknown");
-	} else {
-		int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-		if (ftruncate(em->lock_fd, 0) || pwrite(em->lock_fd, text, (size_t)n, 0) != n)
-			log_warn("store: %s: the process id could not be noted: %s", path, strerror(errno));
-	}
-	free(path);
-	return e;
-}
-
-struct check_call {
-	const char *path;
-	struct error *e;
-};
-
-static void check_off_loop(void *arg)
-{
-	struct check_call *c = arg;
-	c->e = lmdbfile_check(c->path);
-}
-
-static void load_key(struct embedded *em, struct str key, const struct key_rec *r)
-{
-	em->live_keys += r->version != 0;
-	if (r->version && r->lease)
-		lease_move(em, key, 0, r->lease);
-}
-
-static struct error *load(struct embedded *em, MDB_txn *txn)
-{
-	int rc;
-	if ((rc = mdb_dbi_open(txn, NULL, 0, &em->main)) || (rc = mdb_dbi_open(txn, "keys", 0, &em->keys)) ||
-	    (rc = mdb_dbi_open(txn, "log", 0, &em->log)) || (rc = mdb_dbi_open(txn, "leases", 0, &em->lease_t)))
-		return lmdb_error(rc, "opening");
-	MDB_cursor *cur;
-	MDB_val k, v;
-	int64_t last = 0;
-	if ((rc = mdb_cursor_open(txn, em->log, &cur)))
-		return lmdb_error(rc, "opening");
-	rc = mdb_cursor_get(cur, &k, &v, MDB_LAST);
-	if (!rc)
-		last = rev_of(&k);
-	mdb_cursor_close(cur);
-	if (rc && rc != MDB_NOTFOUND)
-		return lmdb_error(rc, "reading the log");
-	struct format_record f;
-	TRY(header_get(txn, em->main, last, &f, &em->state));
-	em->format = f.format;
-	em->cluster = f.cluster;
-	TRY(store_log_tail(txn, em->log, em->state.indexed, &em->behind));
-	em->log_last = last;
-	if (em->state.compacted > last)
-		last = em->state.compacted;
-	em->compacted = em->state.compacted;
-	em->s.hub.rev = last;
-	if (em->state.clean_rev > last) {
-		em->s.hub.rev = em->state.clean_rev;
-	} else if (!em->state.clean_rev && em->state.ceiling > last) {
-		em->gap_lo = last;
-		em->gap_hi = em->s.hub.rev = em->state.ceiling;
-	}
-	if (!em->s.hub.rev)
-		em->s.hub.rev = 1; /* as etcd: an empty store has revision 1 */
-
-	if ((rc = mdb_cursor_open(txn, em->lease_t, &cur)))
-		return lmdb_error(rc, "opening");
-	while (!(rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT))) {
-		int64_t id, ttl;
-		if (k.mv_size != 8 || v.mv_size != 8)
-			continue;
-		memcpy(&id, k.mv_data, 8);
-		memcpy(&ttl, v.mv_data, 8);
-		lease_add(em, id, ttl);
-	}
-	mdb_cursor_close(cur);
-	if (rc != MDB_NOTFOUND)
-		return lmdb_error(rc, "reading the leases");
-
-	if ((rc = mdb_cursor_open(txn, em->keys, &cur)))
-		return lmdb_error(rc, "opening");
-	while (!(rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT))) {
-		struct key_rec r;
-		if (v.mv_size != sizeof(r))
-			continue;
-		memcpy(&r, v.mv_data, sizeof(r));
-		struct str key = str_of(k.mv_data, k.mv_size);
-		if (!map_has(&em->behind, key))
-			load_key(em, key, &r);
-	}
-	mdb_cursor_close(cur);
-	if (rc != MDB_NOTFOUND)
-		return lmdb_error(rc, "reading the keys");
-	size_t it = 0;
-	struct str key;
-	void *p;
-	while (map_next(&em->behind, &it, &key, &p))
-		load_key(em, key, p);
-	return NULL;
-}
-
-/* LMDB does not tell where it mapped the file; the kernel does. */
-static void find_map(struct embedded *em)
-{
-	struct stat st;
-	FILE *f = fopen("/proc/self/maps", "re");
-	char line[4400];
-	if (!f || fstat(em->data_fd, &st)) {
-		if (f)
-			fclose(f);
-		return;
-	}
-	while (fgets(line, sizeof(line), f)) {
-		unsigned long from, to, offset, inode;
-		unsigned major_, minor_;
-		char perms[8];
-		if (sscanf(line, "%lx-%lx %7s %lx %x:%x %lu", &from, &to, perms, &offset, &major_, &minor_, &inode) == 7 &&
-		    inode == st.st_ino && !offset && perms[3] == 's' && perms[1] == '-') {
-			em->map = (void *)from;
-			em->map_n = to - from;
-		}
-	}
-	fclose(f);
-}
-
-/*
- * LMDB's table of readers and its mutexes live in a file, DATA-lock, that it maps and touches with each transaction: 8 KiB of disk
- * writes each time the kernel looks. One process has the store (lock_dir), so the file can be memory that goes with it: LMDB is
- * led there by a link of that name, which is taken away again. Where that does not work, it makes the file.
- */
-static int lock_in_memory(const char *lock)
-{
-	char target[64];
-	int fd = memfd_create("lmdb-lock", MFD_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	snprintf(target, sizeof(target), "/proc/self/fd/%d", fd);
-	if ((unlink(lock) && errno != ENOENT) || access(target, R_OK | W_OK) || symlink(target, lock)) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-static struct error *open_env(struct embedded *em, const struct store_opts *o, const char *data)
-{
-	size_t map = o->map_size ? o->map_size : sizeof(void *) == 8 ? (size_t)64 << 30 : (size_t)1 << 30;
-	int rc = mdb_env_create(&em->env);
-	if (!rc)
-		rc = mdb_env_set_maxdbs(em->env, 8);
-	if (!rc)
-		rc = mdb_env_set_mapsize(em->env, map);
-	if (rc)
-		return lmdb_error(rc, data);
-	char *lock = xasprintf("%s-lock", data);
-	int mem = lock_in_memory(lock);
-	rc = mdb_env_open(em->env, data, MDB_NOSUBDIR | MDB_NOTLS, 0600);
-	if (mem >= 0) {
-		close(mem); /* LMDB has opened its own */
-		if (unlink(lock) && !rc)
-			rc = errno;
-	} else if (!rc) {
-		/* Mapped: on a full disk a hole in it would be a SIGBUS. */
-		struct stat st;
-		int fd = open(lock, O_RDWR | O_CLOEXEC);
-		if (fd < 0 || fstat(fd, &st))
-			rc = errno;
-		else if ((rc = posix_fallocate(fd, 0, st.st_size)) == EOPNOTSUPP || rc == EINVAL)
-			rc = 0;
-		if (fd >= 0)
-			close(fd);
-	}
-	free(lock);
-	if (rc)
-		return lmdb_error(rc, data);
-	MDB_txn *txn;
-	rc = mdb_txn_begin(em->env, NULL, MDB_RDONLY, &txn);
-	if (rc)
-		return lmdb_error(rc, "opening");
-	struct error *e = load(em, txn);
-	/* Committing a read transaction keeps its table handles. */
-	if (e)
-		mdb_txn_abort(txn);
-	else if ((rc = mdb_txn_commit(txn)))
-		e = lmdb_error(rc, "opening");
-	if (!e && (em->data_fd = open(data, O_RDWR | O_CLOEXEC)) < 0)
-		e = error_sys(errno, "%s", data);
-	if (!e) {
-		find_map(em);
-		map_fill(em, file_used(em));
-	}
-	return e;
-}
-
-static struct error *open_dir(struct embedded *em, const struct store_opts *o)
-{
-	TRY(dir_make(o->dir, 0700));
-	TRY(lock_dir(em));
-	char *data = xasprintf("%s/data.mdb", em->dir);
-	struct error *e = NULL;
-	if (access(data, F_OK)) {
-		if (errno != ENOENT)
-			e = error_sys(errno, "%s", data);
-		else
-			e = lmdbfile_create(data, random_u64());
-	} else {
-		struct check_call c = {.path = data};
-		loop_offload(check_off_loop, &c);
-		e = c.e;
-	}
-	if (!e)
-		e = open_env(em, o, data);
-	free(data);
-	return e;
-}
-
 struct error *embedded_open(const struct store_opts *o, struct store **out)
 {
 	struct embedded *em = xcalloc(1, sizeof(*em));
 	em->s.ops = &embedded_ops;
-	em->lock_fd = em->data_fd = -1;
+	em->lock_fd = em->data_fd = em->wal.fd = -1;
 	em->dir = xstrdup(o->dir);
 	em->s.history_ms = o->history_ms > 0 ? o->history_ms : HISTORY_MS;
-	em->tail = &em->head;
+	em->last = &em->head;
 	em->loop = loop_self();
 	pthread_mutex_init(&em->mu, NULL);
 	pthread_cond_init(&em->cond, NULL);
-	struct error *e = open_dir(em, o);
+	struct error *e = em_open(em, o);
 	int rc = e ? 0 : pthread_create(&em->thread, NULL, commit_thread, em);
 	if (rc)
 		e = error_sys(rc, "starting the commit thread");

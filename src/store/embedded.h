@@ -1,7 +1,7 @@
 /*
  * store/embedded.h: the embedded engine's own state, shared by its files:
- * embedded.c (queue, publishing, leases, opening), batch.c (the commit
- * thread's transaction) and read.c (reads on the loop).
+ * embedded.c (queue, publishing, leases), batch.c (the commit thread's
+ * work), wal.c (the write-ahead log), open.c, and read.c (reads on the loop).
  */
 #ifndef SKIFF_STORE_EMBEDDED_H
 #define SKIFF_STORE_EMBEDDED_H
@@ -15,13 +15,14 @@
 #define BATCH_OPS 4096
 #define BATCH_BYTES (32u << 20)
 #define CEILING_STEP 4096
-#define BEHIND_MAX 256          /* keys whose records the table is behind by: written together with the batch that would exceed it */
+#define WAL_BYTES (4 << 20)
+#define TAIL_MAX 1024           /* records in the log's tail: the commit that would exceed it is a checkpoint */
+#define TAIL_IDLE (256u << 10)  /* bytes: more memory than this an idle store gives back, by a checkpoint */
 #define DIRTY_SYNC_MS 60000    /* dirty heartbeats older than this go with the next synced write */
 #define DIRTY_MAX_MS 600000    /* and are flushed without one after this */
-/* Kept allocated behind the file's last page: for what the table of keys is behind by, three pages a key at most, and as FREE_BYTES. */
-#define RESERVE_BYTES (4u << 20)
-#define GROW_BYTES (8u << 20)
+#define GROW_BYTES (8u << 20)  /* kept allocated behind the file's last page, or more if a checkpoint of the tail may need it */
 #define FREE_BYTES (1u << 20)  /* kept free inside the file on a full disk: deletes need room */
+#define FULL_LOG_MS 10000
 #define AGE_SAMPLE_MS 10000
 #define COMPACT_IDLE 10000     /* records: so many are cleaned even without writes to go with */
 #define LEASES_MAX 100000
@@ -42,9 +43,8 @@ struct state_rec {
 	int64_t compacted; /* log records up to here have been cleaned */
 	int64_t ceiling;   /* revisions up to here may have been given to NOSYNC writes */
 	int64_t clean_rev; /* > 0: closed cleanly at this revision */
-	int64_t indexed;   /* the table of keys knows all records of the log up to here. Since format 2; in format 1 it knew all */
+	uint64_t wal;      /* id of the write-ahead log whose frames continue this state; 0: none does */
 };
-#define STATE_V1_SIZE offsetof(struct state_rec, indexed)
 
 struct dirty { /* the newest version of a key that is not on disk yet */
 	struct key_rec k;
@@ -76,6 +76,28 @@ struct lease {
 	struct map keys;          /* key -> lease (only presence counts) */
 };
 
+/* ---- the log's tail: what the write-ahead log holds, in memory (wal.c) ---- */
+
+struct frame { /* one commit's records, as they are written */
+	struct frame *next;
+	size_t n;
+	char data[];
+};
+struct tail_rec {
+	int64_t rev;
+	MDB_val record;           /* as it will stand in the log's table; in a frame */
+};
+struct tail {
+	struct tail_rec *v;       /* by revision */
+	size_t n, cap, bytes;
+	struct frame *frames;
+	struct map keys;          /* key -> struct key_rec: its newest version in the tail */
+};
+struct wal {
+	int fd;                   /* -1: there is none, each commit is a checkpoint */
+	uint64_t bytes, at;       /* its size; where the next frame goes */
+};
+
 struct embedded;
 struct batch {
 	struct embedded *em;
@@ -86,15 +108,17 @@ struct batch {
 	bool sync_dirty;          /* dirty ones are old enough to go with a commit */
 	int64_t rev;              /* in: last revision; out: the same after the batch */
 	int64_t compact_to;
-	int64_t log_last;         /* in and out: no record of the log is newer */
-	bool index;               /* the table of keys gets what it is behind by, and this batch's own keys */
+	int64_t log_last;         /* in and out: no record of the log's table is newer */
+	uint64_t wal_next;        /* the write-ahead log's id after a checkpoint */
+	bool checkpoint;          /* in: wanted; out: done */
 	/* results */
 	struct error *err;        /* the whole batch failed */
 	struct map fresh;         /* key -> struct dirty: changes of em->dirty */
-	struct map written;       /* key -> struct key_rec: changes of em->behind */
+	struct tail tail;         /* what it adds to em->tail */
 	struct state_rec state;
 	bool committed, flushed;
-	uint64_t file_bytes;
+	bool revokes;             /* a lease was revoked by an operation before this one */
+	int wal_err;              /* errno of the write-ahead log; the batch went to the data file then */
 };
 
 struct age {
@@ -110,15 +134,16 @@ struct embedded {
 	uint64_t cluster;
 	struct state_rec state;   /* as on disk */
 	int64_t compacted;        /* reads below answer 410 */
-	int64_t log_last;         /* no record of the log is newer */
+	int64_t log_last;         /* no record of the log's table is newer */
 	int64_t gap_lo, gap_hi;   /* revisions lost in a crash: nobody may watch from between */
-	uint32_t format;          /* of the file, until a commit raises it */
-	struct map behind;        /* key -> struct key_rec: newest version in the log, which the table of keys does not know yet */
+	struct wal wal;
+	struct tail tail;         /* committed, but not in the data file yet */
 	struct map dirty;
 	int64_t dirty_since;      /* oldest, ms */
 	struct map leases;        /* 8-byte id -> struct lease */
 	int64_t live_keys, commits;
-	MDB_txn *spare;           /* a reset read transaction */
+	MDB_txn *spare;           /* a reset read transaction of the loop's, */
+	MDB_txn *commit_spare;    /* and one of the commit thread's */
 	void *map;                /* where LMDB has mapped the file; NULL: not found */
 	size_t map_n;
 	int64_t trimmed_commits;  /* commits when it was last trimmed */
@@ -128,9 +153,10 @@ struct embedded {
 	struct age ages[64];      /* ring: revision reached at a time */
 	size_t age_head, age_n;
 	uint64_t allocated;       /* bytes of the file with disk blocks behind them */
-	bool disk_full;
+	const char *full;         /* why there is no room for writes; NULL: there is */
+	int64_t refused_at;       /* ms: when the log last told of one; 0: never */
 
-	struct op *head, **tail;
+	struct op *head, **last;  /* the queue */
 	bool closing;
 	struct waitq work, lease_wait;
 	struct fiber *committer, *leaser;
@@ -154,8 +180,11 @@ static inline struct embedded *of(struct store *s)
 
 void rev_key(int64_t rev, uint8_t out[8]);
 int64_t rev_of(const MDB_val *k);
-/* The two records of the main table. last: the log's last revision. Writing makes the file's format this version's. */
-struct error *header_get(MDB_txn *txn, MDB_dbi main, int64_t last, struct format_record *f, struct state_rec *st);
+/*
+ * The two records of the main table. *indexed: the table of keys knows the log's records up to here; all of them (INT64_MAX) but in
+ * format 2, which had no write-ahead log. Writing makes the file's format this version's.
+ */
+struct error *header_get(MDB_txn *txn, MDB_dbi main, struct format_record *f, struct state_rec *st, int64_t *indexed);
 int header_put(MDB_txn *txn, MDB_dbi main, uint64_t cluster, const struct state_rec *st); /* LMDB's codes */
 static inline MDB_val val(struct str s)
 {
@@ -164,15 +193,51 @@ static inline MDB_val val(struct str s)
 struct error *damaged_record(int64_t rev);
 /* Parses and verifies a log record; key and value point into v. */
 struct error *log_parse(const MDB_val *v, int64_t rev, struct log_rec *r, struct str *key, struct str *value);
-int log_get(MDB_txn *txn, MDB_dbi log, int64_t rev, MDB_val *v);
-/* key -> the newest struct key_rec (malloc'ed) of what the log holds behind revision `indexed`, into m. */
+/* The record of revision rev, from the tail or the table. LMDB's codes. */
+int log_get(const struct embedded *em, MDB_txn *txn, int64_t rev, MDB_val *v);
+/* key -> the newest struct key_rec (malloc'ed) of what the log's table holds behind revision `indexed`, into m. */
 struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct map *m);
+/* Format 2 left the table of keys behind: brings it up to date, as the formats after it expect it. */
+struct error *store_raise(MDB_txn *txn, MDB_dbi log, MDB_dbi keys, int64_t indexed);
+void rec_set(struct map *m, struct str key, const struct key_rec *r); /* of such a map */
 void key_recs_free(struct map *m); /* such a map with its values */
-/* What the table of keys says, or will say. A key that is not there gives a zeroed record. */
+/* A key's newest version on disk. A key that is not there gives a zeroed record. */
 int key_get(const struct embedded *em, MDB_txn *txn, struct str key, struct key_rec *out);
+int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *r);
 void dirty_free(struct dirty *d);
-/* On the commit thread: evaluates and commits the batch; touches nothing of em but the LMDB environment. */
+/* On the commit thread: evaluates and commits the batch; touches nothing of em but the LMDB environment, and the log's file. */
 void run_batch(struct batch *b);
+
+/* ---- opening (open.c) ---- */
+
+/* The directory of o: made, locked, and its files opened and read. What is open after an error, em_free closes. */
+struct error *em_open(struct embedded *em, const struct store_opts *o);
+void lease_add(struct embedded *em, int64_t id, int64_t ttl_ms);
+void lease_move(struct embedded *em, struct str key, int64_t from, int64_t to); /* ids; 0: none */
+
+/* ---- the write-ahead log (wal.c) ---- */
+
+struct frame *frame_new(size_t bytes);   /* with room for items of so many bytes together */
+size_t frame_item(size_t record);        /* bytes that a record takes in a frame */
+char *frame_add(struct frame *f, int64_t rev, size_t bytes); /* where the record is to be written */
+void tail_add(struct tail *t, int64_t rev, MDB_val record, struct str key, const struct key_rec *r); /* newer than all in it */
+void tail_frame(struct tail *t, struct frame *f); /* which holds its records; the tail's from now on */
+bool tail_get(const struct tail *t, int64_t rev, MDB_val *v);
+size_t tail_from(const struct tail *t, int64_t rev); /* index of the first that is not older */
+void tail_join(struct tail *t, struct tail *more); /* puts it behind; more is empty then */
+void tail_free(struct tail *t);
+
+/* A log without frames, complete and on disk when it appears. */
+struct error *wal_create(const char *path, uint64_t cluster);
+/* ENOENT: there is none. The errors of this and the next say what to do. */
+struct error *wal_open(const char *path, uint64_t cluster, struct wal *w);
+/* Reads the frames of log `id` into t, which is empty; their records must be newer than `last`. */
+struct error *wal_read(struct wal *w, uint64_t id, int64_t last, struct tail *t);
+bool wal_room(const struct wal *w, const struct frame *f);
+int wal_write(const struct wal *w, uint64_t id, struct frame *f); /* errno; on disk when it returns */
+void wal_wrote(struct wal *w, const struct frame *f); /* it counts: the next one goes behind it */
+void wal_void(struct wal *w); /* after a checkpoint: the next one goes to the beginning */
+void wal_close(struct wal *w);
 
 /* ---- reads (read.c) ---- */
 

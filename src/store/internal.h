@@ -92,8 +92,10 @@ static inline bool in_range(struct str key, struct str start, struct str end)
 
 /* ---- the LMDB file (lmdbfile.c) ---- */
 
-#define STORE_FORMAT 2 /* 1: the table of keys knows all of the log */
+#define STORE_FORMAT 3 /* 1: no write-ahead log; 2: nor that, and the table of keys may lack the log's end */
 #define STORE_BOM 0x01020304u
+#define STORE_FULL_DISK "no space left on the store's disk: the write was not done; free some space and try again"
+#define STORE_FULL_MAP "the store is full: its file has reached the size limit; delete objects or raise the limit"
 
 struct format_record { /* key "~format" of the main table */
 	uint32_t format, bom;

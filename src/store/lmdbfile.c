@@ -14,13 +14,14 @@
 struct error *lmdb_error(int rc, const char *what)
 {
 	if (rc == MDB_MAP_FULL)
-		return error_status(507, "InsufficientStorage",
-				    "the store is full: its file has reached the size limit; delete objects or raise the limit");
+		return error_status(507, "InsufficientStorage", STORE_FULL_MAP);
 	if (rc == ENOSPC || rc == EDQUOT)
-		return error_status(507, "InsufficientStorage",
-				    "no space left on the store's disk: the write was not done; free some space and try again");
+		return error_status(507, "InsufficientStorage", STORE_FULL_DISK);
 	if (rc > 0)
 		return error_sys(rc, "store: %s", what);
+	if (rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND)
+		return error_status(500, "InternalError", "store: %s: the data file is damaged (%s); restore a snapshot", what,
+				    mdb_strerror(rc));
 	return error_status(500, "InternalError", "store: %s: %s", what, mdb_strerror(rc));
 }
 

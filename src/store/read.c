@@ -85,7 +85,7 @@ static struct error *version_at(struct embedded *em, MDB_txn *txn, struct str ke
 			return NULL;
 		}
 		MDB_val v;
-		int rc = log_get(txn, em->log, at, &v);
+		int rc = log_get(em, txn, at, &v);
 		if (rc == MDB_NOTFOUND && !first)
 			return NULL; /* older versions were compacted: they are not what rev asks for */
 		if (rc)
@@ -158,11 +158,11 @@ static void add_keys(const struct map *m, const struct map *but, struct str star
 static struct str *keys_aside(struct embedded *em, struct str start, struct str end, size_t *n)
 {
 	*n = 0;
-	if (!em->dirty.n && !em->behind.n)
+	if (!em->dirty.n && !em->tail.keys.n)
 		return NULL;
-	struct str *v = xmalloc((em->dirty.n + em->behind.n) * sizeof(*v));
+	struct str *v = xmalloc((em->dirty.n + em->tail.keys.n) * sizeof(*v));
 	add_keys(&em->dirty, NULL, start, end, v, n);
-	add_keys(&em->behind, &em->dirty, start, end, v, n);
+	add_keys(&em->tail.keys, &em->dirty, start, end, v, n);
 	qsort(v, *n, sizeof(*v), cmp_str);
 	return v;
 }
@@ -203,7 +203,7 @@ static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, s
 			}
 			memcpy(&disk, v.mv_data, sizeof(disk));
 		}
-		const struct key_rec *newer = order <= 0 ? map_get(&em->behind, key) : NULL;
+		const struct key_rec *newer = order <= 0 ? map_get(&em->tail.keys, key) : NULL;
 		if (newer)
 			disk = *newer;
 		struct version ver;
@@ -292,22 +292,11 @@ struct error *em_watch_check(struct store *s, int64_t from)
 	return NULL;
 }
 
-struct error *em_history(struct store *s, struct store_watch *w, struct store_event *e, bool *got)
+/* The first dirty version of w's range: it is in neither the table nor the tail. */
+static struct dirty *next_dirty(struct embedded *em, const struct store_watch *w, struct str *at)
 {
-	struct embedded *em = of(s);
-	if (w->hist_next - 1 < em->compacted)
-		return store_expired(w->hist_next - 1, em->compacted);
-	MDB_txn *txn;
-	TRY(read_begin(em, &txn));
-	MDB_cursor *cur;
-	int rc = mdb_cursor_open(txn, em->log, &cur);
-	if (rc) {
-		read_end(em, txn);
-		return lmdb_error(rc, "reading");
-	}
-	/* Dirty versions are not in the log yet: the next of them, to be merged in. */
 	struct dirty *d = NULL;
-	struct str dkey = STR_NULL, key;
+	struct str key;
 	size_t it = 0;
 	void *p;
 	while (map_next(&em->dirty, &it, &key, &p)) {
@@ -315,46 +304,72 @@ struct error *em_history(struct store *s, struct store_watch *w, struct store_ev
 		if (x->k.mod >= w->hist_next && x->k.mod <= w->hist_last && in_range(key, w->start, w->end) &&
 		    (!d || x->k.mod < d->k.mod)) {
 			d = x;
-			dkey = key;
+			*at = key;
 		}
 	}
+	return d;
+}
+
+/* Is the record an event of w's range? */
+static struct error *record_event(const struct store_watch *w, const MDB_val *v, int64_t rev, struct store_event *e, bool *got)
+{
+	struct log_rec r;
+	struct str key, value;
+	TRY(log_parse(v, rev, &r, &key, &value));
+	if (!in_range(key, w->start, w->end))
+		return NULL;
+	*e = (struct store_event){.is_delete = r.is_delete, .prev_rev = r.prev};
+	e->kv = (struct store_kv){.key = str_of(str_dupz(key), key.n), .create_rev = r.create, .mod_rev = rev, .version = r.version,
+				  .lease = r.lease};
+	if (!r.is_delete)
+		e->kv.value = block_new(value);
+	*got = true;
+	return NULL;
+}
+
+/* The first event of w's range at or below `last`: of the table, then of the tail. */
+static struct error *next_record(struct embedded *em, MDB_txn *txn, const struct store_watch *w, int64_t last, struct store_event *e,
+				 bool *got)
+{
+	MDB_cursor *cur;
 	uint8_t rk[8];
+	struct error *err = NULL;
+	int rc = mdb_cursor_open(txn, em->log, &cur);
+	if (rc)
+		return lmdb_error(rc, "reading");
 	rev_key(w->hist_next, rk);
 	MDB_val k = {8, rk}, v;
-	struct error *err = NULL;
-	bool found = false;
-	for (rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE); !rc; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
-		int64_t rev = rev_of(&k);
-		if (rev > w->hist_last || (d && rev > d->k.mod))
+	for (rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE); !rc && !*got && !err; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
+		if (rev_of(&k) > last)
 			break;
-		struct log_rec r;
-		struct str value;
-		err = log_parse(&v, rev, &r, &key, &value);
-		if (err)
-			break;
-		if (!in_range(key, w->start, w->end))
-			continue;
-		*e = (struct store_event){.is_delete = r.is_delete, .prev_rev = r.prev};
-		e->kv = (struct store_kv){.key = str_of(str_dupz(key), key.n), .create_rev = r.create, .mod_rev = rev,
-					  .version = r.version, .lease = r.lease};
-		if (!r.is_delete)
-			e->kv.value = block_new(value);
-		found = true;
-		break;
-	}
-	if (!err && rc && rc != MDB_NOTFOUND)
-		err = lmdb_error(rc, "reading");
-	if (!err && !found && d) {
-		*e = (struct store_event){.prev_rev = d->disk_prev};
-		e->kv = (struct store_kv){.key = str_of(str_dupz(dkey), dkey.n), .value = block_ref(d->value),
-					  .create_rev = d->k.create, .mod_rev = d->k.mod, .version = d->k.version, .lease = d->k.lease};
-		found = true;
-	}
-	if (found) {
-		w->hist_next = e->kv.mod_rev + 1;
-		*got = true;
+		err = record_event(w, &v, rev_of(&k), e, got);
 	}
 	mdb_cursor_close(cur);
+	if (!err && rc && rc != MDB_NOTFOUND)
+		err = lmdb_error(rc, "reading");
+	for (size_t i = tail_from(&em->tail, w->hist_next); !err && !*got && i < em->tail.n && em->tail.v[i].rev <= last; i++)
+		err = record_event(w, &em->tail.v[i].record, em->tail.v[i].rev, e, got);
+	return err;
+}
+
+struct error *em_history(struct store *s, struct store_watch *w, struct store_event *e, bool *got)
+{
+	struct embedded *em = of(s);
+	if (w->hist_next - 1 < em->compacted)
+		return store_expired(w->hist_next - 1, em->compacted);
+	MDB_txn *txn;
+	TRY(read_begin(em, &txn));
+	struct str key = STR_NULL;
+	struct dirty *d = next_dirty(em, w, &key);
+	struct error *err = next_record(em, txn, w, d ? d->k.mod : w->hist_last, e, got);
+	if (!err && !*got && d) {
+		*e = (struct store_event){.prev_rev = d->disk_prev};
+		e->kv = (struct store_kv){.key = str_of(str_dupz(key), key.n), .value = block_ref(d->value), .create_rev = d->k.create,
+					  .mod_rev = d->k.mod, .version = d->k.version, .lease = d->k.lease};
+		*got = true;
+	}
+	if (*got)
+		w->hist_next = e->kv.mod_rev + 1;
 	read_end(em, txn);
 	return err;
 }

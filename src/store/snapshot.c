@@ -22,7 +22,8 @@ struct snapshot_env {
 	MDB_dbi main, keys, log;
 	struct format_record format;
 	struct state_rec state;
-	int64_t last; /* of the log */
+	int64_t last;    /* of the log */
+	int64_t indexed; /* see header_get */
 };
 
 static void snapshot_close(struct snapshot_env *v)
@@ -55,7 +56,7 @@ static struct error *snapshot_open(const char *path, unsigned flags, struct snap
 	else if (rc != MDB_NOTFOUND)
 		e = lmdb_error(rc, "reading the log");
 	mdb_cursor_close(cur);
-	return e ? e : header_get(v->txn, v->main, v->last, &v->format, &v->state);
+	return e ? e : header_get(v->txn, v->main, &v->format, &v->state, &v->indexed);
 }
 
 static int64_t revision(const struct snapshot_env *v)
@@ -100,7 +101,7 @@ static struct error *status_of(const char *path, struct store_snapshot_status *o
 	int rc = 0;
 	*out = (struct store_snapshot_status){0};
 	if (!e)
-		e = store_log_tail(v.txn, v.log, v.state.indexed, &tail);
+		e = store_log_tail(v.txn, v.log, v.indexed, &tail);
 	for (int table = 0; table < 2 && !e; table++) {
 		if ((rc = mdb_cursor_open(v.txn, table ? v.log : v.keys, &cur))) {
 			e = lmdb_error(rc, path);
@@ -185,6 +186,10 @@ static struct error *bump(const char *tmp)
 	if (!e) {
 		v.state.ceiling = revision(&v) + RESTORE_BUMP;
 		v.state.clean_rev = 0;
+		v.state.wal = 0; /* it has none */
+		e = store_raise(v.txn, v.log, v.keys, v.indexed);
+	}
+	if (!e) {
 		int rc = header_put(v.txn, v.main, v.format.cluster, &v.state);
 		if (!rc) {
 			rc = mdb_txn_commit(v.txn);

@@ -281,7 +281,47 @@ static void full_disk_body(void *arg)
 	store_close(s);
 }
 
-static void full_disk(void **state)
+/* The write-ahead log finds no room, when it is made and, on file systems that copy on write, when it is written: the store goes on. */
+static void no_room_for_log_body(void *arg)
+{
+	char store_dir[100], wal[120], filler[100];
+	snprintf(store_dir, sizeof(store_dir), "%s/store", test_dir);
+	snprintf(wal, sizeof(wal), "%s/data.wal", store_dir);
+	snprintf(filler, sizeof(filler), "%s/filler", test_dir);
+	struct store *s = open_at(store_dir, 0);
+	put(s, "/a", "1");
+	put(s, "/a", "2"); /* to the log, and there is room for a checkpoint */
+	int hole = open(wal, O_RDWR | O_CLOEXEC), fill = open(filler, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(hole >= 0 && fill >= 0);
+	assert_int_equal(fallocate(hole, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8192, 3 << 20), 0);
+	close(hole);
+	for (size_t n = 1 << 20; n >= 4096;)
+		if (posix_fallocate(fill, lseek(fill, 0, SEEK_END), (off_t)n))
+			n /= 2;
+	put(s, "/a", "3");
+	put(s, "/b", "1");
+	want_range(s, "/", "0", 0, 0, "/a=3 /b=1 ");
+	store_close(s);
+	s = open_at(store_dir, 0);
+	want_range(s, "/", "0", 0, 0, "/a=3 /b=1 ");
+	store_close(s);
+	assert_int_equal(unlink(wal), 0);
+	for (size_t n = 1 << 20; n >= 4096;)
+		if (posix_fallocate(fill, lseek(fill, 0, SEEK_END), (off_t)n))
+			n /= 2;
+	s = open_at(store_dir, 0); /* says so in the log */
+	put(s, "/c", "1");
+	store_close(s);
+	close(fill);
+	assert_int_equal(unlink(filler), 0);
+	s = open_at(store_dir, 0);
+	want_range(s, "/", "0", 0, 0, "/a=3 /b=1 /c=1 ");
+	assert_int_equal(access(wal, F_OK), 0);
+	put(s, "/d", "1");
+	store_close(s);
+}
+
+static void on_small_disk(void (*body)(void *arg))
 {
 	test_dir_make();
 	pid_t pid = fork();
@@ -291,7 +331,7 @@ static void full_disk(void **state)
 		    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
 		    mount("tmpfs", test_dir, "tmpfs", 0, "size=20m,mode=700"))
 			_exit(77);
-		assert_ok(loop_run(full_disk_body, NULL));
+		assert_ok(loop_run(body, NULL));
 		_exit(0);
 	}
 	int status;
@@ -304,6 +344,16 @@ static void full_disk(void **state)
 	assert_int_equal(status, 0);
 }
 
+static void full_disk(void **state)
+{
+	on_small_disk(full_disk_body);
+}
+
+static void no_room_for_log(void **state)
+{
+	on_small_disk(no_room_for_log_body);
+}
+
 int main(int argc, char **argv)
 {
 	log_init("test", 0);
@@ -313,6 +363,6 @@ int main(int argc, char **argv)
 		error_free(e);
 		return 7;
 	}
-	const struct CMUnitTest tests[] = {cmocka_unit_test(full_disk), cmocka_unit_test(kill_nine)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(full_disk), cmocka_unit_test(no_room_for_log), cmocka_unit_test(kill_nine)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

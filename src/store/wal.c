@@ -1,0 +1,340 @@
+/*
+ * The write-ahead log, DIR/data.wal: what was committed since the data file was last written. A commit is one frame, appended and
+ * synced: as long as the data file holds, it takes the same few pages. A checkpoint puts what the frames hold into the data file,
+ * whose state record names the log's new id: that voids all frames, and the next one overwrites the first.
+ *
+ * The file has its full size from the beginning, written with zeros: so that no commit needs room on the disk, nor a change of the
+ * file's metadata. Its first page is struct wal_head; each frame begins on a page of its own, so that no write touches another
+ * frame's page: a torn one can only be the last, which nobody was told of.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/log.h"
+#include "store/embedded.h"
+
+#define WAL_PAGE 4096
+#define WAL_VERSION 1
+
+struct wal_head {
+	uint64_t sum; /* over all that follows */
+	char magic[8];
+	uint32_t bom, version;
+	uint64_t cluster, bytes;
+};
+struct frame_head {
+	uint64_t sum; /* over all that follows, to the frame's end */
+	uint64_t wal; /* the log's id when it was written */
+	uint64_t bytes; /* with this head */
+};
+struct item_head { /* of a record in a frame; the record stands as in the log's table */
+	int64_t rev;
+	uint64_t bytes;
+};
+static const char magic[8] = "SkiffWAL";
+
+#define DAMAGED "the write-ahead log is damaged (%s): nothing was changed; restore a snapshot, or a new store can be made of data.mdb, " \
+		"without the newest writes, with 'skiff snapshot restore'"
+
+static uint64_t sum_of(const void *p, size_t n)
+{
+	return XXH3_64bits((const char *)p + sizeof(uint64_t), n - sizeof(uint64_t));
+}
+
+/* ---- the tail in memory ---- */
+
+struct frame *frame_new(size_t bytes)
+{
+	struct frame *f = xmalloc(sizeof(*f) + sizeof(struct frame_head) + bytes);
+	*f = (struct frame){.n = sizeof(struct frame_head)};
+	return f;
+}
+
+size_t frame_item(size_t record)
+{
+	return sizeof(struct item_head) + record;
+}
+
+char *frame_add(struct frame *f, int64_t rev, size_t bytes)
+{
+	struct item_head h = {rev, bytes};
+	memcpy(f->data + f->n, &h, sizeof(h));
+	char *p = f->data + f->n + sizeof(h);
+	f->n += frame_item(bytes);
+	return p;
+}
+
+void tail_add(struct tail *t, int64_t rev, MDB_val record, struct str key, const struct key_rec *r)
+{
+	if (t->n == t->cap) {
+		t->cap = t->cap ? t->cap * 2 : 16;
+		t->v = xrealloc(t->v, t->cap * sizeof(*t->v));
+	}
+	t->v[t->n++] = (struct tail_rec){rev, record};
+	t->bytes += record.mv_size;
+	rec_set(&t->keys, key, r);
+}
+
+void tail_frame(struct tail *t, struct frame *f)
+{
+	f->next = t->frames;
+	t->frames = f;
+}
+
+bool tail_get(const struct tail *t, int64_t rev, MDB_val *v)
+{
+	size_t i = tail_from(t, rev);
+	if (i == t->n || t->v[i].rev != rev)
+		return false;
+	*v = t->v[i].record;
+	return true;
+}
+
+size_t tail_from(const struct tail *t, int64_t rev)
+{
+	size_t lo = 0, hi = t->n;
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+		if (t->v[mid].rev < rev)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+void tail_join(struct tail *t, struct tail *more)
+{
+	if (!more->n) {
+		tail_free(more);
+		return;
+	}
+	if (t->n + more->n > t->cap) {
+		t->cap = 2 * (t->n + more->n);
+		t->v = xrealloc(t->v, t->cap * sizeof(*t->v));
+	}
+	memcpy(t->v + t->n, more->v, more->n * sizeof(*t->v));
+	t->n += more->n;
+	t->bytes += more->bytes;
+	while (more->frames) {
+		struct frame *f = more->frames;
+		more->frames = f->next;
+		tail_frame(t, f);
+	}
+	size_t it = 0;
+	struct str key;
+	void *r;
+	while (map_next(&more->keys, &it, &key, &r))
+		free(map_set(&t->keys, key, r));
+	map_free(&more->keys);
+	free(more->v);
+	*more = (struct tail){0};
+}
+
+void tail_free(struct tail *t)
+{
+	while (t->frames) {
+		struct frame *f = t->frames;
+		t->frames = f->next;
+		free(f);
+	}
+	key_recs_free(&t->keys);
+	free(t->v);
+	*t = (struct tail){0};
+}
+
+/* ---- the file ---- */
+
+static struct error *write_new(int fd, uint64_t cluster)
+{
+	struct wal_head h = {.bom = STORE_BOM, .version = WAL_VERSION, .cluster = cluster, .bytes = WAL_BYTES};
+	memcpy(h.magic, magic, sizeof(magic));
+	h.sum = sum_of(&h, sizeof(h));
+	char *zeros = xcalloc(1, 1 << 20);
+	struct error *e = NULL;
+	memcpy(zeros, &h, sizeof(h));
+	for (off_t at = 0; at < WAL_BYTES && !e;) {
+		ssize_t n = pwrite(fd, zeros, WAL_BYTES - at < 1 << 20 ? (size_t)(WAL_BYTES - at) : 1 << 20, at);
+		if (n < 0 && errno != EINTR)
+			e = error_sys(errno, "writing");
+		if (n > 0 && !at)
+			memset(zeros, 0, sizeof(h));
+		at += n > 0 ? n : 0;
+	}
+	free(zeros);
+	if (!e && fsync(fd))
+		e = error_sys(errno, "writing");
+	return e;
+}
+
+struct error *wal_create(const char *path, uint64_t cluster)
+{
+	char *tmp = xasprintf("%s.new", path);
+	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	struct error *e = fd < 0 ? error_sys(errno, "%s", tmp) : write_new(fd, cluster);
+	if (fd >= 0 && close(fd) && !e)
+		e = error_sys(errno, "writing");
+	if (!e && rename(tmp, path))
+		e = error_sys(errno, "renaming");
+	if (!e)
+		e = lmdbfile_sync_dir(path);
+	if (e)
+		unlink(tmp);
+	free(tmp);
+	return error_wrap(e, "%s", path);
+}
+
+/* Reads up to n bytes; *got says how many there were. */
+static struct error *read_at(int fd, char *p, size_t n, off_t at, size_t *got)
+{
+	for (*got = 0; *got < n;) {
+		ssize_t r = pread(fd, p + *got, n - *got, at + (off_t)*got);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return error_sys(errno, "reading");
+		if (!r)
+			break;
+		*got += (size_t)r;
+	}
+	return NULL;
+}
+
+struct error *wal_open(const char *path, uint64_t cluster, struct wal *w)
+{
+	struct wal_head h;
+	struct stat st;
+	size_t got;
+	int fd = open(path, O_RDWR | O_DSYNC | O_CLOEXEC);
+	if (fd < 0)
+		return error_sys(errno, "%s", path);
+	struct error *e = fstat(fd, &st) ? error_sys(errno, "reading") : read_at(fd, (char *)&h, sizeof(h), 0, &got);
+	if (e)
+		;
+	else if (got != sizeof(h) || h.sum != sum_of(&h, sizeof(h)) || memcmp(h.magic, magic, sizeof(magic)) || h.bom != STORE_BOM)
+		e = error_new(DAMAGED, "its first page");
+	else if (h.version != WAL_VERSION)
+		e = error_new("the write-ahead log has version %u, this program knows %d: use the version of Skiff that wrote it",
+			      h.version, WAL_VERSION);
+	else if (h.cluster != cluster)
+		e = error_new(DAMAGED, "it belongs to another data.mdb");
+	else if (h.bytes < 4 * WAL_PAGE || h.bytes > (1u << 30) || h.bytes % WAL_PAGE || (uint64_t)st.st_size < h.bytes)
+		e = error_new(DAMAGED, "its end is missing");
+	if (e) {
+		close(fd);
+		return error_wrap(e, "%s", path);
+	}
+	*w = (struct wal){.fd = fd, .bytes = h.bytes, .at = WAL_PAGE};
+	return NULL;
+}
+
+/* A whole frame of log `id` at p? Its size, else 0. */
+static size_t frame_at(const char *p, size_t room, uint64_t id)
+{
+	struct frame_head h;
+	if (room < sizeof(h))
+		return 0;
+	memcpy(&h, p, sizeof(h));
+	return h.wal == id && h.bytes >= sizeof(h) && h.bytes <= room && h.sum == sum_of(p, h.bytes) ? h.bytes : 0;
+}
+
+static size_t pages_of(size_t bytes)
+{
+	return (bytes + WAL_PAGE - 1) / WAL_PAGE * WAL_PAGE;
+}
+
+static struct error *read_frame(const char *p, size_t n, int64_t *last, struct tail *t)
+{
+	struct frame *f = frame_new(n - sizeof(struct frame_head));
+	memcpy(f->data, p, n);
+	f->n = n;
+	tail_frame(t, f);
+	for (size_t at = sizeof(struct frame_head); at < n;) {
+		struct item_head h;
+		struct log_rec r;
+		struct str key, value;
+		if (n - at < sizeof(h))
+			return error_new(DAMAGED, "a record without an end");
+		memcpy(&h, f->data + at, sizeof(h));
+		at += sizeof(h);
+		if (h.bytes > n - at || h.rev <= *last)
+			return error_new(DAMAGED, "a record out of place");
+		MDB_val v = {h.bytes, f->data + at};
+		TRY(log_parse(&v, h.rev, &r, &key, &value));
+		if (!key.n || key.n > STORE_KEY_MAX || r.prev >= h.rev)
+			return error_new(DAMAGED, "a record that makes no sense");
+		tail_add(t, h.rev, v, key, &(struct key_rec){.mod = h.rev, .create = r.create, .version = r.is_delete ? 0 : r.version,
+							   .lease = r.lease});
+		*last = h.rev;
+		at += h.bytes;
+	}
+	return NULL;
+}
+
+static struct error *read_frames(struct wal *w, const char *p, uint64_t id, int64_t last, struct tail *t)
+{
+	size_t n;
+	for (; (n = frame_at(p + w->at, w->bytes - w->at, id)); w->at += pages_of(n))
+		TRY(read_frame(p + w->at, n, &last, t));
+	/* Each frame is written when the one before it is on disk: behind one that was not written whole, there is none. */
+	for (uint64_t at = w->at + WAL_PAGE; at < w->bytes; at += WAL_PAGE)
+		if (frame_at(p + at, w->bytes - at, id))
+			return error_new(DAMAGED, "a frame in its middle");
+	return NULL;
+}
+
+struct error *wal_read(struct wal *w, uint64_t id, int64_t last, struct tail *t)
+{
+	char *p = xmalloc(w->bytes);
+	size_t got;
+	struct error *e = read_at(w->fd, p, w->bytes, 0, &got);
+	if (!e && got != w->bytes)
+		e = error_new(DAMAGED, "its end is missing");
+	if (!e)
+		e = read_frames(w, p, id, last, t);
+	free(p);
+	return error_wrap(e, "data.wal");
+}
+
+bool wal_room(const struct wal *w, const struct frame *f)
+{
+	return f->n <= w->bytes - w->at;
+}
+
+int wal_write(const struct wal *w, uint64_t id, struct frame *f)
+{
+	struct frame_head h = {.wal = id, .bytes = f->n};
+	memcpy(f->data, &h, sizeof(h));
+	h.sum = sum_of(f->data, f->n);
+	memcpy(f->data, &h, sizeof(h));
+	for (size_t done = 0; done < f->n;) {
+		ssize_t n = pwrite(w->fd, f->data + done, f->n - done, (off_t)(w->at + done));
+		if (n < 0 && errno != EINTR)
+			return errno;
+		if (n > 0)
+			done += (size_t)n;
+	}
+	return 0;
+}
+
+void wal_wrote(struct wal *w, const struct frame *f)
+{
+	w->at += pages_of(f->n);
+}
+
+void wal_void(struct wal *w)
+{
+	w->at = WAL_PAGE;
+}
+
+void wal_close(struct wal *w)
+{
+	if (w->fd >= 0)
+		close(w->fd);
+	w->fd = -1;
+}
