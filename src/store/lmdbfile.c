@@ -232,7 +232,8 @@ static struct error *check_file(struct check *c)
 		return damaged(0, "no tables");
 	TRY(check_tree(c, best.dbs[1].root, 0, best.dbs[1].depth, true));
 	if (!c->format.n)
-		return error_new("the data file is LMDB's but not one of Skiff: nothing was changed; give another directory");
+		return error_new("the data file is LMDB's, and damaged or not one of Skiff (it has no format record): nothing was changed; "
+				 "restore a snapshot, or give another directory");
 	if (c->fmt.bom != STORE_BOM)
 		return error_new("the data file was written on a machine of another byte order: nothing was changed");
 	if (c->fmt.format > STORE_FORMAT)
