@@ -295,7 +295,7 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op)
 	} else {
 		struct str value = op->value ? block_str(op->value) : STR_NULL;
 		size_t n = record_size(op->key, value);
-		char *p = frame_add(b->tail.frames, rev, n);
+		char *p = frame_add(&b->frame, rev, n);
 		record_write(p, op->kind == OP_DELETE, &k, disk_mod, op->key, value);
 		tail_add(&b->tail, rev, (MDB_val){n, p}, op->key, &k);
 		if (d) {
@@ -442,7 +442,7 @@ static int evaluate(struct batch *b, MDB_txn *txn)
 	size_t bytes = frame_bytes(b);
 	int rc = 0;
 	if (bytes)
-		tail_frame(&b->tail, frame_new(bytes));
+		frame_begin(&b->frame, &b->em->wal, bytes);
 	for (struct op *op = b->ops; op && !rc; op = op->next) {
 		if (op->err)
 			continue; /* refused beforehand */
@@ -470,7 +470,7 @@ static bool checkpoint_due(const struct batch *b)
 		return tail || em->dirty.n || b->state.wal || clean > 0 || (b->state.ceiling && !b->state.clean_rev);
 	if (b->flush && (tail || em->dirty.n || b->fresh.n))
 		return true;
-	return b->tail.n && (b->sync_dirty || !b->state.wal || em->wal.fd < 0 || tail > TAIL_MAX || !wal_room(&em->wal, b->tail.frames));
+	return b->tail.n && (b->sync_dirty || !b->state.wal || tail > TAIL_MAX || !b->frame.logged);
 }
 
 static int checkpoint(struct batch *b, MDB_txn *txn)
@@ -541,7 +541,7 @@ void run_batch(struct batch *b)
 	}
 	bool data = !rc && checkpoint_due(b);
 	if (!rc && !data && b->tail.n) {
-		b->wal_err = wal_write(&em->wal, b->state.wal, b->tail.frames);
+		b->wal_err = wal_write(&em->wal, b->state.wal, &b->frame);
 		data = b->wal_err != 0;
 	}
 	if (data)

@@ -173,9 +173,12 @@ static void merge_tail(struct embedded *em, struct batch *b)
 		tail_free(&b->tail);
 		wal_void(&em->wal);
 	} else if (b->tail.n) {
-		wal_wrote(&em->wal, b->tail.frames);
+		if (!em->tail.n)
+			em->tail_since = now_ms();
+		wal_wrote(&em->wal, &b->frame);
 	}
 	tail_join(&em->tail, &b->tail);
+	frame_end(&b->frame);
 	if (b->wal_err) {
 		log_error("store: writing the write-ahead log in %s: %s: until the next start each write goes to the data file, which takes longer",
 			  em->dir, strerror(b->wal_err));
@@ -294,6 +297,7 @@ static void publish(struct embedded *em, struct batch *b)
 		b->flushed = false;
 		fresh_free(b, true);
 		tail_free(&b->tail);
+		frame_end(&b->frame);
 		if (em->allocated != UINT64_MAX)
 			set_full(em, STORE_FULL_DISK);
 		em->allocated = em->allocated == UINT64_MAX ? UINT64_MAX : 0; /* look again before the next put */
@@ -372,7 +376,7 @@ static void refuse_puts(struct embedded *em, struct batch *b, size_t bytes)
 			op->err = error_status(507, "InsufficientStorage", "%s", em->full);
 }
 
-static void run_waiting(struct embedded *em, bool flush, bool sync_dirty)
+static void run_waiting(struct embedded *em, bool flush, bool sync_dirty, bool checkpoint)
 {
 	struct op *ops = NULL, **end = &ops;
 	size_t bytes = 0, n = 0;
@@ -400,6 +404,7 @@ static void run_waiting(struct embedded *em, bool flush, bool sync_dirty)
 	b.n = n;
 	b.flush = flush;
 	b.sync_dirty = sync_dirty;
+	b.checkpoint = checkpoint;
 	if (em->full)
 		refuse_puts(em, &b, bytes);
 	run(em, &b);
@@ -417,14 +422,14 @@ static void commit_loop(void *arg)
 			wake = em->ages[em->age_head].ms + em->s.history_ms;
 		bool due = em->dirty.n && now >= em->dirty_since + DIRTY_MAX_MS;
 		bool compact = compact_target(em) - em->state.compacted > COMPACT_IDLE;
+		/* The memory that only writing needs is given back: by the few writes of a quiet cluster once a minute, and when idle. */
+		bool tail = em->wal.at > TAIL_IDLE && !em->full;
 		if (em->head || due || compact) {
-			run_waiting(em, due, em->dirty.n && now - em->dirty_since >= DIRTY_SYNC_MS);
+			run_waiting(em, due, em->dirty.n && now - em->dirty_since >= DIRTY_SYNC_MS, tail && now - em->tail_since >= TAIL_MS);
 			continue;
 		}
 		if (em->closing)
 			break;
-		/* Idle: the memory that only writing needs is given back. */
-		bool tail = em->tail.bytes > TAIL_IDLE && !em->full;
 		bool touched = em->touched || em->commits - em->trimmed_commits >= TRIM_COMMITS;
 		int64_t trim = (em->touched ? em->touched_at : now) + TRIM_MS;
 		if ((touched || tail) && trim < wake)
@@ -432,10 +437,13 @@ static void commit_loop(void *arg)
 		struct error *e = waitq_wait_ms(&em->work, wake > now ? wake - now : 1);
 		if (e && !error_is_sys(e, ETIMEDOUT))
 			em->closing = true; /* cancelled with the loop */
-		else if (e && tail && now_ms() >= trim)
-			checkpoint_now(em);
-		else if (e && touched && now_ms() >= trim && now_ms() - em->touched_at >= TRIM_MS)
-			map_trim(em);
+		else if (e && now_ms() >= trim) {
+			if (tail)
+				checkpoint_now(em);
+			if (touched && now_ms() - em->touched_at >= TRIM_MS)
+				map_trim(em);
+			wal_trim(&em->wal);
+		}
 		error_free(e);
 	}
 	struct batch b = batch_new(em);

@@ -17,7 +17,8 @@
 #define CEILING_STEP 4096
 #define WAL_BYTES (4 << 20)
 #define TAIL_MAX 1024           /* records in the log's tail: the commit that would exceed it is a checkpoint */
-#define TAIL_IDLE (256u << 10)  /* bytes: more memory than this an idle store gives back, by a checkpoint */
+#define TAIL_IDLE (256u << 10)  /* bytes of the log: more memory than this is given back by a checkpoint, when idle */
+#define TAIL_MS 60000           /* or after this */
 #define DIRTY_SYNC_MS 60000    /* dirty heartbeats older than this go with the next synced write */
 #define DIRTY_MAX_MS 600000    /* and are flushed without one after this */
 #define GROW_BYTES (8u << 20)  /* kept allocated behind the file's last page, or more if a checkpoint of the tail may need it */
@@ -78,24 +79,24 @@ struct lease {
 
 /* ---- the log's tail: what the write-ahead log holds, in memory (wal.c) ---- */
 
+struct wal {
+	int fd;                   /* -1: there is none, each commit is a checkpoint */
+	uint64_t bytes, at;       /* its size; where the next frame goes */
+	char *mem;                /* as large: frames are put together here, each where it stands in the file, and stay until a checkpoint */
+};
 struct frame { /* one commit's records, as they are written */
-	struct frame *next;
+	char *p;
 	size_t n;
-	char data[];
+	bool logged;              /* p is in the log's memory; else malloc'ed: there is no log, or no room in it */
 };
 struct tail_rec {
 	int64_t rev;
-	MDB_val record;           /* as it will stand in the log's table; in a frame */
+	MDB_val record;           /* as it will stand in the log's table; in a frame's memory */
 };
 struct tail {
 	struct tail_rec *v;       /* by revision */
 	size_t n, cap, bytes;
-	struct frame *frames;
 	struct map keys;          /* key -> struct key_rec: its newest version in the tail */
-};
-struct wal {
-	int fd;                   /* -1: there is none, each commit is a checkpoint */
-	uint64_t bytes, at;       /* its size; where the next frame goes */
 };
 
 struct embedded;
@@ -114,7 +115,8 @@ struct batch {
 	/* results */
 	struct error *err;        /* the whole batch failed */
 	struct map fresh;         /* key -> struct dirty: changes of em->dirty */
-	struct tail tail;         /* what it adds to em->tail */
+	struct frame frame;
+	struct tail tail;         /* what it adds to em->tail, in frame */
 	struct state_rec state;
 	bool committed, flushed;
 	bool revokes;             /* a lease was revoked by an operation before this one */
@@ -138,6 +140,7 @@ struct embedded {
 	int64_t gap_lo, gap_hi;   /* revisions lost in a crash: nobody may watch from between */
 	struct wal wal;
 	struct tail tail;         /* committed, but not in the data file yet */
+	int64_t tail_since;       /* ms */
 	struct map dirty;
 	int64_t dirty_since;      /* oldest, ms */
 	struct map leases;        /* 8-byte id -> struct lease */
@@ -217,11 +220,12 @@ void lease_move(struct embedded *em, struct str key, int64_t from, int64_t to); 
 
 /* ---- the write-ahead log (wal.c) ---- */
 
-struct frame *frame_new(size_t bytes);   /* with room for items of so many bytes together */
+/* For items of so many bytes together. Frames do not overlap: each is committed or given up before the next begins. */
+void frame_begin(struct frame *f, const struct wal *w, size_t bytes);
+void frame_end(struct frame *f);         /* gives its memory back, unless it is the log's */
 size_t frame_item(size_t record);        /* bytes that a record takes in a frame */
 char *frame_add(struct frame *f, int64_t rev, size_t bytes); /* where the record is to be written */
 void tail_add(struct tail *t, int64_t rev, MDB_val record, struct str key, const struct key_rec *r); /* newer than all in it */
-void tail_frame(struct tail *t, struct frame *f); /* which holds its records; the tail's from now on */
 bool tail_get(const struct tail *t, int64_t rev, MDB_val *v);
 size_t tail_from(const struct tail *t, int64_t rev); /* index of the first that is not older */
 void tail_join(struct tail *t, struct tail *more); /* puts it behind; more is empty then */
@@ -233,11 +237,11 @@ struct error *wal_create(const char *path, uint64_t cluster);
 struct error *wal_open(const char *path, uint64_t cluster, struct wal *w);
 /* Reads the frames of log `id` into t, which is empty; their records must be newer than `last`. */
 struct error *wal_read(struct wal *w, uint64_t id, int64_t last, struct tail *t);
-bool wal_room(const struct wal *w, const struct frame *f);
-int wal_write(const struct wal *w, uint64_t id, struct frame *f); /* errno; on disk when it returns */
+int wal_write(const struct wal *w, uint64_t id, struct frame *f); /* one that is `logged`. errno; on disk when it returns */
 void wal_wrote(struct wal *w, const struct frame *f); /* it counts: the next one goes behind it */
 void wal_void(struct wal *w); /* after a checkpoint: the next one goes to the beginning */
-void wal_close(struct wal *w);
+void wal_trim(struct wal *w); /* gives memory back that no frame uses */
+void wal_close(struct wal *w); /* its frames' memory goes with it */
 
 /* ---- reads (read.c) ---- */
 

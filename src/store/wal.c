@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -48,11 +49,19 @@ static uint64_t sum_of(const void *p, size_t n)
 
 /* ---- the tail in memory ---- */
 
-struct frame *frame_new(size_t bytes)
+void frame_begin(struct frame *f, const struct wal *w, size_t bytes)
 {
-	struct frame *f = xmalloc(sizeof(*f) + sizeof(struct frame_head) + bytes);
+	size_t n = sizeof(struct frame_head) + bytes;
 	*f = (struct frame){.n = sizeof(struct frame_head)};
-	return f;
+	f->logged = w->fd >= 0 && n <= w->bytes - w->at;
+	f->p = f->logged ? w->mem + w->at : xmalloc(n);
+}
+
+void frame_end(struct frame *f)
+{
+	if (!f->logged)
+		free(f->p);
+	*f = (struct frame){0};
 }
 
 size_t frame_item(size_t record)
@@ -63,8 +72,8 @@ size_t frame_item(size_t record)
 char *frame_add(struct frame *f, int64_t rev, size_t bytes)
 {
 	struct item_head h = {rev, bytes};
-	memcpy(f->data + f->n, &h, sizeof(h));
-	char *p = f->data + f->n + sizeof(h);
+	memcpy(f->p + f->n, &h, sizeof(h));
+	char *p = f->p + f->n + sizeof(h);
 	f->n += frame_item(bytes);
 	return p;
 }
@@ -78,12 +87,6 @@ void tail_add(struct tail *t, int64_t rev, MDB_val record, struct str key, const
 	t->v[t->n++] = (struct tail_rec){rev, record};
 	t->bytes += record.mv_size;
 	rec_set(&t->keys, key, r);
-}
-
-void tail_frame(struct tail *t, struct frame *f)
-{
-	f->next = t->frames;
-	t->frames = f;
 }
 
 bool tail_get(const struct tail *t, int64_t rev, MDB_val *v)
@@ -110,10 +113,8 @@ size_t tail_from(const struct tail *t, int64_t rev)
 
 void tail_join(struct tail *t, struct tail *more)
 {
-	if (!more->n) {
-		tail_free(more);
+	if (!more->n)
 		return;
-	}
 	if (t->n + more->n > t->cap) {
 		t->cap = 2 * (t->n + more->n);
 		t->v = xrealloc(t->v, t->cap * sizeof(*t->v));
@@ -121,11 +122,6 @@ void tail_join(struct tail *t, struct tail *more)
 	memcpy(t->v + t->n, more->v, more->n * sizeof(*t->v));
 	t->n += more->n;
 	t->bytes += more->bytes;
-	while (more->frames) {
-		struct frame *f = more->frames;
-		more->frames = f->next;
-		tail_frame(t, f);
-	}
 	size_t it = 0;
 	struct str key;
 	void *r;
@@ -138,11 +134,6 @@ void tail_join(struct tail *t, struct tail *more)
 
 void tail_free(struct tail *t)
 {
-	while (t->frames) {
-		struct frame *f = t->frames;
-		t->frames = f->next;
-		free(f);
-	}
 	key_recs_free(&t->keys);
 	free(t->v);
 	*t = (struct tail){0};
@@ -225,12 +216,18 @@ struct error *wal_open(const char *path, uint64_t cluster, struct wal *w)
 		e = error_new(DAMAGED, "it belongs to another data.mdb");
 	else if (h.bytes < 4 * WAL_PAGE || h.bytes > (1u << 30) || h.bytes % WAL_PAGE || (uint64_t)st.st_size < h.bytes)
 		e = error_new(DAMAGED, "its end is missing");
-	if (e) {
-		close(fd);
-		return error_wrap(e, "%s", path);
+	*w = (struct wal){.fd = fd, .at = WAL_PAGE};
+	if (!e) {
+		w->mem = mmap(NULL, h.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		w->bytes = h.bytes;
+		if (w->mem == MAP_FAILED) {
+			e = error_sys(errno, "memory for the write-ahead log");
+			w->mem = NULL;
+		}
 	}
-	*w = (struct wal){.fd = fd, .bytes = h.bytes, .at = WAL_PAGE};
-	return NULL;
+	if (e)
+		wal_close(w);
+	return error_wrap(e, "%s", path);
 }
 
 /* A whole frame of log `id` at p? Its size, else 0. */
@@ -248,23 +245,19 @@ static size_t pages_of(size_t bytes)
 	return (bytes + WAL_PAGE - 1) / WAL_PAGE * WAL_PAGE;
 }
 
-static struct error *read_frame(const char *p, size_t n, int64_t *last, struct tail *t)
+static struct error *read_frame(char *p, size_t n, int64_t *last, struct tail *t)
 {
-	struct frame *f = frame_new(n - sizeof(struct frame_head));
-	memcpy(f->data, p, n);
-	f->n = n;
-	tail_frame(t, f);
 	for (size_t at = sizeof(struct frame_head); at < n;) {
 		struct item_head h;
 		struct log_rec r;
 		struct str key, value;
 		if (n - at < sizeof(h))
 			return error_new(DAMAGED, "a record without an end");
-		memcpy(&h, f->data + at, sizeof(h));
+		memcpy(&h, p + at, sizeof(h));
 		at += sizeof(h);
 		if (h.bytes > n - at || h.rev <= *last)
 			return error_new(DAMAGED, "a record out of place");
-		MDB_val v = {h.bytes, f->data + at};
+		MDB_val v = {h.bytes, p + at};
 		TRY(log_parse(&v, h.rev, &r, &key, &value));
 		if (!key.n || key.n > STORE_KEY_MAX || r.prev >= h.rev)
 			return error_new(DAMAGED, "a record that makes no sense");
@@ -276,8 +269,9 @@ static struct error *read_frame(const char *p, size_t n, int64_t *last, struct t
 	return NULL;
 }
 
-static struct error *read_frames(struct wal *w, const char *p, uint64_t id, int64_t last, struct tail *t)
+static struct error *read_frames(struct wal *w, uint64_t id, int64_t last, struct tail *t)
 {
+	char *p = w->mem;
 	size_t n;
 	for (; (n = frame_at(p + w->at, w->bytes - w->at, id)); w->at += pages_of(n))
 		TRY(read_frame(p + w->at, n, &last, t));
@@ -290,30 +284,25 @@ static struct error *read_frames(struct wal *w, const char *p, uint64_t id, int6
 
 struct error *wal_read(struct wal *w, uint64_t id, int64_t last, struct tail *t)
 {
-	char *p = xmalloc(w->bytes);
 	size_t got;
-	struct error *e = read_at(w->fd, p, w->bytes, 0, &got);
+	struct error *e = read_at(w->fd, w->mem, w->bytes, 0, &got);
 	if (!e && got != w->bytes)
 		e = error_new(DAMAGED, "its end is missing");
 	if (!e)
-		e = read_frames(w, p, id, last, t);
-	free(p);
+		e = read_frames(w, id, last, t);
+	if (!e)
+		wal_trim(w);
 	return error_wrap(e, "data.wal");
-}
-
-bool wal_room(const struct wal *w, const struct frame *f)
-{
-	return f->n <= w->bytes - w->at;
 }
 
 int wal_write(const struct wal *w, uint64_t id, struct frame *f)
 {
 	struct frame_head h = {.wal = id, .bytes = f->n};
-	memcpy(f->data, &h, sizeof(h));
-	h.sum = sum_of(f->data, f->n);
-	memcpy(f->data, &h, sizeof(h));
+	memcpy(f->p, &h, sizeof(h));
+	h.sum = sum_of(f->p, f->n);
+	memcpy(f->p, &h, sizeof(h));
 	for (size_t done = 0; done < f->n;) {
-		ssize_t n = pwrite(w->fd, f->data + done, f->n - done, (off_t)(w->at + done));
+		ssize_t n = pwrite(w->fd, f->p + done, f->n - done, (off_t)(w->at + done));
 		if (n < 0 && errno != EINTR)
 			return errno;
 		if (n > 0)
@@ -332,9 +321,17 @@ void wal_void(struct wal *w)
 	w->at = WAL_PAGE;
 }
 
+void wal_trim(struct wal *w)
+{
+	if (w->mem)
+		madvise(w->mem + w->at, w->bytes - w->at, MADV_DONTNEED); /* advice: a failure costs memory only */
+}
+
 void wal_close(struct wal *w)
 {
 	if (w->fd >= 0)
 		close(w->fd);
-	w->fd = -1;
+	if (w->mem)
+		munmap(w->mem, w->bytes);
+	*w = (struct wal){.fd = -1};
 }
