@@ -128,14 +128,16 @@ void key_recs_free(struct map *m)
 
 struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct map *m)
 {
+	if (indexed == INT64_MAX)
+		return NULL;
 	MDB_cursor *cur;
 	uint8_t rk[8];
 	rev_key(indexed + 1, rk);
 	MDB_val k = {8, rk}, v;
 	struct error *e = NULL;
-	int rc = indexed == INT64_MAX ? MDB_NOTFOUND : mdb_cursor_open(txn, log, &cur);
+	int rc = mdb_cursor_open(txn, log, &cur);
 	if (rc)
-		return rc == MDB_NOTFOUND ? NULL : lmdb_error(rc, "reading the log");
+		return lmdb_error(rc, "reading the log");
 	for (rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE); !rc && !e; rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT)) {
 		struct log_rec r;
 		struct str key, value;
