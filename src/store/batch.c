@@ -115,17 +115,6 @@ void rec_set(struct map *m, struct str key, const struct key_rec *r)
 	free(map_set(m, key, k));
 }
 
-void key_recs_free(struct map *m)
-{
-	size_t it = 0;
-	struct str key;
-	void *v;
-	while (map_next(m, &it, &key, &v))
-		free(v);
-	map_free(m);
-	*m = (struct map){0};
-}
-
 struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct map *m)
 {
 	if (indexed == INT64_MAX)
@@ -162,7 +151,7 @@ struct error *store_raise(MDB_txn *txn, MDB_dbi log, MDB_dbi keys, int64_t index
 	int rc = 0;
 	while (!e && !rc && map_next(&tail, &it, &key, &r))
 		rc = table_put(txn, keys, key, r);
-	key_recs_free(&tail);
+	map_free_values(&tail, free);
 	return e || !rc ? e : lmdb_error(rc, "raising the data file's format");
 }
 
@@ -199,8 +188,9 @@ int header_put(MDB_txn *txn, MDB_dbi main, uint64_t cluster, const struct state_
 	return rc ? rc : mdb_put(txn, main, &k, &v, 0);
 }
 
-void dirty_free(struct dirty *d)
+void dirty_free(void *dirty)
 {
+	struct dirty *d = dirty;
 	if (d)
 		block_unref(d->value);
 	free(d);

@@ -93,8 +93,9 @@ static struct lease *lease_find(struct embedded *em, int64_t id)
 	return map_get(&em->leases, str_of((const char *)&id, sizeof(id)));
 }
 
-static void lease_free(struct lease *l)
+static void lease_free(void *lease)
 {
+	struct lease *l = lease;
 	map_free(&l->keys);
 	free(l);
 }
@@ -184,16 +185,6 @@ static void merge_tail(struct embedded *em, struct batch *b)
 			  em->dir, strerror(b->wal_err));
 		wal_close(&em->wal);
 	}
-}
-
-static void fresh_free(struct batch *b, bool values)
-{
-	size_t it = 0;
-	struct str key;
-	void *v;
-	while (values && map_next(&b->fresh, &it, &key, &v))
-		dirty_free(v);
-	map_free(&b->fresh);
 }
 
 static void age_sample(struct embedded *em)
@@ -295,7 +286,7 @@ static void publish(struct embedded *em, struct batch *b)
 			log_error("%s", b->err->message);
 		error_clear(&b->err);
 		b->flushed = false;
-		fresh_free(b, true);
+		map_free_values(&b->fresh, dirty_free);
 		tail_free(&b->tail);
 		frame_end(&b->frame);
 		if (em->allocated != UINT64_MAX)
@@ -306,7 +297,7 @@ static void publish(struct embedded *em, struct batch *b)
 		em->log_last = b->checkpoint ? b->log_last : em->log_last;
 		merge_tail(em, b);
 		merge_fresh(em, b);
-		fresh_free(b, false);
+		map_free(&b->fresh);
 		for (struct op *op = b->ops; op; op = op->next)
 			if (!op->err)
 				publish_op(em, op, events, &n);
@@ -684,16 +675,8 @@ static void em_free(struct embedded *em)
 		mdb_txn_abort(em->commit_spare);
 	if (em->env)
 		mdb_env_close(em->env);
-	size_t it = 0;
-	struct str key;
-	void *v;
-	while (map_next(&em->leases, &it, &key, &v))
-		lease_free(v);
-	map_free(&em->leases);
-	it = 0;
-	while (map_next(&em->dirty, &it, &key, &v))
-		dirty_free(v);
-	map_free(&em->dirty);
+	map_free_values(&em->leases, lease_free);
+	map_free_values(&em->dirty, dirty_free);
 	tail_free(&em->tail);
 	wal_close(&em->wal);
 	if (em->data_fd >= 0)

@@ -203,11 +203,10 @@ struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct 
 /* Format 2 left the table of keys behind: brings it up to date, as the formats after it expect it. */
 struct error *store_raise(MDB_txn *txn, MDB_dbi log, MDB_dbi keys, int64_t indexed);
 void rec_set(struct map *m, struct str key, const struct key_rec *r); /* of such a map */
-void key_recs_free(struct map *m); /* such a map with its values */
 /* A key's newest version on disk. A key that is not there gives a zeroed record. */
 int key_get(const struct embedded *em, MDB_txn *txn, struct str key, struct key_rec *out);
 int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *r);
-void dirty_free(struct dirty *d);
+void dirty_free(void *dirty); /* struct dirty *, or NULL */
 /* On the commit thread: evaluates and commits the batch; touches nothing of em but the LMDB environment, and the log's file. */
 void run_batch(struct batch *b);
 

@@ -121,7 +121,7 @@ static struct error *status_of(const char *path, struct store_snapshot_status *o
 	void *rec;
 	while (map_next(&tail, &it, &key, &rec))
 		count_key(out, key, rec);
-	key_recs_free(&tail);
+	map_free_values(&tail, free);
 	if (!e && stat(path, &st))
 		e = error_sys(errno, "%s", path);
 	if (!e) {

@@ -134,7 +134,7 @@ void tail_join(struct tail *t, struct tail *more)
 
 void tail_free(struct tail *t)
 {
-	key_recs_free(&t->keys);
+	map_free_values(&t->keys, free);
 	free(t->v);
 	*t = (struct tail){0};
 }
