@@ -645,8 +645,8 @@ static struct error *em_save(struct store *s, const char *path)
 			e = lmdb_error(c.rc, "copying");
 		if (close(c.fd) && !e)
 			e = error_sys(errno, "writing %s", tmp);
-		if (!e && rename(tmp, path))
-			e = error_sys(errno, "%s", path);
+		if (!e)
+			e = lmdbfile_publish(tmp, path);
 		if (e)
 			unlink(tmp);
 	}

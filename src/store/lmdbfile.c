@@ -256,7 +256,7 @@ struct error *lmdbfile_check(const char *path)
 
 /* ---- create ---- */
 
-struct error *lmdbfile_sync_dir(const char *path)
+static struct error *sync_dir(const char *path)
 {
 	char *dir = xstrdup(path), *slash = strrchr(dir, '/');
 	if (slash)
@@ -269,6 +269,11 @@ struct error *lmdbfile_sync_dir(const char *path)
 		close(fd);
 	free(dir);
 	return e;
+}
+
+struct error *lmdbfile_publish(const char *tmp, const char *path)
+{
+	return rename(tmp, path) ? error_sys(errno, "%s", path) : sync_dir(path);
 }
 
 static struct error *create(MDB_env *env, const char *tmp, uint64_t cluster)
@@ -304,10 +309,8 @@ struct error *lmdbfile_create(const char *path, uint64_t cluster)
 		e = create(env, tmp, cluster);
 		mdb_env_close(env);
 	}
-	if (!e && rename(tmp, path))
-		e = error_sys(errno, "%s", path);
 	if (!e)
-		e = lmdbfile_sync_dir(path);
+		e = lmdbfile_publish(tmp, path);
 	if (e)
 		unlink(tmp);
 	free(tmp);

@@ -222,10 +222,8 @@ static struct error *restore(const char *from, const char *dir)
 		e = copy_to(in, out);
 	if (!e)
 		e = bump(tmp);
-	if (!e && rename(tmp, data))
-		e = error_sys(errno, "%s", data);
 	if (!e)
-		e = lmdbfile_sync_dir(data);
+		e = lmdbfile_publish(tmp, data);
 	if (e && out >= 0)
 		unlink(tmp);
 	if (in >= 0)

@@ -9,7 +9,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -170,10 +169,8 @@ struct error *wal_create(const char *path, uint64_t cluster)
 	struct error *e = fd < 0 ? error_sys(errno, "%s", tmp) : write_new(fd, cluster);
 	if (fd >= 0 && close(fd) && !e)
 		e = error_sys(errno, "writing");
-	if (!e && rename(tmp, path))
-		e = error_sys(errno, "renaming");
 	if (!e)
-		e = lmdbfile_sync_dir(path);
+		e = lmdbfile_publish(tmp, path);
 	if (e)
 		unlink(tmp);
 	free(tmp);
