@@ -1,6 +1,7 @@
 /* Requests to aggregated servers: the clients', passed on with who they are, and this server's own. */
 #include "apiserver/aggregator.h"
 #include "apiserver/connect.h"
+#include "apiserver/flow.h"
 #include "apiserver/forward.h"
 #include "apiserver/metrics.h"
 #include "apiserver/outbound.h"
@@ -185,6 +186,7 @@ static struct error *pass_on(struct request *rq, struct api_service *v)
 		log_and_free(e, "APIService %.*s", STR_ARG(v->name));
 		return unpassed(rq, 503, STR("service unavailable"));
 	}
+	flow_begun(rq); /* when it has begun is for the other to know */
 	who(rq, &h);
 	f.more = h.list.v;
 	f.n_more = h.list.n;

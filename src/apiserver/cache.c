@@ -614,9 +614,9 @@ size_t cache_count(const struct cache *c)
 	return tree_count(&c->main);
 }
 
-size_t cache_watchers(const struct cache *c)
+size_t cache_bytes(const struct cache *c)
 {
-	return c->n_watchers;
+	return c->object_bytes;
 }
 
 void cache_stats(const struct cache *c, struct cache_stats *out)

@@ -281,11 +281,13 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 struct error *cache_watch_next(struct cache_watch *w, struct cache_event *ev);
 /* Whether cache_watch_next would answer without suspending: to gather events into one write. */
 bool cache_watch_ready(struct cache_watch *w);
+/* Whether it has given all that there was when it was opened. */
+bool cache_watch_begun(struct cache_watch *w);
 void cache_watch_close(struct cache_watch *w); /* NULL is allowed */
 
 /* How many objects there are now; costs nothing, unlike cache_stats. */
 size_t cache_count(const struct cache *c);
-size_t cache_watchers(const struct cache *c); /* so does this */
+size_t cache_bytes(const struct cache *c); /* of the objects; so does this */
 
 /* Goes through the whole index to tell its size. */
 struct cache_stats {

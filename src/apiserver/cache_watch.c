@@ -34,6 +34,7 @@ struct cache_watch { /* what each event needs comes first */
 	/* What ask() found out about one event of the ring: it is asked again soon after. */
 	uint64_t asked_seq;         /* sequence number + 1; 0: none */
 	uint64_t pos;               /* next event: a position in chan, or a sequence number in the ring */
+	uint64_t begun;             /* the first that there was not yet when it was opened */
 	struct chan *chan;          /* events of one node; NULL: all */
 	struct waitq q;
 	const void *group;
@@ -544,13 +545,14 @@ struct error *cache_watch_open(struct cache *c, const struct cache_watch_opts *o
 		cache_watch_close(w);
 		return e;
 	}
+	w->begun = w->chan ? w->chan->next : c->next_seq;
 	if (snap) {
 		w->initial = xmalloc(sizeof(*w->initial));
 		w->initial->snap = snap;
 		w->initial->end = o->initial_end;
 		cache_iter_init(&w->initial->it, c, snap, w->ns, STR(""), &w->filter);
 	} else {
-		c->initial += w->chan ? w->chan->next - w->pos : c->next_seq - w->pos;
+		c->initial += w->begun - w->pos;
 	}
 	int64_t now = now_ms();
 	w->end_ms = o->timeout_ms > 0 ? now + o->timeout_ms : 0;
@@ -729,6 +731,11 @@ bool cache_watch_ready(struct cache_watch *w)
 		w->pos++;
 	}
 	return fell_behind(w);
+}
+
+bool cache_watch_begun(struct cache_watch *w)
+{
+	return (!w->initial && w->pos >= w->begun) || !cache_watch_ready(w);
 }
 
 void cache_watch_close(struct cache_watch *w)

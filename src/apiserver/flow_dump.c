@@ -1,6 +1,6 @@
 /* /debug/api_priority_and_fairness/: what levels, queues and requests do, as upstream's tables of comma and blanks. */
 #include "apiserver/discovery.h"
-#include "apiserver/flow.h"
+#include "apiserver/flow_internal.h"
 
 #define CELL_MIN 8
 
@@ -63,17 +63,17 @@ static struct error *dump_levels(struct request *rq)
 		const struct flow_level *l = v[i];
 		int active = 0;
 
-		for (int q = 0; q < l->fair.queues; q++)
+		for (int q = 0; q < l->fair.n_queues; q++)
 			active += fair_queue_state(&l->fair, q).waiting > 0;
 		cell(&t, "%s", l->name);
 		cell(&t, "%d", active);
-		cell(&t, "%s", l->executing || l->fair.waiting ? "false" : "true");
+		cell(&t, "%s", l->fair.executing || l->fair.waiting ? "false" : "true");
 		cell(&t, "%s", l->seen ? "false" : "true");
 		cell(&t, "%d", l->fair.waiting);
-		cell(&t, "%d", l->executing);
+		cell(&t, "%d", l->fair.executing);
 		cell(&t, "%d", l->dispatched);
 		cell(&t, "%d", l->rejected);
-		cell(&t, "%d", l->timed_out);
+		cell(&t, "0"); /* upstream counts them as cancelled */
 		cell(&t, "%d", l->cancelled);
 	}
 	return respond_sheet(rq, &t);
@@ -90,24 +90,18 @@ static struct error *dump_queues(struct request *rq)
 
 	header(&t, names, sizeof names / sizeof *names);
 	for (size_t i = 0; i < n; i++)
-		for (int q = 0; q < v[i]->fair.queues; q++) {
+		for (int q = 0; q < v[i]->fair.queues || q < v[i]->fair.n_queues; q++) {
 			struct fair_queue_state st = fair_queue_state(&v[i]->fair, q);
-			int running = 0, seats = 0;
 
-			for (const struct flow_seat *s = flow_seats(); s; s = s->next)
-				if (s->place.queue == q && !s->waiting && flow_seat_level(s) == v[i]) {
-					running++;
-					seats += s->width;
-				}
 			cell(&t, "%s", v[i]->name);
 			cell(&t, "%d", q);
 			cell(&t, "%d", st.waiting);
-			cell(&t, "%d", running);
-			cell(&t, "%d", seats);
-			cell(&t, "%.8fss", st.given);
+			cell(&t, "%d", st.executing);
 			cell(&t, "%d", st.seats);
-			cell(&t, "%d", st.seats);
-			cell(&t, "%.8fss", (double)st.seats);
+			cell(&t, "%.8fss", st.due);
+			cell(&t, "%d", st.initial);
+			cell(&t, "%d", st.most);
+			cell(&t, "%.8fss", st.work);
 		}
 	return respond_sheet(rq, &t);
 }
@@ -120,7 +114,7 @@ static int place(const struct flow_seat *s)
 	if (!s->waiting)
 		return -1;
 	for (const struct flow_seat *o = s->prev; o; o = o->prev)
-		n += o->waiting && o->place.queue == s->place.queue && flow_seat_level(o) == flow_seat_level(s);
+		n += o->waiting && o->fair.queue == s->fair.queue && o->series->level == s->series->level;
 	return n;
 }
 
@@ -149,18 +143,18 @@ static struct error *dump_requests(struct request *rq)
 	header(&t, names, sizeof names / sizeof *names);
 	if (details)
 		header(&t, more, sizeof more / sizeof *more);
-	for (const struct flow_seat *s = flow_seats(); s; s = s->next) {
+	for (const struct flow_seat *s = flow->first; s; s = s->next) {
 		const struct request_info *i = &s->rq->info;
 
-		cell(&t, "%s", flow_seat_level(s)->name);
-		cell(&t, "%s", flow_seat_schema(s));
-		cell(&t, "%d", s->place.queue);
+		cell(&t, "%s", s->series->level->name);
+		cell(&t, "%s", s->series->schema);
+		cell(&t, "%d", s->fair.queue);
 		cell(&t, "%d", place(s));
 		cell(&t, "%.*s", STR_ARG(s->distinguisher));
 		cell(&t, "%.*s", STR_ARG(when(rq->a, s->arrived_ns)));
-		cell(&t, "%d", s->width);
-		cell(&t, "0");
-		cell(&t, "0s");
+		cell(&t, "%d", s->fair.initial);
+		cell(&t, "%d", s->fair.final);
+		cell(&t, "%.*s", STR_ARG(duration_format(rq->a, s->fair.linger_ns)));
 		cell(&t, "%.*s", STR_ARG(when(rq->a, s->started_ns)));
 		if (!details)
 			continue;

@@ -203,7 +203,8 @@ static void collect_features(const struct apiserver *s)
 		     "StreamingCollectionEncodingToProtobuf StructuredAuthenticationConfiguration", true},
 		{"", "APIServerTracing", false},
 		{"BETA", "APIResponseCompression APIServerIdentity AllowParsingUserUIDFromCertAuth ConstrainedImpersonation ListFromCacheSnapshot "
-			 "RemoteRequestHeaderUID StorageVersionHash StructuredAuthenticationConfigurationJWKSMetrics WatchList", true},
+			 "RemoteRequestHeaderUID SizeBasedListCostEstimate StorageVersionHash "
+			 "StructuredAuthenticationConfigurationJWKSMetrics WatchList", true},
 		{"BETA", "CoordinatedLeaderElection DetectCacheInconsistency StructuredAuthenticationConfigurationEgressSelector "
 			 "UnknownVersionInteroperabilityProxy", false},
 		{"ALPHA", "AllowUnsafeMalformedObjectDeletion ManifestBasedAdmissionControlConfig ShardedListAndWatch StorageVersionAPI", false},

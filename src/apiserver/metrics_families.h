@@ -138,7 +138,7 @@ METRIC(FLOW_INQUEUE, "apiserver_flowcontrol_current_inqueue_requests", GAUGE, BE
 METRIC(FLOW_INQUEUE_SEATS, "apiserver_flowcontrol_current_inqueue_seats", GAUGE, ALPHA, NO_BUCKETS,
        "Seats that requests wait for, by flow schema and priority level.")
 METRIC(FLOW_LIMIT, "apiserver_flowcontrol_current_limit_seats", GAUGE, ALPHA, NO_BUCKETS, "Seats that a priority level can have at this moment.")
-METRIC(FLOW_CURRENT_R, "apiserver_flowcontrol_current_r", GAUGE, ALPHA, NO_BUCKETS, "A priority level's virtual time: seats given to who waited.")
+METRIC(FLOW_CURRENT_R, "apiserver_flowcontrol_current_r", GAUGE, ALPHA, NO_BUCKETS, "A priority level's virtual time: seat-seconds that each of its queues in use was given.")
 METRIC(FLOW_DEMAND, "apiserver_flowcontrol_demand_seats", HISTOGRAM, TIMING, B(0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4, 1.7, 2, 2.8, 4, 6),
        "Seats that are used or waited for beside those of the priority level, at each nanosecond.")
 METRIC(FLOW_DEMAND_AVERAGE, "apiserver_flowcontrol_demand_seats_average", GAUGE, ALPHA, NO_BUCKETS,
@@ -152,8 +152,10 @@ METRIC(FLOW_DISPATCHED, "apiserver_flowcontrol_dispatched_requests_total", COUNT
        "Requests that were let through, by flow schema and priority level.")
 METRIC(FLOW_LATEST_S, "apiserver_flowcontrol_latest_s", GAUGE, ALPHA, NO_BUCKETS, "The virtual time at which that request was due.")
 METRIC(FLOW_LOWER, "apiserver_flowcontrol_lower_limit_seats", GAUGE, ALPHA, NO_BUCKETS, "Seats that a priority level keeps.")
+METRIC(FLOW_NEXT_DISCOUNTED_S, "apiserver_flowcontrol_next_discounted_s_bounds", GAUGE, ALPHA, NO_BUCKETS,
+       "The bounds of next_s less what of each queue was being worked on.")
 METRIC(FLOW_NEXT_S, "apiserver_flowcontrol_next_s_bounds", GAUGE, ALPHA, NO_BUCKETS,
-       "The least and the greatest virtual time at which the queues that wait are due.")
+       "The least and the greatest virtual time at which the queues that waited were due when a request last left one.")
 METRIC(FLOW_NOMINAL, "apiserver_flowcontrol_nominal_limit_seats", GAUGE, BETA, NO_BUCKETS, "Seats of a priority level of its own.")
 METRIC(FLOW_REQUEST_USE, "apiserver_flowcontrol_priority_level_request_utilization", HISTOGRAM, TIMING,
        B(0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1),
@@ -180,7 +182,7 @@ METRIC(FLOW_UPPER, "apiserver_flowcontrol_upper_limit_seats", GAUGE, ALPHA, NO_B
 METRIC(FLOW_WATCHERS, "apiserver_flowcontrol_watch_count_samples", HISTOGRAM, ALPHA, B(0, 1, 10, 100, 1000, 10000),
        "Watches that a write concerns, by flow schema and priority level.")
 METRIC(FLOW_ESTIMATED, "apiserver_flowcontrol_work_estimated_seats", HISTOGRAM, ALPHA, B(1, 2, 4, 8, 16, 32, 64, 100),
-       "Seats that requests took, by flow schema and priority level.")
+       "Seats that requests were thought to need, by flow schema and priority level.")
 METRIC(IMPERSONATION_TIME, "apiserver_impersonation_attempts_duration_seconds", HISTOGRAM, ALPHA, POWERS(0.001, 2, 15),
        "Time to tell whether somebody may act as another, by mode and outcome.")
 METRIC(IMPERSONATIONS, "apiserver_impersonation_attempts_total", COUNTER, ALPHA, NO_BUCKETS, "Requests to act as another, by mode and outcome.")

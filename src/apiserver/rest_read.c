@@ -1,6 +1,7 @@
 /* get and watch: bytes of the watch cache, written out; other formats made from them. */
 #include "apiserver/audit.h"
 #include "apiserver/custom.h"
+#include "apiserver/flow.h"
 #include "apiserver/list.h"
 #include "apiserver/metrics.h"
 #include "apiserver/watch_socket.h"
@@ -59,6 +60,7 @@ struct watcher {
 	struct request *rq;
 	struct resource *res;
 	struct watch_socket *socket; /* NULL: the answer's body */
+	bool begun;                 /* what there was at first is written */
 	bool headers_sent;          /* Table: column definitions go with the first event only */
 	struct buf out;             /* frames not from shared blocks */
 	const struct selector *post; /* see custom_selector */
@@ -420,6 +422,15 @@ static struct error *watch_ended(struct watcher *w, struct error *end)
 	return write_error_event(w, end);
 }
 
+/* What there was is on its way: from here on the watch costs no more than the events that come. */
+static void watch_begun(struct watcher *w, struct cache_watch *cw)
+{
+	if (w->begun || !cache_watch_begun(cw))
+		return;
+	w->begun = true;
+	flow_begun(w->rq);
+}
+
 static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 {
 	int slot = form_slot(w);
@@ -433,6 +444,7 @@ static struct error *watch_loop(struct watcher *w, struct cache_watch *cw)
 		struct cache_entry *left = NULL;
 
 		w->out.n = 0;
+		watch_begun(w, cw);
 		do {
 			end = cache_watch_next(cw, &ev);
 			if (end)
@@ -552,6 +564,7 @@ static struct error *watch_converted(struct watcher *w, struct cache_watch *cw)
 		g->n = 0;
 		g->n_objs = 0;
 		arena_reset(&tmp);
+		watch_begun(w, cw);
 		end = converting_gather(g, cw);
 		e = converting_frames(g, w, &tmp);
 		for (int i = 0; i < g->n; i++)

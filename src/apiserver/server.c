@@ -26,13 +26,6 @@ static bool is_long_running(const struct request *rq)
 	       str_eqz(i->subresource, "log") || str_eqz(i->subresource, "portforward");
 }
 
-static bool is_mutating(const struct request *rq)
-{
-	struct str m = rq->x->method;
-
-	return !str_eqz(m, "GET") && !str_eqz(m, "HEAD") && !str_eqz(m, "OPTIONS");
-}
-
 static unsigned verb_bit(struct str verb)
 {
 	static const struct {
@@ -228,17 +221,6 @@ static struct error *dispatch_resource(struct request *rq)
 	return dispatch_verb(rq);
 }
 
-/* Counted for /metrics; flow.c decides who waits. */
-static struct watermark *count_inflight(struct request *rq)
-{
-	struct watermark *c = is_mutating(rq) ? &rq->s->inflight_mutating : &rq->s->inflight;
-
-	if (rq->long_running)
-		return NULL;
-	watermark_add(c, 1);
-	return c;
-}
-
 /* Upstream cannot tell what is asked for, which it takes for a fault of its own. */
 static struct error *answer_broken(struct request *rq)
 {
@@ -292,7 +274,6 @@ static struct error *send_away(struct request *rq)
 static struct error *run(struct request *rq)
 {
 	struct flow_seat seat = {0};
-	struct watermark *counter;
 	struct error *e;
 	bool handled = false;
 	int64_t deadline = 0, timeout;
@@ -311,17 +292,16 @@ static struct error *run(struct request *rq)
 	metrics_filter(rq, FILTER_AUDIT);
 	TRY(impersonate(rq));
 	metrics_filter(rq, FILTER_IMPERSONATION);
-	e = flow_begin(rq, &seat, &handled);
+	e = flow_begin(rq, &seat, timeout, &handled);
 	if (!e && !handled) {
 		metrics_filter(rq, FILTER_FLOW);
 		e = authorize_request(rq);
 	}
 	if (e || handled) {
-		flow_end(&seat);
+		flow_end(rq);
 		return e;
 	}
 	metrics_filter(rq, FILTER_AUTHORIZATION);
-	counter = count_inflight(rq);
 	if (!rq->long_running)
 		deadline = deadline_push(timeout);
 	if (rq->long_running)
@@ -332,9 +312,7 @@ static struct error *run(struct request *rq)
 		e = rq->info.resource_request ? dispatch_resource(rq) : serve_path(rq);
 	if (!rq->long_running)
 		deadline_pop(deadline);
-	if (counter)
-		watermark_add(counter, -1);
-	flow_end(&seat);
+	flow_end(rq);
 	return e;
 }
 

@@ -124,6 +124,8 @@ struct request {
 	int64_t start_ns;
 	bool dry_run;
 	bool long_running;
+	struct flow_seat *seat;          /* what it holds of priority and fairness; of a watch, until it has begun */
+	bool watching;                   /* counted among the watches that writes concern */
 	struct str cache_control;        /* of the answer; empty: "no-cache, private" */
 	bool nosync;                     /* the server's own: what is lost with the power is made again at the next start */
 	bool applied;                    /* managedFields of the object being created are made (server-side apply) */

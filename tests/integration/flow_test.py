@@ -3,7 +3,7 @@
 
 Usage: flow_test.py PATH-OF-kube-apiserver. Prints one line a failed check and "N passed, N failed".
 """
-import json, os, re, sys, threading
+import json, os, re, socket, ssl, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from apiserver_test import Client, check, equal, suite, until
@@ -86,7 +86,7 @@ def setup(s, a, gate):
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": "narrow"}, "spec": {
             "matchingPrecedence": 100, "priorityLevelConfiguration": {"name": "narrow"}, "distinguisherMethod": {"type": "ByUser"},
             "rules": [{"subjects": [{"kind": "User", "user": {"name": n}} for n in ("alice", "bob")],
-                       "resourceRules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"], "namespaces": ["*"]}]}]}})[0], 201)
+                       "resourceRules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "watch"], "namespaces": ["*"]}]}]}})[0], 201)
     in_force(a)
     uid = a.get(FLOW + "prioritylevelconfigurations/narrow")[1]["metadata"]["uid"]
     gate.open.set()
@@ -162,6 +162,172 @@ def test_limits(s, a, gate):
     equal("seats of a wider one", limits(a)["narrow"], (11, 8, 15))
 
 
+def put_exempt(a, **exempt):
+    """What an exempt level lends of what would be its own."""
+    st, o = a.get(FLOW + "prioritylevelconfigurations/exempt")
+    o["spec"]["exempt"] = exempt
+    equal("update of exempt", a.call("PUT", FLOW + "prioritylevelconfigurations/exempt", o)[0], 200)
+    in_force(a)
+
+
+def test_exempt(s, a, gate):
+    put_level(a, {"type": "Reject"})
+    put_exempt(a, nominalConcurrencyShares=54, lendablePercent=50)
+    # of 300 shares 54 are its own: ceil(20*54/300) seats, of which it lends half; what is left to others are parts of the same 300
+    equal("seats", {n: l for n, l in limits(a).items() if n in ("exempt", "workload-low", "narrow")},
+          {"exempt": (4, 2, 24), "workload-low": (7, 1, 27), "narrow": (1, 1, 1)})
+    put_exempt(a, nominalConcurrencyShares=0, lendablePercent=0)
+    equal("seats as before", limits(a)["exempt"], (0, 0, 20))
+
+
+class Watch(threading.Thread):
+    """A watch that is read to its end."""
+
+    def __init__(self, s, query="", client=None, path=CM):
+        super().__init__(daemon=True)
+        self.conn = (client or Client(s, token="alicetoken")).open()
+        self.status, self.headers, self.events, self.query, self.path = None, None, [], query, path
+        self.token = {} if client else {"Authorization": "Bearer alicetoken"}
+        self.start()
+
+    def run(self):
+        try:
+            self.conn.request("GET", "%s?watch=1&timeoutSeconds=60&%s" % (self.path, self.query), headers=self.token)
+            self.r = self.conn.getresponse()
+            self.headers, self.status = self.r.headers, self.r.status
+            for line in self.r:
+                self.events.append(json.loads(line))
+        except (OSError, ValueError, AttributeError):
+            pass
+
+    def end(self):
+        try:
+            self.conn.sock.shutdown(socket.SHUT_RDWR)
+        except (OSError, AttributeError):
+            pass
+        self.join(20)
+
+
+def narrow(a):
+    return [r for r in dump(a, "dump_requests?includeRequestDetails=1") if r["PriorityLevelName"] == "narrow"]
+
+
+def sample(a, name):
+    """A series of /metrics, summed up; 0: there is none."""
+    return sum(float(l.rsplit(" ", 1)[1]) for l in a.raw("GET", "/metrics")[2].decode().splitlines() if l.startswith(name))
+
+
+def test_watch(s, a, gate):
+    """A watch takes a seat until it has begun."""
+    put_level(a, {"type": "Reject"})
+    w = Watch(s)
+    until("a watch begins", lambda: w.status)
+    until("its seat is free again", lambda: not narrow(a))
+    gate.open.clear()
+    first = Call(s, "alice", "w-")
+    until("somebody takes it", lambda: gate.inside == 1)
+    late = Watch(s)
+    until("a watch that finds none is refused", lambda: late.status)
+    equal("as everything is", (late.status, late.headers["Content-Type"]), (429, "text/plain; charset=utf-8"))
+    put_level(a, {"type": "Queue", "queuing": {"queues": 4, "handSize": 2, "queueLengthLimit": 3}})
+    late = Watch(s)
+    until("or waits", lambda: [r for r in narrow(a) if r["Verb"] == "watch" and r["RequestIndexInQueue"] == "0"])
+    equal("before it is answered", late.status, None)
+    gate.open.set()
+    first.join(20)
+    until("until there is one", lambda: late.status == 200 and w.events)
+    until("which it gives back", lambda: not narrow(a))
+    check("counted as a watch", sample(a, 'apiserver_flowcontrol_request_execution_seconds_count{flow_schema="narrow",priority_level="narrow",type="watch"}') >= 2)
+    for x in (w, late):
+        x.end()
+
+
+def test_slow_watch(s, a, gate):
+    """One who does not read what there is holds his seat."""
+    big = "x" * 900000
+    for i in range(24):
+        equal("a large object", a.post(CM, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "big-%d" % i}, "data": {"v": big}})[0], 201)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    sock.connect(("127.0.0.1", s.port))
+    c = ssl.create_default_context(cafile=os.path.join(s.dir, "ca.crt")).wrap_socket(sock, server_hostname="127.0.0.1")
+    c.sendall(b"GET %s?watch=1&timeoutSeconds=120 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alicetoken\r\n\r\n" % CM.encode())
+    until("it has its seat", lambda: [r for r in narrow(a) if r["Verb"] == "watch" and r["RequestIndexInQueue"] == "-1"])
+    second = Watch(s, "resourceVersion=%s" % a.get(CM + "?limit=1")[1]["metadata"]["resourceVersion"])
+    until("the next one waits", lambda: [r for r in narrow(a) if r["RequestIndexInQueue"] == "0"])
+    n = 0
+    while n < 24 * len(big):
+        n += len(c.recv(1 << 20))
+    until("until it has read", lambda: second.status == 200)
+    until("nobody needs a seat to go on", lambda: not narrow(a))
+    c.close()
+    second.end()
+    # a list of 21 MB: what is sent from the cache is never all at once there
+    seats = 'apiserver_flowcontrol_work_estimated_seats_sum{flow_schema="exempt"'
+    before = sample(a, seats)
+    a.get(CM)
+    equal("seats of a large list", sample(a, seats) - before, 10 + 1)
+    for i in range(24):
+        a.delete(CM + "/big-%d" % i)
+
+
+def final(a, gate, s):
+    """What a create of a ConfigMap holds when it has been answered: seats, and for how long."""
+    gate.open.clear()
+    call = Call(s, "alice", "f-")
+    until("one is inside", lambda: gate.inside == 1)
+    row = next(r for r in narrow(a) if r["Verb"] == "create")
+    gate.open.set()
+    call.join(20)
+    equal("it goes through", call.status, 201)
+    until("nothing is left of it", lambda: sample(a, 'apiserver_flowcontrol_current_executing_seats{flow_schema="narrow"') == 0)
+    return row["InitialSeats"], row["FinalSeats"], row["AdditionalLatency"]
+
+
+def test_watched(s, a, gate):
+    """A write costs the more the more watches it concerns."""
+    equal("of nobody's concern", final(a, gate, s), ("1", "0", "0s"))
+    count = 'apiserver_flowcontrol_watch_count_samples_sum{flow_schema="narrow"'
+    before = sample(a, count)
+    all_, ns = "/api/v1/configmaps", CM
+    watches = [Watch(s, "", a, p) for p in [all_] * 8 + [ns] * 13 + ["/api/v1/namespaces/kube-system/configmaps"] * 5]
+    watches += [Watch(s, "fieldSelector=metadata.name%3Dx", a) for _ in range(3)]
+    until("they begin", lambda: all(w.status for w in watches))
+    # 21 of 29: a level of one seat works on three seats' work for three times as long
+    equal("of many", final(a, gate, s), ("1", "1", "15ms"))
+    equal("as many as concern it", sample(a, count) - before, 21)
+    for w in watches:
+        w.end()
+    until("and of none, when they have gone", lambda: final(a, gate, s) == ("1", "0", "0s"))
+    # pods of a node are its own watch's alone
+    pods = 'apiserver_flowcontrol_watch_count_samples_sum{flow_schema="exempt"'
+    watches = [Watch(s, q, a, "/api/v1/pods") for q in ("", "fieldSelector=spec.nodeName%3Da", "fieldSelector=spec.nodeName%3D")]
+    until("they begin", lambda: all(w.status for w in watches))
+    before = sample(a, pods)
+    a.delete("/api/v1/namespaces/default/pods/none")
+    equal("two of three", sample(a, pods) - before, 2)
+    for w in watches:
+        w.end()
+
+
+def test_patience(s, a, gate):
+    """A quarter of its time a request waits, and no more."""
+    gate.open.clear()
+    first = Call(s, "alice", "p-")
+    until("somebody has the seat", lambda: gate.inside == 1)
+    before = {r["PriorityLevelName"]: r for r in dump(a, "dump_priority_levels")}["narrow"]
+    alice = Client(s, token="alicetoken")
+    st, h, _ = alice.raw("POST", CM + "?timeout=2s", json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}),
+                         {"Content-Type": "application/json"})
+    equal("in vain", st, 429)
+    after = {r["PriorityLevelName"]: r for r in dump(a, "dump_priority_levels")}["narrow"]
+    equal("counted", {k: int(after[k]) - int(before[k]) for k in ("RejectedRequests", "TimedoutRequests", "CancelledRequests", "DispatchedRequests")},
+          {"RejectedRequests": 1, "TimedoutRequests": 0, "CancelledRequests": 1, "DispatchedRequests": 0})
+    gate.open.set()
+    first.join(20)
+    gate.open.clear()
+
+
 def test_fight(s, a, gate):
     """A condition that somebody else writes otherwise is put right six times a minute and no more."""
     rival = FLOW + "flowschemas/contested/status?fieldManager=rival"
@@ -199,4 +365,4 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("flow", prepare, (test_reject, test_queue, test_limits, test_fight))
+    suite("flow", prepare, (test_reject, test_queue, test_limits, test_exempt, test_watch, test_slow_watch, test_watched, test_patience, test_fight))

@@ -77,6 +77,11 @@ ALPHA = {
     "apiserver_flowcontrol_demand_seats_high_watermark": ("gauge", "priority_level"),
     "apiserver_flowcontrol_demand_seats_smoothed": ("gauge", "priority_level"),
     "apiserver_flowcontrol_demand_seats_stdev": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_dispatch_r": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_latest_s": ("gauge", "priority_level"),
+    "apiserver_flowcontrol_next_discounted_s_bounds": ("gauge", "bound priority_level"),
+    "apiserver_flowcontrol_next_s_bounds": ("gauge", "bound priority_level"),
+    "apiserver_flowcontrol_request_queue_length_after_enqueue": ("histogram", "flow_schema priority_level"),
     "apiserver_flowcontrol_seat_fair_frac": ("gauge", ""),
     "apiserver_flowcontrol_target_seats": ("gauge", "priority_level"),
     "apiserver_flowcontrol_watch_count_samples": ("histogram", "flow_schema priority_level"),
@@ -467,7 +472,8 @@ def test_families(a):
     equal("node ports", [m.get("kube_apiserver_nodeport_allocator_allocation%s_total" % e, scope=x) for e, x in
                          (("", "static"), ("", "dynamic"), ("_errors", "static"))], [1, 1, 1])
     feature = lambda n, s: m.get("kubernetes_feature_enabled", name=n, stage=s)
-    equal("features", (feature("WatchList", "BETA"), feature("CBORServingAndStorage", "ALPHA"), feature("KMSv1", "DEPRECATED")), (1, 1, 0))
+    equal("features", (feature("WatchList", "BETA"), feature("SizeBasedListCostEstimate", "BETA"), feature("CBORServingAndStorage", "ALPHA"),
+                       feature("KMSv1", "DEPRECATED")), (1, 1, 1, 0))
     check("bytes of the network", m.get("process_network_receive_bytes_total") > 0 and m.get("process_network_transmit_bytes_total") > 0)
     for action in ("deny", "audit"):
         check("a policy that refused: " + action, m.get("apiserver_validating_admission_policy_check_total", enforcement_action=action,
