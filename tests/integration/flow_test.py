@@ -328,6 +328,38 @@ def test_patience(s, a, gate):
     gate.open.clear()
 
 
+def test_aggregated(s, a, gate):
+    """When a watch has begun is for the server to know that has it: here it goes on without a seat."""
+    go, name, things = threading.Event(), "v1.agg.example.com", "/apis/agg.example.com/v1/things"
+
+    def answer(rq):
+        if rq.path.startswith(things):
+            go.wait(60)
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "agg.example.com/v1", "resources": []}
+
+    web = Web(answer, s, "agg", names="DNS:agg.default.svc")
+    a.post("/api/v1/namespaces/default/services", {"metadata": {"name": "agg"}, "spec": {"type": "ExternalName", "externalName": "localhost"}})
+    equal("APIService", a.post("/apis/apiregistration.k8s.io/v1/apiservices", {"metadata": {"name": name}, "spec": {
+        "group": "agg.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100, "caBundle": web.ca,
+        "service": {"namespace": "default", "name": "agg", "port": web.port}}})[0], 201)
+    until("available", lambda: [c for c in a.get("/apis/apiregistration.k8s.io/v1/apiservices/" + name)[1].get("status", {}).get("conditions", [])
+                                if c["status"] == "True"])
+    begun = 'apiserver_flowcontrol_request_execution_seconds_count{flow_schema="exempt",priority_level="exempt",type="watch"}'
+    before = sample(a, begun)
+    calls = [threading.Thread(target=Client(s, cert="admin").get, args=(things + q,), daemon=True) for q in ("?watch=1", "")]
+    for c in calls:
+        c.start()
+    until("both are there", lambda: [r for r in dump(a, "dump_requests?includeRequestDetails=1") if r["APIPath"] == things and r["Verb"] == "list"] and
+          sample(a, begun) == before + 1)
+    equal("one has a seat", [r["Verb"] for r in dump(a, "dump_requests?includeRequestDetails=1") if r["APIPath"] == things], ["list"])
+    check("while both last", all(c.is_alive() for c in calls))
+    go.set()
+    for c in calls:
+        c.join(20)
+    a.delete("/apis/apiregistration.k8s.io/v1/apiservices/" + name)
+    web.close()
+
+
 def test_fight(s, a, gate):
     """A condition that somebody else writes otherwise is put right six times a minute and no more."""
     rival = FLOW + "flowschemas/contested/status?fieldManager=rival"
@@ -355,6 +387,24 @@ def test_fight(s, a, gate):
     a.delete(FLOW + "flowschemas/contested")
 
 
+def test_quiescing(s, a, gate):
+    """A level that is deleted keeps its seats until its last request has ended."""
+    put_level(a, {"type": "Reject"})
+    seats = limits(a)["narrow"]
+    gate.open.clear()
+    last = Call(s, "alice", "l-")
+    until("one is inside", lambda: gate.inside == 1)
+    a.delete(FLOW + "prioritylevelconfigurations/narrow")
+    in_force(a)
+    row = {r["PriorityLevelName"]: r for r in dump(a, "dump_priority_levels")}["narrow"]
+    equal("it goes on", (row["IsQuiescing"], row["ExecutingRequests"], limits(a)["narrow"]), ("true", "1", seats))
+    gate.open.set()
+    last.join(20)
+    equal("to its end", last.status, 201)
+    until("then it is gone", lambda: "narrow" not in limits(a))
+    check("altogether", "narrow" not in {r["PriorityLevelName"] for r in dump(a, "dump_priority_levels")})
+
+
 def prepare(s):
     s.more = ["--max-requests-inflight", "10", "--max-mutating-requests-inflight", "10"]
     gate = Gate(s)
@@ -365,4 +415,5 @@ def prepare(s):
 
 
 if __name__ == "__main__":
-    suite("flow", prepare, (test_reject, test_queue, test_limits, test_exempt, test_watch, test_slow_watch, test_watched, test_patience, test_fight))
+    suite("flow", prepare, (test_reject, test_queue, test_limits, test_exempt, test_watch, test_slow_watch, test_watched, test_patience,
+                             test_aggregated, test_fight, test_quiescing))
