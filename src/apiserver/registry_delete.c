@@ -135,14 +135,15 @@ static bool namespace_terminating(struct request *rq, struct core_v1_namespace *
 	return n->spec.finalizers.n > 0;
 }
 
-struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
-			      struct write_result *out)
+static struct error *delete_loop(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
+				 struct write_result *out, struct fiber_mutex **held)
 {
 	struct resource *res = rq->res;
 	struct storage *st = res->st;
 	const struct strategy *sg = st->strategy;
 	struct str cns = st->namespaced ? ns : STR_NULL;
 	bool admitted = false;
+	void *marked_last = NULL; /* what a write of this deletion left no time: whoever writes it next deletes it, too, and may be first */
 	struct str uid = o->preconditions && o->preconditions->uid ? *o->preconditions->uid : STR_NULL;
 	struct str rv = o->preconditions && o->preconditions->resource_version ? *o->preconditions->resource_version : STR_NULL;
 
@@ -157,7 +158,15 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		struct stored stored stored_cleanup = {0};
 		struct error *e;
 
+		if (attempt)
+			TRY(wait_turn(rq, ns, name, held));
 		TRY(cache_get(st->cache, cns, name, CACHE_CONSISTENT, 0, &entry));
+		if (!entry && marked_last) {
+			meta_of(st, marked_last)->resource_version = STR_NULL;
+			out->obj = marked_last;
+			out->deleted = true;
+			return NULL;
+		}
 		if (!entry)
 			return err_not_found(res->api->group, res->api->plural, name);
 		rev = entry->rev;
@@ -238,6 +247,9 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 				rev = written->rev;
 				cache_entry_unref(written);
 				written = NULL;
+				marked_last = obj;
+				if (rv.n)
+					rv = rv_text(rq->a, rev);
 				TRY(cache_delete(st->cache, cns, name, rev, &ok, &written));
 			}
 		} else {
@@ -256,4 +268,15 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 		return NULL;
 	}
 	return err_conflict(res->api->group, res->api->plural, name, NULL);
+}
+
+struct error *registry_delete(struct request *rq, struct str ns, struct str name, const struct meta_v1_delete_options *o,
+			      struct write_result *out)
+{
+	struct fiber_mutex *held = NULL;
+	struct error *e = delete_loop(rq, ns, name, o, out, &held);
+
+	if (held)
+		fiber_mutex_unlock(held);
+	return e;
 }

@@ -34,6 +34,11 @@ struct error *settle_namespace(struct meta_v1_object_meta *m, struct str ns);
 /* 409 when uid or rv, each possibly empty, are not om's; `what` names the kind in it. */
 struct error *check_preconditions(struct request *rq, const struct meta_v1_object_meta *om, struct str what, struct str name,
 				  struct str uid, struct str rv);
+/*
+ * For who lost a race for an object. Upstream tries until it succeeds; of many writers of one object each round lets one through: in turn,
+ * none of them waits for long. Not within other requests, which may hold a lock already. *held: what the caller unlocks at the end, or NULL.
+ */
+struct error *wait_turn(struct request *rq, struct str ns, struct str name, struct fiber_mutex **held);
 /* Of a custom resource that reads as it did, *same false: what is stored at rev is not what would be, which is in *s. */
 struct error *as_stored(struct request *rq, void *obj, int64_t rev, struct stored *s, bool *same);
 

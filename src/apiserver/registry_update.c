@@ -5,8 +5,6 @@
 #include "apiserver/encrypt.h"
 #include "apiserver/metrics.h"
 
-#define CONTENDED (sizeof(((struct apiserver *)0)->contended) / sizeof(struct fiber_mutex))
-
 /* Scale writes the main resource's fields: it is judged as an update of it. */
 static bool is_main(const char *sub)
 {
@@ -330,6 +328,18 @@ struct error *as_stored(struct request *rq, void *obj, int64_t rev, struct store
 	return e;
 }
 
+struct error *wait_turn(struct request *rq, struct str ns, struct str name, struct fiber_mutex **held)
+{
+	size_t n = sizeof rq->s->contended / sizeof *rq->s->contended;
+	struct fiber_mutex *lock = &rq->s->contended[(str_hash(ns) ^ str_hash(name)) % n];
+
+	if (*held || rq->internal)
+		return NULL;
+	TRY(fiber_mutex_lock(lock));
+	*held = lock;
+	return NULL;
+}
+
 /* *held: what is locked, for the caller to unlock. *unread: what keeps the object that there is from being read from the store. */
 static struct error *update_loop(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out,
 				 struct fiber_mutex **held, struct error **unread)
@@ -351,16 +361,8 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		int64_t rev;
 		bool ok = false, unconditional, deleting, stale;
 
-		/*
-		 * Upstream tries until it succeeds. Of many writers of one object each round lets one through; in turn, none of them waits for
-		 * long. Not within other requests, which may hold a lock already.
-		 */
-		if (attempt && !*held && !rq->internal) {
-			struct fiber_mutex *lock = &rq->s->contended[(str_hash(ns) ^ str_hash(name)) % CONTENDED];
-
-			TRY(fiber_mutex_lock(lock));
-			*held = lock;
-		}
+		if (attempt)
+			TRY(wait_turn(rq, ns, name, held));
 		TRY(cache_get(st->cache, cns, name, CACHE_CONSISTENT, 0, &entry));
 		if (!entry) {
 			if (!(u->flags & UPDATE_CREATE) && !(!u->sub && sg && sg->create_on_update))

@@ -444,6 +444,32 @@ def test_contention(a):
     equal("who has a field each", sum(f["operation"] == "Apply" for f in m["metadata"]["managedFields"]), 16)
 
 
+def test_delete_race(a):
+    """A pod that has no time left is deleted by whoever writes it next: the one who asked for its end is not told that it is gone."""
+    base = "/api/v1/namespaces/delete-race/pods"
+    a.post("/api/v1/namespaces", {"metadata": {"name": "delete-race"}})
+    a.post(base.replace("pods", "serviceaccounts"), {"metadata": {"name": "default"}})
+    codes, done = [], threading.Event()
+
+    def write(i):
+        c, n = Client(a.s, cert="admin"), 0
+        while not done.is_set():
+            n += 1
+            c.patch(base + "/p/status", {"status": {"message": "%d-%d" % (i, n)}})
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for i in range(60):
+        codes.append((a.post(base, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})[0], "Pod"))
+        st, o = a.delete(base + "/p", {"gracePeriodSeconds": 0})
+        codes.append((st, o["kind"]))
+    done.set()
+    for t in threads:
+        t.join()
+    equal("every deletion got through", sorted(set(codes)), [(200, "Pod"), (201, "Pod")])
+
+
 def test_lists(a):
     a.post("/api/v1/namespaces", {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "lists"}})
     base = "/api/v1/namespaces/lists/configmaps"
@@ -1302,7 +1328,7 @@ def main():
         s.start()
         a = Client(s, cert="admin")
         tests = [lambda: test_discovery(a), lambda: test_basics(a), lambda: test_formats(a), lambda: test_patches(a),
-                 lambda: test_times(a), lambda: test_large(a), lambda: test_contention(a), lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_service_cidrs(a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
+                 lambda: test_times(a), lambda: test_large(a), lambda: test_contention(a), lambda: test_delete_race(a), lambda: test_lists(a), lambda: test_deletion(a), lambda: test_access(s, a), lambda: test_service_cidrs(a), lambda: test_crd(a), lambda: test_crd_read(a), lambda: test_crd_rules(a),
                  lambda: test_event_fields(a),
                  lambda: test_admission(a), lambda: test_validation(a),
                  lambda: test_extensions(s, a)]
