@@ -38,7 +38,7 @@ int fdatasync(int fd)
 	return real(fd);
 }
 
-/* LMDB's meta pages. */
+/* The write-ahead log, and LMDB's meta pages. */
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 {
 	static ssize_t (*real)(int fd, const void *p, size_t n, off_t at);
