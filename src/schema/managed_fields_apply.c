@@ -350,6 +350,20 @@ struct error *managed_fields_apply(struct arena *a, const struct managed_fields_
 	return NULL;
 }
 
+/* Sets of fields are in an order of their own, which is not that of their names. */
+static void order_fields(struct arena *a, const struct jv *managed, entry_list *list)
+{
+	for (uint32_t i = 0; managed && i < list->n && i < managed->n; i++) {
+		const struct jv *fields = jv_get(&managed->items[i], STR("fieldsV1"));
+		buf_cleanup struct buf b = {0};
+
+		if (!fields)
+			continue;
+		jv_encode(&b, fields);
+		*list->v[i].fields_v1 = arena_str(a, buf_view(&b));
+	}
+}
+
 struct error *managed_fields_apply_object(struct arena *a, const struct managed_fields_request *req, const void *live,
 					  const struct jv *config, bool force, void *out, bool *changed)
 {
@@ -379,6 +393,7 @@ struct error *managed_fields_apply_object(struct arena *a, const struct managed_
 		error_free(e);
 		return w;
 	}
+	order_fields(a, jv_at(&o, "metadata", "managedFields", NULL), &object_meta(t, out)->managed_fields);
 	if (live && managed_fields_alone_differ(a, &l, &o)) {
 		/* only who owns what has changed: the object stays as it is to the byte */
 		entry_list owners = object_meta(t, out)->managed_fields;
