@@ -515,7 +515,10 @@ static void open_api(struct field_errors *e, const props *p, struct place s, con
 	lists_and_maps(e, p, at);
 }
 
-/* With the status subresource, the status is checked by what the root says of that member alone: it may say nothing of the whole. */
+/*
+ * With the status subresource, the status is checked by what the root says of that member alone: it may say nothing of the whole, not even
+ * with a list that is empty.
+ */
 static void root_of_status(struct field_errors *e, const props *p, const struct field_path *at)
 {
 	const struct schema_type *t = &apiextensions_v1_json_schema_props_type;
@@ -526,10 +529,10 @@ static void root_of_status(struct field_errors *e, const props *p, const struct 
 		field_invalid(e, FIELD_CHILD(at, "type"), p->type, "only \"object\" is allowed as the type at the root of the schema if the "
 								  "status subresource is enabled");
 		return;
-	} else if (!p->nullable && !p->default_ && !p->enum_.n && !p->max_properties && !p->min_properties && !p->all_of.n && !p->one_of.n &&
-		   !p->any_of.n && !p->not && !p->additional_properties && !p->pattern_properties.n && !p->dependencies.n &&
-		   !p->additional_items && !p->definitions.n && !p->x_kubernetes_embedded_resource && !p->x_kubernetes_int_or_string &&
-		   !p->x_kubernetes_list_map_keys.n && !p->x_kubernetes_list_type && !p->x_kubernetes_map_type) {
+	} else if (!p->nullable && !p->default_ && !p->enum_.v && !p->max_properties && !p->min_properties && !p->all_of.v && !p->one_of.v &&
+		   !p->any_of.v && !p->not && !p->additional_properties && !p->pattern_properties.v && !p->dependencies.v &&
+		   !p->additional_items && !p->definitions.v && !p->x_kubernetes_embedded_resource && !p->x_kubernetes_int_or_string &&
+		   !p->x_kubernetes_list_map_keys.v && !p->x_kubernetes_list_type && !p->x_kubernetes_map_type) {
 		return;
 	}
 	field_invalid_obj(e, at, t, p, "only description, type, format, limits, required, items, properties, externalDocs, example, "

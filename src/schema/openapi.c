@@ -135,35 +135,32 @@ struct target {
 	bool custom;
 };
 
-static struct str title(struct arena *a, struct str s)
+/* What may stand in the name of an operation, each word with a capital letter: the first, too, or as it is. */
+static struct str words(struct arena *a, struct str s, bool capital)
 {
-	char *p = arena_strz(a, s);
+	buf_cleanup struct buf b = {0};
 
-	if (s.n)
-		p[0] = (char)toupper((unsigned char)p[0]);
-	return str_of(p, s.n);
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (isalpha(c) || c == '_' || (i && isdigit(c))) {
+			buf_putc(&b, (char)(capital ? toupper(c) : c));
+			capital = false;
+		} else {
+			capital = true;
+		}
+	}
+	return arena_str(a, buf_view(&b));
 }
 
 /* "rbac.authorization.k8s.io" -> "RbacAuthorization" or, with tag, "rbacAuthorization"; "" -> "Core". */
 static struct str group_words(struct arena *a, struct str group, bool tag)
 {
-	buf_cleanup struct buf b = {0};
-
 	if (!group.n)
-		return tag ? STR("core") : STR("Core");
+		group = STR("core");
 	if (str_has_suffix(group, STR(".k8s.io")))
 		group = str_sub(group, 0, group.n - 7);
-	for (bool first = true; group.p; first = false) {
-		struct str word = str_cut(&group, '.');
-
-		/* Words lose what may not stand in a name. */
-		char *p = arena_strz(a, tag && first ? word : title(a, word));
-
-		for (; *p; p++)
-			if (isalnum((unsigned char)*p))
-				buf_putc(&b, *p);
-	}
-	return arena_str(a, buf_view(&b));
+	return words(a, group, !tag);
 }
 
 static struct operation *op_new(struct arena *a, struct path_item *item, const char *method)
@@ -221,8 +218,8 @@ static struct operation *operation(struct openapi_doc *d, struct path_item *item
 	};
 	struct operation *o = op_new(d->a, item, method);
 
-	o->id = arena_printf(d->a, "%s%.*s%s%.*s%s", verb, STR_ARG(t->id_group), namespaced ? "Namespaced" : "", STR_ARG(t->kind),
-			     suffix);
+	o->id = arena_printf(d->a, "%s%.*s%.*s", verb, STR_ARG(t->id_group),
+			     STR_ARG(words(d->a, arena_printf(d->a, "%s%.*s%s", namespaced ? "Namespaced" : "", STR_ARG(t->kind), suffix), true)));
 	o->action = action;
 	o->group = o->tag_group = t->group;
 	o->version = o->tag_version = t->version;
@@ -258,7 +255,7 @@ static bool answers_object(const struct target *t)
 		"resourceclaims", "resourceclaimtemplates", "resourceslices",
 	};
 
-	for (size_t i = 0; i < sizeof plurals / sizeof *plurals; i++)
+	for (size_t i = 0; !t->custom && i < sizeof plurals / sizeof *plurals; i++)
 		if (str_eqz(t->plural, plurals[i]))
 			return true;
 	return false;
@@ -273,7 +270,7 @@ static void collection(struct openapi_doc *d, struct paths *p, const struct targ
 	if (verbs & VERB_DELETECOLLECTION) {
 		o = operation(d, item, t, "delete", "delete", "deletecollection", "", false, t->namespaced);
 		o->id = arena_printf(d->a, "delete%.*sCollection%s%.*s", STR_ARG(t->id_group),
-				     t->namespaced ? "Namespaced" : "", STR_ARG(t->kind));
+				     t->namespaced ? "Namespaced" : "", STR_ARG(words(d->a, t->kind, false)));
 		o->answer = status_ref;
 		if (t->custom) {
 			ADD(o, list_params);
@@ -390,8 +387,8 @@ static void connect(struct openapi_doc *d, struct paths *p, const struct target 
 			struct operation *o = op_new(d->a, item, method);
 
 			o->id = arena_printf(d->a, "connect%.*s%.*s%s%.*s%.*s%s", STR_ARG(t->id_group),
-					     STR_ARG(title(d->a, str_from(method))), t->namespaced ? "Namespaced" : "", STR_ARG(t->kind),
-					     STR_ARG(title(d->a, s->name)), with_path ? "WithPath" : "");
+					     STR_ARG(words(d->a, str_from(method), true)), t->namespaced ? "Namespaced" : "", STR_ARG(t->kind),
+					     STR_ARG(words(d->a, s->name, true)), with_path ? "WithPath" : "");
 			o->action = "connect";
 			o->doc = arena_printf(d->a, "connect %s requests to the %.*s of the specified %.*s", method, STR_ARG(s->name),
 					      STR_ARG(t->kind));
@@ -414,7 +411,7 @@ static void subresource(struct openapi_doc *d, struct paths *p, const struct tar
 {
 	struct str group = s->group.n || s->version.n ? s->group : t->group,
 		   version = s->version.n ? s->version : t->version;
-	const char *suffix = arena_strz(d->a, title(d->a, s->name));
+	const char *suffix = arena_strz(d->a, words(d->a, s->name, true));
 	bool is_log = str_eqz(s->name, "log");
 	struct path_item *item = path_new(d, p,
 					  arena_printf(d->a, "%.*s/%s%.*s/{name}/%.*s", STR_ARG(t->base),
@@ -468,7 +465,7 @@ static void resource_paths(struct openapi_doc *d, struct paths *p, const struct 
 		.base = r->group.n ? arena_printf(d->a, "/apis/%.*s/%.*s", STR_ARG(r->group), STR_ARG(r->version))
 				   : STR("/api/v1"),
 		.id_group = arena_printf(d->a, "%.*s%.*s", STR_ARG(group_words(d->a, r->group, false)),
-					 STR_ARG(title(d->a, r->version))),
+					 STR_ARG(words(d->a, r->version, true))),
 		.object = {.type = r->type},
 		.list = {.type = r->list_type},
 	};
@@ -505,7 +502,7 @@ static void crd_paths(struct openapi_doc *d, struct paths *p, const struct opena
 		.namespaced = c->namespaced,
 		.base = arena_printf(d->a, "/apis/%.*s/%.*s", STR_ARG(c->group), STR_ARG(c->version)),
 		.id_group = arena_printf(d->a, "%.*s%.*s", STR_ARG(group_words(d->a, c->group, false)),
-					 STR_ARG(title(d->a, c->version))),
+					 STR_ARG(words(d->a, c->version, true))),
 		.object = {.crd = c},
 		.list = {.crd = c, .list = true},
 		.custom = true,
@@ -528,7 +525,7 @@ static void version_path(struct openapi_doc *d, struct paths *p, struct str grou
 		d, p, group.n ? arena_printf(d->a, "/apis/%.*s/%.*s/", STR_ARG(group), STR_ARG(version)) : STR("/api/v1/"));
 	struct operation *o = op_new(d->a, item, "get");
 
-	o->id = arena_printf(d->a, "get%.*s%.*sAPIResources", STR_ARG(group_words(d->a, group, false)), STR_ARG(title(d->a, version)));
+	o->id = arena_printf(d->a, "get%.*s%.*sAPIResources", STR_ARG(group_words(d->a, group, false)), STR_ARG(words(d->a, version, true)));
 	o->doc = STR("list the resources of the version");
 	o->answer = (struct schema_ref){.type = &meta_v1_api_resource_list_type};
 	o->tag_group = group;
@@ -806,7 +803,7 @@ static void write_operation(struct openapi_doc *d, const struct path_item *item,
 	responses(d, o);
 	buf_puts(b, ",\"tags\":[");
 	jv_encode_string(b, arena_printf(d->a, "%.*s%s%.*s", STR_ARG(group_words(d->a, o->tag_group, true)),
-					 o->tag_version.n ? "_" : "", STR_ARG(o->tag_version)));
+					 o->tag_version.n ? "_" : "", STR_ARG(words(d->a, o->tag_version, false))));
 	buf_putc(b, ']');
 	if (o->action) {
 		buf_printf(b, ",\"x-kubernetes-action\":\"%s\",\"x-kubernetes-group-version-kind\":{\"group\":", o->action);

@@ -83,7 +83,7 @@ static const struct jv *list_of(const struct jv *v, const char *name)
 	return l && l->kind == JV_ARRAY && l->n ? l : NULL;
 }
 
-/* What says nothing is not said: false, nothing in a list, a default of null. */
+/* What says nothing is not said: false, nothing in a list, an example that is empty, a default of null. */
 static void drop_empty(struct jv *v)
 {
 	static const char *const flags[] = {"nullable",
@@ -100,8 +100,8 @@ static void drop_empty(struct jv *v)
 						   "oneOf",
 						   "properties",
 						   "x-kubernetes-list-map-keys",
-						   "x-kubernetes-validations"},
-				 *const values[] = {"default", "example"};
+						   "x-kubernetes-validations"};
+	const struct jv *example = jv_get(v, STR("example")), *value;
 
 	for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
 		if (!says(v, flags[i]))
@@ -112,12 +112,12 @@ static void drop_empty(struct jv *v)
 		if (l && !l->n)
 			jv_del(v, str_from(lists[i]));
 	}
-	for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
-		const struct jv *x = jv_get(v, str_from(values[i]));
-
-		if (x && x->kind == JV_NULL)
-			jv_del(v, str_from(values[i]));
-	}
+	if (example && (example->kind == JV_NULL || (example->kind == JV_STRING && !jv_str(example).n) ||
+			((example->kind == JV_ARRAY || example->kind == JV_OBJECT) && !example->n)))
+		jv_del(v, STR("example"));
+	value = jv_get(v, STR("default"));
+	if (value && value->kind == JV_NULL)
+		jv_del(v, STR("default"));
 }
 
 /* ---- int-or-string: the alternatives are spelled out ---- */
