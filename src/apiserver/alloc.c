@@ -431,14 +431,18 @@ void service_prepare_create(struct request *rq, void *obj)
 }
 
 /* What was given to the Service and the client does not know of stays (upstream's patchAllocatedValues). */
-static void keep_allocated(struct core_v1_service *s, const struct core_v1_service *o)
+static void keep_allocated(struct arena *a, struct core_v1_service *s, const struct core_v1_service *o)
 {
+	int32_t *asked = arena_alloc(a, (s->spec.ports.n + 1) * sizeof *asked);
+
 	if (needs_ip(s) && needs_ip(o)) {
 		if (!s->spec.cluster_ip.n)
 			s->spec.cluster_ip = o->spec.cluster_ip;
 		if (!s->spec.cluster_ips.n && o->spec.cluster_ips.n)
 			memcpy(&s->spec.cluster_ips, &o->spec.cluster_ips, sizeof s->spec.cluster_ips);
 	}
+	for (uint32_t i = 0; i < s->spec.ports.n; i++)
+		asked[i] = s->spec.ports.v[i].node_port;
 	if (gives_ports(s) && gives_ports(o))
 		for (uint32_t i = 0; i < s->spec.ports.n; i++) {
 			struct core_v1_service_port *p = &s->spec.ports.v[i];
@@ -451,7 +455,7 @@ static void keep_allocated(struct core_v1_service *s, const struct core_v1_servi
 				if (str_eq(o->spec.ports.v[k].name, p->name))
 					was = o->spec.ports.v[k].node_port;
 			for (uint32_t k = 0; k < s->spec.ports.n; k++)
-				used |= s->spec.ports.v[k].node_port == was;
+				used |= asked[k] == was;
 			if (!used)
 				p->node_port = was;
 		}
@@ -477,7 +481,7 @@ void service_prepare_update(struct request *rq, void *obj, const void *old)
 	const struct core_v1_service *o = old;
 
 	s->status = o->status;
-	keep_allocated(s, o);
+	keep_allocated(rq->a, s, o);
 	sync_ips(rq->a, s, o);
 }
 
@@ -550,6 +554,15 @@ static const struct cidr *range_of(const struct alloc *al, struct str family)
 	return NULL;
 }
 
+/* One that prefers two families and was given one stays so when the server has two ranges by now, until somebody changes what it wants. */
+static bool prefers_as_before(const struct core_v1_service *s, const struct core_v1_service *o)
+{
+	const struct str *now = s->spec.ip_family_policy, *was = o ? o->spec.ip_family_policy : NULL;
+
+	return now && was && str_eqz(*now, "PreferDualStack") && str_eq(*now, *was) && str_eq(s->spec.type, o->spec.type) && same_ips(s, o) &&
+	       same_families(s, o);
+}
+
 /*
  * Address families and their policy, where the client did not say (upstream's initIPFamilyFields; KEP-563).
  * `o` NULL: create.
@@ -561,7 +574,7 @@ static struct error *init_families(struct request *rq, struct core_v1_service *s
 	struct field_errors e = {.arena = rq->a};
 	bool bare = headless(s) && !s->spec.selector.n, single;
 
-	if (!needs_ip(s))
+	if (!needs_ip(s) || prefers_as_before(s, o))
 		return NULL;
 	if (!s->spec.ip_family_policy) {
 		if (o && o->spec.ip_family_policy) {
@@ -915,10 +928,10 @@ struct error *service_begin_write(struct request *rq, void *obj, const void *old
 
 	*state = t;
 	e = init_families(rq, s, o);
-	if (!e && needs_ip(s) && !headless(s)) {
-		if (!o || !needs_ip(o))
+	if (!e && needs_ip(s)) {
+		if ((!o || !needs_ip(o)) && !headless(s))
 			e = take_ips(rq, s, t, 0, dry_run);
-		else if (!headless(o) && o->spec.ip_families.n == 1 && s->spec.ip_families.n == 2)
+		else if (o && needs_ip(o) && !headless(o) && o->spec.ip_families.n == 1 && s->spec.ip_families.n == 2)
 			e = take_ips(rq, s, t, 1, dry_run); /* single to dual stack: the second address */
 	}
 	if (!e && (may_have_ports(s) || service_needs_health_port(s)))

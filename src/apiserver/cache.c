@@ -996,6 +996,26 @@ static struct error *what_is_there(struct cache *c, struct str key, struct store
 	return told;
 }
 
+struct error *cache_stored(struct cache *c, const struct cache_entry *e, struct buf *out)
+{
+	char buf[STORE_KEY_MAX];
+	struct str key;
+	bool found;
+	struct store_kv now;
+	struct error *err;
+	TRY(object_key(c, cache_entry_ns(e), cache_entry_name(e), buf, &key));
+	TRY(store_get(c->s, key, 0, &found, &now));
+	if (!found)
+		return NULL;
+	err = NULL;
+	if (now.mod_rev == e->rev && c->r.plain)
+		err = c->r.plain(c->r.ctx, cache_entry_key(e), block_str(now.value), true, out);
+	else if (now.mod_rev == e->rev)
+		buf_str(out, block_str(now.value));
+	store_kv_free(&now);
+	return err;
+}
+
 /* With a store elsewhere the event may come after the answer. */
 static void wait_written(struct cache *c, int64_t rev)
 {

@@ -63,6 +63,8 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	/* NULL, or: a text of the object that stored bytes may lack, and what it then is (strategy.h) */
 	struct str *(*filled)(void *obj);
 	struct str fill;
+	/* NULL, or: makes of an object as it is stored what is held (strategy.h) */
+	bool (*shown)(struct arena *a, void *obj);
 	/* NULL, or: told of each call to the store: how long it took, of a list how many objects there were */
 	void (*called)(void *ctx, enum cache_call call, int64_t ns, size_t n, bool failed);
 	/* NULL, or: a read of a revision has waited so long for the cache to see it (mostly not at all) */
@@ -106,7 +108,7 @@ struct cache_entry { /* immutable, but for hot and verbatim */
 	_Atomic uint32_t refs;
 	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
 	bool pb : 1;
-	bool was_filled : 1;        /* not all of it is in the stored bytes: see cache_resource.filled and .complete */
+	bool unlike : 1;            /* the stored bytes say otherwise: see cache_resource.filled, .shown and .complete */
 	uint8_t : 0;                /* what follows is of the loop's thread only */
 	uint8_t sealed : 7;         /* cache_resource.sealed of the stored bytes; 0 */
 	bool verbatim : 1;          /* of pb_to_json, for this body */
@@ -222,6 +224,9 @@ void cache_iter_init(struct cache_iter *it, const struct cache *c, const struct 
 		     const struct cache_filter *f);
 /* Borrowed from the snapshot; NULL at the end. */
 const struct cache_entry *cache_iter_next(struct cache_iter *it);
+
+/* What an entry was made of, from the store (suspends): plain bytes, appended; nothing when the object has been written since. */
+struct error *cache_stored(struct cache *c, const struct cache_entry *e, struct buf *out);
 
 /* ---- writes ---- */
 

@@ -153,18 +153,22 @@ static struct error *normal_pb(const struct cache_resource *r, struct str plain,
 	return NULL;
 }
 
-/* *out stays empty when there is nothing to fill in. */
-static struct error *fill_pb(const struct cache_resource *r, struct str raw, struct buf *out)
+/* *out stays empty when it is held as it is stored. */
+static struct error *held_pb(const struct cache_resource *r, struct str raw, struct buf *out)
 {
 	struct arena a arena_cleanup = {0};
 	void *o = arena_alloc(&a, r->type->size);
 	struct str *text;
+	bool other;
 	TRY(pb_decode(&a, r->type, raw, o));
-	text = r->filled(o);
-	if (text->n)
-		return NULL;
-	*text = r->fill;
-	pb_encode(out, r->type, o);
+	text = r->filled ? r->filled(o) : NULL;
+	other = text && !text->n;
+	if (other)
+		*text = r->fill;
+	if (r->shown)
+		other |= r->shown(&a, o);
+	if (other)
+		pb_encode(out, r->type, o);
 	return NULL;
 }
 
@@ -172,13 +176,13 @@ static struct error *entry_pb(struct index *x, struct str key, int64_t rev, stru
 {
 	const struct cache_resource *r = x->r;
 	struct pb_envelope env = {0};
-	struct buf normal buf_cleanup = {0}, filled buf_cleanup = {0};
+	struct buf normal buf_cleanup = {0}, held buf_cleanup = {0};
 	if (pb_is_envelope(plain))
 		TRY(pb_envelope_decode(plain, &env));
-	if (env.raw.p && r->filled) {
-		TRY(fill_pb(r, env.raw, &filled));
-		if (filled.n)
-			env.raw = buf_view(&filled);
+	if (env.raw.p && (r->filled || r->shown)) {
+		TRY(held_pb(r, env.raw, &held));
+		if (held.n)
+			env.raw = buf_view(&held);
 	}
 	if (!env.raw.p || !index_pb(x, env.raw)) {
 		TRY(normal_pb(r, plain, env.raw, &normal));
@@ -188,7 +192,7 @@ static struct error *entry_pb(struct index *x, struct str key, int64_t rev, stru
 			return no_object(r, key, "an object");
 	}
 	*out = build_pb(x, key, rev, env.raw);
-	(*out)->was_filled = filled.n > 0;
+	(*out)->unlike = held.n > 0;
 	return NULL;
 }
 
@@ -230,7 +234,7 @@ struct cache_entry *entry_at_rev(const struct cache_resource *r, const struct ca
 		abort();
 	}
 	out->sealed = e->sealed;
-	out->was_filled = e->was_filled;
+	out->unlike = e->unlike;
 	buf_free(&x.tail);
 	return out;
 }
@@ -280,7 +284,7 @@ struct error *entry_decode(const struct cache_resource *r, struct str key, int64
 	if (!e)
 		e = entry_new(r, key, rev, stored, completed.n ? buf_view(&completed) : bytes, out);
 	if (!e && completed.n)
-		(*out)->was_filled = true;
+		(*out)->unlike = true;
 	if (e && !error_is_sys(e, EAGAIN)) {
 		w = error_status(500, opened ? "" : "InternalError", "%s", error_message(e));
 		error_free(e);

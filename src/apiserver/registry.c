@@ -35,6 +35,14 @@ struct error *decode_for(struct request *rq, const struct cache_entry *e, void *
 	return rq->res->crd ? custom_read(rq->a, rq->res, e, true, obj) : decode_entry(rq->a, rq->res->st, e, obj);
 }
 
+void show(struct request *rq, void *obj)
+{
+	const struct strategy *sg = rq->res->st->strategy;
+
+	if (sg && sg->shown)
+		sg->shown(rq->a, obj);
+}
+
 struct error *registry_check_name(struct arena *a, struct str name)
 {
 	const char *why = validate_path_segment(a, name);
@@ -401,6 +409,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		m->resource_version = rv_text(rq->a, entry->rev);
 	if (rq->dry_run)
 		TRY(stored_read(rq, &stored, &obj));
+	show(rq, obj);
 	out->obj = obj;
 	out->created = true;
 	out->entry = entry;

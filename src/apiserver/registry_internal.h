@@ -19,6 +19,8 @@ struct error *decode_for(struct request *rq, const struct cache_entry *e, void *
 struct str rv_text(struct arena *a, int64_t rev);
 struct admission admission_of(struct request *rq, enum admission_op op, const char *sub, struct str ns, struct str name, void *obj,
 			      const void *old);
+/* Of what is answered: what no read shows of an object is in no answer either. */
+void show(struct request *rq, void *obj);
 /* Gives obj its managedFields; live: what was there, or NULL. */
 struct error *manage_fields(struct request *rq, const char *sub, const void *live, void *obj);
 /* The group that errors of validation name: that of the kind as it is stored. */

@@ -4,6 +4,7 @@
 #include "apiserver/custom.h"
 #include "apiserver/encrypt.h"
 #include "apiserver/metrics.h"
+#include "schema/defaults.h"
 
 /* Scale writes the main resource's fields: it is judged as an update of it. */
 static bool is_main(const char *sub)
@@ -340,6 +341,35 @@ struct error *wait_turn(struct request *rq, struct str ns, struct str name, stru
 	return NULL;
 }
 
+/*
+ * *obj, decoded from an entry, as it is stored where no read shows it so. When it has been written since, it stays: what comes of it is not
+ * written then. *stale: it would not be stored so now.
+ */
+static struct error *as_kept(struct request *rq, const struct cache_entry *entry, void **obj, bool *stale)
+{
+	struct storage *st = rq->res->st;
+	struct buf b buf_cleanup = {0}, now buf_cleanup = {0};
+	struct str bytes;
+	void *o;
+
+	*stale = entry->unlike;
+	if (!entry->unlike || !st->strategy || !st->strategy->shown)
+		return NULL;
+	TRY(cache_stored(st->cache, entry, &b));
+	if (!b.n)
+		return NULL;
+	bytes = arena_str(rq->a, buf_view(&b));
+	o = arena_alloc(rq->a, st->type->size);
+	TRY(object_decode(rq->a, media_recognize(bytes), st->type, bytes, NULL, o));
+	((struct str *)o)[0] = st->kind;
+	((struct str *)o)[1] = st->api_version;
+	object_default(rq->a, st->type, o);
+	object_encode(&now, st->media, st->type, o);
+	*stale = !str_eq(buf_view(&now), bytes);
+	*obj = o;
+	return NULL;
+}
+
 /* *held: what is locked, for the caller to unlock. *unread: what keeps the object that there is from being read from the store. */
 static struct error *update_loop(struct request *rq, struct str ns, struct str name, const struct update *u, struct write_result *out,
 				 struct fiber_mutex **held, struct error **unread)
@@ -353,13 +383,13 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 	TRY(registry_name(rq, name));
 	for (int attempt = 0; attempt < UPDATE_RETRIES; attempt++) {
 		struct cache_entry *entry = NULL, *written = NULL;
-		void *old, *obj = NULL, *state = NULL;
+		void *old = NULL, *was, *obj = NULL, *state = NULL; /* was: old as it is stored */
 		struct meta_v1_object_meta *m, *om;
 		struct stored stored stored_cleanup = {0};
 		struct admission ad;
 		struct error *e;
 		int64_t rev;
-		bool ok = false, unconditional, deleting, stale;
+		bool ok = false, unconditional, deleting, stale = false;
 
 		if (attempt)
 			TRY(wait_turn(rq, ns, name, held));
@@ -377,16 +407,21 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			return registry_create(rq, obj, out);
 		}
 		e = decode_for(rq, entry, &old);
+		was = old;
+		if (!e)
+			e = as_kept(rq, entry, &was, &stale);
 		rev = entry->rev;
 		error_free(*unread);
 		*unread = registry_readable(st, entry);
-		stale = entry->was_filled || (st->encryption && encryption_stale(st->encryption, entry->sealed));
+		stale = stale || (st->encryption && encryption_stale(st->encryption, entry->sealed));
 		cache_entry_unref(entry);
 		TRY(e);
+		if (u->sub)
+			old = was; /* of which all but a part stays */
 		om = meta_of(st, old);
-		om->resource_version = rv_text(rq->a, rev);
+		om->resource_version = meta_of(st, was)->resource_version = rv_text(rq->a, rev);
 		TRY(check_preconditions(rq, om, res->api->plural, name, u->uid, u->rv));
-		TRY(u->make(u->ctx, rq, old, &obj));
+		TRY(u->make(u->ctx, rq, was, &obj));
 		m = meta_of(st, obj);
 		if (!st->namespaced)
 			m->namespace = STR_NULL;
@@ -399,7 +434,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (res->crd && !(u->same && *u->same) && !(u->sub && !strcmp(u->sub, "scale"))) /* scales are made of what is stored */
 			TRY(u->apply ? custom_default(rq->a, res, obj) : custom_default_and_prune(rq, obj));
 		if (!u->apply)
-			TRY(manage_fields(rq, u->sub, old, obj));
+			TRY(manage_fields(rq, u->sub, was, obj));
 		ad = admission_of(rq, ADMIT_UPDATE, u->sub, ns, name, obj, old);
 		if (!(u->flags & UPDATE_NO_ADMISSION))
 			TRY(admission_admit_object(&ad));
@@ -414,13 +449,13 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 		if (!e) {
 			((struct str *)obj)[0] = ((struct str *)old)[0];
 			((struct str *)obj)[1] = ((struct str *)old)[1];
-			compare_field_times(rq, obj, old);
+			compare_field_times(rq, obj, was);
 		}
 		if (!e && !(u->flags & UPDATE_NO_ADMISSION))
 			e = admission_validate(&ad);
 		deleting = !e && should_delete(st, obj, old);
 		if (!e && !deleting) {
-			bool same = (!stale || *unread) && object_stored_equal(st->type, obj, old);
+			bool same = (!stale || *unread) && object_stored_equal(st->type, obj, was);
 
 			if (same && res->crd && !*unread)
 				TRY(as_stored(rq, obj, rev, &stored, &same));
@@ -470,6 +505,7 @@ static struct error *update_loop(struct request *rq, struct str ns, struct str n
 			sg->sub_written(rq, u->sub, obj, old);
 		if (rq->dry_run && !deleting)
 			TRY(stored_read(rq, &stored, &obj));
+		show(rq, obj);
 		out->obj = obj;
 		out->deleted = deleting;
 		if (written) {

@@ -193,6 +193,7 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 		cr.node_field = (int8_t)(st->strategy->node_field - 1);
 		cr.filled = st->strategy->filled;
 		cr.fill = st->strategy->fill;
+		cr.shown = st->strategy->shown;
 	}
 	cr.called = metrics_store_call;
 	cr.waited = metrics_cache_waited;

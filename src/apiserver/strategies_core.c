@@ -124,14 +124,20 @@ static const struct strategy nodes = {
 /* ---- services: addresses and ports are alloc.c's ---- */
 
 static const struct cache_field service_fields[] = {{.name = STR_INIT("spec.clusterIP")}, {.name = STR_INIT("spec.type")}};
-/* What has no address has no policy of it: upstream keeps, but does not show it. */
-static void service_canonicalize(struct request *rq, void *obj)
+/*
+ * What has no address has no policy of it: it is kept for the time when there is one again. And where an address says nothing, nobody has
+ * looked at whether there are several.
+ */
+static bool service_shown(struct arena *a, void *obj)
 {
-	struct core_v1_service *s = obj;
+	struct core_v1_service_spec *sp = &((struct core_v1_service *)obj)->spec;
+	bool hidden = sp->internal_traffic_policy && str_eqz(sp->type, "ExternalName"), alone = sp->cluster_ip.n && !sp->cluster_ips.n;
 
-	(void)rq;
-	if (str_eqz(s->spec.type, "ExternalName"))
-		s->spec.internal_traffic_policy = NULL;
+	if (hidden)
+		sp->internal_traffic_policy = NULL;
+	if (alone)
+		*arena_push(a, &sp->cluster_ips) = sp->cluster_ip;
+	return hidden || alone;
 }
 
 /* Services from before addresses and families were several (upstream's defaultOnRead). */
@@ -143,13 +149,8 @@ static void service_on_read(const struct apiserver *s, struct arena *a, struct s
 	struct core_v1_service_spec *sp = &o->spec;
 
 	(void)api_version;
-	if (sp->cluster_ip.n && !sp->cluster_ips.n)
-		*arena_push(a, &sp->cluster_ips) = sp->cluster_ip;
-	if (str_eqz(sp->type, "ExternalName")) {
-		sp->internal_traffic_policy = NULL;
-		return;
-	}
-	if (sp->ip_families.n || !sp->cluster_ips.n)
+	service_shown(a, o);
+	if (str_eqz(sp->type, "ExternalName") || sp->ip_families.n || !sp->cluster_ips.n)
 		return;
 	if (str_eqz(sp->cluster_ip, "None")) {
 		*arena_push(a, &sp->ip_families) = six ? STR("IPv6") : STR("IPv4");
@@ -164,9 +165,9 @@ static void service_on_read(const struct apiserver *s, struct arena *a, struct s
 }
 
 static const struct strategy services = {
-	.on_read = service_on_read,
+	.on_read = service_on_read, .shown = service_shown,
 	.plural = STR_INIT("services"), .checks_all = true, .create_on_update = true, .return_deleted = true, .name_check = validate_dns1123_label,
-	.canonicalize = service_canonicalize, .prepare_create = service_prepare_create, .prepare_update = service_prepare_update, .begin_write = service_begin_write,
+	.prepare_create = service_prepare_create, .prepare_update = service_prepare_update, .begin_write = service_begin_write,
 	.end_write = service_end_write, .validate = service_validate, .validate_update = service_validate_update,
 	.validate_sub_update = service_validate_sub, .warn = service_warn, .fields = service_fields, .n_fields = 2,
 };

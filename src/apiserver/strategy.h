@@ -30,6 +30,8 @@ struct strategy {
 	 */
 	struct str *(*filled)(void *obj);
 	struct str fill;
+	/* Makes of an object as it is stored what every read shows of it; false: that is the same. On any thread. */
+	bool (*shown)(struct arena *a, void *obj);
 	bool generation_stays;       /* metadata.generation is 1 for ever */
 	bool generation_first;       /* with generation: fields that are dropped afterwards count as a change, too */
 	bool name_as_generate_name;  /* what generateName says is the name (IPAddress) */

@@ -1252,6 +1252,21 @@ def test_restart(s, a, ip, port):
     equal("node port still taken", a.post("/api/v1/namespaces/default/services", svc)[0], 422)
     svc["spec"] = {"ports": [{"port": 80}], "clusterIP": ip}
     equal("address still taken", a.post("/api/v1/namespaces/default/services", svc)[0], 422)
+    # what a Service keeps and does not show, and one that would have two addresses when there comes to be a second range
+    svcs = "/api/v1/namespaces/default/services"
+    a.post(svcs, {"metadata": {"name": "keeps"}, "spec": {"type": "ExternalName", "externalName": "a.example.com", "internalTrafficPolicy": "Local"}})
+    a.post(svcs, {"metadata": {"name": "prefers"}, "spec": {"ipFamilyPolicy": "PreferDualStack", "ports": [{"port": 80}]}})
+    s.stop()
+    s.more = ["--service-cluster-ip-range", "10.0.0.0/24,fd00::/112"]
+    s.start()
+    spec = a.get(svcs + "/keeps")[1]["spec"]
+    equal("not shown by a later start either", "internalTrafficPolicy" in spec, False)
+    spec = a.patch(svcs + "/keeps", {"spec": {"type": "ClusterIP", "ports": [{"port": 80}]}})[1]["spec"]
+    equal("kept over a start", spec["internalTrafficPolicy"], "Local")
+    spec = a.patch(svcs + "/prefers", {"metadata": {"labels": {"a": "b"}}})[1]["spec"]
+    equal("one address as long as nobody wants another", (len(spec["clusterIPs"]), spec["ipFamilies"]), (1, ["IPv4"]))
+    spec = a.patch(svcs + "/prefers", {"spec": {"ipFamilyPolicy": "RequireDualStack"}})[1]["spec"]
+    equal("two when they are", (len(spec["clusterIPs"]), spec["ipFamilies"]), (2, ["IPv4", "IPv6"]))
     s.stop()
     # encryption at rest
     for i, provider in enumerate(("aescbc", "aesgcm", "secretbox")):

@@ -508,14 +508,14 @@ def report(sc, s, lines):
 
 def cmd_check(opts):
     known = read_known(os.path.join(HERE, "known.txt"))
-    server = servers.Server(opts.servers[0])
+    server = servers.Pair(opts.servers[0])
     steps = same = expected = bad = 0
     found = {}
     began = time.time()
     try:
         for sc in opts.scenarios:
             want = read_answers(opts.answers, sc)
-            r = Runner(server)
+            r = Runner(server.of(sc))
             got = r.run(sc)
             r.close()
             for s, g in zip(sc.steps, got):
@@ -567,13 +567,11 @@ def cmd_check(opts):
 
 
 def cmd_compare(opts):
-    a = b = None
+    a, b = servers.Pair(opts.servers[0]), servers.Pair(opts.servers[1])
     differ = steps = 0
     try:
-        a = servers.Server(opts.servers[0])
-        b = servers.Server(opts.servers[1])
         for sc in opts.scenarios:
-            ra, rb = Runner(a, opts.full), Runner(b, opts.full)
+            ra, rb = Runner(a.of(sc), opts.full), Runner(b.of(sc), opts.full)
             ga, gb = ra.run(sc), rb.run(sc)
             for s, x, y in zip(sc.steps, ga, gb):
                 steps += 1
@@ -587,19 +585,18 @@ def cmd_compare(opts):
             ra.close()
             rb.close()
     finally:
-        for s in (a, b):
-            if s:
-                s.close()
+        a.close()
+        b.close()
     print("replay: %d steps, %d differ" % (steps, differ))
     return 1 if differ else 0
 
 
 def cmd_record(opts):
     os.makedirs(opts.answers, exist_ok=True)
-    server = servers.Server(opts.servers[0])
+    server = servers.Pair(opts.servers[0])
     try:
         for sc in opts.scenarios:
-            r = Runner(server, opts.full)
+            r = Runner(server.of(sc), opts.full)
             write_answers(opts.answers, sc, [normalise.without_fork(a) for a in r.run(sc)])
             r.close()
             print("recorded %s: %d steps" % (sc.name, len(sc.steps)), flush=True)

@@ -11,7 +11,7 @@ A step is a block of lines, ended by an empty line:
 
 Paths: ~configmaps/a is /api/v1/namespaces/$ns/configmaps/a; ~apps/deployments/x in its group; ^nodes/n and ^rbac/clusterroles/x are
 cluster-wide; everything else stands as it is written. $ns is the scenario's own namespace (made before it, unless the file says
-"#! no-namespace").
+"#! no-namespace"). "#! dual-stack": the server has addresses of both families for Services.
 
 Methods beside HTTP's: WATCH path @name=w opens a watch in the background, EVENTS w @n=3 (or @until=DELETED) reads events of it, fewer if no more come,
 UNTIL path @field=a."b.c" @is=value asks until a field has a value, @has=TEXT or @lacks=TEXT until the answer has a text or has it no more (nothing of

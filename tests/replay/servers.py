@@ -58,8 +58,9 @@ def free_port():
 class Server:
     """A started server; ends with its processes and files at close()."""
 
-    def __init__(self, spec, dir=None):
+    def __init__(self, spec, dir=None, dual_stack=False):
         self.kind, _, rest = spec.partition(":")
+        self.ranges = "10.96.0.0/12,fd00:10:96::/112" if dual_stack else "10.96.0.0/12"
         self.procs = []
         self.own_dir = dir is None
         self.dir = dir or tempfile.mkdtemp(prefix="replay-")
@@ -122,7 +123,7 @@ class Server:
     def flags(self):
         return ["--bind-address=127.0.0.1", "--tls-cert-file=server.crt", "--tls-private-key-file=server.key", "--client-ca-file=ca.crt",
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=sa.pub",
-                "--service-account-signing-key-file=sa.key", "--token-auth-file=tokens.csv", "--service-cluster-ip-range=10.96.0.0/12",
+                "--service-account-signing-key-file=sa.key", "--token-auth-file=tokens.csv", "--service-cluster-ip-range=" + self.ranges,
                 "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--enable-bootstrap-token-auth=true",
                 "--allow-privileged=true", "--audit-policy-file=audit.yaml", "--audit-log-path=audit.log",
                 "--admission-control-config-file=admission.yaml",
@@ -226,3 +227,23 @@ class Server:
         self.procs = []
         if self.own_dir:
             shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Pair:
+    """The servers of one name: scenarios with "#! dual-stack" get one with a range of addresses of each family. Started when first wanted."""
+
+    def __init__(self, spec):
+        self.spec, self.started = spec, {}
+
+    def of(self, sc):
+        dual = "dual-stack" in sc.flags
+        if dual not in self.started:
+            self.started[dual] = Server(self.spec, dual_stack=dual)
+        return self.started[dual]
+
+    def log_tail(self):
+        return "".join(s.log_tail() for s in self.started.values())
+
+    def close(self):
+        for s in self.started.values():
+            s.close()

@@ -1189,7 +1189,7 @@ static void scheduler_is(struct cache *c, const char *name, const char *want, bo
 	struct cache_entry *e;
 	assert_ok(cache_get(c, STR("ns"), str_from(name), CACHE_CONSISTENT, 0, &e));
 	assert_non_null(e);
-	assert_int_equal(e->was_filled, filled);
+	assert_int_equal(e->unlike, filled);
 	assert_ok(cache_entry_decode(&a, &core_v1_pod_type, e, false, &p));
 	assert_str(p.spec.scheduler_name, want);
 	assert_str(p.metadata.name, name);
