@@ -60,9 +60,6 @@ struct cache_resource { /* copied by cache_new; strings and arrays must outlive 
 	struct error *(*plain)(void *ctx, struct str key, struct str stored, bool may_wait, struct buf *out);
 	uint8_t (*sealed)(void *ctx, struct str stored); /* NULL, or: what the entry's `sealed` is to be, at most 127 */
 	void *ctx;
-	/* NULL, or: a text of the object that stored bytes may lack, and what it then is (strategy.h) */
-	struct str *(*filled)(void *obj);
-	struct str fill;
 	/* NULL, or: makes of an object as it is stored what is held (strategy.h) */
 	bool (*shown)(struct arena *a, void *obj);
 	/* NULL, or: told of each call to the store: how long it took, of a list how many objects there were */
@@ -108,7 +105,7 @@ struct cache_entry { /* immutable, but for hot and verbatim */
 	_Atomic uint32_t refs;
 	uint8_t n_labels, n_fields; /* labels past 255 are not indexed: see cache_entry_labels */
 	bool pb : 1;
-	bool unlike : 1;            /* the stored bytes say otherwise: see cache_resource.filled, .shown and .complete */
+	bool unlike : 1;            /* the stored bytes say otherwise: see cache_resource.shown and .complete */
 	uint8_t : 0;                /* what follows is of the loop's thread only */
 	uint8_t sealed : 7;         /* cache_resource.sealed of the stored bytes; 0 */
 	bool verbatim : 1;          /* of pb_to_json, for this body */

@@ -158,16 +158,8 @@ static struct error *held_pb(const struct cache_resource *r, struct str raw, str
 {
 	struct arena a arena_cleanup = {0};
 	void *o = arena_alloc(&a, r->type->size);
-	struct str *text;
-	bool other;
 	TRY(pb_decode(&a, r->type, raw, o));
-	text = r->filled ? r->filled(o) : NULL;
-	other = text && !text->n;
-	if (other)
-		*text = r->fill;
-	if (r->shown)
-		other |= r->shown(&a, o);
-	if (other)
+	if (r->shown(&a, o))
 		pb_encode(out, r->type, o);
 	return NULL;
 }
@@ -179,7 +171,7 @@ static struct error *entry_pb(struct index *x, struct str key, int64_t rev, stru
 	struct buf normal buf_cleanup = {0}, held buf_cleanup = {0};
 	if (pb_is_envelope(plain))
 		TRY(pb_envelope_decode(plain, &env));
-	if (env.raw.p && (r->filled || r->shown)) {
+	if (env.raw.p && r->shown) {
 		TRY(held_pb(r, env.raw, &held));
 		if (held.n)
 			env.raw = buf_view(&held);

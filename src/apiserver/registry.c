@@ -318,7 +318,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	struct cache_entry *entry = NULL;
 	void *state = NULL;
 	struct error *e;
-	bool ok = false;
+	bool ok = false, bare;
 	int64_t lease = 0;
 	uint64_t version;
 
@@ -342,6 +342,9 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 		drop_disabled_fields(st->type, obj, NULL);
 	if (sg && sg->prepare_create)
 		sg->prepare_create(rq, obj);
+	bare = sg && sg->unfill && sg->shown(rq->a, obj);
+	if (bare)
+		sg->unfill(obj); /* it comes with the defaults, behind validation */
 	if (sg && sg->begin_write)
 		TRY(sg->begin_write(rq, obj, NULL, rq->dry_run, &state));
 	e = validate_create(rq, obj);
@@ -354,7 +357,7 @@ static struct error *create_once(struct request *rq, void *obj, struct str ns, b
 	if (!e && !rq->dry_run && str_eqz(rq->info.verb, "create") && str_to_u64(m->resource_version, &version) && version)
 		e = error_status(500, "", "resourceVersion should not be set on objects to be created");
 	if (!e) {
-		stored.without = sg && !rq->dry_run ? sg->filled : NULL;
+		stored.bare = bare && !rq->dry_run;
 		e = stored_encode(rq, obj, &stored);
 	}
 	if (!e && rq->dry_run) {

@@ -191,8 +191,6 @@ static struct error *storage_make(struct apiserver *s, const struct api_resource
 		cr.fields = st->strategy->fields;
 		cr.n_fields = st->strategy->n_fields;
 		cr.node_field = (int8_t)(st->strategy->node_field - 1);
-		cr.filled = st->strategy->filled;
-		cr.fill = st->strategy->fill;
 		cr.shown = st->strategy->shown;
 	}
 	cr.called = metrics_store_call;

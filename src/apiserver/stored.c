@@ -65,15 +65,15 @@ static struct error *encode(struct request *rq, void *obj, struct stored *s)
 
 struct error *stored_encode(struct request *rq, void *obj, struct stored *s)
 {
-	struct str *text = s->without ? s->without(obj) : NULL, had = text ? *text : STR_NULL;
+	const struct strategy *sg = rq->res->st->strategy;
 	struct error *e;
 
 	stored_free(s);
-	if (text)
-		*text = STR_NULL;
+	if (s->bare)
+		sg->unfill(obj);
 	e = encode(rq, obj, s);
-	if (text)
-		*text = had;
+	if (s->bare)
+		sg->shown(rq->a, obj);
 	return e;
 }
 

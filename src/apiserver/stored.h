@@ -10,7 +10,7 @@
 
 struct stored {
 	struct buf bytes, plain;           /* plain: what the cache takes, where that is another: unsealed, and v1; else empty */
-	struct str *(*without)(void *obj); /* a text that the store is not given (struct strategy's `filled`), or NULL */
+	bool bare;               /* the store is not given what reads fill in (strategy.h) */
 };
 #define stored_cleanup __attribute__((cleanup(stored_free)))
 void stored_free(struct stored *s);

@@ -170,12 +170,29 @@ static void job_create(struct request *rq, void *obj)
 		str_map_set(rq->a, API_MAP(&j->spec.selector->match_labels), STR("batch.kubernetes.io/controller-uid"), uid);
 }
 
+/* Labels of a template that job_create made are the Job's, too, as they would have been had the client given them. */
+static bool job_shown(struct arena *a, void *obj)
+{
+	struct batch_v1_job *j = obj;
+	bool lacks = !j->metadata.labels.n && j->spec.template.metadata.labels.n;
+
+	(void)a;
+	if (lacks)
+		memcpy(&j->metadata.labels, &j->spec.template.metadata.labels, sizeof j->metadata.labels);
+	return lacks;
+}
+
+static void job_unfill(void *obj)
+{
+	memset(&((struct batch_v1_job *)obj)->metadata.labels, 0, sizeof((struct batch_v1_job *)obj)->metadata.labels);
+}
+
 static const struct cache_field job_fields[] = {
 	{.name = STR_INIT("status.successful"), .path = STR_INIT("status.succeeded"), .absent = STR_INIT("0")},
 };
 static const struct strategy jobs = {
 	.group = STR_INIT("batch"), .plural = STR_INIT("jobs"), .checks_all = true, .meta_update = "M*", .generation = true,
-	.orphan_by_default = true, .normalize = job_normalize, .prepare_create = job_create, .fields = job_fields, .n_fields = 1,
+	.orphan_by_default = true, .normalize = job_normalize, .prepare_create = job_create, .fields = job_fields, .n_fields = 1, .shown = job_shown, .unfill = job_unfill,
 	.validate = job_validate, .validate_update = job_validate_update, .validate_sub_update = job_validate_sub, .warn = job_warn,
 };
 static const struct strategy cronjobs = {

@@ -366,7 +366,6 @@ static void pvc_create(struct request *rq, void *obj)
 
 	data_sources(rq->a, &c->spec, NULL);
 	memset(&c->status, 0, sizeof c->status);
-	c->status.phase = STR("Pending");
 }
 
 static void pvc_on_read(const struct apiserver *s, struct arena *a, struct str api_version, void *obj)
@@ -376,9 +375,20 @@ static void pvc_on_read(const struct apiserver *s, struct arena *a, struct str a
 	same_source(a, &((struct core_v1_persistent_volume_claim *)obj)->spec);
 }
 
-static struct str *pvc_filled(void *obj)
+static bool pvc_shown(struct arena *a, void *obj)
 {
-	return &((struct core_v1_persistent_volume_claim *)obj)->status.phase;
+	struct core_v1_persistent_volume_claim *c = obj;
+	bool lacks = !c->status.phase.n;
+
+	(void)a;
+	if (lacks)
+		c->status.phase = STR("Pending");
+	return lacks;
+}
+
+static void pvc_unfill(void *obj)
+{
+	((struct core_v1_persistent_volume_claim *)obj)->status.phase = STR_NULL;
 }
 
 static const struct strategy persistentvolumes = {
@@ -387,7 +397,7 @@ static const struct strategy persistentvolumes = {
 };
 static const struct strategy persistentvolumeclaims = {
 	.on_read = pvc_on_read,
-	.plural = STR_INIT("persistentvolumeclaims"), .filled = pvc_filled, .fill = STR_INIT("Pending"),
+	.plural = STR_INIT("persistentvolumeclaims"), .shown = pvc_shown, .unfill = pvc_unfill,
 	.return_deleted = true, .keep_status_on_create = true, .prepare_create = pvc_create, .prepare_update = pvc_update,
 	.checks_all = true, .meta_update = "UM*", .validate = pvc_validate, .validate_update = pvc_validate_update, .validate_sub_update = pvc_validate_sub, .warn = pvc_warn,
 };

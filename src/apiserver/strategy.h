@@ -24,14 +24,13 @@ struct strategy {
 	bool generation;             /* metadata.generation is kept: 1 at create, +1 when anything but metadata and status changes */
 	bool generation_from_zero;   /* with generation: nothing at create, the first change makes it 1 (CSIDriver) */
 	bool generation_exact;       /* with generation: an empty list where none was is a change, too (upstream's reflect.DeepEqual) */
-	/*
-	 * A text that upstream's create leaves empty in the store and every read gives as `fill` (a default of its versions): the first update
-	 * writes it, even one that changes nothing.
-	 */
-	struct str *(*filled)(void *obj);
-	struct str fill;
 	/* Makes of an object as it is stored what every read shows of it; false: that is the same. On any thread. */
 	bool (*shown)(struct arena *a, void *obj);
+	/*
+	 * NULL, or: what upstream's create leaves out of the store and every read gives (a default of its versions) is taken away. Where
+	 * `shown` has given it, that is; the first update writes it, even one that changes nothing.
+	 */
+	void (*unfill)(void *obj);
 	bool generation_stays;       /* metadata.generation is 1 for ever */
 	bool generation_first;       /* with generation: fields that are dropped afterwards count as a change, too */
 	bool name_as_generate_name;  /* what generateName says is the name (IPAddress) */
