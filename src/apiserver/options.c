@@ -81,6 +81,7 @@ static const struct flag flags[] = {
 	{"tls-curve-preferences", F_JOIN, O(tls_curves), "numbers of groups, comma separated: 23 P-256, 24 P-384, 25 P-521, 29 X25519"},
 	{"tls-sni-cert-key", F_SNI, 0, "CERT,KEY[:NAME,...]: another certificate, for those names or its own; may be repeated"},
 	{"disable-http2-serving", F_BOOL, O(disable_http2), "HTTP/1.1 only"},
+	{"lease-reuse-duration-seconds", F_I64, O(lease_reuse_s), "so long events share a lease (default 60, at most a twentieth of --event-ttl)"},
 	{"http2-max-streams-per-connection", F_INT, O(http2_max_streams), "default 250"},
 	{"goaway-chance", F_FLOAT, O(goaway_chance), "part of HTTP/2 requests after which the client is sent to another connection, 0 to 0.02 (default 0)"},
 	{"client-ca-file", F_STR, O(client_ca_file), "CA of client certificates"},
@@ -184,7 +185,7 @@ static const struct upstream_flags upstream = {
 	UPSTREAM_LOG_FLAGS UPSTREAM_SERVING_FLAGS
 	"coordinated-leadership-lease-duration coordinated-leadership-renew-deadline coordinated-leadership-retry-period "
 	"default-watch-cache-size delete-collection-workers etcd-count-metric-poll-period "
-	"etcd-db-metric-poll-interval kubelet-port kubelet-read-only-port kubelet-timeout lease-reuse-duration-seconds max-connection-bytes-per-sec "
+	"etcd-db-metric-poll-interval kubelet-port kubelet-read-only-port kubelet-timeout max-connection-bytes-per-sec "
 	"send-retry-after-while-not-ready-once! shutdown-watch-termination-grace-period storage-backend storage-initialization-timeout",
 	"admission-control aggregator-reject-forwarding-redirect! debug-socket-path egress-selector-config-file emulation-forward-compatible! "
 	"enable-logs-handler! peer-ca-file "
@@ -558,6 +559,7 @@ int kube_apiserver_main(int argc, char **argv)
 				  .truncate_event = 100 << 10},
 		.audit_webhook_backoff_ms = 10000, .compaction_interval_ms = 300000,
 		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300, .cert_dir = "/var/run/kubernetes",
+		.lease_reuse_s = 60,
 		.etcd_prefix = "/registry", .storage_media_type = "application/vnd.kubernetes.protobuf", .endpoint_reconciler = "lease",
 		.apiserver_count = 1, .sa_lookup = true, .priority_and_fairness = true, .garbage_collector = true, .etcd_healthcheck_ms = 2000,
 		.etcd_readycheck_ms = 2000, .watch_cache = true,

@@ -48,6 +48,9 @@ struct storage {
 	/* NULL, or: the bytes that are stored; the cache has others, which the opened ones become (struct cache_resource's `plain`) */
 	void (*stored_form)(struct arena *a, const void *obj, struct buf *out);
 	int64_t ttl_ms;                  /* > 0: kept that long (events) */
+	struct {
+		int64_t id, until_ms, objects;
+	} lease;                         /* of those written now */
 	const struct strategy *strategy; /* may be NULL */
 	struct cache *cache;
 	struct crd *crd;                 /* NULL for built-ins */
@@ -231,7 +234,7 @@ struct options { /* flags, see options.c */
 	const char *port_file;           /* the port bound is written there (tests, supervisors) */
 	int max_requests_inflight, max_mutating_inflight;
 	bool cbor;                 /* feature CBORServingAndStorage: alpha, and off unless asked for */
-	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, compaction_interval_ms;
+	int64_t request_timeout_ms, min_request_timeout_s, event_ttl_ms, lease_reuse_s, compaction_interval_ms;
 	int64_t shutdown_delay_ms;
 	const char *cors_allowed_origins, *hsts_directives;
 	bool profiling;
@@ -428,7 +431,7 @@ struct error *registry_delete(struct request *rq, struct str ns, struct str name
 struct str storage_key(struct arena *a, const struct storage *st, struct str ns, struct str name);
 
 /* special.c: the lease that events of now are put with. */
-struct error *event_lease(const struct storage *st, int64_t *lease);
+struct error *event_lease(struct storage *st, int64_t *lease);
 
 /* ---- clocks and small things ---- */
 struct api_time time_now(void);       /* whole seconds */

@@ -7,20 +7,24 @@
 
 /* ---- events vanish ---- */
 
-#define LEASE_REUSE_MS 60000 /* events of one minute share a lease, as upstream's lease manager does */
+#define LEASE_OBJECTS_MAX 1000
 
-struct error *event_lease(const struct storage *st, int64_t *lease)
+/* Events of a minute share a lease, at most a twentieth of what they live, as with upstream's lease manager. */
+struct error *event_lease(struct storage *st, int64_t *lease)
 {
-	static int64_t id, until, objects;
+	int64_t reuse_s = st->ttl_ms / 1000 / 20, id;
 
-	objects++;
-	if (!id || now_ms() > until) {
-		TRY(store_lease_grant(st->store, st->ttl_ms + LEASE_REUSE_MS, &id));
-		until = now_ms() + LEASE_REUSE_MS;
-		metrics_observe(METRIC_ETCD_LEASES, "", (double)objects);
-		objects = 1;
+	if (reuse_s > st->s->o.lease_reuse_s)
+		reuse_s = st->s->o.lease_reuse_s;
+	st->lease.objects++;
+	if (!st->lease.id || now_ms() >= st->lease.until_ms || st->lease.objects > LEASE_OBJECTS_MAX) {
+		TRY(store_lease_grant(st->store, st->ttl_ms + reuse_s * 1000, &id));
+		st->lease.id = id;
+		st->lease.until_ms = now_ms() + reuse_s * 1000;
+		metrics_observe(METRIC_ETCD_LEASES, "", (double)st->lease.objects);
+		st->lease.objects = 1;
 	}
-	*lease = id;
+	*lease = st->lease.id;
 	return NULL;
 }
 

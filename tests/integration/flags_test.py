@@ -379,6 +379,18 @@ def test_stored_as(s):
             equal("node ports", (st, svc["spec"]["ports"][0]["nodePort"] >= 30000), (201, True))
 
 
+def test_events_end(s):
+    """Events live as long as the flag says; leases that are shared give at most a twentieth more."""
+    events = "/api/v1/namespaces/default/events"
+    with With(s, "--event-ttl=2s") as a:
+        ref = {"involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}}
+        began = time.time()
+        equal("made", [a.post(events, dict(ref, metadata={"name": "e%d" % i}))[0] for i in range(3)], [201] * 3)
+        until("gone", lambda: not [e for e in a.get(events)[1]["items"] if e["metadata"]["name"] in ("e0", "e1", "e2")], 20)
+        check("in time", 1.5 < time.time() - began < 10, time.time() - began)
+        equal("leases", len(re.findall(r"etcd_lease_object_counts_count (\d+)", a.raw("GET", "/metrics")[2].decode())), 1)
+
+
 def test_watch_cache(s):
     """Without upstream's watch cache a list of any version has pages."""
     def pages(a, what):
@@ -568,5 +580,5 @@ def test_retry_after(s):
 
 if __name__ == "__main__":
     suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2,
-                              test_prefix, test_kubelet_certificate, test_stored_as, test_watch_cache, test_identity, test_service, test_lookup,
+                              test_prefix, test_kubelet_certificate, test_stored_as, test_events_end, test_watch_cache, test_identity, test_service, test_lookup,
                               test_inflight, test_garbage_collector, test_metrics, test_sharing, test_retry_after))
