@@ -316,11 +316,11 @@ static void judge_object(struct result *r, const props *p, const struct jv *v, c
 
 /* ---- junctors ---- */
 
-static struct result judged(const struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+static struct result judged(const struct result *r, const props *p, const struct jv *v, const struct field_path *at)
 {
 	struct result x = {.a = r->a, .plain = r->plain, .whole = r->whole};
 
-	judge(&x, p, v, old, at);
+	judge(&x, p, v, NULL, at);
 	return x;
 }
 
@@ -332,15 +332,14 @@ static void about_nothing(struct result *r, const struct field_path *at, const c
 }
 
 /* At least one (any), or exactly one, of the alternatives. */
-static void judge_alternatives(struct result *r, const props *v, uint32_t n, bool any, const struct jv *value, const struct jv *old,
-			       const struct field_path *at)
+static void judge_alternatives(struct result *r, const props *v, uint32_t n, bool any, const struct jv *value, const struct field_path *at)
 {
 	struct result best = {0}, first = {0};
 	bool failures = false;
 	uint32_t valid = 0;
 
 	for (uint32_t i = 0; i < n && !(any && valid); i++) {
-		struct result x = judged(r, &v[i], value, old, at);
+		struct result x = judged(r, &v[i], value, at);
 
 		if (!x.list.n) {
 			if (!valid++)
@@ -360,23 +359,23 @@ static void judge_alternatives(struct result *r, const props *v, uint32_t n, boo
 		merge(r, &first);
 }
 
-static void judge_junctors(struct result *r, const props *p, const struct jv *v, const struct jv *old, const struct field_path *at)
+static void judge_junctors(struct result *r, const props *p, const struct jv *v, const struct field_path *at)
 {
 	uint32_t valid = 0;
 
 	if (p->any_of.n)
-		judge_alternatives(r, p->any_of.v, p->any_of.n, true, v, old, at);
+		judge_alternatives(r, p->any_of.v, p->any_of.n, true, v, at);
 	if (p->one_of.n)
-		judge_alternatives(r, p->one_of.v, p->one_of.n, false, v, old, at);
+		judge_alternatives(r, p->one_of.v, p->one_of.n, false, v, at);
 	for (uint32_t i = 0; i < p->all_of.n; i++) {
-		struct result x = judged(r, &p->all_of.v[i], v, old, at);
+		struct result x = judged(r, &p->all_of.v[i], v, at);
 
 		valid += !x.list.n;
 		merge(r, &x);
 	}
 	if (valid != p->all_of.n)
 		about_nothing(r, at, valid ? "must validate all the schemas (allOf)" : "must validate all the schemas (allOf). None validated");
-	if (p->not && !judged(r, p->not, v, old, at).list.n)
+	if (p->not && !judged(r, p->not, v, at).list.n)
 		about_nothing(r, at, "must not validate the schema (not)");
 	r->matches++;
 }
@@ -443,7 +442,7 @@ static void judge(struct result *r, const props *p, const struct jv *v, const st
 		judge_enum(r, p, v, at);
 		return;
 	}
-	judge_junctors(r, p, v, old, at);
+	judge_junctors(r, p, v, at);
 	r->matches++;
 	if (v->kind == JV_STRING) {
 		judge_string(r, p, v, at);
