@@ -32,21 +32,23 @@ static void unknown(struct arena *a, struct decode_report *report, struct str pa
 	*arena_push(report->arena, &report->problems) = arena_printf(report->arena, "unknown field \"%.*s\"", STR_ARG(full));
 }
 
-/* What is inside of values that are none of their schema's goes, too: it is known to nobody. */
-void schema_prune(struct arena *a, const props *p, struct jv *v, bool resource, struct str path, struct decode_report *report)
+/*
+ * What is inside of values that are none of their schema's goes, too: it is known to nobody. keep: not what this value has beside its schema,
+ * which is what a list says of its elements when it says that of itself.
+ */
+static void prune(struct arena *a, const props *p, struct jv *v, bool resource, bool keep, struct str path, struct decode_report *report)
 {
 	static const props nothing;
-	bool keep_all;
 
 	if (!p)
 		p = &nothing;
-	keep_all = preserves(p);
+	keep |= preserves(p);
 	if (v->kind == JV_ARRAY) {
 		const props *item = item_schema(p);
 
-		for (uint32_t i = 0; (item || !keep_all) && i < v->n; i++)
-			schema_prune(a, item, &v->items[i], item && item->x_kubernetes_embedded_resource,
-				     report ? arena_printf(a, "%.*s[%u]", STR_ARG(path), i) : path, report);
+		for (uint32_t i = 0; (item || !keep) && i < v->n; i++)
+			prune(a, item, &v->items[i], item && item->x_kubernetes_embedded_resource, keep,
+			      report ? arena_printf(a, "%.*s[%u]", STR_ARG(path), i) : path, report);
 		return;
 	}
 	if (v->kind != JV_OBJECT)
@@ -64,16 +66,21 @@ void schema_prune(struct arena *a, const props *p, struct jv *v, bool resource, 
 			c = p->additional_properties->schema;
 			known = c || p->additional_properties->allows;
 		}
-		if (!known && !keep_all) {
+		if (!known && !keep) {
 			unknown(a, report, path, m->key);
 			memmove(m, m + 1, (v->n - i - 1) * sizeof *m);
 			v->n--;
 			continue;
 		}
 		if (known)
-			schema_prune(a, c, &m->value, c && c->x_kubernetes_embedded_resource, report ? child_path(a, path, m->key) : path, report);
+			prune(a, c, &m->value, c && c->x_kubernetes_embedded_resource, false, report ? child_path(a, path, m->key) : path, report);
 		i++;
 	}
+}
+
+void schema_prune(struct arena *a, const props *p, struct jv *v, bool resource, struct str path, struct decode_report *report)
+{
+	prune(a, p, v, resource, false, path, report);
 }
 
 void schema_drop_nulls(const props *p, struct jv *v)
