@@ -39,7 +39,7 @@ struct crd_version {
 	const struct str *schema;     /* protobuf; p NULL: none */
 	struct crd_tree *tree;        /* NULL: not made */
 	struct resource *res;
-	struct str json_prefix;       /* how cached JSON of this version begins */
+	struct str json_version;      /* how cached JSON of this version names it */
 	bool defaults, embedded;      /* its schema has some */
 	const struct table_column *columns;
 	size_t n_columns;

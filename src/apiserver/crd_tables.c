@@ -250,7 +250,7 @@ struct error *crd_make(struct apiserver *s, struct crd *c, const crd_object_t *w
 			.schema = &c->schemas[i],
 			.defaults = p && schema_has_defaults(p),
 			.embedded = p && schema_has_embedded(p),
-			.json_prefix = arena_printf(&c->arena, "{\"apiVersion\":\"%.*s\",\"", STR_ARG(res->api_version)),
+			.json_version = arena_printf(&c->arena, "\"apiVersion\":\"%.*s\"", STR_ARG(res->api_version)),
 		};
 		c->versions[i].columns = make_columns(&c->arena, v, &c->versions[i].n_columns);
 	}

@@ -106,6 +106,37 @@ void custom_encode(struct arena *a, struct buf *b, const struct schema_type *t, 
 	jv_encode(b, &tree);
 }
 
+/* Behind the string whose first quote is at i. */
+static size_t past_string(struct str json, size_t i)
+{
+	for (i++; i < json.n && json.p[i] != '"'; i++)
+		i += json.p[i] == '\\';
+	return i + 1;
+}
+
+/* The compact object, whose members are in order, has this one, which is written as one is. */
+static bool has_member(struct str json, struct str member)
+{
+	for (size_t i = 1, depth; i < json.n && json.p[i] == '"'; i++) {
+		struct str rest = str_sub(json, i, json.n);
+
+		if (str_has_prefix(rest, member))
+			return true;
+		if (str_cmp(rest, member) > 0)
+			return false;
+		for (depth = 0; i < json.n && (depth || (json.p[i] != ',' && json.p[i] != '}'));) {
+			if (json.p[i] == '"') {
+				i = past_string(json, i);
+				continue;
+			}
+			depth += json.p[i] == '{' || json.p[i] == '[';
+			depth -= json.p[i] == '}' || json.p[i] == ']';
+			i++;
+		}
+	}
+	return false;
+}
+
 bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 {
 	/*
@@ -114,7 +145,7 @@ bool custom_bytes_fit(const struct resource *res, const struct cache_entry *e)
 	 */
 	if (e->rev <= res->crd->rev || e->body->bytes[e->body->n - 1] != '}' || !cache_entry_uid(e).n)
 		return false;
-	return str_has_prefix(block_str(e->body), res->crd_version->json_prefix);
+	return has_member(block_str(e->body), res->crd_version->json_version);
 }
 
 struct error *custom_default(struct arena *a, const struct resource *res, void *obj)

@@ -99,11 +99,14 @@ static void test_fits(void **state)
 	const char *ours = BEGIN "\"metadata\":{\"name\":\"a\",\"uid\":\"u-1\"}}";
 
 	(void)state;
-	versions[0] = (struct crd_version){.json_prefix = STR(BEGIN)};
+	versions[0] = (struct crd_version){.json_version = STR("\"apiVersion\":\"e.io/v1\"")};
 	resources[0] = (struct resource){.crd = &definition, .crd_version = &versions[0]};
 	definition.rev = 5;
 	assert_true(fits(ours, 6, "u-1"));
 	assert_false(fits(ours, 5, "u-1"));
+	assert_true(fits("{\"a\":{\"apiVersion\":\"no\",\"b\":[1,\"\\\"}\",{}]},\"aa\":\"x\\\\\"," "\"apiVersion\":\"e.io/v1\",\"uid\":\"u-1\"}", 6, "u-1"));
+	assert_false(fits("{\"a\":{\"apiVersion\":\"e.io/v1\"},\"aa\":1,\"apiVersion\":\"e.io/v2\",\"uid\":\"u-1\"}", 6, "u-1"));
+	assert_false(fits("{\"a\":{\"apiVersion\":\"e.io/v1\"},\"uid\":\"u-1\"}", 6, "u-1"));
 	assert_false(fits(BEGIN "\"metadata\":{\"name\":\"a\",\"uid\":\"u-1\"}}\n", 6, "u-1"));
 	assert_false(fits("{\"kind\":\"A\",\"apiVersion\":\"e.io/v1\",\"metadata\":{\"uid\":\"u-1\"}}", 6, "u-1"));
 	assert_false(fits(BEGIN "\"metadata\":{\"name\":\"a\",\"unknown\":42}}", 6, NULL));
