@@ -141,7 +141,10 @@ static bool props_member(struct shape s, struct str name, struct shape *out)
 		*out = of_props(s, p->additional_properties->schema);
 		return true;
 	}
-	return p->additional_properties ? p->additional_properties->allows : s.open || shape_kind(s) == SHAPE_UNTYPED;
+	if (p->additional_properties)
+		return p->additional_properties->allows;
+	/* an object of which nothing is said may have any members, as one without a type may */
+	return s.open || shape_kind(s) == SHAPE_UNTYPED || (!p->properties.n && !s.resource);
 }
 
 bool shape_member(struct shape s, struct str name, struct shape *out)
