@@ -461,8 +461,10 @@ static struct jv without_nulls(struct arena *a, const struct jv *v)
 
 struct jv json_merge(struct arena *a, const struct jv *doc, const struct jv *patch)
 {
-	if (patch->kind != JV_OBJECT || !doc || doc->kind != JV_OBJECT)
+	if (!doc || doc->kind != JV_OBJECT)
 		return without_nulls(a, patch);
+	if (patch->kind != JV_OBJECT)
+		return *patch; /* a list in place of an object is taken as it is, with the nulls in it */
 	struct jv out = jv_object();
 
 	/* Members keep the document's order, new ones follow. */
