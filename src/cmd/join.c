@@ -112,7 +112,7 @@ struct error *join_cluster(struct cluster *c, const struct join *j)
 	struct client_config cfg = {0};
 	struct client *k;
 
-	TRY(dir_make(data_path(c, "pki"), 0711));
+	TRY(dir_make(data_path(c, "pki"), 0755));
 	TRY(dir_make(data_path(c, "kubeconfig"), 0711));
 	bool joined = access(data_path(c, "pki/ca.crt"), F_OK) == 0 && access(data_path(c, "kubeconfig/kubelet.kubeconfig"), F_OK) == 0;
 

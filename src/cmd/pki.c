@@ -358,7 +358,10 @@ struct error *pki_ensure(struct cluster *c, int *renewed)
 	pkey_cleanup EVP_PKEY *key = NULL, *front_key = NULL;
 
 	*renewed = 0;
-	TRY(dir_make(data_path(c, "pki"), 0711));
+	/* Servers that are not root watch it for files that change; of clusters made before, it could not be read. */
+	TRY(dir_make(data_path(c, "pki"), 0755));
+	if (chmod(data_path(c, "pki"), 0755) < 0)
+		return error_sys(errno, "letting the servers watch %s", data_path(c, "pki"));
 	TRY(dir_make(data_path(c, "kubeconfig"), 0711));
 	TRY(ensure_ca(c, "ca", "kubernetes-ca", &ca, &key, renewed));
 	TRY(ensure_ca(c, "front-proxy-ca", "kubernetes-front-proxy-ca", &front, &front_key, renewed));

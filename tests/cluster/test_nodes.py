@@ -82,6 +82,9 @@ def test_up_on_three_nodes():
     status = get('-n', NS, 'pod', 'steady')['status']['containerStatuses'][0]
     expect(status['restartCount'] == 1 and 'running' in status['state'], str(status))
     expect(sh(SKIFF, 'status', '--data-dir', DATA).count(' Ready ') == 3, 'status')
+    with open(f'{DATA}/log/kube-apiserver.log', encoding='utf-8') as f:
+        denied = [line for line in f if 'Permission denied' in line]
+    expect(not denied, f'the API server reads what it is given: {denied[:2]}')
 
 
 def test_pods_across_nodes():
