@@ -27,9 +27,10 @@ def ours(pid):
 
 
 def cgroups():
-    """The cluster's cgroups: at the root of the hierarchy (v2), or of each controller's (v1)."""
+    """The cluster's cgroups: at the root of the hierarchy (v2), or of each controller's (v1). Those of other directories have a hash."""
+    named = r'skiff(-\d)?' if DATA == '/var/lib/skiff' else r'skiff-[0-9a-f]{8}(-\d)?'
     roots = ['/sys/fs/cgroup', *glob.glob('/sys/fs/cgroup/*/')]
-    return [f'{root}/{name}' for root in roots for name in os.listdir(root) if re.fullmatch(r'skiff(-\d)?', name)]
+    return [f'{root}/{name}' for root in roots for name in os.listdir(root) if re.fullmatch(named, name)]
 
 
 def leftovers():
