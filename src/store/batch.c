@@ -478,7 +478,7 @@ static int checkpoint(struct batch *b, MDB_txn *txn)
 		if (!op->err && (op->kind == OP_GRANT || op->kind == OP_REVOKE))
 			rc = run_lease(b, txn, op);
 	if (!rc && b->compact_to > b->state.compacted)
-		rc = compact_some(b, txn, (em->full ? 4096 : 256) + 4 * (em->tail.n + b->n));
+		rc = compact_some(b, txn, (em->full || !b->n ? 4096 : 256) + 4 * (em->tail.n + b->n));
 	if (rc)
 		return rc;
 	if (b->clean)
