@@ -328,21 +328,13 @@ static int flush_dirty(struct batch *b, MDB_txn *txn)
 	struct str key;
 	void *v;
 	int rc = 0;
-	while (!rc && (b->flush || b->clean) && map_next(&b->fresh, &it, &key, &v)) {
-		struct dirty *d = v;
-		if (!d->gone)
-			rc = flush_one(b, txn, key, d);
-		d->gone = true;
-	}
+	while (!rc && (b->flush || b->clean) && map_next(&b->fresh, &it, &key, &v))
+		if (!((struct dirty *)v)->gone)
+			rc = flush_one(b, txn, key, v);
 	it = 0;
-	while (!rc && map_next(&b->em->dirty, &it, &key, &v)) {
-		if (map_has(&b->fresh, key))
-			continue;
-		rc = flush_one(b, txn, key, v);
-		struct dirty *gone = xcalloc(1, sizeof(*gone));
-		gone->gone = true;
-		set_fresh(b, key, gone);
-	}
+	while (!rc && map_next(&b->em->dirty, &it, &key, &v))
+		if (!map_has(&b->fresh, key))
+			rc = flush_one(b, txn, key, v);
 	b->flushed = true;
 	return rc;
 }
@@ -465,20 +457,21 @@ static bool checkpoint_due(const struct batch *b)
 	return b->tail.n && (b->sync_dirty || !b->state.wal || tail > TAIL_MAX || !b->frame.logged);
 }
 
-static int checkpoint(struct batch *b, MDB_txn *txn)
+/* `clean`: so many records are cleaned at most; 0: only what must be done is. */
+static int checkpoint(struct batch *b, MDB_txn *txn, size_t clean)
 {
 	struct embedded *em = b->em;
 	int rc = tail_put(b, txn, &em->tail, &b->tail.keys);
 	if (!rc)
 		rc = tail_put(b, txn, &b->tail, &(struct map){0});
 	/* Old heartbeats go along; what the batch made of them (fresh) wins, and stays dirty unless all must go. */
-	if (!rc && (b->flush || b->clean || b->sync_dirty))
+	if (!rc && (b->flush || b->clean || (b->sync_dirty && clean)))
 		rc = flush_dirty(b, txn);
 	for (struct op *op = b->ops; op && !rc; op = op->next)
 		if (!op->err && (op->kind == OP_GRANT || op->kind == OP_REVOKE))
 			rc = run_lease(b, txn, op);
-	if (!rc && b->compact_to > b->state.compacted)
-		rc = compact_some(b, txn, (em->full || !b->n ? 4096 : 256) + 4 * (em->tail.n + b->n));
+	if (!rc && clean && b->compact_to > b->state.compacted)
+		rc = compact_some(b, txn, clean);
 	if (rc)
 		return rc;
 	if (b->clean)
@@ -508,18 +501,38 @@ static int read_txn(struct embedded *em, MDB_txn **txn)
 	return rc;
 }
 
-static int write_data(struct batch *b)
+static int write_once(struct batch *b, size_t clean)
 {
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(b->em->env, NULL, 0, &txn);
 	if (rc)
 		return rc;
-	rc = checkpoint(b, txn);
+	rc = checkpoint(b, txn, clean);
 	if (rc)
 		mdb_txn_abort(txn);
 	else
 		rc = mdb_txn_commit(txn);
 	return rc == EIO && b->em->full ? ENOSPC : rc; /* LMDB says so when a write was cut short for want of room */
+}
+
+/*
+ * Cleaning takes room before it gives any, more than is kept for the writes: where there is none, less of it is done. (EIO: LMDB's word
+ * for a write that was cut short.)
+ */
+static int write_data(struct batch *b)
+{
+	const bool must = b->n || b->em->tail.n || b->flush || b->clean;
+	const struct state_rec state = b->state;
+	const int64_t log_last = b->log_last;
+	size_t clean = (b->em->full || !b->n ? 4096 : 256) + 4 * (b->em->tail.n + b->n);
+	for (;; clean /= 8) {
+		int rc = write_once(b, clean);
+		if (!clean || (clean < 8 && !must) || (rc != MDB_MAP_FULL && rc != ENOSPC && rc != EDQUOT && rc != EIO))
+			return rc;
+		b->state = state;
+		b->log_last = log_last;
+		b->flushed = false;
+	}
 }
 
 void run_batch(struct batch *b)

@@ -154,9 +154,11 @@ static void merge_fresh(struct embedded *em, struct batch *b)
 	struct str key;
 	void *v;
 	int64_t now = now_ms();
+	if (b->flushed) /* but what the batch made, unless all had to go */
+		map_free_values(&em->dirty, dirty_free);
 	while (map_next(&b->fresh, &it, &key, &v)) {
 		struct dirty *d = v;
-		if (d->gone) {
+		if (d->gone || (b->flushed && (b->flush || b->clean))) {
 			dirty_free(map_del(&em->dirty, key));
 			dirty_free(d);
 			continue;
@@ -233,6 +235,15 @@ static bool set_full(struct embedded *em, const char *why)
 	return !why;
 }
 
+static int allocate(int fd, uint64_t from, uint64_t to)
+{
+	int rc;
+	do
+		rc = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+	while (rc && errno == EINTR);
+	return rc;
+}
+
 /* False: there is no room, em->full says why. */
 static bool reserve(struct embedded *em, size_t n, size_t bytes)
 {
@@ -247,10 +258,10 @@ static bool reserve(struct embedded *em, size_t n, size_t bytes)
 		return set_full(em, NULL);
 	/* From where it ended the last time: a walk over the whole of a large file takes long. */
 	uint64_t from = em->allocated, to = need + GROW_BYTES;
-	rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+	rc = allocate(em->data_fd, from, to);
 	if (rc && (errno == ENOSPC || errno == EDQUOT)) { /* the last bit, then */
 		to = need;
-		rc = fallocate(em->data_fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+		rc = allocate(em->data_fd, from, to);
 	}
 	if (rc && (errno == ENOSPC || errno == EDQUOT))
 		return set_full(em, STORE_FULL_DISK);
@@ -270,6 +281,7 @@ static void publish(struct embedded *em, struct batch *b)
 		em->commits++;
 	struct hub_event **events = b->n ? xmalloc(b->n * sizeof(*events)) : NULL;
 	size_t n = 0;
+	em->failed_at = b->err ? now_ms() : 0;
 	if (b->err) {
 		bool first = true;
 		for (struct op *op = b->ops; op; op = op->next) {
@@ -415,12 +427,15 @@ static void commit_loop(void *arg)
 		bool compact = compact_target(em) - em->state.compacted > COMPACT_IDLE;
 		/* The memory that only writing needs is given back: by the few writes of a quiet cluster once a minute, and when idle. */
 		bool tail = em->wal.at > TAIL_IDLE && !em->full;
-		if (em->head || due || compact) {
+		bool again = !em->failed_at || now - em->failed_at >= FULL_LOG_MS;
+		if (em->head || ((due || compact) && again && !em->closing)) {
 			run_waiting(em, due, em->dirty.n && now - em->dirty_since >= DIRTY_SYNC_MS, tail && now - em->tail_since >= TAIL_MS);
 			continue;
 		}
 		if (em->closing)
 			break;
+		if (due || compact)
+			wake = em->failed_at + FULL_LOG_MS;
 		bool touched = em->touched || em->commits - em->trimmed_commits >= TRIM_COMMITS;
 		int64_t trim = (em->touched ? em->touched_at : now) + TRIM_MS;
 		if ((touched || tail) && trim < wake)

@@ -49,8 +49,12 @@ static void check_off_loop(void *arg)
 static void load_key(struct embedded *em, struct str key, const struct key_rec *r)
 {
 	em->live_keys += r->version != 0;
-	if (r->version && r->lease)
-		lease_move(em, key, 0, r->lease);
+	if (!r->version || !r->lease)
+		return;
+	/* Revoked by the very commit that gave it the key, which a crash kept from being deleted: the lease has ended. */
+	if (!map_has(&em->leases, str_of((const char *)&r->lease, sizeof(r->lease))))
+		lease_add(em, r->lease, 0);
+	lease_move(em, key, 0, r->lease);
 }
 
 static struct error *raise_format_2(struct embedded *em, int64_t indexed)
@@ -148,7 +152,7 @@ static struct error *load(struct embedded *em, MDB_txn *txn)
 		em->s.hub.rev = em->state.clean_rev;
 	} else if (!em->state.clean_rev && em->state.ceiling > last) {
 		em->gap_lo = last;
-		em->gap_hi = em->s.hub.rev = em->state.ceiling;
+		em->gap_hi = em->s.hub.rev = em->state.ceiling + 1; /* that one may have been given too */
 	}
 	if (!em->s.hub.rev)
 		em->s.hub.rev = 1; /* as etcd: an empty store has revision 1 */

@@ -592,11 +592,78 @@ LOOP_TEST(data_fails)
 	run(rounds_of(8), 0, 100);
 }
 
+/* ---- no room ---- */
+
+static int writes, refusals;
+
+/* Small values of keys that come in no order: what is old lies in all pages of the log's table. */
+static void scatter(void *arg)
+{
+	char key[64], value[600];
+	bool ok;
+	int64_t rev;
+	memset(value, 'x', sizeof(value));
+	while (writes < 45000 && !refusals) {
+		snprintf(key, sizeof(key), "/registry/pods/some-namespace/name-%06u", rnd(9000));
+		struct error *e = store_put(main_store, str_from(key), str_of(value, 100 + rnd(500)), STORE_ANY, 0, 0, NULL, &ok, &rev, NULL);
+		writes += !e;
+		refusals += e != NULL;
+		error_free(e);
+	}
+	running--;
+}
+
+/* The file is full of history: cleaning it takes new pages first, and must not take those that writes need. */
+LOOP_TEST(full_of_history)
+{
+	struct store_opts o = {.dir = test_dir, .map_size = 32 << 20};
+	seed = 1;
+	assert_ok(store_open(&o, &main_store));
+	for (int i = 0; i < 64; i++, running++)
+		fiber_spawn("scatter", scatter, NULL);
+	while (running)
+		assert_ok(fiber_sleep(1));
+	assert_int_equal(refusals, 0);
+	for (int i = 0; i < 100; i++) {
+		char key[64];
+		snprintf(key, sizeof(key), "/registry/pods/some-namespace/name-%06d", 7 * i);
+		del_if(main_store, key, STORE_ANY);
+	}
+	store_close(main_store);
+	assert_ok(dir_remove(test_dir));
+}
+
+/* The data file cannot be written, and there is much to clean: it is tried again, but not without a pause, and nothing waits for it. */
+LOOP_TEST(closing_without_room)
+{
+	main_store = open_at(test_dir, 3600000);
+	for (int i = 0; i < 11000; i++)
+		put_if(main_store, "/n", "1", STORE_ANY, STORE_NOSYNC);
+	put(main_store, "/a", "1");
+	assert_ok(store_sync(main_store));
+	put(main_store, "/a", "2");
+	disk_watch(test_dir);
+	disk.seed = 1;
+	disk.data_fails = 1;
+	assert_ok(store_compact(main_store, store_revision(main_store)));
+	assert_ok(fiber_sleep(50));
+	alarm(30);
+	store_close(main_store);
+	alarm(0);
+	disk_unwatch();
+	disk.data_fails = 0;
+	main_store = open_at(test_dir, 0);
+	want_range(main_store, "/", "0", 0, 0, "/a=2 /n=1 ");
+	store_close(main_store);
+	assert_ok(dir_remove(test_dir));
+}
+
 int main(void)
 {
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(power), cmocka_unit_test(log_fails), cmocka_unit_test(data_fails),
+		cmocka_unit_test(full_of_history), cmocka_unit_test(closing_without_room),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

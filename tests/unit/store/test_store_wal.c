@@ -421,6 +421,87 @@ LOOP_TEST(revisions)
 	assert_ok(dir_remove(test_dir));
 }
 
+/* The last revision that heartbeats may have had on disk's word: who saw it lost is told so. */
+LOOP_TEST(gap)
+{
+	struct buf data = {0}, wal = {0};
+	struct store *s = open_at(test_dir, 0);
+	struct store_watch *w;
+	int64_t rev = 0, first = put_if(s, "/n", "kept", STORE_ANY, STORE_NOSYNC);
+	while (rev < first + 4096) /* the ceiling */
+		rev = put_if(s, "/n", "lost", STORE_ANY, STORE_NOSYNC);
+	read_file(test_dir, "data.mdb", &data);
+	read_file(test_dir, "data.wal", &wal);
+	struct store *k = open_at(left_behind(&data, &wal), 0);
+	assert_true(store_revision(k) > rev);
+	struct error *e = store_watch_open(k, STR("/"), STR("0"), rev, &w);
+	assert_true(error_is(e, 410, "Expired"));
+	error_free(e);
+	assert_ok(store_watch_open(k, STR("/"), STR("0"), store_revision(k), &w));
+	store_watch_close(w);
+	store_close(k);
+	store_close(s);
+	buf_free(&data);
+	buf_free(&wal);
+	assert_ok(dir_remove(test_dir));
+}
+
+/* A lease is revoked by the commit that gives it to a key, and the process dies before it has deleted that key. */
+static struct buf at_commit[2];
+static struct store *leased;
+static int64_t lease_id;
+
+static void on_commit(void *ctx) /* must not wait */
+{
+	store_watch_notify(ctx, NULL, NULL);
+	for (int i = 0; i < 2; i++) {
+		char *path = xasprintf("%s/%s", test_dir, i ? "data.wal" : "data.mdb"), part[4096];
+		FILE *f = fopen(path, "r");
+		assert_non_null(f);
+		for (size_t n; (n = fread(part, 1, sizeof(part), f));)
+			buf_append(&at_commit[i], part, n);
+		fclose(f);
+		free(path);
+	}
+}
+
+static void revoke_lease(void *arg)
+{
+	assert_ok(store_lease_revoke(leased, lease_id));
+	running--;
+}
+
+LOOP_TEST(revoked_in_the_same_commit)
+{
+	struct store_watch *w;
+	bool ok, found;
+	int64_t rev;
+	struct store_kv kv;
+	leased = open_at(test_dir, 0);
+	assert_ok(store_lease_grant(leased, 600000, &lease_id));
+	assert_ok(store_watch_open(leased, STR("/"), STR("0"), store_revision(leased), &w));
+	store_watch_notify(w, on_commit, w);
+	running = 1;
+	fiber_spawn("revoke", revoke_lease, NULL);
+	assert_ok(store_put(leased, STR("/l"), STR("1"), 0, lease_id, 0, NULL, &ok, &rev, NULL));
+	while (running)
+		assert_ok(fiber_sleep(1));
+	assert_true(at_commit[1].n > 0);
+	struct store *k = open_at(left_behind(&at_commit[0], &at_commit[1]), 0), *both[] = {leased, k};
+	for (int i = 0; i < 2; i++)
+		do {
+			assert_ok(fiber_sleep(5));
+			assert_ok(store_get(both[i], STR("/l"), 0, &found, &kv));
+			store_kv_free(&kv);
+		} while (found);
+	store_watch_close(w);
+	store_close(k);
+	store_close(leased);
+	buf_free(&at_commit[0]);
+	buf_free(&at_commit[1]);
+	assert_ok(dir_remove(test_dir));
+}
+
 /* The file's own limit: said, nothing is lost, deletes work and make room. */
 LOOP_TEST(size_limit)
 {
@@ -470,6 +551,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(damage), cmocka_unit_test(checkpoints), cmocka_unit_test(overflowing),
 		cmocka_unit_test(older_formats), cmocka_unit_test(revisions), cmocka_unit_test(size_limit),
+		cmocka_unit_test(gap), cmocka_unit_test(revoked_in_the_same_commit),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
