@@ -282,6 +282,7 @@ static void publish(struct embedded *em, struct batch *b)
 	struct hub_event **events = b->n ? xmalloc(b->n * sizeof(*events)) : NULL;
 	size_t n = 0;
 	em->failed_at = b->err ? now_ms() : 0;
+	em->doubt = b->err ? em->doubt || b->wal_err : em->doubt && !b->checkpoint;
 	if (b->err) {
 		bool first = true;
 		for (struct op *op = b->ops; op; op = op->next) {
@@ -350,7 +351,7 @@ static uint64_t file_free(struct embedded *em)
 static struct batch batch_new(struct embedded *em)
 {
 	return (struct batch){.em = em, .rev = em->s.hub.rev, .state = em->state, .log_last = em->log_last,
-			      .compact_to = compact_target(em), .wal_next = random_u64() | 1};
+			      .compact_to = compact_target(em), .wal_next = random_u64() | 1, .checkpoint = em->doubt};
 }
 
 static void run(struct embedded *em, struct batch *b)
@@ -407,7 +408,7 @@ static void run_waiting(struct embedded *em, bool flush, bool sync_dirty, bool c
 	b.n = n;
 	b.flush = flush;
 	b.sync_dirty = sync_dirty;
-	b.checkpoint = checkpoint;
+	b.checkpoint |= checkpoint;
 	if (em->full)
 		refuse_puts(em, &b, bytes);
 	run(em, &b);

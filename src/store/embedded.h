@@ -158,6 +158,7 @@ struct embedded {
 	uint64_t allocated;       /* bytes of the file with disk blocks behind them */
 	const char *full;         /* why there is no room for writes; NULL: there is */
 	int64_t refused_at;       /* ms: when the log last told of one; 0: never */
+	bool doubt;               /* a frame of writes that were refused may be whole in the log: the next batch voids it */
 	int64_t failed_at;        /* ms: when the last batch failed; 0: it did not */
 
 	struct op *head, **last;  /* the queue */
