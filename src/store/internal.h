@@ -109,6 +109,8 @@ struct format_record { /* key "~format" of the main table */
 struct error *lmdbfile_check(const char *path);
 /* A new, empty store file at path, complete and on disk when it appears. */
 struct error *lmdbfile_create(const char *path, uint64_t cluster);
+/* fsync of the directory that holds path. */
+struct error *lmdbfile_sync_dir(const char *path);
 /* Gives the file tmp, which is on disk, the name path for good. */
 struct error *lmdbfile_publish(const char *tmp, const char *path);
 struct error *lmdb_error(int rc, const char *what);

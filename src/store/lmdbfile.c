@@ -256,7 +256,7 @@ struct error *lmdbfile_check(const char *path)
 
 /* ---- create ---- */
 
-static struct error *sync_dir(const char *path)
+struct error *lmdbfile_sync_dir(const char *path)
 {
 	char *dir = xstrdup(path), *slash = strrchr(dir, '/');
 	if (slash)
@@ -273,7 +273,7 @@ static struct error *sync_dir(const char *path)
 
 struct error *lmdbfile_publish(const char *tmp, const char *path)
 {
-	return rename(tmp, path) ? error_sys(errno, "%s", path) : sync_dir(path);
+	return rename(tmp, path) ? error_sys(errno, "%s", path) : lmdbfile_sync_dir(path);
 }
 
 static struct error *create(MDB_env *env, const char *tmp, uint64_t cluster)

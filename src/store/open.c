@@ -284,14 +284,19 @@ static struct error *open_env(struct embedded *em, const struct store_opts *o, c
 	return e;
 }
 
-/* The write-ahead log first: a data file without one would have lost writes. */
+/* The write-ahead log first: a data file without one would have lost writes. One of a data file that went away is kept. */
 static struct error *create(const char *dir, const char *data)
 {
-	char *wal = xasprintf("%s/data.wal", dir);
+	char *wal = xasprintf("%s/data.wal", dir), *old = xasprintf("%s.old", wal);
 	uint64_t cluster = random_u64();
-	struct error *e = wal_create(wal, cluster);
+	struct error *e = rename(wal, old) && errno != ENOENT ? error_sys(errno, "%s", wal) : wal_create(wal, cluster);
+	if (!e)
+		e = lmdbfile_create(data, cluster);
+	if (!e)
+		e = lmdbfile_sync_dir(dir); /* which may be new itself */
 	free(wal);
-	return e ? e : lmdbfile_create(data, cluster);
+	free(old);
+	return e;
 }
 
 struct error *em_open(struct embedded *em, const struct store_opts *o)

@@ -224,6 +224,16 @@ LOOP_TEST(checkpoints)
 	s = open_at(left_behind(&data, NULL), 0);
 	want_value(s, "/only", 0, "odd");
 	store_close(s);
+	/* The data file is gone: an empty store, and the log is kept. */
+	const char *dir = left_behind(&data, &wal);
+	char *path = xasprintf("%s/data.mdb", dir), *old = xasprintf("%s/data.wal.old", dir);
+	assert_int_equal(unlink(path), 0);
+	s = open_at(dir, 0);
+	want_value(s, "/only", 0, NULL);
+	assert_int_equal(access(old, F_OK), 0);
+	store_close(s);
+	free(path);
+	free(old);
 	/* The log of another store, or one of another size, behind a clean close: replaced. */
 	wal.p[24] ^= 1;
 	wal.n /= 2;
