@@ -101,18 +101,11 @@ int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *
 
 int key_get(const struct embedded *em, MDB_txn *txn, struct str key, struct key_rec *out)
 {
-	const struct key_rec *k = em->tail.n ? map_get(&em->tail.keys, key) : NULL;
-	if (!k)
+	const struct tail_rec *r = tail_find(&em->tail, key);
+	if (!r)
 		return table_get(txn, em->keys, key, out);
-	*out = *k;
+	*out = tail_version(r);
 	return 0;
-}
-
-void rec_set(struct map *m, struct str key, const struct key_rec *r)
-{
-	struct key_rec *k = xmalloc(sizeof(*k));
-	*k = *r;
-	free(map_set(m, key, k));
 }
 
 struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct map *m)
@@ -131,9 +124,11 @@ struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct 
 		struct log_rec r;
 		struct str key, value;
 		e = log_parse(&v, rev_of(&k), &r, &key, &value);
-		if (!e)
-			rec_set(m, key, &(struct key_rec){.mod = rev_of(&k), .create = r.create, .version = r.is_delete ? 0 : r.version,
-							  .lease = r.lease});
+		if (!e) {
+			struct key_rec *newest = xmalloc(sizeof(*newest));
+			*newest = log_version(&r, rev_of(&k));
+			free(map_set(m, key, newest));
+		}
 	}
 	mdb_cursor_close(cur);
 	if (!e && rc != MDB_NOTFOUND)
@@ -208,10 +203,10 @@ static int current(struct batch *b, MDB_txn *txn, struct str key, struct key_rec
 		*disk_mod = (*d)->disk_prev;
 		return 0;
 	}
-	const struct key_rec *k = map_get(&b->tail.keys, key);
+	const struct tail_rec *r = tail_find(&b->em->added, key);
 	int rc = 0;
-	if (k)
-		*cur = *k;
+	if (r)
+		*cur = tail_version(r);
 	else
 		rc = key_get(b->em, txn, key, cur);
 	*disk_mod = cur->mod;
@@ -255,7 +250,7 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op)
 		MDB_val v;
 		struct log_rec r;
 		struct str key, value;
-		rc = tail_get(&b->tail, there, &v) ? 0 : log_get(em, txn, there, &v);
+		rc = tail_get(&em->added, there, &v) ? 0 : log_get(em, txn, there, &v);
 		if (rc)
 			return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
 		op->err = log_parse(&v, there, &r, &key, &value);
@@ -289,7 +284,7 @@ static int run_write(struct batch *b, MDB_txn *txn, struct op *op)
 		size_t n = record_size(op->key, value);
 		char *p = frame_add(&b->frame, rev, n);
 		record_write(p, op->kind == OP_DELETE, &k, disk_mod, op->key, value);
-		tail_add(&b->tail, rev, (MDB_val){n, p}, op->key, &k);
+		tail_add(&em->added, rev, (MDB_val){n, p});
 		if (d) {
 			struct dirty *gone = xcalloc(1, sizeof(*gone));
 			gone->gone = true;
@@ -393,8 +388,8 @@ static int compact_some(struct batch *b, MDB_txn *txn, size_t max)
 	return rc;
 }
 
-/* The records of a tail into the table of the log, and what is newest of each key into the table of keys, but for the keys in `newer`. */
-static int tail_put(struct batch *b, MDB_txn *txn, const struct tail *t, const struct map *newer)
+/* The records of a tail into the table of the log, and what is newest of each key into the table of keys, unless `newer` has the key. */
+static int tail_put(struct batch *b, MDB_txn *txn, const struct tail *t, const struct tail *newer)
 {
 	int rc = 0;
 	for (size_t i = 0; i < t->n && !rc; i++) {
@@ -403,12 +398,13 @@ static int tail_put(struct batch *b, MDB_txn *txn, const struct tail *t, const s
 		if (!rc)
 			memcpy(mv.mv_data, t->v[i].record.mv_data, mv.mv_size);
 	}
-	size_t it = 0;
-	struct str key;
-	void *r;
-	while (!rc && map_next(&t->keys, &it, &key, &r))
-		if (!map_has(newer, key))
-			rc = table_put(txn, b->em->keys, key, r);
+	for (size_t i = 0; i < t->n && !rc; i++) {
+		struct str key = tail_key(&t->v[i]);
+		if (t->v[i].replaced || tail_find(newer, key))
+			continue;
+		struct key_rec r = tail_version(&t->v[i]);
+		rc = table_put(txn, b->em->keys, key, &r);
+	}
 	return rc;
 }
 
@@ -447,23 +443,23 @@ static bool checkpoint_due(const struct batch *b)
 {
 	const struct embedded *em = b->em;
 	int64_t clean = b->compact_to - b->state.compacted;
-	size_t tail = em->tail.n + b->tail.n;
+	size_t tail = em->tail.n + em->added.n, bytes = em->tail.bytes + em->added.bytes;
 	if (b->checkpoint || clean > COMPACT_IDLE || (em->full && (tail || clean > 0)))
 		return true;
 	if (b->clean)
 		return tail || em->dirty.n || b->state.wal || clean > 0 || (b->state.ceiling && !b->state.clean_rev);
 	if (b->flush && (tail || em->dirty.n || b->fresh.n))
 		return true;
-	return b->tail.n && (b->sync_dirty || !b->state.wal || tail > TAIL_MAX || !b->frame.logged);
+	return em->added.n && (b->sync_dirty || !b->state.wal || tail > TAIL_MAX || bytes > TAIL_BYTES || !b->frame.logged);
 }
 
 /* `clean`: so many records are cleaned at most; 0: only what must be done is. */
 static int checkpoint(struct batch *b, MDB_txn *txn, size_t clean)
 {
 	struct embedded *em = b->em;
-	int rc = tail_put(b, txn, &em->tail, &b->tail.keys);
+	int rc = tail_put(b, txn, &em->tail, &em->added);
 	if (!rc)
-		rc = tail_put(b, txn, &b->tail, &(struct map){0});
+		rc = tail_put(b, txn, &em->added, &(struct tail){0});
 	/* Old heartbeats go along; what the batch made of them (fresh) wins, and stays dirty unless all must go. */
 	if (!rc && (b->flush || b->clean || (b->sync_dirty && clean)))
 		rc = flush_dirty(b, txn);
@@ -545,14 +541,14 @@ void run_batch(struct batch *b)
 		read_done(em, txn);
 	}
 	bool data = !rc && checkpoint_due(b);
-	if (!rc && !data && b->tail.n) {
+	if (!rc && !data && em->added.n) {
 		b->wal_err = wal_write(&em->wal, b->state.wal, &b->frame);
 		data = b->wal_err != 0;
 	}
 	if (data)
 		rc = write_data(b);
 	b->checkpoint = data && !rc;
-	b->committed = !rc && (data || b->tail.n);
+	b->committed = !rc && (data || em->added.n);
 	if (rc)
 		b->err = lmdb_error(rc, "committing");
 }

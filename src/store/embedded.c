@@ -24,7 +24,8 @@
  *
  * STORE_NOSYNC writes live in `dirty` (memory) until they are flushed. Only
  * publishing changes `dirty` and `tail`, and no batch runs then, so the commit
- * thread and the loop both read them without locks.
+ * thread and the loop both read them without locks. What the batch adds
+ * (`added`) is the commit thread's alone while it runs.
  *
  * Revisions after a crash: a NOSYNC write may use revisions only up to
  * state.ceiling, which is on disk; an unclean start goes on from there, so that
@@ -172,15 +173,15 @@ static void merge_fresh(struct embedded *em, struct batch *b)
 static void merge_tail(struct embedded *em, struct batch *b)
 {
 	if (b->checkpoint) {
-		tail_free(&em->tail);
-		tail_free(&b->tail);
+		tail_clear(&em->tail);
+		tail_clear(&em->added);
 		wal_void(&em->wal);
-	} else if (b->tail.n) {
+	} else if (em->added.n) {
 		if (!em->tail.n)
 			em->tail_since = now_ms();
 		wal_wrote(&em->wal, &b->frame);
 	}
-	tail_join(&em->tail, &b->tail);
+	tail_join(&em->tail, &em->added);
 	frame_end(&b->frame);
 	if (b->wal_err) {
 		log_error("store: writing the write-ahead log in %s: %s: until the next start each write goes to the data file, which takes longer",
@@ -300,7 +301,7 @@ static void publish(struct embedded *em, struct batch *b)
 		error_clear(&b->err);
 		b->flushed = false;
 		map_free_values(&b->fresh, dirty_free);
-		tail_free(&b->tail);
+		tail_clear(&em->added);
 		frame_end(&b->frame);
 		if (em->allocated != UINT64_MAX)
 			set_full(em, STORE_FULL_DISK);
@@ -450,6 +451,9 @@ static void commit_loop(void *arg)
 			if (touched && now_ms() - em->touched_at >= TRIM_MS)
 				map_trim(em);
 			wal_trim(&em->wal);
+			tail_free(&em->added);
+			if (!em->tail.n)
+				tail_free(&em->tail);
 		}
 		error_free(e);
 	}
@@ -694,6 +698,7 @@ static void em_free(struct embedded *em)
 	map_free_values(&em->leases, lease_free);
 	map_free_values(&em->dirty, dirty_free);
 	tail_free(&em->tail);
+	tail_free(&em->added);
 	wal_close(&em->wal);
 	if (em->data_fd >= 0)
 		close(em->data_fd);

@@ -1,7 +1,8 @@
 /*
  * store/embedded.h: the embedded engine's own state, shared by its files:
  * embedded.c (queue, publishing, leases), batch.c (the commit thread's
- * work), wal.c (the write-ahead log), open.c, and read.c (reads on the loop).
+ * work), wal.c (the write-ahead log), tail.c (what it holds, in memory),
+ * open.c, and read.c (reads on the loop).
  */
 #ifndef SKIFF_STORE_EMBEDDED_H
 #define SKIFF_STORE_EMBEDDED_H
@@ -16,7 +17,12 @@
 #define BATCH_BYTES (32u << 20)
 #define CEILING_STEP 4096
 #define WAL_BYTES (4 << 20)
-#define TAIL_MAX 1024           /* records in the log's tail: the commit that would exceed it is a checkpoint */
+/*
+ * Records in the log's tail, and their bytes: the commit that would exceed either is a checkpoint. LMDB never gives back the memory of
+ * the pages that its largest transaction changed.
+ */
+#define TAIL_MAX 1024
+#define TAIL_BYTES (1u << 20)
 #define TAIL_IDLE (256u << 10)  /* bytes of the log: more memory than this is given back by a checkpoint, when idle */
 #define TAIL_MS 60000           /* or after this */
 #define DIRTY_SYNC_MS 60000    /* dirty heartbeats older than this go with the next synced write */
@@ -77,7 +83,7 @@ struct lease {
 	struct map keys;          /* key -> lease (only presence counts) */
 };
 
-/* ---- the log's tail: what the write-ahead log holds, in memory (wal.c) ---- */
+/* ---- the log's tail: what the write-ahead log holds, in memory (wal.c, tail.c) ---- */
 
 struct wal {
 	int fd;                   /* -1: there is none, each commit is a checkpoint */
@@ -92,11 +98,13 @@ struct frame { /* one commit's records, as they are written */
 struct tail_rec {
 	int64_t rev;
 	MDB_val record;           /* as it will stand in the log's table; in a frame's memory */
+	uint32_t hash;            /* of its key */
+	bool replaced;            /* there is a newer one of its key */
 };
 struct tail {
 	struct tail_rec *v;       /* by revision */
 	size_t n, cap, bytes;
-	struct map keys;          /* key -> struct key_rec: its newest version in the tail */
+	uint32_t *slots;          /* by the keys' hashes, 2 * cap: place in v of a key's newest record, from 1; 0: free */
 };
 
 struct embedded;
@@ -116,7 +124,6 @@ struct batch {
 	struct error *err;        /* the whole batch failed */
 	struct map fresh;         /* key -> struct dirty: changes of em->dirty */
 	struct frame frame;
-	struct tail tail;         /* what it adds to em->tail, in frame */
 	struct state_rec state;
 	bool committed, flushed;
 	bool revokes;             /* a lease was revoked by an operation before this one */
@@ -140,6 +147,7 @@ struct embedded {
 	int64_t gap_lo, gap_hi;   /* revisions lost in a crash: nobody may watch from between */
 	struct wal wal;
 	struct tail tail;         /* committed, but not in the data file yet */
+	struct tail added;        /* what the running batch adds to it, in its frame */
 	int64_t tail_since;       /* ms */
 	struct map dirty;
 	int64_t dirty_since;      /* oldest, ms */
@@ -157,7 +165,7 @@ struct embedded {
 	size_t age_head, age_n;
 	uint64_t allocated;       /* bytes of the file with disk blocks behind them */
 	const char *full;         /* why there is no room for writes; NULL: there is */
-	int64_t refused_at;       /* ms: when the log last told of one; 0: never */
+	int64_t refused_at;       /* ms: when a write last was; 0: never; told once until none was for FULL_LOG_MS */
 	bool doubt;               /* a frame of writes that were refused may be whole in the log: the next batch voids it */
 	int64_t failed_at;        /* ms: when the last batch failed; 0: it did not */
 
@@ -198,13 +206,17 @@ static inline MDB_val val(struct str s)
 struct error *damaged_record(int64_t rev);
 /* Parses and verifies a log record; key and value point into v. */
 struct error *log_parse(const MDB_val *v, int64_t rev, struct log_rec *r, struct str *key, struct str *value);
+/* The version that the record of revision rev makes. */
+static inline struct key_rec log_version(const struct log_rec *r, int64_t rev)
+{
+	return (struct key_rec){.mod = rev, .create = r->create, .version = r->is_delete ? 0 : r->version, .lease = r->lease};
+}
 /* The record of revision rev, from the tail or the table. LMDB's codes. */
 int log_get(const struct embedded *em, MDB_txn *txn, int64_t rev, MDB_val *v);
 /* key -> the newest struct key_rec (malloc'ed) of what the log's table holds behind revision `indexed`, into m. */
 struct error *store_log_tail(MDB_txn *txn, MDB_dbi log, int64_t indexed, struct map *m);
 /* Format 2 left the table of keys behind: brings it up to date, as the formats after it expect it. */
 struct error *store_raise(MDB_txn *txn, MDB_dbi log, MDB_dbi keys, int64_t indexed);
-void rec_set(struct map *m, struct str key, const struct key_rec *r); /* of such a map */
 /* A key's newest version on disk. A key that is not there gives a zeroed record. */
 int key_get(const struct embedded *em, MDB_txn *txn, struct str key, struct key_rec *out);
 int table_put(MDB_txn *txn, MDB_dbi keys, struct str key, const struct key_rec *r);
@@ -226,10 +238,17 @@ void frame_begin(struct frame *f, const struct wal *w, size_t bytes);
 void frame_end(struct frame *f);         /* gives its memory back, unless it is the log's */
 size_t frame_item(size_t record);        /* bytes that a record takes in a frame */
 char *frame_add(struct frame *f, int64_t rev, size_t bytes); /* where the record is to be written */
-void tail_add(struct tail *t, int64_t rev, MDB_val record, struct str key, const struct key_rec *r); /* newer than all in it */
+
+/* ---- the log's tail (tail.c) ---- */
+
+void tail_add(struct tail *t, int64_t rev, MDB_val record); /* newer than all in it; whole, and stays where it is */
+void tail_join(struct tail *t, struct tail *more); /* puts it behind; more is empty then */
+struct str tail_key(const struct tail_rec *r); /* points into the record */
+struct key_rec tail_version(const struct tail_rec *r);
+const struct tail_rec *tail_find(const struct tail *t, struct str key); /* the newest of the key, until the tail changes; or NULL */
 bool tail_get(const struct tail *t, int64_t rev, MDB_val *v);
 size_t tail_from(const struct tail *t, int64_t rev); /* index of the first that is not older */
-void tail_join(struct tail *t, struct tail *more); /* puts it behind; more is empty then */
+void tail_clear(struct tail *t); /* empty, with the memory it has */
 void tail_free(struct tail *t);
 
 /* A log without frames, complete and on disk when it appears. */

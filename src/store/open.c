@@ -179,17 +179,17 @@ static struct error *load(struct embedded *em, MDB_txn *txn)
 			continue;
 		memcpy(&r, v.mv_data, sizeof(r));
 		struct str key = str_of(k.mv_data, k.mv_size);
-		if (!map_has(&em->tail.keys, key))
+		if (!tail_find(&em->tail, key))
 			load_key(em, key, &r);
 	}
 	mdb_cursor_close(cur);
 	if (rc != MDB_NOTFOUND)
 		return lmdb_error(rc, "reading the keys");
-	size_t it = 0;
-	struct str key;
-	void *p;
-	while (map_next(&em->tail.keys, &it, &key, &p))
-		load_key(em, key, p);
+	for (size_t i = 0; i < em->tail.n; i++) {
+		struct key_rec r = tail_version(&em->tail.v[i]);
+		if (!em->tail.v[i].replaced)
+			load_key(em, tail_key(&em->tail.v[i]), &r);
+	}
 	return NULL;
 }
 

@@ -96,7 +96,7 @@ static struct error *version_at(struct embedded *em, MDB_txn *txn, struct str ke
 		if (!str_eq(k, key))
 			return damaged_record(at);
 		if (at <= rev) {
-			out->k = (struct key_rec){.mod = at, .create = r.create, .version = r.is_delete ? 0 : r.version, .lease = r.lease};
+			out->k = log_version(&r, at);
 			out->value = value;
 			return NULL;
 		}
@@ -144,25 +144,23 @@ static int cmp_str(const void *a, const void *b)
 	return str_cmp(*(const struct str *)a, *(const struct str *)b);
 }
 
-static void add_keys(const struct map *m, const struct map *but, struct str start, struct str end, struct str *v, size_t *n)
-{
-	struct str key;
-	size_t it = 0;
-	void *d;
-	while (map_next(m, &it, &key, &d))
-		if (in_range(key, start, end) && !(but && map_has(but, key)))
-			v[(*n)++] = key;
-}
-
-/* Keys of the range that the table may not know: sorted; malloc'ed, the keys are the maps'. */
+/* Keys of the range that the table may not know: sorted; malloc'ed, the keys are where they were. */
 static struct str *keys_aside(struct embedded *em, struct str start, struct str end, size_t *n)
 {
 	*n = 0;
-	if (!em->dirty.n && !em->tail.keys.n)
+	if (!em->dirty.n && !em->tail.n)
 		return NULL;
-	struct str *v = xmalloc((em->dirty.n + em->tail.keys.n) * sizeof(*v));
-	add_keys(&em->dirty, NULL, start, end, v, n);
-	add_keys(&em->tail.keys, &em->dirty, start, end, v, n);
+	struct str *v = xmalloc((em->dirty.n + em->tail.n) * sizeof(*v)), key;
+	size_t it = 0;
+	void *d;
+	while (map_next(&em->dirty, &it, &key, &d))
+		if (in_range(key, start, end))
+			v[(*n)++] = key;
+	for (size_t i = 0; i < em->tail.n; i++) {
+		key = tail_key(&em->tail.v[i]);
+		if (!em->tail.v[i].replaced && in_range(key, start, end) && !map_has(&em->dirty, key))
+			v[(*n)++] = key;
+	}
 	qsort(v, *n, sizeof(*v), cmp_str);
 	return v;
 }
@@ -203,9 +201,9 @@ static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, s
 			}
 			memcpy(&disk, v.mv_data, sizeof(disk));
 		}
-		const struct key_rec *newer = order <= 0 ? map_get(&em->tail.keys, key) : NULL;
+		const struct tail_rec *newer = order <= 0 ? tail_find(&em->tail, key) : NULL;
 		if (newer)
-			disk = *newer;
+			disk = tail_version(newer);
 		struct version ver;
 		e = version_at(em, txn, key, disk, rev, want_value, &ver);
 		if (!e && ver.k.version)

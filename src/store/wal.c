@@ -46,7 +46,7 @@ static uint64_t sum_of(const void *p, size_t n)
 	return XXH3_64bits((const char *)p + sizeof(uint64_t), n - sizeof(uint64_t));
 }
 
-/* ---- the tail in memory ---- */
+/* ---- frames ---- */
 
 void frame_begin(struct frame *f, const struct wal *w, size_t bytes)
 {
@@ -75,67 +75,6 @@ char *frame_add(struct frame *f, int64_t rev, size_t bytes)
 	char *p = f->p + f->n + sizeof(h);
 	f->n += frame_item(bytes);
 	return p;
-}
-
-void tail_add(struct tail *t, int64_t rev, MDB_val record, struct str key, const struct key_rec *r)
-{
-	if (t->n == t->cap) {
-		t->cap = t->cap ? t->cap * 2 : 16;
-		t->v = xrealloc(t->v, t->cap * sizeof(*t->v));
-	}
-	t->v[t->n++] = (struct tail_rec){rev, record};
-	t->bytes += record.mv_size;
-	rec_set(&t->keys, key, r);
-}
-
-bool tail_get(const struct tail *t, int64_t rev, MDB_val *v)
-{
-	size_t i = tail_from(t, rev);
-	if (i == t->n || t->v[i].rev != rev)
-		return false;
-	*v = t->v[i].record;
-	return true;
-}
-
-size_t tail_from(const struct tail *t, int64_t rev)
-{
-	size_t lo = 0, hi = t->n;
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-		if (t->v[mid].rev < rev)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
-void tail_join(struct tail *t, struct tail *more)
-{
-	if (!more->n)
-		return;
-	if (t->n + more->n > t->cap) {
-		t->cap = 2 * (t->n + more->n);
-		t->v = xrealloc(t->v, t->cap * sizeof(*t->v));
-	}
-	memcpy(t->v + t->n, more->v, more->n * sizeof(*t->v));
-	t->n += more->n;
-	t->bytes += more->bytes;
-	size_t it = 0;
-	struct str key;
-	void *r;
-	while (map_next(&more->keys, &it, &key, &r))
-		free(map_set(&t->keys, key, r));
-	map_free(&more->keys);
-	free(more->v);
-	*more = (struct tail){0};
-}
-
-void tail_free(struct tail *t)
-{
-	map_free_values(&t->keys, free);
-	free(t->v);
-	*t = (struct tail){0};
 }
 
 /* ---- the file ---- */
@@ -258,8 +197,7 @@ static struct error *read_frame(char *p, size_t n, int64_t *last, struct tail *t
 		TRY(log_parse(&v, h.rev, &r, &key, &value));
 		if (!key.n || key.n > STORE_KEY_MAX || r.prev >= h.rev)
 			return error_new(DAMAGED, "a record that makes no sense");
-		tail_add(t, h.rev, v, key, &(struct key_rec){.mod = h.rev, .create = r.create, .version = r.is_delete ? 0 : r.version,
-							   .lease = r.lease});
+		tail_add(t, h.rev, v);
 		*last = h.rev;
 		at += h.bytes;
 	}
