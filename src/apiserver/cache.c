@@ -4,17 +4,12 @@
 #include <errno.h>
 #include <malloc.h>
 #include <math.h>
-#include <sys/mman.h>
-#include <unistd.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "apiserver/cache_internal.h"
 #include "base/log.h"
 
-#define LOAD_CHUNK 512
-#define ROOM_BYTES (96u << 10)
-#define LOAD_AHEAD 4          /* chunks being decoded at once */
 #define WAIT_MS 3000          /* upstream's blockTimeout */
 #define OLD_SNAP_MS 75000
 #define TRIM_MS 30000
@@ -81,8 +76,8 @@ static struct cache_snap *snap_new(const struct tree *main, const struct tree *n
 }
 
 /* Puts e into (or, e NULL, removes key from) both trees; returns the reference of the entry it replaces. */
-static struct cache_entry *trees_set(const struct cache_resource *r, struct tree *main, struct tree *node, struct str key,
-				     struct cache_entry *e)
+struct cache_entry *trees_set(const struct cache_resource *r, struct tree *main, struct tree *node, struct str key,
+			      struct cache_entry *e)
 {
 	struct cache_entry *old = e ? tree_put(main, e) : tree_del(main, main_key(key));
 	if (r->node_field < 0)
@@ -127,7 +122,7 @@ static void unreadable_del(struct map *m, struct str key)
 		free(map_del(m, key));
 }
 
-static void unreadable_set(struct map *m, struct str key, struct error *err)
+void unreadable_set(struct map *m, struct str key, struct error *err)
 {
 	unreadable_del(m, key);
 	if (m->n < UNREADABLE_MAX) {
@@ -263,142 +258,10 @@ static void hold(struct cache *c, struct store_event *ev)
 	c->holder = fiber_start("cache-hold", hold_on, c);
 }
 
-/*
- * Loading reads chunks of stored bytes on the loop, decodes some of them at a time on the thread pool (decoding is pure), and puts
- * the entries into the trees in order.
- */
-struct chunk {
-	const struct cache_resource *r;
-	struct fiber *fiber;
-	struct store_kv kv[LOAD_CHUNK];
-	struct cache_entry *e[LOAD_CHUNK];
-	struct error *err[LOAD_CHUNK];
-	size_t n;
-	bool stop; /* an object cannot be read now: those behind it were not tried */
-};
-
-struct load {
-	struct cache *c;
-	struct tree main, node;
-	struct map unreadable;
-	size_t object_bytes, entry_bytes;
-	struct chunk *chunks[LOAD_AHEAD];
-	size_t first, n;
-};
-
-static bool chunk_one(void *ctx, struct store_kv *kv)
-{
-	struct chunk *k = ctx;
-	k->kv[k->n] = *kv;
-	k->kv[k->n++].key = str_of(str_dupz(kv->key), kv->key.n);
-	kv->value = NULL;
-	return true;
-}
-
-/*
- * A thread's heap grows by a page or two at a time, each with a system call and faults: together they take longer than decoding.
- * Asked for at once, and below malloc's threshold for mappings of their own, the room is there for what comes next.
- */
-static void make_room(void)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	char *p = xmalloc(ROOM_BYTES), *from = p + page - (uintptr_t)p % page;
-	madvise(from, (ROOM_BYTES / page - 1) * page, MADV_POPULATE_WRITE); /* refused: they come one by one */
-	free(p);
-}
-
-static void decode_chunk(void *arg)
-{
-	struct chunk *k = arg;
-	for (size_t i = 0, room = 0; i < k->n && !k->stop; i++) {
-		size_t need = sizeof(struct cache_entry) + 512 + k->kv[i].value->n;
-		if (room < need && need < ROOM_BYTES) {
-			make_room();
-			room = ROOM_BYTES;
-		}
-		room -= need < room ? need : room;
-		k->err[i] = entry_decode(k->r, str_sub(k->kv[i].key, k->r->prefix.n, k->kv[i].key.n), k->kv[i].mod_rev,
-					 block_str(k->kv[i].value), true, &k->e[i]);
-		k->stop = error_is_sys(k->err[i], EAGAIN);
-	}
-}
-
-static void chunk_fiber(void *arg)
-{
-	struct chunk *k = arg;
-	if (k->r->plain || k->n < 32)
-		decode_chunk(k); /* the callback is promised the loop's thread */
-	else
-		loop_offload(decode_chunk, k);
-}
-
-/* Waits for the oldest chunk and files its entries; drops them when the load has failed, with *err or by what it sets there. */
-static void file_chunk(struct load *l, struct error **err)
-{
-	struct chunk *k = l->chunks[l->first++ % LOAD_AHEAD];
-	l->n--;
-	fiber_join(k->fiber);
-	bool drop = k->stop || *err;
-	for (size_t i = 0; i < k->n; i++) {
-		struct cache_entry *e = k->e[i];
-		if (error_is_sys(k->err[i], EAGAIN) && !*err) {
-			*err = k->err[i];
-		} else if (k->err[i]) {
-			l->c->failed++;
-			unreadable_set(&l->unreadable, str_sub(k->kv[i].key, l->c->r.prefix.n, k->kv[i].key.n), k->err[i]);
-		} else if (!drop && e) {
-			l->object_bytes += e->body->n;
-			l->entry_bytes += e->bytes;
-			cache_entry_unref(trees_set(&l->c->r, &l->main, &l->node, cache_entry_key(e), e));
-		}
-		cache_entry_unref(e);
-		store_kv_free(&k->kv[i]);
-	}
-	free(k);
-}
-
-/* A call to the store that began at since_ns has ended. */
-static void called(const struct cache *c, enum cache_call call, int64_t since_ns, size_t n, const struct error *e)
+void cache_called(const struct cache *c, enum cache_call call, int64_t since_ns, size_t n, const struct error *e)
 {
 	if (c->r.called)
 		c->r.called(c->r.called_ctx, call, now_ns() - since_ns, n, e != NULL);
-}
-
-static struct error *load_all(struct load *l, struct str start, struct str end, int64_t *rev)
-{
-	char last[STORE_KEY_MAX + 1];
-	struct error *e = NULL;
-	size_t got = 0;
-	do {
-		if (l->n == LOAD_AHEAD)
-			file_chunk(l, &e);
-		if (e)
-			break;
-		struct chunk *k = xcalloc(1, sizeof(*k));
-		k->r = &l->c->r;
-		int64_t since = now_ns();
-		e = store_range(l->c->s, start, end, rev, LOAD_CHUNK, chunk_one, k);
-		got = k->n;
-		called(l->c, CACHE_CALL_LIST, since, got, e);
-		if (got) { /* the next one starts behind this one's last key */
-			memcpy(last, k->kv[got - 1].key.p, k->kv[got - 1].key.n);
-			last[k->kv[got - 1].key.n] = 0;
-			start = str_of(last, k->kv[got - 1].key.n + 1);
-		}
-		l->chunks[(l->first + l->n++) % LOAD_AHEAD] = k;
-		k->fiber = fiber_start("cache-load", chunk_fiber, k);
-		fiber_yield();
-	} while (!e && got == LOAD_CHUNK);
-	while (l->n)
-		file_chunk(l, &e);
-	return e;
-}
-
-static void load_drop(struct load *l)
-{
-	tree_free(&l->main);
-	tree_free(&l->node);
-	map_free_values(&l->unreadable, free);
 }
 
 static struct str prefix_end(const struct cache *c, char buf[STORE_KEY_MAX])
@@ -1044,7 +907,7 @@ struct error *cache_put(struct cache *c, struct str ns, struct str name, int64_t
 	struct block *cookie = c->r.plain || c->r.complete ? block_new(plain) : NULL; /* an event of ours needs no decoding */
 	int64_t since = now_ns();
 	struct error *e = store_put(c->s, key, stored, expect, lease, flags, cookie, ok, &rev, &now);
-	called(c, expect ? CACHE_CALL_UPDATE : CACHE_CALL_CREATE, since, 1, e);
+	cache_called(c, expect ? CACHE_CALL_UPDATE : CACHE_CALL_CREATE, since, 1, e);
 	key = str_sub(key, c->r.prefix.n, key.n);
 	if (!e && *ok) {
 		wait_written(c, rev);
@@ -1079,7 +942,7 @@ struct error *cache_delete(struct cache *c, struct str ns, struct str name, int6
 		cache_entry_ref(was);
 	int64_t since = now_ns();
 	struct error *e = store_delete(c->s, key, expect, ok, &rev, &now);
-	called(c, CACHE_CALL_DELETE, since, 1, e);
+	cache_called(c, CACHE_CALL_DELETE, since, 1, e);
 	key = str_sub(key, c->r.prefix.n, key.n);
 	if (!e && *ok) {
 		wait_written(c, rev);

@@ -1,7 +1,8 @@
 /*
  * apiserver/cache_internal.h: the parts of the watch cache:
  * cache_entry.c (stored bytes in, entry out; cache_index_json.c and cache_index_pb.c find what is indexed), cache_hot.c (JSON made of
- * protobuf), cache_tree.c (persistent B+tree of entries), cache.c (feed, reads, writes), cache_watch.c (the ring and its watchers).
+ * protobuf), cache_tree.c (persistent B+tree of entries), cache_load.c (the first reading), cache.c (feed, reads, writes),
+ * cache_watch.c (the ring and its watchers).
  */
 #ifndef SKIFF_APISERVER_CACHE_INTERNAL_H
 #define SKIFF_APISERVER_CACHE_INTERNAL_H
@@ -140,6 +141,26 @@ struct cache_snap {
 	bool has_node;
 };
 
+/* e in place of the key's entry, which it returns; e NULL: the key goes. */
+struct cache_entry *trees_set(const struct cache_resource *r, struct tree *main, struct tree *node, struct str key,
+			      struct cache_entry *e);
+
+/* ---- loading (cache_load.c) ---- */
+
+#define LOAD_AHEAD 4 /* chunks being decoded at once */
+struct chunk;
+struct load {
+	struct cache *c;
+	struct tree main, node;
+	struct map unreadable;
+	size_t object_bytes, entry_bytes;
+	struct chunk *chunks[LOAD_AHEAD];
+	size_t first, n;
+};
+/* All of [start, end) at *rev (0: newest) into l's trees; what was read goes with load_drop, or is taken. */
+struct error *load_all(struct load *l, struct str start, struct str end, int64_t *rev);
+void load_drop(struct load *l);
+
 /* ---- ring ---- */
 
 struct forms {
@@ -219,6 +240,11 @@ void watchers_end(struct cache *c); /* they answer ECANCELED */
 /* With the loop's first cache and after its last: the fiber that wakes watchers. */
 void fan_out_start(void);
 void fan_out_stop(void);
+
+/* Notes that an object of the key cannot be read, and why. Takes err. */
+void unreadable_set(struct map *m, struct str key, struct error *err);
+/* A call to the store that began at since_ns has ended. */
+void cache_called(const struct cache *c, enum cache_call call, int64_t since_ns, size_t n, const struct error *e);
 
 /* The value x of a requirement `<node field>=x` in f, STR_NULL when there is none. */
 struct str filter_node(const struct cache_resource *r, const struct cache_filter *f);

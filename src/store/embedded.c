@@ -727,7 +727,8 @@ static void em_close(struct store *s)
 }
 
 static const struct store_ops embedded_ops = {
-	.close = em_close, .current = em_current, .get = em_get, .range = em_range, .count = em_count, .put = em_put,
+	.close = em_close, .current = em_current, .get = em_get, .range = em_range, .view_value = em_view_value,
+	.view_end = em_view_end, .count = em_count, .put = em_put,
 	.del = em_delete, .watch_check = em_watch_check, .history = em_history, .grant = em_grant,
 	.keepalive = em_keepalive, .revoke = em_revoke, .sync = em_sync, .compact = em_compact, .save = em_save, .stats = em_stats,
 };

@@ -33,6 +33,7 @@
 #define AGE_SAMPLE_MS 10000
 #define COMPACT_IDLE 10000     /* records: so many are cleaned even without writes to go with */
 #define LEASES_MAX 100000
+#define VIEWS_MAX 64            /* each has a read transaction, of which LMDB has 126; who gets none reads on the loop */
 #define TRIM_COMMITS 256        /* the mapping is trimmed after so many, when idle */
 #define TRIM_BYTES (64u << 20)  /* at once after reading so much, */
 #define TRIM_MS 5000            /* or any after this */
@@ -153,6 +154,7 @@ struct embedded {
 	int64_t dirty_since;      /* oldest, ms */
 	struct map leases;        /* 8-byte id -> struct lease */
 	int64_t live_keys, commits;
+	int views;
 	MDB_txn *spare;           /* a reset read transaction of the loop's, */
 	MDB_txn *commit_spare;    /* and one of the commit thread's */
 	void *map;                /* where LMDB has mapped the file; NULL: not found */
@@ -277,7 +279,9 @@ void map_fill(struct embedded *em, uint64_t used);
 struct error *em_current(struct store *s, int64_t *rev);
 struct error *em_get(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out);
 struct error *em_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
-		       bool (*each)(void *ctx, struct store_kv *kv), void *ctx);
+		       bool (*each)(void *ctx, struct store_kv *kv), void *ctx, struct store_view **view);
+struct error *em_view_value(struct store_view *v, struct str key, int64_t mod_rev, struct str *value);
+void em_view_end(struct store_view *v);
 struct error *em_count(struct store *s, struct str start, struct str end, size_t *n);
 struct error *em_watch_check(struct store *s, int64_t from);
 struct error *em_history(struct store *s, struct store_watch *w, struct store_event *e, bool *got);

@@ -276,7 +276,7 @@ static struct error *et_get(struct store *s, struct str key, int64_t rev, bool *
 }
 
 static struct error *et_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
-			      bool (*each)(void *ctx, struct store_kv *kv), void *ctx)
+			      bool (*each)(void *ctx, struct store_kv *kv), void *ctx, struct store_view **view)
 {
 	struct etcd *et = of(s);
 	struct arena a = {0};

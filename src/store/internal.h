@@ -51,8 +51,11 @@ struct store_ops {
 	void (*close)(struct store *s);
 	struct error *(*current)(struct store *s, int64_t *rev);
 	struct error *(*get)(struct store *s, struct str key, int64_t rev, bool *found, struct store_kv *out);
+	/* view NULL: with all values; else *view, NULL, may be set. */
 	struct error *(*range)(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
-			       bool (*each)(void *ctx, struct store_kv *kv), void *ctx);
+			       bool (*each)(void *ctx, struct store_kv *kv), void *ctx, struct store_view **view);
+	struct error *(*view_value)(struct store_view *v, struct str key, int64_t mod_rev, struct str *value);
+	void (*view_end)(struct store_view *v);
 	struct error *(*count)(struct store *s, struct str start, struct str end, size_t *n);
 	struct error *(*put)(struct store *s, struct str key, struct str value, int64_t expect, int64_t lease, unsigned flags,
 			     struct block *cookie, bool *ok, int64_t *rev, struct store_kv *now);
@@ -79,6 +82,9 @@ struct store { /* first member of every engine's struct */
 	struct hub hub;
 	int64_t history_ms;
 };
+struct store_view { /* first member of every engine's struct */
+	struct store *s;
+};
 #define HISTORY_MS 300000 /* unless it was said */
 
 struct error *embedded_open(const struct store_opts *o, struct store **out);
@@ -102,11 +108,13 @@ struct format_record { /* key "~format" of the main table */
 	uint64_t cluster;
 };
 /*
- * Walks the B-trees of an LMDB 0.9 data file through read(2) alone and changes nothing: every reachable page must be there, be
- * what its parent says, and hold nodes inside its bounds. LMDB itself trusts its file: a damaged one would crash the process.
+ * Walks the B-trees of an LMDB 0.9 data file and changes nothing: every reachable page must be there, be what its parent says, and
+ * hold nodes inside its bounds. LMDB itself trusts its file: a damaged one would crash the process.
  * `made` (or NULL) gets false for a file of the right kind without Skiff's tables.
  */
 struct error *lmdbfile_check(const char *path);
+/* Maps all of a mapped file in at once, unless it is large for the machine. -1 and errno: EFAULT for what the disk does not give. */
+int lmdbfile_fill(void *map, size_t bytes);
 /* A new, empty store file at path, complete and on disk when it appears. */
 struct error *lmdbfile_create(const char *path, uint64_t cluster);
 /* fsync of the directory that holds path. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +24,20 @@ struct error *lmdb_error(int rc, const char *what)
 		return error_status(500, "InternalError", "store: %s: the data file is damaged (%s); restore a snapshot", what,
 				    mdb_strerror(rc));
 	return error_status(500, "InternalError", "store: %s: %s", what, mdb_strerror(rc));
+}
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
+int lmdbfile_fill(void *map, size_t bytes)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	if (pages <= 0 || bytes > (uint64_t)pages * (uint64_t)page / 2) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return madvise(map, bytes, MADV_POPULATE_READ);
 }
 
 /* ---- check ---- */
@@ -58,11 +73,11 @@ enum { NODE_BIG = 1, NODE_SUB = 2, NODE_DUP = 4 };
 #define DEPTH_MAX 32
 
 struct check {
-	int fd;
+	const char *map;    /* the file */
+	uint64_t bytes;
 	size_t psize;
 	uint64_t last;
 	uint8_t *seen;      /* one bit a page */
-	char *pages;        /* one page a level */
 	struct str format;  /* the ~format record, in fmt */
 	struct format_record fmt;
 };
@@ -74,20 +89,17 @@ static struct error *damaged(uint64_t pgno, const char *what)
 	return error_new("the data file is damaged (page %llu: %s): " DAMAGED, (unsigned long long)pgno, what);
 }
 
-static struct error *read_page(struct check *c, uint64_t pgno, char *to)
+/* A page and `more` behind it; NULL and *e: they are not all there. */
+static const char *page_at(const struct check *c, uint64_t pgno, uint64_t more, struct pg_head *h, struct error **e)
 {
-	if (pgno < 2 || pgno > c->last)
-		return damaged(pgno, "page number out of range");
-	ssize_t n = pread(c->fd, to, c->psize, (off_t)(pgno * c->psize));
-	if (n < 0)
-		return error_sys(errno, "reading the data file");
-	if ((size_t)n != c->psize)
-		return error_new("the data file is truncated (page %llu is missing): " DAMAGED, (unsigned long long)pgno);
-	struct pg_head h;
-	memcpy(&h, to, sizeof(h));
-	if (h.pgno != pgno)
-		return damaged(pgno, "wrong page number");
-	return NULL;
+	const char *page = c->map + pgno * c->psize;
+	if (pgno < 2 || pgno > c->last || more > c->last - pgno)
+		*e = damaged(pgno, "page number out of range");
+	else if ((pgno + more + 1) * c->psize > c->bytes)
+		*e = error_new("the data file is truncated (page %llu is missing): " DAMAGED, (unsigned long long)(pgno + more));
+	else if (memcpy(h, page, sizeof(*h)), h->pgno != pgno)
+		*e = damaged(pgno, "wrong page number");
+	return *e ? NULL : page;
 }
 
 static struct error *mark(struct check *c, uint64_t pgno)
@@ -117,14 +129,11 @@ static struct error *check_leaf_node(struct check *c, uint64_t pgno, const char 
 			return damaged(pgno, "node out of bounds");
 		memcpy(&ov, data, sizeof(ov));
 		uint64_t pages = (size + sizeof(struct pg_head) + c->psize - 1) / c->psize;
-		if (ov < 2 || ov > c->last || pages > c->last - ov + 1)
-			return damaged(pgno, "overflow page out of range");
 		struct pg_head h;
-		struct stat st;
-		if (pread(c->fd, &h, sizeof(h), (off_t)(ov * c->psize)) != (ssize_t)sizeof(h) || fstat(c->fd, &st) ||
-		    (uint64_t)st.st_size < (ov + pages) * c->psize)
-			return error_new("the data file is truncated (page %llu is missing): " DAMAGED, (unsigned long long)ov);
-		if (h.pgno != ov || !(h.flags & PG_OVERFLOW) || h.pages < pages)
+		struct error *e = NULL;
+		if (!page_at(c, ov, pages - 1, &h, &e))
+			return e;
+		if (!(h.flags & PG_OVERFLOW) || h.pages < pages)
 			return damaged(ov, "not the overflow page it should be");
 		for (uint64_t i = 0; i < h.pages; i++)
 			TRY(mark(c, ov + i));
@@ -153,11 +162,12 @@ static struct error *check_tree(struct check *c, uint64_t pgno, int level, int d
 {
 	if (level >= DEPTH_MAX || depth < 1)
 		return damaged(pgno, "tree too deep");
-	char *page = c->pages + (size_t)level * c->psize;
-	TRY(read_page(c, pgno, page));
-	TRY(mark(c, pgno));
 	struct pg_head h;
-	memcpy(&h, page, sizeof(h));
+	struct error *e = NULL;
+	const char *page = page_at(c, pgno, 0, &h, &e);
+	if (!page)
+		return e;
+	TRY(mark(c, pgno));
 	bool branch = depth > 1;
 	if (!(h.flags & (branch ? PG_BRANCH : PG_LEAF)) || (h.flags & (PG_OVERFLOW | PG_META | PG_LEAF2)))
 		return damaged(pgno, "not the kind of page it should be");
@@ -187,24 +197,16 @@ static struct error *check_tree(struct check *c, uint64_t pgno, int level, int d
 
 static struct error *check_file(struct check *c)
 {
-	char head[sizeof(struct pg_head) + sizeof(struct pg_meta)];
 	struct pg_meta best = {0};
-	struct stat st;
-	if (fstat(c->fd, &st))
-		return error_sys(errno, "reading the data file");
-	if (st.st_size < 8192)
-		return error_new("the data file is truncated (%lld bytes): " DAMAGED, (long long)st.st_size);
 	c->psize = 4096;
 	for (int i = 0; i < 2; i++) {
-		ssize_t n = pread(c->fd, head, sizeof(head), (off_t)(i * c->psize));
-		if (n < 0)
-			return error_sys(errno, "reading the data file");
-		if (n != (ssize_t)sizeof(head))
-			return error_new("the data file is truncated: " DAMAGED);
 		struct pg_head h;
 		struct pg_meta m;
-		memcpy(&h, head, sizeof(h));
-		memcpy(&m, head + sizeof(h), sizeof(m));
+		uint64_t at = (uint64_t)i * c->psize;
+		if (c->bytes < at + sizeof(h) + sizeof(m))
+			return error_new("the data file is truncated (%llu bytes): " DAMAGED, (unsigned long long)c->bytes);
+		memcpy(&h, c->map + at, sizeof(h));
+		memcpy(&m, c->map + at + sizeof(h), sizeof(m));
 		if (!(h.flags & PG_META) || m.magic != LMDB_MAGIC)
 			return error_new("the data file is damaged or no store at all (page %d has no LMDB header): " DAMAGED, i);
 		if (m.version != 1)
@@ -224,7 +226,6 @@ static struct error *check_file(struct check *c)
 		return damaged(0, "last page number");
 	c->last = best.last_pg;
 	c->seen = xcalloc(1, c->last / 8 + 1);
-	c->pages = xmalloc(DEPTH_MAX * c->psize);
 	/* The free list may name no page that is in use, but that only LMDB relies on; its tree must be sound. */
 	if (best.dbs[0].root != UINT64_MAX)
 		TRY(check_tree(c, best.dbs[0].root, 0, best.dbs[0].depth, false));
@@ -244,13 +245,28 @@ static struct error *check_file(struct check *c)
 
 struct error *lmdbfile_check(const char *path)
 {
-	struct check c = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
-	if (c.fd < 0)
+	struct check c = {0};
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
 		return error_sys(errno, "%s", path);
-	struct error *e = check_file(&c);
-	close(c.fd);
+	struct error *e = fstat(fd, &st) ? error_sys(errno, "reading the data file") : NULL;
+	if (!e && st.st_size < 8192)
+		e = error_new("the data file is truncated (%lld bytes): " DAMAGED, (long long)st.st_size);
+	void *map = e ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (!e && map == MAP_FAILED)
+		e = error_sys(errno, "reading the data file");
+	if (!e && lmdbfile_fill(map, (size_t)st.st_size) && errno == EFAULT)
+		e = error_sys(EIO, "reading the data file");
+	close(fd);
+	if (!e) {
+		c.map = map;
+		c.bytes = (uint64_t)st.st_size;
+		e = check_file(&c);
+	}
+	if (map != MAP_FAILED)
+		munmap(map, (size_t)st.st_size);
 	free(c.seen);
-	free(c.pages);
 	return error_wrap(e, "%s", path);
 }
 

@@ -17,16 +17,11 @@ void map_trim(struct embedded *em)
 		madvise(em->map, em->map_n, MADV_DONTNEED); /* advice: a failure costs memory only */
 }
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14 */
-#endif
-
 void map_fill(struct embedded *em, uint64_t used)
 {
-	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-	if (!em->map || !used || used > em->map_n || pages <= 0 || used > (uint64_t)pages * (uint64_t)page / 2)
+	if (!em->map || !used || used > em->map_n)
 		return;
-	em->filled = !madvise(em->map, used, MADV_POPULATE_READ);
+	em->filled = !lmdbfile_fill(em->map, used);
 	em->touched = em->filled; /* the committer gives it back when idle */
 	em->touched_at = now_ms();
 }
@@ -165,7 +160,7 @@ static struct str *keys_aside(struct embedded *em, struct str start, struct str 
 	return v;
 }
 
-/* Walks the keys of [start, end) that exist at rev; want_value false: without values. */
+/* Walks the keys of [start, end) that exist at rev; want_value false: values that have to be looked up are NULL. */
 static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, struct str end, int64_t rev, bool want_value,
 			  struct error *(*each)(void *ctx, struct str key, struct version *v, bool *more), void *ctx)
 {
@@ -219,17 +214,43 @@ static struct error *walk(struct embedded *em, MDB_txn *txn, struct str start, s
 }
 
 struct range_ctx {
+	struct embedded *em;
 	bool (*each)(void *ctx, struct store_kv *kv);
 	void *ctx;
-	size_t limit, n, bytes;
+	size_t limit, n, bytes, apart;
+	bool view; /* values in the log's table stay there */
 };
+
+struct view {
+	struct store_view v;
+	MDB_txn *txn;
+	MDB_cursor *cur; /* of the log */
+	size_t bytes;
+};
+
+/* The kernel maps the neighbours of a page with it. */
+static size_t touched_by(struct str value)
+{
+	return value.n + 16384;
+}
 
 static struct error *range_each(void *ctx, struct str key, struct version *v, bool *more)
 {
 	struct range_ctx *r = ctx;
-	struct store_kv kv = {.key = key, .value = block_new(v->value), .create_rev = v->k.create, .mod_rev = v->k.mod,
-			      .version = v->k.version, .lease = v->k.lease};
-	r->bytes += v->value.n + 16384; /* the kernel maps the neighbours of a page with it */
+	struct store_kv kv = {.key = key, .create_rev = v->k.create, .mod_rev = v->k.mod, .version = v->k.version, .lease = v->k.lease};
+	struct str value = v->value;
+	MDB_val record;
+	bool apart = r->view && !value.p && !tail_get(&r->em->tail, kv.mod_rev, &record);
+	if (r->view && !value.p && !apart) { /* the tail is the loop's */
+		struct log_rec head;
+		struct str same;
+		TRY(log_parse(&record, kv.mod_rev, &head, &same, &value));
+	}
+	if (!apart) {
+		kv.value = block_new(value);
+		r->bytes += touched_by(value);
+	}
+	r->apart += apart;
 	*more = r->each(r->ctx, &kv);
 	block_unref(kv.value);
 	if (++r->n == r->limit)
@@ -237,23 +258,73 @@ static struct error *range_each(void *ctx, struct str key, struct version *v, bo
 	return NULL;
 }
 
-struct error *em_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
-			      bool (*each)(void *ctx, struct store_kv *kv), void *ctx)
+static void touch(struct embedded *em, size_t bytes)
 {
-	struct embedded *em = of(s);
-	struct range_ctx r = {.each = each, .ctx = ctx, .limit = limit};
-	TRY(read_rev(em, rev));
-	MDB_txn *txn;
-	TRY(read_begin(em, &txn));
-	struct error *e = walk(em, txn, start, end, *rev, true, range_each, &r);
-	read_end(em, txn);
-	if (r.bytes && !em->touched)
+	if (bytes && !em->touched)
 		waitq_wake_one(&em->work); /* to set its clock */
-	em->touched += r.bytes;
+	em->touched += bytes;
 	em->touched_at = now_ms();
 	if (em->touched >= TRIM_BYTES && !em->filled)
 		map_trim(em);
+}
+
+static struct error *view_new(struct embedded *em, MDB_txn *txn, struct store_view **out)
+{
+	MDB_cursor *cur;
+	int rc = mdb_cursor_open(txn, em->log, &cur);
+	if (rc)
+		return lmdb_error(rc, "reading");
+	struct view *v = xmalloc(sizeof(*v));
+	*v = (struct view){.v.s = &em->s, .txn = txn, .cur = cur};
+	em->views++;
+	*out = &v->v;
+	return NULL;
+}
+
+struct error *em_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
+		       bool (*each)(void *ctx, struct store_kv *kv), void *ctx, struct store_view **view)
+{
+	struct embedded *em = of(s);
+	struct range_ctx r = {.em = em, .each = each, .ctx = ctx, .limit = limit, .view = view && em->views < VIEWS_MAX};
+	TRY(read_rev(em, rev));
+	MDB_txn *txn;
+	TRY(read_begin(em, &txn));
+	struct error *e = walk(em, txn, start, end, *rev, !r.view, range_each, &r);
+	if (!e && r.apart)
+		e = view_new(em, txn, view);
+	if (e || !r.apart)
+		read_end(em, txn);
+	touch(em, r.bytes);
 	return e;
+}
+
+struct error *em_view_value(struct store_view *sv, struct str key, int64_t mod_rev, struct str *value)
+{
+	struct view *v = (struct view *)sv;
+	uint8_t rk[8];
+	rev_key(mod_rev, rk);
+	MDB_val k = {8, rk}, record;
+	struct log_rec head;
+	struct str found;
+	int rc = mdb_cursor_get(v->cur, &k, &record, MDB_SET);
+	if (rc)
+		return rc == MDB_NOTFOUND ? damaged_record(mod_rev) : lmdb_error(rc, "reading");
+	TRY(log_parse(&record, mod_rev, &head, &found, value));
+	if (!str_eq(found, key))
+		return damaged_record(mod_rev);
+	v->bytes += touched_by(*value);
+	return NULL;
+}
+
+void em_view_end(struct store_view *sv)
+{
+	struct view *v = (struct view *)sv;
+	struct embedded *em = of(sv->s);
+	mdb_cursor_close(v->cur);
+	read_end(em, v->txn);
+	em->views--;
+	touch(em, v->bytes);
+	free(v);
 }
 
 static struct error *count_each(void *ctx, struct str key, struct version *v, bool *more)

@@ -371,7 +371,25 @@ struct error *store_get(struct store *s, struct str key, int64_t rev, bool *foun
 struct error *store_range(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
 			  bool (*each)(void *ctx, struct store_kv *kv), void *ctx)
 {
-	return s->ops->range(s, start, end, rev, limit, each, ctx);
+	return s->ops->range(s, start, end, rev, limit, each, ctx, NULL);
+}
+
+struct error *store_range_view(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
+			       bool (*each)(void *ctx, struct store_kv *kv), void *ctx, struct store_view **view)
+{
+	*view = NULL;
+	return s->ops->range(s, start, end, rev, limit, each, ctx, view);
+}
+
+struct error *store_view_value(struct store_view *v, struct str key, int64_t mod_rev, struct str *value)
+{
+	return v->s->ops->view_value(v, key, mod_rev, value);
+}
+
+void store_view_end(struct store_view *v)
+{
+	if (v)
+		v->s->ops->view_end(v);
 }
 
 struct error *store_count(struct store *s, struct str start, struct str end, size_t *n)

@@ -58,6 +58,17 @@ struct error *store_range(struct store *s, struct str start, struct str end, int
 			  bool (*each)(void *ctx, struct store_kv *kv), void *ctx);
 struct error *store_count(struct store *s, struct str start, struct str end, size_t *n);
 
+/*
+ * store_range for who reads much, and not on the loop's thread alone: a value that lies apart from its key is not fetched (kv->value is
+ * NULL), but found in *view, which is of the same moment. *view NULL: all values came with their keys.
+ */
+struct store_view;
+struct error *store_range_view(struct store *s, struct str start, struct str end, int64_t *rev, size_t limit,
+			       bool (*each)(void *ctx, struct store_kv *kv), void *ctx, struct store_view **view);
+/* Borrowed until the view ends. On any thread, one call of a view at a time. */
+struct error *store_view_value(struct store_view *v, struct str key, int64_t mod_rev, struct str *value);
+void store_view_end(struct store_view *v); /* on the loop's thread, before store_close; NULL is allowed */
+
 #define STORE_ANY (-1) /* `expect`: whatever is there */
 /*
  * For renewals of Leases that nobody needs after a crash: the write is visible at once but kept in memory, and reaches the disk with

@@ -76,6 +76,49 @@ static inline void want_range(struct store *s, const char *start, const char *en
 	buf_free(&b);
 }
 
+/* A range by way of a view: the keys first, then the values. */
+struct viewed {
+	struct store_view *view;
+	struct store_kv *kv; /* their keys are malloc'ed */
+	size_t n, cap, apart;
+	struct error *e;
+};
+static inline bool viewed_kv(void *ctx, struct store_kv *kv)
+{
+	struct viewed *v = ctx;
+	if (v->n == v->cap)
+		v->kv = xrealloc(v->kv, (v->cap = v->cap ? 2 * v->cap : 64) * sizeof(*v->kv));
+	v->kv[v->n] = *kv;
+	v->kv[v->n++].key = str_of(str_dupz(kv->key), kv->key.n);
+	v->apart += !kv->value;
+	kv->value = NULL;
+	return true;
+}
+/* Reads the values that did not come with their keys. On any thread. */
+static inline void viewed_fetch(void *viewed)
+{
+	struct viewed *v = viewed;
+	for (size_t i = 0; i < v->n && !v->e; i++) {
+		struct store_kv *kv = &v->kv[i];
+		struct str value;
+		if (!kv->value && !(v->e = store_view_value(v->view, kv->key, kv->mod_rev, &value)))
+			kv->value = block_new(value);
+	}
+}
+/* As append_kv writes them. Ends the view. */
+static inline void viewed_append(struct viewed *v, struct buf *b)
+{
+	viewed_fetch(v);
+	assert_ok(v->e);
+	for (size_t i = 0; i < v->n; i++) {
+		append_kv(b, &v->kv[i]);
+		store_kv_free(&v->kv[i]);
+	}
+	store_view_end(v->view);
+	free(v->kv);
+	*v = (struct viewed){0};
+}
+
 /* A cmocka test that runs `body` as the first fiber of a loop. */
 #define LOOP_TEST(name)                                                                            \
 	static void name##_body(void *arg);                                                        \

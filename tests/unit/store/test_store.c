@@ -646,13 +646,87 @@ LOOP_TEST(log_ahead)
 	cleanup();
 }
 
+static void put_many(struct store *s, const char *what)
+{
+	char key[32], value[2100];
+	for (int i = 0; i < 1500; i++) {
+		snprintf(key, sizeof(key), "/v/%04d", i);
+		memset(value, 'a' + i % 26, sizeof(value) - 1);
+		snprintf(value + 2000, sizeof(value) - 2000, "%s %d", what, i);
+		put(s, key, value);
+	}
+}
+
+/* What a view shows stays, whatever is written and forgotten meanwhile, and can be read by another thread. */
+LOOP_TEST(views)
+{
+	struct store *s = open_at(test_dir, 3600000);
+	struct buf want = {0}, got = {0};
+	struct viewed v = {0};
+	int64_t rev = 0, again = 0;
+	put_many(s, "old");
+	assert_ok(store_range(s, STR("/v/"), STR("/v0"), &rev, 0, append_kv, &want));
+	assert_ok(store_range_view(s, STR("/v/"), STR("/v0"), &again, 0, viewed_kv, &v, &v.view));
+	assert_int_equal(again, rev);
+	assert_int_equal(v.n, 1500);
+	assert_true(v.apart > 300 && v.apart < 1500); /* the newest are in the log's tail */
+	for (int i = 0; i < 4; i++)
+		put_many(s, "new");
+	assert_ok(store_compact(s, store_revision(s)));
+	put_many(s, "newer");
+	loop_offload(viewed_fetch, &v);
+	viewed_append(&v, &got);
+	assert_true(str_eq(buf_view(&got), buf_view(&want)));
+	/* So many that some get none: then the values come with the keys. */
+	struct viewed many[80] = {0};
+	size_t without = 0;
+	want.n = 0;
+	again = 0;
+	assert_ok(store_range(s, STR("/v/"), STR("/v/0010"), &again, 0, append_kv, &want));
+	for (size_t i = 0; i < 80; i++) {
+		int64_t at = 0;
+		assert_ok(store_range_view(s, STR("/v/"), STR("/v/0010"), &at, 0, viewed_kv, &many[i], &many[i].view));
+		without += !many[i].view;
+	}
+	for (size_t i = 0; i < 80; i++) {
+		got.n = 0;
+		viewed_append(&many[i], &got);
+		assert_true(str_eq(buf_view(&got), buf_view(&want)));
+	}
+	assert_int_equal(without, 80 - 64);
+	store_close(s);
+	/* A value that is damaged is told. */
+	char *data = xasprintf("%s/data.mdb", test_dir);
+	struct buf file = {0};
+	assert_ok(file_read(data, &file));
+	ptrdiff_t at = str_find(buf_view(&file), STR("newer 700"));
+	assert_true(at > 0);
+	file.p[at]++;
+	assert_ok(file_write_atomic(data, buf_view(&file), 0600));
+	s = open_at(test_dir, 3600000);
+	again = 0;
+	assert_ok(store_range_view(s, STR("/v/0700"), STR("/v/0701"), &again, 0, viewed_kv, &v, &v.view));
+	viewed_fetch(&v);
+	assert_non_null(strstr(error_message(v.e), "damaged; restore a snapshot"));
+	error_clear(&v.e);
+	store_view_end(v.view);
+	store_kv_free(&v.kv[0]);
+	free(v.kv);
+	free(data);
+	buf_free(&file);
+	buf_free(&want);
+	buf_free(&got);
+	store_close(s);
+	assert_ok(dir_remove(test_dir));
+}
+
 int main(void)
 {
 	log_init("test", 0);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(semantics), cmocka_unit_test(watches), cmocka_unit_test(compaction),
 		cmocka_unit_test(compaction_by_age), cmocka_unit_test(nosync), cmocka_unit_test(leases),
-		cmocka_unit_test(races), cmocka_unit_test(refusals), cmocka_unit_test(log_ahead),
+		cmocka_unit_test(races), cmocka_unit_test(views), cmocka_unit_test(refusals), cmocka_unit_test(log_ahead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

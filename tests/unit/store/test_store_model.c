@@ -119,6 +119,18 @@ static bool count_kv(void *ctx, struct store_kv *kv)
 	return true;
 }
 
+static void check_view(struct store *s, int64_t rev)
+{
+	struct buf want = {0}, got = {0};
+	struct viewed v = {0};
+	assert_ok(store_range(s, STR("/"), STR("0"), &rev, 0, append_kv, &want));
+	assert_ok(store_range_view(s, STR("/"), STR("0"), &rev, 0, viewed_kv, &v, &v.view));
+	viewed_append(&v, &got);
+	assert_string_equal(buf_z(&got), buf_z(&want));
+	buf_free(&want);
+	buf_free(&got);
+}
+
 LOOP_TEST(model)
 {
 	struct store *s = open_at(test_dir, 3600000);
@@ -146,6 +158,9 @@ LOOP_TEST(model)
 			struct store_stats st;
 			store_stats(s, &st);
 			assert_int_equal(st.keys, live);
+			check_view(s, 0);
+			int64_t past = compacted + rnd((uint32_t)(last_rev - compacted + 1));
+			check_view(s, past > 1 ? past : 0);
 		}
 	}
 	/* All synced changes since the compaction come, in order; NOSYNC ones that were overwritten may be missing. */
