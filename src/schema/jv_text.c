@@ -26,27 +26,16 @@ struct parser {
 
 static struct error *syntax(struct parser *p, const char *context)
 {
-	if (p->p >= p->end)
-		return error_status(400, "BadRequest", "unexpected end of JSON input");
-	unsigned char c = (unsigned char)*p->p;
-	char shown[16];
+	struct json_syntax_error e = {.at = p->p, .context = p->p < p->end ? context : NULL};
 
-	if (c == '\'')
-		strcpy(shown, "'\\''");
-	else if (c >= 0x20 && c < 0x7f)
-		snprintf(shown, sizeof shown, c == '\\' ? "'\\\\'" : "'%c'", c);
-	else if (c == '\n')
-		strcpy(shown, "'\\n'");
-	else if (c == '\t')
-		strcpy(shown, "'\\t'");
-	else if (c == '\r')
-		strcpy(shown, "'\\r'");
-	else if (c < 0x80)
-		snprintf(shown, sizeof shown, "'\\x%02x'", c);
-	else
-		snprintf(shown, sizeof shown, "'\\u%04x'", c);
-	return error_status(400, "BadRequest", "invalid character %s %s at offset %zu", shown, context,
-			    (size_t)(p->p - p->start));
+	return json_syntax_error(str_of(p->start, (size_t)(p->end - p->start)), &e);
+}
+
+/* What json_scan.c says of the place behind a string or number; NULL: it is none. */
+static struct error *go_on(struct parser *p, const char *behind, const struct json_syntax_error *e)
+{
+	p->p = behind ? behind : e->at;
+	return behind ? NULL : syntax(p, e->context);
 }
 
 static void *stack_push(struct parser *p, size_t size)
@@ -67,197 +56,33 @@ static void skip_space(struct parser *p)
 		p->p++;
 }
 
-static int hex4(const char *p)
-{
-	int v = 0;
-
-	for (int i = 0; i < 4; i++) {
-		char c = p[i];
-		int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-					       : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-
-		if (d < 0)
-			return -1 - i;
-		v = v * 16 + d;
-	}
-	return v;
-}
-
-/* Behind the opening quote: checks up to the closing one; *plain when the bytes stand for themselves. */
-static struct error *string_scan(struct parser *p, bool *plain)
-{
-	*plain = true;
-	while (p->p < p->end) {
-		/* Eight bytes at a time while none is special: control, quote, backslash or not ASCII. */
-		for (uint64_t w; p->end - p->p >= 8; p->p += 8) {
-			const uint64_t ones = 0x0101010101010101ull, high = ones << 7;
-
-			memcpy(&w, p->p, 8);
-			uint64_t quote = w ^ ones * '"', slash = w ^ ones * '\\';
-
-			if ((w | (w - ones * 0x20) | (quote - ones) | (slash - ones)) & high)
-				break;
-		}
-		if (p->p >= p->end)
-			break;
-		unsigned char c = (unsigned char)*p->p;
-
-		if (c == '"')
-			return NULL;
-		if (c == '\\') {
-			*plain = false;
-			p->p++;
-			if (p->p >= p->end)
-				break;
-			if (*p->p == 'u') {
-				p->p++;
-				for (int i = 0; i < 4; i++, p->p++) {
-					if (p->p >= p->end)
-						return syntax(p, "");
-					char h = *p->p;
-
-					if (!((h >= '0' && h <= '9') || (h >= 'a' && h <= 'f') || (h >= 'A' && h <= 'F')))
-						return syntax(p, "in \\u hexadecimal character escape");
-				}
-				continue;
-			}
-			if (!strchr("\"\\/bfnrt", *p->p) || !*p->p)
-				return syntax(p, "in string escape code");
-			p->p++;
-		} else if (c < 0x20) {
-			return syntax(p, "in string literal");
-		} else if (c < 0x80) {
-			p->p++;
-		} else {
-			size_t n = utf8_len(p->p, p->end);
-
-			if (!n)
-				*plain = false;
-			p->p += n ? n : 1;
-		}
-	}
-	return syntax(p, "");
-}
-
 static struct error *parse_string(struct parser *p, struct str *out)
 {
-	const char *from = ++p->p;
-	bool plain;
+	struct json_syntax_error e;
 
-	TRY(string_scan(p, &plain));
-	*out = str_of(from, (size_t)(p->p - from));
-	if (plain) {
-		p->p++;
-		return NULL;
-	}
-	/* An invalid byte grows to three. */
-	char *to = arena_bytes(p->a, out->n * 3 + 1), *w = to;
-
-	for (const char *r = from; r < p->p;) {
-		if (*r == '\\') {
-			r++;
-			if (*r == 'u') {
-				int32_t c = hex4(r + 1);
-
-				r += 5;
-				if (c >= 0xd800 && c < 0xdc00 && p->p - r >= 6 && r[0] == '\\' && r[1] == 'u') {
-					int32_t lo = hex4(r + 2);
-
-					if (lo >= 0xdc00 && lo < 0xe000) {
-						c = 0x10000 + ((c - 0xd800) << 10) + (lo - 0xdc00);
-						r += 6;
-					}
-				}
-				if (c >= 0xd800 && c < 0xe000)
-					c = 0xfffd;
-				w += utf8_put(w, (uint32_t)c);
-				continue;
-			}
-			switch (*r++) {
-			case 'b':
-				*w++ = '\b';
-				break;
-			case 'f':
-				*w++ = '\f';
-				break;
-			case 'n':
-				*w++ = '\n';
-				break;
-			case 'r':
-				*w++ = '\r';
-				break;
-			case 't':
-				*w++ = '\t';
-				break;
-			default:
-				*w++ = r[-1];
-			}
-			continue;
-		}
-		size_t n = utf8_len(r, p->p);
-
-		if (!n) {
-			w += utf8_put(w, 0xfffd);
-			r++;
-			continue;
-		}
-		memcpy(w, r, n);
-		w += n;
-		r += n;
-	}
-	*out = str_of(to, (size_t)(w - to));
-	p->p++;
-	return NULL;
-}
-
-static bool digit(const struct parser *p)
-{
-	return p->p < p->end && *p->p >= '0' && *p->p <= '9';
+	return go_on(p, json_string(p->a, p->p + 1, p->end, out, &e), &e);
 }
 
 static struct error *parse_number(struct parser *p, struct jv *out)
 {
 	const char *from = p->p;
-	bool negative = *p->p == '-', integer = true, fits = true;
+	struct json_syntax_error e;
+
+	TRY(go_on(p, json_skip_number(from, p->end, &e), &e));
+	struct str text = str_of(from, (size_t)(p->p - from));
+	bool negative = *from == '-', integer = true;
 	uint64_t v = 0;
 
-	p->p += negative;
-	if (!digit(p))
-		return syntax(p, "in numeric literal");
-	if (*p->p == '0') {
-		p->p++;
-	} else {
-		for (; digit(p); p->p++) {
-			uint64_t d = (uint64_t)(*p->p - '0');
+	for (size_t i = negative; i < text.n && integer; i++) {
+		uint64_t d = (uint64_t)(text.p[i] - '0');
 
-			if (v > (UINT64_MAX - d) / 10)
-				fits = false;
-			v = v * 10 + d;
-		}
+		integer = d <= 9 && v <= (UINT64_MAX - d) / 10;
+		v = v * 10 + d;
 	}
-	if (p->p < p->end && *p->p == '.') {
-		integer = false;
-		p->p++;
-		if (!digit(p))
-			return syntax(p, "after decimal point in numeric literal");
-		while (digit(p))
-			p->p++;
-	}
-	if (p->p < p->end && (*p->p == 'e' || *p->p == 'E')) {
-		integer = false;
-		p->p++;
-		if (p->p < p->end && (*p->p == '+' || *p->p == '-'))
-			p->p++;
-		if (!digit(p))
-			return syntax(p, "in exponent of numeric literal");
-		while (digit(p))
-			p->p++;
-	}
-	if (integer && fits && v <= (uint64_t)INT64_MAX + negative) {
+	if (integer && v <= (uint64_t)INT64_MAX + negative) {
 		*out = jv_int(negative ? (int64_t)(0 - v) : (int64_t)v);
 		return NULL;
 	}
-	struct str text = str_of(from, (size_t)(p->p - from));
 	double d = strtod(arena_strz(p->a, text), NULL);
 
 	if (d - d != 0)
