@@ -73,7 +73,7 @@ static void sets(void **state)
 	assert_string_equal(buf_z(&b), ".a .a[=\"q\"] .a[0] .a[n=\"x\",p=1].i ");
 	static const char *const bad[][2] = {
 		{"{\"f\":{}}", "key must be 2 characters long:"}, {"{\"fx\":{}}", "missing colon: fx"},
-		{"{\"v:nope\":{}}", "invalid character 'o' in literal null (expecting 'u') at offset 1"},
+		{"{\"v:nope\":{}}", "invalid character 'o' in literal null (expecting 'u')"},
 		{"{\"i:x\":{}}", "invalid index: i:x"}, {"{\"f:a\":1}", "field sets are objects"},
 	};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
