@@ -47,6 +47,17 @@ static bool path_init(struct cache_path *p, const struct schema_type *t, struct 
 	return true;
 }
 
+static uint64_t number_bit(uint64_t number)
+{
+	return UINT64_C(1) << (number < 63 ? number : 63);
+}
+
+static void path_numbers(struct cache_paths *p, const struct cache_path *path)
+{
+	for (unsigned i = 0; i < path->depth; i++)
+		p->numbers[i] |= number_bit(path->number[i]);
+}
+
 void paths_init(struct cache_paths *p, const struct cache_resource *r)
 {
 	*p = (struct cache_paths){0};
@@ -59,6 +70,8 @@ void paths_init(struct cache_paths *p, const struct cache_resource *r)
 		bool ok = path_init(&p->path[i], r->type, f->path.n ? f->path : f->name);
 		ok &= path_init(&p->path2[i], r->type, f->path2);
 		p->others |= !ok;
+		path_numbers(p, &p->path[i]);
+		path_numbers(p, &p->path2[i]);
 	}
 }
 
@@ -200,7 +213,7 @@ static bool message(struct walk *w, struct str in, unsigned depth, uint32_t want
 		if (!p)
 			return false;
 		uint32_t here = 0, here2 = 0, on = 0, on2 = 0;
-		if (want | want2) {
+		if ((want | want2) && w->paths->numbers[depth] & number_bit(f.number)) {
 			on = down(w->paths->path, want, depth, f.number, &here);
 			on2 = down(w->paths->path2, want2, depth, f.number, &here2);
 		}

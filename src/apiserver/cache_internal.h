@@ -45,6 +45,7 @@ struct cache_path {
 struct cache_paths {
 	struct cache_path path[CACHE_FIELDS_MAX], path2[CACHE_FIELDS_MAX];
 	bool others;
+	uint64_t numbers[PATH_MAX_DEPTH]; /* bits of the field numbers that any path has there: most fields are on none */
 	uint32_t metadata;               /* field number */
 };
 void paths_init(struct cache_paths *p, const struct cache_resource *r);
