@@ -54,6 +54,8 @@ struct error *serve_statusz(struct request *rq);
 struct error *serve_flagz(struct request *rq);
 /* options.c: name and value of flag i, false behind the last. */
 bool option_at(struct arena *a, const struct options *o, size_t i, const char **name, struct buf *value);
+/* The version reported: the one built, or what a flag says. */
+const char *git_version(const struct options *o);
 /* openapi_doc.c: /openapi/v2, /openapi/v3... */
 struct error *serve_openapi(struct request *rq);
 

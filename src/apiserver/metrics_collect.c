@@ -223,6 +223,8 @@ static void collect_features(const struct apiserver *s)
 
 void metrics_collect(struct apiserver *s)
 {
+	struct buf info buf_cleanup = {0};
+
 	metrics_set(METRIC_INFLIGHT, "request_kind=\"mutating\"", watermark_high(&s->inflight_mutating));
 	metrics_set(METRIC_INFLIGHT, "request_kind=\"readOnly\"", watermark_high(&s->inflight));
 	metrics_set(METRIC_INQUEUE, "request_kind=\"mutating\"", watermark_high(&s->inqueue_mutating));
@@ -232,8 +234,8 @@ void metrics_collect(struct apiserver *s)
 		    "\",compiler=\"gcc\",git_commit=\"\",git_tree_state=\"clean\",git_version=\"" SKIFF_GIT_VERSION
 		    "\",go_version=\"none\",major=\"1\",minor=\"36\",platform=\"" SKIFF_PLATFORM "\"",
 		    1);
-	metrics_set(METRIC_VERSION_INFO, "binary=\"1.36.0\",component=\"kube\",emulation=\"1.36\",min_compat=\"1.35\"",
-		    1);
+	buf_printf(&info, "binary=\"%s\",component=\"kube\",emulation=\"1.36\",min_compat=\"1.35\"", git_version(&s->o) + 1);
+	metrics_set(METRIC_VERSION_INFO, buf_z(&info), 1);
 	collect_features(s);
 	static const enum metric_id from_the_start[] = {METRIC_AUDIT_EVENTS, METRIC_AUDIT_REJECTED, METRIC_CERT_EXPIRATION, METRIC_DISCOVERY_AGGREGATED,
 							METRIC_DISCOVERY_NOPEER, METRIC_DISCOVERY_PEER_HITS, METRIC_DISCOVERY_PEER_MISSES,

@@ -27,7 +27,7 @@
 #include "apiserver/validate_pod.h"
 #include "base/flags.h"
 
-enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_LINES /* with line ends */, F_INT, F_I64, F_FLOAT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_SNI, F_GATES };
+enum flag_kind { F_STR, F_JOIN /* several, joined with commas */, F_LINES /* with line ends */, F_INT, F_I64, F_FLOAT, F_BOOL, F_DURATION_MS, F_DURATION_S, F_LIST, F_SNI, F_GATES, F_VERSION };
 
 struct flag {
 	const char *name;
@@ -177,6 +177,7 @@ static const struct flag flags[] = {
 	{"show-hidden-metrics-for-version", F_STR, O(show_hidden_metrics), "1.35: what that release hides (none here)"},
 	{"profiling", F_BOOL, O(profiling), "serve /debug (default true)"},
 	{"v", F_INT, O(verbosity), "log verbosity"},
+	{"version", F_VERSION, O(version), "prints the version; raw: all that is known of it; v1.36.0-...: the version to report (default false)"},
 };
 #define N_FLAGS (sizeof flags / sizeof *flags)
 
@@ -205,7 +206,7 @@ static void usage(FILE *f)
 	fprintf(f, "kube-apiserver: the Kubernetes API server of Skiff\n\nUsage: skiff kube-apiserver [flags]\n\nFlags:\n");
 	for (size_t i = 0; i < N_FLAGS; i++)
 		fprintf(f, "  --%-42s %s\n", flags[i].name, flags[i].help);
-	fprintf(f, "  --%-42s %s\n  --%-42s %s\n", "help", "this text", "version", "the version");
+	fprintf(f, "  --%-42s %s\n", "help", "this text");
 	fprintf(f, "\nTaken with a warning, without effect:");
 	for (struct str rest = str_from(upstream.no_effect); rest.n;) {
 		struct str name = str_cut(&rest, ' ');
@@ -239,6 +240,53 @@ static bool add_sni(struct options *o, const char *v)
 	if ((names.p && !names.n) || !cert.n || !files.n || str_index(files, ',') >= 0 || o->n_tls_sni == TLS_SNI_MAX)
 		return false;
 	o->tls_sni[o->n_tls_sni++] = (struct tls_sni){str_dupz(cert), str_dupz(files), names.p ? str_dupz(names) : NULL};
+	return true;
+}
+
+/* What Go takes for a boolean. */
+static bool set_bool(bool *out, const char *v)
+{
+	static const char *const words[] = {"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"};
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (!strcmp(v, words[i])) {
+			*out = i < 6;
+			return true;
+		}
+	return false;
+}
+
+/* [mark PART], PART of what a semantic version may have there: *text is behind it. */
+static bool version_part(const char **text, char mark)
+{
+	size_t n;
+
+	if (**text != mark)
+		return true;
+	n = strspn(++*text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-.");
+	*text += n;
+	return n;
+}
+
+/* Another version to report may differ from the one built in what follows its numbers. */
+static bool set_version(struct options *o, const char *v)
+{
+	size_t built = strcspn(SKIFF_GIT_VERSION, "-+");
+	const char *rest;
+	bool print;
+
+	if (*v == 'v') {
+		if (strncmp(v, SKIFF_GIT_VERSION, built))
+			return false;
+		rest = v + built;
+		if (!version_part(&rest, '-') || !version_part(&rest, '+') || *rest)
+			return false;
+	} else if (strcmp(v, "raw")) {
+		if (!set_bool(&print, v))
+			return false;
+		v = print ? "true" : "false";
+	}
+	o->version = v;
 	return true;
 }
 
@@ -282,13 +330,7 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 	case F_BOOL:
 		if (f->offset == O(anonymous_auth))
 			o->anonymous_auth_set = true;
-		if (!strcmp(v, "true") || !strcmp(v, ""))
-			*(bool *)at = true;
-		else if (!strcmp(v, "false"))
-			*(bool *)at = false;
-		else
-			return false;
-		return true;
+		return set_bool((bool *)at, v);
 	case F_DURATION_MS:
 	case F_DURATION_S:
 		if (!duration_parse(str_from(v), &n))
@@ -298,8 +340,15 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 	case F_GATES:
 		set_gates(o, str_from(v));
 		return true;
+	case F_VERSION:
+		return set_version(o, v);
 	}
 	return false;
+}
+
+const char *git_version(const struct options *o)
+{
+	return *o->version == 'v' ? o->version : SKIFF_GIT_VERSION;
 }
 
 bool option_at(struct arena *a, const struct options *o, size_t i, const char **name, struct buf *value)
@@ -316,6 +365,7 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 	case F_STR:
 	case F_JOIN:
 	case F_LINES:
+	case F_VERSION:
 		buf_puts(value, *(const char *const *)(const void *)at ? *(const char *const *)(const void *)at : "");
 		break;
 	case F_LIST:
@@ -355,16 +405,15 @@ bool option_at(struct arena *a, const struct options *o, size_t i, const char **
 
 static int parse(int argc, char **argv, struct options *o)
 {
-	struct option longs[N_FLAGS + 3];
+	struct option longs[N_FLAGS + 2];
 	struct error *e;
 	int c, idx;
 
 	memset(longs, 0, sizeof longs);
 	for (size_t i = 0; i < N_FLAGS; i++)
-		longs[i] = (struct option){flags[i].name, flags[i].kind == F_BOOL ? optional_argument :
-									   required_argument, NULL, 1};
+		longs[i] = (struct option){flags[i].name, flags[i].kind == F_BOOL || flags[i].kind == F_VERSION ? optional_argument :
+																  required_argument, NULL, 1};
 	longs[N_FLAGS] = (struct option){"help", no_argument, NULL, 'h'};
-	longs[N_FLAGS + 1] = (struct option){"version", no_argument, NULL, 'V'};
 	c = upstream_flags_sift(&upstream, longs, &argc, argv);
 	if (c)
 		return c;
@@ -374,15 +423,12 @@ static int parse(int argc, char **argv, struct options *o)
 		case 'h':
 			usage(stdout);
 			return 0;
-		case 'V':
-			printf("Kubernetes %s\n", SKIFF_GIT_VERSION);
-			return 0;
 		case 'v':
 			o->verbosity = atoi(optarg);
 			break;
 		case 1:
-			if (!set_flag(o, &flags[idx], optarg ? optarg : "")) {
-				fprintf(stderr, "kube-apiserver: invalid value \"%s\" for --%s\n", optarg ? optarg : "", flags[idx].name);
+			if (!set_flag(o, &flags[idx], optarg ? optarg : "true")) {
+				fprintf(stderr, "kube-apiserver: invalid value \"%s\" for --%s\n", optarg, flags[idx].name);
 				return 1;
 			}
 			break;
@@ -394,6 +440,16 @@ static int parse(int argc, char **argv, struct options *o)
 	if (optind < argc) {
 		fprintf(stderr, "kube-apiserver: unexpected argument \"%s\"\n", argv[optind]);
 		return 1;
+	}
+	if (!strcmp(o->version, "true")) {
+		printf("Kubernetes %s\n", git_version(o));
+		return 0;
+	}
+	if (!strcmp(o->version, "raw")) {
+		printf("version.Info{Major:\"1\", Minor:\"36\", EmulationMajor:\"\", EmulationMinor:\"\", MinCompatibilityMajor:\"\", "
+		       "MinCompatibilityMinor:\"\", GitVersion:\"%s\", GitCommit:\"\", GitTreeState:\"clean\", BuildDate:\"" SKIFF_BUILD_DATE
+		       "\", GoVersion:\"none\", Compiler:\"gcc\", Platform:\"" SKIFF_PLATFORM "\"}\n", git_version(o));
+		return 0;
 	}
 	if (!o->data_dir && !o->etcd_servers) {
 		fprintf(stderr, "kube-apiserver: give --data-dir (embedded store) or --etcd-servers\n");
@@ -560,7 +616,7 @@ int kube_apiserver_main(int argc, char **argv)
 		.audit_webhook_backoff_ms = 10000, .compaction_interval_ms = 300000,
 		.not_ready_toleration_s = 300, .unreachable_toleration_s = 300, .cert_dir = "/var/run/kubernetes",
 		.lease_reuse_s = 60,
-		.etcd_prefix = "/registry", .storage_media_type = "application/vnd.kubernetes.protobuf", .endpoint_reconciler = "lease",
+		.version = "false", .etcd_prefix = "/registry", .storage_media_type = "application/vnd.kubernetes.protobuf", .endpoint_reconciler = "lease",
 		.apiserver_count = 1, .sa_lookup = true, .priority_and_fairness = true, .garbage_collector = true, .etcd_healthcheck_ms = 2000,
 		.etcd_readycheck_ms = 2000, .watch_cache = true,
 	};

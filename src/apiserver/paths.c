@@ -77,14 +77,16 @@ static struct error *root_paths(struct request *rq)
 /* Upstream's handler of it knows no other form. */
 static struct error *version(struct request *rq)
 {
+	struct buf b buf_cleanup = {0};
+
 	rq->out.pretty = true;
-	return respond_json(rq, 200,
-			    STR("{\"major\":\"1\",\"minor\":\"36\",\"emulationMajor\":\"1\",\"emulationMinor\":\"36\","
-				"\"minCompatibilityMajor\":\"1\",\"minCompatibilityMinor\":\"35\",\"gitVersion\":"
-				"\"" SKIFF_GIT_VERSION
-				"\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"" SKIFF_BUILD_DATE
-				"\",\"goVersion\":"
-				"\"none\",\"compiler\":\"gcc\",\"platform\":\"" SKIFF_PLATFORM "\"}"));
+	buf_printf(&b,
+		   "{\"major\":\"1\",\"minor\":\"36\",\"emulationMajor\":\"1\",\"emulationMinor\":\"36\","
+		   "\"minCompatibilityMajor\":\"1\",\"minCompatibilityMinor\":\"35\",\"gitVersion\":\"%s\""
+		   ",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"" SKIFF_BUILD_DATE
+		   "\",\"goVersion\":\"none\",\"compiler\":\"gcc\",\"platform\":\"" SKIFF_PLATFORM "\"}",
+		   git_version(&rq->s->o));
+	return respond_json(rq, 200, buf_view(&b));
 }
 
 struct error *respond_unknown(struct request *rq)

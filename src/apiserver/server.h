@@ -177,6 +177,7 @@ struct options { /* flags, see options.c */
 	bool allow_privileged;
 	const char *runtime_config; /* runtime_config.h */
 	const char *storage_media_type, *etcd_overrides, *watch_cache_sizes;
+	const char *version; /* "v...": git_version */
 	bool watch_cache;
 	const char *endpoint_reconciler;
 	int apiserver_count;

@@ -118,7 +118,7 @@ static const struct {
 	const char *type;
 	enum media_type media;
 } forms[] = {
-	{"application/json", MEDIA_JSON}, {"application/vnd.kubernetes.protobuf", MEDIA_PROTOBUF}, {"application/yaml", MEDIA_YAML},
+	{"", MEDIA_JSON}, {"application/json", MEDIA_JSON}, {"application/vnd.kubernetes.protobuf", MEDIA_PROTOBUF}, {"application/yaml", MEDIA_YAML},
 };
 
 enum media_type storage_media(const struct apiserver *s, struct str group)

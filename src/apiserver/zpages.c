@@ -115,8 +115,8 @@ static void status_text(struct request *rq, struct buf *b)
 
 	gmtime_r(&at, &tm);
 	strftime(when, sizeof when, "%a %b %e %H:%M:%S UTC %Y", &tm);
-	buf_printf(b, "\nStarted: %s\nUp: %lld hr %02lld min %02lld sec\nGo version: none\nBinary version: 1.36.0\nEmulation version: 1.36\nPaths: ",
-		   when, (long long)up / 3600, (long long)up / 60 % 60, (long long)up % 60);
+	buf_printf(b, "\nStarted: %s\nUp: %lld hr %02lld min %02lld sec\nGo version: none\nBinary version: %s\nEmulation version: 1.36\nPaths: ",
+		   when, (long long)up / 3600, (long long)up / 60 % 60, (long long)up % 60, git_version(&rq->s->o) + 1);
 	each_path(rq, b, " ", "");
 	buf_putc(b, '\n');
 }
@@ -126,8 +126,8 @@ static void status_members(struct request *rq, struct buf *b)
 	struct api_time t = {.s = rq->s->started_wall_ns / 1000000000, .set = true};
 	struct str when = time_format(rq->a, t, false);
 
-	buf_printf(b, ",\"startTime\":\"%.*s\",\"uptimeSeconds\":%lld,\"goVersion\":\"none\",\"binaryVersion\":\"1.36.0\",\"emulationVersion\":"
-		      "\"1.36\",\"paths\":[", STR_ARG(when), (long long)uptime_s(rq));
+	buf_printf(b, ",\"startTime\":\"%.*s\",\"uptimeSeconds\":%lld,\"goVersion\":\"none\",\"binaryVersion\":\"%s\",\"emulationVersion\":"
+		      "\"1.36\",\"paths\":[", STR_ARG(when), (long long)uptime_s(rq), git_version(&rq->s->o) + 1);
 	each_path(rq, b, ",", "\"");
 	buf_putc(b, ']');
 }

@@ -361,8 +361,25 @@ def test_service(s):
                         ("--watch-cache-sizes=pods#-1", "--watch-cache-sizes"), ("--watch-cache-sizes=pods#x", "--watch-cache-sizes"),
                         ("--emulated-version=kube=1.35", "only 1.36 is"), ("--emulated-version=other=1.36", "component not registered"),
                         ("--min-compatibility-version=1.34", "only 1.35 is"), ("--livez-grace-period=-1s", "--livez-grace-period"), ("--advertise-address=me", "--advertise-address"),
-                        ("--max-requests-inflight=-1", "--max-requests-inflight"), ("--event-ttl=long", "--event-ttl")):
+                        ("--max-requests-inflight=-1", "--max-requests-inflight"), ("--event-ttl=long", "--event-ttl"), ("--watch-cache=yes", "--watch-cache"), ("--profiling=", "--profiling"),
+                        ("--version=v1.37.0", "--version"), ("--version=v1.36", "--version"), ("--version=v1.36.0-", "--version"),
+                        ("--version=v1.36.0_a", "--version"), ("--version=v1.36.0-a+", "--version"), ("--version=maybe", "--version")):
         refuses(s, flag, [flag], words)
+
+
+def test_version(s):
+    code, said = run(s, "--version")
+    built = said.split()[-1]
+    equal("printed", (code, said, built.split("+")[0]), (0, "Kubernetes " + built + "\n", "v1.36.0"))
+    code, said = run(s, "--version=raw")
+    check("all of it", code == 0 and said.startswith('version.Info{Major:"1", ') and 'GitVersion:"%s"' % built in said, said)
+    equal("a value after a space is an argument", run(s, "--version", "raw")[0], 1)
+    for flag, version in ((("--version=F",), built), (("--version=v1.36.0",), "v1.36.0"), (("--version=v1.36.0-a.1+b",), "v1.36.0-a.1+b")):
+        with With(s, *flag) as a:
+            equal("reported", a.get("/version")[1]["gitVersion"], version)
+            check("running", ('version_info{binary="%s",' % version[1:]) in a.raw("GET", "/metrics")[2].decode(), flag)
+            check("build", ('git_version="%s"' % built) in a.raw("GET", "/metrics")[2].decode(), flag)
+            check("status", ("Binary version: %s\n" % version[1:]) in a.raw("GET", "/statusz")[2].decode(), flag)
 
 
 def test_stored_as(s):
@@ -370,11 +387,11 @@ def test_stored_as(s):
     with With(s, "--storage-media-type=application/json") as a:
         st, o = a.post(CM, cm("c", a="1: <&>\u20ac"))
         equal("made", (st, a.post(CM + "?dryRun=All", cm("d", a="b"))[1]["data"]), (201, {"a": "b"}))
-    for form in ("vnd.kubernetes.protobuf", "yaml", "json"):
-        with With(s, "--storage-media-type=application/" + form, keep=True) as a:
+    for form in ("vnd.kubernetes.protobuf", "yaml", "json", ""):
+        with With(s, "--storage-media-type=" + ("application/" + form if form else ""), keep=True) as a:
             equal("read as it was", a.get(CM + "/c")[1], o)
-            st, o = a.patch(CM + "/c", {"data": {form: "true"}})
-            equal("changed", (st, o["data"][form], a.get("/api/v1/namespaces/default/services/kubernetes")[0]), (200, "true", 200))
+            st, o = a.patch(CM + "/c", {"data": {form or "none": "true"}})
+            equal("changed", (st, o["data"][form or "none"], a.get("/api/v1/namespaces/default/services/kubernetes")[0]), (200, "true", 200))
             st, svc = a.post("/api/v1/namespaces/default/services", {"metadata": {"generateName": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 1}]}})
             equal("node ports", (st, svc["spec"]["ports"][0]["nodePort"] >= 30000), (201, True))
 
@@ -580,5 +597,5 @@ def test_retry_after(s):
 
 if __name__ == "__main__":
     suite("flags", lambda s: {}, (test_privileged, test_runtime_config, test_runtime_config_refused, test_cert_dir, test_tls_limits, test_sni, test_http2,
-                              test_prefix, test_kubelet_certificate, test_stored_as, test_events_end, test_watch_cache, test_identity, test_service, test_lookup,
+                              test_prefix, test_kubelet_certificate, test_version, test_stored_as, test_events_end, test_watch_cache, test_identity, test_service, test_lookup,
                               test_inflight, test_garbage_collector, test_metrics, test_sharing, test_retry_after))
