@@ -503,6 +503,14 @@ void cache_stats(const struct cache *c, struct cache_stats *out)
 
 /* ---- reads ---- */
 
+static struct error *too_large(int64_t rev, int64_t current)
+{
+	struct error *e = error_status(504, "Timeout", "Too large resource version: %lld, current: %lld", (long long)rev, (long long)current);
+
+	error_add_cause(e, "ResourceVersionTooLarge", "", "Too large resource version");
+	return e;
+}
+
 static struct error *wait_for(struct cache *c, int64_t rev)
 {
 	if (cache_rev(c) >= rev)
@@ -517,10 +525,18 @@ static struct error *wait_for(struct cache *c, int64_t rev)
 	error_free(e);
 	if (cache_rev(c) >= rev)
 		return NULL;
-	e = error_status(504, "Timeout", "Too large resource version: %lld, current: %lld", (long long)rev, (long long)cache_rev(c));
-	error_add_cause(e, "ResourceVersionTooLarge", "", "Too large resource version");
+	e = too_large(rev, cache_rev(c));
 	e->retry_after_seconds = 1;
 	return e;
+}
+
+struct error *cache_has_come_to(const struct cache *c, int64_t rev)
+{
+	int64_t current = cache_rev(c);
+
+	if (current < rev)
+		TRY(store_current(c->s, &current));
+	return current < rev ? too_large(rev, current) : NULL;
 }
 
 static struct error *wait_mode(struct cache *c, enum cache_mode mode, int64_t rev)

@@ -190,6 +190,8 @@ const struct cache_entry *cache_peek(const struct cache *c, struct str ns, struc
  */
 struct cache_snap;
 struct error *cache_snapshot(struct cache *c, enum cache_mode mode, int64_t rev, struct cache_snap **out);
+/* 504 Timeout as CACHE_AT_LEAST's, at once and without a word of trying again, for a revision that the store has not come to. */
+struct error *cache_has_come_to(const struct cache *c, int64_t rev);
 /* Exact reads of revisions below are no longer the cache's. */
 int64_t cache_oldest_exact(const struct cache *c);
 void cache_snap_free(struct cache_snap *s);       /* NULL is allowed */

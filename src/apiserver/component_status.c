@@ -57,7 +57,7 @@ static void find_out(struct request *rq, const struct component *what, struct co
 
 static struct error *table(struct request *rq, const struct core_v1_component_status *v, size_t n)
 {
-	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now(),
+	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now_micro(),
 				  .api_version = rq->res->api_version, .kind = rq->res->api->kind};
 	struct meta_v1_list_meta meta = {0};
 	struct buf b buf_cleanup = {0};
@@ -66,7 +66,7 @@ static struct error *table(struct request *rq, const struct core_v1_component_st
 	table_begin(&b, rq->res->api, &o, &meta);
 	for (size_t i = 0; i < n; i++)
 		table_append(rq, &b, rq->res, &o, &v[i], i == 0);
-	table_end(&b);
+	table_end(&b, rq->res->api);
 	return respond_json(rq, 200, buf_view(&b));
 }
 

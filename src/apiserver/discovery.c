@@ -554,20 +554,34 @@ struct error *discovery_groups(struct request *rq)
 	return respond_plain(rq, &meta_v1_api_group_list_type, STR("v1"), STR("APIGroupList"), buf_view(&b));
 }
 
+/* The groups among which it is, if there is one. */
+static bool groups_with(struct request *rq, struct str group, struct groups *g)
+{
+	bool any = false;
+
+	collect_services(rq, g);
+	for (uint32_t i = 0; i < g->list.n; i++)
+		any |= str_eq(g->list.v[i].group, group);
+	if (!any) /* its APIServices are gone: what this server has answers for itself */
+		collect(rq, g);
+	for (uint32_t i = 0; i < g->list.n; i++)
+		any |= str_eq(g->list.v[i].group, group);
+	return any && group.n;
+}
+
+bool discovery_has_group(struct request *rq, struct str group)
+{
+	struct groups g;
+
+	return groups_with(rq, group, &g);
+}
+
 struct error *discovery_group(struct request *rq, struct str group)
 {
 	struct buf b buf_cleanup = {0};
 	struct groups g;
-	bool any = false;
 
-	collect_services(rq, &g);
-	for (uint32_t i = 0; i < g.list.n; i++)
-		any |= str_eq(g.list.v[i].group, group);
-	if (!any) /* its APIServices are gone: what this server has answers for itself */
-		collect(rq, &g);
-	for (uint32_t i = 0; i < g.list.n; i++)
-		any |= str_eq(g.list.v[i].group, group);
-	if (!any || !group.n)
+	if (!groups_with(rq, group, &g))
 		return respond_unknown(rq);
 	group_json(&b, &g, group, true);
 	return respond_plain(rq, &meta_v1_api_group_type, STR("v1"), STR("APIGroup"), buf_view(&b));

@@ -20,6 +20,7 @@ bool built_in_group(struct apiserver *s, struct str group);
 struct error *discovery_versions(struct request *rq);
 struct error *discovery_groups(struct request *rq);
 struct error *discovery_group(struct request *rq, struct str group);
+bool discovery_has_group(struct request *rq, struct str group);
 bool discovery_knows(struct request *rq, struct str group, struct str version);
 struct error *discovery_resources(struct request *rq, struct str group, struct str version);
 /* The paths of all groups and versions but the core's; strings in the request's arena. */

@@ -16,6 +16,7 @@ struct list_options { /* strings live in the request's arena */
 	struct str ns;           /* listed in; empty: in all */
 	struct str after;        /* key to continue behind, relative to ns */
 	bool one;                /* the object of the request's name, and no other */
+	bool at_once;            /* the store itself is asked, which does not wait for a version */
 	bool has_selector;
 	struct cache_filter filter;
 	const struct selector *post; /* see custom_selector */

@@ -111,7 +111,8 @@ static bool any_method(struct str p)
 static struct error *routed(struct request *rq, struct str p, const char *only)
 {
 	bool custom = str_has_prefix(p, STR("/apis/")) && !built_in_group(rq->s, group_of(p));
-	struct negotiation n = {.routed = !any_method(p) && !custom, .cbor = rq->s->o.cbor, .only = only};
+	bool groups = any_method(p) || str_eqz(p, "/api"); /* which have no CBOR */
+	struct negotiation n = {.routed = !any_method(p) && !custom, .cbor = rq->s->o.cbor && !groups, .only = only};
 
 	if (!str_eqz(rq->x->method, "GET") && !any_method(p))
 		return err_method();
@@ -223,6 +224,7 @@ struct error *serve_path(struct request *rq)
 {
 	struct str p = rq->info.path;
 	bool handled = false;
+	struct error *e;
 
 	TRY(plain_handlers(rq, &handled));
 	if (handled)
@@ -237,7 +239,13 @@ struct error *serve_path(struct request *rq)
 	if (!version_known(rq, p))
 		return str_has_prefix(p, STR("/api/")) || built_in_group(rq->s, group_of(p)) ? err_unknown_path()
 											     : respond_unknown(rq);
-	if (!wants_aggregated(rq, p))
-		TRY(routed(rq, p, str_eqz(p, "/version") ? "application/json" : NULL));
+	if (!wants_aggregated(rq, p)) {
+		e = routed(rq, p, str_eqz(p, "/version") ? "application/json" : NULL);
+		if (e && any_method(p) && !str_eqz(p, "/apis") && !discovery_has_group(rq, group_of(p))) { /* in any format */
+			error_free(e);
+			return respond_unknown(rq);
+		}
+		TRY(e);
+	}
 	return discovery(rq, p);
 }

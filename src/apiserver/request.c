@@ -296,6 +296,15 @@ static bool accept_type(struct str type, struct accept_clause *c)
 	return true;
 }
 
+/* 0 for what is no number; white space is none either. */
+static double quality(struct arena *a, struct str value)
+{
+	char *end, *z = arena_strz(a, value);
+	double q = strtod(z, &end);
+
+	return *end || isspace((unsigned char)*z) ? 0 : q;
+}
+
 size_t accept_parse(struct arena *a, struct str header, struct accept_clause **out)
 {
 	enum { MAX = 64 };
@@ -318,7 +327,7 @@ size_t accept_parse(struct arena *a, struct str header, struct accept_clause **o
 			if (value.p[value.n - 1] == '=')
 				value.n--;
 			if (str_eqz(key, "q"))
-				c.q = strtod(arena_strz(a, value), NULL);
+				c.q = quality(a, value);
 			else
 				*arena_push(a, &list) = (struct query_param){key, trim_spaces(value)};
 		}
@@ -425,7 +434,7 @@ static bool clause_matches(const struct accept_clause *c, size_t m)
 }
 
 /* Upstream's router knows whole media types only, and looks at them before the resource does. */
-static bool router_accepts(struct str accept, const char *only, bool cbor)
+static bool router_accepts(struct str accept, const struct negotiation *n)
 {
 	struct str rest = accept;
 
@@ -433,10 +442,10 @@ static bool router_accepts(struct str accept, const char *only, bool cbor)
 		struct str type = str_cut(&rest, ',');
 
 		type = trim_spaces(str_cut(&type, ';'));
-		if (str_eqz(type, "*/*") || (only && str_eqz(type, only)))
+		if (str_eqz(type, "*/*") || (n->only && str_eqz(type, n->only)) || (n->listed && n->cbor && str_eqz(type, "application/cbor-seq")))
 			return true;
-		for (size_t m = 0; !only && m < N_MEDIA; m++)
-			if (served(m, cbor) && str_eqz(type, media_types[m].type))
+		for (size_t m = 0; !n->only && m < N_MEDIA; m++)
+			if (served(m, n->cbor) && str_eqz(type, media_types[m].type))
 				return true;
 	}
 	return false;
@@ -475,12 +484,13 @@ struct error *negotiate_answer(struct arena *a, const struct http_headers *h, co
 		out->pretty = pretty_wanted(h, q);
 		return NULL;
 	}
-	if (n->routed && !router_accepts(accept, n->only, n->cbor)) {
+	if (n->routed && !router_accepts(accept, n)) {
 		struct error *e = error_status(406, "NotAcceptable", "406: Not Acceptable\n\nAvailable representations: %s%s%s",
 					       n->only ? n->only : served_types(false, n->cbor), n->listed ? ", " : "",
 					       n->listed ? served_types(true, n->cbor) : "");
 
 		error_set_details(e, STR(""), STR(""), STR("")); /* the router's details say nothing */
+		out->unrouted = true;
 		return e;
 	}
 	if (n->only)

@@ -58,6 +58,7 @@ struct negotiated {
 	struct str discovery;    /* "v2", "v2beta1" for as=APIGroupDiscoveryList, else empty */
 	bool discovery_nopeer;
 	bool no_protobuf;        /* negotiation's */
+	bool unrouted;           /* refused before anybody could look at the request */
 	bool no_stream;          /* a watch in a format that no stream has: it is refused when nothing else is wrong with it (not_streamable) */
 };
 /* What an endpoint can answer with: its own objects; Tables and metadata alone too; metadata alone too; aggregated discovery and nothing else. */

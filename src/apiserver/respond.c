@@ -318,10 +318,16 @@ void pretty_json(struct buf *out, struct str json)
 struct error *respond_json(struct request *rq, int status, struct str json)
 {
 	struct buf b buf_cleanup = {0};
+	struct error *e;
 
 	switch (rq->out.media) {
 	case MEDIA_YAML:
-		TRY(json_to_yaml(json, &b));
+		e = json_to_yaml(json, &b);
+		if (e && status < 400) { /* that, too, is said in the format, whatever was to be made of the object */
+			respond_error(rq, e);
+			return NULL;
+		}
+		TRY(e);
 		return respond_bytes(rq, status, rq->out.content_type, buf_view(&b));
 	case MEDIA_CBOR:
 		TRY(json_to_cbor(json, &b));
@@ -553,12 +559,12 @@ struct error *respond_object(struct request *rq, int status, struct resource *re
 		res->from_storage(rq->a, obj, out);
 	}
 	if (res->st->strategy && res->st->strategy->decorate)
-		res->st->strategy->decorate(rq, obj);
+		res->st->strategy->decorate(obj);
 	((struct str *)out)[0] = res->api->kind;
 	((struct str *)out)[1] = res->api_version;
 	switch (rq->out.as) {
 	case ANSWER_TABLE: {
-		struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now(),
+		struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now_micro(),
 					  .api_version = res->api_version,
 					  .kind = res->api->kind};
 		struct meta_v1_list_meta lm = {.resource_version = object_meta(t, out)->resource_version};
@@ -566,7 +572,7 @@ struct error *respond_object(struct request *rq, int status, struct resource *re
 		table_for(rq, res, &o);
 		table_begin(&b, table_resource(res), &o, &lm);
 		table_append(rq, &b, res, &o, res->printed ? obj : out, true);
-		table_end(&b);
+		table_end(&b, table_resource(res));
 		return respond_json(rq, status, buf_view(&b));
 	}
 	case ANSWER_PARTIAL: {

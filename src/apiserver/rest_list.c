@@ -25,6 +25,8 @@ struct error *list_decode(struct arena *a, struct resource *res, const struct ca
 		res->from_storage(a, o, v);
 		o = v;
 	}
+	if (res->st->strategy && res->st->strategy->decorate)
+		res->st->strategy->decorate(o);
 	((struct str *)o)[0] = res->api->kind;
 	((struct str *)o)[1] = res->api_version;
 	*out = o;
@@ -414,6 +416,7 @@ static struct error *version_options(struct request *rq, struct list_options *o)
 		o->mode = CACHE_EXACT;
 	else if (o->mode == CACHE_AT_LEAST && !match.n && o->limit > 0 && !o->one)
 		o->mode = CACHE_EXACT; /* legacy: a limit with a version is an exact list */
+	o->at_once = o->one && (o->mode == CACHE_EXACT || (o->mode == CACHE_AT_LEAST && !match.n && o->limit > 0));
 	return NULL;
 }
 
@@ -637,7 +640,7 @@ static struct error *list_table(struct request *rq, struct resource *res, const 
 {
 	struct buf b buf_cleanup = {0};
 	struct arena tmp arena_cleanup = {0};
-	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now(),
+	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now_micro(),
 				  .api_version = res->api_version, .kind = res->api->kind};
 
 	TRY(respond_table_options(rq));
@@ -652,7 +655,7 @@ static struct error *list_table(struct request *rq, struct resource *res, const 
 		if (i % 256 == 255)
 			fiber_yield();
 	}
-	table_end(&b);
+	table_end(&b, table_resource(res));
 	return respond_json(rq, 200, buf_view(&b));
 }
 
@@ -662,7 +665,7 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 	struct arena tmp arena_cleanup = {0};
 	const struct schema_type *t = &meta_v1_partial_object_metadata_type;
 	struct str api_version = rq->out.table_v1beta1 ? STR("meta.k8s.io/v1beta1") : STR("meta.k8s.io/v1");
-	bool pb = rq->out.media == MEDIA_PROTOBUF;
+	bool pb = rq->out.media == MEDIA_PROTOBUF, first = !rq->out.table_v1beta1; /* v1beta1 has items as field 1, metadata as 2 */
 
 	list_head(&b, STR("PartialObjectMetadataList"), api_version, &p->meta);
 	if (!p->found.n && !pb) {
@@ -672,7 +675,8 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 		return respond_json(rq, 200, buf_view(&b));
 	}
 	pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
-	pb_put_bytes(&raw, 1, buf_view(&one));
+	if (first)
+		pb_put_bytes(&raw, 1, buf_view(&one));
 	for (size_t i = 0; i < p->found.n; i++) {
 		struct meta_v1_partial_object_metadata *o;
 
@@ -689,7 +693,7 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 		if (pb) {
 			one.n = 0;
 			pb_encode(&one, t, o);
-			pb_put_bytes(&raw, 2, buf_view(&one));
+			pb_put_bytes(&raw, first ? 2 : 1, buf_view(&one));
 		} else {
 			if (i)
 				buf_putc(&b, ',');
@@ -702,6 +706,11 @@ static struct error *list_partial(struct request *rq, struct resource *res, cons
 		struct iovec iov[3];
 
 		one.n = 0;
+		if (!first) {
+			pb_encode(&one, &meta_v1_list_meta_type, &p->meta);
+			pb_put_bytes(&raw, 2, buf_view(&one));
+			one.n = 0;
+		}
 		envelope_head(&one, api_version, STR("PartialObjectMetadataList"), raw.n);
 		iov[0] = (struct iovec){one.p, one.n};
 		iov[1] = (struct iovec){raw.p, raw.n};
@@ -810,6 +819,8 @@ struct error *list_select(struct request *rq, struct list_options *o, struct lis
 	memset(l, 0, sizeof *l);
 	TRY(version_options(rq, o));
 	TRY(list_whole(rq->res, o));
+	if (o->at_once)
+		TRY(cache_has_come_to(c, o->rev));
 	TRY(list_version_error(rq->res, cache_snapshot(c, o->mode, o->rev, &l->snap)));
 	TRY(list_whole(rq->res, o)); /* that took its time */
 	if (!o->one)

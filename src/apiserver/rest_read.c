@@ -218,7 +218,7 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 	if (rq->out.as == ANSWER_TABLE) {
 		bool kept = ev->type == CACHE_BOOKMARK && ev->initial_end && include_object(rq) == TABLE_OBJECT_NONE; /* the mark is in it */
 		struct table_options o = {.object = kept ? TABLE_OBJECT_METADATA : include_object(rq),
-					  .v1beta1 = rq->out.table_v1beta1, .now = time_now(), .api_version = res->api_version, .kind = res->api->kind,
+					  .v1beta1 = rq->out.table_v1beta1, .now = time_now_micro(), .api_version = res->api_version, .kind = res->api->kind,
 					  .no_headers = w->headers_sent};
 		struct meta_v1_list_meta lm = {.resource_version = object_meta(res->api->type, obj)->resource_version};
 		void *row = obj;
@@ -233,7 +233,7 @@ static struct error *event_object(struct watcher *w, struct arena *tmp, const st
 		table_for(rq, res, &o);
 		table_begin(b, table_resource(res), &o, &lm);
 		table_append(rq, b, res, &o, row, true);
-		table_end(b);
+		table_end(b, table_resource(res));
 	} else if (rq->out.as == ANSWER_PARTIAL || rq->out.as == ANSWER_PARTIAL_LIST) {
 		struct meta_v1_partial_object_metadata p;
 

@@ -182,7 +182,7 @@ static struct error *new_scale(struct scale_ctx *c, struct request *rq, struct a
 		.api_version = rq->res->api_version,
 		.subresource = STR("scale"),
 		.manager = rq->manager,
-		.now = time_now(),
+		.now = time_now_micro(),
 	};
 	void *obj;
 
@@ -288,7 +288,7 @@ static struct error *scale_table(struct request *rq, const struct autoscaling_v1
 	TRY(respond_table_options(rq));
 	table_begin(&b, &scales, &o, &lm);
 	table_row(&b, rq->a, &scales, &o, s, true);
-	table_end(&b);
+	table_end(&b, &scales);
 	return respond_json(rq, 200, buf_view(&b));
 }
 

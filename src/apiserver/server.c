@@ -87,10 +87,17 @@ static void warn_deprecated(struct request *rq)
 		request_warn(rq, "v1 ComponentStatus is deprecated in v1.19+");
 }
 
-/* Subresources of which upstream's storage makes no Table. */
+/* Upstream's storage makes a Table of it: of few subresources, and not of all statuses. */
 static bool has_table(const struct request *rq, const struct api_subresource *sub)
 {
-	return (rq->res->st || (rq->res->api->verbs & VERB_LIST)) && (!sub || str_eqz(sub->name, "status") || str_eqz(sub->name, "scale"));
+	static const char *const plain[] = {"apiservices", "customresourcedefinitions", "resourceclaims"};
+
+	if (!rq->res->st && !(rq->res->api->verbs & VERB_LIST))
+		return false;
+	for (size_t i = 0; sub && str_eqz(sub->name, "status") && !rq->res->crd && i < sizeof plain / sizeof *plain; i++)
+		if (str_eqz(rq->res->api->plural, plain[i]))
+			return false;
+	return !sub || str_eqz(sub->name, "status") || str_eqz(sub->name, "scale");
 }
 
 static struct error *negotiate_resource(struct request *rq, const struct api_subresource *sub)
@@ -180,6 +187,7 @@ static struct error *dispatch_resource(struct request *rq)
 	const struct api_subresource *sub = NULL;
 	bool handled = false;
 	enum patch_type patch;
+	struct error *e;
 
 	rq->res = resource_find(rq->s, i->group, i->version, i->resource);
 	/* definitions in a group of the server itself are written down and not served, as upstream's */
@@ -207,7 +215,10 @@ static struct error *dispatch_resource(struct request *rq)
 		return NULL;
 	if (str_eqz(i->verb, "patch"))
 		TRY(rest_patch_type(rq, &patch));
-	TRY(negotiate_resource(rq, sub));
+	e = negotiate_resource(rq, sub);
+	if (rq->out.unrouted)
+		rq->warnings.n = 0;
+	TRY(e);
 	TRY(rest_review(rq, &handled));
 	if (handled)
 		return NULL;
@@ -343,7 +354,7 @@ void pipeline_handle(struct http_exchange *x, void *ctx)
 	if (e) {
 		/* an error is no Table and no stream: the format is chosen anew; JSON where there is none */
 		if (!http_started(x)) {
-			struct negotiation n = {.cbor = rq.s->o.cbor};
+			struct negotiation n = {.cbor = rq.s->o.cbor && rq.res};
 
 			/* and then with line ends inside and none behind, as upstream writes it */
 			struct error *none = negotiate_answer(rq.a, &x->headers, &rq.q, &n, &rq.out);

@@ -29,9 +29,8 @@ static void statefulset_normalize(struct arena *a, void *obj)
 	claim_templates_kind(s, STR_NULL, STR_NULL);
 }
 
-static void statefulset_decorate(struct request *rq, void *obj)
+static void statefulset_decorate(void *obj)
 {
-	(void)rq;
 	claim_templates_kind(obj, STR("PersistentVolumeClaim"), STR("v1"));
 }
 

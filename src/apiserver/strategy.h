@@ -87,7 +87,7 @@ struct strategy {
 	void (*sub_written)(struct request *rq, const char *sub, const void *obj, const void *old);
 
 	/* Changes made on every read of the object in an answer (defaults on read); rare. */
-	void (*decorate)(struct request *rq, void *obj);
+	void (*decorate)(void *obj);
 
 	/* ---- delete ---- */
 	/*

@@ -11,6 +11,7 @@
 #include "schema/jv.h"
 
 #define SELF_DESCRIBED 55799
+#define BASE64_LATER 22 /* bytes that are base64 in JSON */
 
 enum major { UINT, NEGINT, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE };
 
@@ -341,8 +342,47 @@ static int key_order(const void *x, const void *y)
 	return str_cmp((*p)->key, (*q)->key);
 }
 
-static void put_value(struct buf *b, struct arena *a, const struct jv *v)
+/* What a value is by its type: of messages, maps and lists of them, or bytes. All zero: nothing is known. */
+struct as {
+	const struct schema_type *type;
+	bool bytes, map, event; /* event: what is in it is of the type, and is a document of its own */
+};
+
+static struct as as_type(const struct schema_type *t)
 {
+	return (struct as){.type = t && t->json == SCHEMA_OBJECT ? t : NULL};
+}
+
+static struct as as_member(struct as as, struct str name)
+{
+	const struct schema_field *f;
+	struct as m = {0};
+
+	if (as.map || as.event)
+		return (struct as){.type = as.type, .bytes = as.bytes};
+	f = as.type ? schema_field(as.type, name) : NULL;
+	if (!f)
+		return m;
+	if (f->kind == FIELD_MESSAGE)
+		m = as_type(f->type);
+	m.bytes = f->kind == FIELD_BYTES;
+	m.map = f->card == CARD_MAP;
+	return m;
+}
+
+/* What an object says that it is. */
+static struct as as_named(const struct jv *v)
+{
+	struct str group, version, kind = jv_str(jv_get(v, STR("kind")));
+
+	api_version_split(jv_str(jv_get(v, STR("apiVersion"))), &group, &version);
+	return as_type(kind.n ? schema_type_for_kind(group, version, kind) : NULL);
+}
+
+static void put_value(struct buf *b, struct arena *a, const struct jv *v, struct as as)
+{
+	struct str bytes;
+
 	switch (v->kind) {
 	case JV_NULL:
 		buf_putc(b, (char)0xf6);
@@ -360,12 +400,17 @@ static void put_value(struct buf *b, struct arena *a, const struct jv *v)
 		put_double(b, v->d);
 		break;
 	case JV_STRING:
-		put_str(b, jv_str(v));
+		if (as.bytes && base64_decode(a, jv_str(v), &bytes)) {
+			put_head(b, TAG, BASE64_LATER);
+			put_str(b, bytes);
+		} else {
+			put_str(b, jv_str(v));
+		}
 		break;
 	case JV_ARRAY:
 		put_head(b, ARRAY, v->n);
 		for (uint32_t i = 0; i < v->n; i++)
-			put_value(b, a, &v->items[i]);
+			put_value(b, a, &v->items[i], as);
 		break;
 	case JV_OBJECT: {
 		const struct jv_member **order = arena_array(a, const struct jv_member *, v->n);
@@ -377,7 +422,9 @@ static void put_value(struct buf *b, struct arena *a, const struct jv *v)
 		put_head(b, MAP, v->n);
 		for (uint32_t i = 0; i < v->n; i++) {
 			put_str(b, order[i]->key);
-			put_value(b, a, &order[i]->value);
+			if (as.event && order[i]->value.kind == JV_OBJECT)
+				put_head(b, TAG, SELF_DESCRIBED);
+			put_value(b, a, &order[i]->value, as_member(as, order[i]->key));
 		}
 		break;
 	}
@@ -388,10 +435,15 @@ struct error *json_to_cbor(struct str json, struct buf *out)
 {
 	arena_cleanup struct arena a = {0};
 	struct jv root = {0};
+	const struct jv *object;
+	struct as as;
 
 	TRY(jv_parse(&a, json, NULL, &root));
 	put_head(out, TAG, SELF_DESCRIBED);
-	put_value(out, &a, &root);
+	object = jv_get(&root, STR("kind")) ? NULL : jv_get(&root, STR("object")); /* of a watch event */
+	as = as_named(object ? object : &root);
+	as.event = object != NULL;
+	put_value(out, &a, &root, as);
 	if (out->overflow)
 		return error_status(500, "InternalError", "the object is too large as CBOR");
 	return NULL;

@@ -267,7 +267,7 @@ struct error *pb_decode_outside(struct arena *a, const struct schema_type *t, st
 bool pb_special(struct arena *a, uint8_t kind, struct str s, void *dst);
 
 /* What a YAML 1.1 scalar without quotes is, by the rules of sigs.k8s.io/yaml. */
-enum yaml_scalar { YAML_STR, YAML_BOOL, YAML_NULL, YAML_INT, YAML_FLOAT, YAML_TIMESTAMP, YAML_MERGE };
+enum yaml_scalar { YAML_STR, YAML_BOOL, YAML_NULL, YAML_INT, YAML_FLOAT, YAML_TIMESTAMP };
 struct yaml_value {
 	enum yaml_scalar kind;
 	bool b, neg;

@@ -154,8 +154,11 @@ static bool dec_small(struct pd *d, struct str in, struct small *m)
 
 static bool dec_strings(struct pd *d, struct str in, struct strings *l)
 {
+	static struct str none;
 	const char *p = in.n ? in.p : "", *end = p + in.n;
 
+	if (!l->v)
+		l->v = &none; /* a message without elements is an empty list */
 	while (p < end) {
 		uint64_t tag;
 		struct str s = STR_NULL;

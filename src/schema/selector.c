@@ -426,8 +426,10 @@ struct error *label_selector_from(struct arena *a, const struct meta_v1_label_se
 
 		for (uint32_t k = 0; k < e->values.n; k++)
 			values[k] = e->values.v[k];
-		q->n = sort_unique(values, e->values.n);
+		q->n = e->values.n; /* told as often as they are named */
 		q->values = values;
+		if (q->n)
+			qsort(values, q->n, sizeof *values, str_order);
 		TRY(check_requirement(a, q));
 	}
 	*out = selector_new(a, &r, false);

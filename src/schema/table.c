@@ -34,11 +34,15 @@ struct str human_duration(struct arena *a, int64_t s)
 	return arena_printf(a, "%lldy", (long long)y);
 }
 
+#define DURATION_MAX (INT64_MAX / 1000000000) /* 292 years: Go's durations have no more */
+
 /* Whole seconds from `from` to `to`, towards zero. */
 static int64_t seconds_between(struct api_time from, struct api_time to)
 {
 	int64_t s = to.s - from.s;
 
+	if (s >= DURATION_MAX || s <= -DURATION_MAX)
+		return s > 0 ? DURATION_MAX : -DURATION_MAX;
 	if (to.ns < from.ns && s > 0)
 		s--;
 	else if (to.ns > from.ns && s < 0)
@@ -236,9 +240,14 @@ void table_begin(struct buf *b, const struct api_resource *r, const struct table
 	buf_puts(b, "],\"rows\":[");
 }
 
-void table_end(struct buf *b)
+void table_end(struct buf *b, const struct api_resource *r)
 {
-	buf_puts(b, "]}");
+	if (r && !r->columns && b->n && b->p[b->n - 1] == '[') { /* who prints by default makes no list of nothing */
+		b->n--;
+		buf_puts(b, "null}");
+	} else {
+		buf_puts(b, "]}");
+	}
 }
 
 static void row_object(struct buf *b, const struct table_options *o, const struct meta_v1_object_meta *meta,
@@ -295,7 +304,7 @@ void table_row(struct buf *b, struct arena *scratch, const struct api_resource *
 			cell_path(b, &c, &v[i]);
 		else
 			cell_str(b, c.meta->creation_timestamp.set ? time_format(scratch, c.meta->creation_timestamp, false)
-								   : STR("<unknown>"));
+								   : STR("0001-01-01T00:00:00Z"));
 	}
 	buf_putc(b, ']');
 	row_conditions(b, r->type, obj);
@@ -350,15 +359,17 @@ static void cell_tree(struct buf *b, struct arena *a, const struct table_options
 		else
 			cell_str(b, since(a, t, o->now));
 	} else if (str_eqz(col->type, "integer")) {
-		if (v->kind == JV_DOUBLE && v->d > -9e18 && v->d < 9e18)
-			buf_i64(b, (int64_t)v->d);
+		if (v->kind == JV_DOUBLE) /* beyond int64 it is what amd64 makes of it */
+			buf_i64(b, v->d >= -0x1p63 && v->d < 0x1p63 ? (int64_t)v->d : INT64_MIN);
 		else if (v->kind == JV_INT)
 			buf_i64(b, v->i);
 		else
 			buf_puts(b, "null");
 	} else if (str_eqz(col->type, "number")) {
+		struct jv d = jv_double(v->kind == JV_INT ? (double)v->i : v->d);
+
 		if (v->kind == JV_DOUBLE || v->kind == JV_INT)
-			jv_encode(b, v);
+			jv_encode(b, &d);
 		else
 			buf_puts(b, "null");
 	} else if (str_eqz(col->type, "boolean") && v->kind == JV_BOOL) {

@@ -41,7 +41,7 @@ void table_begin(struct buf *b, const struct api_resource *r, const struct table
 void table_row(struct buf *b, struct arena *scratch, const struct api_resource *r, const struct table_options *o,
 	       const void *obj, bool first);
 void table_row_tree(struct buf *b, struct arena *scratch, const struct table_options *o, const struct jv *obj, bool first);
-void table_end(struct buf *b);
+void table_end(struct buf *b, const struct api_resource *r);
 
 /* Ages as kubectl prints them: "45s", "3m5s", "2d4h", "3y10d". */
 struct str human_duration(struct arena *a, int64_t seconds);

@@ -127,7 +127,8 @@ void table_cell_ready_replicas(struct buf *b, const struct table_cell *c)
 struct pod_summary {
 	const char *fixed;  /* the status, or */
 	struct str reason;  /* the same as text */
-	int ready, total, restarts;
+	int ready, total;
+	int64_t restarts;
 	struct api_time last_restart;
 };
 
@@ -138,7 +139,7 @@ static bool before(struct api_time a, struct api_time b)
 	return a.s != b.s ? a.s < b.s : a.ns < b.ns;
 }
 
-static void count_restart(const struct core_v1_container_status *s, int *restarts, struct api_time *last)
+static void count_restart(const struct core_v1_container_status *s, int64_t *restarts, struct api_time *last)
 {
 	*restarts += s->restart_count;
 	if (s->last_state.terminated && before(*last, s->last_state.terminated->finished_at))
@@ -173,7 +174,7 @@ static bool is_sidecar(const struct core_v1_pod *p, struct str name)
 }
 
 /* Init containers: true while they keep the pod from starting. */
-static bool summarize_init(struct arena *a, const struct core_v1_pod *p, struct pod_summary *s, int *sidecar_restarts,
+static bool summarize_init(struct arena *a, const struct core_v1_pod *p, struct pod_summary *s, int64_t *sidecar_restarts,
 			   struct api_time *sidecar_last)
 {
 	for (uint32_t i = 0; i < p->status.init_container_statuses.n; i++) {
@@ -235,7 +236,7 @@ static struct pod_summary summarize(const struct table_cell *c)
 	const struct core_v1_pod *p = c->obj;
 	struct pod_summary s = {.total = (int)p->spec.containers.n};
 	struct api_time sidecar_last = {0};
-	int sidecar_restarts = 0;
+	int64_t sidecar_restarts = 0;
 	struct str phase = p->status.phase;
 
 	s.reason = p->status.reason.n ? p->status.reason : phase;
@@ -279,9 +280,9 @@ void table_cell_pod_restarts(struct buf *b, const struct table_cell *c)
 	struct pod_summary s = summarize(c);
 
 	if (s.restarts && s.last_restart.set)
-		cell_printf(b, "%d (%.*s ago)", s.restarts, STR_ARG(table_since(c, s.last_restart)));
+		cell_printf(b, "%lld (%.*s ago)", (long long)s.restarts, STR_ARG(table_since(c, s.last_restart)));
 	else
-		cell_printf(b, "%d", s.restarts);
+		cell_printf(b, "%lld", (long long)s.restarts);
 }
 
 void table_cell_pod_ip(struct buf *b, const struct table_cell *c)
@@ -386,8 +387,12 @@ struct few {
 
 static void few_add(struct few *f, struct str s)
 {
-	if (f->n++ < FEW)
-		text_add(&f->text, s, ",");
+	if (f->n < FEW) {
+		if (f->n)
+			buf_putc(&f->text, ',');
+		buf_str(&f->text, s);
+	}
+	f->n++;
 }
 
 static void few_cell(struct buf *b, struct few *f, const char *none)

@@ -283,7 +283,7 @@ static void subjects(struct buf *b, const struct table_cell *c, const char *kind
 		if (!str_eqz(s->kind, kind))
 			continue;
 		text_add(&text, STR(""), ", ");
-		if (s->namespace.n)
+		if (str_eqz(s->kind, "ServiceAccount"))
 			buf_printf(&text, "%.*s/", STR_ARG(s->namespace));
 		buf_str(&text, s->name);
 	}
@@ -317,8 +317,11 @@ void table_cell_csi_token_requests(struct buf *b, const struct table_cell *c)
 	const struct storage_v1_csi_driver *d = c->obj;
 	buf_cleanup struct buf text = {0};
 
-	for (uint32_t i = 0; i < d->spec.token_requests.n; i++)
-		text_add(&text, d->spec.token_requests.v[i].audience, ",");
+	for (uint32_t i = 0; i < d->spec.token_requests.n; i++) {
+		if (i)
+			buf_putc(&text, ','); /* an audience may be empty */
+		buf_str(&text, d->spec.token_requests.v[i].audience);
+	}
 	cell_text(b, &text, d->spec.token_requests.n ? "" : "<unset>");
 }
 
@@ -364,6 +367,27 @@ void table_cell_policy_param_kind(struct buf *b, const struct table_cell *c)
 		cell_str(b, STR("<unset>"));
 }
 
+/* As Go's protobuf prints it. */
+static void cell_label_selector_go(struct buf *b, const struct meta_v1_label_selector *s)
+{
+	buf_cleanup struct buf text = {0};
+
+	buf_puts(&text, "&LabelSelector{MatchLabels:map[string]string{");
+	for (uint32_t i = 0; i < s->match_labels.n; i++)
+		buf_printf(&text, "%.*s: %.*s,", STR_ARG(s->match_labels.v[i].key), STR_ARG(s->match_labels.v[i].value));
+	buf_puts(&text, "},MatchExpressions:[]LabelSelectorRequirement{");
+	for (uint32_t i = 0; i < s->match_expressions.n; i++) {
+		const struct meta_v1_label_selector_requirement *r = &s->match_expressions.v[i];
+
+		buf_printf(&text, "LabelSelectorRequirement{Key:%.*s,Operator:%.*s,Values:[", STR_ARG(r->key), STR_ARG(r->operator));
+		for (uint32_t k = 0; k < r->values.n; k++)
+			buf_printf(&text, "%s%.*s", k ? " " : "", STR_ARG(r->values.v[k]));
+		buf_puts(&text, "],},");
+	}
+	buf_puts(&text, "},}");
+	cell_str(b, buf_view(&text));
+}
+
 void table_cell_policy_param_ref(struct buf *b, const struct table_cell *c)
 {
 	const struct schema_field *f;
@@ -373,7 +397,7 @@ void table_cell_policy_param_ref(struct buf *b, const struct table_cell *c)
 		cell_printf(b, "%.*s/%.*s", r->namespace.n ? (int)r->namespace.n : 1, r->namespace.n ? r->namespace.p : "*",
 			    STR_ARG(r->name));
 	else if (r && r->selector)
-		cell_label_selector(b, c->a, r->selector);
+		cell_label_selector_go(b, r->selector);
 	else
 		cell_str(b, STR("<unset>"));
 }
@@ -410,8 +434,8 @@ void table_cell_api_service_available(struct buf *b, const struct table_cell *c)
 	for (uint32_t i = 0; i < s->conditions.n; i++) {
 		if (!str_eqz(s->conditions.v[i].type, "Available"))
 			continue;
-		if (str_eqz(s->conditions.v[i].status, "True"))
-			cell_str(b, STR("True"));
+		if (str_eqz(s->conditions.v[i].status, "True") || !s->conditions.v[i].reason.n)
+			cell_str(b, s->conditions.v[i].status);
 		else
 			cell_printf(b, "%.*s (%.*s)", STR_ARG(s->conditions.v[i].status), STR_ARG(s->conditions.v[i].reason));
 		return;

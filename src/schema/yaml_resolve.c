@@ -94,14 +94,14 @@ static bool parse_float(struct str s, double *d)
 	return isfinite(*d);
 }
 
-/* 1 or 2 digits (n digits exactly when exact). */
-static bool eat_digits(struct str s, size_t *i, size_t max)
+/* A number of at most `max` digits, up to `most`. */
+static bool take_number(struct str s, size_t *i, size_t max, int most, int *v)
 {
 	size_t from = *i;
 
-	while (*i < s.n && *i - from < max && is_digit(s.p[*i]))
-		++*i;
-	return *i > from;
+	for (*v = 0; *i < s.n && *i - from < max && is_digit(s.p[*i]); ++*i)
+		*v = *v * 10 + (s.p[*i] - '0');
+	return *i > from && *v <= most;
 }
 
 static bool eat(struct str s, size_t *i, const char *set)
@@ -113,25 +113,32 @@ static bool eat(struct str s, size_t *i, const char *set)
 	return false;
 }
 
+/* A day that there is, alone or with a time of it; the zone has two digits each. */
 static bool is_timestamp(struct str s)
 {
+	static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	size_t i = 0;
+	int y, m, d, v;
 
-	if (s.n < 8 || !eat_digits(s, &i, 4) || i != 4 || !eat(s, &i, "-") || !eat_digits(s, &i, 2) || !eat(s, &i, "-") ||
-	    !eat_digits(s, &i, 2))
+	if (s.n < 8 || !take_number(s, &i, 4, 9999, &y) || i != 4 || !eat(s, &i, "-") || !take_number(s, &i, 2, 12, &m) || !m ||
+	    !eat(s, &i, "-") || !take_number(s, &i, 2, 31, &d))
+		return false;
+	if (!d || d > days[m - 1] + (m == 2 && y % 4 == 0 && (y % 100 != 0 || y % 400 == 0)))
 		return false;
 	if (i == s.n)
 		return true;
 	bool zone = s.p[i] != ' ';
 
-	if (!eat(s, &i, "Tt ") || !eat_digits(s, &i, 2) || !eat(s, &i, ":") || !eat_digits(s, &i, 2) || !eat(s, &i, ":") ||
-	    !eat_digits(s, &i, 2))
+	if (!eat(s, &i, "Tt ") || !take_number(s, &i, 2, 23, &v) || !eat(s, &i, ":") || !take_number(s, &i, 2, 59, &v) ||
+	    !eat(s, &i, ":") || !take_number(s, &i, 2, 59, &v))
 		return false;
-	if (eat(s, &i, "."))
-		eat_digits(s, &i, 9);
+	if (i + 1 < s.n && is_digit(s.p[i + 1]) && eat(s, &i, ".,"))
+		while (i < s.n && is_digit(s.p[i]))
+			i++;
 	if (!zone || eat(s, &i, "Z"))
 		return i == s.n;
-	return eat(s, &i, "+-") && eat_digits(s, &i, 2) && eat(s, &i, ":") && eat_digits(s, &i, 2) && i == s.n;
+	return i + 6 == s.n && s.p[i + 3] == ':' && eat(s, &i, "+-") && take_number(s, &i, 2, 24, &v) && eat(s, &i, ":") &&
+	       take_number(s, &i, 2, 60, &v) && i == s.n;
 }
 
 struct yaml_value yaml_resolve(struct str s)
@@ -159,10 +166,6 @@ struct yaml_value yaml_resolve(struct str s)
 			else if (one_of(s, null))
 				v.kind = YAML_NULL;
 		}
-		return v;
-	}
-	if (str_eqz(s, "<<")) {
-		v.kind = YAML_MERGE;
 		return v;
 	}
 	if (c == '.' || c == '+' || c == '-') {

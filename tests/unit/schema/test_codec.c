@@ -687,6 +687,16 @@ static void test_cbor(void **state)
 	to_cbor("[1.5,100000.5,3.1,5.960464477539063e-8,65504.5,-0.25]",
 		"d9d9f786" "f93e00" "fa47c35040" "fb4008cccccccccccd" "f90001" "fa477fe080" "f9b400");
 	to_cbor("[24,256,65536,4294967296]", "d9d9f7841818190100" "1a00010000" "1b0000000100000000");
+
+	/* bytes of types that are known, in objects, lists and events; an event holds a document */
+	to_cbor("{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"data\":{\"a\":\"YWJj\",\"b\":\"\"}}",
+		"d9d9f7a34464617461a24161d6436162634162d640446b696e64465365637265744a61706956657273696f6e427631");
+	to_cbor("{\"apiVersion\":\"v1\",\"kind\":\"SecretList\",\"items\":[{\"data\":{\"a\":\"YWJj\"}}]}",
+		"d9d9f7a3446b696e644a5365637265744c697374456974656d7381a14464617461a14161d6436162634a61706956657273696f6e427631");
+	to_cbor("{\"type\":\"ADDED\",\"object\":{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"data\":{\"a\":\"YWJj\",\"b\":\"\"}}}",
+		"d9d9f7a24474797065454144444544466f626a656374d9d9f7a34464617461a24161d6436162634162d640446b696e64465365637265744a61706956657273696f6e427631");
+	to_cbor("{\"apiVersion\":\"x/v1\",\"kind\":\"Secret\",\"data\":{\"a\":\"YWJj\"}}",
+		"d9d9f7a34464617461a141614459574a6a446b696e64465365637265744a61706956657273696f6e44782f7631");
 }
 
 int main(void)

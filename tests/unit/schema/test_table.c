@@ -87,7 +87,7 @@ static void built_in(void **state)
 		table_begin(&b, rows[i].r, &o, NULL);
 		table_row(&b, &a, rows[i].r, &o, obj, true);
 		table_row(&b, &a, rows[i].r, &o, obj, false);
-		table_end(&b);
+		table_end(&b, rows[i].r);
 		assert_ok(jv_parse(&a, buf_view(&b), NULL, &table));
 		assert_int_equal(jv_get(&table, STR("rows"))->n, 2);
 		jv_encode(&cells, jv_path(&table, STR("rows[0].cells")));
@@ -111,7 +111,7 @@ static void all_resources(void **state)
 			continue;
 		table_begin(&b, r, &o, NULL);
 		table_row(&b, &a, r, &o, arena_alloc(&a, r->type->size), true);
-		table_end(&b);
+		table_end(&b, r);
 		assert_ok(jv_parse(&a, buf_view(&b), NULL, &table));
 		size_t defined = jv_get(&table, STR("columnDefinitions"))->n;
 
@@ -177,7 +177,7 @@ static void custom(void **state)
 			   NULL, &obj));
 	table_begin(&b, NULL, &o, &(struct meta_v1_list_meta){.resource_version = STR_INIT("5")});
 	table_row_tree(&b, &a, &o, &obj, true);
-	table_end(&b);
+	table_end(&b, NULL);
 	assert_ok(jv_parse(&a, buf_view(&b), NULL, &table));
 	jv_encode(&cells, jv_path(&table, STR("rows[0].cells")));
 	assert_string_equal(buf_z(&cells),
