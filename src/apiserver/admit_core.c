@@ -1,5 +1,6 @@
 /* Admission that every cluster has: namespaces, service accounts, priorities, tolerations, what nodes may do. */
 #include "apiserver/admission.h"
+#include "apiserver/authz.h"
 #include "apiserver/server.h"
 
 /* ---- NamespaceLifecycle ---- */
@@ -127,39 +128,147 @@ static struct error *account_of(struct admission *a, struct str name, struct cor
 	return NULL;
 }
 
-static struct error *account_admit(struct admission *a)
+/* The account that the pod names, which must be there. */
+static struct error *account_of_pod(struct admission *a, const struct core_v1_pod *pod, struct core_v1_service_account **out)
 {
-	struct core_v1_pod *pod = a->obj;
+	struct str name = pod->spec.service_account_name;
+
+	if (!name.n)
+		return admission_forbidden(a, "no service account specified for pod %.*s/%.*s", STR_ARG(a->ns), STR_ARG(pod->metadata.name));
+	TRY(account_of(a, name, out));
+	if (!*out)
+		return admission_forbidden(a, "error looking up service account %.*s/%.*s: serviceaccount \"%.*s\" not found", STR_ARG(a->ns),
+					   STR_ARG(name), STR_ARG(name));
+	return NULL;
+}
+
+/* As Go's strconv reads a bool. */
+static bool says_true(struct str s)
+{
+	static const char *const words[] = {"1", "t", "T", "true", "TRUE", "True"};
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (str_eqz(s, words[i]))
+			return true;
+	return false;
+}
+
+/* The account lets its pods use the secrets that it lists and no others. */
+static bool limits_secrets(const struct core_v1_service_account *sa)
+{
+	return says_true(str_map_get(API_MAP(&sa->metadata.annotations), STR("kubernetes.io/enforce-mountable-secrets")));
+}
+
+static bool lists_secret(const struct core_v1_service_account *sa, struct str name)
+{
+	for (uint32_t i = 0; i < sa->secrets.n; i++)
+		if (str_eq(sa->secrets.v[i].name, name))
+			return true;
+	return false;
+}
+
+#define NOT_LISTED "secret.secretName=\"%.*s\" is not allowed because service account %.*s does not reference that secret"
+
+/* Why the environment of a container (what: of which kind) is none that the account allows; or nothing. */
+static struct str env_not_allowed(struct arena *a, const struct core_v1_service_account *sa, const char *what, struct str container,
+				  const struct core_v1_env_var *env, uint32_t n, const struct core_v1_env_from_source *from, uint32_t n_from)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const struct core_v1_secret_key_selector *k = env[i].value_from ? env[i].value_from->secret_key_ref : NULL;
+
+		if (k && !lists_secret(sa, k->local_object_reference.name))
+			return arena_printf(a, "%s %.*s with envVar %.*s referencing " NOT_LISTED, what, STR_ARG(container), STR_ARG(env[i].name),
+					    STR_ARG(k->local_object_reference.name), STR_ARG(sa->metadata.name));
+	}
+	for (uint32_t i = 0; i < n_from; i++)
+		if (from[i].secret_ref && !lists_secret(sa, from[i].secret_ref->local_object_reference.name))
+			return arena_printf(a, "%s %.*s with envFrom referencing " NOT_LISTED, what, STR_ARG(container),
+					    STR_ARG(from[i].secret_ref->local_object_reference.name), STR_ARG(sa->metadata.name));
+	return STR_NULL;
+}
+
+static struct str containers_not_allowed(struct arena *a, const struct core_v1_service_account *sa, const char *what,
+					 const struct core_v1_container *c, uint32_t n)
+{
+	struct str why = STR_NULL;
+
+	for (uint32_t i = 0; i < n && !why.n; i++)
+		why = env_not_allowed(a, sa, what, c[i].name, c[i].env.v, c[i].env.n, c[i].env_from.v, c[i].env_from.n);
+	return why;
+}
+
+static struct str pod_not_allowed(struct arena *a, const struct core_v1_service_account *sa, const struct core_v1_pod_spec *p)
+{
+	struct str why = STR_NULL;
+
+	for (uint32_t i = 0; i < p->volumes.n; i++) {
+		const struct core_v1_secret_volume_source *s = p->volumes.v[i].volume_source.secret;
+
+		if (s && !lists_secret(sa, s->secret_name))
+			return arena_printf(a, "volume with " NOT_LISTED, STR_ARG(s->secret_name), STR_ARG(sa->metadata.name));
+	}
+	why = containers_not_allowed(a, sa, "init container", p->init_containers.v, p->init_containers.n);
+	if (!why.n)
+		why = containers_not_allowed(a, sa, "container", p->containers.v, p->containers.n);
+	for (uint32_t i = 0; i < p->image_pull_secrets.n && !why.n; i++) {
+		bool has = false;
+
+		for (uint32_t k = 0; k < sa->image_pull_secrets.n && !has; k++)
+			has = str_eq(sa->image_pull_secrets.v[k].name, p->image_pull_secrets.v[i].name);
+		if (!has)
+			why = arena_printf(a, "imagePullSecrets[%u].name=\"%.*s\" is not allowed because service account %.*s does not reference that "
+					   "imagePullSecret", i, STR_ARG(p->image_pull_secrets.v[i].name), STR_ARG(sa->metadata.name));
+	}
+	return why;
+}
+
+static struct error *mirror_validate(struct admission *a, const struct core_v1_pod *pod)
+{
+	if (pod->spec.service_account_name.n)
+		return admission_forbidden(a, "a mirror pod may not reference service accounts");
+	if (pod_refers(pod, true, STR_NULL))
+		return admission_forbidden(a, "a mirror pod may not reference secrets");
+	for (uint32_t i = 0; i < pod->spec.volumes.n; i++) {
+		const struct core_v1_projected_volume_source *p = pod->spec.volumes.v[i].volume_source.projected;
+
+		for (uint32_t k = 0; p && k < p->sources.n; k++)
+			if (p->sources.v[k].service_account_token)
+				return admission_forbidden(a, "a mirror pod may not use ServiceAccountToken volume projections");
+	}
+	return NULL;
+}
+
+static struct error *account_validate(struct admission *a)
+{
+	const struct core_v1_pod *pod = a->obj;
 	struct core_v1_service_account *sa;
-	struct arena *ar = a->rq->a;
-	bool automount = true;
+	struct str why = STR_NULL;
+
+	if (admission_is(a, "", "pods", "ephemeralcontainers") && a->op == ADMIT_UPDATE) {
+		TRY(account_of_pod(a, pod, &sa));
+		for (uint32_t i = 0; i < pod->spec.ephemeral_containers.n && !why.n && limits_secrets(sa); i++) {
+			const struct core_v1_ephemeral_container_common *c = &pod->spec.ephemeral_containers.v[i].ephemeral_container_common;
+
+			why = env_not_allowed(a->rq->a, sa, "ephemeral container", c->name, c->env.v, c->env.n, c->env_from.v, c->env_from.n);
+		}
+		return why.n ? error_new("%.*s", STR_ARG(why)) : NULL; /* upstream answers 500, too */
+	}
+	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
+		return NULL;
+	if (is_mirror(pod))
+		return mirror_validate(a, pod);
+	TRY(account_of_pod(a, pod, &sa));
+	if (limits_secrets(sa))
+		why = pod_not_allowed(a->rq->a, sa, &pod->spec);
+	return why.n ? admission_forbidden(a, "%.*s", STR_ARG(why)) : NULL;
+}
+
+static void mount_token(struct arena *ar, struct core_v1_pod *pod)
+{
 	struct str name = STR_NULL;
 	char suffix[8];
 
-	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
-		return NULL;
-	if (is_mirror(pod)) {
-		if (pod->spec.service_account_name.n)
-			return admission_forbidden(a, "a mirror pod may not reference service accounts");
-		return NULL;
-	}
-	if (!pod->spec.service_account_name.n)
-		pod->spec.service_account_name = STR("default");
-	pod->spec.service_account = pod->spec.service_account_name;
-	TRY(account_of(a, pod->spec.service_account_name, &sa));
-	if (!sa)
-		return admission_forbidden(a, "error looking up service account %.*s/%.*s: serviceaccount \"%.*s\" not found", STR_ARG(a->ns),
-					   STR_ARG(pod->spec.service_account_name), STR_ARG(pod->spec.service_account_name));
-	if (pod->spec.automount_service_account_token)
-		automount = *pod->spec.automount_service_account_token;
-	else if (sa->automount_service_account_token)
-		automount = *sa->automount_service_account_token;
-	if (!pod->spec.image_pull_secrets.n && sa->image_pull_secrets.n)
-		memcpy(&pod->spec.image_pull_secrets, &sa->image_pull_secrets, sizeof sa->image_pull_secrets);
-	if (!automount)
-		return NULL;
-	/* one that is there already is mounted where it is not, as in containers that a policy or a webhook has added
-	 */
+	/* one that is there already is mounted where it is not, as in containers that a policy or a webhook has added */
 	for (uint32_t i = 0; i < pod->spec.volumes.n && !name.n; i++)
 		if (str_has_prefix(pod->spec.volumes.v[i].name, STR("kube-api-access-")))
 			name = pod->spec.volumes.v[i].name;
@@ -173,10 +282,36 @@ static struct error *account_admit(struct admission *a)
 	used |= mount_into(ar, pod->spec.containers.v, pod->spec.containers.n, name);
 	if (used && !present)
 		token_volume(ar, pod, name);
-	return NULL;
 }
 
-const struct admission_plugin admit_service_account = {.name = "ServiceAccount", .ops = ADMIT_CREATE, .admit = account_admit};
+static struct error *account_admit(struct admission *a)
+{
+	struct core_v1_pod *pod = a->obj;
+	struct core_v1_service_account *sa;
+	bool automount = true;
+
+	if (!admission_is(a, "", "pods", "") || a->op != ADMIT_CREATE)
+		return NULL;
+	if (is_mirror(pod))
+		return mirror_validate(a, pod);
+	if (!pod->spec.service_account_name.n)
+		pod->spec.service_account_name = STR("default");
+	pod->spec.service_account = pod->spec.service_account_name;
+	TRY(account_of_pod(a, pod, &sa));
+	if (pod->spec.automount_service_account_token)
+		automount = *pod->spec.automount_service_account_token;
+	else if (sa->automount_service_account_token)
+		automount = *sa->automount_service_account_token;
+	if (!pod->spec.image_pull_secrets.n && sa->image_pull_secrets.n)
+		memcpy(&pod->spec.image_pull_secrets, &sa->image_pull_secrets, sizeof sa->image_pull_secrets);
+	if (automount)
+		mount_token(a->rq->a, pod);
+	return account_validate(a);
+}
+
+const struct admission_plugin admit_service_account = {
+	.name = "ServiceAccount", .ops = ADMIT_CREATE | ADMIT_UPDATE, .admit = account_admit, .validate = account_validate,
+};
 
 /* ---- Priority ---- */
 

@@ -867,11 +867,11 @@ def test_node(s):
     a.post(t.PODS, t.pod("theirs", nodeName="n2"))
     m = t.pod("mir", nodeName="n1")
     m["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
-    m["spec"]["volumes"] = [{"name": "v", "secret": {"secretName": "mirror"}}]
+    m["spec"]["volumes"] = [{"name": "v", "configMap": {"name": "mirror"}}]
     a.post(t.PODS, m)
     for path, want in (
             ("secrets/vol", 200), ("secrets/env", 200), ("secrets/from", 200), ("secrets/pull", 200), ("secrets/projected", 200), ("secrets/pvsecret", 200),
-            ("secrets/free", 403), ("secrets/mirror", 403), ("configmaps/env", 200), ("configmaps/from", 200), ("configmaps/projected", 200),
+            ("secrets/free", 403), ("configmaps/mirror", 403), ("configmaps/env", 200), ("configmaps/from", 200), ("configmaps/projected", 200),
             ("configmaps/free", 403), ("persistentvolumeclaims/c", 200), ("persistentvolumeclaims/none", 403), ("serviceaccounts/default", 200),
             ("serviceaccounts/other", 403), ("pods/mine", 200), ("pods/theirs", 403), ("secrets", 403), ("pods", 403),
             ("secrets?fieldSelector=metadata.name%3Dvol", 200), ("secrets?fieldSelector=metadata.name%3Dfree", 403),
@@ -970,12 +970,12 @@ def restricted(s, a, node, ns):
             ("no controller", mirror([dict(owner, controller=False)]), only + "a controller owner reference set to itself"),
             ("blocking", mirror([dict(owner, blockOwnerDeletion=True)]), 'node "n1" must not set blockOwnerDeletion on an owner reference'),
             ("uid", mirror([dict(owner, uid="u")]), "node n1 UID mismatch: expected u got " + n["metadata"]["uid"]),
-            ("secret", mirror(imagePullSecrets=[{"name": "x"}]), 'node "n1" can not create pods that reference secrets'),
+            ("secret", mirror(imagePullSecrets=[{"name": "x"}]), "a mirror pod may not reference secrets"),
             ("configmap", mirror(volumes=[{"name": "v", "configMap": {"name": "x"}}]), 'node "n1" can not create pods that reference configmaps'),
             ("claim", mirror(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "x"}}]),
              'node "n1" can not create pods that reference persistentvolumeclaims'),
             ("token", mirror(volumes=[{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]),
-             'node "n1" can not create pods that reference serviceaccounts (via projected volumes)')):
+             "a mirror pod may not use ServiceAccountToken volume projections")):
         refused("mirror: " + what, answer, want)
     # its pods
     refused("labels by status", node.patch(t.PODS + "/mine/status", {"metadata": {"labels": {"a": "b"}}}), 'node "n1" cannot update labels through pod status')
