@@ -91,12 +91,14 @@ static void complain(struct limits *l, const char *fmt, ...)
 	va_end(ap);
 }
 
+/* limits: NULL for a claim. */
 static void check_item(struct limits *l, const struct core_v1_limit_range_item *it, const struct str_map *requests, const struct str_map *limits)
 {
 	const struct str_map *min = API_MAP(&it->min), *max = API_MAP(&it->max), *ratio = API_MAP(&it->max_limit_request_ratio);
+	bool claim = !limits; /* which has none, and so no ratio */
 
 	for (uint32_t i = 0; i < min->n; i++) {
-		struct str r = str_map_get(requests, min->v[i].key), k = min->v[i].key, lim = str_map_get(limits, k);
+		struct str r = str_map_get(requests, min->v[i].key), k = min->v[i].key, lim = claim ? STR_NULL : str_map_get(limits, k);
 
 		if (!r.n)
 			complain(l, "minimum %.*s usage per %.*s is %.*s.  No request is specified", STR_ARG(k), STR_ARG(it->type), STR_ARG(min->v[i].value));
@@ -108,9 +110,7 @@ static void check_item(struct limits *l, const struct core_v1_limit_range_item *
 				 STR_ARG(lim));
 	}
 	for (uint32_t i = 0; i < max->n; i++) {
-		struct str k = max->v[i].key, lim = str_map_get(limits, k), r = str_map_get(requests, k);
-
-		bool claim = str_eqz(it->type, "PersistentVolumeClaim"); /* which has no limits */
+		struct str k = max->v[i].key, lim = claim ? STR_NULL : str_map_get(limits, k), r = str_map_get(requests, k);
 
 		if (!claim && !lim.n)
 			complain(l, "maximum %.*s usage per %.*s is %.*s.  No limit is specified", STR_ARG(k), STR_ARG(it->type), STR_ARG(max->v[i].value));
@@ -121,14 +121,15 @@ static void check_item(struct limits *l, const struct core_v1_limit_range_item *
 			complain(l, "maximum %.*s usage per %.*s is %.*s, but request is %.*s", STR_ARG(k), STR_ARG(it->type),
 				 STR_ARG(max->v[i].value), STR_ARG(r));
 	}
-	for (uint32_t i = 0; i < ratio->n; i++) {
+	for (uint32_t i = 0; !claim && i < ratio->n; i++) {
 		struct str k = ratio->v[i].key, lim = str_map_get(limits, k), r = str_map_get(requests, k);
+		bool asked = r.n && quantity_cmp(r, STR("0"));
 		double want = (double)quantity_milli(ratio->v[i].value) / 1000;
 
-		if (!lim.n || !r.n)
-			complain(l, "%.*s max limit to request ratio per %.*s is %.*s, but no request is specified or request is 0", STR_ARG(k),
-				 STR_ARG(it->type), STR_ARG(ratio->v[i].value));
-		else if (quantity_milli(r) > 0 && (double)quantity_milli(lim) / (double)quantity_milli(r) > want)
+		if (!asked || !lim.n || !quantity_cmp(lim, STR("0")))
+			complain(l, "%.*s max limit to request ratio per %.*s is %.*s, but no %s is specified or %s is 0", STR_ARG(k), STR_ARG(it->type),
+				 STR_ARG(ratio->v[i].value), asked ? "limit" : "request", asked ? "limit" : "request");
+		else if ((double)quantity_milli(lim) / (double)quantity_milli(r) > want)
 			complain(l, "%.*s max limit to request ratio per %.*s is %.*s, but provided ratio is %f", STR_ARG(k), STR_ARG(it->type),
 				 STR_ARG(ratio->v[i].value), (double)quantity_milli(lim) / (double)quantity_milli(r));
 	}
@@ -202,7 +203,7 @@ static struct error *one_range(void *ctx, void *obj)
 		const struct core_v1_limit_range_item *it = &lr->spec.limits.v[i];
 
 		if (l->pvc && str_eqz(it->type, "PersistentVolumeClaim"))
-			check_item(l, it, API_MAP(&l->pvc->spec.resources.requests), API_MAP(&l->pvc->spec.resources.limits));
+			check_item(l, it, API_MAP(&l->pvc->spec.resources.requests), NULL);
 		if (!l->pod)
 			continue;
 		if (str_eqz(it->type, "Container")) {

@@ -215,7 +215,7 @@ static struct error *labels_of(struct admission *a, struct str text, struct str_
 		struct str v = str_trim(str_cut(&rest, ',')), k = str_trim(str_cut(&v, '='));
 
 		if (!v.p)
-			return err_internal("the node selector \"%.*s\" of namespace %.*s is not of the form key=value", STR_ARG(text), STR_ARG(a->ns));
+			return error_new("the node selector \"%.*s\" of namespace %.*s is not of the form key=value", STR_ARG(text), STR_ARG(a->ns));
 		str_map_set(a->rq->a, out, k, str_trim(v));
 	}
 	return NULL;

@@ -520,7 +520,7 @@ static struct error *pod_security(struct admission *a)
 	ns = registry_peek(a->rq->s, ar, storage_find(a->rq->s, STR(""), STR("namespaces")), STR_NULL, a->ns);
 	policies_of(API_MAP(ns ? &ns->metadata.labels : &(struct core_v1_namespace){0}.metadata.labels), &p, &wrong);
 	if (j.pod && !wrong.list.n && all_privileged(&p)) {
-		note(a, "enforce-policy", policy_text(ar, &p.enforce));
+		note(a, "enforce-policy", STR("privileged:latest")); /* of whatever version */
 		evaluated(a, &j, &p.enforce, "enforce", true);
 		return NULL;
 	}

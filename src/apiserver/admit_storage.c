@@ -2,9 +2,20 @@
 #include "apiserver/admission.h"
 #include "apiserver/server.h"
 #include "schema/quantity.h"
+#include "schema/storage.h"
 
-/* The newest object of a storage that carries annotation=true, or NULL. */
-static struct str default_of(struct request *rq, struct storage *st, const char *annotation)
+/* Domains of the annotations; StorageClasses may still have that of the beta. */
+#define STORAGE_DEFAULT "storageclass.kubernetes.io/is-default-class"
+#define STORAGE_DEFAULT_BETA "storageclass.beta.kubernetes.io/is-default-class"
+#define INGRESS_DEFAULT "ingressclass.kubernetes.io/is-default-class"
+
+static bool is_default(struct meta_v1_object_meta *m, const char *annotation)
+{
+	return str_eqz(str_map_get(API_MAP(&m->annotations), str_from(annotation)), "true");
+}
+
+/* The newest object of a storage that carries annotation=true, or NULL; older: another name for it. */
+static struct str default_of(struct request *rq, struct storage *st, const char *annotation, const char *older)
 {
 	struct cache_snap *snap;
 	struct cache_iter it;
@@ -21,7 +32,7 @@ static struct str default_of(struct request *rq, struct storage *st, const char 
 	while ((en = cache_iter_next(&it)) != NULL) {
 		struct meta_v1_partial_object_metadata *p;
 
-		if (!str_contains(block_str(en->body), str_from(annotation)))
+		if (!str_contains(block_str(en->body), STR("/is-default-class")))
 			continue;
 		p = arena_new(rq->a, struct meta_v1_partial_object_metadata);
 		e = cache_entry_decode(rq->a, &meta_v1_partial_object_metadata_type, en, true, p);
@@ -29,7 +40,7 @@ static struct str default_of(struct request *rq, struct storage *st, const char 
 			log_and_free(e, "default classes");
 			continue;
 		}
-		if (str_eqz(str_map_get(API_MAP(&p->metadata.annotations), str_from(annotation)), "true") &&
+		if ((is_default(&p->metadata, annotation) || (older && is_default(&p->metadata, older))) &&
 		    p->metadata.creation_timestamp.s > when) {
 			when = p->metadata.creation_timestamp.s;
 			best = p->metadata.name;
@@ -44,10 +55,9 @@ static struct error *default_storage(struct admission *a)
 	struct core_v1_persistent_volume_claim *c = a->obj;
 	struct str name;
 
-	if (!admission_is(a, "", "persistentvolumeclaims", "") || a->op != ADMIT_CREATE || c->spec.storage_class_name ||
-	    str_map_has(API_MAP(&c->metadata.annotations), STR("volume.beta.kubernetes.io/storage-class")))
+	if (!admission_is(a, "", "persistentvolumeclaims", "") || a->op != ADMIT_CREATE || claim_has_class(c))
 		return NULL;
-	name = default_of(a->rq, storage_find(a->rq->s, STR("storage.k8s.io"), STR("storageclasses")), "storageclass.kubernetes.io/is-default-class");
+	name = default_of(a->rq, storage_find(a->rq->s, STR("storage.k8s.io"), STR("storageclasses")), STORAGE_DEFAULT, STORAGE_DEFAULT_BETA);
 	if (name.n) {
 		c->spec.storage_class_name = arena_new(a->rq->a, struct str);
 		*c->spec.storage_class_name = name;
@@ -64,7 +74,7 @@ static struct error *default_ingress(struct admission *a)
 	if (!admission_is(a, "networking.k8s.io", "ingresses", "") || a->op != ADMIT_CREATE || in->spec.ingress_class_name ||
 	    str_map_has(API_MAP(&in->metadata.annotations), STR("kubernetes.io/ingress.class")))
 		return NULL;
-	name = default_of(a->rq, storage_find(a->rq->s, STR("networking.k8s.io"), STR("ingressclasses")), "ingressclass.kubernetes.io/is-default-class");
+	name = default_of(a->rq, storage_find(a->rq->s, STR("networking.k8s.io"), STR("ingressclasses")), INGRESS_DEFAULT, NULL);
 	if (name.n) {
 		in->spec.ingress_class_name = arena_new(a->rq->a, struct str);
 		*in->spec.ingress_class_name = name;
@@ -100,7 +110,7 @@ const struct admission_plugin admit_storage_in_use = {
 static struct error *claim_resize(struct admission *a)
 {
 	const struct core_v1_persistent_volume_claim *c = a->obj, *o = a->old;
-	struct str now, was;
+	struct str now, was, class;
 	struct storage_v1_storage_class *sc;
 
 	if (!admission_is(a, "", "persistentvolumeclaims", "") || a->op != ADMIT_UPDATE)
@@ -109,8 +119,9 @@ static struct error *claim_resize(struct admission *a)
 	was = str_map_get(API_MAP(&o->spec.resources.requests), STR("storage"));
 	if (quantity_cmp(now, was) <= 0 || !str_eqz(o->status.phase, "Bound"))
 		return NULL;
-	sc = c->spec.storage_class_name ? registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR("storage.k8s.io"), STR("storageclasses")),
-							STR_NULL, *c->spec.storage_class_name) : NULL;
+	class = claim_class(c);
+	sc = class.n && str_eq(class, claim_class(o)) ?
+	     registry_peek(a->rq->s, a->rq->a, storage_find(a->rq->s, STR("storage.k8s.io"), STR("storageclasses")), STR_NULL, class) : NULL;
 	if (sc && sc->allow_volume_expansion && *sc->allow_volume_expansion)
 		return NULL;
 	return admission_forbidden(a, "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize");
