@@ -16,6 +16,7 @@
 
 struct waiter { /* on its request's stack */
 	struct admission *a;
+	const struct quota_devices *devices; /* of a ResourceClaim */
 	struct error *result, *verdict; /* verdict: of the attempt under way */
 	bool done;
 	struct waiter *next;
@@ -42,17 +43,18 @@ static struct str names_of(struct arena *a, const struct str_map *m)
 }
 
 /* What the write adds to the usage of its namespace; of updates only growth counts. */
-static void growth(struct arena *ar, const struct admission *a, const struct core_v1_resource_quota *q, struct str_map *out)
+static void growth(struct arena *ar, const struct waiter *w, const struct core_v1_resource_quota *q, struct str_map *out)
 {
+	const struct admission *a = w->a;
 	struct str_map before, now;
 	int64_t s = time_now().s;
 
-	quota_usage(ar, a->group, a->resource, a->obj, s, &now);
+	quota_usage(ar, a->group, a->resource, a->obj, s, w->devices, &now);
 	memset(out, 0, sizeof *out);
 	memset(&before, 0, sizeof before);
 	/* An update that moves the object into the quota's scopes costs all of it. */
 	if (a->op == ADMIT_UPDATE && a->old && quota_scopes_match(&q->spec, a->group, a->resource, a->old))
-		quota_usage(ar, a->group, a->resource, a->old, s, &before);
+		quota_usage(ar, a->group, a->resource, a->old, s, w->devices, &before);
 	for (uint32_t i = 0; i < now.n; i++) {
 		struct str b = str_map_get(&before, now.v[i].key);
 		struct str d = b.n ? quantity_sub(ar, now.v[i].value, b) : now.v[i].value;
@@ -62,21 +64,20 @@ static void growth(struct arena *ar, const struct admission *a, const struct cor
 	}
 }
 
-/* Judges one write by the quota as it stands and adds its use to q->status.used; *charged when there was any. */
-static struct error *charge(struct arena *ar, const struct admission *a, struct core_v1_resource_quota *q, bool *charged)
+/* *is: the quota counts something of the write, as far as its scopes go. An error when it cannot be judged by the quota. */
+static struct error *pertinent(struct arena *ar, const struct waiter *w, struct core_v1_resource_quota *q, bool *is)
 {
+	const struct admission *a = w->a;
 	const struct str_map *hard = API_MAP(&q->status.hard);
-	struct str_map *used = API_MAP(&q->status.used);
-	struct str_map counted = {0}, unknown = {0}, delta, next = {0};
-	struct buf req buf_cleanup = {0}, was buf_cleanup = {0}, lim buf_cleanup = {0};
+	struct str_map counted = {0};
+	bool known = true;
 
-	*charged = false;
+	*is = false;
 	for (uint32_t i = 0; i < hard->n; i++) {
-		if (!quota_counts(a->group, a->resource, hard->v[i].key))
+		if (!quota_counts(a->group, a->resource, hard->v[i].key, w->devices))
 			continue;
 		str_map_set(ar, &counted, hard->v[i].key, hard->v[i].value);
-		if (!str_map_has(used, hard->v[i].key))
-			str_map_set(ar, &unknown, hard->v[i].key, STR("0"));
+		known &= str_map_has(API_MAP(&q->status.used), hard->v[i].key);
 	}
 	if (!counted.n || !quota_scopes_match(&q->spec, a->group, a->resource, a->obj))
 		return NULL;
@@ -86,10 +87,24 @@ static struct error *charge(struct arena *ar, const struct admission *a, struct 
 		if (missing.n)
 			return admission_forbidden(a, "failed quota: %.*s: must specify %.*s", STR_ARG(q->metadata.name), STR_ARG(missing));
 	}
-	if (unknown.n)
+	if (!known)
 		return admission_forbidden(a, "status unknown for quota: %.*s, resources: %.*s", STR_ARG(q->metadata.name),
 					   STR_ARG(names_of(ar, &counted)));
-	growth(ar, a, q, &delta);
+	*is = true;
+	return NULL;
+}
+
+/* Adds what a write uses to q->status.used of a quota that is pertinent; *charged when there was any. */
+static struct error *charge(struct arena *ar, const struct waiter *w, struct core_v1_resource_quota *q, bool *charged)
+{
+	const struct admission *a = w->a;
+	const struct str_map *hard = API_MAP(&q->status.hard);
+	struct str_map *used = API_MAP(&q->status.used);
+	struct str_map delta, next = {0};
+	struct buf req buf_cleanup = {0}, was buf_cleanup = {0}, lim buf_cleanup = {0};
+
+	*charged = false;
+	growth(ar, w, q, &delta);
 	for (uint32_t i = 0; i < delta.n; i++) {
 		struct str k = delta.v[i].key, d = delta.v[i].value, h = str_map_get(hard, k), u = str_map_get(used, k);
 
@@ -137,12 +152,12 @@ static struct error *configure(struct apiserver *s, struct str text)
 	return NULL;
 }
 
-/* A quota that covers the write has the name in its status.hard. */
-static bool covers_name(const struct admission *a, struct core_v1_resource_quota *const *v, size_t n, struct str name)
+/* A quota that is pertinent has the name in its status.hard. */
+static bool covers_name(const struct waiter *w, struct core_v1_resource_quota *const *v, const bool *is, size_t n, struct str name)
 {
+	const struct admission *a = w->a;
 	for (size_t i = 0; i < n; i++)
-		if (str_map_has(API_MAP(&v[i]->status.hard), name) && quota_counts(a->group, a->resource, name) &&
-		    quota_scopes_match(&v[i]->spec, a->group, a->resource, a->obj))
+		if (is[i] && str_map_has(API_MAP(&v[i]->status.hard), name) && quota_counts(a->group, a->resource, name, w->devices))
 			return true;
 	return false;
 }
@@ -155,17 +170,20 @@ static bool scope_matches(struct arena *ar, const struct admission *a, const str
 	return quota_scopes_match(&spec, a->group, a->resource, a->obj);
 }
 
-/* A quota selects by just this requirement, or by a scope that says the same. */
-static bool covers_scope(struct core_v1_resource_quota *const *v, size_t n, const struct core_v1_scoped_resource_selector_requirement *r)
+/* Any quota of the namespace selects the write by this scope, in whatever way. */
+static bool covers_scope(struct arena *ar, const struct admission *a, struct core_v1_resource_quota *const *v, size_t n, struct str scope)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct core_v1_scope_selector *s = v[i]->spec.scope_selector;
 
-		for (uint32_t k = 0; k < v[i]->spec.scopes.n; k++)
-			if (str_eqz(r->operator, "Exists") && str_eq(v[i]->spec.scopes.v[k], r->scope_name))
+		for (uint32_t k = 0; k < v[i]->spec.scopes.n; k++) {
+			const struct core_v1_scoped_resource_selector_requirement r = {.scope_name = scope, .operator = STR("Exists")};
+
+			if (str_eq(v[i]->spec.scopes.v[k], scope) && scope_matches(ar, a, &r))
 				return true;
+		}
 		for (uint32_t k = 0; s && k < s->match_expressions.n; k++)
-			if (object_equal(&core_v1_scoped_resource_selector_requirement_type, &s->match_expressions.v[k], r))
+			if (str_eq(s->match_expressions.v[k].scope_name, scope) && scope_matches(ar, a, &s->match_expressions.v[k]))
 				return true;
 	}
 	return false;
@@ -179,29 +197,40 @@ static bool contains_any(struct str name, const struct apiserverconfig_v1_limite
 	return false;
 }
 
-static bool grows(struct arena *ar, const struct admission *a)
+/* The write uses more of anything, by the quotas that are pertinent or, where there is none, at all. */
+static bool grows(struct arena *ar, const struct waiter *w, struct core_v1_resource_quota *const *v, const bool *is, size_t n)
 {
-	static const struct core_v1_resource_quota any;
-	struct str_map delta;
+	static const struct core_v1_resource_quota none;
+	struct str_map delta = {0};
+	bool any = false;
 
-	growth(ar, a, &any, &delta);
+	for (size_t i = 0; i < n && !delta.n; i++) {
+		any |= is[i];
+		if (is[i])
+			growth(ar, w, v[i], &delta);
+	}
+	if (!any)
+		growth(ar, w, &none, &delta);
 	return delta.n > 0;
 }
 
-static struct error *check_limited(struct arena *ar, const struct admission *a, struct core_v1_resource_quota *const *v, size_t n)
+/* v, n: all quotas of the namespace; is: those that are pertinent. */
+static struct error *check_limited(struct arena *ar, const struct waiter *w, struct core_v1_resource_quota *const *v, const bool *is,
+				   size_t n)
 {
+	const struct admission *a = w->a;
 	struct buf names buf_cleanup = {0};
 	struct str_map usage;
 
-	if (!config || !grows(ar, a))
+	if (!config || !grows(ar, w, v, is, n))
 		return NULL;
-	quota_usage(ar, a->group, a->resource, a->obj, time_now().s, &usage);
+	quota_usage(ar, a->group, a->resource, a->obj, time_now().s, w->devices, &usage);
 	for (uint32_t i = 0; i < usage.n; i++)
 		for (uint32_t k = 0; k < config->limited_resources.n; k++) {
 			const struct apiserverconfig_v1_limited_resource *l = &config->limited_resources.v[k];
 
 			if (!str_eq(l->api_group, a->group) || !str_eq(l->resource, a->resource) || !contains_any(usage.v[i].key, l) ||
-			    quantity_cmp(usage.v[i].value, STR("0")) <= 0 || covers_name(a, v, n, usage.v[i].key))
+			    quantity_cmp(usage.v[i].value, STR("0")) <= 0 || covers_name(w, v, is, n, usage.v[i].key))
 				continue;
 			buf_printf(&names, "%s%.*s", names.n ? "," : "", STR_ARG(usage.v[i].key));
 			break;
@@ -212,11 +241,99 @@ static struct error *check_limited(struct arena *ar, const struct admission *a, 
 		for (uint32_t i = 0; i < config->limited_resources.v[k].match_scopes.n; i++) {
 			const struct core_v1_scoped_resource_selector_requirement *r = &config->limited_resources.v[k].match_scopes.v[i];
 
-			if (scope_matches(ar, a, r) && !covers_scope(v, n, r))
-				return admission_forbidden(a, "insufficient quota to match these scopes: %.*s %.*s", STR_ARG(r->scope_name),
-							   STR_ARG(r->operator));
+			if (scope_matches(ar, a, r) && !covers_scope(ar, a, v, n, r->scope_name)) /* upstream answers 500, too */
+				return error_new("insufficient quota to match these scopes: %.*s %.*s", STR_ARG(r->scope_name), STR_ARG(r->operator));
 		}
 	return NULL;
+}
+
+/* ---- claims of devices ---- */
+
+#define EXTENDED_CLAIM "resource.kubernetes.io/extended-resource-claim"
+
+/* The pod that owns a claim made for extended resources, or NULL. */
+static const struct meta_v1_owner_reference *extended_owner(const struct meta_v1_object_meta *m)
+{
+	if (!str_eqz(str_map_get((const struct str_map *)&m->annotations, STR(EXTENDED_CLAIM)), "true"))
+		return NULL;
+	for (uint32_t i = 0; i < m->owner_references.n; i++) {
+		const struct meta_v1_owner_reference *o = &m->owner_references.v[i];
+
+		if (o->controller && *o->controller)
+			return str_eqz(o->kind, "Pod") && str_eqz(o->api_version, "v1") ? o : NULL;
+	}
+	return NULL;
+}
+
+/* Another claim made for the pod's extended resources came before this one. */
+static struct error *made_before(struct arena *ar, const struct admission *a, struct str pod_uid, bool *before)
+{
+	const struct meta_v1_object_meta *own = &((const struct resource_v1_resource_claim *)a->obj)->metadata;
+	struct storage *st = storage_find(a->rq->s, STR("resource.k8s.io"), STR("resourceclaims"));
+	const struct cache_entry *en;
+	struct cache_snap *snap;
+	struct cache_iter it;
+	struct error *e = NULL;
+
+	*before = false;
+	TRY(cache_snapshot(st->cache, CACHE_ANY, 0, &snap));
+	cache_iter_init(&it, st->cache, snap, a->ns, STR_NULL, NULL);
+	while (!e && !*before && (en = cache_iter_next(&it)) != NULL) {
+		struct meta_v1_partial_object_metadata *p = arena_new(ar, struct meta_v1_partial_object_metadata);
+		const struct meta_v1_owner_reference *o;
+
+		e = cache_entry_decode(ar, &meta_v1_partial_object_metadata_type, en, true, p);
+		o = e ? NULL : extended_owner(&p->metadata);
+		*before = o && str_eq(o->uid, pod_uid) && !str_eq(p->metadata.uid, own->uid) &&
+			  (p->metadata.creation_timestamp.s < own->creation_timestamp.s ||
+			   (p->metadata.creation_timestamp.s == own->creation_timestamp.s && str_cmp(p->metadata.name, own->name) < 0));
+	}
+	cache_snap_free(snap);
+	return e;
+}
+
+/* The pod was charged for its extended resources: the first claim that is made for them costs only what is beyond. */
+static struct error *charged_pod(struct arena *ar, const struct admission *a, struct str_map *charged)
+{
+	const struct resource_v1_resource_claim *c = a->obj;
+	const struct meta_v1_owner_reference *o = extended_owner(&c->metadata);
+	const struct core_v1_pod *pod = o ? registry_peek(a->rq->s, ar, storage_find(a->rq->s, STR(""), STR("pods")), a->ns, o->name) : NULL;
+	bool before = false;
+
+	if (!pod || !str_eq(pod->metadata.uid, o->uid))
+		return NULL;
+	if (pod->status.extended_resource_claim_status)
+		before = !str_eq(pod->status.extended_resource_claim_status->resource_claim_name, c->metadata.name);
+	else
+		TRY(made_before(ar, a, o->uid, &before));
+	if (!before)
+		quota_usage(ar, STR(""), STR("pods"), pod, time_now().s, NULL, charged);
+	return NULL;
+}
+
+static struct error *devices_of(struct arena *ar, const struct admission *a, const struct quota_devices **out)
+{
+	struct storage *st = storage_find(a->rq->s, STR("resource.k8s.io"), STR("deviceclasses"));
+	struct quota_devices *d = arena_new(ar, struct quota_devices);
+	const struct cache_entry *en;
+	struct cache_snap *snap;
+	struct cache_iter it;
+	struct error *e = NULL;
+
+	if (!str_eqz(a->group, "resource.k8s.io") || !str_eqz(a->resource, "resourceclaims"))
+		return NULL;
+	TRY(cache_snapshot(st->cache, CACHE_ANY, 0, &snap));
+	cache_iter_init(&it, st->cache, snap, STR_NULL, STR_NULL, NULL);
+	while (!e && (en = cache_iter_next(&it)) != NULL) {
+		struct resource_v1_device_class *c = arena_new(ar, struct resource_v1_device_class);
+
+		e = cache_entry_decode(ar, &resource_v1_device_class_type, en, true, c);
+		if (!e)
+			str_map_set(ar, &d->classes, c->metadata.name, c->spec.extended_resource_name ? *c->spec.extended_resource_name : STR(""));
+	}
+	cache_snap_free(snap);
+	*out = d;
+	return e ? e : charged_pod(ar, a, &d->charged);
 }
 
 /* ---- all that wait, all quotas ---- */
@@ -232,13 +349,16 @@ static struct error *make_charged(void *ctx, struct request *rq, const void *old
 {
 	struct round *r = ctx;
 	struct core_v1_resource_quota *q = arena_new(rq->a, struct core_v1_resource_quota);
-	bool charged;
+	bool is, charged;
 
 	object_copy(rq->a, &core_v1_resource_quota_type, old, q);
 	for (struct waiter *w = r->waiters; w; w = w->next) {
 		error_clear(&w->verdict);
-		if (!w->result && !w->a->dry_run)
-			w->verdict = charge(rq->a, w->a, q, &charged);
+		if (w->result || w->a->dry_run)
+			continue;
+		w->verdict = pertinent(rq->a, w, q, &is);
+		if (!w->verdict && is)
+			w->verdict = charge(rq->a, w, q, &charged);
 	}
 	q->metadata.resource_version = STR_NULL;
 	*out = q;
@@ -303,14 +423,17 @@ static struct error *judge(struct round *r)
 
 	for (struct waiter *w = r->waiters; w; w = w->next) {
 		struct str_map *saved = arena_array(&a, struct str_map, n + 1);
-		bool *mine = arena_array(&a, bool, n + 1);
+		bool *mine = arena_array(&a, bool, n + 1), *is = arena_array(&a, bool, n + 1);
 
+		for (size_t i = 0; i < n && !w->result; i++)
+			w->result = pertinent(&a, w, v[i], &is[i]);
+		if (!w->result)
+			w->result = check_limited(&a, w, v, is, n);
 		for (size_t i = 0; i < n && !w->result; i++) {
 			quota_add(&a, &saved[i], API_MAP(&v[i]->status.used));
-			w->result = charge(&a, w->a, v[i], &mine[i]);
+			if (is[i])
+				w->result = charge(&a, w, v[i], &mine[i]);
 		}
-		if (!w->result)
-			w->result = check_limited(&a, w->a, v, n);
 		for (size_t i = 0; i < n; i++) {
 			if (w->result || w->a->dry_run) {
 				if (mine[i])
@@ -361,8 +484,10 @@ static void serve(struct line *l, struct apiserver *s, struct str ns)
 static struct error *stand_in_line(struct admission *a)
 {
 	struct waiter w = {.a = a};
-	struct line *l = map_get(&lines, a->ns);
+	struct line *l;
 
+	TRY(devices_of(a->rq->a, a, &w.devices));
+	l = map_get(&lines, a->ns);
 	if (!l) {
 		l = xcalloc(1, sizeof *l);
 		l->last = &l->first;

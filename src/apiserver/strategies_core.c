@@ -280,7 +280,7 @@ static const struct strategy limitranges = {.plural = STR_INIT("limitranges"), .
 	.checks_all = true, .prepare_create = limitrange_create, .validate = limitrange_validate,
 };
 static const struct strategy resourcequotas = {.plural = STR_INIT("resourcequotas"), .return_deleted = true,
-	.checks_all = true, .validate = quota_validate, .validate_update = quota_validate_update, .validate_sub_update = quota_validate_sub,
+	.checks_all = true, .validate = quota_validate, .validate_update = quota_validate_update, .validate_sub_update = quota_validate_sub, .warn = quota_warn,
 };
 static const struct strategy serviceaccounts = {.plural = STR_INIT("serviceaccounts"), .return_deleted = true,
 	.checks_all = true, .meta_update = "UM*", .prepare_create = serviceaccount_create, .prepare_update = serviceaccount_update, .warn = serviceaccount_warn,

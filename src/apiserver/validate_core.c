@@ -656,6 +656,23 @@ void quota_validate_sub(struct request *rq, const char *sub, const void *obj, co
 	quota_amounts(e, AT(FIELD_ROOT("status"), "used"), API_MAP(&q->status.used));
 }
 
+/* What pods may ask for of a resource is more than their limits of it may be: the first is never reached. */
+void quota_warn(struct request *rq, const void *obj, const void *old)
+{
+	static const char *const names[] = {"cpu", "memory", "ephemeral-storage"};
+	const struct str_map *hard = API_MAP(&((const struct core_v1_resource_quota *)obj)->spec.hard);
+
+	for (size_t i = 0; !old && i < sizeof names / sizeof *names; i++) {
+		struct str asked = arena_printf(rq->a, "requests.%s", names[i]), most = arena_printf(rq->a, "limits.%s", names[i]);
+
+		if (!str_map_has(hard, asked) && strcmp(names[i], "ephemeral-storage"))
+			asked = str_from(names[i]);
+		if (str_map_has(hard, asked) && str_map_has(hard, most) && quantity_cmp(str_map_get(hard, asked), str_map_get(hard, most)) > 0)
+			request_warn(rq, "ResourceQuota %.*s (%.*s) should be less than %.*s (%.*s)", STR_ARG(asked), STR_ARG(str_map_get(hard, asked)),
+				     STR_ARG(most), STR_ARG(str_map_get(hard, most)));
+	}
+}
+
 /* ---- data ---- */
 
 #define DATA_MAX (1 << 20)

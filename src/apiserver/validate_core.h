@@ -25,6 +25,7 @@ RULES(limitrange);
 RULES(quota);
 RULES_UPDATE(quota);
 RULES_SUB(quota);
+WARNINGS(quota);
 RULES(secret);
 RULES_UPDATE(secret);
 WARNINGS(secret);

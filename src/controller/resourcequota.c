@@ -54,7 +54,7 @@ struct wake {
 static bool counts_any(const struct core_v1_resource_quota *q, const struct tracked *t)
 {
 	for (uint32_t i = 0; i < q->spec.hard.n; i++)
-		if (quota_counts(t->group, t->plural, q->spec.hard.v[i].key))
+		if (quota_counts(t->group, t->plural, q->spec.hard.v[i].key, NULL))
 			return true;
 	return false;
 }
@@ -92,8 +92,8 @@ static bool usage_changed(struct tracked *t, const struct cached_object *old, co
 		if (!p->spec.active_deadline_seconds != !q->spec.active_deadline_seconds)
 			return true;
 	}
-	quota_usage(&a, t->group, t->plural, o, now, &was);
-	quota_usage(&a, t->group, t->plural, n, now, &is);
+	quota_usage(&a, t->group, t->plural, o, now, NULL, &was);
+	quota_usage(&a, t->group, t->plural, n, now, NULL, &is);
 	return !map_equal(&was, &is);
 }
 
@@ -198,7 +198,7 @@ static struct error *resources_for(struct quota_controller *c, struct arena *a, 
 	bool partial;
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
-		if (quota_counts(known[i]->group, known[i]->plural, name))
+		if (quota_counts(known[i]->group, known[i]->plural, name, NULL))
 			add_tracked(a, out, track(c, a, known[i], false));
 	if (out->n > before || !count_name(name, &group, &plural) || quota_ignores(group, plural))
 		return NULL;
@@ -237,7 +237,7 @@ static bool count_one(void *ctx, const struct cached_object *o)
 		return true;
 	if (!quota_scopes_match(&t->q->spec, t->t->group, t->t->plural, obj))
 		return true;
-	quota_usage(t->a, t->t->group, t->t->plural, obj, t->now_s, &usage);
+	quota_usage(t->a, t->t->group, t->t->plural, obj, t->now_s, NULL, &usage);
 	quota_add(t->a, &t->used, &usage);
 	return true;
 }
@@ -325,7 +325,7 @@ static struct error *count_anew(struct quota_controller *c, struct arena *a, str
 		bool counted = false;
 
 		for (uint32_t j = 0; j < all.n && !counted; j++)
-			counted = quota_counts(all.v[j]->group, all.v[j]->plural, k);
+			counted = quota_counts(all.v[j]->group, all.v[j]->plural, k, NULL);
 		if (counted)
 			str_map_set(a, &used, k, v.n ? v : STR("0"));
 		else if (str_map_has(was, k))

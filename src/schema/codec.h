@@ -24,7 +24,7 @@ enum media_type {
 struct decode_report {
 	struct arena *arena;
 	LIST(struct str) problems; /* each once, at most 100, as upstream */
-	struct str value;          /* object_patch: what errors show, the patched document or a strategic patch */
+	struct str value;          /* object_patch: the patched document (of a JSON or merge patch), which errors show */
 };
 
 /*

@@ -10,7 +10,5 @@ struct error *patch_broken(const char *fmt, ...) __attribute__((format(printf, 1
 struct error *patch_unprocessable(const char *fmt, ...) __attribute__((format(printf, 1, 2), warn_unused_result));
 /* json_patch that reports unknown and duplicate members of operations (report may be NULL). */
 struct error *json_patch_reporting(struct arena *a, struct jv *doc, struct str text, struct decode_report *report);
-/* A patch that was merged into original, as Go prints what that leaves of it: messages show it. */
-struct str strategic_patch_text(struct arena *a, struct str text, const struct jv *original);
 
 #endif

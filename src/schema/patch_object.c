@@ -62,13 +62,9 @@ struct error *object_patch(struct arena *a, enum patch_type type, const struct s
 	uint32_t known = report ? report->problems.n : 0;
 	struct error *e = (type == PATCH_STRATEGIC ? json_decode_merged : json_decode)(a, t, json, report, out);
 
-	if (type == PATCH_STRATEGIC && (e || (report && report->problems.n))) {
-		jv_from_object(a, t, obj, &doc); /* anew: what was patched is no longer what it was */
-		json = strategic_patch_text(a, text, &doc);
-	}
-	if (report) {
+	if (report && type != PATCH_STRATEGIC) {
 		report->value = json;
-		if (type != PATCH_STRATEGIC && report->problems.n > known)
+		if (report->problems.n > known)
 			qsort(report->problems.v + known, report->problems.n - known, sizeof *report->problems.v, by_path);
 	}
 	return e ? object_not_of_type(a, e, json) : NULL;

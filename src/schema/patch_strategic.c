@@ -14,8 +14,6 @@
 #define ORDER_PREFIX "$setElementOrder"
 /* Elements of a list that is merged by key or value; looking them up is quadratic. */
 #define LIST_MAX 4096
-#define SHOWN_MAX 400 /* of a value in a message */
-#define PATCH_SHOWN_MAX 4096
 
 /* ---- text of values in messages: Go's %v ---- */
 
@@ -24,9 +22,9 @@ static int key_cmp(const void *x, const void *y)
 	return str_cmp(*(const struct str *)x, *(const struct str *)y);
 }
 
-static void go_text(struct buf *b, const struct jv *v, size_t limit)
+static void go_text(struct buf *b, const struct jv *v)
 {
-	if (b->n > limit)
+	if (b->n > 400)
 		return;
 	if (v->kind == JV_OBJECT) {
 		struct str *keys = malloc((v->n + 1) * sizeof *keys);
@@ -42,7 +40,7 @@ static void go_text(struct buf *b, const struct jv *v, size_t limit)
 				buf_putc(b, ' ');
 			buf_str(b, keys[i]);
 			buf_putc(b, ':');
-			go_text(b, jv_get(v, keys[i]), limit);
+			go_text(b, jv_get(v, keys[i]));
 		}
 		buf_putc(b, ']');
 		free(keys);
@@ -51,7 +49,7 @@ static void go_text(struct buf *b, const struct jv *v, size_t limit)
 		for (uint32_t i = 0; i < v->n; i++) {
 			if (i)
 				buf_putc(b, ' ');
-			go_text(b, &v->items[i], limit);
+			go_text(b, &v->items[i]);
 		}
 		buf_putc(b, ']');
 	} else if (v->kind == JV_STRING) {
@@ -67,7 +65,7 @@ static struct error *no_merge_key(const struct jv *map, struct str key)
 {
 	buf_cleanup struct buf b = {0};
 
-	go_text(&b, map, SHOWN_MAX);
+	go_text(&b, map);
 	return patch_broken("map: %s does not contain declared merge key: %.*s", buf_z(&b), STR_ARG(key));
 }
 
@@ -331,7 +329,7 @@ static struct error *special_elements(struct jv *original, struct jv *patch, str
 		} else {
 			buf_cleanup struct buf b = {0};
 
-			go_text(&b, v, SHOWN_MAX);
+			go_text(&b, v);
 			return patch_broken("unknown patch type: %.*s in map: %s", STR_ARG(d), buf_z(&b));
 		}
 		jv_remove(patch, i);
@@ -499,9 +497,9 @@ static struct error *check_order(const struct jv *patch, const struct jv *order,
 		buf_cleanup struct buf b = {0};
 
 		buf_puts(&b, "The order in patch list:\n");
-		go_text(&b, patch, SHOWN_MAX);
+		go_text(&b, patch);
 		buf_puts(&b, "\n doesn't match " ORDER_PREFIX " list:\n");
-		go_text(&b, order, SHOWN_MAX);
+		go_text(&b, order);
 		return patch_broken("%s", buf_z(&b));
 	}
 	return NULL;
@@ -704,7 +702,7 @@ static struct error *merge_map(struct arena *a, struct shape shape, struct jv *o
 		}
 		buf_cleanup struct buf b = {0};
 
-		go_text(&b, patch, SHOWN_MAX);
+		go_text(&b, patch);
 		return patch_broken("unknown patch type: %.*s in map: %s", STR_ARG(d), buf_z(&b));
 	}
 	TRY(retain_keys(a, original, patch));
@@ -727,39 +725,4 @@ struct error *strategic_merge_patch(struct arena *a, const struct schema_type *t
 	if (doc->kind != JV_OBJECT)
 		*doc = jv_object();
 	return merge_map(a, shape_of_type(t), doc, &patch);
-}
-
-/* ---- a patch in messages ---- */
-
-/* What is left of a patch once it is merged: directives are taken out, and lists with an order, wherever the original has the object. */
-static struct jv merged(struct arena *a, const struct jv *patch, const struct jv *original)
-{
-	bool replaces = jv_get(patch, STR(DIRECTIVE)) != NULL;
-	struct jv left = jv_object();
-
-	for (uint32_t i = 0; i < patch->n; i++) {
-		const struct jv_member *m = &patch->members[i];
-		const struct jv *at = jv_get(original, m->key);
-		bool ordered = str_has_prefix(m->key, STR(ORDER_PREFIX "/")) ||
-			       (jv_is(&m->value, JV_ARRAY) && jv_get(patch, arena_printf(a, ORDER_PREFIX "/%.*s", STR_ARG(m->key))));
-
-		if (str_eqz(m->key, DIRECTIVE) || (!replaces && (ordered || str_eqz(m->key, RETAIN_KEYS))))
-			continue;
-		jv_set(a, &left, m->key, !replaces && jv_is(&m->value, JV_OBJECT) && jv_is(at, JV_OBJECT) ? merged(a, &m->value, at) : m->value);
-	}
-	return left;
-}
-
-struct str strategic_patch_text(struct arena *a, struct str text, const struct jv *original)
-{
-	struct jv patch;
-	struct buf b buf_cleanup = {0};
-	struct error *e = jv_parse(a, text, NULL, &patch);
-
-	if (!e && patch.kind == JV_OBJECT) {
-		patch = merged(a, &patch, original);
-		go_text(&b, &patch, PATCH_SHOWN_MAX);
-	}
-	error_free(e); /* of a patch that was merged there is none */
-	return arena_str(a, buf_view(&b));
 }

