@@ -182,7 +182,7 @@ static struct error *new_scale(struct scale_ctx *c, struct request *rq, struct a
 		.api_version = rq->res->api_version,
 		.subresource = STR("scale"),
 		.manager = rq->manager,
-		.now = time_now_micro(),
+		.now = time_now(),
 	};
 	void *obj;
 
@@ -281,7 +281,7 @@ static struct error *make_scale(void *ctx, struct request *rq, const void *old, 
 
 static struct error *scale_table(struct request *rq, const struct autoscaling_v1_scale *s)
 {
-	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now()};
+	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now_micro()};
 	struct meta_v1_list_meta lm = {.resource_version = s->metadata.resource_version};
 	struct buf b buf_cleanup = {0};
 
