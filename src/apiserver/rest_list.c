@@ -636,21 +636,48 @@ static struct error *list_objects(struct request *rq, struct resource *res, cons
 	return respond_json(rq, 200, buf_view(&all));
 }
 
+static int flow_order(const void *a, const void *b)
+{
+	const struct flowcontrol_v1_flow_schema *x = *(void *const *)a, *y = *(void *const *)b;
+
+	if (x->spec.matching_precedence != y->spec.matching_precedence)
+		return x->spec.matching_precedence < y->spec.matching_precedence ? -1 : 1;
+	return str_cmp(x->metadata.name, y->metadata.name);
+}
+
+/* Rows of FlowSchemas stand as these are tried; *out is NULL for all others. */
+static struct error *rows_in_order(struct request *rq, struct resource *res, const struct listing *p, void ***out)
+{
+	*out = NULL;
+	if (res->api->type != &flowcontrol_v1_flow_schema_type)
+		return NULL;
+	*out = arena_array(rq->a, void *, p->found.n + 1);
+	for (size_t i = 0; i < p->found.n; i++)
+		TRY(list_decode(rq->a, res, p->found.v[i], &(*out)[i]));
+	qsort(*out, p->found.n, sizeof **out, flow_order);
+	return NULL;
+}
+
 static struct error *list_table(struct request *rq, struct resource *res, const struct listing *p)
 {
 	struct buf b buf_cleanup = {0};
 	struct arena tmp arena_cleanup = {0};
+	void **ordered;
 	struct table_options o = {.object = include_object(rq), .v1beta1 = rq->out.table_v1beta1, .now = time_now_micro(),
 				  .api_version = res->api_version, .kind = res->api->kind};
 
 	TRY(respond_table_options(rq));
+	TRY(rows_in_order(rq, res, p, &ordered));
 	table_for(rq, res, &o);
 	table_begin(&b, table_resource(res), &o, &p->meta);
 	for (size_t i = 0; i < p->found.n; i++) {
 		void *obj;
 
 		arena_reset(&tmp);
-		TRY(p->made ? page_object(&tmp, res, p, i, &obj) : list_decode_printed(&tmp, res, p->found.v[i], &obj));
+		if (ordered)
+			obj = ordered[i];
+		else
+			TRY(p->made ? page_object(&tmp, res, p, i, &obj) : list_decode_printed(&tmp, res, p->found.v[i], &obj));
 		table_append(rq, &b, res, &o, obj, i == 0);
 		if (i % 256 == 255)
 			fiber_yield();
