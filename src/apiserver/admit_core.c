@@ -142,21 +142,13 @@ static struct error *account_of_pod(struct admission *a, const struct core_v1_po
 	return NULL;
 }
 
-/* As Go's strconv reads a bool. */
-static bool says_true(struct str s)
-{
-	static const char *const words[] = {"1", "t", "T", "true", "TRUE", "True"};
-
-	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-		if (str_eqz(s, words[i]))
-			return true;
-	return false;
-}
-
 /* The account lets its pods use the secrets that it lists and no others. */
 static bool limits_secrets(const struct core_v1_service_account *sa)
 {
-	return says_true(str_map_get(API_MAP(&sa->metadata.annotations), STR("kubernetes.io/enforce-mountable-secrets")));
+	bool limits = false;
+
+	str_to_bool(str_map_get(API_MAP(&sa->metadata.annotations), STR("kubernetes.io/enforce-mountable-secrets")), &limits);
+	return limits;
 }
 
 static bool lists_secret(const struct core_v1_service_account *sa, struct str name)

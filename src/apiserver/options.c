@@ -243,19 +243,6 @@ static bool add_sni(struct options *o, const char *v)
 	return true;
 }
 
-/* What Go takes for a boolean. */
-static bool set_bool(bool *out, const char *v)
-{
-	static const char *const words[] = {"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"};
-
-	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-		if (!strcmp(v, words[i])) {
-			*out = i < 6;
-			return true;
-		}
-	return false;
-}
-
 /* [mark PART], PART of what a semantic version may have there: *text is behind it. */
 static bool version_part(const char **text, char mark)
 {
@@ -282,7 +269,7 @@ static bool set_version(struct options *o, const char *v)
 		if (!version_part(&rest, '-') || !version_part(&rest, '+') || *rest)
 			return false;
 	} else if (strcmp(v, "raw")) {
-		if (!set_bool(&print, v))
+		if (!str_to_bool(str_from(v), &print))
 			return false;
 		v = print ? "true" : "false";
 	}
@@ -330,7 +317,7 @@ static bool set_flag(struct options *o, const struct flag *f, const char *v)
 	case F_BOOL:
 		if (f->offset == O(anonymous_auth))
 			o->anonymous_auth_set = true;
-		return set_bool((bool *)at, v);
+		return str_to_bool(str_from(v), (bool *)at);
 	case F_DURATION_MS:
 	case F_DURATION_S:
 		if (!duration_parse(str_from(v), &n))

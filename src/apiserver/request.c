@@ -414,14 +414,13 @@ static bool accept_params(const struct accept_clause *c, enum answers answers, s
 
 static bool pretty_wanted(const struct http_headers *h, const struct query *q)
 {
-	static const char *const yes[] = {"1", "t", "T", "TRUE", "true", "True"};
 	struct str p = query_get(q, "pretty"), ua;
+	bool pretty = false;
 
-	for (size_t i = 0; p.n && i < sizeof yes / sizeof *yes; i++)
-		if (str_eqz(p, yes[i]))
-			return true;
-	if (p.n)
-		return false;
+	if (p.n) {
+		str_to_bool(p, &pretty);
+		return pretty;
+	}
 	ua = http_header_get(h, "user-agent");
 	return str_has_prefix(ua, STR("curl")) || str_has_prefix(ua, STR("Wget")) || str_has_prefix(ua, STR("Mozilla/5.0"));
 }

@@ -70,21 +70,11 @@ static void put(struct arena *a, struct runtime_config *c, struct str key, struc
 	p->value = value;
 }
 
-/* Go's ParseBool; of a key alone, true. */
+/* Of a key alone, true. */
 static bool read_bool(struct str v, bool *out)
 {
-	static const char *const yes[] = {"", "1", "t", "T", "true", "TRUE", "True"}, *const no[] = {"0",     "f",
-												     "F",     "false",
-												     "FALSE", "False"};
-
-	for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
-		if (str_eqz(v, yes[i]))
-			return *out = true;
-	*out = false;
-	for (size_t i = 0; i < sizeof no / sizeof *no; i++)
-		if (str_eqz(v, no[i]))
-			return true;
-	return false;
+	*out = !v.n;
+	return !v.n || str_to_bool(v, out);
 }
 
 static bool is_of_versions(struct str key)

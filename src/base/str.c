@@ -131,6 +131,18 @@ bool str_to_i64(struct str s, int64_t *out)
 	return true;
 }
 
+bool str_to_bool(struct str s, bool *out)
+{
+	static const char *const words[] = {"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", "false", "False", "FALSE"};
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (str_eqz(s, words[i])) {
+			*out = i < 6;
+			return true;
+		}
+	return false;
+}
+
 uint64_t str_hash(struct str s)
 {
 	return XXH3_64bits(s.n ? s.p : "", s.n);

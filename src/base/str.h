@@ -79,6 +79,8 @@ struct str str_cut(struct str *rest, char sep);
 /* Whole-string decimal parse; false (and *out untouched) on anything else or on overflow. */
 bool str_to_i64(struct str s, int64_t *out);
 bool str_to_u64(struct str s, uint64_t *out);
+/* What Go's strconv.ParseBool takes, "1", "t", "T", "true", "True", "TRUE" and so on; false (and *out untouched) for all else. */
+bool str_to_bool(struct str s, bool *out);
 /* 64-bit hash (xxHash XXH3); not stable between versions, never stored. */
 uint64_t str_hash(struct str s);
 /* malloc'ed NUL-terminated copy; the caller frees it. Aborts when out of memory. */

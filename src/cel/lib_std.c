@@ -242,16 +242,10 @@ static struct cel_value no_conversion(struct run *r, struct cel_value v, const c
 
 FN(lib_to_bool)
 {
-	static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"}, *const no[] = {"0", "f", "F", "false", "FALSE", "False"};
+	bool b;
 
 	(void)n;
-	for (size_t i = 0; i < 6; i++) {
-		if (str_eqz(cel_str(v[0]), yes[i]))
-			return cel_bool(true);
-		if (str_eqz(cel_str(v[0]), no[i]))
-			return cel_bool(false);
-	}
-	return no_conversion(r, v[0], "bool");
+	return str_to_bool(cel_str(v[0]), &b) ? cel_bool(b) : no_conversion(r, v[0], "bool");
 }
 
 FN(lib_to_bytes)

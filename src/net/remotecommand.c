@@ -59,8 +59,10 @@ static bool flag(struct arena *a, struct str query, const char *name, const char
 
 	if (!v.p)
 		v = http_query_get(a, query, other, NULL);
-	return str_eqz(v, "true") || str_eqz(v, "1") || str_eqz(v, "t") || str_eqz(v, "T") || str_eqz(v, "True") ||
-	       str_eqz(v, "TRUE");
+	bool on = false;
+
+	str_to_bool(v, &on);
+	return on;
 }
 
 struct error *rc_opts_from_query(struct arena *a, struct str query, struct rc_opts *o)

@@ -266,6 +266,14 @@ struct error *pb_decode_outside(struct arena *a, const struct schema_type *t, st
  */
 bool pb_special(struct arena *a, uint8_t kind, struct str s, void *dst);
 
+/* How many days a month (1 to 12) has. */
+static inline int month_days(int year, int month)
+{
+	static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+
+	return days[month - 1] + (month == 2 && ((year % 4 == 0 && year % 100 != 0) || year % 400 == 0));
+}
+
 /* What a YAML 1.1 scalar without quotes is, by the rules of sigs.k8s.io/yaml. */
 enum yaml_scalar { YAML_STR, YAML_BOOL, YAML_NULL, YAML_INT, YAML_FLOAT, YAML_TIMESTAMP };
 struct yaml_value {

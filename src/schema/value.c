@@ -111,12 +111,9 @@ static bool parse_time(struct str s, bool micro, struct api_time *out, size_t *a
 			offset = -offset;
 		i += 6;
 	}
-	static const uint8_t month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-	bool leap = (v[0] % 4 == 0 && v[0] % 100 != 0) || v[0] % 400 == 0;
-
 	if (v[1] < 1 || v[1] > 12)
 		*range = "month";
-	else if (v[2] < 1 || v[2] > month_days[v[1] - 1] + (v[1] == 2 && leap))
+	else if (v[2] < 1 || v[2] > month_days(v[0], v[1]))
 		*range = "day";
 	else if (v[3] > 23)
 		*range = "hour";

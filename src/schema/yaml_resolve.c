@@ -116,14 +116,13 @@ static bool eat(struct str s, size_t *i, const char *set)
 /* A day that there is, alone or with a time of it; the zone has two digits each. */
 static bool is_timestamp(struct str s)
 {
-	static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	size_t i = 0;
 	int y, m, d, v;
 
 	if (s.n < 8 || !take_number(s, &i, 4, 9999, &y) || i != 4 || !eat(s, &i, "-") || !take_number(s, &i, 2, 12, &m) || !m ||
 	    !eat(s, &i, "-") || !take_number(s, &i, 2, 31, &d))
 		return false;
-	if (!d || d > days[m - 1] + (m == 2 && y % 4 == 0 && (y % 100 != 0 || y % 400 == 0)))
+	if (!d || d > month_days(y, m))
 		return false;
 	if (i == s.n)
 		return true;

@@ -55,6 +55,13 @@ static void str_numbers(void **state)
 	assert_false(str_to_i64(STR(""), &v));
 	assert_false(str_to_i64(STR("-"), &v));
 	assert_false(str_to_i64(STR("1 "), &v));
+	bool b = false;
+	assert_true(str_to_bool(STR("True"), &b) && b);
+	assert_true(str_to_bool(STR("F"), &b) && !b);
+	assert_true(str_to_bool(STR("1"), &b) && b);
+	assert_false(str_to_bool(STR("tRUE"), &b));
+	assert_false(str_to_bool(STR(""), &b));
+	assert_true(b);
 	assert_true(v == INT64_MIN);
 }
 
